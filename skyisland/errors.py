@@ -1,0 +1,134 @@
+"""What can go wrong, as a tree.
+
+These are refusals and failures of the island. A guest's misfortune (its exit code, a signal, a
+time-out) is no error but an `Outcome`. The rule behind the status: 4xx is the caller, 502 and 504
+what we called for them, 500 and 503 us.
+
+    IslandError
+    ├── BadRequest                  400   a field of the request is wrong
+    │   └── BadCall                 400   the call is not one we run; `position` says where
+    ├── Unauthorized                401   no token, or a wrong one
+    ├── Forbidden                   403
+    │   └── SourceRefused           403   the settings do not permit this repository
+    ├── NotFound                    404
+    │   ├── JailNotFound · AddressNotFound · ArtifactNotFound
+    ├── AddressInUse                409
+    ├── BuildFailed                 422   compiler output in `details`
+    ├── TooBusy                     429   Retry-After
+    ├── SourceUnavailable           502   the remote did not answer, or has no such version
+    ├── Unavailable                 503   Retry-After
+    │   ├── NoAddress · Draining
+    ├── SettingsError               (start-up only)
+    ├── HostUnfit                   503   this host cannot do what was asked; the remedy is in the text
+    └── DriverError                 500   a program of the host failed us
+
+`code` is stable and part of the API; the text is for people and names the remedy.
+"""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+
+class IslandError(Exception):
+    """The root. `details` is JSON-able and reaches the caller."""
+
+    code: ClassVar[str] = "internal"
+
+    def __init__(self, message: str, *, retry_after_s: float | None = None, **details: Any) -> None:
+        super().__init__(message)
+        self.message = message
+        self.details = details
+        self.retry_after_s = retry_after_s
+
+
+class BadRequest(IslandError):
+    """A field of the request is missing, unknown, of the wrong type or out of range."""
+
+    code = "bad_request"
+
+
+class BadCall(BadRequest):
+    """The call is not one Go call expression that we run; `details["position"]` is a byte offset."""
+
+    code = "bad_call"
+
+
+class Unauthorized(IslandError):
+    code = "unauthorized"
+
+
+class Forbidden(IslandError):
+    code = "forbidden"
+
+
+class SourceRefused(Forbidden):
+    """The settings do not permit this repository, or its URL is malformed on purpose."""
+
+    code = "source_refused"
+
+
+class NotFound(IslandError):
+    code = "not_found"
+
+
+class JailNotFound(NotFound):
+    code = "jail_not_found"
+
+
+class AddressNotFound(NotFound):
+    code = "address_not_found"
+
+
+class ArtifactNotFound(NotFound):
+    code = "artifact_not_found"
+
+
+class AddressInUse(IslandError):
+    code = "address_in_use"
+
+
+class BuildFailed(IslandError):
+    """The repository's code does not compile; `details["output"]` is what the compiler said."""
+
+    code = "build_failed"
+
+
+class TooBusy(IslandError):
+    code = "too_busy"
+
+
+class SourceUnavailable(IslandError):
+    """The remote did not answer in time, refused us, or has no such version."""
+
+    code = "source_unavailable"
+
+
+class Unavailable(IslandError):
+    code = "unavailable"
+
+
+class NoAddress(Unavailable):
+    code = "no_address"
+
+
+class Draining(Unavailable):
+    code = "draining"
+
+
+class HostUnfit(Unavailable):
+    """This host cannot do what was asked (no rights for networking, no user namespaces …)."""
+
+    code = "host_unfit"
+
+
+class SettingsError(IslandError):
+    """Settings that cannot be used; the text names file, key path, what was found, what is allowed."""
+
+    code = "bad_settings"
+
+
+class DriverError(IslandError):
+    """A program or interface of the host failed us; the text carries what it said."""
+
+    code = "driver_error"

@@ -1,0 +1,229 @@
+"""One stream of facts, in the past tense.
+
+A fact is published after what it tells has happened and is on record. Per invocation,
+`InvocationStarted` comes first and one `InvocationFinished` last, cancellation included; the end of
+its jail is a story of its own and may follow.
+
+Two doors. `tap(fold)` calls a function at once, in order, for every event: exact, so it must be
+quick and must not raise (metrics, history). `subscribe()` is an async iterator over a bounded queue
+that drops the oldest and says how many in a `Gap` (console, API stream): a slow watcher never slows
+an invocation.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections import deque
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import contextmanager
+
+from msgspec import Struct, field
+
+from skyisland.model import Phase, Timings
+
+log = logging.getLogger(__name__)
+
+
+class Event(Struct, frozen=True, kw_only=True, tag=True, tag_field="event", omit_defaults=False):
+    """The root of all facts."""
+
+    at: float = field(default_factory=time.time)
+    invocation: str | None = None
+
+
+class IslandStarted(Event, frozen=True, kw_only=True):
+    swept: int
+    """Leftovers of an earlier life that were removed."""
+
+
+class IslandStopped(Event, frozen=True, kw_only=True):
+    pass
+
+
+class InvocationStarted(Event, frozen=True, kw_only=True):
+    url: str
+    call: str
+    version: str | None = None
+    ip4: bool = False
+
+
+class PhaseFinished(Event, frozen=True, kw_only=True):
+    phase: Phase
+    duration_s: float
+
+
+class SourceFetched(Event, frozen=True, kw_only=True):
+    url: str
+    commit: str
+    duration_s: float
+
+
+class BuildStarted(Event, frozen=True, kw_only=True):
+    key: str
+    url: str
+    function: str
+
+
+class BuildFinished(Event, frozen=True, kw_only=True):
+    key: str
+    url: str
+    function: str
+    ok: bool
+    duration_s: float
+    size_bytes: int = 0
+
+
+class ArtifactEvicted(Event, frozen=True, kw_only=True):
+    key: str
+    url: str
+    function: str
+    reason: str
+    """`unused`, `space` or `operator`."""
+
+
+class CloneCreated(Event, frozen=True, kw_only=True):
+    clone: str
+    duration_s: float
+
+
+class CloneDestroyed(Event, frozen=True, kw_only=True):
+    clone: str
+    duration_s: float
+
+
+class JailCreated(Event, frozen=True, kw_only=True):
+    jail: str
+    jid: int
+    pid: int | None
+    purpose: str
+    url: str = ""
+    call: str = ""
+    ip4: str | None = None
+    duration_s: float = 0.0
+
+
+class JailClaimed(Event, frozen=True, kw_only=True):
+    """A warm jail was taken by an invocation."""
+
+    jail: str
+    jid: int
+
+
+class JailKilled(Event, frozen=True, kw_only=True):
+    jail: str
+    jid: int
+    reason: str
+
+
+class JailDestroyed(Event, frozen=True, kw_only=True):
+    jail: str
+    jid: int
+    duration_s: float
+
+
+class AddressLeased(Event, frozen=True, kw_only=True):
+    ip: str
+    jail: str
+
+
+class AddressReleased(Event, frozen=True, kw_only=True):
+    ip: str
+    jail: str
+
+
+class AddressStateSet(Event, frozen=True, kw_only=True):
+    ip: str
+    state: str
+
+
+class InvocationFinished(Event, frozen=True, kw_only=True):
+    url: str
+    call: str
+    verdict: str
+    """A `Verdict`, an error's code, or `cancelled`."""
+    status: int
+    timings: Timings
+    jail: str | None = None
+    commit: str = ""
+    cached: bool = False
+    error: str = ""
+
+
+class Gap(Event, frozen=True, kw_only=True):
+    """This watcher was too slow and lost `missed` events."""
+
+    missed: int
+
+
+class Events:
+    """The stream. Publishing never waits, and a watcher's failure stays the watcher's."""
+
+    def __init__(self) -> None:
+        self._taps: list[Callable[[Event], None]] = []
+        self._subscriptions: set[Subscription] = set()
+
+    def publish(self, event: Event) -> None:
+        for fold in self._taps:
+            try:
+                fold(event)
+            except Exception:
+                log.exception("a tap failed on %s", type(event).__name__)
+        for subscription in self._subscriptions:
+            subscription.offer(event)
+
+    def tap(self, fold: Callable[[Event], None]) -> Callable[[], None]:
+        """Call `fold` for every event from now on; returns the function that ends it."""
+        self._taps.append(fold)
+        return lambda: self._taps.remove(fold)
+
+    @contextmanager
+    def subscribe(self, limit: int = 1000) -> Iterator[Subscription]:
+        """Follow the stream through a queue of at most `limit` events."""
+        subscription = Subscription(limit)
+        self._subscriptions.add(subscription)
+        try:
+            yield subscription
+        finally:
+            self._subscriptions.discard(subscription)
+
+    def close(self) -> None:
+        """End every subscription, once it has delivered what it holds."""
+        for subscription in self._subscriptions:
+            subscription.close()
+
+
+class Subscription:
+    """A watcher's place in the stream: `async for event in subscription`."""
+
+    def __init__(self, limit: int) -> None:
+        self._queue: deque[Event] = deque()
+        self._limit = limit
+        self._missed = 0
+        self._closed = False
+        self._wake = asyncio.Event()
+
+    def offer(self, event: Event) -> None:
+        if len(self._queue) >= self._limit:
+            self._queue.popleft()
+            self._missed += 1
+        self._queue.append(event)
+        self._wake.set()
+
+    def close(self) -> None:
+        self._closed = True
+        self._wake.set()
+
+    async def __aiter__(self) -> AsyncIterator[Event]:
+        while True:
+            if self._missed:
+                missed, self._missed = self._missed, 0
+                yield Gap(missed=missed)
+            elif self._queue:
+                yield self._queue.popleft()
+            elif self._closed:
+                return
+            else:
+                self._wake.clear()
+                await self._wake.wait()

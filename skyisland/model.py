@@ -1,0 +1,298 @@
+"""The frozen values that travel through the island, left to right.
+
+    FunctionRequest ─▶ Call ─▶ Source ─▶ Artifact ─▶ JailSpec ─▶ Outcome ─▶ Invocation
+
+Units stand in the names: `_s` seconds (floats), `_bytes` bytes. Times of day are seconds since the
+epoch, UTC.
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from pathlib import Path
+from typing import Any
+
+from msgspec import Struct
+
+
+class FunctionRequest(Struct, frozen=True, kw_only=True):
+    """One wish of one caller."""
+
+    url: str
+    """Repository, and the package in it: `github.com/user/repo/sub`, or a full URL."""
+    call: str
+    """One Go call expression on that package: `Encode(100.1, 80.9)`."""
+    ip4: bool = False
+    """Lease an address from the pool and put it on the jail's own interface."""
+    cache_bust: bool = False
+    """Fetch and build again, whatever is cached."""
+    version: str | None = None
+    """Branch, tag or commit; the default branch without it."""
+    stdin: bytes = b""
+    """What the function reads from its standard input."""
+
+
+class Call(Struct, frozen=True, kw_only=True):
+    """A call, understood.
+
+    When every argument is a literal, `arguments` holds their Go source texts and the binary is
+    built for the function alone; otherwise `arguments` is None and the whole expression is compiled.
+    """
+
+    text: str
+    """The expression without package qualifier, white space normalised."""
+    function: str
+    """The exported name at its root: `Encode`."""
+    arguments: tuple[str, ...] | None
+    """Go literals as written (`-1.5`, `"a\\n"`, `'x'`, `true`, `nil`), or None for an expression."""
+    qualifier: str | None = None
+    """The package name the caller put in front, to be checked against the package's own."""
+
+
+class Source(Struct, frozen=True, kw_only=True):
+    """A package of a repository at a commit, checked out."""
+
+    url: str
+    """The repository as the caller names it, canonical: `github.com/user/repo`."""
+    package: str
+    """Folder of the package below the repository, "" for its root."""
+    commit: str
+    """Forty hex digits."""
+    checkout: Path
+    """The files of that commit; read-only to everyone but the source room."""
+    stale: bool = False
+    """The remote was out of reach and this is the last commit that we knew."""
+
+    @property
+    def import_path(self) -> str:
+        return f"{self.url}/{self.package}" if self.package else self.url
+
+
+class Artifact(Struct, frozen=True, kw_only=True):
+    """A binary for one function (or one expression) of one package at one commit."""
+
+    key: str
+    """Hash of everything that went into it."""
+    sha256: str
+    """Hash of the binary itself: its name in the store."""
+    path: Path
+    url: str
+    package: str
+    commit: str
+    function: str
+    expression: str | None
+    """The compiled expression; None when the binary takes its arguments in the frame."""
+    size_bytes: int
+    build_s: float
+    built_at: float
+    used_at: float
+    hits: int = 0
+    go_version: str = ""
+
+
+class Mount(Struct, frozen=True):
+    """A host path shown inside a jail."""
+
+    source: Path
+    target: str
+    writable: bool = False
+
+
+class Limits(Struct, frozen=True, kw_only=True):
+    """What one jail may use; None means that nothing is enforced."""
+
+    memory_bytes: int | None = None
+    pids: int | None = None
+    cpus: float | None = None
+    """Share of processors: 1.0 is one core."""
+    stdout_bytes: int = 1 << 20
+    stderr_bytes: int = 1 << 16
+    open_files: int | None = None
+    file_bytes: int | None = None
+    """Largest single file."""
+
+
+class Network(StrEnum):
+    """What a jail sees of the network."""
+
+    none = "none"
+    host = "host"
+    """Only for the module download of a build, which runs no repository code."""
+    lease = "lease"
+
+
+class Address(Struct, frozen=True, kw_only=True):
+    """An address leased to a jail, with what its interface needs."""
+
+    ip: str
+    prefix: int
+    gateway: str
+    dns: tuple[str, ...] = ()
+
+
+class Snapshot(Struct, frozen=True):
+    """A generation of the base system that clones are made of."""
+
+    name: str
+    path: Path
+
+
+class Clone(Struct, frozen=True):
+    """A copy-on-write copy of a snapshot, for one jail."""
+
+    name: str
+    origin: Snapshot
+    path: Path | None
+    """Where it is mounted; None when it comes to be with the jail's own overlay."""
+
+
+class JailSpec(Struct, frozen=True, kw_only=True):
+    """All a driver needs to make one jail with one process in it."""
+
+    name: str
+    """`sky-<island>-<number>`: name, hostname, cgroup."""
+    jid: int
+    clone: Clone
+    argv: tuple[str, ...]
+    mounts: tuple[Mount, ...] = ()
+    env: tuple[tuple[str, str], ...] = ()
+    cwd: str = "/"
+    limits: Limits = Limits()
+    network: Network = Network.none
+    address: Address | None = None
+    uid: int | None = None
+    """The unprivileged host uid of this jail alone; None when the island itself is not root."""
+
+
+class Verdict(StrEnum):
+    """How a process in a jail ended."""
+
+    ok = "ok"
+    exited = "exited"
+    signaled = "signaled"
+    out_of_memory = "out_of_memory"
+    output_limit = "output_limit"
+    timed_out = "timed_out"
+    killed = "killed"
+    """By the operator, or because the island stopped."""
+
+
+class Outcome(Struct, frozen=True, kw_only=True):
+    """What came out of a jail."""
+
+    verdict: Verdict
+    exit_code: int | None = None
+    signal: int | None = None
+    stdout: bytes = b""
+    stderr: bytes = b""
+
+
+class Phase(StrEnum):
+    """The parts of a call's time, in order."""
+
+    queue = "queue"
+    """Waiting for admission."""
+    resolve = "resolve"
+    """From a version's name to a commit."""
+    clone = "clone"
+    """Fetching the repository and checking the commit out."""
+    build = "build"
+    """Compiling, or waiting for the one who compiles the same."""
+    jail = "jail"
+    """Making the copy-on-write clone and the jail around it, or taking a warm one."""
+    exec = "exec"
+    """From the frame handed over to the process's end."""
+
+
+class Timings(Struct, frozen=True, kw_only=True):
+    """Seconds spent in each phase; a phase that did not happen is 0."""
+
+    queue_s: float = 0.0
+    resolve_s: float = 0.0
+    clone_s: float = 0.0
+    build_s: float = 0.0
+    jail_s: float = 0.0
+    exec_s: float = 0.0
+    total_s: float = 0.0
+
+
+class Invocation(Struct, frozen=True, kw_only=True):
+    """A call's whole story, once it is over."""
+
+    id: str
+    request: FunctionRequest
+    outcome: Outcome
+    timings: Timings
+    started_at: float
+    jail: str | None
+    """The name of the jail that ran it."""
+    commit: str
+    cached: bool
+    """The binary was there already."""
+    stale: bool
+
+
+class JailState(StrEnum):
+    creating = "creating"
+    warm = "warm"
+    """Built ahead, its process started and waiting for a frame."""
+    running = "running"
+    dying = "dying"
+
+
+class Usage(Struct, frozen=True):
+    """What a jail uses now; None where the host cannot tell."""
+
+    memory_bytes: int | None = None
+    cpu_s: float | None = None
+    pids: int | None = None
+
+
+class JailInfo(Struct, frozen=True, kw_only=True):
+    """A living jail, as an operator sees it."""
+
+    jid: int
+    name: str
+    hostname: str
+    path: str
+    os_release: str
+    state: JailState
+    pid: int | None
+    created_at: float
+    purpose: str
+    """`function` or `build`."""
+    url: str = ""
+    call: str = ""
+    invocation: str | None = None
+    ip4: str | None = None
+    cached: bool = False
+    usage: Usage = Usage()
+
+
+class AddressState(StrEnum):
+    available = "available"
+    unavailable = "unavailable"
+    """Leased to a jail, or taken out of the pool by the operator."""
+
+
+class AddressInfo(Struct, frozen=True, kw_only=True):
+    """An address of the pool, as an operator sees it."""
+
+    ip: str
+    state: AddressState
+    jail: str | None = None
+    since: float | None = None
+
+
+class Capability(Struct, frozen=True, kw_only=True):
+    """One thing this host can or cannot enforce."""
+
+    name: str
+    """`memory`, `pids`, `cpu`, `seccomp`, `user_namespaces`, `overlay`, `network`, `nat` …"""
+    enforced: bool
+    how: str
+    """The mechanism when it is enforced, the reason when it is not."""
+    remedy: str = ""
+
+
+JSON = dict[str, Any]

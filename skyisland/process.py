@@ -1,0 +1,287 @@
+"""The only place that starts programs (Git's are GitPython's).
+
+`spawn` gives a `Process` with three pipes; `run` waits for a short one. Outputs are read as they come
+and kept up to a cap: a program that writes without end costs the island the cap and no more. The end
+of a process is its own end, not that of its pipes: what it left in them is taken, and a stray child
+that holds them open delays nobody.
+
+Spawning happens on the event loop's thread, which lives as long as the island: on Linux the kernel
+delivers `PR_SET_PDEATHSIG` when the spawning *thread* ends (prctl(2)).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import signal
+import subprocess
+import threading
+from collections.abc import Mapping, Sequence
+from typing import Protocol
+
+from msgspec import Struct
+
+from skyisland.errors import DriverError
+
+CHUNK = 1 << 16
+
+
+class Completed(Struct, frozen=True):
+    """What a finished program left; `returncode` is negative for a signal, as in subprocess."""
+
+    returncode: int
+    stdout: bytes
+    stderr: bytes
+    timed_out: bool = False
+    overflowed: bool = False
+
+
+class Capture:
+    """The first `limit` bytes of a stream. `overflow` is set when there was more."""
+
+    def __init__(self, fd: int, limit: int) -> None:
+        self.limit = limit
+        self.data = bytearray()
+        self.overflow = asyncio.Event()
+        self.ended = asyncio.Event()
+        self._fd: int | None = fd
+        os.set_blocking(fd, False)
+        asyncio.get_running_loop().add_reader(fd, self._read)
+
+    def _read(self) -> None:
+        assert self._fd is not None  # noqa: S101 - the reader is removed with the descriptor
+        try:
+            chunk = os.read(self._fd, CHUNK)
+        except BlockingIOError:
+            return
+        except OSError:
+            chunk = b""
+        if not chunk:
+            self.close()
+            return
+        room = self.limit - len(self.data)
+        self.data += chunk[:room]
+        if len(chunk) > room:
+            self.overflow.set()
+            # Past the cap nothing is read: the pipe fills up and the writer waits for its end.
+            self.close()
+
+    def drain(self) -> None:
+        """Take what lies in the pipe now, and close it."""
+        while self._fd is not None:
+            before = len(self.data)
+            self._read()
+            if len(self.data) == before:
+                break
+        self.close()
+
+    def close(self) -> None:
+        if self._fd is not None:
+            asyncio.get_running_loop().remove_reader(self._fd)
+            os.close(self._fd)
+            self._fd = None
+            self.ended.set()
+
+
+class Running(Protocol):
+    """A process as the island sees it; `Process` is the real one, a fake driver has its own."""
+
+    @property
+    def pid(self) -> int: ...
+    @property
+    def stdout(self) -> Capture: ...
+    @property
+    def stderr(self) -> Capture: ...
+    @property
+    def returncode(self) -> int | None: ...
+    async def feed(self, data: bytes) -> None: ...
+    async def wait(self) -> int: ...
+    def kill(self) -> None: ...
+
+
+class Process:
+    """A program started by `spawn`, in a session of its own."""
+
+    def __init__(self, popen: subprocess.Popen[bytes], stdin: int, stdout: Capture, stderr: Capture) -> None:
+        self._popen = popen
+        self._stdin: int | None = stdin
+        self._exited = asyncio.Event()
+        self.stdout = stdout
+        self.stderr = stderr
+        os.set_blocking(stdin, False)
+        self._watch()
+
+    @property
+    def pid(self) -> int:
+        return self._popen.pid
+
+    @property
+    def returncode(self) -> int | None:
+        return self._popen.returncode
+
+    def _watch(self) -> None:
+        """Learn of the end: through a pidfd on Linux, a waiting thread where there is none."""
+        loop = asyncio.get_running_loop()
+        if hasattr(os, "pidfd_open"):
+            pidfd = os.pidfd_open(self.pid)
+
+            def ended() -> None:
+                loop.remove_reader(pidfd)
+                os.close(pidfd)
+                self._finish()
+
+            loop.add_reader(pidfd, ended)
+        else:
+
+            def wait() -> None:
+                os.waitid(os.P_PID, self.pid, os.WEXITED | os.WNOWAIT)
+                with contextlib.suppress(RuntimeError):  # the loop may be gone at shutdown
+                    loop.call_soon_threadsafe(self._finish)
+
+            threading.Thread(target=wait, name=f"wait-{self.pid}", daemon=True).start()
+
+    def _finish(self) -> None:
+        self._popen.poll()
+        self._exited.set()
+
+    async def feed(self, data: bytes) -> None:
+        """Write `data` to its standard input and close it. A reader that has gone is no error."""
+        view = memoryview(data)
+        try:
+            while view and self._stdin is not None:
+                try:
+                    view = view[os.write(self._stdin, view) :]
+                except BlockingIOError:
+                    await self._writable(self._stdin)
+        except BrokenPipeError:
+            pass
+        finally:
+            self.close_stdin()
+
+    async def _writable(self, fd: int) -> None:
+        loop = asyncio.get_running_loop()
+        ready = asyncio.Event()
+        loop.add_writer(fd, ready.set)
+        try:
+            await ready.wait()
+        finally:
+            loop.remove_writer(fd)
+
+    def close_stdin(self) -> None:
+        if self._stdin is not None:
+            os.close(self._stdin)
+            self._stdin = None
+
+    async def wait(self) -> int:
+        """Its return code, once it has ended and its outputs are collected."""
+        await self._exited.wait()
+        self.close_stdin()
+        self.stdout.drain()
+        self.stderr.drain()
+        assert self._popen.returncode is not None  # noqa: S101 - it has just been reaped
+        return self._popen.returncode
+
+    def kill(self) -> None:
+        """SIGKILL to its whole process group; nothing happens if it has ended."""
+        if self._popen.returncode is None:
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                os.killpg(self.pid, signal.SIGKILL)
+
+
+def spawn(
+    argv: Sequence[str | os.PathLike[str]],
+    *,
+    env: Mapping[str, str],
+    cwd: str | os.PathLike[str] | None = None,
+    uid: int | None = None,
+    pass_fds: Sequence[int] = (),
+    stdout_bytes: int = 1 << 20,
+    stderr_bytes: int = 1 << 20,
+) -> Process:
+    """Start a program and return at once; to be called on the event loop's thread.
+
+    It gets a session of its own, exactly `env`, and no descriptor beside its pipes and `pass_fds`.
+    With `uid` (root only) it runs as that user and group without supplementary groups.
+
+    Raises:
+        DriverError: it cannot be started (not found, not executable, no process to be had).
+    """
+    opened: list[int] = []
+    try:
+        for _ in range(3):
+            opened.extend(os.pipe())
+        stdin_r, stdin_w, out_r, out_w, err_r, err_w = opened
+        popen = subprocess.Popen(
+            argv,
+            stdin=stdin_r,
+            stdout=out_w,
+            stderr=err_w,
+            env=dict(env),
+            cwd=cwd,
+            pass_fds=tuple(pass_fds),
+            start_new_session=True,
+            user=uid,
+            group=uid,
+            extra_groups=None if uid is None else [],
+        )
+    except OSError as error:
+        for fd in opened:
+            os.close(fd)
+        raise DriverError(f"cannot start {argv[0]}: {error.strerror}", program=str(argv[0])) from error
+    for fd in (stdin_r, out_w, err_w):
+        os.close(fd)
+    return Process(popen, stdin_w, Capture(out_r, stdout_bytes), Capture(err_r, stderr_bytes))
+
+
+async def run(
+    argv: Sequence[str | os.PathLike[str]],
+    *,
+    env: Mapping[str, str],
+    timeout_s: float,
+    stdin: bytes = b"",
+    cwd: str | os.PathLike[str] | None = None,
+    stdout_bytes: int = 1 << 20,
+    stderr_bytes: int = 1 << 20,
+) -> Completed:
+    """Run a program to its end, or to `timeout_s` or a full output, when its process group is killed.
+
+    Raises:
+        DriverError: it cannot be started.
+    """
+    process = spawn(argv, env=env, cwd=cwd, stdout_bytes=stdout_bytes, stderr_bytes=stderr_bytes)
+    timed_out = await until_ended(process, stdin, timeout_s)
+    returncode = await process.wait()
+    return Completed(
+        returncode,
+        bytes(process.stdout.data),
+        bytes(process.stderr.data),
+        timed_out=timed_out,
+        overflowed=process.stdout.overflow.is_set() or process.stderr.overflow.is_set(),
+    )
+
+
+async def until_ended(process: Running, stdin: bytes, timeout_s: float) -> bool:
+    """Feed `stdin` and wait for the end; kill at the deadline, at a full output, or when cancelled.
+
+    Returns whether the deadline passed. Afterwards `process.wait()` returns without delay, and each
+    `Capture.overflow` tells whether that output was too much.
+    """
+    feeding = asyncio.ensure_future(process.feed(stdin))
+    ending = asyncio.ensure_future(process.wait())
+    flooded = [asyncio.ensure_future(c.overflow.wait()) for c in (process.stdout, process.stderr)]
+    try:
+        done, _ = await asyncio.wait(
+            (ending, *flooded), timeout=timeout_s, return_when=asyncio.FIRST_COMPLETED
+        )
+        if ending not in done:
+            process.kill()
+        await ending
+        return not done
+    except BaseException:
+        process.kill()
+        raise
+    finally:
+        for task in (feeding, ending, *flooded):
+            task.cancel()
+        await asyncio.gather(feeding, ending, *flooded, return_exceptions=True)
