@@ -33,9 +33,6 @@ def blockbuster() -> Iterator[BlockBuster]:
     below ours only where a library leaves no choice, with `blockbuster.functions[…].can_block_in(…)`.
     """
     with blockbuster_ctx(OURS) as watch:
-        # Popen waits on a pipe until the child has called exec, and asyncio has no other way to start one.
-        for function in ("os.read", "io.BufferedReader.read"):
-            watch.functions[function].can_block_in("asyncio/base_events.py", {"subprocess_exec"})
         yield watch
 
 
