@@ -142,8 +142,7 @@ class InvocationFinished(Event, frozen=True, kw_only=True):
     url: str
     call: str
     verdict: str
-    """A `Verdict`, an error's code, or `cancelled`."""
-    status: int
+    """A `Verdict`, the code of an error, or `cancelled`."""
     timings: Timings
     jail: str | None = None
     commit: str = ""

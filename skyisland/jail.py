@@ -23,7 +23,7 @@ from typing import Any, Protocol
 
 from msgspec import structs
 
-from skyisland.errors import IslandError, JailNotFound, TooBusy
+from skyisland.errors import IslandError, JailNotFound
 from skyisland.events import (
     AddressLeased,
     AddressReleased,
@@ -150,7 +150,9 @@ class AddressPool(Protocol):
 class Inmate:
     """A jail's place in the register: what was made for it, and what became of it."""
 
-    def __init__(self, spec: JailSpec, purpose: str, invocation: str | None, artifact: Artifact | None) -> None:
+    def __init__(
+        self, spec: JailSpec, purpose: str, invocation: str | None, artifact: Artifact | None
+    ) -> None:
         self.spec = spec
         self.purpose = purpose
         self.invocation = invocation
@@ -238,7 +240,11 @@ class Jails:
         self.events = events
         self.prefix = f"sky-{island}-"
         self._jids = itertools.count(first_jid)
-        self._uids = None if uids is None else sorted(uids, reverse=True)
+        self._uids: asyncio.Queue[int] | None = None
+        if uids is not None:
+            self._uids = asyncio.Queue()
+            for uid in uids:
+                self._uids.put_nowait(uid)
         self._register: dict[int, Inmate] = {}
         self._cleaning: set[asyncio.Task[None]] = set()
         self._base: Snapshot | None = None
@@ -297,7 +303,7 @@ class Jails:
         """A fresh jail for the length of the block; it is taken away after it, in the background.
 
         Raises:
-            NoAddress, HostUnfit, TooBusy, DriverError: it cannot be made; nothing is left of it.
+            NoAddress, HostUnfit, DriverError: it cannot be made; nothing is left of it.
         """
         assert self._base is not None, "prepare first"  # noqa: S101
         jid = next(self._jids)
@@ -312,7 +318,7 @@ class Jails:
             cwd=cwd,
             limits=limits,
             network=network,
-            uid=self._lease_uid(),
+            uid=None if self._uids is None else await self._uids.get(),
         )
         inmate = Inmate(spec, purpose, invocation, artifact)
         inmate.call, inmate.cached = call, cached
@@ -345,11 +351,11 @@ class Jails:
         if spec.network is Network.lease:
             address = await self.addresses.lease(spec.name)
             inmate.spec = spec = structs.replace(spec, address=address)
-            self.events.publish(
-                AddressLeased(ip=address.ip, jail=spec.name, invocation=inmate.invocation)
-            )
+            self.events.publish(AddressLeased(ip=address.ip, jail=spec.name, invocation=inmate.invocation))
         inmate.jail = await self.driver.create(spec)
         inmate.state = JailState.running
+        if inmate.killed:
+            await inmate.jail.kill()
         self.events.publish(
             JailCreated(
                 jail=spec.name,
@@ -376,12 +382,13 @@ class Jails:
         if inmate.jail is not None:
             await self._step("destroy the jail", spec.name, inmate.jail.destroy())
         if spec.address is not None:
-            await self._step("release the address", spec.name, self.addresses.release(spec.address, spec.name))
+            release = self.addresses.release(spec.address, spec.name)
+            await self._step("release the address", spec.name, release)
             self.events.publish(AddressReleased(ip=spec.address.ip, jail=spec.name))
         await self._step("destroy the clone", spec.name, self.clones.destroy(spec.clone))
         self.events.publish(CloneDestroyed(clone=spec.name, duration_s=time.perf_counter() - started))
         if self._uids is not None and spec.uid is not None:
-            self._uids.append(spec.uid)
+            self._uids.put_nowait(spec.uid)
         del self._register[spec.jid]
         if inmate.jail is not None:
             self.events.publish(
@@ -400,16 +407,9 @@ class Jails:
         self._cleaning.add(task)
         task.add_done_callback(self._cleaning.discard)
 
-    def _lease_uid(self) -> int | None:
-        if self._uids is None:
-            return None
-        if not self._uids:
-            raise TooBusy("every unprivileged uid is in use by a jail; raise jails.uid_count", retry_after_s=1)
-        return self._uids.pop()
-
     # The register
 
-    def list(self) -> list[JailInfo]:
+    def living(self) -> list[JailInfo]:
         return [inmate.info() for inmate in self._register.values()]
 
     def find(self, jail: str | int) -> Inmate:
@@ -434,9 +434,9 @@ class Jails:
         inmate.killed = inmate.killed or reason
         if inmate.jail is not None:
             await inmate.jail.kill()
-            self.events.publish(
-                JailKilled(jail=inmate.spec.name, jid=inmate.spec.jid, reason=reason, invocation=inmate.invocation)
-            )
+        self.events.publish(
+            JailKilled(jail=info.name, jid=info.jid, reason=reason, invocation=inmate.invocation)
+        )
         return info
 
     async def kill_all(self, reason: str = "killed by the operator") -> list[JailInfo]:

@@ -1,0 +1,400 @@
+"""The island: wires the rooms together and runs calls through them.
+
+`Island` is the one interface of everything outside: REST, console and commands see the same methods,
+and none of them reaches past it. A call is one line read from left to right:
+request ▶ call ▶ artifact ▶ jail ▶ outcome ▶ invocation.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import secrets
+import time
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from typing import Protocol
+
+from msgspec import Struct
+
+from skyisland import harness
+from skyisland.call import parse_call
+from skyisland.errors import Draining, IslandError, TooBusy
+from skyisland.events import (
+    Events,
+    InvocationFinished,
+    InvocationStarted,
+    IslandStarted,
+    IslandStopped,
+    PhaseFinished,
+)
+from skyisland.jail import AddressPool, Jails
+from skyisland.model import (
+    AddressInfo,
+    AddressState,
+    Artifact,
+    Call,
+    Capability,
+    FunctionRequest,
+    Invocation,
+    JailInfo,
+    Limits,
+    Mount,
+    Network,
+    Outcome,
+    Phase,
+    Source,
+    Timings,
+    Verdict,
+)
+
+FUNCTION = "/function"
+"""Where a jail finds its binary."""
+
+
+class Resolved(Protocol):
+    """What a request's URL and version mean, before anything is fetched."""
+
+    @property
+    def url(self) -> str: ...
+    @property
+    def package(self) -> str: ...
+    @property
+    def commit(self) -> str: ...
+    @property
+    def stale(self) -> bool: ...
+
+
+class SourceRoom(Protocol):
+    """What `source.Sources` gives the island."""
+
+    async def resolve(self, url: str, version: str | None, *, refresh: bool) -> Resolved: ...
+    async def checkout(self, resolved: Resolved) -> Source: ...
+    async def sweep(self) -> int: ...
+
+
+class BuildRoom(Protocol):
+    """What `build.Builds` gives the island."""
+
+    async def prepare(self) -> None: ...
+    def known(self, resolved: Resolved, call: Call) -> Artifact | None: ...
+    async def build(
+        self, source: Source, call: Call, *, refresh: bool, invocation: str | None
+    ) -> Artifact: ...
+    def using(self, artifact: Artifact) -> contextlib.AbstractContextManager[None]: ...
+    def artifacts(self) -> list[Artifact]: ...
+    async def evict(self, key: str) -> Artifact: ...
+    async def purge(self) -> list[Artifact]: ...
+    async def close(self) -> None: ...
+
+
+class AddressRoom(AddressPool, Protocol):
+    """What `network.Addresses` gives the island, beside leases for the jails."""
+
+    async def prepare(self) -> int: ...
+    def require(self) -> None: ...
+    def addresses(self) -> list[AddressInfo]: ...
+    async def set_state(self, ip: str, state: AddressState) -> AddressInfo: ...
+    def capabilities(self) -> list[Capability]: ...
+    async def close(self) -> None: ...
+
+
+class HistoryRoom(Protocol):
+    """What `state.State` gives the island: the invocations that are over."""
+
+    async def invocations(self, limit: int) -> list[InvocationFinished]: ...
+    async def close(self) -> None: ...
+
+
+class Policy(Struct, frozen=True, kw_only=True):
+    """The settings that rule a call."""
+
+    exec_timeout_s: float = 5.0
+    limits: Limits = Limits()
+    max_running: int = 64
+    """Calls that may be in a jail at one time."""
+    max_queued: int = 256
+    """Calls that may wait for such a place; one more is refused."""
+    queue_timeout_s: float = 10.0
+
+
+class Status(Struct, frozen=True, kw_only=True):
+    """The island at one moment."""
+
+    island: str
+    version: str
+    started_at: float
+    draining: bool
+    running: int
+    queued: int
+    driver: str
+    storage: str
+    jails: list[JailInfo]
+    addresses: list[AddressInfo]
+    artifacts: list[Artifact]
+    capabilities: list[Capability]
+
+
+class Island:
+    """Runs calls, and lets operators see and steer."""
+
+    def __init__(
+        self,
+        *,
+        name: str,
+        version: str,
+        policy: Policy,
+        events: Events,
+        sources: SourceRoom,
+        builds: BuildRoom,
+        jails: Jails,
+        network: AddressRoom,
+        history: HistoryRoom,
+    ) -> None:
+        self.name = name
+        self.version = version
+        self.policy = policy
+        self.events = events
+        self.sources = sources
+        self.builds = builds
+        self.jails = jails
+        self.network = network
+        self.history = history
+        self.started_at = time.time()
+        self._draining = False
+        self._running: set[asyncio.Task[object]] = set()
+        self._queued = 0
+        self._places = asyncio.Semaphore(policy.max_running)
+
+    # Life
+
+    async def start(self) -> None:
+        """Make everything ready; sweep what an earlier life left behind.
+
+        Raises:
+            HostUnfit, DriverError: this host cannot run jails; the text names the remedy.
+        """
+        swept = await self.jails.prepare()
+        swept += await self.network.prepare()
+        swept += await self.sources.sweep()
+        await self.builds.prepare()
+        self.events.publish(IslandStarted(swept=swept))
+
+    async def stop(self, grace_s: float = 10.0) -> None:
+        """Take no new calls, let the running ones finish within `grace_s`, then end them; leave nothing."""
+        self._draining = True
+        if self._running:
+            await asyncio.wait(self._running, timeout=grace_s)
+        await self.jails.kill_all("the island stops")
+        if self._running:
+            _, stubborn = await asyncio.wait(self._running, timeout=grace_s)
+            for task in stubborn:
+                task.cancel()
+            await asyncio.gather(*stubborn, return_exceptions=True)
+        await self.jails.close()
+        await self.network.close()
+        await self.builds.close()
+        self.events.publish(IslandStopped())
+        self.events.close()
+        await self.history.close()
+
+    # Calls
+
+    async def invoke(self, request: FunctionRequest) -> Invocation:
+        """Run one call in a jail of its own.
+
+        Raises:
+            IslandError: the request was refused or could not be carried out. What happens inside the
+                jail is no error but the invocation's `Outcome`.
+        """
+        with self._story(request) as story:
+            call = parse_call(request.call)
+            if request.ip4:
+                self.network.require()
+            artifact = await self._artifact(request, call, story)
+            with self.builds.using(artifact):
+                async with self._place(story):
+                    outcome = await self._run(request, call, artifact, story)
+            return story.tell(outcome)
+
+    async def _artifact(self, request: FunctionRequest, call: Call, story: Story) -> Artifact:
+        with story.phase(Phase.resolve):
+            resolved = await self.sources.resolve(request.url, request.version, refresh=request.cache_bust)
+        story.commit, story.stale = resolved.commit, resolved.stale
+        artifact = None if request.cache_bust else self.builds.known(resolved, call)
+        if artifact is not None:
+            story.cached = True
+            return artifact
+        with story.phase(Phase.clone):
+            source = await self.sources.checkout(resolved)
+        with story.phase(Phase.build):
+            return await self.builds.build(source, call, refresh=request.cache_bust, invocation=story.id)
+
+    async def _run(self, request: FunctionRequest, call: Call, artifact: Artifact, story: Story) -> Outcome:
+        nonce = secrets.token_hex(16)
+        timing = story.phase(Phase.jail)
+        with contextlib.ExitStack() as making:
+            making.enter_context(timing)
+            async with self.jails.jail(
+                (FUNCTION,),
+                purpose="function",
+                mounts=(Mount(artifact.path, FUNCTION),),
+                limits=self.policy.limits,
+                network=Network.lease if request.ip4 else Network.none,
+                invocation=story.id,
+                artifact=artifact,
+                call=call.text,
+                cached=story.cached,
+            ) as inmate:
+                making.close()
+                story.jail = inmate.spec.name
+                with story.phase(Phase.exec):
+                    outcome = await inmate.converse(
+                        harness.frame(call, nonce) + request.stdin, self.policy.exec_timeout_s
+                    )
+        if refusal := harness.rejection(outcome, nonce):
+            raise refusal
+        return outcome
+
+    @asynccontextmanager
+    async def _place(self, story: Story) -> AsyncIterator[None]:
+        """A place among the running; first come, first served."""
+        if self._places.locked() and self._queued >= self.policy.max_queued:
+            raise TooBusy("the queue of waiting calls is full; try again later", retry_after_s=1)
+        with story.phase(Phase.queue):
+            self._queued += 1
+            try:
+                async with asyncio.timeout(self.policy.queue_timeout_s):
+                    await self._places.acquire()
+            except TimeoutError:
+                raise TooBusy("no jail became free in time; try again later", retry_after_s=1) from None
+            finally:
+                self._queued -= 1
+        try:
+            yield
+        finally:
+            self._places.release()
+
+    @contextmanager
+    def _story(self, request: FunctionRequest) -> Iterator[Story]:
+        """Publish the beginning and, whatever happens, the one end of an invocation."""
+        if self._draining:
+            raise Draining("the island is stopping and takes no new calls", retry_after_s=5)
+        story = Story(request, self.events)
+        task = asyncio.current_task()
+        assert task is not None  # noqa: S101 - we are in a coroutine
+        self._running.add(task)
+        verdict, error = "cancelled", ""
+        try:
+            yield story
+            assert story.outcome is not None  # noqa: S101 - `tell` ends every good story
+            verdict = str(story.outcome.verdict)
+        except IslandError as refusal:
+            verdict, error = refusal.code, refusal.message
+            raise
+        except Exception as failure:
+            verdict, error = IslandError.code, type(failure).__name__
+            raise
+        finally:
+            self._running.discard(task)
+            self.events.publish(
+                InvocationFinished(
+                    invocation=story.id,
+                    url=request.url,
+                    call=request.call,
+                    verdict=verdict,
+                    error=error,
+                    timings=story.timings(),
+                    jail=story.jail,
+                    commit=story.commit,
+                    cached=story.cached,
+                )
+            )
+
+    # What operators see and do
+
+    def status(self) -> Status:
+        return Status(
+            island=self.name,
+            version=self.version,
+            started_at=self.started_at,
+            draining=self._draining,
+            running=len(self._running),
+            queued=self._queued,
+            driver=self.jails.driver.name,
+            storage=self.jails.clones.name,
+            jails=self.jails.living(),
+            addresses=self.network.addresses(),
+            artifacts=self.builds.artifacts(),
+            capabilities=self.capabilities(),
+        )
+
+    def capabilities(self) -> list[Capability]:
+        """What this host enforces, and what it cannot."""
+        return [
+            *self.jails.driver.capabilities(),
+            *self.jails.clones.capabilities(),
+            *self.network.capabilities(),
+        ]
+
+    async def invocations(self, limit: int = 100) -> list[InvocationFinished]:
+        """The latest invocations that are over, newest first."""
+        return await self.history.invocations(limit)
+
+
+class Story:
+    """An invocation while it happens: who asked, how long each phase took, what came of it."""
+
+    def __init__(self, request: FunctionRequest, events: Events) -> None:
+        self.id = f"inv-{secrets.token_hex(6)}"
+        self.request = request
+        self.events = events
+        self.started_at = time.time()
+        self.jail: str | None = None
+        self.commit = ""
+        self.cached = False
+        self.stale = False
+        self.outcome: Outcome | None = None
+        self._clock = time.perf_counter()
+        self._spent: dict[str, float] = {}
+        events.publish(
+            InvocationStarted(
+                invocation=self.id,
+                url=request.url,
+                call=request.call,
+                version=request.version,
+                ip4=request.ip4,
+            )
+        )
+
+    @contextmanager
+    def phase(self, phase: Phase) -> Iterator[None]:
+        """Time the block as `phase`, its failure included."""
+        started = time.perf_counter()
+        try:
+            yield
+        finally:
+            spent = time.perf_counter() - started
+            self._spent[f"{phase}_s"] = self._spent.get(f"{phase}_s", 0.0) + spent
+            self.events.publish(PhaseFinished(invocation=self.id, phase=phase, duration_s=spent))
+
+    def timings(self) -> Timings:
+        return Timings(**self._spent, total_s=time.perf_counter() - self._clock)
+
+    def tell(self, outcome: Outcome) -> Invocation:
+        """The whole story, with the outcome that ends it."""
+        self.outcome = outcome
+        return Invocation(
+            id=self.id,
+            request=self.request,
+            outcome=outcome,
+            timings=self.timings(),
+            started_at=self.started_at,
+            jail=self.jail,
+            commit=self.commit,
+            cached=self.cached,
+            stale=self.stale,
+        )
+
+
+__all__ = ["Island", "Policy", "Status", "Story", "Verdict"]
