@@ -337,6 +337,38 @@ class Island:
             *self.network.capabilities(),
         ]
 
+    async def kill(self, jail: str | int) -> JailInfo:
+        """End a jail, named by its number or name; its caller gets an outcome that says so.
+
+        Raises:
+            JailNotFound
+        """
+        return await self.jails.kill(jail)
+
+    async def kill_all(self) -> list[JailInfo]:
+        return await self.jails.kill_all()
+
+    async def set_address(self, ip: str, state: AddressState) -> AddressInfo:
+        """Take an address out of the pool, or give it back; the state survives a restart.
+
+        Raises:
+            AddressNotFound: the pool has no such address.
+            AddressInUse: a jail holds it.
+        """
+        return await self.network.set_state(ip, state)
+
+    async def evict(self, key: str) -> Artifact:
+        """Forget one artifact and its binary.
+
+        Raises:
+            ArtifactNotFound
+        """
+        return await self.builds.evict(key)
+
+    async def purge(self) -> list[Artifact]:
+        """Forget every artifact that no call is using; returns them."""
+        return await self.builds.purge()
+
     async def invocations(self, limit: int = 100) -> list[InvocationFinished]:
         """The latest invocations that are over, newest first."""
         return await self.history.invocations(limit)
