@@ -1,0 +1,3 @@
+module examples.skyisland.test/geohash
+
+go 1.21

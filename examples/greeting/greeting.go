@@ -1,0 +1,5 @@
+// Package greeting comes from a repository without a go.mod.
+package greeting
+
+// Hello greets.
+func Hello(name string) string { return "Hello, " + name + "!" }

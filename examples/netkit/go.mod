@@ -1,0 +1,3 @@
+module examples.skyisland.test/netkit
+
+go 1.21

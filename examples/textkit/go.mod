@@ -1,0 +1,3 @@
+module examples.skyisland.test/textkit
+
+go 1.21

@@ -1,0 +1,3 @@
+module examples.skyisland.test/trouble
+
+go 1.22
