@@ -1,0 +1,80 @@
+"""Files that hold secrets: made whole and private, or not at all; read only if private.
+
+These functions block.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import secrets
+import stat
+from pathlib import Path
+
+from skyisland.errors import SettingsError
+
+
+def write_private(path: Path, text: str, *, replace: bool = False) -> None:
+    """Put a file of mode 0600 with this text at `path`, in one step that a crash cannot halve.
+
+    Raises:
+        FileExistsError: there is one already, and `replace` is not set.
+        OSError: the folder cannot be written.
+    """
+    draft = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
+    try:
+        with open(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600), "w") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        if replace:
+            os.replace(draft, path)
+        else:
+            os.link(draft, path, follow_symlinks=False)
+    finally:
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(draft)
+
+
+def stored_token(path: Path, *, make: bool) -> str:
+    """The admin token in the file at `path`; with `make`, a new one is put there first if there is none.
+
+    Whoever comes first wins: two that make one at the same time get the same token.
+
+    Raises:
+        SettingsError: there is none, it cannot be made, or it cannot be trusted.
+    """
+    try:
+        if make and not os.path.lexists(path):
+            path.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
+            with contextlib.suppress(FileExistsError):
+                write_private(path, secrets.token_urlsafe(32) + "\n")
+        return _read_token(path)
+    except FileNotFoundError:
+        remedy = "start the island once, or set admin_api_token or SKYISLAND_ADMIN_API_TOKEN"
+        raise SettingsError(f"{path}: no admin token there; {remedy}", origin=str(path)) from None
+    except OSError as error:
+        text = f"{path}: the admin token cannot be read or stored: {error.strerror}"
+        raise SettingsError(text, origin=str(path)) from error
+
+
+def _read_token(path: Path) -> str:
+    # O_NONBLOCK, lest a pipe in its place make us wait.
+    with open(os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK), "rb") as file:
+        status = os.fstat(file.fileno())
+        fault = ""
+        if not stat.S_ISREG(status.st_mode):
+            fault = "is not a regular file; remove it"
+        elif status.st_uid not in (0, os.geteuid()):
+            fault = f"belongs to uid {status.st_uid}; remove it"
+        elif status.st_mode & 0o077:
+            fault = (
+                f"has mode {status.st_mode & 0o777:04o}, so others may know it; remove it, or chmod 600 it"
+            )
+        else:
+            token = file.read(1024).strip()
+            if re.fullmatch(rb"[!-~]+", token):
+                return token.decode()
+            fault = "holds no token; remove it"
+    raise SettingsError(f"{path}: {fault}, and start again", origin=str(path))

@@ -1,0 +1,70 @@
+"""Where everything lies below the state folder."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from msgspec import Struct
+
+
+class Layout(Struct, frozen=True):
+    """The paths of one island. Nothing here touches the disk."""
+
+    state_dir: Path
+    jails: Path
+    """Clones and, with ZFS, the mount point of their dataset."""
+
+    @property
+    def repos(self) -> Path:
+        """Bare mirrors, one per repository."""
+        return self.state_dir / "repos"
+
+    @property
+    def checkouts(self) -> Path:
+        """Files of repositories, one folder per commit."""
+        return self.state_dir / "checkouts"
+
+    @property
+    def artifacts(self) -> Path:
+        """Binaries, named by their content's hash."""
+        return self.state_dir / "artifacts"
+
+    @property
+    def gocache(self) -> Path:
+        """Go's build caches."""
+        return self.state_dir / "gocache"
+
+    @property
+    def gomodcache(self) -> Path:
+        """Downloaded modules."""
+        return self.state_dir / "gomodcache"
+
+    @property
+    def toolchain(self) -> Path:
+        """A Go toolchain that `init` downloaded."""
+        return self.state_dir / "go"
+
+    @property
+    def base(self) -> Path:
+        """Generations of the base system."""
+        return self.state_dir / "base"
+
+    @property
+    def run(self) -> Path:
+        """What lives no longer than the daemon: sockets, frames, files of running jails."""
+        return self.state_dir / "run"
+
+    @property
+    def db(self) -> Path:
+        """The SQLite database."""
+        return self.state_dir / "island.db"
+
+    @property
+    def token(self) -> Path:
+        """The admin token made at first start."""
+        return self.state_dir / "admin-token"
+
+    @property
+    def lock(self) -> Path:
+        """Held by the one daemon that runs on this folder."""
+        return self.state_dir / "lock"

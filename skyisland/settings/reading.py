@@ -1,0 +1,212 @@
+"""From the text of a file to settings, with everything that is wrong with it.
+
+Text to plain tables by the file's format, then plain tables over the defaults, struct by struct and
+key by key, collecting problems on the way. Nothing but `SettingsError` comes out.
+"""
+
+from __future__ import annotations
+
+import difflib
+import json
+import re
+import tomllib
+from collections.abc import Mapping
+from functools import cache
+from pathlib import Path
+from typing import Annotated, Any, Literal, TypeVar, get_args, get_origin
+
+import msgspec
+from msgspec import Meta, Struct, structs
+
+from skyisland.errors import SettingsError
+from skyisland.settings.sections import Section
+from skyisland.settings.values import Refused
+
+S = TypeVar("S", bound=Section)
+
+
+class Problem(Struct, frozen=True):
+    """One thing that is wrong: the key's path, what was found there, what is allowed."""
+
+    key: str
+    found: str
+    allowed: str
+
+    def __str__(self) -> str:
+        return f"{self.key}: found {self.found}; allowed: {self.allowed}"
+
+
+def settings_error(origin: str, problems: list[Problem]) -> SettingsError:
+    """One error for all problems of one file or variable."""
+    if len(problems) == 1:
+        text = f"{origin}: {problems[0]}"
+    else:
+        text = f"{origin}: {len(problems)} problems\n" + "\n".join(f"  {problem}" for problem in problems)
+    details = [structs.asdict(problem) for problem in problems]
+    return SettingsError(text, origin=origin, problems=details)
+
+
+def read_file(path: Path) -> dict[str, Any]:
+    """The tables of a file: JSON if it is called .json or begins with a brace, TOML otherwise.
+
+    Raises:
+        SettingsError: it cannot be read, or is neither.
+    """
+    try:
+        text = path.read_bytes().decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise SettingsError(f"{path}: byte {error.start} is not UTF-8", origin=str(path)) from None
+    except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) else str(error)
+        raise SettingsError(f"{path}: cannot be read: {reason}", origin=str(path)) from error
+    is_json = path.suffix == ".json" or (path.suffix != ".toml" and text.lstrip().startswith("{"))
+    try:
+        tables = json.loads(text, object_pairs_hook=_without_repetition) if is_json else tomllib.loads(text)
+    except (ValueError, RecursionError) as error:
+        reason = "nested too deeply" if isinstance(error, RecursionError) else str(error)
+        language = "JSON" if is_json else "TOML"
+        raise SettingsError(f"{path}: is not {language}: {reason}", origin=str(path)) from None
+    if not isinstance(tables, dict):
+        raise SettingsError(f"{path}: found {_show(tables)}; allowed: an object", origin=str(path))
+    return tables
+
+
+def _without_repetition(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    table = dict(pairs)
+    if len(table) != len(pairs):
+        keys = [key for key, _ in pairs]
+        twice = next(key for key in keys if keys.count(key) > 1)
+        raise ValueError(f"the key {_key('', twice)} stands there twice")
+    return table
+
+
+def overlay(default: S, tables: Mapping[str, object], origin: str) -> S:
+    """`default` with what the tables say in its place.
+
+    Raises:
+        SettingsError: with every unknown key, wrong type and impossible value.
+    """
+    problems: list[Problem] = []
+    settings = _section(default, tables, "", problems, _all_keys(default))
+    if problems:
+        raise settings_error(origin, problems)
+    return settings
+
+
+def _section(default: S, table: object, path: str, problems: list[Problem], known: list[str]) -> S:
+    if not isinstance(table, Mapping):
+        problems.append(Problem(path, _show(table), "a table"))
+        return default
+    before = len(problems)
+    types = field_types(type(default))
+    changes: dict[str, object] = {}
+    for name, value in table.items():
+        key = _key(path, name)
+        if name not in types:
+            problems.append(Problem(key, _unknown(path, name, list(types), known), ", ".join(types)))
+        elif isinstance(current := getattr(default, name), Section):
+            changes[name] = _section(current, value, key, problems, known)
+        else:
+            changes[name] = _value(types[name], value, key, problems)
+    if len(problems) == before:
+        try:
+            return structs.replace(default, **changes)
+        except Refused as refused:
+            problems.append(Problem(_key(path, refused.key), _show(refused.found), refused.allowed))
+    return default
+
+
+def _value(hint: Any, value: object, key: str, problems: list[Problem]) -> object:
+    meta, bare = kind(hint)
+    match get_origin(bare), get_args(bare), value:
+        case (origin, (item, _), list()) if origin is tuple:
+            return tuple(_value(item, each, f"{key}[{i}]", problems) for i, each in enumerate(value))
+        case (origin, (_, item), dict()) if origin is dict:
+            for name in value:
+                if not name.isprintable():
+                    problems.append(Problem(_key(key, name), "control characters", "printable characters"))
+            return {name: _value(item, each, _key(key, name), problems) for name, each in value.items()}
+    extra = (meta.extra if meta else None) or {}
+    try:
+        if isinstance(value, str) and not value.isprintable():
+            raise ValueError
+        return extra["read"](value) if "read" in extra else msgspec.convert(value, hint)
+    except (ValueError, msgspec.ValidationError):
+        found = "a value not shown here" if "secret" in extra else _show(value)
+        problems.append(Problem(key, found, allowed(hint)))
+        return None
+
+
+@cache
+def field_types(section: type[Section]) -> dict[str, Any]:
+    """The type of each key, with its kind."""
+    return {info.name: info.type for info in structs.fields(section)}
+
+
+def kind(hint: Any) -> tuple[Meta | None, Any]:
+    """What `values` says of a type, and the type without it."""
+    if get_origin(hint) is Annotated:
+        bare, *metas = get_args(hint)
+        return next(meta for meta in metas if isinstance(meta, Meta)), bare
+    return None, hint
+
+
+def allowed(hint: Any) -> str:
+    """What a key may hold, in words."""
+    meta, bare = kind(hint)
+    if meta and meta.description:
+        return meta.description
+    match get_origin(bare), get_args(bare):
+        case (origin, options) if origin is Literal:
+            *most, last = (f'"{option}"' for option in options)
+            return f"{', '.join(most)} or {last}"
+        case (origin, (item, _)) if origin is tuple:
+            return f"an array; in it {allowed(item)}"
+        case (origin, _) if origin is dict:
+            return "a table of texts"
+    return {bool: "true or false", str: "a text"}[bare]
+
+
+def _show(value: object) -> str:
+    """A value as the file might spell it, fit for one line of a terminal."""
+    match value:
+        case bool():
+            return "true" if value else "false"
+        case None:
+            return "null"
+        case Mapping():
+            return "a table"
+        case list():
+            return "an array" if value else "an empty array"
+        case int() if value.bit_length() > 128:
+            return "a number far too large"
+        case int() | float():
+            return str(value)
+        case str():
+            text = re.sub(r"//[^/\s]*@", "//…@", value)  # credentials of a URL
+            text = text if len(text) <= 60 else text[:59] + "…"
+            return json.dumps(text, ensure_ascii=not text.isprintable())
+    return "a date or time"
+
+
+def _key(path: str, name: str) -> str:
+    """A key's path, its last part quoted where TOML would want that."""
+    if not re.fullmatch(r"[A-Za-z0-9_.-]{1,60}", name):
+        name = _show(name)
+    return f"{path}.{name}" if path else name
+
+
+def _all_keys(section: Section, path: str = "") -> list[str]:
+    keys = []
+    for name in field_types(type(section)):
+        keys.append(key := _key(path, name))
+        if isinstance(value := getattr(section, name), Section):
+            keys += _all_keys(value, key)
+    return keys
+
+
+def _unknown(path: str, name: str, siblings: list[str], known: list[str]) -> str:
+    """What was found in an unknown key: perhaps a sibling misspelt, or a key of another section."""
+    meant = [_key(path, close) for close in difflib.get_close_matches(name[:60], siblings, n=1, cutoff=0.7)]
+    meant = meant or [key for key in known if key == name or key.endswith(f".{name}")]
+    return f"an unknown key (did you mean {' or '.join(meant)}?)" if meant else "an unknown key"

@@ -1,0 +1,250 @@
+"""The kinds of values that settings hold: what is allowed, and how each is read and written.
+
+A kind is a type with a `msgspec.Meta`: its description says what is allowed, in words that end up in
+error messages and in the commented file; its constraints are checked by msgspec; where the text of a
+file differs from the value in memory (durations, sizes, paths), `extra` holds the functions `read`
+and `write`. Readers raise ValueError.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from fractions import Fraction
+from ipaddress import IPv4Address, IPv4Network, ip_address
+from pathlib import Path
+from typing import Annotated, Any
+
+from msgspec import Meta
+
+
+class Refused(ValueError):
+    """A value that cannot stand beside the others of its section.
+
+    `key` is relative to the section that refuses it.
+    """
+
+    def __init__(self, key: str, found: object, allowed: str) -> None:
+        super().__init__(f"{key}: found {found!r}; allowed: {allowed}")
+        self.key = key
+        self.found = found
+        self.allowed = allowed
+
+
+_NANOSECONDS = {
+    "h": 3600 * 10**9,
+    "m": 60 * 10**9,
+    "s": 10**9,
+    "ms": 10**6,
+    "us": 10**3,
+    "\u00b5s": 10**3,
+    "\u03bcs": 10**3,
+    "ns": 1,
+}
+_DURATION_PART = re.compile(r"([0-9]+(?:\.[0-9]*)?|\.[0-9]+)(h|ms|us|ns|[\u00b5\u03bc]s|m|s)")
+
+
+def read_duration(value: object) -> float:
+    """Seconds of a duration in Go's notation (time.ParseDuration), to the nanosecond.
+
+    Raises:
+        ValueError: not such a duration, not above zero, or beyond Go's 292 years.
+    """
+    if not isinstance(value, str) or len(value) > 64:
+        raise ValueError
+    nanoseconds, end = Fraction(0), 0
+    for part in _DURATION_PART.finditer(value):
+        if part.start() != end:
+            raise ValueError
+        nanoseconds += Fraction(part[1]) * _NANOSECONDS[part[2]]
+        end = part.end()
+    whole = round(nanoseconds)
+    if end != len(value) or not 0 < whole < 2**63:
+        raise ValueError
+    return whole / 10**9
+
+
+def write_duration(seconds: float) -> str:
+    """The shortest notation without fractions that `read_duration` turns back into `seconds`."""
+    rest, text = round(Fraction(seconds) * 10**9), ""
+    for unit in ("h", "m", "s", "ms", "us", "ns"):
+        count, rest = divmod(rest, _NANOSECONDS[unit])
+        if count:
+            text += f"{count}{unit}"
+    return text
+
+
+_SIZE = re.compile(r"([0-9]{1,19})([kmgt]?)", re.IGNORECASE)
+_POWERS = {"t": 40, "g": 30, "m": 20, "k": 10, "": 0}
+
+
+def read_size(value: object) -> int:
+    """Bytes of `"64k"`, `"256m"`, `"2g"`, `"1t"` (powers of 1024) or of a plain number.
+
+    Raises:
+        ValueError: not such a size, or 2**63 and more.
+    """
+    if isinstance(value, str) and (match := _SIZE.fullmatch(value)):
+        size = int(match[1]) << _POWERS[match[2].lower()]
+    elif type(value) is int:
+        size = value
+    else:
+        raise ValueError
+    if not 0 <= size < 2**63:
+        raise ValueError
+    return size
+
+
+def write_size(size: int) -> str | int:
+    """The notation with the largest unit that needs no fraction."""
+    for unit, power in _POWERS.items():
+        if power and size and size % (1 << power) == 0:
+            return f"{size >> power}{unit}"
+    return size
+
+
+def _read_positive_size(value: object) -> int:
+    size = read_size(value)
+    if not size:
+        raise ValueError
+    return size
+
+
+def _read_path(value: object) -> Path:
+    if not isinstance(value, str) or not (path := Path(value)).is_absolute() or ".." in path.parts:
+        raise ValueError
+    return path
+
+
+def _text(read: Callable[[str], object]) -> Callable[[object], str]:
+    """A reader of texts that stay texts once `read` finds no fault with them."""
+
+    def checked(value: object) -> str:
+        if not isinstance(value, str):
+            raise ValueError
+        read(value)
+        return value
+
+    return checked
+
+
+def _subnet(text: str) -> None:
+    subnet = IPv4Network(text)
+    if str(subnet) != text or not 16 <= subnet.prefixlen <= 30:
+        raise ValueError
+
+
+def _ip(text: str) -> None:
+    if "%" in text or not ip_address(text):
+        raise ValueError
+
+
+def _mask(text: str) -> None:
+    # IPv4Network also takes host masks such as 0.0.0.255, which would be somebody's mistake here.
+    if text and str(IPv4Network(f"0.0.0.0/{text}").netmask) != text:
+        raise ValueError
+
+
+def _statsd(text: str) -> None:
+    host, port = split_host_port(text, 8125)
+    if text and not (host and 0 < port < 65536):
+        raise ValueError
+
+
+def split_host_port(text: str, default_port: int) -> tuple[str, int]:
+    """The host and port of `host`, `host:port`, `[v6]` and `[v6]:port`.
+
+    Raises:
+        ValueError: anything else.
+    """
+    match = re.fullmatch(r"(?:\[([0-9A-Fa-f:.]+)\]|([A-Za-z0-9._-]*))(?::([0-9]{1,5}))?", text)
+    if match is None:
+        raise ValueError
+    return match[1] or match[2] or "", int(match[3] or default_port)
+
+
+def _kind(
+    allowed: str, read: Callable[[object], object], write: Callable[[Any], object] | None = None
+) -> Meta:
+    return Meta(description=allowed, extra={"read": read, "write": write})
+
+
+Duration = Annotated[
+    float, _kind('a duration above zero, such as "250ms", "10s", "1h30m"', read_duration, write_duration)
+]
+"""Seconds."""
+
+Size = Annotated[
+    int, _kind('a size above zero, such as "64k", "256m", 4096', _read_positive_size, write_size)
+]
+"""Bytes."""
+
+SizeLimit = Annotated[int, _kind('a size such as "64k", "256m", 4096; 0 for no limit', read_size, write_size)]
+"""Bytes; 0 for no limit."""
+
+Count = Annotated[int, Meta(ge=0, lt=2**31, description="a whole number from 0")]
+Positive = Annotated[int, Meta(ge=1, lt=2**31, description="a whole number from 1")]
+Cores = Annotated[
+    float, Meta(ge=0, le=4096, description="a number of cores such as 0.5 or 2; 0 for no limit")
+]
+Port = Annotated[int, Meta(ge=1, le=65535, description="a port from 1 to 65535")]
+Octet = Annotated[int, Meta(ge=0, le=255, description="a last octet from 0 to 255")]
+HostUid = Annotated[int, Meta(ge=1000, lt=2**31, description="an unprivileged uid from 1000")]
+
+Text = Annotated[str, Meta(description="a text")]
+Name = Annotated[str, Meta(pattern=r"\A[A-Za-z0-9_]+\Z", description="a name of letters, digits and _")]
+Release = Annotated[
+    str,
+    Meta(
+        pattern=r"\A([0-9A-Za-z][0-9A-Za-z._-]*)?\Z", description='a FreeBSD release such as "14.3-RELEASE"'
+    ),
+]
+GoVersion = Annotated[
+    str, Meta(pattern=r"\A([0-9]+(\.[0-9]+)*([a-z]+[0-9]+)?)?\Z", description='a Go version such as "1.25.1"')
+]
+Token = Annotated[
+    str,
+    Meta(
+        pattern=r"\A[!-~]*\Z",
+        description="printable ASCII without spaces, as a header can carry it",
+        extra={"secret": True},
+    ),
+]
+HeaderName = Annotated[
+    str, Meta(pattern=r"\A[!#$%&'*+.^_`|~0-9A-Za-z-]+\Z", description="the name of an HTTP header")
+]
+Dataset = Annotated[
+    str,
+    Meta(
+        pattern=r"\A([A-Za-z][A-Za-z0-9_.:-]*(/[A-Za-z0-9_.:-]+)*)?\Z",
+        description='a ZFS dataset such as "zroot" or "zroot/skyisland"',
+    ),
+]
+Interface = Annotated[
+    str,
+    Meta(
+        pattern=r"\A([A-Za-z][A-Za-z0-9_.-]{0,14})?\Z",
+        description="the name of an interface, 15 characters at most",
+    ),
+]
+GoProxy = Annotated[
+    str,
+    Meta(
+        pattern=r"\A(direct|off|(https?|file)://[^\s,|@]+)([,|](direct|off|(https?|file)://[^\s,|@]+))*\Z",
+        description='URLs without credentials, "direct" or "off", separated by commas',
+    ),
+]
+AbsolutePath = Annotated[Path, _kind("an absolute path without ..", _read_path, str)]
+OptionalPath = Annotated[
+    str, _kind("an absolute path without .., or nothing", _text(lambda text: text and _read_path(text)))
+]
+Listen = Annotated[str, _kind('an IP address such as "127.0.0.1" or "::"', _text(_ip))]
+Nameserver = Annotated[str, _kind("an IP address", _text(_ip))]
+Address = Annotated[str, _kind("an IPv4 address, or nothing", _text(lambda text: text and IPv4Address(text)))]
+Mask = Annotated[str, _kind('a network mask such as "255.255.255.0", or nothing', _text(_mask))]
+Subnet = Annotated[
+    str, _kind('a network of 16 to 30 bits without host bits, such as "10.61.0.0/24"', _text(_subnet))
+]
+StatsdAddress = Annotated[
+    str, _kind('"host" or "host:port" ("[v6]:port" with IPv6), or nothing', _text(_statsd))
+]

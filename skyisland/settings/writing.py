@@ -1,0 +1,101 @@
+"""From settings to text: the settings at hand, or the commented file of all keys and defaults."""
+
+from __future__ import annotations
+
+import ast
+import inspect
+import textwrap
+from collections.abc import Iterator
+from functools import cache
+from typing import Any
+
+import tomli_w
+
+from skyisland.settings.reading import field_types, kind
+from skyisland.settings.sections import Section
+
+_WIDTH = 100
+
+
+def dump(settings: Section, *, secrets: bool = False) -> str:
+    """TOML that reads back as `settings`; the admin token only with `secrets`."""
+    return tomli_w.dumps(_plain(settings, secrets))
+
+
+def _plain(section: Section, secrets: bool) -> dict[str, Any]:
+    table: dict[str, Any] = {}
+    for name, hint in field_types(type(section)).items():
+        value = getattr(section, name)
+        meta, _ = kind(hint)
+        extra = (meta.extra if meta else None) or {}
+        if isinstance(value, Section):
+            table[name] = _plain(value, secrets)
+        elif secrets or "secret" not in extra:
+            table[name] = (extra.get("write") or _as_it_is)(value)
+    return table
+
+
+def _as_it_is(value: object) -> object:
+    return list(value) if isinstance(value, tuple) else value
+
+
+def commented(settings: Section, preface: str) -> str:
+    """Every key of the settings with its value commented out, each under its explanation."""
+    return "\n".join([*_comment(preface), *_commented_table(settings, "")]) + "\n"
+
+
+def _commented_table(section: Section, path: str) -> Iterator[str]:
+    plain = _plain(section, secrets=True)
+    tables = {name: value for name in plain if isinstance(value := getattr(section, name), Section)}
+    explanations = docs(type(section))
+    for name, value in plain.items():
+        if name not in tables:
+            yield ""
+            yield from _comment(explanations[name])
+            yield f"#{name} = {_literal(value)}"
+    for name, table in tables.items():
+        yield ""
+        yield from _comment(inspect.getdoc(type(table)) or "")
+        yield f"[{path}{name}]"
+        yield from _commented_table(table, f"{path}{name}.")
+
+
+def _literal(value: object) -> str:
+    """A value on one line, so that one character comments it out."""
+    match value:
+        case list():
+            return f"[{', '.join(map(_literal, value))}]"
+        case dict():
+            return "{" + ", ".join(f"{_literal(key)} = {_literal(each)}" for key, each in value.items()) + "}"
+    return tomli_w.dumps({"key": value}).removeprefix("key = ").rstrip("\n")
+
+
+def _comment(text: str) -> list[str]:
+    lines: list[str] = []
+    for paragraph in text.split("\n\n"):
+        lines += ["#"] if lines else []
+        lines += textwrap.wrap(
+            paragraph,
+            _WIDTH,
+            initial_indent="# ",
+            subsequent_indent="# ",
+            break_long_words=False,
+            break_on_hyphens=False,
+        )
+    return lines
+
+
+@cache
+def docs(section: type[Section]) -> dict[str, str]:
+    """The string beneath each field, white space normalised; a field redefined without one keeps its own."""
+    found: dict[str, str] = {}
+    for cls in reversed(section.__mro__):
+        if not issubclass(cls, Section):
+            continue
+        body = ast.parse(textwrap.dedent(inspect.getsource(cls))).body[0]
+        assert isinstance(body, ast.ClassDef)  # noqa: S101 - the source of a class
+        for field, below in zip(body.body, body.body[1:], strict=False):
+            match field, below:
+                case ast.AnnAssign(target=ast.Name(id=name)), ast.Expr(value=ast.Constant(value=str(text))):
+                    found[name] = " ".join(text.split())
+    return found
