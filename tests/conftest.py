@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import os
 import shutil
+import subprocess
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import ModuleType
 
@@ -53,3 +54,45 @@ def _open_up(folder: Path) -> None:
             path = Path(parent, name)
             if not path.is_symlink():
                 path.chmod(0o700)
+
+
+@pytest.fixture(scope="session")
+def go() -> Callable[..., subprocess.CompletedProcess[str]]:
+    """Runs the Go toolchain that comes with the package, on a cache that outlives the run."""
+    import go as toolchain
+
+    root = Path(toolchain.__file__).parent
+    cache = Path(__file__).parents[1] / ".cache" / "go-build"
+
+    def run(*words: str | Path, cwd: Path) -> subprocess.CompletedProcess[str]:
+        environment = {
+            "GOROOT": str(root),
+            "GOCACHE": str(cache),
+            "GOPATH": str(cache / "path"),
+            "GOTOOLCHAIN": "local",
+            "GOENV": "off",
+            "GOPROXY": "off",
+            "CGO_ENABLED": "0",
+            "PATH": os.environ["PATH"],
+        }
+        return subprocess.run(
+            [root / "bin" / "go", *words],
+            cwd=cwd,
+            env=environment,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def actor(go: Callable[..., subprocess.CompletedProcess[str]]) -> Iterator[Path]:
+    """A program that does what its standard input says, for jails to run (contract/actor.go)."""
+    folder = Path(tempfile.mkdtemp(prefix="sky-actor-", dir="/tmp"))
+    folder.chmod(0o755)
+    built = go("build", "-o", folder / "actor", "actor.go", cwd=Path(__file__).parent / "contract")
+    assert built.returncode == 0, built.stderr
+    yield folder / "actor"
+    shutil.rmtree(folder)

@@ -1,0 +1,233 @@
+"""What every jail driver promises, through `Jails`, told once for each driver.
+
+The process in the jail is `actor`, which does what its standard input says. The fake driver plays it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import time
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+
+import pytest
+
+from skyisland import events
+from skyisland.drivers.bubblewrap import BubblewrapJails
+from skyisland.drivers.fake import FakeAddresses, FakeClones, FakeJails, Script
+from skyisland.drivers.overlay import OverlayClones
+from skyisland.errors import DriverError, JailNotFound
+from skyisland.events import Events
+from skyisland.jail import Inmate, Jails
+from skyisland.model import JailState, Limits, Mount, Verdict
+
+LIMITS = Limits(memory_bytes=64 << 20, pids=32, cpus=1.0, stdout_bytes=4096, stderr_bytes=4096)
+
+
+def play(order: bytes) -> Script:
+    """The actor, as the fake driver plays it."""
+    verb, _, rest = order.decode().partition(" ")
+    match verb:
+        case "say":
+            return Script(stdout=rest.encode())
+        case "complain":
+            return Script(stderr=rest.encode())
+        case "exit":
+            return Script(exit_code=int(rest))
+        case "signal":
+            return Script(exit_code=-int(rest))
+        case "sleep":
+            return Script(duration_s=float("inf"))
+        case "flood":
+            return Script(stdout=b"flood " * 10_000, duration_s=0.01)
+        case "hog":
+            return Script(out_of_memory=True)
+        case "stray":
+            return Script(stdout=b"left a stray")
+        case "mark":
+            return Script(stdout=b"false <nil>")
+        case _:
+            return Script()
+
+
+@pytest.fixture(params=["fake", pytest.param("bubblewrap", marks=[pytest.mark.host, pytest.mark.root])])
+async def jails(
+    request: pytest.FixtureRequest, state_dir: Path, told: list[events.Event]
+) -> AsyncIterator[Jails]:
+    stream = Events()
+    stream.tap(told.append)
+    if request.param == "fake":
+        driver, clones = FakeJails(play), FakeClones()
+        service = Jails(driver, clones, FakeAddresses(), stream, island="c0de", uids=None)
+    else:
+        real, base = BubblewrapJails("c0de"), OverlayClones(state_dir / "base")
+        uids = range(1_950_000_000, 1_950_000_016) if os.geteuid() == 0 else None
+        service = Jails(real, base, FakeAddresses(), stream, island="c0de", uids=uids)
+    await service.prepare()
+    yield service
+    await service.close()
+    assert await service.driver.existing() == []
+
+
+@pytest.fixture
+def told() -> list[events.Event]:
+    return []
+
+
+@pytest.fixture
+def perform(jails: Jails, actor: Path) -> Callable[..., object]:
+    async def perform(order: str, *, limits: Limits = LIMITS, timeout_s: float = 10.0):
+        async with jails.jail(
+            ("/function",), purpose="function", mounts=(Mount(actor, "/function"),), limits=limits
+        ) as inmate:
+            return await inmate.converse(order.encode(), timeout_s)
+
+    return perform
+
+
+async def test_output_comes_back(perform) -> None:
+    outcome = await perform("say hello")
+    assert (outcome.verdict, outcome.exit_code, outcome.stdout) == (Verdict.ok, 0, b"hello")
+
+
+async def test_error_output_is_kept_apart(perform) -> None:
+    outcome = await perform("complain oh dear")
+    assert (outcome.stdout, outcome.stderr) == (b"", b"oh dear")
+
+
+@pytest.mark.parametrize("code", [1, 2, 77, 128])
+async def test_an_exit_code_is_told(perform, code: int) -> None:
+    outcome = await perform(f"exit {code}")
+    assert (outcome.verdict, outcome.exit_code, outcome.signal) == (Verdict.exited, code, None)
+
+
+@pytest.mark.parametrize("number", [9, 15, 11])
+async def test_a_signal_is_told(perform, number: int) -> None:
+    outcome = await perform(f"signal {number}")
+    assert (outcome.verdict, outcome.exit_code, outcome.signal) == (Verdict.signaled, None, number)
+
+
+async def test_a_deadline_ends_it(perform) -> None:
+    outcome = await perform("sleep", timeout_s=0.2)
+    assert outcome.verdict is Verdict.timed_out
+
+
+async def test_endless_output_is_cut_and_ended(perform) -> None:
+    outcome = await perform("flood")
+    assert outcome.verdict is Verdict.output_limit
+    assert len(outcome.stdout) == LIMITS.stdout_bytes
+
+
+async def test_too_much_memory_is_told(perform) -> None:
+    outcome = await perform("hog 256")
+    assert outcome.verdict is Verdict.out_of_memory
+
+
+async def test_a_stray_child_delays_nobody_and_dies_with_the_jail(perform, jails: Jails) -> None:
+    started = time.monotonic()
+    outcome = await perform("stray")
+    assert (outcome.verdict, outcome.stdout) == (Verdict.ok, b"left a stray")
+    assert time.monotonic() - started < 5
+    await jails.drain()
+    assert await jails.driver.existing() == []
+
+
+async def test_a_clone_is_never_used_twice(perform) -> None:
+    for _ in range(3):
+        assert (await perform("mark")).stdout == b"false <nil>"
+
+
+async def test_the_operator_kills_by_number_or_name(jails: Jails, perform, told: list[events.Event]) -> None:
+    for attribute in ("jid", "name"):
+        call = asyncio.ensure_future(perform("sleep"))
+        jail = await _running(jails)
+        killed = await jails.kill(getattr(jail.info(), attribute))
+        assert killed.name == jail.spec.name
+        assert (await call).verdict is Verdict.killed
+        await jails.drain()
+    assert [type(event).__name__ for event in told].count("JailKilled") == 2
+
+
+async def test_an_unknown_jail_cannot_be_killed(jails: Jails) -> None:
+    for stranger in ("1000", "sky-beef-1", "*", "../1", ""):
+        with pytest.raises(JailNotFound):
+            await jails.kill(stranger)
+
+
+async def test_a_caller_who_goes_away_takes_the_jail_along(jails: Jails, perform) -> None:
+    call = asyncio.ensure_future(perform("sleep"))
+    await _running(jails)
+    call.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await call
+    await jails.drain()
+    assert jails.living() == []
+    assert await jails.driver.existing() == []
+
+
+async def test_a_caller_who_goes_away_at_any_step_leaves_nothing(jails: Jails, perform) -> None:
+    """Cancel after one step of the loop, two, three … until the call gets through."""
+    for steps in range(200):
+        call = asyncio.ensure_future(perform("say hello"))
+        for _ in range(steps):
+            await asyncio.sleep(0)
+        call.cancel()
+        try:
+            await call
+            break
+        except asyncio.CancelledError:
+            continue
+        finally:
+            await jails.drain()
+            assert jails.living() == []
+    assert await jails.driver.existing() == []
+
+
+async def test_many_at_once_get_their_own(jails: Jails, perform) -> None:
+    outcomes = await asyncio.gather(*(perform(f"say {n}") for n in range(24)))
+    assert [outcome.stdout for outcome in outcomes] == [str(n).encode() for n in range(24)]
+    await jails.drain()
+    assert jails.living() == []
+
+
+async def test_the_facts_are_told_in_order(jails: Jails, perform, told: list[events.Event]) -> None:
+    await perform("say hello")
+    await jails.drain()
+    kinds = [type(event).__name__ for event in told]
+    assert kinds == ["CloneCreated", "JailCreated", "CloneDestroyed", "JailDestroyed"]
+
+
+async def test_the_island_ends_and_nothing_stays(jails: Jails, perform) -> None:
+    calls = [asyncio.ensure_future(perform("sleep")) for _ in range(3)]
+    await _running(jails, 3)
+    await jails.kill_all("the island stops")
+    assert {(await call).verdict for call in calls} == {Verdict.killed}
+    await jails.drain()
+    assert await jails.driver.existing() == []
+
+
+async def test_a_program_that_is_not_there_is_our_failure(jails: Jails) -> None:
+    if isinstance(jails.driver, FakeJails):
+        jails.driver.fail = DriverError("no such program")
+    with pytest.raises(DriverError):
+        async with jails.jail(("/nowhere",), purpose="function", limits=LIMITS) as inmate:
+            await inmate.converse(b"", 5)
+    await jails.drain()
+    assert await jails.driver.existing() == []
+
+
+async def _running(jails: Jails, count: int = 1) -> Inmate:
+    """The first of `count` jails that run, as soon as they do."""
+    with jails.events.subscribe() as news:
+        running = _of_state(jails, JailState.running)
+        if len(running) < count:
+            async for _ in news:
+                running = _of_state(jails, JailState.running)
+                if len(running) >= count:
+                    break
+        return running[0]
+
+
+def _of_state(jails: Jails, state: JailState) -> list[Inmate]:
+    return [jails.find(jail.jid) for jail in jails.living() if jail.state is state]
