@@ -7,8 +7,8 @@ what we called for them, 500 and 503 us.
     IslandError
     ├── BadRequest                  400   a field of the request is wrong
     │   └── BadCall                 400   the call is not one we run; `position` says where
-    ├── Unauthorized                401   no token, or a wrong one
-    ├── Forbidden                   403
+    ├── Unauthorized                401   no token
+    ├── Forbidden                   403   a wrong one
     │   └── SourceRefused           403   the settings do not permit this repository
     ├── NotFound                    404
     │   ├── JailNotFound · AddressNotFound · ArtifactNotFound

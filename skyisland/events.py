@@ -115,6 +115,7 @@ class JailKilled(Event, frozen=True, kw_only=True):
     jail: str
     jid: int
     reason: str
+    duration_s: float = 0.0
 
 
 class JailDestroyed(Event, frozen=True, kw_only=True):

@@ -431,11 +431,18 @@ class Jails:
         """
         inmate = self.find(jail)
         info = inmate.info()
+        started = time.perf_counter()
         inmate.killed = inmate.killed or reason
         if inmate.jail is not None:
             await inmate.jail.kill()
         self.events.publish(
-            JailKilled(jail=info.name, jid=info.jid, reason=reason, invocation=inmate.invocation)
+            JailKilled(
+                jail=info.name,
+                jid=info.jid,
+                reason=reason,
+                duration_s=time.perf_counter() - started,
+                invocation=inmate.invocation,
+            )
         )
         return info
 
