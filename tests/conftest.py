@@ -1,4 +1,4 @@
-"""What every test shares: a watch on the event loop, and a state folder that jails can enter."""
+"""What every test shares: a watch on the event loop, a state folder that jails can enter, patience."""
 
 from __future__ import annotations
 
@@ -12,8 +12,11 @@ from types import ModuleType
 
 import pytest
 from blockbuster import BlockBuster, blockbuster_ctx
+from hypothesis import HealthCheck
+from hypothesis import settings as hypothesis_settings
 
 import skyisland
+from skyisland.settings import Settings
 
 
 def _package(name: str) -> ModuleType:
@@ -22,6 +25,10 @@ def _package(name: str) -> ModuleType:
     module.__path__ = [str(Path(skyisland.__file__).parents[1] / name) + os.sep]
     return module
 
+
+# A busy machine is no fault of an example; pytest's own summary tells which tests are slow.
+hypothesis_settings.register_profile("sky", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+hypothesis_settings.load_profile("sky")
 
 OURS = [_package(name) for name in ("skyisland", "api", "tui")]
 
@@ -45,6 +52,18 @@ def state_dir() -> Iterator[Path]:
     yield folder
     _open_up(folder)
     shutil.rmtree(folder)
+
+
+@pytest.fixture
+def load_settings(tmp_path: Path) -> Callable[..., Settings]:
+    """Settings from the text of a file: `load_settings(text, name="skyisland.toml", **environ)`."""
+
+    def load(text: str, name: str = "skyisland.toml", **environ: str) -> Settings:
+        file = tmp_path / name
+        file.write_text(text)
+        return Settings.load(file, {"HOME": "/home/gopher", **environ})
+
+    return load
 
 
 def _open_up(folder: Path) -> None:

@@ -47,7 +47,8 @@ class Filesystem(Section, frozen=True, kw_only=True):
     """Where clones of the base system come from."""
 
     storage: Literal["auto", "overlay", "zfs", "fake"] = "auto"
-    """Copy-on-write by overlay mounts or by ZFS clones. "auto" is overlay on Linux and ZFS on FreeBSD. "fake" isolates nothing and is for trying things out."""
+    """Copy-on-write by overlay mounts or by ZFS clones. "auto" is overlay on Linux and ZFS on FreeBSD. "fake"
+    isolates nothing and is for trying things out."""
     zfs_dataset: Dataset = ""
     """The pool or dataset below which the island makes its own."""
     compression: bool = False
