@@ -8,7 +8,6 @@ from hypothesis import strategies as st
 
 from skyisland.settings.values import read_duration, read_size, write_duration, write_size
 
-
 DURATIONS = """8h=28800 10s=10 250ms=.25 1h30m=5400 1.5s=1.5 .5m=30 2.s=2 1us=1e-6 1µs=1e-6 1ns=1e-9
 1h1m1s1ms1us1ns=3661.001001001"""
 
