@@ -51,12 +51,12 @@ def stored_token(path: Path, *, make: bool) -> str:
             with contextlib.suppress(FileExistsError):
                 write_private(path, secrets.token_urlsafe(32) + "\n")
         return _read_token(path)
-    except FileNotFoundError:
-        remedy = "start the island once, or set admin_api_token or SKYISLAND_ADMIN_API_TOKEN"
-        raise SettingsError(f"{path}: no admin token there; {remedy}", origin=str(path)) from None
     except OSError as error:
-        text = f"{path}: the admin token cannot be read or stored: {error.strerror}"
-        raise SettingsError(text, origin=str(path)) from error
+        if isinstance(error, FileNotFoundError) and not make:
+            fault = "holds no admin token yet; start the island once, or set SKYISLAND_ADMIN_API_TOKEN"
+        else:
+            fault = f"the admin token cannot be read or stored: {error.strerror}"
+        raise SettingsError(f"{path}: {fault}", origin=str(path)) from error
 
 
 def _read_token(path: Path) -> str:

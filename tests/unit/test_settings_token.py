@@ -47,8 +47,10 @@ def test_the_token_is_never_shown() -> None:
 
 def test_the_first_start_makes_a_token_that_stays(state_dir: Path) -> None:
     settings = Settings(state_dir=state_dir / "new")
-    with pytest.raises(SettingsError, match="no admin token there"):
+    with pytest.raises(SettingsError, match="holds no admin token yet"):
         admin_token(settings, make=False)
+    with pytest.raises(SettingsError, match="cannot be read or stored"):
+        admin_token(Settings(state_dir=Path(__file__) / "no folder"))
     token = admin_token(settings)
     assert len(token) >= 40
     assert stat.S_IMODE(settings.layout.token.stat().st_mode) == 0o600
