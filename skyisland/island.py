@@ -129,6 +129,7 @@ class Status(Struct, frozen=True, kw_only=True):
     queued: int
     driver: str
     storage: str
+    policy: Policy
     jails: list[JailInfo]
     addresses: list[AddressInfo]
     artifacts: list[Artifact]
@@ -323,6 +324,7 @@ class Island:
             queued=self._queued,
             driver=self.jails.driver.name,
             storage=self.jails.clones.name,
+            policy=self.policy,
             jails=self.jails.living(),
             addresses=self.network.addresses(),
             artifacts=self.builds.artifacts(),
