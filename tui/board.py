@@ -1,0 +1,545 @@
+"""What the console knows: a snapshot, and the facts since.
+
+`load` takes a snapshot, `fold` one event; panels read rows and figures and draw nothing that is not
+here. Every text that a jail or caller made is cleaned on its way in. No clock of its own: `now` is the
+island's time, as the console tells it.
+"""
+
+from __future__ import annotations
+
+import bisect
+from collections import deque
+from collections.abc import Callable, Iterable
+
+from msgspec import structs
+
+from skyisland import events as ev
+from skyisland.events import Event, InvocationFinished
+from skyisland.island import Status
+from skyisland.model import AddressInfo, AddressState, Artifact, JailInfo, JailState, Phase, Timings
+from tui.look import PHASES
+from tui.port import Snapshot
+from tui.words import label, line, short
+
+REQUESTS = 2000
+"""Requests that are kept."""
+WINDOW = 500
+"""Finished requests that percentiles and histogram look at."""
+HISTORY_S = 240
+"""Seconds that the sparklines reach back."""
+
+BUCKETS_S = (0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0)
+"""Upper bounds of the histogram; one more bucket takes the rest."""
+
+_NEXT = {
+    None: "resolve",
+    Phase.resolve: "resolved",
+    Phase.clone: "build",
+    Phase.build: "queue",
+    Phase.queue: "jail",
+    Phase.jail: "exec",
+    Phase.exec: "ending",
+}
+"""What a request does after a phase; after `resolve` that depends on the cache, so it says no more."""
+
+
+class Jail:
+    """A living jail."""
+
+    def __init__(self, info: JailInfo) -> None:
+        self.info = info
+        self.name = line(info.name)
+        self.label = label(info.url, info.call) if info.url or info.call else line(info.purpose)
+        self.request = short(info.invocation)
+        self.cpu_percent: float | None = None
+        self.killing = False
+        self._hay = ""
+
+    @property
+    def state(self) -> str:
+        if self.killing and self.info.state is not JailState.dying:
+            return "killing"
+        if self.info.purpose == "build" and self.info.state is JailState.running:
+            return "building"
+        return str(self.info.state)
+
+    def field(self, name: str) -> str:
+        info = self.info
+        fields = {
+            "function": lambda: f"{info.url} {info.call}",
+            "state": lambda: self.state,
+            "ip": lambda: info.ip4 or "",
+            "jail": lambda: f"{self.name} {info.jid}",
+            "request": lambda: info.invocation or "",
+            "code": lambda: "",
+        }
+        return fields[name]()
+
+    def haystack(self) -> str:
+        info = self.info
+        if not self._hay:
+            self._hay = " ".join(
+                (self.name, info.url, info.call, info.ip4 or "", str(info.pid or ""), info.invocation or "")
+            ).lower()
+        return f"{self._hay} {self.state} {'hit' if info.cached else 'miss'}"
+
+    def seconds(self, now: float) -> float:
+        return now - self.info.created_at
+
+
+class Request:
+    """An invocation, running or over."""
+
+    __slots__ = (
+        "at",
+        "cached",
+        "call",
+        "commit",
+        "error",
+        "id",
+        "jail",
+        "label",
+        "phase",
+        "seen",
+        "short",
+        "spent",
+        "total_s",
+        "url",
+        "verdict",
+    )
+
+    def __init__(self, id: str, url: str, call: str, at: float) -> None:  # noqa: A002
+        self.id = id
+        self.url = line(url)
+        self.call = line(call)
+        self.at = at
+        self.label = label(url, call)
+        self.short = short(id)
+        self.jail: str | None = None
+        self.commit = ""
+        self.cached = False
+        self.verdict = ""
+        """Empty while it runs."""
+        self.error = ""
+        self.phase = _NEXT[None]
+        self.spent: dict[Phase, float] = {}
+        self.total_s = 0.0
+        self.seen = True
+
+    @classmethod
+    def over(cls, end: InvocationFinished) -> Request:
+        """One of whose beginning we know only the end."""
+        request = cls(end.invocation or "", end.url, end.call, end.at - end.timings.total_s)
+        request.finish(end)
+        return request
+
+    def finish(self, end: InvocationFinished) -> None:
+        self.jail = end.jail and line(end.jail)
+        self.commit = end.commit
+        self.cached = end.cached
+        self.verdict = line(end.verdict)
+        self.error = line(end.error)
+        self.spent = {phase: spent for phase in PHASES if (spent := seconds_of(end.timings, phase))}
+        self.total_s = end.timings.total_s
+
+    @property
+    def state(self) -> str:
+        """`open`, `ok` or `bad`, as the glyphs know it."""
+        return "open" if not self.verdict else "ok" if self.verdict == "ok" else "bad"
+
+    def field(self, name: str) -> str:
+        if name == "function":
+            return f"{self.url} {self.call}"
+        if name == "state":
+            return self.verdict or f"running {self.phase}"
+        if name == "code":
+            return self.verdict
+        if name == "jail":
+            return self.jail or ""
+        return self.id if name == "request" else ""
+
+    def haystack(self) -> str:
+        cache = "" if not self.verdict else "hit" if self.cached else "miss"
+        return (
+            f"{self.id} {self.url} {self.call} {self.label} {self.verdict or self.phase} "
+            f"{self.error} {self.jail} {self.commit} {cache}"
+        ).lower()
+
+    def seconds(self, now: float) -> float:
+        return self.total_s if self.verdict else max(0.0, now - self.at)
+
+
+class Slot:
+    """An address of the pool."""
+
+    def __init__(self, info: AddressInfo) -> None:
+        self.info = info
+        self.ip = line(info.ip)
+        self.order = tuple(int(part) if part.isdigit() else 0 for part in info.ip.split("."))
+        self.function = ""
+        self.setting: AddressState | None = None
+        """What an operator asked for and the island has not confirmed yet."""
+
+    @property
+    def state(self) -> str:
+        if self.setting is not None:
+            return "setting"
+        if self.info.state is AddressState.available:
+            return "available"
+        return "leased" if self.info.jail else "out"
+
+    def field(self, name: str) -> str:
+        return {
+            "ip": self.ip,
+            "state": f"{self.info.state} {self.state}",
+            "jail": self.info.jail or "",
+            "function": self.function,
+        }.get(name, "")
+
+    def haystack(self) -> str:
+        return f"{self.ip} {self.info.state} {self.state} {self.info.jail or ''} {self.function}".lower()
+
+    def seconds(self, now: float) -> float:
+        return now - self.info.since if self.info.since else 0.0
+
+
+class Cached:
+    """A binary of the build cache, one that is being built, or one whose build failed."""
+
+    def __init__(self, key: str, url: str, function: str, state: str, at: float) -> None:
+        self.key = key
+        self.url = line(url)
+        self.function = line(function)
+        self.label = label(url, function)
+        self.state = state
+        self.at = at
+        self.artifact: Artifact | None = None
+        self.evicting = False
+
+    @classmethod
+    def of(cls, artifact: Artifact) -> Cached:
+        url = f"{artifact.url}/{artifact.package}" if artifact.package else artifact.url
+        cached = cls(artifact.key, url, artifact.expression or artifact.function, "ready", artifact.built_at)
+        cached.artifact = artifact
+        return cached
+
+    @property
+    def shown_state(self) -> str:
+        return "evicting" if self.evicting else self.state
+
+    def field(self, name: str) -> str:
+        return {"function": f"{self.url} {self.function}", "state": self.shown_state}.get(name, "")
+
+    def haystack(self) -> str:
+        commit = self.artifact.commit if self.artifact else ""
+        return f"{self.key} {self.url} {self.function} {self.label} {self.shown_state} {commit}".lower()
+
+    def seconds(self, now: float) -> float:
+        return self.artifact.build_s if self.artifact else max(0.0, now - self.at)
+
+
+class Second:
+    """What one second saw."""
+
+    __slots__ = ("cold", "errors", "totals")
+
+    def __init__(self) -> None:
+        self.totals: list[float] = []
+        self.errors = 0
+        self.cold = 0
+
+
+def seconds_of(timings: Timings, phase: Phase) -> float:
+    return float(getattr(timings, f"{phase}_s"))
+
+
+def percentile(ordered: list[float], share: float) -> float | None:
+    """The value below which `share` of the `ordered` values lie (nearest rank)."""
+    if not ordered:
+        return None
+    return ordered[min(len(ordered) - 1, int(share * len(ordered)))]
+
+
+class Board:
+    """The console's memory of one island."""
+
+    def __init__(self) -> None:
+        self.status: Status | None = None
+        self.jails: dict[str, Jail] = {}
+        self.slots: dict[str, Slot] = {}
+        self.cache: dict[str, Cached] = {}
+        self.requests: dict[str, Request] = {}
+        self.tail: deque[Event] = deque(maxlen=200)
+        """The last facts that are worth a line."""
+        self.missed = 0
+        """Events that this console was too slow for."""
+        self._seconds: dict[int, Second] = {}
+        self._finished: deque[Request] = deque(maxlen=WINDOW)
+        self._usage: dict[str, tuple[float, float]] = {}
+        self._watchers: list[Callable[[Event], None]] = []
+        self._folds: dict[type[Event], Callable[..., None]] = {
+            ev.InvocationStarted: self._started,
+            ev.PhaseFinished: self._phase,
+            ev.InvocationFinished: self._finish,
+            ev.JailCreated: self._jail_created,
+            ev.JailClaimed: self._jail_claimed,
+            ev.JailKilled: self._jail_killed,
+            ev.JailDestroyed: self._jail_destroyed,
+            ev.AddressLeased: self._leased,
+            ev.AddressReleased: self._released,
+            ev.AddressStateSet: self._address_set,
+            ev.BuildStarted: self._build_started,
+            ev.BuildFinished: self._build_finished,
+            ev.ArtifactEvicted: self._evicted,
+            ev.Gap: self._gap,
+        }
+
+    # Coming in
+
+    def load(self, snapshot: Snapshot) -> None:
+        """Take the island's own word over everything that was folded from events."""
+        status = snapshot.status
+        self.status = status
+        self._load_jails(status.jails, snapshot.at)
+        asked = {ip: slot.setting for ip, slot in self.slots.items()}
+        self.slots = {info.ip: Slot(info) for info in status.addresses}
+        for ip, slot in self.slots.items():
+            wanted = asked.get(ip)
+            slot.setting = wanted if wanted is not slot.info.state else None
+            holder = self.jails.get(slot.info.jail or "")
+            slot.function = holder.label if holder else ""
+        kept = {key: row for key, row in self.cache.items() if row.state != "ready"}
+        fresh = {artifact.key: Cached.of(artifact) for artifact in status.artifacts}
+        for key, row in fresh.items():
+            before = self.cache.get(key)
+            row.evicting = bool(before and before.evicting)
+        self.cache = {**kept, **fresh}
+        for end in reversed(snapshot.recent):
+            known = self.requests.get(end.invocation or "")
+            if known is None or not known.verdict:
+                self._finish(end)
+        self._forget_ended(snapshot.at)
+
+    def _load_jails(self, infos: Iterable[JailInfo], at: float) -> None:
+        jails: dict[str, Jail] = {}
+        usage: dict[str, tuple[float, float]] = {}
+        for info in infos:
+            before = self.jails.get(info.name)
+            if before is None:
+                jail = Jail(info)
+            else:
+                jail, jail.info = before, info
+                if info.invocation and not jail.request:
+                    jail = Jail(info)
+                    jail.killing = before.killing
+            jails[info.name] = jail
+            if info.usage.cpu_s is not None:
+                usage[info.name] = (at, info.usage.cpu_s)
+                then, spent = self._usage.get(info.name, (info.created_at, 0.0))
+                if at - then > 0.05:
+                    jail.cpu_percent = max(0.0, 100 * (info.usage.cpu_s - spent) / (at - then))
+        self.jails, self._usage = jails, usage
+
+    def _forget_ended(self, at: float) -> None:
+        """Close requests whose end was lost in a gap: nothing runs them any more."""
+        assert self.status is not None  # noqa: S101 - set by `load`
+        if self.status.running == 0:
+            for request in self.requests.values():
+                if not request.verdict and at - request.at > 2:
+                    request.verdict = "unknown"
+                    request.total_s = at - request.at
+
+    def fold(self, event: Event) -> None:
+        """Take one fact."""
+        fold = self._folds.get(type(event))
+        if fold is not None:
+            fold(event)
+        if not isinstance(event, _QUIET):
+            self.tail.append(event)
+        for watcher in self._watchers:
+            watcher(event)
+
+    def watch(self, watcher: Callable[[Event], None]) -> None:
+        """Call `watcher` after every fact."""
+        self._watchers.append(watcher)
+
+    # Folds
+
+    def _started(self, event: ev.InvocationStarted) -> None:
+        key = event.invocation or ""
+        if key in self.requests:
+            return
+        self.requests[key] = Request(key, event.url, event.call, event.at)
+        while len(self.requests) > REQUESTS:
+            del self.requests[next(iter(self.requests))]
+
+    def _phase(self, event: ev.PhaseFinished) -> None:
+        request = self.requests.get(event.invocation or "")
+        if request is not None and not request.verdict:
+            request.spent[event.phase] = event.duration_s
+            request.phase = _NEXT[event.phase]
+
+    def _finish(self, event: InvocationFinished) -> None:
+        key = event.invocation or ""
+        request = self.requests.get(key)
+        if request is None:
+            request = self.requests[key] = Request.over(event)
+            while len(self.requests) > REQUESTS:
+                del self.requests[next(iter(self.requests))]
+        else:
+            request.finish(event)
+        self._finished.append(request)
+        second = self._seconds.setdefault(int(event.at), Second())
+        second.totals.append(request.total_s)
+        second.errors += request.verdict != "ok"
+        second.cold += request.verdict == "ok" and not request.cached
+        if len(self._seconds) > 2 * HISTORY_S:
+            for old in sorted(self._seconds)[:HISTORY_S]:
+                del self._seconds[old]
+
+    def _jail_created(self, event: ev.JailCreated) -> None:
+        if event.jail in self.jails:
+            return
+        request = self.requests.get(event.invocation or "")
+        if request is not None:
+            request.jail = line(event.jail)
+        self.jails[event.jail] = Jail(
+            JailInfo(
+                jid=event.jid,
+                name=event.jail,
+                hostname=event.jail,
+                path="",
+                os_release="",
+                state=JailState.running if event.invocation else JailState.warm,
+                pid=event.pid,
+                created_at=event.at - event.duration_s,
+                purpose=event.purpose,
+                url=event.url,
+                call=event.call,
+                invocation=event.invocation,
+                ip4=event.ip4,
+                cached=bool(request and Phase.build not in request.spent),
+            )
+        )
+
+    def _jail_claimed(self, event: ev.JailClaimed) -> None:
+        jail = self.jails.get(event.jail)
+        request = self.requests.get(event.invocation or "")
+        if jail is not None:
+            call = request.call if request else jail.info.call
+            jail = Jail(
+                structs.replace(jail.info, state=JailState.running, invocation=event.invocation, call=call)
+            )
+            self.jails[event.jail] = jail
+        if request is not None:
+            request.jail = line(event.jail)
+
+    def _jail_killed(self, event: ev.JailKilled) -> None:
+        if jail := self.jails.get(event.jail):
+            jail.killing = True
+
+    def _jail_destroyed(self, event: ev.JailDestroyed) -> None:
+        self.jails.pop(event.jail, None)
+
+    def _address(self, ip: str, state: AddressState, jail: str | None, at: float) -> Slot | None:
+        slot = self.slots.get(ip)
+        if slot is not None:
+            slot.info = AddressInfo(ip=ip, state=state, jail=jail, since=at)
+        return slot
+
+    def _leased(self, event: ev.AddressLeased) -> None:
+        slot = self._address(event.ip, AddressState.unavailable, event.jail, event.at)
+        request = self.requests.get(event.invocation or "")
+        if slot is not None:
+            slot.function = request.label if request else ""
+
+    def _released(self, event: ev.AddressReleased) -> None:
+        slot = self._address(event.ip, AddressState.available, None, event.at)
+        if slot is not None:
+            slot.function = ""
+
+    def _address_set(self, event: ev.AddressStateSet) -> None:
+        slot = self.slots.get(event.ip)
+        if slot is not None:
+            self._address(event.ip, AddressState(event.state), slot.info.jail, event.at)
+            slot.setting = None
+
+    def _build_started(self, event: ev.BuildStarted) -> None:
+        row = Cached(event.key, event.url, event.function, "building", event.at)
+        if before := self.cache.get(event.key):
+            row.artifact = before.artifact
+        self.cache[event.key] = row
+
+    def _build_finished(self, event: ev.BuildFinished) -> None:
+        row = self.cache.get(event.key)
+        if row is None:
+            row = self.cache[event.key] = Cached(event.key, event.url, event.function, "", event.at)
+        row.state = "ready" if event.ok else "failed"
+        row.at = event.at
+        failed = [key for key, other in self.cache.items() if other.state == "failed"]
+        for key in failed[:-20]:
+            del self.cache[key]
+
+    def _evicted(self, event: ev.ArtifactEvicted) -> None:
+        self.cache.pop(event.key, None)
+
+    def _gap(self, event: ev.Gap) -> None:
+        self.missed += event.missed
+
+    # Figures
+
+    def series(self, now: float, count: int) -> list[Second]:
+        """The last `count` whole seconds, oldest first."""
+        end = int(now)
+        empty = Second()
+        return [self._seconds.get(second, empty) for second in range(end - count, end)]
+
+    def rate(self, now: float, over_s: int = 5) -> float:
+        """Finished requests a second, lately."""
+        return sum(len(second.totals) for second in self.series(now, over_s)) / over_s
+
+    def totals(self) -> list[float]:
+        """Total times of the last finished requests, ascending, in seconds."""
+        return sorted(request.total_s for request in self._finished)
+
+    def shares(self) -> tuple[float, float]:
+        """Of the last finished requests: the share that failed, and that of the good ones built anew."""
+        count = len(self._finished)
+        if not count:
+            return 0.0, 0.0
+        bad = sum(request.verdict != "ok" for request in self._finished)
+        cold = sum(request.verdict == "ok" and not request.cached for request in self._finished)
+        return bad / count, cold / count
+
+    def phase_times(self) -> dict[Phase, list[float]]:
+        """For each phase the times of the last requests that went through it, ascending."""
+        times: dict[Phase, list[float]] = {phase: [] for phase in PHASES}
+        for request in self._finished:
+            for phase, spent in request.spent.items():
+                times[phase].append(spent)
+        for values in times.values():
+            values.sort()
+        return times
+
+    def histogram(self) -> list[int]:
+        """How many of the last totals fell into each of `BUCKETS_S` and beyond."""
+        counts = [0] * (len(BUCKETS_S) + 1)
+        for total in self.totals():
+            counts[bisect.bisect_right(BUCKETS_S, total)] += 1
+        return counts
+
+    def usual_s(self, request: Request) -> float | None:
+        """The median total of the same call, lately."""
+        return percentile(
+            sorted(r.total_s for r in self._finished if r.url == request.url and r.call == request.call), 0.5
+        )
+
+    def count_slots(self) -> dict[str, int]:
+        counts = {"available": 0, "leased": 0, "out": 0, "setting": 0}
+        for slot in self.slots.values():
+            counts[slot.state] += 1
+        return counts
+
+
+_QUIET = (ev.PhaseFinished, ev.CloneCreated, ev.CloneDestroyed, ev.InvocationStarted)
+"""Too many to be worth a line of their own."""

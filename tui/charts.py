@@ -1,0 +1,208 @@
+"""Figures as lines of text: sparklines, phase bars, waterfall, histogram, address map.
+
+Pure functions of the board's values. Widths are in cells. Every phase that ran gets at least one cell,
+so nothing that happened is invisible.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from rich.cells import chop_cells
+
+from skyisland.model import Phase
+from tui.board import BUCKETS_S, Request, Slot, percentile
+from tui.canvas import Line
+from tui.look import PHASES, Look, Span, Spans
+from tui.words import duration
+
+
+def spark(values: Sequence[float], width: int, rows: int, look: Look, tone: str) -> list[Spans]:
+    """The last `width` values as columns that start at zero, `rows` lines high."""
+    values = list(values)[-width:]
+    levels = look.levels
+    top = max(values, default=0.0) or 1.0
+    steps = rows * len(levels)
+    heights = [0 if v <= 0 else max(1, round(v / top * steps)) for v in values]
+    lines: list[Spans] = []
+    for row in range(rows - 1, -1, -1):
+        floor = row * len(levels)
+        text = ""
+        for height in heights:
+            level = min(len(levels), height - floor)
+            text += levels[level - 1] if level > 0 else " "
+        lines.append([(" " * (width - len(values)) + text, tone)])
+    return lines
+
+
+def phase_bar(request: Request, now: float, width: int, look: Look) -> Spans:
+    """A request's phases in `width` cells, in the order in which it went through them."""
+    spent = [(phase, request.spent[phase]) for phase in PHASES if request.spent.get(phase)]
+    total = max(request.seconds(now), sum(seconds for _, seconds in spent))
+    cells = share_cells([seconds for _, seconds in spent], total, width)
+    spans: Spans = [
+        (look.bars[phase] * count, str(phase)) for (phase, _), count in zip(spent, cells, strict=True) if count
+    ]
+    left = width - sum(cells)
+    if left:
+        spans.append((" " * left, "text"))
+    return spans
+
+
+def share_cells(parts: Sequence[float], total: float, width: int) -> list[int]:
+    """Cells for each of `parts` of `total`: at least one for what is not nothing, `width` at most in all."""
+    if total <= 0 or not parts:
+        return [0] * len(parts)
+    cells = [max(1, round(part / total * width)) if part > 0 else 0 for part in parts]
+    while sum(cells) > width:
+        largest = max(range(len(cells)), key=cells.__getitem__)
+        if cells[largest] <= 1:
+            cells[max(n for n, count in enumerate(cells) if count)] = 0
+        else:
+            cells[largest] -= 1
+    return cells
+
+
+def waterfall(request: Request, now: float, width: int, look: Look, usual_s: float | None) -> list[Line]:
+    """One line per phase at its offset, with milliseconds and share, and what the phases leave over."""
+    total = request.seconds(now)
+    room = max(8, width - 24)
+    lines: list[Line] = []
+    offset = 0.0
+    for phase in PHASES:
+        spent = request.spent.get(phase, 0.0)
+        share = spent / total if total else 0.0
+        start = min(room - 1, int(offset / total * room)) if total else 0
+        length = min(room - start, max(1, round(share * room))) if spent else 0
+        ran = "strong" if spent else "dim"
+        spans: Spans = [
+            (f" {phase!s:>8} ", str(phase) if spent else "dim"),
+            (f"{duration(spent) if spent else '-':>7} ", ran),
+            (f"{share:>4.0%}  " if spent else "      ", "dim"),
+            (" " * start, "text"),
+        ]
+        spans.append((look.bars[phase] * length, str(phase)) if spent else (look["point"], "trough"))
+        lines.append(Line(spans))
+        offset += spent
+    other = max(0.0, total - sum(request.spent.values()))
+    tail: Spans = [("    total ", "strong"), (f"{duration(total):>7} ", "strong")]
+    tail.append((f"       other {duration(other)}", "dim"))
+    if usual_s is not None:
+        tail.append((f"   usual {duration(usual_s)}", "dim"))
+    lines.append(Line(tail))
+    return lines
+
+
+def histogram(counts: Sequence[int], width: int, height: int, look: Look, slo_s: float) -> list[Line]:
+    """One line per bucket with its count and the share up to it; empty ends give way."""
+    names = [f"<{_bound(bound)}" for bound in BUCKETS_S] + [f">{_bound(BUCKETS_S[-1])}"]
+    first, last = 0, len(counts)
+    while last - first > height and last > first:
+        if not counts[first] and (counts[last - 1] or first < len(counts) - last):
+            first += 1
+        elif not counts[last - 1]:
+            last -= 1
+        else:
+            last = first + height
+    total, top = sum(counts) or 1, max(counts) or 1
+    room = max(4, width - 20)
+    lines = []
+    below = sum(counts[:first])
+    for n in range(first, last):
+        count = counts[n]
+        below += count
+        floor = BUCKETS_S[n - 1] if n else 0.0
+        tone = "bad" if floor >= slo_s else "warn" if floor >= 0.2 else "ok"
+        bar = look.bar(count / top, room)
+        lines.append(
+            Line(
+                [
+                    (f"{names[n]:>7} ", "dim"),
+                    (bar + " " * (room - len(bar)), tone),
+                    (f"{count:>5}", "text" if count else "dim"),
+                    (f"{below / total:>6.0%}", "dim"),
+                ]
+            )
+        )
+    return lines
+
+
+def _bound(seconds: float) -> str:
+    return f"{seconds * 1000:.0f}ms" if seconds < 1 else f"{seconds:.0f}s"
+
+
+def percentiles(times: dict[Phase, list[float]], totals: list[float], width: int, look: Look) -> list[Line]:
+    """p50, p95 and p99 of each phase, and a bar for how much of the slow ones it is."""
+    lines = [Line([(f"{'':>9}{'p50':>7}{'p95':>8}{'p99':>8}", "dim")])]
+    room = max(4, width - 35)
+    every = [percentile(times[phase], 0.95) or 0.0 for phase in PHASES]
+    all_p95 = percentile(totals, 0.95) or 0.0
+    top = max([*every, all_p95]) or 1.0
+    for phase, p95 in zip(PHASES, every, strict=True):
+        values = times[phase]
+        length = max(1, round(p95 / top * room)) if values else 0
+        lines.append(
+            Line(
+                [
+                    (f"{phase!s:>8} ", str(phase) if values else "dim"),
+                    (_three(values), "text" if values else "dim"),
+                    (look.bars[phase] * length, str(phase)),
+                ]
+            )
+        )
+    length = max(1, round(all_p95 / top * room)) if totals else 0
+    lines.append(Line([("   total ", "strong"), (_three(totals), "strong"), (look["line"] * length, "strong")]))
+    return lines
+
+
+def _three(ordered: list[float]) -> str:
+    p50, p95, p99 = (duration(percentile(ordered, share)) for share in (0.5, 0.95, 0.99))
+    return f"{p50:>7}{p95:>8}{p99:>8}   "
+
+
+def address_map(
+    slots: Sequence[Slot], width: int, height: int, look: Look, chosen: str | None = None
+) -> list[Line]:
+    """The pool at a glance: one glyph per address in rows, and what the glyphs mean."""
+    rows = max(1, height - 1)
+    gap = " " if len(slots) * 2 <= (width - 1) * rows else ""
+    per_row = max(1, (width - 1) // (1 + len(gap)))
+    if per_row >= 32:
+        per_row = per_row // 16 * 16
+    lines: list[Line] = []
+    for start in range(0, min(len(slots), per_row * rows), per_row):
+        spans: Spans = [(" ", "text")]
+        for slot in slots[start : start + per_row]:
+            glyph, tone = look.state(slot.state)[0][0], look.state(slot.state)[1]
+            spans.append((glyph, "on" if slot.ip == chosen else tone))
+            spans.append((gap, "text"))
+        lines.append(Line(spans))
+    if len(slots) > per_row * rows:
+        lines[-1] = Line([(f" {look['more']} and {len(slots) - per_row * (rows - 1)} more", "dim")])
+    return [*lines, Line(legend(slots, look, width))]
+
+
+def legend(slots: Sequence[Slot], look: Look, width: int) -> Spans:
+    counts: dict[str, int] = {}
+    for slot in slots:
+        counts[slot.state] = counts.get(slot.state, 0) + 1
+    words = {"available": "available", "leased": "leased", "out": "taken out", "setting": "setting"}
+    if width < 40:
+        words |= {"available": "free", "out": "out"}
+    parts: list[Span] = []
+    for state, word in words.items():
+        if state == "setting" and not counts.get(state):
+            continue
+        glyph, tone = look.state(state)[0][0], look.state(state)[1]
+        parts += [(f" {glyph}", tone), (f" {counts.get(state, 0)} {word} ", "dim")]
+    return parts
+
+
+def wrapped(text: str, width: int, tone: str, indent: str = "") -> list[Line]:
+    """A text of any number of lines, broken at `width`."""
+    pieces = [
+        piece
+        for raw in text.splitlines()
+        for piece in (chop_cells(raw.expandtabs(4), max(1, width - len(indent))) or [""])
+    ]
+    return [Line([(indent + piece, tone)]) for piece in pieces]
