@@ -236,7 +236,12 @@ class GitCommand:
         if process.returncode != 0:
             words = said.decode("utf-8", "replace")
             raise GitFailed(trouble_of(words), words)
+        if self._outgrown():
+            raise GitFailed(Trouble.too_large)
         return printed
+
+    def _outgrown(self) -> bool:
+        return self._watch is not None and size_of(self._watch) > self._watch_bytes
 
     def _read(self, process: subprocess.Popen[bytes], deadline: float) -> tuple[bytes, bytes]:
         """Both outputs to their end; raises as soon as there is a reason not to wait for it."""
@@ -260,8 +265,8 @@ class GitCommand:
                 now = time.monotonic()
                 if now >= deadline:
                     raise GitFailed(Trouble.timed_out)
-                if self._watch is not None and now - measured >= TICK_S:
-                    if size_of(self._watch) > self._watch_bytes:
+                if now - measured >= TICK_S:
+                    if self._outgrown():
                         raise GitFailed(Trouble.too_large)
                     measured = time.monotonic()
         return bytes(printed), bytes(said)

@@ -18,7 +18,7 @@ from functools import lru_cache
 
 from msgspec import Struct
 
-from skyisland.errors import BadRequest, SourceRefused
+from skyisland.errors import BadRequest, SourceRefused, SourceUnavailable
 
 FORGES: Mapping[str, int] = {"github.com": 2, "bitbucket.org": 2, "codeberg.org": 2, "git.sr.ht": 2}
 """Hosts where a repository lies at a fixed depth: `user/repo`."""
@@ -50,8 +50,6 @@ class Address(Struct, frozen=True):
     segments: tuple[str, ...]
     root: int | None
     """How many segments are the repository's, where the URL or the host tells."""
-    suffix: str = ""
-    """`.git` if the caller wrote it."""
 
     def name(self, depth: int) -> str:
         """The repository of the first `depth` segments."""
@@ -131,7 +129,7 @@ def _check_host(scheme: str, host: str, *, explicit: bool) -> None:
 
 
 def _address(scheme: str, host: str, path: str) -> Address:
-    root, suffix = FORGES.get(host), ""
+    root = FORGES.get(host)
     before, mark, after = path.partition("//")
     if mark:
         root = len(before.split("/"))
@@ -139,7 +137,7 @@ def _address(scheme: str, host: str, path: str) -> Address:
     segments = path.split("/") if path else []
     for depth, segment in enumerate(segments, 1):
         if segment.endswith(".git") and root in (None, depth):
-            root, suffix = depth, ".git"
+            root = depth
             segments[depth - 1] = segment = segment.removesuffix(".git")
         if not _SEGMENT.fullmatch(segment) or ".." in segment or segment.lower() in (".", ".git"):
             raise BadRequest(
@@ -151,7 +149,7 @@ def _address(scheme: str, host: str, path: str) -> Address:
         raise BadRequest(
             f"url: names no repository; write the URL as {host or 'github.com'}/user/repo", field="url"
         )
-    return Address(scheme, host, tuple(segments), root, suffix)
+    return Address(scheme, host, tuple(segments), root)
 
 
 def remote_of(name: str, rewrites: Iterable[tuple[str, str]], suffix: str = "") -> Remote:
@@ -239,3 +237,24 @@ def check_version(version: str) -> None:
 def is_commit(version: str) -> bool:
     """Whether a version is a full commit, which never comes to mean another."""
     return _COMMIT.fullmatch(version) is not None
+
+
+def refs_of(version: str | None) -> tuple[str, ...]:
+    """The references that a version may mean, first come first; without one, the default branch."""
+    if version is None:
+        return ("HEAD",)
+    return (f"refs/heads/{version}", f"refs/tags/{version}^{{}}", f"refs/tags/{version}")
+
+
+def commit_among(listing: bytes, version: str | None) -> str | None:
+    """The commit of a version in what `git ls-remote` printed.
+
+    Raises:
+        SourceUnavailable: the repository names its objects by SHA-256.
+    """
+    lines = (line.split("\t", 1) for line in listing.decode("utf-8", "replace").splitlines() if "\t" in line)
+    found = {ref: commit for commit, ref in lines}
+    commit = next((found[ref] for ref in refs_of(version) if ref in found), None)
+    if commit is not None and not is_commit(commit):
+        raise SourceUnavailable("the repository uses SHA-256 object names, which are not supported yet")
+    return commit
