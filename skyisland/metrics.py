@@ -1,0 +1,388 @@
+"""Events folded into numbers: StatsD datagrams, a Prometheus text and the figures of api-stats.
+
+StatsD keeps the names of the original, so that its dashboards go on working. Counts are counters
+(`c`; the original sent a histogram of ones), times are milliseconds (`ms`).
+
+    name                             kind   sent when
+    handlers.function.run            c      a call was asked for through the API
+    handlers.jail.running            c      an admin listed the jails
+    handlers.jail.details            c      an admin looked at one
+    handlers.jail.kill               c      an admin killed one
+    handlers.jail.killall            c      an admin killed them all
+    jail.created                     c      a jail was made
+    jail.create_jail_time            ms     and how long that took
+    jail.dataset_create              ms     the copy-on-write clone for it
+    jail.removed                     c      a jail was taken away
+    jail.remove_jail_time            ms     and how long that took
+    jail.dataset_remove              ms     until its clone was gone too
+    jail.killed                      c      a jail was killed by an operator, or because the island stopped
+    jail.kill_jail_time              ms     and how long that took
+    repo.clone                       ms     a repository was fetched
+    repo.<repository>                c      which one
+    network.<address>                c      an address was leased
+  and, new:
+    handlers.function.<phase>        ms     a phase of a call: queue, resolve, clone, build, jail, exec
+    handlers.function.total          ms     a whole call
+    handlers.function.verdict.<how>  c      how a call ended: ok, exited, timed_out … or an error's code
+
+Not sent: the original's times of its installation (`jail.initialize_system`, `jail.base.*`, `jail.go.*`)
+and those of map look-ups (`network.populate_pool`, `network.allocate`, `network.update_ip_state`).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import re
+import time
+from collections import Counter as Tally
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+import prometheus_client as prometheus
+from msgspec import Struct
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector
+from statsd import StatsClient
+
+from skyisland import events
+from skyisland.model import Phase
+
+if TYPE_CHECKING:
+    from skyisland.island import Status
+
+log = logging.getLogger(__name__)
+
+BUCKETS_S = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 60.0)
+
+
+class ApiStats(Struct, frozen=True, kw_only=True):
+    """What api-stats answers, field by field as in github.com/thoas/stats, which the original used.
+
+    Times of day and durations are Go's texts (`2025-01-02 15:04:05.999 +0000 UTC`, `1m2.5s`), their
+    `_sec` twins numbers.
+    """
+
+    pid: int
+    uptime: str
+    uptime_sec: float
+    time: str
+    unixtime: int
+    status_code_count: dict[str, int]
+    """Responses within the present second, by status."""
+    total_status_code_count: dict[str, int]
+    count: int
+    total_count: int
+    total_response_time: str
+    total_response_time_sec: float
+    average_response_time: str
+    average_response_time_sec: float
+
+
+class Traffic:
+    """Counts HTTP responses."""
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self.by_status: Tally[int] = Tally()
+        self._clock = clock
+        self._started = clock()
+        self._seconds = 0.0
+        self._lately: Tally[int] = Tally()
+        self._second = 0
+
+    def record(self, status: int, duration_s: float) -> None:
+        """Count one response."""
+        self._forget()
+        self._lately[status] += 1
+        self.by_status[status] += 1
+        self._seconds += duration_s
+
+    def _forget(self) -> None:
+        second = int(self._clock())
+        if second != self._second:
+            self._second = second
+            self._lately.clear()
+
+    def stats(self) -> ApiStats:
+        self._forget()
+        now = datetime.now(UTC)
+        uptime = self._clock() - self._started
+        total = self.by_status.total()
+        average = self._seconds / total if total else 0.0
+        return ApiStats(
+            pid=os.getpid(),
+            uptime=go_duration(uptime),
+            uptime_sec=uptime,
+            time=f"{now:%Y-%m-%d %H:%M:%S.%f} +0000 UTC",
+            unixtime=int(now.timestamp()),
+            status_code_count={str(status): n for status, n in self._lately.items()},
+            total_status_code_count={str(status): n for status, n in self.by_status.items()},
+            count=self._lately.total(),
+            total_count=total,
+            total_response_time=go_duration(self._seconds),
+            total_response_time_sec=self._seconds,
+            average_response_time=go_duration(average),
+            average_response_time_sec=average,
+        )
+
+
+def go_duration(seconds: float) -> str:
+    """A duration as Go's time.Duration prints it: `0s`, `1.5µs`, `250ms`, `1h0m2.5s`."""
+    nanoseconds = round(seconds * 1e9)
+    if nanoseconds == 0:
+        return "0s"
+    for unit, size in (("ns", 1), ("µs", 10**3), ("ms", 10**6)):
+        if nanoseconds < size * 1000:
+            return f"{_decimal(nanoseconds, size)}{unit}"
+    minutes, rest = divmod(nanoseconds, 60 * 10**9)
+    hours, minutes = divmod(minutes, 60)
+    text = f"{_decimal(rest, 10**9)}s"
+    if hours:
+        return f"{hours}h{minutes}m{text}"
+    return f"{minutes}m{text}" if minutes else text
+
+
+def _decimal(value: int, unit: int) -> str:
+    whole, part = divmod(value, unit)
+    digits = f"{part:0{len(str(unit)) - 1}d}".rstrip("0") if part else ""
+    return f"{whole}.{digits}" if digits else str(whole)
+
+
+class StatsD:
+    """A StatsD server, told by UDP. Telling it never waits and never fails; what is lost is counted.
+
+    `run` finds the server and sends, some times a second; until it has found it, figures are lost.
+    """
+
+    def __init__(self, host: str, port: int = 8125, *, prefix: str = "", flush_s: float = 0.25) -> None:
+        self.lost = 0
+        """Figures and datagrams that were not sent."""
+        self.found = asyncio.Event()
+        """Set once the server's address is known."""
+        self._host, self._port = host, port
+        self._prefix = prefix.strip(".") or None
+        self._flush_s = flush_s
+        self._waiting = 0
+        self._pipeline: Any = None
+
+    async def run(self) -> None:
+        """Send what is told until this is cancelled."""
+        client = await self._found()
+        self._pipeline = client.pipeline()
+        self.found.set()
+        try:
+            while True:
+                await asyncio.sleep(self._flush_s)
+                self.flush()
+        finally:
+            self.flush()
+            self._pipeline = None
+            client.close()
+
+    async def _found(self) -> _Datagrams:
+        delay_s = 1.0
+        while True:
+            try:
+                return await asyncio.to_thread(_Datagrams, self)
+            except (OSError, UnicodeError) as error:
+                log.warning("no StatsD server %s: %s; looking again in %d s", self._host, error, delay_s)
+            await asyncio.sleep(delay_s)
+            delay_s = min(2 * delay_s, 60.0)
+
+    def flush(self) -> None:
+        """Send now what is waiting."""
+        if self._pipeline is not None:
+            self._waiting = 0
+            self._pipeline.send()
+
+    def count(self, name: str) -> None:
+        if self._accepts():
+            self._pipeline.incr(name)
+
+    def time(self, name: str, duration_s: float) -> None:
+        if self._accepts():
+            self._pipeline.timing(name, duration_s * 1000)
+
+    def _accepts(self) -> bool:
+        if self._pipeline is None or self._waiting >= 10_000:
+            self.lost += 1
+            return False
+        self._waiting += 1
+        return True
+
+
+class _Datagrams(StatsClient):  # type: ignore[misc]  # statsd has no types
+    """statsd's client on a socket that does not block. To make one asks the resolver, which does."""
+
+    def __init__(self, owner: StatsD) -> None:
+        self._owner = owner
+        try:
+            self._look_up(ipv6=False)
+        except OSError:
+            self._look_up(ipv6=True)
+        self._sock.setblocking(False)
+
+    def _look_up(self, *, ipv6: bool) -> None:
+        owner = self._owner
+        super().__init__(owner._host, owner._port, prefix=owner._prefix, maxudpsize=1432, ipv6=ipv6)
+
+    def _send(self, data: str) -> None:
+        try:
+            self._sock.sendto(data.encode("ascii", "replace"), self._addr)
+        except OSError:
+            self._owner.lost += 1
+
+
+class Metrics:
+    """All figures of an island: `events.tap(metrics.fold)`."""
+
+    def __init__(self, statsd: StatsD | None = None) -> None:
+        self.statsd = statsd
+        self.traffic = Traffic()
+        self._registry = registry = prometheus.CollectorRegistry()
+        self._status: Status | None = None
+        phases = prometheus.Histogram(
+            "skyisland_phase_seconds",
+            "Time of a phase of a call, and of the whole (total).",
+            ["phase"],
+            buckets=BUCKETS_S,
+            registry=registry,
+        )
+        self._phases = {phase: phases.labels(phase) for phase in (*Phase, "total")}
+        self._invocations = prometheus.Counter(
+            "skyisland_invocations_total",
+            "Calls that are over, by how they ended and whether the binary was there already.",
+            ["verdict", "cached"],
+            registry=registry,
+        )
+        self._counts = {
+            name: prometheus.Counter(f"skyisland_{name}_total", text, registry=registry)
+            for name, text in (
+                ("jails_created", "Jails made."),
+                ("jails_removed", "Jails taken away."),
+                ("jails_killed", "Jails killed by an operator, or because the island stopped."),
+                ("jails_claimed", "Warm jails that a call took."),
+                ("sources_fetched", "Fetches of a repository."),
+                ("builds_succeeded", "Functions compiled."),
+                ("builds_failed", "Functions that do not compile."),
+                ("artifacts_evicted", "Binaries deleted from the cache."),
+                ("addresses_leased", "Leases on an address."),
+            )
+        }
+        registry.register(_Momentary(self))
+        self._folds: dict[type[events.Event], Callable[[Any], None]] = {
+            events.PhaseFinished: self._phase,
+            events.SourceFetched: self._fetched,
+            events.BuildFinished: self._built,
+            events.ArtifactEvicted: lambda event: self._counts["artifacts_evicted"].inc(),
+            events.CloneCreated: lambda event: self._time("jail.dataset_create", event.duration_s),
+            events.CloneDestroyed: lambda event: self._time("jail.dataset_remove", event.duration_s),
+            events.JailCreated: self._created,
+            events.JailClaimed: lambda event: self._counts["jails_claimed"].inc(),
+            events.JailKilled: self._killed,
+            events.JailDestroyed: self._removed,
+            events.AddressLeased: self._leased,
+            events.InvocationFinished: self._finished,
+        }
+
+    def fold(self, event: events.Event) -> None:
+        """Take an event into account."""
+        if fold := self._folds.get(type(event)):
+            fold(event)
+
+    def count(self, name: str) -> None:
+        """Tell StatsD of something that is no event, such as a handler's run."""
+        if self.statsd is not None:
+            self.statsd.count(name)
+
+    def prometheus(self, status: Status) -> bytes:
+        """Everything in the text format of Prometheus 0.0.4, with `status` for what is now."""
+        self._status = status
+        try:
+            return prometheus.generate_latest(self._registry)
+        finally:
+            self._status = None
+
+    def _time(self, name: str, duration_s: float) -> None:
+        if self.statsd is not None:
+            self.statsd.time(name, duration_s)
+
+    def _phase(self, event: events.PhaseFinished) -> None:
+        self._phases[event.phase].observe(event.duration_s)
+        self._time(f"handlers.function.{event.phase}", event.duration_s)
+
+    def _finished(self, event: events.InvocationFinished) -> None:
+        self._invocations.labels(event.verdict, "true" if event.cached else "false").inc()
+        self._phases["total"].observe(event.timings.total_s)
+        self._time("handlers.function.total", event.timings.total_s)
+        self.count(f"handlers.function.verdict.{event.verdict}")
+
+    def _fetched(self, event: events.SourceFetched) -> None:
+        self._counts["sources_fetched"].inc()
+        self._time("repo.clone", event.duration_s)
+        self.count(f"repo.{_word(event.url)}")
+
+    def _built(self, event: events.BuildFinished) -> None:
+        self._counts["builds_succeeded" if event.ok else "builds_failed"].inc()
+
+    def _created(self, event: events.JailCreated) -> None:
+        self._counts["jails_created"].inc()
+        self.count("jail.created")
+        self._time("jail.create_jail_time", event.duration_s)
+
+    def _killed(self, event: events.JailKilled) -> None:
+        self._counts["jails_killed"].inc()
+        self.count("jail.killed")
+        self._time("jail.kill_jail_time", event.duration_s)
+
+    def _removed(self, event: events.JailDestroyed) -> None:
+        self._counts["jails_removed"].inc()
+        self.count("jail.removed")
+        self._time("jail.remove_jail_time", event.duration_s)
+
+    def _leased(self, event: events.AddressLeased) -> None:
+        self._counts["addresses_leased"].inc()
+        self.count(f"network.{event.ip}")
+
+
+def _word(text: str) -> str:
+    """`text` without what has a meaning in a StatsD datagram."""
+    return re.sub(r"[^A-Za-z0-9_./~-]", "_", text)[:200]
+
+
+class _Momentary(Collector):
+    """What is counted when it is asked for: the island as it is now, and what others have counted."""
+
+    def __init__(self, metrics: Metrics) -> None:
+        self._metrics = metrics
+
+    def collect(self) -> Iterator[Metric]:
+        traffic = self._metrics.traffic
+        responses = CounterMetricFamily("skyisland_http_responses", "HTTP responses.", labels=["status"])
+        for code, number in traffic.by_status.items():
+            responses.add_metric([str(code)], number)
+        yield responses
+        if (statsd := self._metrics.statsd) is not None:
+            yield CounterMetricFamily(
+                "skyisland_statsd_lost", "Figures StatsD was not told.", value=statsd.lost
+            )
+        if (status := self._metrics._status) is not None:
+            yield from self._now(status)
+
+    def _now(self, status: Status) -> Iterator[Metric]:
+        yield GaugeMetricFamily("skyisland_calls_running", "Calls under way.", value=status.running)
+        yield GaugeMetricFamily("skyisland_calls_queued", "Calls that wait for a place.", value=status.queued)
+        yield GaugeMetricFamily("skyisland_draining", "1 while the island stops.", value=status.draining)
+        jails = GaugeMetricFamily("skyisland_jails", "Living jails.", labels=["state"])
+        for state, number in Tally(jail.state for jail in status.jails).items():
+            jails.add_metric([state], number)
+        yield jails
+        addresses = GaugeMetricFamily("skyisland_addresses", "Addresses of the pool.", labels=["state"])
+        for of_pool, number in Tally(address.state for address in status.addresses).items():
+            addresses.add_metric([of_pool], number)
+        yield addresses
+        size = sum(artifact.size_bytes for artifact in status.artifacts)
+        yield GaugeMetricFamily("skyisland_artifacts", "Binaries in the cache.", value=len(status.artifacts))
+        yield GaugeMetricFamily("skyisland_artifacts_bytes", "Their size.", value=size)
