@@ -1,0 +1,435 @@
+"""Limits on memory, processes and processors for jails: Linux control groups, version 1 or 2.
+
+Theory of operation. `prepare` finds the places for this island's groups (cgroupfs.py tells where); each
+jail gets a group in each of them, with the limits that can be set there. What cannot be had is no
+error: `capabilities` tells what is enforced, and why not and what to do.
+
+Used again. Making and removing a group costs more than all the rest of its life, so an empty group is
+kept for the next jail with the same limits: only when no task is left in it, nobody was killed for
+memory in it, and little memory is still charged to it. At most `spare` groups are kept, and `close`
+removes them. Groups are therefore numbered, and `existing` gives the names of the jails in them.
+
+What it costs: every call is a few operations on files without a disk, 10 to 70 µs each. One may be
+slow: to attach another process the kernel waits for a grace period unless somebody did so in the last
+20 ms or so (`cgroup_threadgroup_rwsem`), which blocks for 5 to 20 ms; `birth` avoids that on version 1,
+where a thread that moves itself needs no such lock.
+"""
+
+from __future__ import annotations
+
+import errno
+import itertools
+import logging
+import os
+import signal
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from skyisland.drivers.cgroupfs import CONTROLLERS, Hierarchies, Kernel
+from skyisland.errors import DriverError
+from skyisland.model import Capability, Limits, Usage
+
+log = logging.getLogger(__name__)
+
+CPU_PERIOD_US = 100_000
+LEFT_CHARGED_BYTES = 4 << 20
+"""A group to which more memory is still charged (cached files, mostly) is not used again."""
+
+Key = tuple[int | None, int | None, float | None]
+
+
+def _key(limits: Limits) -> Key:
+    return limits.memory_bytes, limits.pids, limits.cpus
+
+
+class Group:
+    """The cgroups of one jail, one in each hierarchy. None at all where nothing is enforced."""
+
+    def __init__(self, cgroups: Cgroups, jail: str, slot: str, limits: Limits) -> None:
+        self.jail = jail
+        self.slot = slot
+        """The name of its folders."""
+        self.key = _key(limits)
+        self._cgroups = cgroups
+        self._kernel = cgroups.kernel
+        self._places = [(h, f"{h.parent}/{slot}") for h in cgroups.places.found]
+        self._folders = {name: (h, folder) for h, folder in self._places for name in h.controllers}
+        self._cpu_before_s = 0.0
+        self.join_paths: tuple[Path, ...] = tuple(
+            Path(folder, "tasks" if h.version == 1 else "cgroup.procs") for h, folder in self._places
+        )
+        """Files for a process with one thread that joins before it executes a program: it writes `0`
+        to each. On version 1 they are the `tasks` files, for which the kernel waits for nothing."""
+
+    # Limits
+
+    def make(self, limits: Limits) -> None:
+        """Make the folders and set the limits; if that fails, nothing is left.
+
+        Raises:
+            FileExistsError: the slot is taken.
+            OSError
+        """
+        made: list[str] = []
+        try:
+            for _, folder in self._places:
+                self._kernel.make(folder)
+                made.append(folder)
+            for path, text in self._settings(limits):
+                self._kernel.write(path, text)
+        except OSError:
+            for folder in made:
+                with suppress(OSError):
+                    self._kernel.remove(folder)
+            raise
+
+    def renew(self, jail: str) -> None:
+        """Hand an empty group to the next jail. To set the quota again fills this period's budget."""
+        self.jail = jail
+        for path, text in self._cpu_settings(self.key[2]):
+            self._kernel.write(path, text)
+
+    def _settings(self, limits: Limits) -> Iterator[tuple[str, str]]:
+        if limits.memory_bytes is not None and "memory" in self._folders:
+            hierarchy, folder = self._folders["memory"]
+            size = str(limits.memory_bytes)
+            if hierarchy.version == 2:
+                yield f"{folder}/memory.max", size
+                yield f"{folder}/memory.oom.group", "1"
+                if self._cgroups.limits_swap:
+                    yield f"{folder}/memory.swap.max", "0"
+            else:
+                yield f"{folder}/memory.limit_in_bytes", size
+                yield f"{folder}/memory.swappiness", "0"
+                if self._cgroups.limits_swap:
+                    yield f"{folder}/memory.memsw.limit_in_bytes", size
+        if limits.pids is not None and "pids" in self._folders:
+            yield f"{self._folders['pids'][1]}/pids.max", str(limits.pids)
+        yield from self._cpu_settings(limits.cpus)
+
+    def _cpu_settings(self, cpus: float | None) -> Iterator[tuple[str, str]]:
+        if cpus is not None and "cpu" in self._folders:
+            hierarchy, folder = self._folders["cpu"]
+            quota_us = max(1000, round(cpus * CPU_PERIOD_US))  # the kernel takes no less
+            if hierarchy.version == 2:
+                yield f"{folder}/cpu.max", f"{quota_us} {CPU_PERIOD_US}"
+            else:
+                yield f"{folder}/cpu.cfs_period_us", str(CPU_PERIOD_US)
+                yield f"{folder}/cpu.cfs_quota_us", str(quota_us)
+
+    # Life
+
+    def attach(self, pid: int) -> None:
+        """Put a running process, with all its threads, into the group. May block for some 10 ms.
+
+        Raises:
+            ProcessLookupError: it has ended.
+            OSError
+        """
+        for _, folder in self._places:
+            self._kernel.write(f"{folder}/cgroup.procs", str(pid))
+
+    @contextmanager
+    def birth(self) -> Iterator[bool]:
+        """What the calling thread starts in this block is born in the group, if it yields True.
+
+        Possible on version 1 only, and not for the main thread: what a process uses of memory is
+        charged to the group of its main thread, and some of the island's would stay in the jail's.
+        """
+        main = threading.current_thread() is threading.main_thread()
+        possible = not main and all(hierarchy.version == 1 for hierarchy, _ in self._places)
+        try:
+            if possible:
+                for path in self.join_paths:
+                    self._kernel.write(str(path), "0")
+            yield possible
+        finally:
+            if possible:
+                for hierarchy, _ in self._places:
+                    self._kernel.write(f"{hierarchy.home}/tasks", "0")
+
+    def kill(self) -> None:
+        """SIGKILL to every process in it. They may still be on their way out afterwards."""
+        for _, folder in self._places:
+            kill_all(self._kernel, folder)
+
+    def ran_out_of_memory(self) -> bool:
+        """Whether the kernel killed a process of this jail for want of memory."""
+        if "memory" not in self._folders:
+            return False
+        hierarchy, folder = self._folders["memory"]
+        with suppress(FileNotFoundError):
+            if hierarchy.version == 2:
+                return bool(self._field(f"{folder}/memory.events", "oom_kill"))
+            killed = self._field(f"{folder}/memory.oom_control", "oom_kill")
+            if killed is None:  # before Linux 4.13: how often the limit was hit
+                killed = int(self._kernel.read(f"{folder}/memory.failcnt"))
+            return killed > 0
+        return False
+
+    def usage(self) -> Usage:
+        """What is used now; each part None where the host cannot tell."""
+        if not self._places:
+            return Usage()
+        try:
+            cpu_s = max(0.0, self._cpu_s() - self._cpu_before_s)
+            return Usage(memory_bytes=self._memory_bytes(), cpu_s=cpu_s, pids=self._pids())
+        except OSError:  # it was removed meanwhile
+            return Usage()
+
+    def _memory_bytes(self) -> int | None:
+        if "memory" not in self._folders:
+            return None
+        hierarchy, folder = self._folders["memory"]
+        name = "memory.usage_in_bytes" if hierarchy.version == 1 else "memory.current"
+        return int(self._kernel.read(f"{folder}/{name}"))
+
+    def _pids(self) -> int | None:
+        if "pids" not in self._folders:
+            return None
+        return int(self._kernel.read(f"{self._folders['pids'][1]}/pids.current"))
+
+    def _cpu_s(self) -> float:
+        for hierarchy, folder in self._places:
+            if hierarchy.counts_cpu and hierarchy.version == 2:
+                return (self._field(f"{folder}/cpu.stat", "usage_usec") or 0) / 1e6
+            if hierarchy.counts_cpu:
+                return int(self._kernel.read(f"{folder}/cpuacct.usage")) / 1e9
+        # The time of the living and of the children that they waited for (proc_pid_stat(5)). A jail's
+        # init waits for all that are orphaned in it, so none is lost.
+        ticks = 0
+        for pid in listed(self._kernel, self._places[0][1]):
+            with suppress(OSError):
+                stat = self._kernel.read(f"{self._cgroups.proc}/{pid}/stat")
+                ticks += sum(int(field) for field in stat.rpartition(")")[2].split()[11:15])
+        return ticks / os.sysconf("SC_CLK_TCK")
+
+    def _field(self, path: str, name: str) -> int | None:
+        for line in self._kernel.read(path).splitlines():
+            key, _, value = line.partition(" ")
+            if key == name:
+                return int(value)
+        return None
+
+    # End
+
+    def destroy(self) -> bool:
+        """Remove the group, or keep it for the next jail; False while tasks are still on their way out.
+
+        Kills nobody. May be repeated, and must be after False.
+        """
+        return self._cgroups.take_back(self)
+
+    def reusable(self) -> bool:
+        """Whether the next jail could not tell it from a new one."""
+        if not self._places or self.ran_out_of_memory() or self._pids():
+            return False
+        if any(self._kernel.read(f"{folder}/cgroup.procs") for _, folder in self._places):
+            return False
+        if (self._memory_bytes() or 0) > LEFT_CHARGED_BYTES:
+            return False
+        self._cpu_before_s = self._cpu_s()
+        return True
+
+    def remove(self) -> bool:
+        """Remove the folders; False while a task is left."""
+        return all(remove_empty(self._kernel, folder) for _, folder in self._places)
+
+
+class Cgroups:
+    """cgroup v2 or v1 limits for jails, under one parent named sky-<island>."""
+
+    def __init__(
+        self,
+        island: str,
+        root: Path = Path("/sys/fs/cgroup"),
+        proc: Path = Path("/proc"),
+        *,
+        spare: int = 16,
+        kernel: Kernel | None = None,
+    ) -> None:
+        """`root`: mounts outside of it are not looked at. `spare`: how many empty groups are kept."""
+        self.kernel = kernel or Kernel()
+        self.proc = str(proc)
+        self.places = Hierarchies(island, str(root), self.proc, self.kernel)
+        self.limits_swap = False
+        self._name = f"sky-{island}"
+        self._spare = spare
+        self._numbers = itertools.count()
+        self._live: dict[str, Group] = {}
+        self._idle: dict[Key, list[Group]] = {}
+
+    def prepare(self) -> None:
+        """Find the hierarchies and make our parent in each where we may; to be called in a thread.
+
+        May be repeated. Never raises for lack of rights: `capabilities` says so.
+        """
+        self._sweep_idle()
+        self.places.find()
+        self.limits_swap = False
+        for hierarchy in self.places.found:
+            if "memory" in hierarchy.controllers:
+                name = "memory.memsw.limit_in_bytes" if hierarchy.version == 1 else "memory.swap.max"
+                with suppress(OSError):
+                    self.kernel.read(f"{hierarchy.parent}/{name}")
+                    self.limits_swap = True
+
+    def create(self, jail: str, limits: Limits) -> Group:
+        """A group for a jail, empty, with its limits set as far as this host enforces them.
+
+        Raises:
+            DriverError: the kernel refused.
+        """
+        idle = self._idle.get(_key(limits))
+        try:
+            if idle:
+                group = idle.pop()
+                group.renew(jail)
+            else:
+                group = self._make(jail, limits)
+        except OSError as error:
+            raise DriverError(f"cannot make a cgroup for {jail}: {error}", jail=jail) from error
+        self._live[group.slot] = group
+        return group
+
+    def _make(self, jail: str, limits: Limits) -> Group:
+        while True:
+            group = Group(self, jail, f"{self._name}-slot-{next(self._numbers)}", limits)
+            with suppress(FileExistsError):  # left by an earlier life
+                group.make(limits)
+                return group
+
+    def take_back(self, group: Group) -> bool:
+        """`Group.destroy`."""
+        if self._live.get(group.slot) is not group:
+            return True
+        try:
+            keep = sum(map(len, self._idle.values())) < self._spare and group.reusable()
+        except OSError:
+            keep = False
+        if keep:
+            self._idle.setdefault(group.key, []).append(group)
+        elif not group.remove():
+            return False
+        del self._live[group.slot]
+        return True
+
+    def _sweep_idle(self) -> None:
+        for group in itertools.chain.from_iterable(self._idle.values()):
+            group.remove()
+        self._idle.clear()
+
+    def existing(self) -> list[str]:
+        """Names of the jails that have a group; where an earlier life left one, the group's own name."""
+        slots = {slot for folder in self.places.parents() for slot in self.kernel.folders(folder)}
+        # Copies, because the event loop may make and take back groups meanwhile.
+        idle = {group.slot for groups in list(self._idle.values()) for group in list(groups)}
+        live = list(self._live.values())
+        left = {slot for slot in slots if slot.startswith(f"{self._name}-")}
+        return sorted({group.jail for group in live} | left - idle - {group.slot for group in live})
+
+    def remove(self, jail: str, timeout_s: float = 2.0) -> bool:
+        """Kill what is in a group and remove it, by a name that `existing` gave; to be called in a thread.
+
+        Waits up to `timeout_s` for those that it killed. Returns whether it is gone; may be repeated.
+        """
+        until = time.monotonic() + timeout_s
+        while not self._removed(jail):
+            if time.monotonic() > until:
+                return False
+            time.sleep(0.002)
+        return True
+
+    def _removed(self, jail: str) -> bool:
+        groups = [group for group in list(self._live.values()) if group.jail == jail]
+        for group in groups:
+            group.kill()
+        if groups:
+            return all(group.destroy() for group in groups)
+        if not jail.startswith(f"{self._name}-") or "/" in jail:
+            return True
+        folders = [f"{parent}/{jail}" for parent in self.places.parents()]
+        for folder in folders:
+            kill_all(self.kernel, folder)
+        return all(remove_empty(self.kernel, folder) for folder in folders)
+
+    def close(self) -> None:
+        """Remove what is empty: kept groups and our parents; and move back to where we were."""
+        self._sweep_idle()
+        self.places.undo()
+
+    def capabilities(self) -> list[Capability]:
+        """What `prepare` found: memory (with swap), pids, cpu."""
+        found = []
+        for name in CONTROLLERS:
+            hierarchy = next((h for h in self.places.found if name in h.controllers), None)
+            if hierarchy is not None:
+                how, remedy = f"cgroup version {hierarchy.version}, below {hierarchy.parent}", ""
+                if name == "memory" and self.limits_swap:
+                    how += ", swap included"
+                elif name == "memory":
+                    how, remedy = f"{how}; swap is not counted", "boot with swapaccount=1, or without swap"
+                found.append(Capability(name=name, enforced=True, how=how, remedy=remedy))
+            elif name in self.places.refused:
+                why = self.places.refused[name]
+                found.append(Capability(name=name, enforced=False, how=why.reason, remedy=why.remedy))
+            else:
+                found.append(Capability(name=name, enforced=False, how="not looked at yet"))
+        return found
+
+
+def listed(kernel: Kernel, folder: str) -> set[int]:
+    """The processes of a group; those that our process namespace does not show are left out."""
+    try:
+        return {int(pid) for pid in kernel.read(f"{folder}/cgroup.procs").split()} - {0}
+    except FileNotFoundError:
+        return set()
+
+
+def kill_all(kernel: Kernel, folder: str) -> None:
+    """SIGKILL to every process of a group, whether it exists or not."""
+    try:
+        kernel.write(f"{folder}/cgroup.kill", "1")
+        return
+    except FileNotFoundError:
+        pass  # version 1, or before Linux 5.14, or no such group
+    # Signal whoever is listed until nobody new appears: who has been signalled forks no more.
+    signalled: set[int] = set()
+    for _ in range(1000):
+        fresh = [pid for pid in listed(kernel, folder) if pid not in signalled][:64]
+        if not fresh:
+            return
+        opened: dict[int, int] = {}
+        try:
+            for pid in fresh:
+                with suppress(ProcessLookupError):
+                    opened[pid] = os.pidfd_open(pid)
+            # Who is listed now as well is surely the one that we opened, and no later owner of its number.
+            for pid in listed(kernel, folder) & opened.keys():
+                signalled.add(pid)
+                with suppress(ProcessLookupError):
+                    signal.pidfd_send_signal(opened[pid], signal.SIGKILL)
+        finally:
+            for fd in opened.values():
+                os.close(fd)
+    log.warning("processes keep appearing in %s", folder)
+
+
+def remove_empty(kernel: Kernel, folder: str) -> bool:
+    """Remove a group's folder, if it exists; False while a task is left in it.
+
+    Raises:
+        DriverError
+    """
+    try:
+        kernel.remove(folder)
+    except FileNotFoundError:
+        pass
+    except OSError as error:
+        if error.errno == errno.EBUSY:
+            return False
+        raise DriverError(f"cannot remove cgroup {folder}: {error.strerror}") from error
+    return True
