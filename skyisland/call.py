@@ -1,0 +1,420 @@
+"""The text of a call, understood: one Go call expression on one package, and nothing else.
+
+What enters is what a stranger typed; what leaves is a `Call` that can be compiled or looked up in the
+cache. Three passes, each cheaper than the next and each refusing before the next one looks:
+
+1. *Characters.* Valid UTF-8, at most 64 KiB, nothing that does not show: no control, bidirectional or
+   zero-width characters (inside a literal, write them as an escape such as `\\u200d`). Line feeds are
+   allowed inside raw strings only, tabs anywhere.
+2. *Tokens*, by the lexical part of the Go specification (https://go.dev/ref/spec#Lexical_elements).
+   No comments, semicolons, assignments, statements or function literals; brackets match and nest at
+   most 100 deep; every name is permitted.
+3. *Structure*, by tree-sitter's Go grammar: exactly one call expression made of known kinds of nodes.
+
+Which names are permitted is decided name by name, without scopes, because nothing that declares a
+name gets this far:
+
+- A name that begins with an upper-case letter belongs to the package, wherever it stands: function,
+  type, constant, variable, field or method. The main program imports the package with
+  `import . "path"`, so Go itself tells `Option{A: 1}` (a field) from `Palette{Red: 1}` (a constant
+  that is a map's key).
+- The package's own name may stand in front (`geohash.Encode(…)`); then, and only then, it may stand
+  in front of other names too (`geohash.New(geohash.Option{})`). Whether it *is* the package's name is
+  for the build to check. It must begin with a lower-case letter, as package names do.
+- Predeclared types, constants and functions that return something (`[]string{"a"}`, `int64(3)`,
+  `len(…)`). Any other lower-case name is refused: foreign packages (`os.Exit`) and what is not
+  exported.
+
+`Call.text` is canonical: two texts with the same tokens have the same canonical text, which makes it
+good for a cache key. Spaces disappear except where two tokens would become others without them, and
+one follows every comma; there are no line feeds outside literals, so Go inserts no semicolons and
+spaces carry no meaning.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import unicodedata
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import tree_sitter_go
+from tree_sitter import Language, Node, Parser, Point
+
+from skyisland.errors import BadCall
+from skyisland.model import Call
+
+MAX_BYTES = 64 * 1024
+"""Longest call; what is larger goes to the function's standard input."""
+MAX_NESTING = 100
+"""Deepest brackets."""
+
+_MAX_DEPTH = 1000
+"""Deepest syntax tree: chains of operators and selectors, which need no brackets to go deep."""
+_MAX_PARSE_STEPS = 6000
+"""Calls of tree-sitter's progress callback, one for about a hundred steps of its own. 64 KiB of valid
+Go need fewer than 3000; it is the search for a way out of nonsense that takes more."""
+_QUICK_BYTES = 256
+"""Texts up to this length take less than a few milliseconds, whatever they contain."""
+
+_GO = Language(tree_sitter_go.language())
+
+
+def _words(text: str) -> frozenset[str]:
+    return frozenset(text.split())
+
+
+_PREDECLARED = _words(
+    """any bool byte complex64 complex128 error float32 float64 int int8 int16 int32 int64 rune string
+    uint uint8 uint16 uint32 uint64 uintptr true false nil
+    append cap complex copy imag len make max min new real"""
+)
+_TYPE_WORDS = _words("chan interface map struct")
+_STATEMENT_WORDS = _words(
+    """break case const continue default defer else fallthrough for go goto if import package range
+    return select switch type var"""
+)
+_NUMBERS = _words("int_literal float_literal imaginary_literal rune_literal")
+_LITERALS = _NUMBERS | _words("interpreted_string_literal raw_string_literal true false nil")
+_EXPRESSIONS = _LITERALS | _words(
+    """argument_list array_type binary_expression call_expression channel_type composite_literal
+    field_declaration field_declaration_list field_identifier generic_type identifier
+    implicit_length_array_type index_expression interface_type keyed_element literal_element literal_value
+    map_type parenthesized_expression parenthesized_type pointer_type selector_expression slice_expression
+    slice_type struct_type type_arguments type_assertion_expression type_conversion_expression type_elem
+    type_identifier unary_expression variadic_argument
+    escape_sequence interpreted_string_literal_content raw_string_literal_content
+    package_identifier qualified_type"""
+)
+
+# Invisible, though Unicode does not put them among the control and format characters.
+_BLANK = frozenset("\u034f\u115f\u1160\u17b4\u17b5\u180b\u180c\u180d\u180f\u3164\uffa0")
+_WHITE = " \t\r\n"
+
+# Possessive quantifiers throughout: a scanner never needs to look back.
+_ESCAPE = r"""\\(?:[abfnrtv\\]|[0-3][0-7]{2}|x[0-9a-fA-F]{2}|u(?![dD][89a-fA-F])[0-9a-fA-F]{4}
+    |U(?:0000(?![dD][89a-fA-F])|000[1-9a-fA-F]|0010)[0-9a-fA-F]{4})"""
+_DECIMAL = r"[0-9](?:_?[0-9])*+"
+_HEX = r"[0-9a-fA-F](?:_?[0-9a-fA-F])*+"
+_TOKEN = re.compile(
+    rf"""(?P<space>[ \t]++)
+    |(?P<comment>//|/\*)
+    |(?P<word>[^\W\d]\w*+)
+    |(?P<number>(?:
+        0[xX](?:_?{_HEX}(?:\.(?:{_HEX})?+)?+|\.{_HEX})[pP][+-]?{_DECIMAL}
+        |0[xX]_?{_HEX}|0[bB](?:_?[01])++|0[oO](?:_?[0-7])++
+        |(?:{_DECIMAL}(?:\.(?:{_DECIMAL})?+)?+|\.{_DECIMAL})(?:[eE][+-]?{_DECIMAL})?+
+      )i?+)
+    |(?P<text>"(?:[^"\\\n]|{_ESCAPE}|\\")*+"|`[^`]*+`|'(?:[^'\\\n]|{_ESCAPE}|\\')')
+    |(?P<operator>\.\.\.|<-|<<|>>|&\^|&&|\|\||==|!=|<=|>=|\+\+|--|[-+*/%&|^<>!()\[\]{{}},.:])""",
+    re.VERBOSE,
+)
+_REMEDY = "do this in a function of the package"
+_CLOSES = {")": "(", "]": "[", "}": "{"}
+
+
+class _Refused(Exception):
+    """What is wrong, at a character of the call."""
+
+    def __init__(self, index: int, reason: str) -> None:
+        super().__init__(reason)
+        self.index = index
+        self.reason = reason
+
+
+class _Token(NamedTuple):
+    kind: str
+    text: str
+    start: int
+    """Characters from the beginning of the call."""
+    spaced: bool
+    """White space stands in front."""
+
+
+async def read_call(text: str) -> Call:
+    """Do what `parse_call` does, away from the event loop when the text is long enough to be felt."""
+    if len(text) <= _QUICK_BYTES or len(text) > MAX_BYTES:
+        return parse_call(text)
+    return await asyncio.to_thread(parse_call, text)
+
+
+def parse_call(text: str) -> Call:
+    """Understand one call.
+
+    White space at both ends is ignored. The time grows with the length of the text and stays below a
+    second at 64 KiB; on an event loop use `read_call`.
+
+    Raises:
+        BadCall: with what is wrong, the remedy, and `details["position"]`, a byte offset into `text`.
+    """
+    if len(text) > MAX_BYTES or len(text.encode("utf-8", "surrogatepass")) > MAX_BYTES:
+        message = f"call: longer than {MAX_BYTES} bytes; hand what is large to the function's standard input"
+        raise BadCall(message, position=MAX_BYTES)
+    call = text.strip(_WHITE)
+    try:
+        return _understand(call)
+    except _Refused as refused:
+        indent = len(text) - len(text.lstrip(_WHITE))
+        position = indent + len(call[: refused.index].encode())
+        raise BadCall(f"call, byte {position}: {refused.reason}", position=position) from None
+
+
+def _understand(call: str) -> Call:
+    _check_characters(call)
+    tokens = list(_tokens(call))
+    qualifier = _qualifier(tokens)
+    own = list(_own_tokens(tokens, qualifier))
+    root = _root(call)
+    arguments = _literals(root, qualifier)
+    function = own[0].text
+    canonical = _canonical(own) if arguments is None else f"{function}({', '.join(arguments)})"
+    return Call(text=canonical, function=function, arguments=arguments, qualifier=qualifier)
+
+
+def _check_characters(call: str) -> None:
+    """Refuse what is no UTF-8 and what does not show."""
+    hidden = {
+        c
+        for c in set(call) - {"\n", "\t"}
+        if c in _BLANK or unicodedata.category(c) in ("Cc", "Cf", "Cs", "Zl", "Zp")
+    }
+    if not hidden:
+        return
+    index = min(call.index(c) for c in hidden)
+    code = ord(call[index])
+    if unicodedata.category(call[index]) == "Cs":
+        raise _Refused(index, "not valid UTF-8 (half of a surrogate pair)")
+    escape = f"\\u{code:04x}" if code <= 0xFFFF else f"\\U{code:08x}"
+    raise _Refused(index, f"U+{code:04X} does not show; write {escape} inside a string, or leave it out")
+
+
+def _tokens(call: str) -> Iterator[_Token]:
+    """Cut the call into Go tokens whose brackets match and do not nest too deep."""
+    brackets: list[tuple[str, int]] = []
+    index, spaced = 0, False
+    while index < len(call):
+        match = _TOKEN.match(call, index)
+        if match is None:
+            raise _Refused(index, _no_token(call[index]))
+        kind, text = str(match.lastgroup), match.group()
+        if kind == "comment":
+            raise _Refused(index, "comments are not allowed; leave it out")
+        if kind == "number":
+            _check_number(call, match)
+        elif text in ("++", "--"):
+            raise _Refused(index, f"{text} makes a statement; write one call expression")
+        elif text in ("(", "[", "{"):
+            brackets.append((text, index))
+            if len(brackets) > MAX_NESTING:
+                raise _Refused(index, f"nested deeper than {MAX_NESTING}; {_REMEDY}")
+        elif text in _CLOSES and (not brackets or brackets.pop()[0] != _CLOSES[text]):
+            raise _Refused(index, f"{text} closes nothing; write exactly one call expression")
+        if kind != "space":
+            yield _Token(kind, text, index, spaced)
+        spaced = kind == "space"
+        index = match.end()
+    if brackets:
+        opening, index = brackets[-1]
+        raise _Refused(index, f"{opening} is never closed")
+
+
+def _no_token(character: str) -> str:
+    """Tell why no token begins with this character."""
+    match character:
+        case "\n":
+            return "a line feed outside a raw string; write the call on one line"
+        case ";":
+            return "; ends a statement; write exactly one call expression and no semicolon"
+        case "=":
+            return "assignments are statements; write one call expression"
+        case '"' | "'" | "`":
+            return "this literal is not closed, or holds an escape or a number of characters that Go refuses"
+    return f"U+{ord(character):04X} is no part of a Go expression; text belongs in quotes"
+
+
+def _check_number(call: str, match: re.Match[str]) -> None:
+    following = call[match.end() : match.end() + 1]
+    if following == "." or following == "_" or following.isalnum():
+        raise _Refused(match.start(), "malformed number; Go knows 42, 0x2a, 0b101010, 1_000, 1.5e3 and 2i")
+    if re.fullmatch(r"0[0-9_]*[89][0-9_]*", match.group()):
+        raise _Refused(match.start(), "a number that begins with 0 is octal, without 8 and 9; drop the 0")
+
+
+def _exported(name: str) -> bool:
+    return unicodedata.category(name[0]) == "Lu"
+
+
+def _qualifier(tokens: list[_Token]) -> str | None:
+    """The package's name in front of the call, if it begins with a permitted name at all."""
+    if not tokens:
+        raise _Refused(0, "empty; write one Go call, such as Encode(100.1, 80.9)")
+    first = tokens[0]
+    if first.kind != "word":
+        raise _Refused(first.start, "begin with the name of an exported function, as in Encode(100.1, 80.9)")
+    if first.text in _STATEMENT_WORDS or first.text in _TYPE_WORDS or _exported(first.text):
+        return None
+    if [token.kind for token in tokens[:3]] == ["word", "operator", "word"] and tokens[1].text == ".":
+        return first.text
+    raise _Refused(first.start, _not_exported(first.text))
+
+
+def _own_tokens(tokens: list[_Token], qualifier: str | None) -> Iterator[_Token]:
+    """Check every name, and leave the package's own out."""
+    end = _Token("end", "", tokens[-1].start, False)
+    previous = end
+    qualified: _Token | None = None
+    for token, following in zip(tokens, [*tokens[1:], end], strict=True):
+        selected = previous.text == "."
+        previous = token
+        if token.text == qualifier and following.text == "." and not selected:
+            qualified = token
+        elif qualified is None:
+            if token.kind == "word":
+                _check_name(token, selected, foreign=following.text == "." and not selected)
+            yield token
+        elif selected:
+            if token.kind != "word":
+                raise _Refused(token.start, f"write an exported name behind {_clip(qualified.text)}.")
+            _check_name(token, selected, foreign=False)
+            yield token._replace(spaced=qualified.spaced)
+            qualified = None
+    if qualified is not None:
+        raise _Refused(end.start, f"write an exported name behind {_clip(qualified.text)}.")
+
+
+def _check_name(token: _Token, selected: bool, foreign: bool) -> None:
+    """Permit what is exported or predeclared, and the words that make types."""
+    name, clipped = token.text, _clip(token.text)
+    if not name.isascii() and not all(_in_name(c) for c in name):
+        raise _Refused(token.start, f"{clipped} is no Go name; letters, digits and _ may be in one")
+    if _exported(name) or (not selected and (name in _PREDECLARED or name in _TYPE_WORDS)):
+        return
+    if name in _STATEMENT_WORDS:
+        raise _Refused(token.start, f"{name} belongs to statements; write one call expression")
+    if name == "func":
+        raise _Refused(token.start, f"no function literals and types; {_REMEDY}")
+    if foreign:
+        raise _Refused(
+            token.start,
+            f"{clipped} is foreign; use names of the package alone, all of them bare or, from the first on, "
+            "behind the package's name",
+        )
+    raise _Refused(token.start, _not_exported(name))
+
+
+def _in_name(character: str) -> bool:
+    category = unicodedata.category(character)
+    return category[0] == "L" or category == "Nd" or character == "_"
+
+
+def _clip(name: str) -> str:
+    return name if len(name) <= 40 else f"{name[:39]}…"
+
+
+def _not_exported(name: str) -> str:
+    return f"{_clip(name)} is not exported; what a package gives away begins with an upper-case letter"
+
+
+def _canonical(tokens: list[_Token]) -> str:
+    """Write tokens down again with no space that does not matter."""
+    out = ""
+    parts: list[str] = []
+    previous = tokens[0]._replace(text="", kind="")
+    for token in tokens:
+        if previous.text == ",":
+            out = "" if token.text in _CLOSES else " "
+        else:
+            out = " " if token.spaced and _run_together(previous, token) else ""
+        parts += (out, token.text)
+        previous = token
+    return "".join(parts)
+
+
+def _run_together(left: _Token, right: _Token) -> bool:
+    """Tell whether two tokens become others when nothing stands between them."""
+    if {left.kind, right.kind} <= {"word", "number"}:
+        return True
+    match = _TOKEN.match(left.text + right.text)
+    return match is None or match.group() != left.text
+
+
+def _root(call: str) -> Node:
+    """Parse, and return the one call expression that the text consists of."""
+    prefix = b"package p\nvar _ = "
+    source = prefix + call.encode() + b"\n"
+
+    def refused(node: Node, reason: str) -> _Refused:
+        before = source[len(prefix) : max(node.start_byte, len(prefix))].decode()
+        return _Refused(min(len(before), len(call) - 1), reason)
+
+    file = _parse(source)
+    if file.has_error:
+        raise refused(_first_error(file), "not a Go expression from here on")
+    declarations = file.named_children[1:]
+    values = declarations[0].named_children[0].child_by_field_name("value") if declarations else None
+    if len(declarations) != 1 or values is None or values.named_child_count != 1:
+        raise _Refused(0, "write exactly one call expression")
+    root = values.named_children[0]
+    generic = root.type == "type_conversion_expression" and root.named_children[0].type == "generic_type"
+    if root.type != "call_expression" and not generic:
+        raise _Refused(0, "not a call; the whole text must be one call, such as Encode(100.1, 80.9)")
+    waiting = [(root, 0)]
+    while waiting:
+        node, depth = waiting.pop()
+        if node.type not in _EXPRESSIONS:
+            raise refused(node, f"no {node.type.replace('_', ' ')} may stand in a call; {_REMEDY}")
+        if depth > _MAX_DEPTH:
+            raise refused(node, f"a chain of more than {_MAX_DEPTH} links; {_REMEDY}")
+        if node.named_child_count:
+            waiting.extend((child, depth + 1) for child in node.named_children)
+    return root
+
+
+def _first_error(node: Node) -> Node:
+    """The first place where the parser did not know what to make of the text."""
+    while not node.is_error and not node.is_missing:
+        node = next(child for child in node.children if child.has_error)
+    return node
+
+
+def _parse(source: bytes) -> Node:
+    """Parse with bounded work; threads that run Python go on meanwhile."""
+    steps = 0
+
+    def read(offset: int, _: Point) -> bytes:
+        return source[offset : offset + 4096]
+
+    def enough(_: int, __: bool) -> bool:
+        nonlocal steps
+        steps += 1
+        return steps > _MAX_PARSE_STEPS
+
+    try:
+        return Parser(_GO).parse(read, progress_callback=enough).root_node
+    except ValueError:
+        raise _Refused(0, f"too intricate to be understood; {_REMEDY}") from None
+
+
+def _literals(root: Node, qualifier: str | None) -> tuple[str, ...] | None:
+    """The source texts of the arguments when all are literals of a plain function's call."""
+    function, arguments = root.child_by_field_name("function"), root.child_by_field_name("arguments")
+    if function is None or arguments is None or root.child_by_field_name("type_arguments") is not None:
+        return None
+    if qualifier is not None and function.type == "selector_expression":
+        operand = function.child_by_field_name("operand")
+        plain = operand is not None and operand.text == qualifier.encode()
+    else:
+        plain = function.type == "identifier"
+    literals = [_literal(node) for node in arguments.named_children]
+    return tuple(text for text in literals if text) if plain and all(literals) else None
+
+
+def _literal(node: Node) -> str:
+    """The text of a literal, with its sign; empty for anything else."""
+    sign = ""
+    if node.type == "unary_expression" and node.children[0].type in ("+", "-"):
+        sign, node = node.children[0].type, node.children[1]
+        if node.type not in _NUMBERS:
+            return ""
+    return sign + (node.text or b"").decode() if node.type in _LITERALS else ""
