@@ -217,7 +217,7 @@ class Mirrors:
 
     def explain(self, name: str, failure: GitFailed) -> IslandError:
         """Our error for Git's trouble with a repository."""
-        said = f" (Git says: {failure.said})" if failure.said else ""
+        said = f": {failure.said}" if failure.said else ""
         if "No space left on device" in failure.said:
             return DriverError(f"there is no room to fetch {name}{said}")
         match failure.trouble:
