@@ -102,8 +102,8 @@ _CONFIG = (
     *((f"http.https://{host}/.followRedirects", "initial") for host in REDIRECTING),
 )
 
-_SCRIPT = 'umask 022; echo $$ >"$1"; shift; exec /usr/bin/env -i "$@"'
-"""Tells its process group, then becomes Git in an environment of ours alone."""
+_SCRIPT = 'umask 022; ulimit -v 4194304; echo $$ >"$1"; shift; exec /usr/bin/env -i "$@"'
+"""Tells its process group, then becomes Git in an environment of ours alone, with 4 GiB to address."""
 
 
 class Trouble(StrEnum):
@@ -133,7 +133,7 @@ _SIGNS = (
         r"|repository '[^']*' not found|Repository not found|not appear to be a git repository"
         r"|is this a git repository|Permission denied \(publickey",
     ),
-    (Trouble.too_large, r"over limit \d+"),
+    (Trouble.too_large, r"over limit \d+|[Oo]ut of memory"),
 )
 
 
