@@ -339,6 +339,14 @@ class Island:
             *self.network.capabilities(),
         ]
 
+    def jail(self, jail: str | int) -> JailInfo:
+        """A living jail, by its number or name.
+
+        Raises:
+            JailNotFound
+        """
+        return self.jails.find(jail).info()
+
     async def kill(self, jail: str | int) -> JailInfo:
         """End a jail, named by its number or name; its caller gets an outcome that says so.
 
