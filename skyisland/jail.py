@@ -233,7 +233,10 @@ class Jails:
         uids: Iterable[int] | None,
         first_jid: int = 1,
     ) -> None:
-        """`island`: this island's tag in names. `uids`: unprivileged host uids, None when not root."""
+        """`island`: this island's tag in names. `uids`: unprivileged host uids, None when not root.
+
+        Each jail has one of `uids` to itself, unless `jail` is told another.
+        """
         self.driver = driver
         self.clones = clones
         self.addresses = addresses
@@ -241,9 +244,10 @@ class Jails:
         self.prefix = f"sky-{island}-"
         self._jids = itertools.count(first_jid)
         self._uids: asyncio.Queue[int] | None = None
+        self._range = frozenset(uids or ())
         if uids is not None:
             self._uids = asyncio.Queue()
-            for uid in uids:
+            for uid in sorted(self._range):
                 self._uids.put_nowait(uid)
         self._register: dict[int, Inmate] = {}
         self._cleaning: set[asyncio.Task[None]] = set()
@@ -299,8 +303,11 @@ class Jails:
         artifact: Artifact | None = None,
         call: str = "",
         cached: bool = False,
+        uid: int | None = None,
     ) -> AsyncIterator[Inmate]:
         """A fresh jail for the length of the block; it is taken away after it, in the background.
+
+        `uid`: a host uid outside the range, for jails that keep files from one to the next (builds).
 
         Raises:
             NoAddress, HostUnfit, DriverError: it cannot be made; nothing is left of it.
@@ -318,7 +325,7 @@ class Jails:
             cwd=cwd,
             limits=limits,
             network=network,
-            uid=None if self._uids is None else await self._uids.get(),
+            uid=uid if uid is not None or self._uids is None else await self._uids.get(),
         )
         inmate = Inmate(spec, purpose, invocation, artifact)
         inmate.call, inmate.cached = call, cached
@@ -387,7 +394,7 @@ class Jails:
             self.events.publish(AddressReleased(ip=spec.address.ip, jail=spec.name))
         await self._step("destroy the clone", spec.name, self.clones.destroy(spec.clone))
         self.events.publish(CloneDestroyed(clone=spec.name, duration_s=time.perf_counter() - started))
-        if self._uids is not None and spec.uid is not None:
+        if self._uids is not None and spec.uid in self._range:
             self._uids.put_nowait(spec.uid)
         del self._register[spec.jid]
         if inmate.jail is not None:
