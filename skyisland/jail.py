@@ -97,8 +97,12 @@ class JailDriver(Protocol):
 
     name: str
 
-    async def prepare(self) -> None:
-        """Whatever is needed once per start of the island; may be repeated."""
+    async def prepare(self, base: Snapshot) -> None:
+        """Whatever is needed once per start of the island, a trial included; may be repeated.
+
+        Raises:
+            HostUnfit: this host cannot make jails; the text names the remedy.
+        """
         ...
 
     async def create(self, spec: JailSpec) -> Jail:
@@ -258,7 +262,7 @@ class Jails:
     async def prepare(self) -> int:
         """Make the base ready and sweep what an earlier life left; returns how much that was."""
         self._base = await self.clones.prepare()
-        await self.driver.prepare()
+        await self.driver.prepare(self._base)
         return await self.sweep()
 
     async def sweep(self) -> int:

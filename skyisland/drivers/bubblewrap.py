@@ -78,6 +78,7 @@ def arguments(
         argv += ("--seccomp", str(seccomp_fd))
     if spec.clone.path is None:
         argv += ("--overlay-src", str(spec.clone.origin.path), "--tmp-overlay", "/")
+        argv += ("--perms", "1777", "--dir", "/tmp")  # noqa: S108 - the jail's own
     else:
         argv += ("--bind", str(spec.clone.path), "/")
     argv += ("--proc", "/proc")
@@ -206,20 +207,22 @@ class BubblewrapJails:
         self._attach = attach
         self._probe_uid = probe_uid
         self._cgroups = Cgroups(island)
+        self._may_set_rlimits = True
         self._bwrap = Path()
         self._filter = b""
 
-    async def prepare(self) -> None:
+    async def prepare(self, base: Snapshot) -> None:
         """Find bwrap, compile the filter, find the cgroups, and try a jail.
 
         Raises:
             HostUnfit: no jail can be made here; the text says what to do.
         """
-        self._bwrap = find_bwrap()
+        self._bwrap = await asyncio.to_thread(find_bwrap)
         self._filter = await asyncio.to_thread(compile_filter)
         await asyncio.to_thread(self._cgroups.prepare)
+        await self._probe(base)
 
-    async def probe(self, base: Snapshot) -> None:
+    async def _probe(self, base: Snapshot) -> None:
         """Make a jail with nothing to run in it, to learn whether this host can.
 
         Raises:
@@ -293,7 +296,8 @@ class BubblewrapJails:
                     said = bytes(process.stderr.data).decode(errors="replace").strip()
                     raise DriverError(f"bwrap could not make the jail: {said}", jail=spec.name)
                 init_fd = os.pidfd_open(init)
-                self._limit(init, spec.limits)
+                self._set_rlimits(init, spec.limits)
+                _prefer_for_oom(init)
                 group.attach(init)
                 if spec.address is not None and self._attach is not None:
                     await self._attach(spec.address, spec.name, init)
@@ -314,20 +318,18 @@ class BubblewrapJails:
             os.close(block_w)  # bwrap goes on, or finds that it is alone
         return BubblewrapJail(spec, process, status, group, init, init_fd)
 
-    @staticmethod
-    def _limit(pid: int, limits: Limits) -> None:
-        """Resource limits as a second line, and jails before the island when the host runs out of memory."""
-        resource.prlimit(pid, resource.RLIMIT_CORE, (0, 0))
-        if limits.open_files is not None:
-            resource.prlimit(pid, resource.RLIMIT_NOFILE, (limits.open_files, limits.open_files))
-        if limits.file_bytes is not None:
-            resource.prlimit(pid, resource.RLIMIT_FSIZE, (limits.file_bytes, limits.file_bytes))
-        with contextlib.suppress(OSError):
-            fd = os.open(f"/proc/{pid}/oom_score_adj", os.O_WRONLY)
-            try:
-                os.write(fd, b"1000")
-            finally:
-                os.close(fd)
+    def _set_rlimits(self, pid: int, limits: Limits) -> None:
+        """Resource limits, a second line behind the cgroup. Root without CAP_SYS_RESOURCE cannot set them."""
+        if not self._may_set_rlimits:
+            return
+        try:
+            resource.prlimit(pid, resource.RLIMIT_CORE, (0, 0))
+            if limits.open_files is not None:
+                resource.prlimit(pid, resource.RLIMIT_NOFILE, (limits.open_files, limits.open_files))
+            if limits.file_bytes is not None:
+                resource.prlimit(pid, resource.RLIMIT_FSIZE, (limits.file_bytes, limits.file_bytes))
+        except PermissionError:
+            self._may_set_rlimits = False
 
     async def existing(self) -> list[str]:
         processes = await asyncio.to_thread(lambda: [name for name, _ in self._processes()])
@@ -363,10 +365,30 @@ class BubblewrapJails:
                 name="namespaces", enforced=True, how=f"user, mount, pid, ipc, uts, cgroup, network; {who}"
             ),
             Capability(
-                name="seccomp", enforced=True, how="a filter on system calls, no new privileges, no capabilities"
+                name="seccomp",
+                enforced=True,
+                how="a filter on system calls, no new privileges, no capabilities",
+            ),
+            Capability(
+                name="rlimits",
+                enforced=self._may_set_rlimits,
+                how="open files, file size, no core"
+                if self._may_set_rlimits
+                else "CAP_SYS_RESOURCE is missing",
+                remedy="" if self._may_set_rlimits else "start the island with CAP_SYS_RESOURCE",
             ),
             *self._cgroups.capabilities(),
         ]
+
+
+def _prefer_for_oom(pid: int) -> None:
+    """When the host runs out of memory, jails go before the island."""
+    with contextlib.suppress(OSError):
+        fd = os.open(f"/proc/{pid}/oom_score_adj", os.O_WRONLY)
+        try:
+            os.write(fd, b"1000")
+        finally:
+            os.close(fd)
 
 
 async def destroy_group(group: Group) -> None:

@@ -154,7 +154,7 @@ class FakeJails:
         self.fail: Exception | None = None
         """Raised by the next `create`."""
 
-    async def prepare(self) -> None:
+    async def prepare(self, base: Snapshot) -> None:
         pass
 
     async def create(self, spec: JailSpec) -> FakeJail:

@@ -6,7 +6,8 @@ leaves nothing to clean up: it comes to be with the jail and ends with it. What 
 and the memory limit of its cgroup bounds it.
 
 The base is small: a static Go binary wants no more than a few files in /etc, certificates and time
-zones. It holds no program.
+zones. It holds no program, and no folder to write to: its owner has no place in a jail's user
+namespace, and overlayfs cannot copy up what nobody there owns (EOVERFLOW). Each jail makes its own /tmp.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ FILES = {
     "etc/nsswitch.conf": "hosts: files dns\n",
     "etc/resolv.conf": "",
 }
-FOLDERS = ("dev", "etc/ssl/certs", "proc", "tmp", "usr/local/go", "usr/share/zoneinfo", "run", "var/tmp")
+FOLDERS = ("dev", "etc/ssl/certs", "proc", "usr/local/go", "usr/share", "run")
 LINKS = {
     "dev/fd": "/proc/self/fd",
     "dev/stdin": "/proc/self/fd/0",
@@ -86,14 +87,14 @@ class OverlayClones:
                 shutil.copyfile(bundle, root / "etc/ssl/certs/ca-certificates.crt")
                 break
         if ZONES.is_dir():
-            shutil.copytree(ZONES, root / "usr/share/zoneinfo", symlinks=True, dirs_exist_ok=True)
+            # "posix" and "right" are two more copies of all zones.
+            twice = shutil.ignore_patterns("posix", "right")
+            shutil.copytree(ZONES, root / "usr/share/zoneinfo", symlinks=True, ignore=twice)
         for folder, _, files in os.walk(root):
             Path(folder).chmod(0o755)
             for name in files:
                 if not Path(folder, name).is_symlink():
                     Path(folder, name).chmod(0o644)
-        for folder in ("tmp", "var/tmp"):
-            (root / folder).chmod(0o1777)
 
     async def clone(self, base: Snapshot, name: str) -> Clone:
         return Clone(name, base, None)

@@ -1,0 +1,48 @@
+"""Makes a real Git repository of each example, so that a demonstration and the tests can clone them."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+from pathlib import Path
+
+HERE = Path(__file__).parent
+HOST = "examples.skyisland.test"
+"""The host in the examples' URLs. It exists nowhere: settings rewrite it to the folder of repositories."""
+IDENTITY = ("-c", "user.name=Sky Island", "-c", "user.email=examples@skyisland.test")
+
+
+def publish(target: Path) -> list[str]:
+    """Make `target`/NAME, a repository with one commit, for each example; returns their URLs."""
+    names = sorted(folder.name for folder in HERE.iterdir() if any(folder.glob("*.go")))
+    for name in names:
+        repository = target / name
+        shutil.copytree(HERE / name, repository)
+        commit(repository, "First version")
+    return [f"{HOST}/{name}" for name in names]
+
+
+def commit(repository: Path, message: str) -> str:
+    """Commit all that lies in a folder, a repository or not yet one; returns the commit."""
+    if not (repository / ".git").is_dir():
+        _git(repository, "init", "--quiet", "--initial-branch=main")
+        # A commit must be served by its hash, as the big hosts do.
+        _git(repository, "config", "uploadpack.allowAnySHA1InWant", "true")
+    _git(repository, "add", "--all")
+    _git(repository, *IDENTITY, "commit", "--quiet", f"--message={message}")
+    return _git(repository, "rev-parse", "HEAD")
+
+
+def rewrite(target: Path) -> dict[str, str]:
+    """The `[git] rewrite` setting that finds the repositories in `target`."""
+    return {f"https://{HOST}/": f"{target.as_uri()}/"}
+
+
+def _git(folder: Path, *words: str) -> str:
+    return subprocess.run(
+        ["git", *words],  # noqa: S607 - the user's own git
+        cwd=folder,
+        check=True,
+        capture_output=True,
+        text=True,
+    ).stdout.strip()

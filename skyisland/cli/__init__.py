@@ -1,0 +1,87 @@
+"""The commands.
+
+    skyisland -c FILE -i         prepare this host, as the original
+    skyisland -c FILE            run the island, as the original
+    skyisland COMMAND …          see `skyisland --help`
+
+Exit codes: 0 done; 1 refused or failed, the reason on standard error; 2 the command line itself is
+wrong; 3 no island answers at the address of the settings; 4 the function ran and did not end well
+(`invoke`); 130 interrupted.
+
+This package is the only room that imports both `api` and `tui`.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+import click
+
+from skyisland import __version__
+from skyisland.errors import IslandError
+from skyisland.settings import Settings
+
+EXIT_FAILED, EXIT_UNREACHABLE, EXIT_FUNCTION = 1, 3, 4
+
+
+class Commands(click.Group):
+    """Turns the island's errors into a line on standard error and an exit code."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except IslandError as error:
+            click.secho(f"skyisland: {error.message}", fg="red", err=True)
+            for name, value in error.details.items():
+                click.echo(f"  {name}: {value}", err=True)
+            sys.exit(EXIT_UNREACHABLE if error.code == "unreachable" else EXIT_FAILED)
+
+
+class Chosen:
+    """What the options in front of the command chose."""
+
+    def __init__(self, file: Path | None) -> None:
+        self.file = file
+
+    def settings(self) -> Settings:
+        return Settings.load(self.file, os.environ)
+
+
+@click.group(cls=Commands, invoke_without_command=True, context_settings={"max_content_width": 100})
+@click.version_option(__version__, prog_name="skyisland")
+@click.option(
+    "-c",
+    "--config",
+    "file",
+    metavar="FILE",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="Settings: TOML, or the original's config.json. Without it, defaults.",
+)
+@click.option("-i", "--init", "init_only", is_flag=True, help="Prepare this host and stop.")
+@click.pass_context
+def main(ctx: click.Context, file: Path | None, init_only: bool) -> None:
+    """Functions as a service on your own machine: any Go function, answered from a fresh jail.
+
+    Without a command, runs the island (`serve`).
+    """
+    ctx.obj = Chosen(file)
+    if ctx.invoked_subcommand is None:
+        from skyisland.cli import serving
+
+        ctx.invoke(serving.init if init_only else serving.serve)
+    elif init_only:
+        raise click.UsageError("-i stands alone; to prepare the host and then do more, use `init` first")
+
+
+def _add_commands() -> None:
+    from skyisland.cli import configuring, operating, serving
+
+    for module in (serving, operating, configuring):
+        for command in module.COMMANDS:
+            main.add_command(command)
+
+
+_add_commands()
