@@ -1,0 +1,464 @@
+"""Cgroups of version 2 on a fake of the kernel's rules; version 1 is tested for real in tests/host."""
+
+from __future__ import annotations
+
+import errno
+import os
+from pathlib import Path
+
+import pytest
+
+from skyisland.drivers.cgroupfs import Kernel, Mounted
+from skyisland.drivers.cgroups import Cgroups
+from skyisland.errors import DriverError
+from skyisland.model import Capability, Limits, Usage
+
+TOP = "/fake/cgroup"
+ISLAND_PID = "100"
+LIMITS = Limits(memory_bytes=64 << 20, pids=32, cpus=0.5)
+
+FILES = {
+    "memory": {
+        "memory.max": "max",
+        "memory.oom.group": "0",
+        "memory.swap.max": "max",
+        "memory.current": "0",
+        "memory.events": "low 0\nhigh 0\nmax 0\noom 0\noom_kill 0\noom_group_kill 0\n",
+    },
+    "pids": {"pids.max": "max", "pids.current": "0"},
+    "cpu": {"cpu.max": "max 100000", "cpu.stat": "usage_usec 0\nuser_usec 0\nsystem_usec 0\n"},
+}
+
+
+def refusal(number: int, path: str) -> OSError:
+    return OSError(number, os.strerror(number), path)
+
+
+class FakeGroup:
+    def __init__(self, owner: str) -> None:
+        self.owner = owner
+        self.procs: set[str] = set()
+        self.enabled: set[str] = set()
+        self.values: dict[str, str] = {}
+        self.delegated = False
+
+
+class FakeKernel(Kernel):
+    """The rules of cgroups(7) that matter here, kept in memory: a fake, and stricter than it is complete.
+
+    The controllers of a group are those that its parent enabled. A group below the top never has both
+    processes and enabled controllers: whoever tries gets EBUSY. Only an empty group is removed. A user
+    writes only what is his.
+    """
+
+    def __init__(self, user: str = "root", controllers: tuple[str, ...] = ("memory", "pids", "cpu")) -> None:
+        self.user = user
+        self.offered = set(controllers)
+        self.groups = {TOP: FakeGroup("root")}
+        self.namespace = ""
+        self.lost: set[str] = set()
+        """Files that this kernel is too old for."""
+
+    # What the test arranges
+
+    def group(self, path: str, owner: str = "root", enabled: tuple[str, ...] = ()) -> FakeGroup:
+        self.groups[f"{TOP}{path}"] = made = FakeGroup(owner)
+        made.enabled = set(enabled)
+        return made
+
+    def island_in(self, path: str) -> None:
+        self.groups[f"{TOP}{path}"].procs.add(ISLAND_PID)
+
+    def where(self, pid: str = ISLAND_PID) -> str:
+        return next(path for path, group in self.groups.items() if pid in group.procs)
+
+    def controllers(self, folder: str) -> set[str]:
+        return self.offered if folder == TOP else self.groups[folder.rpartition("/")[0]].enabled
+
+    def children(self, folder: str) -> list[str]:
+        return [path for path in self.groups if path.rpartition("/")[0] == folder]
+
+    # What the kernel does
+
+    def read(self, path: str) -> str:
+        if path == "/fake/proc/self/mountinfo":
+            seen = f"{self.namespace or '/'} {TOP}{self.namespace}"
+            return f"20 1 8:1 / / rw - ext4 /dev/sda1 rw\n30 20 0:26 {seen} rw - cgroup2 cgroup2 rw\n"
+        if path == "/fake/proc/self/cgroup":
+            return f"0::{self.where().removeprefix(TOP) or '/'}\n"
+        folder, _, name = path.rpartition("/")
+        if folder not in self.groups or name in self.lost:
+            raise refusal(errno.ENOENT, path)
+        group = self.groups[folder]
+        if name == "cgroup.events" and folder != TOP:
+            return f"populated {int(bool(group.procs))}\nfrozen 0\n"
+        if name == "cgroup.controllers":
+            return " ".join(sorted(self.controllers(folder))) + "\n"
+        if name == "cgroup.subtree_control":
+            return " ".join(sorted(group.enabled)) + "\n"
+        if name == "cgroup.procs":
+            return "".join(f"{pid}\n" for pid in sorted(group.procs))
+        for controller in self.controllers(folder) if folder != TOP else ():
+            if name in FILES[controller]:
+                if name == "pids.current":
+                    return f"{len(group.procs)}\n"
+                return group.values.get(name, FILES[controller][name]) + "\n"
+        raise refusal(errno.ENOENT, path)
+
+    def write(self, path: str, text: str) -> None:
+        folder, _, name = path.rpartition("/")
+        if folder not in self.groups or name in self.lost:
+            raise refusal(errno.ENOENT, path)
+        if not self.writable(folder):
+            raise refusal(errno.EACCES, path)
+        group = self.groups[folder]
+        if name == "cgroup.procs":
+            if group.enabled and folder != TOP:
+                raise refusal(errno.EBUSY, path)
+            pid = ISLAND_PID if text == "0" else text
+            for other in self.groups.values():
+                other.procs.discard(pid)
+            group.procs.add(pid)
+        elif name == "cgroup.subtree_control":
+            controller = text[1:]
+            if controller not in self.controllers(folder):
+                raise refusal(errno.ENOENT, path)
+            if text[0] == "+":
+                if group.procs and folder != TOP:
+                    raise refusal(errno.EBUSY, path)
+                group.enabled.add(controller)
+            else:
+                if any(controller in self.groups[child].enabled for child in self.children(folder)):
+                    raise refusal(errno.EBUSY, path)
+                group.enabled.discard(controller)
+        elif name == "cgroup.kill":
+            group.procs.clear()
+        else:
+            self.read(path)
+            group.values[name] = text
+
+    def make(self, folder: str) -> None:
+        if folder in self.groups:
+            raise FileExistsError(errno.EEXIST, "exists", folder)
+        parent = folder.rpartition("/")[0]
+        if parent not in self.groups:
+            raise refusal(errno.ENOENT, folder)
+        if not self.writable(parent):
+            raise refusal(errno.EACCES, folder)
+        self.groups[folder] = FakeGroup(self.user)
+
+    def remove(self, folder: str) -> None:
+        if folder not in self.groups:
+            raise refusal(errno.ENOENT, folder)
+        if self.groups[folder].procs or self.children(folder):
+            raise refusal(errno.EBUSY, folder)
+        del self.groups[folder]
+
+    def folders(self, folder: str) -> list[str]:
+        return [path.rpartition("/")[2] for path in self.children(folder)]
+
+    def find(self, top: str, name: str) -> list[str]:
+        return [path for path in self.groups if path.startswith(f"{top}/") and path.endswith(f"/{name}")]
+
+    def writable(self, path: str) -> bool:
+        folder = path if path in self.groups else path.rpartition("/")[0]
+        return self.user in ("root", self.groups[folder].owner)
+
+    def handed_over(self, folder: str) -> bool:
+        return self.groups[folder].delegated
+
+    def root(self) -> bool:
+        return self.user == "root"
+
+
+def cgroups(kernel: FakeKernel, **options: int) -> Cgroups:
+    made = Cgroups("test", Path("/fake"), Path("/fake/proc"), kernel=kernel, **options)
+    made.prepare()
+    return made
+
+
+def by_name(found: Cgroups) -> dict[str, Capability]:
+    return {capability.name: capability for capability in found.capabilities()}
+
+
+@pytest.fixture
+def unit() -> FakeKernel:
+    """Root in a delegated systemd unit."""
+    kernel = FakeKernel()
+    kernel.groups[TOP].enabled = {"memory", "pids", "cpu"}
+    kernel.group("/system.slice", enabled=("memory", "pids", "cpu"))
+    kernel.group("/system.slice/island.service").delegated = True
+    kernel.island_in("/system.slice/island.service")
+    return kernel
+
+
+UNIT = f"{TOP}/system.slice/island.service"
+
+
+# Where the groups come to be
+
+
+def test_in_a_delegated_unit_the_island_moves_one_level_down(unit: FakeKernel) -> None:
+    found = cgroups(unit)
+    assert unit.where() == f"{UNIT}/sky-daemon-test"
+    assert unit.groups[UNIT].enabled == {"memory", "pids", "cpu"}
+    assert unit.groups[f"{UNIT}/sky-test"].enabled == {"memory", "pids", "cpu"}
+    assert all(capability.enforced for capability in found.capabilities())
+    assert by_name(found)["memory"].how == f"cgroup version 2, below {UNIT}/sky-test, swap included"
+
+
+def test_close_takes_everything_back(unit: FakeKernel) -> None:
+    before = set(unit.groups)
+    found = cgroups(unit)
+    assert found.create("sky-test-1", LIMITS).destroy()
+    found.close()
+    assert set(unit.groups) == before
+    assert unit.where() == UNIT
+    assert unit.groups[UNIT].enabled == set()
+    assert not any(capability.enforced for capability in found.capabilities())
+
+
+def test_prepare_may_be_repeated(unit: FakeKernel) -> None:
+    found = cgroups(unit)
+    group = found.create("sky-test-1", LIMITS)
+    found.prepare()
+    assert unit.where() == f"{UNIT}/sky-daemon-test"
+    assert found.existing() == ["sky-test-1"]
+    assert group.destroy()
+    found.close()
+    assert unit.where() == UNIT
+
+
+def test_other_processes_in_the_unit_are_named_and_the_move_is_undone(unit: FakeKernel) -> None:
+    unit.groups[UNIT].procs.add("7")
+    found = cgroups(unit)
+    assert unit.where() == UNIT
+    assert f"{UNIT}/sky-daemon-test" not in unit.groups
+    for capability in found.capabilities():
+        assert not capability.enforced
+        assert capability.how == f"other processes are in {UNIT}"
+        assert "Delegate=yes" in capability.remedy
+
+
+def test_root_in_a_foreign_group_uses_the_top_without_changing_it() -> None:
+    kernel = FakeKernel()
+    kernel.groups[TOP].enabled = {"memory", "pids"}
+    kernel.group("/user.slice")
+    kernel.island_in("/user.slice")
+    found = cgroups(kernel)
+    assert kernel.where() == f"{TOP}/user.slice"
+    assert kernel.groups[TOP].enabled == {"memory", "pids"}
+    capabilities = by_name(found)
+    assert capabilities["memory"].enforced
+    assert capabilities["pids"].enforced
+    assert not capabilities["cpu"].enforced
+    assert capabilities["cpu"].how == f"the cpu controller is not enabled in {TOP}"
+    assert "Delegate=yes" in capabilities["cpu"].remedy
+
+
+def test_at_the_top_processes_and_controllers_live_together() -> None:
+    kernel = FakeKernel()
+    kernel.island_in("")
+    found = cgroups(kernel)
+    assert kernel.where() == TOP
+    assert all(capability.enforced for capability in found.capabilities())
+
+
+def test_in_a_container_the_namespace_is_ours() -> None:
+    kernel = FakeKernel()
+    kernel.groups[TOP].enabled = {"memory", "pids", "cpu"}
+    kernel.group("/box")
+    kernel.island_in("/box")
+    kernel.namespace = "/box"
+    found = cgroups(kernel)
+    assert kernel.where() == f"{TOP}/box/sky-daemon-test"
+    assert all(capability.enforced for capability in found.capabilities())
+
+
+def test_an_ordinary_user_in_a_scope_of_his_own() -> None:
+    kernel = FakeKernel(user="kim")
+    kernel.groups[TOP].enabled = {"memory", "pids"}
+    kernel.group("/scope", owner="kim")
+    kernel.island_in("/scope")
+    found = cgroups(kernel)
+    assert [c.enforced for c in found.capabilities()] == [True, True, False]
+    assert found.create("sky-test-1", LIMITS).destroy()
+
+
+def test_an_ordinary_user_in_a_session_is_told_what_to_do() -> None:
+    kernel = FakeKernel(user="kim")
+    kernel.group("/session")
+    kernel.island_in("/session")
+    before = set(kernel.groups)
+    found = cgroups(kernel)
+    assert set(kernel.groups) == before
+    for capability in found.capabilities():
+        assert not capability.enforced
+        assert capability.how == f"{TOP}/session is not delegated to this user"
+        assert capability.remedy == "systemd-run --user --scope -p Delegate=yes skyisland serve"
+
+
+def test_a_controller_that_the_kernel_lacks() -> None:
+    kernel = FakeKernel(controllers=("pids", "cpu"))
+    kernel.island_in("")
+    found = cgroups(kernel)
+    assert [c.enforced for c in found.capabilities()] == [False, True, True]
+    assert "memory" in by_name(found)["memory"].how
+
+
+def test_without_any_cgroups() -> None:
+    found = Cgroups("test", Path("/fake"), Path("/nonexistent"), kernel=FakeKernel())
+    assert [c.how for c in found.capabilities()] == ["not looked at yet"] * 3
+    found.prepare()
+    assert [c.enforced for c in found.capabilities()] == [False] * 3
+    group = found.create("sky-test-1", LIMITS)
+    group.attach(os.getpid())
+    group.kill()
+    assert group.join_paths == ()
+    assert not group.ran_out_of_memory()
+    assert group.usage() == Usage()
+    assert group.destroy()
+    assert found.existing() == []
+    found.close()
+
+
+def test_a_group_outside_of_what_the_mount_shows_is_taken_for_its_root() -> None:
+    mount = Mounted(2, "/sys/fs/cgroup", "/docker/1", frozenset())
+    assert mount.folder("/docker/1") == "/sys/fs/cgroup"
+    assert mount.folder("/docker/1/in") == "/sys/fs/cgroup/in"
+    assert mount.folder("/elsewhere") == "/sys/fs/cgroup"
+    assert Mounted(2, "/sys/fs/cgroup", "/", frozenset()).folder("/../../x") == "/sys/fs/cgroup/x"
+
+
+# Groups
+
+
+def test_limits_are_written(unit: FakeKernel) -> None:
+    group = cgroups(unit).create("sky-test-1", LIMITS)
+    (path,) = group.join_paths
+    values = unit.groups[str(path.parent)].values
+    assert values == {
+        "memory.max": str(64 << 20),
+        "memory.oom.group": "1",
+        "memory.swap.max": "0",
+        "pids.max": "32",
+        "cpu.max": "50000 100000",
+    }
+
+
+def test_no_limit_is_no_write(unit: FakeKernel) -> None:
+    group = cgroups(unit).create("sky-test-1", Limits())
+    assert unit.groups[str(group.join_paths[0].parent)].values == {}
+
+
+def test_swap_that_is_not_counted_is_admitted(unit: FakeKernel) -> None:
+    unit.lost.add("memory.swap.max")
+    found = cgroups(unit)
+    found.create("sky-test-1", LIMITS)
+    memory = by_name(found)["memory"]
+    assert memory.enforced
+    assert "swap is not counted" in memory.how
+    assert "swapaccount=1" in memory.remedy
+
+
+def test_attach_kill_destroy(unit: FakeKernel) -> None:
+    found = cgroups(unit, spare=0)
+    group = found.create("sky-test-1", LIMITS)
+    group.attach(4242)
+    assert unit.where("4242") == str(group.join_paths[0].parent)
+    assert group.usage().pids == 1
+    assert not group.destroy()
+    group.kill()
+    assert group.destroy()
+    assert group.destroy()
+    assert found.existing() == []
+    assert unit.children(f"{UNIT}/sky-test") == []
+
+
+def test_out_of_memory_is_seen_and_such_a_group_is_never_used_again(unit: FakeKernel) -> None:
+    found = cgroups(unit)
+    group = found.create("sky-test-1", LIMITS)
+    folder = str(group.join_paths[0].parent)
+    assert not group.ran_out_of_memory()
+    unit.groups[folder].values["memory.events"] = "oom 1\noom_kill 1\n"
+    assert group.ran_out_of_memory()
+    assert group.destroy()
+    assert folder not in unit.groups
+
+
+def test_an_empty_group_serves_the_next_jail_with_the_same_limits(unit: FakeKernel) -> None:
+    found = cgroups(unit, spare=1)
+    first, second = found.create("sky-test-1", LIMITS), found.create("sky-test-2", LIMITS)
+    paths = first.join_paths
+    unit.groups[str(paths[0].parent)].values["cpu.stat"] = "usage_usec 2500000\n"
+    assert first.usage().cpu_s == 2.5
+    assert first.destroy()
+    assert second.destroy()
+    assert len(unit.children(f"{UNIT}/sky-test")) == 1
+    assert found.existing() == []
+    assert found.create("sky-test-3", Limits(memory_bytes=1 << 20)).join_paths != paths
+    again = found.create("sky-test-4", LIMITS)
+    assert again.join_paths == paths
+    assert again.usage().cpu_s == 0.0
+    assert found.existing() == ["sky-test-3", "sky-test-4"]
+
+
+@pytest.mark.parametrize("left", ["process", "memory"])
+def test_a_group_with_something_left_in_it_is_not_used_again(unit: FakeKernel, left: str) -> None:
+    found = cgroups(unit)
+    group = found.create("sky-test-1", LIMITS)
+    folder = str(group.join_paths[0].parent)
+    if left == "process":
+        group.attach(4242)
+        assert not group.destroy()
+        unit.groups[folder].procs.clear()
+        assert group.destroy()
+    else:
+        unit.groups[folder].values["memory.current"] = str(32 << 20)
+        assert group.destroy()
+        assert folder not in unit.groups
+
+
+def test_leftovers_of_an_earlier_life_are_found_and_removed(unit: FakeKernel) -> None:
+    earlier = cgroups(unit)
+    lost = earlier.create("sky-test-1", LIMITS)
+    lost.attach(4242)
+    unit.group("/elsewhere")
+    unit.group("/elsewhere/sky-test")
+    unit.group("/elsewhere/sky-test/sky-test-slot-0").procs.add("43")
+    found = cgroups(unit)
+    assert found.existing() == ["sky-test-slot-0"]
+    fresh = found.create("sky-test-2", LIMITS)
+    assert fresh.join_paths != lost.join_paths
+    assert found.remove("sky-test-slot-0")
+    assert found.remove("sky-test-slot-0")
+    assert found.existing() == ["sky-test-2"]
+    assert not unit.children(f"{TOP}/elsewhere/sky-test")
+    assert found.remove("sky-test-2")
+    assert found.existing() == []
+    found.close()
+    assert f"{TOP}/elsewhere/sky-test" not in unit.groups
+
+
+def test_only_own_names_are_removed(unit: FakeKernel) -> None:
+    found = cgroups(unit)
+    unit.group("/system.slice/island.service/sky-test/other")
+    assert found.existing() == []
+    assert found.remove("other")
+    assert found.remove("sky-test-/../../sky-daemon-test")
+    assert f"{UNIT}/sky-test/other" in unit.groups
+    assert f"{UNIT}/sky-daemon-test" in unit.groups
+
+
+def test_a_refusal_of_the_kernel_leaves_nothing(unit: FakeKernel) -> None:
+    found = cgroups(unit)
+    unit.lost.add("memory.max")
+    with pytest.raises(DriverError, match="sky-test-1"):
+        found.create("sky-test-1", LIMITS)
+    assert unit.children(f"{UNIT}/sky-test") == []
+
+
+def test_birth_is_not_for_version_2(unit: FakeKernel) -> None:
+    with cgroups(unit).create("sky-test-1", LIMITS).birth() as born:
+        assert not born
+    assert unit.where() == f"{UNIT}/sky-daemon-test"
