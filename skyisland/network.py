@@ -117,7 +117,15 @@ class Lease(Struct, frozen=True):
 class Addresses:
     """The addresses of `network.ip4`, lowest first."""
 
-    def __init__(self, ip4: IP4, driver: NetworkDriver, states: AddressStates, events: Events) -> None:
+    def __init__(
+        self,
+        ip4: IP4,
+        driver: NetworkDriver,
+        states: AddressStates,
+        events: Events,
+        *,
+        resolv_confs: Iterable[Path] = RESOLV_CONFS,
+    ) -> None:
         self.driver = driver
         self._ip4 = ip4
         self._states = states
@@ -128,6 +136,7 @@ class Addresses:
         """Addresses that the operator set unavailable, and when; None if that was in an earlier life."""
         self._setting = asyncio.Lock()
         self._unfit: HostUnfit | None = None
+        self._resolv_confs = tuple(resolv_confs)
         self._dns = ip4.dns
 
     async def prepare(self) -> int:
@@ -140,7 +149,7 @@ class Addresses:
         self._taken_out = {ip: None for ip in self._pool if ip in out}
         # Without NAT no server outside answers; a jail with none is told so at once instead of waiting.
         if self._ip4.nat and not self._ip4.dns:
-            self._dns = await asyncio.to_thread(_host_name_servers)
+            self._dns = await asyncio.to_thread(self._host_name_servers)
         self._unfit = None
         try:
             return await self.driver.prepare()
@@ -235,6 +244,10 @@ class Addresses:
         """Take back everything that was made on the host."""
         await self.driver.close()
 
+    def _host_name_servers(self) -> tuple[str, ...]:
+        texts = (path.read_text(errors="replace") for path in self._resolv_confs if path.is_file())
+        return next((found for text in texts if (found := name_servers(text.splitlines()))), ())
+
     def _lowest_free(self) -> str:
         for ip in self._pool:
             if ip not in self._leases and ip not in self._taken_out:
@@ -252,11 +265,6 @@ class Addresses:
         if ip in self._taken_out:
             return AddressInfo(ip=ip, state=AddressState.unavailable, since=self._taken_out[ip])
         return AddressInfo(ip=ip, state=AddressState.available)
-
-
-def _host_name_servers() -> tuple[str, ...]:
-    texts = (path.read_text(errors="replace") for path in RESOLV_CONFS if path.is_file())
-    return next((found for text in texts if (found := name_servers(text.splitlines()))), ())
 
 
 def name_servers(resolv_conf: Iterable[str]) -> tuple[str, ...]:

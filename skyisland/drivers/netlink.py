@@ -159,7 +159,7 @@ class Netlink:
             HostUnfit: what else this host cannot do.
         """
         try:
-            return _in_namespace(None, self._play)
+            return in_namespace(None, self._play)
         except ImportError as error:
             raise _unfit(f"{error.name} is not installed", "pip install pyroute2") from error
         except PermissionError as error:
@@ -185,7 +185,7 @@ class Netlink:
                 prefix=self._ip4.subnet.prefixlen,
                 gateway=str(self._ip4.gateway_address),
             )
-            namespace = _in_namespace(None, lambda: os.open("/proc/thread-self/ns/net", os.O_RDONLY))
+            namespace = in_namespace(None, lambda: os.open("/proc/thread-self/ns/net", os.O_RDONLY))
             try:
                 host.attach(trial, "sky-rehearsal-0", namespace)
                 host.detach("sky-rehearsal-0")
@@ -294,7 +294,7 @@ class Host:
         port = port_name(self.island, jail)
         self.links.add_port(port, self._bridge, namespace, jail_mac(address.ip), jail)
         try:
-            _in_namespace(namespace, lambda: _equip(address))
+            in_namespace(namespace, lambda: _equip(address))
         except BaseException:
             self.links.delete(port)
             raise
@@ -369,7 +369,7 @@ def _equip(address: Address) -> None:
         links.equip("eth0", IPv4Interface(f"{address.ip}/{address.prefix}"), address.gateway)
 
 
-def _in_namespace(namespace: int | None, work: Callable[[], T]) -> T:
+def in_namespace(namespace: int | None, work: Callable[[], T]) -> T:
     """Run `work` in a short-lived thread inside a network namespace, or in a new one that ends with it."""
 
     def inside() -> T:
