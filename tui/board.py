@@ -41,6 +41,7 @@ _NEXT = {
     Phase.exec: "ending",
 }
 """What a request does after a phase; after `resolve` that depends on the cache, so it says no more."""
+_PHASE_OF = {str(phase): phase for phase in Phase}
 
 
 class Jail:
@@ -49,7 +50,7 @@ class Jail:
     def __init__(self, info: JailInfo) -> None:
         self.info = info
         self.name = line(info.name)
-        self.label = label(info.url, info.call) if info.url or info.call else line(info.purpose)
+        self.label = label(info.url, info.call) if info.url or info.call else "waits for a call"
         self.request = short(info.invocation)
         self.cpu_percent: float | None = None
         self.killing = False
@@ -167,6 +168,11 @@ class Request:
 
     def seconds(self, now: float) -> float:
         return self.total_s if self.verdict else max(0.0, now - self.at)
+
+    @property
+    def under_way(self) -> Phase | None:
+        """The phase that it is in, where that is known."""
+        return None if self.verdict else _PHASE_OF.get(self.phase)
 
 
 class Slot:
@@ -533,6 +539,13 @@ class Board:
         return percentile(
             sorted(r.total_s for r in self._finished if r.url == request.url and r.call == request.call), 0.5
         )
+
+    def last_failure(self, row: Cached) -> str | None:
+        """What the last failed request for this binary was told."""
+        for request in reversed(self.requests.values()):
+            if request.error and request.url == row.url and request.call.startswith(row.function):
+                return request.error
+        return None
 
     def count_slots(self) -> dict[str, int]:
         counts = {"available": 0, "leased": 0, "out": 0, "setting": 0}

@@ -10,14 +10,17 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, ClassVar, NamedTuple
 
+from rich.cells import cell_len
 from rich.segment import Segment
 from rich.style import Style
+from textual import events
+from textual.binding import Binding, BindingType
 from textual.content import Content
 from textual.geometry import Region
 from textual.strip import Strip
 from textual.widget import Widget
 
-from tui.look import TONES, Look, Span, Spans
+from tui.look import TONES, Look, Spans
 
 if TYPE_CHECKING:
     from tui.board import Board
@@ -139,6 +142,57 @@ class Canvas(Widget):
         return found
 
 
+class Pager(Canvas, can_focus=True):
+    """A canvas with more lines than fit; `content` gives them all."""
+
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("up,k", "go(-1)", "up", show=False, id="pager.up"),
+        Binding("down,j", "go(1)", "down", show=False, id="pager.down"),
+        Binding("pageup,ctrl+u", "turn(-1)", "page up", show=False, id="pager.pageup"),
+        Binding("pagedown,ctrl+d", "turn(1)", "page down", show=False, id="pager.pagedown"),
+        Binding("home,g", "end(-1)", "top", show=False, id="pager.top"),
+        Binding("end,G", "end(1)", "bottom", show=False, id="pager.bottom"),
+    ]
+
+    first = 0
+    """The first line that is shown."""
+
+    def content(self, width: int) -> list[Line]:
+        raise NotImplementedError
+
+    def draw(self, width: int, height: int) -> list[Line]:
+        lines = self.content(width - 1)
+        self.first = max(0, min(self.first, len(lines) - height))
+        shown = lines[self.first : self.first + height]
+        if len(lines) > height:
+            length = max(1, height * height // len(lines))
+            start = (height - length) * self.first // max(1, len(lines) - height)
+            for y, (spans, base) in enumerate(shown):
+                used = sum(cell_len(text) for text, _ in spans)
+                on = start <= y < start + length
+                bar = (self.look["thumb"] if on else self.look["track"], "dim" if on else "trough")
+                shown[y] = Line([*spans, (" " * (width - 1 - used), "text"), bar], base)
+        return shown
+
+    def action_go(self, by: int) -> None:
+        self.first = max(0, self.first + by)
+        self.paint()
+
+    def action_turn(self, by: int) -> None:
+        self.action_go(by * max(1, self.size.height - 1))
+
+    def action_end(self, side: int) -> None:
+        self.action_go(-self.first if side < 0 else 1_000_000)
+
+    def on_mouse_scroll_down(self, event: events.MouseScrollDown) -> None:
+        event.stop()
+        self.action_go(3)
+
+    def on_mouse_scroll_up(self, event: events.MouseScrollUp) -> None:
+        event.stop()
+        self.action_go(-3)
+
+
 def spread(left: Spans, right: Spans, width: int) -> Spans:
     """`left` and `right` at the two ends of a line; the right one gives way first."""
     room = width - sum(len(text) for text, _ in left)
@@ -148,12 +202,3 @@ def spread(left: Spans, right: Spans, width: int) -> Spans:
         right = right[1:]
     return [*left, (" " * (room - needed), "text"), *right]
 
-
-def joined(spans: list[Span], gap: str = "  ") -> Spans:
-    """The spans with `gap` between them."""
-    line: Spans = []
-    for span in spans:
-        if line:
-            line.append((gap, "text"))
-        line.append(span)
-    return line

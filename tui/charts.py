@@ -18,12 +18,16 @@ from tui.words import duration
 
 
 def spark(values: Sequence[float], width: int, rows: int, look: Look, tone: str) -> list[Spans]:
-    """The last `width` values as columns that start at zero, `rows` lines high."""
+    """The last `width` values as columns that start at zero, `rows` lines high.
+
+    A lone peak is cut at the top rather than flattening all the others.
+    """
     values = list(values)[-width:]
     levels = look.levels
-    top = max(values, default=0.0) or 1.0
+    usual = percentile(sorted(value for value in values if value > 0), 0.95) or 1.0
+    top = min(max(values, default=0.0), 1.5 * usual) or 1.0
     steps = rows * len(levels)
-    heights = [0 if v <= 0 else max(1, round(v / top * steps)) for v in values]
+    heights = [0 if v <= 0 else max(1, min(steps, round(v / top * steps))) for v in values]
     lines: list[Spans] = []
     for row in range(rows - 1, -1, -1):
         floor = row * len(levels)
@@ -39,9 +43,11 @@ def phase_bar(request: Request, now: float, width: int, look: Look) -> Spans:
     """A request's phases in `width` cells, in the order in which it went through them."""
     spent = [(phase, request.spent[phase]) for phase in PHASES if request.spent.get(phase)]
     total = max(request.seconds(now), sum(seconds for _, seconds in spent))
+    if (phase := request.under_way) is not None:
+        spent.append((phase, max(1e-9, total - sum(seconds for _, seconds in spent))))
     cells = share_cells([seconds for _, seconds in spent], total, width)
     spans: Spans = [
-        (look.bars[phase] * count, str(phase)) for (phase, _), count in zip(spent, cells, strict=True) if count
+        (look.bars[phase] * count, f"bar-{phase}") for (phase, _), count in zip(spent, cells, strict=True) if count
     ]
     left = width - sum(cells)
     if left:
@@ -81,7 +87,7 @@ def waterfall(request: Request, now: float, width: int, look: Look, usual_s: flo
             (f"{share:>4.0%}  " if spent else "      ", "dim"),
             (" " * start, "text"),
         ]
-        spans.append((look.bars[phase] * length, str(phase)) if spent else (look["point"], "trough"))
+        spans.append((look.bars[phase] * length, f"bar-{phase}") if spent else (look["point"], "trough"))
         lines.append(Line(spans))
         offset += spent
     other = max(0.0, total - sum(request.spent.values()))
@@ -94,30 +100,33 @@ def waterfall(request: Request, now: float, width: int, look: Look, usual_s: flo
 
 
 def histogram(counts: Sequence[int], width: int, height: int, look: Look, slo_s: float) -> list[Line]:
-    """One line per bucket with its count and the share up to it; empty ends give way."""
-    names = [f"<{_bound(bound)}" for bound in BUCKETS_S] + [f">{_bound(BUCKETS_S[-1])}"]
-    first, last = 0, len(counts)
-    while last - first > height and last > first:
-        if not counts[first] and (counts[last - 1] or first < len(counts) - last):
-            first += 1
-        elif not counts[last - 1]:
-            last -= 1
+    """One line per bucket with its count and the share up to it.
+
+    With too few lines the fastest buckets are merged and empty slow ones left out: the tail is never hidden.
+    """
+    counts = list(counts)
+    bounds = [*BUCKETS_S, float("inf")]
+    while len(counts) > max(2, height):
+        if counts[-1]:
+            counts[:2] = [counts[0] + counts[1]]
+            bounds.pop(0)
         else:
-            last = first + height
+            counts.pop()
+            bounds.pop()
     total, top = sum(counts) or 1, max(counts) or 1
     room = max(4, width - 20)
     lines = []
-    below = sum(counts[:first])
-    for n in range(first, last):
-        count = counts[n]
+    below = 0
+    for n, (count, bound) in enumerate(zip(counts, bounds, strict=True)):
         below += count
-        floor = BUCKETS_S[n - 1] if n else 0.0
+        floor = bounds[n - 1] if n else 0.0
+        name = f"<{_bound(bound)}" if bound != float("inf") else f">{_bound(BUCKETS_S[-1])}"
         tone = "bad" if floor >= slo_s else "warn" if floor >= 0.2 else "ok"
         bar = look.bar(count / top, room)
         lines.append(
             Line(
                 [
-                    (f"{names[n]:>7} ", "dim"),
+                    (f"{name:>7} ", "dim"),
                     (bar + " " * (room - len(bar)), tone),
                     (f"{count:>5}", "text" if count else "dim"),
                     (f"{below / total:>6.0%}", "dim"),
@@ -146,7 +155,7 @@ def percentiles(times: dict[Phase, list[float]], totals: list[float], width: int
                 [
                     (f"{phase!s:>8} ", str(phase) if values else "dim"),
                     (_three(values), "text" if values else "dim"),
-                    (look.bars[phase] * length, str(phase)),
+                    (look.bars[phase] * length, f"bar-{phase}"),
                 ]
             )
         )
@@ -167,8 +176,8 @@ def address_map(
     rows = max(1, height - 1)
     gap = " " if len(slots) * 2 <= (width - 1) * rows else ""
     per_row = max(1, (width - 1) // (1 + len(gap)))
-    if per_row >= 32:
-        per_row = per_row // 16 * 16
+    if per_row >= 16:
+        per_row = per_row // 8 * 8
     lines: list[Line] = []
     for start in range(0, min(len(slots), per_row * rows), per_row):
         spans: Spans = [(" ", "text")]

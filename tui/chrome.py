@@ -2,19 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from textual import events
 
 from tui.board import percentile
-from tui.canvas import Canvas, Line, joined, spread
+from tui.canvas import Canvas, Line, spread
 from tui.charts import spark
 from tui.columns import SLO_S
 from tui.look import Span, Spans
 from tui.words import clock, duration, fit, line, uptime
-
-if TYPE_CHECKING:
-    from tui.console import Console
 
 VIEWS = (
     ("overview", "Overview", "Over"),
@@ -147,23 +142,20 @@ class Keys(Canvas):
     """The keys that do something here, from the bindings."""
 
     def draw(self, width: int, height: int) -> list[Line]:
-        console: Console = self.console
-        hints: list[tuple[str, str, str]] = []
-        for key, binding, _enabled in hints_of(console):
-            hints.append((key, binding.description, binding.action))
+        hints = self.console.hints()
+        last = [hint for hint in hints if hint.action in ("help", "quit")]
+        reserved = sum(hint.width for hint in last)
         spans: Spans = [(" ", "text")]
         self._ends: list[tuple[int, str]] = []
         used = 1
-        last = [hint for hint in hints if hint[2] in ("help", "quit")]
-        reserved = sum(len(key) + len(word) + 3 for key, word, _ in last)
-        for key, word, action in [*(hint for hint in hints if hint not in last), *last]:
-            length = len(key) + len(word) + 3
-            tail = reserved if (key, word, action) not in last else 0
-            if used + length + tail > width + 2:
+        for hint in [*(hint for hint in hints if hint not in last), *last]:
+            if hint in last:
+                reserved -= hint.width
+            if used + hint.width + reserved > width + 2:
                 continue
-            spans += [(key, "key"), (f" {word}  ", "text")]
-            used += length
-            self._ends.append((used, action))
+            spans += [(hint.key, "key"), (f" {hint.word}  ", "text")]
+            used += hint.width
+            self._ends.append((used, hint.action))
         return [Line(spans, "head")]
 
     async def on_click(self, event: events.Click) -> None:
@@ -171,10 +163,3 @@ class Keys(Canvas):
             if event.x < end:
                 await self.app.run_action(action)
                 return
-
-
-def hints_of(console: Console) -> list[tuple[str, object, bool]]:  # pragma: no cover - replaced below
-    raise NotImplementedError
-
-
-__all__ = ["VIEWS", "Banner", "Head", "Keys", "Meters", "Tabs", "joined"]

@@ -31,6 +31,11 @@ def _function(url: str, call: str, label: str, width: int) -> str:
     return full if len(full) <= width else label
 
 
+def _tail(name: str, ink: Ink) -> str:
+    """A name that is too long keeps its end, which tells it from its neighbours."""
+    return name if len(name) <= ink.width else ink.look["more"] + name[1 - ink.width :]
+
+
 def _jail_function(jail: Jail, ink: Ink) -> Span:
     return _function(jail.info.url, jail.info.call, jail.label, ink.width), "text"
 
@@ -48,8 +53,8 @@ def _age(jail: Jail, ink: Ink) -> Span:
 
 
 JAILS: list[Column] = [
-    Column("JAIL", 11, lambda j, ink: (j.name, "strong"), lambda j, now: j.info.jid, grow=5),
-    Column("FUNCTION", 14, _jail_function, lambda j, now: j.label, grow=64),
+    Column("JAIL", 13, lambda j, ink: (_tail(j.name, ink), "text"), lambda j, now: j.info.jid),
+    Column("FUNCTION", 18, _jail_function, lambda j, now: j.label, grow=64),
     Column("STATE", 10, lambda j, ink: ink.look.state(j.state), lambda j, now: j.state),
     Column("IP", 11, lambda j, ink: (j.info.ip4 or "-", "text" if j.info.ip4 else "dim"),
            lambda j, now: j.info.ip4 or "", rank=5, grow=4),
@@ -58,9 +63,9 @@ JAILS: list[Column] = [
     Column("CPU%", 5, _cpu, lambda j, now: j.cpu_percent or 0.0, ">", 3, falling=True),
     Column("MEM", 5, lambda j, ink: (size(j.info.usage.memory_bytes), "text"),
            lambda j, now: j.info.usage.memory_bytes or 0, ">", 4, falling=True),
-    Column("REQUEST", 8, lambda j, ink: (j.request or "-", "dim"), lambda j, now: j.request, rank=6),
+    Column("REQUEST", 8, lambda j, ink: (j.request or "-", "dim"), lambda j, now: j.request, rank=7),
     Column("CACHE", 5, lambda j, ink: _hit(j.info.cached) if j.request else ("-", "dim"),
-           lambda j, now: j.info.cached, rank=7),
+           lambda j, now: j.info.cached, rank=6),
 ]  # fmt: skip
 
 
@@ -101,10 +106,10 @@ def _phases(request: Request, ink: Ink) -> Spans:
 
 REQUESTS: list[Column] = [
     Column("TIME", 8, lambda r, ink: (clock(r.at), "text"), lambda r, now: r.at, falling=True),
-    Column("REQUEST", 8, lambda r, ink: (r.short, "dim"), None, rank=5),
-    Column("FUNCTION", 14, lambda r, ink: (_function(r.url, r.call, r.label, ink.width), "text"),
-           lambda r, now: r.label, grow=40),
-    Column("RESULT", 11, _result, lambda r, now: r.verdict, grow=8),
+    Column("REQUEST", 8, lambda r, ink: (r.short, "dim"), None, rank=7),
+    Column("FUNCTION", 18, lambda r, ink: (_function(r.url, r.call, r.label, ink.width), "text"),
+           lambda r, now: r.label, grow=20),
+    Column("RESULT", 11, _result, lambda r, now: r.verdict, grow=6),
     _spent(Phase.resolve),
     _spent(Phase.clone),
     _spent(Phase.build),

@@ -44,6 +44,7 @@ TONES = (
     "banner",
     "trough",
     *(str(phase) for phase in PHASES),
+    *(f"bar-{phase}" for phase in PHASES),
 )
 
 _UNICODE = {

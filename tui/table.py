@@ -244,18 +244,18 @@ class Table(Canvas, Generic[R], can_focus=True):
 
     def titles(self, width: int) -> tuple[str, str]:
         look = self.look
-        title = f" {self.title} "
+        title = self.title
         if self.filter:
-            title += f" /{self.filter.text} "
+            title += f"  /{self.filter.text}"
         if self.faults_only:
-            title += " faults only "
+            title += "  faults only"
         shown = len(self.rows)
         count = f"{shown} shown" if shown == self._total else f"{shown} of {self._total} shown"
         if self.marks:
             count = f"{len(self.marks)} marked  {count}"
         arrow = look["sorted_down" if self._falling else "sorted_up"]
-        lower = f" {count}  sort {self.sorted_by.lower()} {arrow} "
-        return title, lower if len(lower) + 4 < width else f" {count} "
+        lower = f"{count}  sort {self.sorted_by.lower()} {arrow}"
+        return title, lower if len(lower) + 6 < width else count
 
     # Keys and mouse
 

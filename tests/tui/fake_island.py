@@ -1,0 +1,327 @@
+"""A seeded island for tests and pictures. Nothing of it is real, and its header says so.
+
+`FakeIsland` implements the console's port on a frozen clock: the same seed shows the same screen to the
+last character. Actions are answered as an island answers them, with the event that confirms them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import random
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+
+from msgspec import structs
+
+from skyisland import events as ev
+from skyisland.errors import ArtifactNotFound, IslandError, JailNotFound
+from skyisland.events import Event, InvocationFinished
+from skyisland.island import Policy, Status
+from skyisland.model import (
+    AddressInfo,
+    AddressState,
+    Artifact,
+    Capability,
+    FunctionRequest,
+    JailInfo,
+    JailState,
+    Limits,
+    Timings,
+    Usage,
+)
+from tui.port import Answer, LinkLost, LogLine, Snapshot
+
+NOON = 1_767_961_400.0
+"""When the clock stands still: 2026-01-09 12:23:20 UTC."""
+
+FUNCTIONS = [
+    ("github.com/mmcloughlin/geohash", "Encode(100.1, 80.9)", 0.004),
+    ("github.com/mmcloughlin/geohash", 'DecodeCenter("gxnp")', 0.004),
+    ("github.com/rivo/uniseg", 'GraphemeClusterCount("sky island")', 0.006),
+    ("github.com/montanaflynn/stats", "Median([]float64{3, 1, 2})", 0.011),
+    ("github.com/gosimple/slug", 'Make("A Sky Island")', 0.009),
+    ("gitlab.example/ops/pdf2txt/cmd", 'Text("report.pdf")', 0.160),
+    ("gitlab.example/ops/thumb", 'Resize("cat.png", 200)', 0.084),
+    ("git.example/etl/nightly", "Run(2026, 1, 8)", 1.9),
+]
+LIMITS = Limits(memory_bytes=256 << 20, pids=64, cpus=1.0, open_files=256)
+VERDICTS = ("exited", "timed_out", "out_of_memory", "killed", "build_failed")
+
+
+def _hex(rng: random.Random, digits: int) -> str:
+    return f"{rng.getrandbits(4 * digits):0{digits}x}"
+
+
+class FakeIsland:
+    """An island that exists on the screen only."""
+
+    def __init__(self, *, seed: int = 7, jails: int = 37, requests: int = 480, addresses: int = 62) -> None:
+        self.where = "127.0.0.1:3280"
+        self.attached = True
+        self.rng = random.Random(seed)
+        self.now = NOON
+        self.asked: list[tuple[str, ...]] = []
+        """Every action that reached the island."""
+        self.refuse: IslandError | None = None
+        """Raised by the next action."""
+        self.failure: Exception | None = None
+        """Raised by snapshot and events while it is set."""
+        self.news: asyncio.Queue[list[Event]] = asyncio.Queue()
+        self.token = ""
+        self.closed = False
+        self.addresses = {
+            f"10.61.0.{n}": AddressInfo(ip=f"10.61.0.{n}", state=AddressState.available)
+            for n in range(2, 2 + addresses)
+        }
+        self.artifacts = {artifact.key: artifact for artifact in self._artifacts()}
+        self.jails = {jail.name: jail for jail in self._jails(jails)}
+        self.recent = sorted(self._invocations(requests), key=lambda end: -end.at)
+        for n in (9, 41):
+            ip = f"10.61.0.{n}"
+            if ip in self.addresses and self.addresses[ip].jail is None:
+                self.addresses[ip] = AddressInfo(
+                    ip=ip, state=AddressState.unavailable, since=self.now - 86400 * n
+                )
+        self.lines = self._log()
+
+    # Making it up
+
+    def _artifacts(self) -> Iterator[Artifact]:
+        for n, (url, call, _) in enumerate(FUNCTIONS):
+            digest = hashlib.sha256(f"{url}{call}".encode()).hexdigest()
+            parts = url.split("/")
+            yield Artifact(
+                key=digest,
+                sha256=digest[::-1],
+                path=Path("/nonexistent") / digest,
+                url="/".join(parts[:3]),
+                package="/".join(parts[3:]),
+                commit=digest[:40],
+                function=call.partition("(")[0],
+                expression=call if "[]" in call else None,
+                size_bytes=int((1.6 + self.rng.random() * 6) * 2**20),
+                build_s=0.35 + self.rng.random() * 4,
+                built_at=self.now - self.rng.randrange(3600, 80000),
+                used_at=self.now - self.rng.randrange(1, 4000),
+                hits=self.rng.randrange(3, 9000),
+                go_version="go1.25.4",
+            )
+
+    def _jails(self, count: int) -> Iterator[JailInfo]:
+        free = iter(self.addresses)
+        for n in range(count):
+            jid = 0x9A00 + n
+            state = JailState.warm if n % 9 == 8 else JailState.creating if n % 17 == 5 else JailState.running
+            build = n % 12 == 10
+            url, call, _ = FUNCTIONS[self.rng.randrange(len(FUNCTIONS))]
+            age = self.rng.expovariate(1 / 1.4) if n else 73.0
+            if n == 1:
+                age = 44.0
+            name = f"sky-main-{jid:x}"
+            ip = next(free, None) if n % 3 != 1 and not build and state is JailState.running else None
+            if ip is not None:
+                self.addresses[ip] = AddressInfo(
+                    ip=ip, state=AddressState.unavailable, jail=name, since=self.now - age
+                )
+            warm = state is JailState.warm
+            yield JailInfo(
+                jid=jid,
+                name=name,
+                hostname=name,
+                path=f"/var/lib/skyisland/clones/{name}",
+                os_release="6.18",
+                state=state,
+                pid=None if state is JailState.creating else 29_400 + n,
+                created_at=self.now - age,
+                purpose="build" if build else "function",
+                url="" if warm else "/".join(url.split("/")[:3]),
+                call="" if warm else call,
+                invocation=None if warm else f"inv-{_hex(self.rng, 12)}",
+                ip4=ip,
+                cached=n % 11 != 4,
+                usage=Usage(
+                    memory_bytes=int(self.rng.uniform(6, 210) * 2**20),
+                    cpu_s=age * self.rng.random(),
+                    pids=self.rng.randrange(1, 9),
+                ),
+            )
+
+    def _invocations(self, count: int) -> Iterator[InvocationFinished]:
+        rng = self.rng
+        at = self.now - 0.02
+        for n in range(count):
+            url, call, usual = FUNCTIONS[min(int(rng.expovariate(0.5)), len(FUNCTIONS) - 1)]
+            cold = n % 9 == 6
+            bad = n % 23 == 11
+            spent = {
+                "queue_s": rng.uniform(0.00002, 0.0001) if n % 7 else rng.uniform(0.01, 0.08),
+                "resolve_s": rng.uniform(0.0002, 0.0009) if not cold else rng.uniform(0.03, 0.2),
+                "clone_s": rng.uniform(0.12, 0.4) if cold else 0.0,
+                "build_s": rng.uniform(0.4, 1.5) if cold else 0.0,
+                "jail_s": rng.uniform(0.0004, 0.009),
+                "exec_s": usual * rng.lognormvariate(0, 0.5),
+            }
+            verdict = VERDICTS[n // 23 % len(VERDICTS)] if bad else "ok"
+            if verdict == "timed_out":
+                spent["exec_s"] = 5.0
+            errors = {
+                "build_failed": "the repository does not compile: ./encode.go:14:9: undefined: Precision",
+                "exited": "exit status 2: panic: runtime error: index out of range [4] with length 4",
+            }
+            yield InvocationFinished(
+                at=at,
+                invocation=f"inv-{_hex(rng, 12)}",
+                url=url,
+                call=call,
+                verdict=verdict,
+                timings=Timings(**spent, total_s=sum(spent.values()) + 0.0008),
+                jail=f"sky-main-{0x9A00 - n:x}",
+                commit=hashlib.sha256(f"{url}{call}".encode()).hexdigest()[:40],
+                cached=not cold,
+                error=errors.get(verdict, ""),
+            )
+            at -= rng.expovariate(6.0)
+
+    def _log(self) -> list[LogLine]:
+        said = [
+            ("INFO", "jail created in 3 ms"),
+            ("INFO", "answered in 14 ms: ok"),
+            ("INFO", "fetched github.com/gosimple/slug at 6de5a67f"),
+            ("WARNING", "used 212M of 256M memory"),
+            ("ERROR", "panic: runtime error: index out of range [4] with length 4"),
+            ("INFO", "destroyed in 2 ms"),
+        ]
+        names = list(self.jails) or [None]
+        lines = []
+        for n in range(160):
+            level, text = said[n * n % 7 % len(said)]
+            jail = None if text.startswith("fetched") else names[n % len(names)]
+            at = self.now - (160 - n) * 0.8
+            lines.append(LogLine(at=at, level=level, text=text, jail=jail, seq=n + 1))
+        return lines
+
+    def capabilities(self) -> list[Capability]:
+        return [
+            Capability(name="namespaces", enforced=True, how="bubblewrap: user, mount, pid, net, ipc, uts, cgroup"),
+            Capability(name="memory", enforced=True, how="cgroup v2 memory.max on every jail"),
+            Capability(name="pids", enforced=True, how="cgroup v2 pids.max"),
+            Capability(
+                name="cpu",
+                enforced=False,
+                how="the cpu controller is not delegated to this group",
+                remedy="add Delegate=cpu memory pids to the unit and restart it",
+            ),
+            Capability(name="seccomp", enforced=True, how="no new namespaces, no keyrings, no bpf, no ptrace"),
+            Capability(name="overlay", enforced=True, how="copy-on-write root on tmpfs, bounded by the memory limit"),
+            Capability(name="network", enforced=True, how="bridge sky0, one veth for each leased address"),
+            Capability(
+                name="nat",
+                enforced=False,
+                how="nf_tables is not available to this kernel",
+                remedy="modprobe nf_tables, or set network.nat = false",
+            ),
+        ]
+
+    def status(self) -> Status:
+        return Status(
+            island="main",
+            version="0.1.0",
+            started_at=NOON - 276_300,
+            draining=False,
+            running=len(self.jails),
+            queued=3,
+            driver="fake",
+            storage="fake",
+            policy=Policy(limits=LIMITS),
+            jails=list(self.jails.values()),
+            addresses=list(self.addresses.values()),
+            artifacts=list(self.artifacts.values()),
+            capabilities=self.capabilities(),
+        )
+
+    # The port
+
+    async def snapshot(self) -> Snapshot:
+        if self.failure is not None:
+            raise self.failure
+        return Snapshot(at=self.now, status=self.status(), recent=self.recent)
+
+    async def events(self) -> AsyncIterator[list[Event]]:
+        while True:
+            bunch = await self.news.get()
+            if self.failure is not None:
+                raise self.failure
+            yield bunch
+
+    async def logs(self, after: int = 0) -> list[LogLine]:
+        return [entry for entry in self.lines if entry.seq > after]
+
+    def tell(self, *events: Event) -> None:
+        """Let these facts happen now."""
+        self.news.put_nowait([structs.replace(event, at=self.now) for event in events])
+
+    def lose(self, failure: Exception | None = None) -> None:
+        """Break the line, until `failure` is None again."""
+        self.failure = failure or LinkLost("connection refused by http://127.0.0.1:3280")
+        self.news.put_nowait([])
+
+    def _act(self, *what: str) -> None:
+        self.asked.append(what)
+        if self.refuse is not None:
+            refusal, self.refuse = self.refuse, None
+            raise refusal
+
+    async def kill(self, jail: str) -> None:
+        self._act("kill", jail)
+        info = self.jails.pop(jail, None)
+        if info is None:
+            raise JailNotFound(f"this island has no jail {jail!r}", jail=jail)
+        self.tell(
+            ev.JailKilled(jail=jail, jid=info.jid, reason="killed by the operator", duration_s=0.001),
+            ev.JailDestroyed(jail=jail, jid=info.jid, duration_s=0.002),
+        )
+
+    async def set_address(self, ip: str, state: AddressState) -> None:
+        self._act("set_address", ip, str(state))
+        self.addresses[ip] = structs.replace(self.addresses[ip], state=state, since=self.now)
+        self.tell(ev.AddressStateSet(ip=ip, state=str(state)))
+
+    async def evict(self, key: str) -> None:
+        self._act("evict", key)
+        artifact = self.artifacts.pop(key, None)
+        if artifact is None:
+            raise ArtifactNotFound(f"no artifact {key!r} in the cache", key=key)
+        self.tell(
+            ev.ArtifactEvicted(key=key, url=artifact.url, function=artifact.function, reason="operator")
+        )
+
+    async def rebuild(self, key: str) -> None:
+        self._act("rebuild", key)
+        artifact = self.artifacts[key]
+        told = {"key": key, "url": artifact.url, "function": artifact.function}
+        self.tell(ev.BuildStarted(**told), ev.BuildFinished(**told, ok=True, duration_s=0.4))
+
+    async def invoke(self, request: FunctionRequest) -> Answer:
+        self._act("invoke", request.url, request.call)
+        timings = Timings(
+            queue_s=0.00004, resolve_s=0.00061, jail_s=0.0021, exec_s=0.0083, total_s=0.0117
+        )
+        return Answer(
+            id="inv-5ca1ab1e0001",
+            verdict="ok",
+            timings=timings,
+            data="gxnpxr2bq7dt",
+            jail="sky-main-9a63",
+            commit="6de5a67fa1b2c3d4e5f60718293a4b5c6d7e8f90",
+            cached=True,
+        )
+
+    def curl(self, request: FunctionRequest) -> str:
+        return f"curl -X POST http://{self.where}/api/v1/function -d '{request.url} {request.call}'"
+
+    def authorize(self, token: str) -> None:
+        self.token = token
+
+    async def close(self) -> None:
+        self.closed = True

@@ -1,0 +1,206 @@
+"""The scenes of which pictures are kept: every view and dialog, seeded, on a frozen clock.
+
+    python -m tests.tui.pictures [FOLDER]
+
+draws them as PNG into `screenshots/` by a headless Chromium; the tests draw them as text and compare.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import subprocess
+import sys
+import tempfile
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import NamedTuple
+
+from textual.pilot import Pilot
+
+from skyisland import events as ev
+from skyisland.errors import Unauthorized
+from tests.tui.fake_island import NOON, FakeIsland
+from tui.console import Console
+
+SIZES = ((80, 24), (120, 35), (140, 40), (200, 60))
+
+
+class Stage:
+    """A console on a seeded island, fed by hand."""
+
+    def __init__(self, *, jails: int = 37, requests: int = 480, readonly: bool = False, ascii: bool = False) -> None:  # noqa: A002
+        self.island = FakeIsland(jails=jails, requests=requests)
+        self.time = NOON
+        self.console = Console(
+            self.island, clock=lambda: self.time, follow=False, readonly=readonly, ascii=ascii
+        )
+
+    async def begin(self, pilot: Pilot[int]) -> None:
+        await pilot.pause()
+        self.console.receive(await self.island.snapshot())
+        if self.island.jails:
+            self.console.receive(self.living())
+        self.console.take_logs(await self.island.logs())
+        await self.settle(pilot)
+
+    def living(self) -> list[ev.Event]:
+        """The calls of the jails that live, as they began, and a build."""
+        facts: list[ev.Event] = []
+        for jail in self.island.jails.values():
+            if jail.invocation and jail.purpose == "function":
+                told = {"invocation": jail.invocation, "at": jail.created_at - 0.003}
+                facts.append(ev.InvocationStarted(url=jail.url, call=jail.call, **told))
+                facts.append(ev.PhaseFinished(phase="resolve", duration_s=0.0006, **told))
+                facts.append(ev.PhaseFinished(phase="queue", duration_s=0.0001, **told))
+                if jail.state == "running":
+                    facts.append(ev.PhaseFinished(phase="jail", duration_s=0.003, **told))
+        artifact = list(self.island.artifacts.values())[5]
+        facts.append(
+            ev.BuildStarted(
+                key=artifact.key, url=artifact.url, function=artifact.function, at=NOON - 0.9
+            )
+        )
+        for n, (name, jail) in enumerate(list(self.island.jails.items())[-8:]):
+            at = NOON - 1.6 + n / 5
+            facts.append(ev.JailCreated(jail=name, jid=jail.jid, pid=1, purpose="function", at=at))
+            if jail.ip4:
+                facts.append(ev.AddressLeased(ip=jail.ip4, jail=name, at=at))
+        facts += self.island.recent[:12]
+        return sorted(facts, key=lambda fact: fact.at)
+
+    async def settle(self, pilot: Pilot[int]) -> None:
+        await pilot.pause()
+        self.console.paint_all()
+        await pilot.pause()
+
+
+class Scene(NamedTuple):
+    name: str
+    keys: tuple[str, ...] = ()
+    stage: Callable[[], Stage] = Stage
+    then: Callable[[Stage, Pilot[int]], Awaitable[None]] | None = None
+    sizes: tuple[tuple[int, int], ...] = SIZES
+
+
+async def _down(stage: Stage, pilot: Pilot[int]) -> None:
+    stage.time += 41
+    stage.console.link.lost("connection refused by http://127.0.0.1:3280", stage.time)
+    stage.console.link.retry_at = stage.time + 3
+
+
+async def _stale(stage: Stage, pilot: Pilot[int]) -> None:
+    stage.time += 12
+
+
+async def _unauthorized(stage: Stage, pilot: Pilot[int]) -> None:
+    stage.console.link.refused(str(Unauthorized("this island wants its admin token")))
+    stage.console.action_token()
+
+
+async def _send(stage: Stage, pilot: Pilot[int]) -> None:
+    await pilot.press("ctrl+r")
+    await pilot.pause()
+
+
+async def _type_filter(stage: Stage, pilot: Pilot[int]) -> None:
+    await pilot.press("slash", *"fn:geohash >10ms")
+
+
+SCENES = (
+    Scene("overview"),
+    Scene("jails", ("2",)),
+    Scene("ips", ("3", "down", "down")),
+    Scene("cache", ("4", "down")),
+    Scene("requests", ("5", *("down",) * 45)),
+    Scene("logs", ("6",)),
+    Scene("host", ("7",)),
+    Scene("kill", ("space", "space", "K")),
+    Scene("address", ("3", "down", "s")),
+    Scene("evict", ("4", "D")),
+    Scene("invoke", ("5", *("down",) * 40, "i"), then=_send),
+    Scene("help", ("question_mark",)),
+    Scene("filter", ("2",), then=_type_filter),
+    Scene("quit", ("q",), stage=lambda: _in_process()),
+    Scene("token", then=_unauthorized),
+    Scene("down", then=_down),
+    Scene("stale", then=_stale),
+    Scene("paused", ("p",)),
+    Scene("empty", stage=lambda: Stage(jails=0, requests=0)),
+    Scene("readonly", ("2",), stage=lambda: Stage(readonly=True)),
+    Scene("ascii", stage=lambda: Stage(ascii=True)),
+    Scene("zoom", ("tab", "z")),
+    Scene("small", sizes=((50, 12),)),
+)
+
+
+def _in_process() -> Stage:
+    stage = Stage()
+    stage.island.attached = False
+    stage.console._follow = True
+    stage.console._follow_island = _nothing  # type: ignore[method-assign]
+    return stage
+
+
+async def _nothing() -> None:
+    pass
+
+
+async def play(scene: Scene, size: tuple[int, int]) -> Console:
+    """The console after the scene, still holding its last screen."""
+    stage = scene.stage()
+    async with stage.console.run_test(size=size) as pilot:
+        await stage.begin(pilot)
+        await pilot.press(*scene.keys)
+        await pilot.pause()
+        if scene.then is not None:
+            await scene.then(stage, pilot)
+        await stage.settle(pilot)
+        stage.console.svg = stage.console.export_screenshot(title="Sky Island")  # type: ignore[attr-defined]
+        stage.console.text = text_of(stage.console)  # type: ignore[attr-defined]
+    return stage.console
+
+
+def text_of(console: Console) -> str:
+    """What stands on the screen, as characters."""
+    strips = console.screen._compositor.render_strips()
+    return "\n".join(strip.text.rstrip() for strip in strips) + "\n"
+
+
+def draw_png(svg: str, target: Path) -> None:
+    """By a headless Chromium, which has every glyph."""
+    import re
+
+    box = re.search(r'viewBox="0 0 ([\d.]+) ([\d.]+)"', svg)
+    assert box is not None
+    width, height = (int(float(number)) + 1 for number in box.groups())
+    svg = re.sub(r"@font-face \{.*?\}", "", svg, flags=re.DOTALL)
+    with tempfile.TemporaryDirectory() as folder:
+        page = Path(folder) / "page.html"
+        page.write_text(f"<body style='margin:0;background:#0d141c'>{svg}</body>")
+        subprocess.run(
+            [
+                "chromium", "--headless", "--no-sandbox", "--disable-gpu", "--disable-background-networking",
+                "--hide-scrollbars", f"--user-data-dir={folder}/profile", f"--window-size={width},{height}",
+                f"--screenshot={target}", str(page),
+            ],
+            check=True, capture_output=True, timeout=120,
+        )  # fmt: skip
+
+
+def main(argv: list[str]) -> None:
+    folder = Path(argv[0]) if argv else Path(__file__).parents[2] / "screenshots"
+    wanted = set(argv[1:])
+    folder.mkdir(parents=True, exist_ok=True)
+    for scene in SCENES:
+        shown = scene.sizes if scene.name == "overview" or wanted else scene.sizes[1:2] or scene.sizes
+        for width, height in shown:
+            name = f"{scene.name}-{width}x{height}" if len(shown) > 1 else scene.name
+            if wanted and scene.name not in wanted and name not in wanted:
+                continue
+            console = asyncio.run(play(scene, (width, height)))
+            draw_png(console.svg, folder / f"{name}.png")  # type: ignore[attr-defined]
+            print(folder / f"{name}.png")
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

@@ -1,0 +1,182 @@
+"""Questions to the operator, and the help."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import ClassVar, NamedTuple
+
+from textual import events
+from textual.app import ComposeResult
+from textual.binding import Binding, BindingType
+from textual.containers import Horizontal, Vertical
+from textual.content import Content
+from textual.screen import ModalScreen
+from textual.widgets import Button, Input, Label
+
+from tui.canvas import Canvas, Line, Pager
+from tui.look import Spans
+from tui.words import fit
+
+
+class Text(Canvas):
+    """Lines that stand still."""
+
+    def __init__(self, lines: list[Line]) -> None:
+        super().__init__()
+        self.fixed = lines
+        self.styles.height = len(lines)
+
+    def draw(self, width: int, height: int) -> list[Line]:
+        return self.fixed
+
+
+class Choice(NamedTuple):
+    """One answer to a question, and the key that gives it."""
+
+    key: str
+    word: str
+    value: str
+    variant: str = "default"
+
+
+class Ask(ModalScreen[str | None]):
+    """A question with a few answers; the first, harmless one has the focus. Escape gives None."""
+
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("escape", "leave", "leave"),
+        Binding("left,h", "app.focus_previous", "previous", show=False),
+        Binding("right,l", "app.focus_next", "next", show=False),
+    ]
+
+    def __init__(
+        self, title: str, lines: Sequence[Spans], choices: Sequence[Choice], *, danger: bool = False
+    ) -> None:
+        super().__init__()
+        self.heading = title
+        self.lines = [Line(spans) for spans in lines]
+        self.choices = choices
+        self.danger = danger
+
+    def compose(self) -> ComposeResult:
+        with Vertical(classes="dialog danger" if self.danger else "dialog") as box:
+            box.border_title = Content(self.heading)  # type: ignore[assignment]
+            yield Text(self.lines)
+            with Horizontal(classes="buttons"):
+                for choice in self.choices:
+                    label = Content(f"{choice.word}  {choice.key}")
+                    yield Button(label, id=f"choice-{choice.key}", variant=choice.variant, compact=True)  # type: ignore[arg-type]
+
+    def on_mount(self) -> None:
+        self.query(Button).first().focus()
+
+    def on_key(self, event: events.Key) -> None:
+        for choice in self.choices:
+            if event.key == choice.key or event.character == choice.key:
+                event.stop()
+                self.dismiss(choice.value)
+                return
+
+    def on_button_pressed(self, event: Button.Pressed) -> None:
+        key = (event.button.id or "").removeprefix("choice-")
+        self.dismiss(next(choice.value for choice in self.choices if choice.key == key))
+
+    def action_leave(self) -> None:
+        self.dismiss(None)
+
+
+class AskToken(ModalScreen[str | None]):
+    """The island wants a token; what is typed is not shown and not kept."""
+
+    BINDINGS: ClassVar[list[BindingType]] = [Binding("escape", "leave", "leave")]
+
+    def __init__(self, cause: str) -> None:
+        super().__init__()
+        self.cause = cause
+
+    def compose(self) -> ComposeResult:
+        with Vertical(classes="dialog") as box:
+            box.border_title = "Admin token"
+            yield Label(Content(self.cause))
+            yield Input(password=True, placeholder="admin token of this island")
+
+    def on_input_submitted(self, event: Input.Submitted) -> None:
+        self.dismiss(event.value.strip() or None)
+
+    def action_leave(self) -> None:
+        self.dismiss(None)
+
+
+class HelpLines(Pager):
+    def __init__(self, groups: list[tuple[str, list[tuple[str, str]]]]) -> None:
+        super().__init__()
+        self.groups = groups
+
+    def content(self, width: int) -> list[Line]:
+        lines: list[Line] = []
+        two = width >= 76
+        room = width // 2 if two else width
+        for title, keys in self.groups:
+            if lines:
+                lines.append(Line([]))
+            lines.append(Line([(f" {title}", "title")]))
+            half = (len(keys) + 1) // 2 if two else len(keys)
+            for n in range(half):
+                spans: Spans = []
+                for m in (n, n + half) if two else (n,):
+                    if m < len(keys):
+                        key, word = keys[m]
+                        spans += [(f" {key:>14} ", "key"), (fit(word, room - 17), "text")]
+                        spans.append((" ", "text"))
+                lines.append(Line(spans))
+        return lines
+
+
+class Help(ModalScreen[None]):
+    """Every key that works here, the focused pane's first; made from the bindings."""
+
+    BINDINGS: ClassVar[list[BindingType]] = [Binding("escape,question_mark,q,enter", "dismiss", "close")]
+
+    def __init__(self, groups: list[tuple[str, list[tuple[str, str]]]]) -> None:
+        super().__init__()
+        self.groups = groups
+
+    def compose(self) -> ComposeResult:
+        with Vertical(classes="dialog wide") as box:
+            box.border_title = "Help"
+            box.border_subtitle = "esc closes"
+            yield HelpLines(self.groups)
+
+
+class FilterBar(Input):
+    """The line below for typing a filter; every letter shows its effect."""
+
+    BINDINGS: ClassVar[list[BindingType]] = [Binding("escape", "clear", "clear", show=False)]
+
+    def __init__(self, changed: Callable[[str], None], done: Callable[[], None]) -> None:
+        super().__init__(id="filter", placeholder="words   !not   fn: st: ip: code: jail:   >400ms", compact=True)
+        self._tell = changed
+        self._done = done
+        self.display = False
+
+    def open(self, text: str) -> None:
+        self.display = True
+        self.value = text
+        self.cursor_position = len(text)
+        self.focus()
+
+    def on_input_changed(self, event: Input.Changed) -> None:
+        event.stop()
+        if self.display:
+            self._tell(event.value)
+
+    def on_input_submitted(self, event: Input.Submitted) -> None:
+        event.stop()
+        self._close()
+
+    def action_clear(self) -> None:
+        self._tell("")
+        self._close()
+
+    def _close(self) -> None:
+        self.display = False
+        self._done()

@@ -1,0 +1,188 @@
+"""The invoke dialog: a call by hand, its answer and where its time went."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, ClassVar, cast
+
+from textual.app import ComposeResult
+from textual.binding import Binding, BindingType
+from textual.containers import Horizontal, Vertical
+from textual.content import Content
+from textual.screen import ModalScreen
+from textual.widgets import Checkbox, Input, Label
+
+from skyisland.errors import IslandError
+from skyisland.model import FunctionRequest
+from tui.board import Request, seconds_of
+from tui.canvas import Line, Pager
+from tui.charts import wrapped
+from tui.look import PHASES
+from tui.panels import story
+from tui.port import Answer, LinkLost
+from tui.words import clean, line
+
+if TYPE_CHECKING:
+    from tui.console import Console
+
+
+class Reply(Pager):
+    """What came back."""
+
+    def __init__(self) -> None:
+        super().__init__(id="reply")
+        self.note = ("ctrl+r sends", "dim")
+        self.request: Request | None = None
+        self.answer: Answer | None = None
+        self.failure: IslandError | LinkLost | None = None
+
+    def content(self, width: int) -> list[Line]:
+        look = self.look
+        if self.failure is not None:
+            code = f"{self.failure.code}: " if isinstance(self.failure, IslandError) else ""
+            lines = wrapped(f"{look['bad']} {code}{clean(str(self.failure))}", width, "bad", indent=" ")
+            output = getattr(self.failure, "details", {}).get("output")
+            return lines + wrapped(clean(str(output)), width, "text", indent=" ") if output else lines
+        if self.answer is None or self.request is None:
+            return [Line([(f" {self.note[0]}", self.note[1])])]
+        now = self.console.now
+        lines = story(self.request, now, width, look, self.board.usual_s(self.request))
+        for title, text, tone in (("output", self.answer.data, "text"), ("errors", self.answer.stderr, "bad")):
+            if text:
+                lines += [Line([]), Line([(f" {title}", "head")]), *wrapped(clean(text), width, tone, indent=" ")]
+        if not self.answer.data:
+            lines += [Line([]), Line([(" it printed nothing", "dim")])]
+        return lines
+
+
+class Invoke(ModalScreen[None]):
+    """Asks for a call, runs it, shows the answer; stays open for the next."""
+
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("ctrl+r", "send", "send", priority=True),
+        Binding("ctrl+y", "curl", "copy as curl", priority=True),
+        Binding("escape", "leave", "close"),
+    ]
+
+    def __init__(self, url: str = "", call: str = "", version: str = "") -> None:
+        super().__init__()
+        self._start = (url, call, version)
+        self._sending = False
+
+    @property
+    def console(self) -> Console:
+        return cast("Console", self.app)
+
+    def compose(self) -> ComposeResult:
+        url, call, version = self._start
+        with Vertical(classes="dialog wide", id="invoke") as box:
+            box.border_title = "Invoke a function"
+            box.border_subtitle = "ctrl+r send   ctrl+y copy as curl   esc close"
+            with Horizontal(classes="field"):
+                yield Label("repository")
+                yield Input(url, id="invoke-url", placeholder="github.com/user/repo/package", compact=True)
+            with Horizontal(classes="field"):
+                yield Label("call")
+                yield Input(call, id="invoke-call", placeholder="Encode(100.1, 80.9)", compact=True)
+            with Horizontal(classes="field"):
+                yield Label("version")
+                yield Input(version, id="invoke-version", placeholder="branch, tag or commit", compact=True)
+            with Horizontal(classes="field"):
+                yield Label("input")
+                yield Input(id="invoke-stdin", placeholder="what the function reads; \\n is a new line", compact=True)
+            with Horizontal(classes="field options"):
+                yield Label("options")
+                yield Checkbox("own address", id="invoke-ip4", compact=True)
+                yield Checkbox("fetch and build anew", id="invoke-bust", compact=True)
+            yield Label("", id="invoke-fault")
+            yield Reply()
+
+    def on_mount(self) -> None:
+        empty = [field for field in self.query(Input) if not field.value]
+        order = ("invoke-url", "invoke-call")
+        first = next((field for field in empty if field.id in order), self.query_one("#invoke-call", Input))
+        first.focus()
+
+    def request(self) -> FunctionRequest:
+        """What the fields say."""
+
+        def value(name: str) -> str:
+            return self.query_one(f"#invoke-{name}", Input).value.strip()
+
+        stdin = self.query_one("#invoke-stdin", Input).value
+        return FunctionRequest(
+            url=value("url"),
+            call=value("call"),
+            version=value("version") or None,
+            ip4=self.query_one("#invoke-ip4", Checkbox).value,
+            cache_bust=self.query_one("#invoke-bust", Checkbox).value,
+            stdin=stdin.replace("\\n", "\n").encode(),
+        )
+
+    def fault(self) -> str:
+        """Why this cannot be sent, as far as one can tell here; empty when it can."""
+        request = self.request()
+        if not request.url:
+            return "which repository?"
+        if not request.call:
+            return "which call?"
+        # The grammar takes 20 ms to load, which the console's start shall not pay.
+        from skyisland.call import parse_call
+
+        try:
+            parse_call(request.call)
+        except IslandError as wrong:
+            return wrong.message
+        return ""
+
+    def on_input_changed(self, event: Input.Changed) -> None:
+        if event.input.id == "invoke-call" and event.value:
+            self._tell(self.fault())
+
+    def on_input_submitted(self, event: Input.Submitted) -> None:
+        self.run_worker(self.action_send())
+
+    def _tell(self, fault: str) -> None:
+        self.query_one("#invoke-fault", Label).update(Content(line(fault)))
+
+    async def action_send(self) -> None:
+        fault = self.fault()
+        self._tell(fault)
+        if fault or self._sending:
+            return
+        self._sending = True
+        reply = self.query_one(Reply)
+        request = self.request()
+        reply.answer = reply.failure = None
+        reply.note = ("running" + self.console.look["more"], "info")
+        reply.paint()
+        try:
+            answer = await self.console.port.invoke(request)
+        except (IslandError, LinkLost) as failure:
+            reply.failure = failure
+        else:
+            reply.answer = answer
+            reply.request = as_request(request, answer, self.console.now)
+        finally:
+            self._sending = False
+        reply.first = 0
+        if reply.is_running:
+            reply.paint()
+
+    def action_curl(self) -> None:
+        self.app.copy_to_clipboard(self.console.port.curl(self.request()))
+        self.console.say("copied as curl; put the token into $SKY_TOKEN where the island wants one")
+
+    def action_leave(self) -> None:
+        self.dismiss(None)
+
+
+def as_request(request: FunctionRequest, answer: Answer, now: float) -> Request:
+    """The answer as a row of the board, for its waterfall."""
+    row = Request(answer.id, request.url, request.call, now - answer.timings.total_s)
+    row.verdict = line(answer.verdict)
+    row.jail = answer.jail and line(answer.jail)
+    row.commit = answer.commit
+    row.cached = answer.cached
+    row.spent = {phase: spent for phase in PHASES if (spent := seconds_of(answer.timings, phase))}
+    row.total_s = answer.timings.total_s
+    return row
