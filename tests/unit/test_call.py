@@ -1,0 +1,263 @@
+"""What is a call and what is not, without a compiler."""
+
+from __future__ import annotations
+
+import re
+import threading
+import time
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from skyisland.call import _BLANK, MAX_BYTES, MAX_NESTING, parse_call, read_call
+from skyisland.errors import BadCall
+from skyisland.model import Call
+
+
+def refusal(text: str) -> BadCall:
+    with pytest.raises(BadCall) as caught:
+        parse_call(text)
+    return caught.value
+
+
+def attempt(text: str) -> tuple[Call | None, BadCall | None]:
+    try:
+        return parse_call(text), None
+    except BadCall as e:
+        return None, e
+
+
+_PIECES = """F G.H x os. ( ) [ ] { } , . ... : ; - + * & < <- 1 .5 'a' "b" `c` int map
+    chan struct interface func true nil = := // if"""
+
+
+class TestLiteralArguments:
+    @pytest.mark.parametrize(
+        ("text", "arguments"),
+        [
+            ("Encode(100.1, 80.9)", ("100.1", "80.9")),
+            ("F()", ()),
+            ("F(-1,+2,- 3)", ("-1", "+2", "-3")),
+            ("F(1,)", ("1",)),
+            ("F(0x1F,0b1,0o17,017,1_000)", ("0x1F", "0b1", "0o17", "017", "1_000")),
+            ("F(.5,5.,1e+5,0x1p-2,089.5)", (".5", "5.", "1e+5", "0x1p-2", "089.5")),
+            ("F(1i,0x1p-2i)", ("1i", "0x1p-2i")),
+            (
+                r"""F('a','\'','\x41','\u00e9','\U0001f600')""",
+                ("'a'", r"'\''", r"'\x41'", r"'\u00e9'", r"'\U0001f600'"),
+            ),
+            (r'F("a\n\"b\"","é // no comment")', (r'"a\n\"b\""', '"é // no comment"')),
+            ('F(`raw\n\\n\t"`)', ('`raw\n\\n\t"`',)),
+            ("F(true, false, nil)", ("true", "false", "nil")),
+            ("Été(1)", ("1",)),
+        ],
+    )
+    def test_are_kept_as_written(self, text: str, arguments: tuple[str, ...]) -> None:
+        call = parse_call(text)
+        assert call.arguments == arguments
+        assert call.text == f"{text.partition('(')[0]}({', '.join(arguments)})"
+
+    def test_qualifier_is_told_and_left_out(self) -> None:
+        call = Call(text="Encode(1)", function="Encode", arguments=("1",), qualifier="geohash")
+        assert parse_call("geohash.Encode(1)") == call
+        assert parse_call(" geohash . Encode ( 1 ) \r\n") == call
+
+    @given(
+        st.text(st.characters(categories=("L", "N", "P", "S", "Zs"), exclude_characters=_BLANK), max_size=30),
+        st.integers(-(2**70), 2**70),
+        st.floats(allow_nan=False),
+    )
+    def test_any_value(self, text: str, whole: int, real: float) -> None:
+        quoted = '"' + text.replace("\\", "\\\\").replace('"', '\\"') + '"'
+        number = repr(real) if real not in (float("inf"), float("-inf")) else "1e999"
+        assert parse_call(f"F({quoted}, {whole}, {number})").arguments == (quoted, str(whole), number)
+
+
+_TOKENS = 'New ( Option { A : - 1 , B : 1 - - 1 } , map [ T ] chan T ( nil ) , "a" ) . Len ( 0x1p-2 , A . B )'
+
+
+class TestExpressions:
+    @pytest.mark.parametrize(
+        ("text", "function", "canonical"),
+        [
+            ('New("x").Len()', "New", 'New("x").Len()'),
+            ('Join([]string{"a","b"},"-")', "Join", 'Join([]string{"a", "b"}, "-")'),
+            ("Map[int](1)", "Map", "Map[int](1)"),
+            ("Map [ int , string ]( 1 )", "Map", "Map[int, string](1)"),
+            ("F(G(1), H)", "F", "F(G(1), H)"),
+            ("New(Option{A : 1, B: Red}).Len()", "New", "New(Option{A:1, B:Red}).Len()"),
+            ("geo.New(geo.Option{A: geo.Red}, chan  geo.T(nil))", "New", "New(Option{A:Red}, chan T(nil))"),
+            ("F([]Point{{1,2}}, map[string]int{}, struct{}{}, [...]int{1}, [2]int{})", "F", ""),
+            ("F(&Point{1, 2}, *Default, New().X[0], Y[1:2], Z.(Stringer))", "F", ""),
+            ("F(int64(3), len(Names), any(1), []interface{}{1, nil})", "F", ""),
+            ("F([]int{1}...)", "F", "F([]int{1}...)"),
+            ("F(1 - -1, 1 < -1, 1+1)", "F", "F(1- -1, 1< -1, 1+1)"),
+            ("F(-(1), (1), ^1, !true)", "F", "F(-(1), (1), ^1, !true)"),
+            ("F(1 .String())", "F", "F(1 .String())"),
+            ("F(1)(2)", "F", "F(1)(2)"),
+            ("Default.Len(1)", "Default", "Default.Len(1)"),
+            ("Point{1, 2}.Sum()", "Point", "Point{1, 2}.Sum()"),
+        ],
+    )
+    def test_keep_their_meaning(self, text: str, function: str, canonical: str) -> None:
+        call = parse_call(text)
+        assert (call.function, call.arguments) == (function, None)
+        assert call.text == (canonical or call.text)
+        assert call.text.replace(" ", "") == text.replace(" ", "").replace("geo.", "")
+
+    def test_canonical_text_is_the_same_for_the_same_tokens(self) -> None:
+        tokens = _TOKENS.split()
+        expected = parse_call(" ".join(tokens))
+        for seed in range(50):
+            wide = "".join(
+                token + " \t"[(seed + i) % 2] * (1 + seed * i % 3) for i, token in enumerate(tokens)
+            )
+            assert parse_call(wide) == expected
+        assert parse_call(expected.text) == expected
+
+
+class TestRefusals:
+    @pytest.mark.parametrize(
+        ("text", "position", "reason"),
+        [
+            ("", 0, "empty"),
+            (" \n", 2, "empty"),
+            ("Encode", 0, "not a call"),
+            ("F(1).X", 0, "not a call"),
+            ("F(1) + F(2)", 0, "not a call"),
+            ("F(1), F(2)", 0, "exactly one"),
+            ("(F(1))", 0, "begin with the name"),
+            ("[]int{1}.F()", 0, "begin with the name"),
+            ("encode(1)", 0, "not exported"),
+            ("geohash.encode(1)", 8, "not exported"),
+            ("New().len()", 6, "not exported"),
+            ("len(X)", 0, "not exported"),
+            ("F(x)", 2, "not exported"),
+            ("F(_)", 2, "not exported"),
+            ("F(iota)", 2, "not exported"),
+            # C1 and C2: more than one expression
+            ("X()); os.Exit(0);(", 3, "closes nothing"),
+            ("F(1);", 4, "semicolon"),
+            ("F(1)\nG(2)", 4, "one line"),
+            ("F(\n1)", 2, "one line"),
+            ("F(1)}\nfunc init() {", 4, "closes nothing"),
+            ("F(1) // hello", 5, "comments"),
+            ("F(/* hello */1)", 2, "comments"),
+            ("F(`)", 2, "not closed"),
+            ('F(")', 2, "not closed"),
+            ('F("a\nb")', 2, "not closed"),
+            ('import "os"', 0, "statements"),
+            ("go F()", 0, "statements"),
+            ("defer F()", 0, "statements"),
+            ("return F()", 0, "statements"),
+            ("F(x := 1)", 5, "assignments"),
+            ("F(A = 1)", 4, "assignments"),
+            ("F(A++)", 3, "statement"),
+            # C3: function literals, foreign selectors
+            ("F(func() {})", 2, "function literals"),
+            ("F((func())(nil))", 3, "function literals"),
+            ("F(os.Args)", 2, "os is foreign"),
+            ("F(os.Exit(1))", 2, "os is foreign"),
+            ("geohash.F(unsafe.Sizeof(1))", 10, "unsafe is foreign"),
+            ("F(geohash.G())", 2, "geohash is foreign"),
+            ("geohash.F(New().geohash.X)", 16, "not exported"),
+            ("geohash.F(geohash.(X))", 18, "behind geohash."),
+            ("geohash.F(geohash)", 10, "not exported"),
+            # nonsense
+            ("F(", 1, "never closed"),
+            ("F(1]", 3, "closes nothing"),
+            ("F(1 2)", 2, "not a Go expression"),
+            ("F(1,,2)", 4, "not a Go expression"),
+            ("F(1)::", 4, "not a Go expression"),
+            ("F(08)", 2, "octal"),
+            ("F(1x)", 2, "malformed number"),
+            ("F(1_)", 2, "malformed number"),
+            ("F(0x)", 2, "malformed number"),
+            ("F(1.5.2)", 2, "malformed number"),
+            ("F('ab')", 2, "characters that Go refuses"),
+            (r"F('\400')", 2, "escape"),
+            (r'F("\ud800")', 2, "escape"),
+            (r'F("\U00110000")', 2, "escape"),
+            (r'F("\z")', 2, "escape"),
+            ("F(@)", 2, "U+0040"),
+            ("F(\u00a01)", 2, "U+00A0"),
+            ("F(a²)", 2, "no Go name"),
+            ("F(interface{ M() }(nil))", 13, "method elem"),
+            # C4: what does not show
+            ("F(1\x00)", 3, "U+0000"),
+            ("F(\x1b[2J)", 2, "U+001B"),
+            ('F("\r")', 3, "U+000D"),
+            ('F("é\u202e")', 5, "U+202E does not show; write \\u202e inside a string"),
+            ('F("\u200b")', 3, "\\u200b"),
+            ('F("\ufeff")', 3, "\\ufeff"),
+            ('F("\u2028")', 3, "\\u2028"),
+            ('F("\U000e0041")', 3, "\\U000e0041"),
+            ("F\u3164(1)", 1, "U+3164"),
+            ('F("\ud800")', 3, "UTF-8"),
+            ("é\u200d(1)", 2, "U+200D"),
+        ],
+    )  # fmt: skip
+    def test_say_where_and_why(self, text: str, position: int, reason: str) -> None:
+        refused = refusal(text)
+        assert reason in refused.message
+        assert refused.details["position"] == position or "not a Go expression" in reason
+
+    def test_count_leading_space(self) -> None:
+        assert refusal(" \t F(x)").details["position"] == 5
+
+    def test_never_repeat_long_names(self) -> None:
+        assert len(refusal(f"F({'x' * 60000})").message) < 200
+
+    @given(st.text(max_size=40))
+    def test_any_text_is_refused_or_a_call(self, text: str) -> None:
+        call, refused = attempt(text)
+        assert (call is None) != (refused is None)
+        if refused is not None:
+            assert 0 <= refused.details["position"] <= len(text.encode("utf-8", "surrogatepass"))
+
+    @given(st.lists(st.sampled_from([*_PIECES.split(), " ", "\n"]), max_size=14).map("".join))
+    def test_no_other_names_and_no_statements_get_through(self, text: str) -> None:
+        call, _ = attempt(f"F({text})")
+        if call is not None:
+            assert not re.search(r"os|x|func|if|;|:=|//|\n", re.sub(r"'a'|\"b\"|`c`", "", call.text))
+            assert attempt(call.text)[0] == call
+
+
+class TestSize:
+    def test_largest(self) -> None:
+        text = f'F("{"x" * (MAX_BYTES - 5)}")'
+        assert len(text) == MAX_BYTES
+        assert parse_call(text).text == text
+        assert f"{MAX_BYTES} bytes" in refusal(text + " ").message
+        assert f"{MAX_BYTES} bytes" in refusal(f'F("{"é" * 33000}")').message
+
+    def test_deepest(self) -> None:
+        nested = "F(" * MAX_NESTING + "1" + ")" * MAX_NESTING
+        assert parse_call(nested).text == nested
+        assert refusal(f"F({nested})").details["position"] == 2 * MAX_NESTING + 1
+
+    @pytest.mark.parametrize(
+        "unit", ["F(", "[]", "- ", "A.", "1+", "{", "A{", "*", "(A)", "<-chan ", "A[", "&"]
+    )
+    def test_chains_are_bounded(self, unit: str) -> None:
+        text = "F(" + unit * (20000 // len(unit)) + "1)"
+        assert any(word in refusal(text).message for word in ("nested", "chain", "Go expression", "closed"))
+
+    def test_a_million_brackets_are_refused_at_once(self) -> None:
+        began = time.process_time()
+        refusal("F" + "(" * 1_000_000)
+        refusal("F" + "(" * 60_000)
+        assert time.process_time() - began < 0.05
+
+    async def test_large_texts_are_read_in_a_thread(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        threads = []
+
+        def watch(text: str) -> Call:
+            threads.append(threading.current_thread() is threading.main_thread())
+            return parse_call(text)
+
+        monkeypatch.setattr("skyisland.call.parse_call", watch)
+        assert (await read_call("F(1)")).arguments == ("1",)
+        assert (await read_call(f'F("{"x" * 5000}")')).function == "F"
+        assert threads == [True, False]
