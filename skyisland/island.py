@@ -9,26 +9,24 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import secrets
 import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
-from typing import Protocol
 
 from msgspec import Struct
 
 from skyisland import harness
-from skyisland.call import parse_call
-from skyisland.errors import Draining, IslandError, TooBusy
+from skyisland.call import read_call
+from skyisland.errors import Draining, HostUnfit, IslandError, SettingsError, TooBusy
 from skyisland.events import (
     Events,
     InvocationFinished,
-    InvocationStarted,
     IslandStarted,
     IslandStopped,
-    PhaseFinished,
 )
-from skyisland.jail import AddressPool, Jails
+from skyisland.jail import Jails
 from skyisland.model import (
     AddressInfo,
     AddressState,
@@ -43,67 +41,14 @@ from skyisland.model import (
     Network,
     Outcome,
     Phase,
-    Source,
-    Timings,
-    Verdict,
 )
+from skyisland.rooms import AddressRoom, BuildRoom, HistoryRoom, SourceRoom
+from skyisland.story import Story
+
+log = logging.getLogger(__name__)
 
 FUNCTION = "/function"
 """Where a jail finds its binary."""
-
-
-class Resolved(Protocol):
-    """What a request's URL and version mean, before anything is fetched."""
-
-    @property
-    def url(self) -> str: ...
-    @property
-    def package(self) -> str: ...
-    @property
-    def commit(self) -> str: ...
-    @property
-    def stale(self) -> bool: ...
-
-
-class SourceRoom(Protocol):
-    """What `source.Sources` gives the island."""
-
-    async def resolve(self, url: str, version: str | None, *, refresh: bool) -> Resolved: ...
-    async def checkout(self, resolved: Resolved) -> Source: ...
-    async def sweep(self) -> int: ...
-
-
-class BuildRoom(Protocol):
-    """What `build.Builds` gives the island."""
-
-    async def prepare(self) -> None: ...
-    def known(self, resolved: Resolved, call: Call) -> Artifact | None: ...
-    async def build(
-        self, source: Source, call: Call, *, refresh: bool, invocation: str | None
-    ) -> Artifact: ...
-    def using(self, artifact: Artifact) -> contextlib.AbstractContextManager[None]: ...
-    def artifacts(self) -> list[Artifact]: ...
-    async def evict(self, key: str) -> Artifact: ...
-    async def purge(self) -> list[Artifact]: ...
-    async def close(self) -> None: ...
-
-
-class AddressRoom(AddressPool, Protocol):
-    """What `network.Addresses` gives the island, beside leases for the jails."""
-
-    async def prepare(self) -> int: ...
-    def require(self) -> None: ...
-    def addresses(self) -> list[AddressInfo]: ...
-    async def set_state(self, ip: str, state: AddressState) -> AddressInfo: ...
-    def capabilities(self) -> list[Capability]: ...
-    async def close(self) -> None: ...
-
-
-class HistoryRoom(Protocol):
-    """What `state.State` gives the island: the invocations that are over."""
-
-    async def invocations(self, limit: int) -> list[InvocationFinished]: ...
-    async def close(self) -> None: ...
 
 
 class Policy(Struct, frozen=True, kw_only=True):
@@ -116,6 +61,10 @@ class Policy(Struct, frozen=True, kw_only=True):
     max_queued: int = 256
     """Calls that may wait for such a place; one more is refused."""
     queue_timeout_s: float = 10.0
+    require: tuple[str, ...] = ()
+    """Capabilities without which the island does not start."""
+    keep_s: float = 24 * 3600.0
+    """Checkouts that no build needed for so long are removed."""
 
 
 class Status(Struct, frozen=True, kw_only=True):
@@ -163,6 +112,7 @@ class Island:
         self.history = history
         self.started_at = time.time()
         self._draining = False
+        self._housekeeping: asyncio.Task[None] | None = None
         self._running: set[asyncio.Task[object]] = set()
         self._queued = 0
         self._places = asyncio.Semaphore(policy.max_running)
@@ -179,7 +129,32 @@ class Island:
         swept += await self.network.prepare()
         swept += await self.sources.sweep()
         await self.builds.prepare()
+        self._require()
+        self._housekeeping = asyncio.create_task(self._keep_house())
         self.events.publish(IslandStarted(swept=swept))
+
+    def _require(self) -> None:
+        """Refuse to start where the settings demand what this host cannot enforce."""
+        able = {capability.name: capability for capability in self.capabilities()}
+        for name in self.policy.require:
+            found = able.get(name)
+            if found is None:
+                known = ", ".join(sorted(able))
+                raise SettingsError(f"limits.require: no capability is called {name!r}; there are {known}")
+            if not found.enforced:
+                raise HostUnfit(
+                    f"limits.require: this host cannot enforce {name!r}: {found.how}. {found.remedy}".rstrip()
+                )
+
+    async def _keep_house(self) -> None:
+        """Throw out, every now and then, what nobody used for long."""
+        while True:
+            await asyncio.sleep(min(3600.0, self.policy.keep_s / 4))
+            try:
+                await self.builds.purge()
+                await self.sources.purge(self.policy.keep_s)
+            except (IslandError, OSError):
+                log.exception("housekeeping failed; it is tried again later")
 
     async def stop(self, grace_s: float = 10.0) -> None:
         """Take no new calls, let the running ones finish within `grace_s`, then end them; leave nothing."""
@@ -192,9 +167,13 @@ class Island:
             for task in stubborn:
                 task.cancel()
             await asyncio.gather(*stubborn, return_exceptions=True)
+        if self._housekeeping is not None:
+            self._housekeeping.cancel()
+            await asyncio.gather(self._housekeeping, return_exceptions=True)
+        await self.sources.close()
+        await self.builds.close()
         await self.jails.close()
         await self.network.close()
-        await self.builds.close()
         self.events.publish(IslandStopped())
         self.events.close()
         await self.history.close()
@@ -209,7 +188,7 @@ class Island:
                 jail is no error but the invocation's `Outcome`.
         """
         with self._story(request) as story:
-            call = parse_call(request.call)
+            call = await read_call(request.call)
             if request.ip4:
                 self.network.require()
             artifact = await self._artifact(request, call, story)
@@ -228,7 +207,7 @@ class Island:
             return artifact
         with story.phase(Phase.clone):
             source = await self.sources.checkout(resolved)
-        with story.phase(Phase.build):
+        with self.sources.using(source), story.phase(Phase.build):
             return await self.builds.build(source, call, refresh=request.cache_bust, invocation=story.id)
 
     async def _run(self, request: FunctionRequest, call: Call, artifact: Artifact, story: Story) -> Outcome:
@@ -382,61 +361,3 @@ class Island:
     async def invocations(self, limit: int = 100) -> list[InvocationFinished]:
         """The latest invocations that are over, newest first."""
         return await self.history.invocations(limit)
-
-
-class Story:
-    """An invocation while it happens: who asked, how long each phase took, what came of it."""
-
-    def __init__(self, request: FunctionRequest, events: Events) -> None:
-        self.id = f"inv-{secrets.token_hex(6)}"
-        self.request = request
-        self.events = events
-        self.started_at = time.time()
-        self.jail: str | None = None
-        self.commit = ""
-        self.cached = False
-        self.stale = False
-        self.outcome: Outcome | None = None
-        self._clock = time.perf_counter()
-        self._spent: dict[str, float] = {}
-        events.publish(
-            InvocationStarted(
-                invocation=self.id,
-                url=request.url,
-                call=request.call,
-                version=request.version,
-                ip4=request.ip4,
-            )
-        )
-
-    @contextmanager
-    def phase(self, phase: Phase) -> Iterator[None]:
-        """Time the block as `phase`, its failure included."""
-        started = time.perf_counter()
-        try:
-            yield
-        finally:
-            spent = time.perf_counter() - started
-            self._spent[f"{phase}_s"] = self._spent.get(f"{phase}_s", 0.0) + spent
-            self.events.publish(PhaseFinished(invocation=self.id, phase=phase, duration_s=spent))
-
-    def timings(self) -> Timings:
-        return Timings(**self._spent, total_s=time.perf_counter() - self._clock)
-
-    def tell(self, outcome: Outcome) -> Invocation:
-        """The whole story, with the outcome that ends it."""
-        self.outcome = outcome
-        return Invocation(
-            id=self.id,
-            request=self.request,
-            outcome=outcome,
-            timings=self.timings(),
-            started_at=self.started_at,
-            jail=self.jail,
-            commit=self.commit,
-            cached=self.cached,
-            stale=self.stale,
-        )
-
-
-__all__ = ["Island", "Policy", "Status", "Story", "Verdict"]

@@ -235,8 +235,18 @@ class FakeSources:
             checkout=Path("/nonexistent/checkout"),
         )
 
+    @contextmanager
+    def using(self, source: Source) -> Iterator[Source]:
+        yield source
+
     async def sweep(self) -> int:
         return 0
+
+    async def purge(self, idle_s: float) -> int:
+        return 0
+
+    async def close(self) -> None:
+        pass
 
 
 class FakeBuilds:
