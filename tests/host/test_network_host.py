@@ -1,0 +1,588 @@
+"""Interfaces for jails, in network namespaces that the tests make: nothing here touches the host's own.
+
+The thread of the test stands in a namespace of its own that plays the host. It has an uplink to another
+one, `outside`, which has a public address, a private network, a metadata service and a name server. The
+jails are processes that were started in namespaces of their own.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ctypes
+import gc
+import os
+import socket
+import subprocess
+from collections.abc import AsyncIterator, Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, asynccontextmanager, closing
+from ipaddress import IPv4Network
+from pathlib import Path
+from typing import Any, TypeVar
+
+import pytest
+from pyroute2 import IPRoute
+
+from skyisland.drivers import nftables, rtnetlink
+from skyisland.drivers.netlink import CLONE_NEWNET, LIBC, Host, Netlink, port_name
+from skyisland.errors import DriverError, HostUnfit
+from skyisland.events import Events
+from skyisland.model import Address, AddressState, Capability
+from skyisland.network import Addresses
+from skyisland.settings import IP4
+
+pytestmark = [pytest.mark.host, pytest.mark.root]
+
+T = TypeVar("T")
+PORT, DNS = 5000, 53
+UPLINK = "203.0.113.2"
+NEIGHBOUR = "203.0.113.1"
+PUBLIC = "198.51.100.7"
+PRIVATE = "192.168.55.7"
+NAME_SERVER = "192.168.55.53"
+METADATA = "169.254.169.254"
+GATEWAY = "10.61.0.1"
+DROPPED_S = 0.4
+"""A connection that takes longer than this, with nothing but memory in between, is not let through."""
+
+
+def within(netns: int | None, work: Callable[[], T]) -> T:
+    """Run `work` in a thread inside a namespace, or inside a new one."""
+
+    def inside() -> T:
+        assert (LIBC.unshare(CLONE_NEWNET) if netns is None else LIBC.setns(netns, CLONE_NEWNET)) == 0
+        return work()
+
+    with ThreadPoolExecutor(1) as executor:
+        return executor.submit(inside).result()
+
+
+def namespace() -> int:
+    """An open file of a new network namespace."""
+    return within(None, lambda: os.open("/proc/thread-self/ns/net", os.O_RDONLY | os.O_CLOEXEC))
+
+
+def configure(netns: int, work: Callable[[IPRoute], None]) -> None:
+    def inside() -> None:
+        with IPRoute() as ip:
+            work(ip)
+
+    within(netns, inside)
+
+
+def netfilter(world: World, work: Callable[[rtnetlink.Netlink], T]) -> T:
+    def inside() -> T:
+        with closing(rtnetlink.Netlink(rtnetlink.NETLINK_NETFILTER)) as netlink:
+            return work(netlink)
+
+    return within(world.own, inside)
+
+
+def links() -> set[str]:
+    return {name for _, name in socket.if_nameindex()}
+
+
+class Jail:
+    """A process in a network namespace of its own."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.process = within(None, lambda: subprocess.Popen(["cat"], stdin=subprocess.PIPE))
+        self.netns = os.open(f"/proc/{self.process.pid}/ns/net", os.O_RDONLY | os.O_CLOEXEC)
+
+    @property
+    def pid(self) -> int:
+        return self.process.pid
+
+    def end(self) -> None:
+        os.close(self.netns)
+        self.netns = -1
+        self.process.kill()
+        self.process.communicate()
+
+
+class World:
+    """The host that the test stands in, and what lies around it."""
+
+    def __init__(self, outside: int, own: int, stack: ExitStack) -> None:
+        self.outside = outside
+        self.own = own
+        self.stack = stack
+        self.numbers = iter(range(1, 10**6))
+
+    def jail(self, island: str = "t") -> Jail:
+        jail = Jail(f"sky-{island}-{next(self.numbers):x}")
+        self.stack.callback(lambda: jail.netns == -1 or jail.end())
+        return jail
+
+    def listen(self, netns: int, port: int = PORT) -> socket.socket:
+        def inside() -> socket.socket:
+            return socket.create_server(("", port))
+
+        server = within(netns, inside)
+        server.setblocking(False)
+        self.stack.callback(server.close)
+        return server
+
+
+@pytest.fixture
+def world() -> Iterator[World]:
+    with ExitStack() as stack:
+        before = os.open("/proc/thread-self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
+        stack.callback(os.close, before)
+        assert LIBC.unshare(CLONE_NEWNET) == 0
+        stack.callback(lambda: LIBC.setns(before, CLONE_NEWNET))
+        own = os.open("/proc/thread-self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
+        stack.callback(os.close, own)
+        outside = namespace()
+        stack.callback(os.close, outside)
+
+        def host(ip: IPRoute) -> None:
+            ip.link("add", ifname="up0", kind="veth", peer={"ifname": "up1", "net_ns_fd": outside})
+            for name in ("lo", "up0"):
+                ip.link("set", index=socket.if_nametoindex(name), state="up")
+            ip.addr("add", index=socket.if_nametoindex("up0"), address=UPLINK, prefixlen=24)
+
+        def beyond(ip: IPRoute) -> None:
+            for name in ("lo", "up1"):
+                ip.link("set", index=socket.if_nametoindex(name), state="up")
+            ip.addr("add", index=socket.if_nametoindex("up1"), address=NEIGHBOUR, prefixlen=24)
+            for address in (PUBLIC, PRIVATE, NAME_SERVER, METADATA):
+                ip.addr("add", index=1, address=address, prefixlen=32)
+            ip.route("add", dst="10.61.0.0/24", gateway=UPLINK)
+
+        configure(own, host)
+        configure(outside, beyond)
+        configure(own, lambda ip: ip.route("add", dst="default", gateway=NEIGHBOUR))
+        Path("/proc/sys/net/ipv4/conf/up0/forwarding").write_text("1")
+        yield World(outside, own, stack)
+
+
+@asynccontextmanager
+async def island(ip4: IP4 | None = None, **options: Any) -> AsyncIterator[Netlink]:
+    driver = Netlink(ip4 or IP4(), island=options.pop("island", "t"), **options)
+    try:
+        await driver.prepare()
+        yield driver
+    finally:
+        await driver.close()
+
+
+def address(last: int, network: str = "10.61.0") -> Address:
+    return Address(ip=f"{network}.{last}", prefix=24, gateway=f"{network}.1")
+
+
+async def connect(netns: int, ip: str, port: int = PORT) -> socket.socket | None:
+    """A TCP connection from that namespace, or None if no answer comes."""
+    client = within(netns, lambda: socket.socket(socket.AF_INET, socket.SOCK_STREAM))
+    client.setblocking(False)
+    try:
+        async with asyncio.timeout(DROPPED_S):
+            await asyncio.get_running_loop().sock_connect(client, (ip, port))
+    except (TimeoutError, OSError):
+        client.close()
+        return None
+    return client
+
+
+async def reached(netns: int, *targets: tuple[str, int]) -> set[tuple[str, int]]:
+    """Which of the targets answer, all tried at once."""
+    clients = await asyncio.gather(*(connect(netns, *target) for target in targets))
+    for client in clients:
+        if client is not None:
+            client.close()
+    return {target for target, client in zip(targets, clients, strict=True) if client is not None}
+
+
+def capability(driver: Netlink, name: str) -> Capability:
+    return next(capability for capability in driver.capabilities() if capability.name == name)
+
+
+# What a jail has
+
+
+async def test_nothing_is_made_before_the_first_lease(world: World) -> None:
+    before = links()
+    async with island(IP4(nat=True)) as driver:
+        assert links() == before
+        assert all(capability.enforced for capability in driver.capabilities()), driver.capabilities()
+        await driver.open(())
+        assert links() == before | {"sky0"}
+    assert links() == before
+
+
+async def test_a_jail_has_an_address_a_route_and_no_ipv6(world: World) -> None:
+    jail = world.jail()
+    async with island() as driver:
+        await driver.open(())
+        await driver.attach(address(7), jail.name, jail.pid)
+        assert links() >= {"sky0", port_name("t", jail.name)}
+        seen: dict[str, Any] = {}
+
+        def look(ip: IPRoute) -> None:
+            seen["links"] = {
+                link.get("ifname"): (link.get("state"), link.get("address")) for link in ip.get_links()
+            }
+            seen["addresses"] = {found.get("address") for found in ip.get_addr()}
+            seen["routes"] = [route.get("gateway") for route in ip.get_default_routes()]
+
+        configure(jail.netns, look)
+        assert seen["links"]["eth0"] == ("up", "02:53:0a:3d:00:07")
+        assert seen["links"]["lo"][0] == "up"
+        assert seen["addresses"] == {"127.0.0.1", "::1", "10.61.0.7"}
+        assert seen["routes"] == [GATEWAY]
+
+
+@pytest.mark.parametrize("nat", [True, False])
+async def test_a_function_that_listens_is_reached_from_host_and_outside(world: World, nat: bool) -> None:
+    jail = world.jail()
+    async with island(IP4(nat=nat)) as driver:
+        await driver.open(())
+        await driver.attach(address(2), jail.name, jail.pid)
+        world.listen(jail.netns)
+        assert await reached(world.own, ("10.61.0.2", PORT))
+        if nat:  # the bridge forwards
+            assert await reached(world.outside, ("10.61.0.2", PORT))
+
+
+async def test_the_next_holder_of_an_address_is_reached_at_once(world: World) -> None:
+    async with island() as driver:
+        await driver.open(())
+        for _ in range(3):
+            jail = world.jail()
+            await driver.attach(address(2), jail.name, jail.pid)
+            world.listen(jail.netns)
+            assert await reached(world.own, ("10.61.0.2", PORT))
+            await driver.detach(jail.name)
+
+
+async def test_a_function_that_dials_comes_from_the_hosts_address(world: World) -> None:
+    jail = world.jail()
+    async with island(IP4(nat=True, interface="up0")) as driver:
+        await driver.open(())
+        await driver.attach(address(2), jail.name, jail.pid)
+        server = world.listen(world.outside)
+        client = await connect(jail.netns, PUBLIC)
+        assert client is not None
+        connection, peer = await asyncio.get_running_loop().sock_accept(server)
+        assert peer[0] == UPLINK
+        connection.close()
+        client.close()
+
+
+# What a jail must not reach
+
+OPEN_WITH_NAT = {(PUBLIC, PORT), (PUBLIC, DNS), (NAME_SERVER, DNS)}
+CLOSED = {
+    "the host by its gateway": (GATEWAY, PORT),
+    "DNS on the host": (GATEWAY, DNS),
+    "the host by another address": (UPLINK, PORT),
+    "the metadata service": (METADATA, PORT),
+    "a private network": (PRIVATE, PORT),
+    "the name server's other ports": (NAME_SERVER, PORT),
+    "the host's neighbours": (NEIGHBOUR, PORT),
+    "another jail": ("10.61.0.3", PORT),
+}
+
+
+async def attack(world: World, ip4: IP4, *, guarded: bool = True, **options: Any) -> set[tuple[str, int]]:
+    """What a jail reaches of everything there is."""
+    jail, other = world.jail(), world.jail()
+    async with island(ip4, **options) as driver:
+        await driver.open((NAME_SERVER,))
+        await driver.attach(address(2), jail.name, jail.pid)
+        await driver.attach(address(3), other.name, other.pid)
+        for netns in (world.own, world.outside, other.netns):
+            for port in (PORT, DNS):
+                world.listen(netns, port)
+        if not guarded:
+            _unguard(world, jail, other)
+        return await reached(jail.netns, *OPEN_WITH_NAT, *CLOSED.values())
+
+
+def _unguard(world: World, *jails: Jail) -> None:
+    assert netfilter(world, lambda socket: nftables.remove(socket, "sky_t"))
+
+    together = {
+        "attrs": [
+            ("IFLA_INFO_SLAVE_KIND", "bridge"),
+            ("IFLA_INFO_SLAVE_DATA", {"attrs": [("IFLA_BRPORT_ISOLATED", 0)]}),
+        ]
+    }
+
+    def unite() -> None:
+        with closing(rtnetlink.Netlink(rtnetlink.NETLINK_ROUTE)) as netlink:
+            names = (port_name("t", jail.name) for jail in jails)
+            netlink.transact([rtnetlink._up(IFLA_IFNAME=name, IFLA_LINKINFO=together) for name in names])
+
+    within(world.own, unite)
+
+
+async def test_without_the_guard_a_jail_reaches_everything(world: World) -> None:
+    """Else the tests below would prove nothing."""
+    assert await attack(world, IP4(nat=True), guarded=False) == OPEN_WITH_NAT | set(CLOSED.values())
+
+
+async def test_with_nat_a_jail_reaches_the_internet_and_its_name_server_alone(world: World) -> None:
+    assert await attack(world, IP4(nat=True)) == OPEN_WITH_NAT
+
+
+async def test_without_nat_a_jail_reaches_nothing(world: World) -> None:
+    Path("/proc/sys/net/ipv4/conf/all/forwarding").write_text("1")
+    assert await attack(world, IP4()) == set()
+
+
+async def test_nat_leaves_through_the_configured_interface_alone(world: World) -> None:
+    assert await attack(world, IP4(nat=True, interface="lo")) == set()
+
+
+async def test_the_operator_opens_a_network(world: World) -> None:
+    opened = (IPv4Network("192.168.55.0/24"),)
+    found = await attack(world, IP4(nat=True), open_networks=opened)
+    assert found == OPEN_WITH_NAT | {(PRIVATE, PORT), (NAME_SERVER, PORT)}
+
+
+async def test_the_gateway_answers_dns_where_it_is_the_name_server(world: World) -> None:
+    jail = world.jail()
+    async with island(IP4(dns=(GATEWAY,))) as driver:
+        await driver.open((GATEWAY,))
+        await driver.attach(address(2), jail.name, jail.pid)
+        for port in (PORT, DNS):
+            world.listen(world.own, port)
+        assert await reached(jail.netns, (GATEWAY, DNS), (GATEWAY, PORT)) == {(GATEWAY, DNS)}
+
+
+async def test_a_jail_that_routes_by_the_host_does_not_reach_another(world: World) -> None:
+    jail, other = world.jail(), world.jail()
+    async with island(IP4(nat=True)) as driver:
+        await driver.open(())
+        await driver.attach(address(2), jail.name, jail.pid)
+        await driver.attach(address(3), other.name, other.pid)
+        world.listen(other.netns)
+        configure(jail.netns, lambda ip: ip.route("add", dst="10.61.0.3/32", gateway=GATEWAY))
+        assert await reached(jail.netns, ("10.61.0.3", PORT)) == set()
+        assert await reached(world.own, ("10.61.0.3", PORT))
+
+
+async def test_a_jail_with_a_foreign_address_gets_no_answer(world: World) -> None:
+    """One that could change its address, which takes rights that no jail has."""
+    jail = world.jail()
+    async with island(IP4(nat=True)) as driver:
+        await driver.open(())
+        await driver.attach(address(2), jail.name, jail.pid)
+        server = within(world.outside, lambda: socket.socket(socket.AF_INET, socket.SOCK_DGRAM))
+        server.bind((PUBLIC, PORT))
+        server.setblocking(False)
+        world.stack.callback(server.close)
+
+        def send(source: str) -> None:
+            def inside() -> None:
+                with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as client:
+                    client.bind((source, 0))
+                    client.sendto(source.encode(), (PUBLIC, PORT))
+
+            within(jail.netns, inside)
+
+        foreign = "172.20.0.9"
+        index = within(jail.netns, lambda: socket.if_nametoindex("eth0"))
+        configure(jail.netns, lambda ip: ip.addr("add", index=index, address=foreign, prefixlen=32))
+        send(foreign)
+        send("10.61.0.2")
+        # The foreign one was first; had it passed, it would be the first to arrive.
+        assert await asyncio.get_running_loop().sock_recv(server, 64) == b"10.61.0.2"
+
+
+# Life and death
+
+
+async def test_detach_may_be_repeated_and_survives_the_jails_own_end(world: World) -> None:
+    jail = world.jail()
+    async with island() as driver:
+        await driver.open(())
+        await driver.attach(address(2), jail.name, jail.pid)
+        jail.end()
+        for _ in range(2):
+            await driver.detach(jail.name)
+        assert port_name("t", jail.name) not in links()
+        await driver.detach("sky-t-fff")
+
+
+async def test_a_failed_attach_leaves_nothing(world: World) -> None:
+    jail = world.jail()
+    async with island() as driver:
+        await driver.open(())
+        before = links()
+        configure(jail.netns, lambda ip: ip.link("add", ifname="eth0", kind="bridge"))
+        with pytest.raises(DriverError, match="exist"):
+            await driver.attach(address(2), jail.name, jail.pid)
+        with pytest.raises(DriverError, match="No such file"):
+            await driver.attach(address(2), jail.name, 2**22 + 1)
+        broken = Address(ip="10.61.0.2", prefix=24, gateway="10.99.0.1")
+        clean = world.jail()
+        with pytest.raises(DriverError, match="nreachable"):
+            await driver.attach(broken, clean.name, clean.pid)
+        assert links() == before
+
+
+async def test_bridge_and_filter_are_mended_when_somebody_took_them(world: World) -> None:
+    jail = world.jail()
+    async with island(IP4(nat=True)) as driver:
+        await driver.open(())
+        configure(world.own, lambda ip: ip.link("del", index=socket.if_nametoindex("sky0")))
+        assert netfilter(world, lambda socket: nftables.remove(socket, "sky_t"))
+        await driver.open(())
+        assert netfilter(world, lambda socket: nftables.exists(socket, "sky_t"))
+        await driver.attach(address(2), jail.name, jail.pid)
+        world.listen(jail.netns)
+        assert await reached(world.own, ("10.61.0.2", PORT))
+
+
+async def test_the_next_life_sweeps_what_a_killed_island_left(world: World) -> None:
+    jail, before = world.jail(), links()
+    killed = Netlink(IP4(nat=True), island="t")
+    await killed.prepare()
+    await killed.open(())
+    await killed.attach(address(2), jail.name, jail.pid)
+    async with island(IP4(bridge="sky1", cidr="10.62.0.0/24"), island="other"):
+        assert links() == before | {"sky0", port_name("t", jail.name)}
+    heir = Netlink(IP4(nat=True), island="t")
+    assert await heir.prepare() == 3  # a port, the bridge, the table
+    assert links() == before
+    assert await heir.prepare() == 0
+    await heir.close()
+    await killed.close()
+
+
+async def test_two_hundred_lives_leave_nothing(world: World) -> None:
+    jails = [world.jail() for _ in range(4)]
+    async with island(IP4(nat=True)) as driver:
+        pool = Addresses(IP4(nat=True), driver, Memory(), Events(), resolv_confs=())
+        await pool.prepare()
+
+        async def live(jail: Jail, number: int) -> None:
+            name = f"sky-t-{number:x}"
+            address = await pool.lease(name)
+            await pool.attach(address, name, jail.pid)
+            await pool.release(address, name)
+
+        await live(jails[0], 1)
+        gc.collect()
+        before, files = links(), len(os.listdir("/proc/self/fd"))
+        for round_ in range(50):
+            await asyncio.gather(*(live(jail, 16 + 4 * round_ + n) for n, jail in enumerate(jails)))
+        gc.collect()
+        assert links() == before
+        assert len(os.listdir("/proc/self/fd")) == files
+        assert all(address.state is AddressState.available for address in pool.addresses())
+        for jail in jails:
+            assert within(jail.netns, links) == {"lo"}
+
+
+class Memory:
+    async def address_states(self) -> dict[str, AddressState]:
+        return {}
+
+    async def set_address_state(self, ip: str, state: AddressState) -> None:
+        raise NotImplementedError
+
+
+# Neighbours, and hosts that cannot
+
+
+async def test_two_islands_live_side_by_side(world: World) -> None:
+    ip4 = IP4(nat=True, bridge="sky1", cidr="10.62.0.0/24")
+    one, two = world.jail("t"), world.jail("u")
+    async with island(IP4(nat=True)) as first:
+        async with island(ip4, island="u") as second:
+            await first.open(())
+            await second.open(())
+            await first.attach(address(2), one.name, one.pid)
+            await second.attach(address(2, "10.62.0"), two.name, two.pid)
+            world.listen(two.netns)
+            assert await reached(world.own, ("10.62.0.2", PORT))
+            assert await reached(one.netns, ("10.62.0.2", PORT)) == set()
+        assert port_name("t", one.name) in links()
+        assert "sky1" not in links()
+
+
+async def test_what_is_somebody_elses_is_refused_and_left_alone(world: World) -> None:
+    async with island() as first:
+        await first.open(())
+        with pytest.raises(HostUnfit, match=r"sky0 is another island's; set network\.ip4\.bridge"):
+            async with island(island="u"):
+                pass
+        with pytest.raises(HostUnfit, match=r"overlaps with .*10\.61\.0\.1/24; set network\.ip4\.cidr"):
+            async with island(IP4(bridge="sky1"), island="u"):
+                pass
+        with pytest.raises(HostUnfit, match="up0 is not the island's"):
+            async with island(IP4(bridge="up0", cidr="10.62.0.0/24"), island="u"):
+                pass
+        with pytest.raises(HostUnfit, match=r"overlaps with .*203\.0\.113\.2/24"):
+            async with island(IP4(bridge="sky1", cidr="203.0.113.128/25"), island="u"):
+                pass
+        assert {"sky0", "up0"} <= links()
+
+
+async def test_an_uplink_that_does_not_forward_is_told_with_its_remedy(world: World) -> None:
+    Path("/proc/sys/net/ipv4/conf/up0/forwarding").write_text("0")
+    async with island(IP4(nat=True)) as driver:
+        nat = capability(driver, "nat")
+        assert (nat.enforced, nat.remedy) == (False, "sysctl -w net.ipv4.conf.up0.forwarding=1")
+        await driver.open(())
+        assert Path("/proc/sys/net/ipv4/conf/up0/forwarding").read_text() == "0\n"
+    async with island(IP4(nat=True, interface="em0")) as driver:
+        assert capability(driver, "nat").how == "there is no interface em0"
+    async with island(IP4()) as driver:
+        assert capability(driver, "nat").remedy == "set network.ip4.nat = true"
+
+
+def _give_up_rights() -> None:
+    """capset(2) with nothing, for the calling thread and those that it starts."""
+    header = (ctypes.c_uint32 * 2)(0x20080522, 0)
+    assert LIBC.capset(header, (ctypes.c_uint32 * 6)()) == 0
+
+
+async def test_without_rights_calls_with_ip4_are_refused_with_the_remedy(world: World) -> None:
+    driver = Netlink(IP4(), island="t")
+    await asyncio.get_running_loop().run_in_executor(driver._maker, _give_up_rights)
+    pool = Addresses(IP4(), driver, Memory(), Events(), resolv_confs=())
+    assert await pool.prepare() == 0
+    with pytest.raises(HostUnfit, match=r"no rights for networking: .*; run the island as root"):
+        pool.require()
+    with pytest.raises(HostUnfit):
+        await pool.lease("sky-t-1")
+    network = capability(driver, "network")
+    assert not network.enforced
+    assert "as root" in network.remedy
+    await pool.close()
+
+
+class NoNetfilter(Netlink):
+    """On a kernel without nf_tables."""
+
+    def _host(self) -> Host:
+        host = super()._host()
+        if host._netfilter is not None:
+            host._netfilter.close()
+        host._netfilter = None
+        return host
+
+
+async def test_a_kernel_without_nftables_gives_addresses_but_no_nat_and_says_so(world: World) -> None:
+    jail, other = world.jail(), world.jail()
+    driver = NoNetfilter(IP4(), island="t")
+    await driver.prepare()
+    isolation = capability(driver, "isolation")
+    assert not isolation.enforced
+    assert "nothing keeps them off the host" in isolation.how
+    await driver.open(())
+    for number, each in enumerate((jail, other), start=2):
+        await driver.attach(address(number), each.name, each.pid)
+        world.listen(each.netns)
+    world.listen(world.own)
+    assert await reached(jail.netns, (GATEWAY, PORT), ("10.61.0.3", PORT)) == {(GATEWAY, PORT)}
+    await driver.close()
+    demanding = NoNetfilter(IP4(nat=True), island="t")
+    with pytest.raises(HostUnfit, match=r"network\.ip4\.nat needs nftables"):
+        await demanding.prepare()
+    await demanding.close()
