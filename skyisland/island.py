@@ -44,11 +44,14 @@ from skyisland.model import (
 )
 from skyisland.rooms import AddressRoom, BuildRoom, HistoryRoom, SourceRoom
 from skyisland.story import Story
+from skyisland.toolchain import Progress, silent
 
 log = logging.getLogger(__name__)
 
 FUNCTION = "/function"
 """Where a jail finds its binary."""
+STUBBORN_S = 5.0
+"""A call whose jail was killed has so long to end by itself before it is cancelled."""
 
 
 class Policy(Struct, frozen=True, kw_only=True):
@@ -119,16 +122,18 @@ class Island:
 
     # Life
 
-    async def start(self) -> None:
+    async def start(self, progress: Progress = silent) -> None:
         """Make everything ready; sweep what an earlier life left behind.
 
         Raises:
             HostUnfit, DriverError: this host cannot run jails; the text names the remedy.
         """
+        progress("base system", 0, 1)
         swept = await self.jails.prepare()
+        progress("base system", 1, 1)
         swept += await self.network.prepare()
         swept += await self.sources.sweep()
-        await self.builds.prepare()
+        await self.builds.prepare(progress)
         self._require()
         self._housekeeping = asyncio.create_task(self._keep_house())
         self.events.publish(IslandStarted(swept=swept))
@@ -156,17 +161,21 @@ class Island:
             except (IslandError, OSError):
                 log.exception("housekeeping failed; it is tried again later")
 
-    async def stop(self, grace_s: float = 10.0) -> None:
-        """Take no new calls, let the running ones finish within `grace_s`, then end them; leave nothing."""
+    async def drain(self, grace_s: float) -> None:
+        """Take no new calls, let the running ones finish within `grace_s`, then end them."""
         self._draining = True
         if self._running:
             await asyncio.wait(self._running, timeout=grace_s)
         await self.jails.kill_all("the island stops")
         if self._running:
-            _, stubborn = await asyncio.wait(self._running, timeout=grace_s)
+            _, stubborn = await asyncio.wait(self._running, timeout=STUBBORN_S)
             for task in stubborn:
                 task.cancel()
             await asyncio.gather(*stubborn, return_exceptions=True)
+
+    async def stop(self) -> None:
+        """End whatever runs, and take away all that the island made."""
+        await self.drain(0)
         if self._housekeeping is not None:
             self._housekeeping.cancel()
             await asyncio.gather(self._housekeeping, return_exceptions=True)

@@ -8,6 +8,7 @@ from typing import Any, Protocol
 from skyisland.events import InvocationFinished
 from skyisland.jail import AddressPool
 from skyisland.model import AddressInfo, AddressState, Artifact, Call, Capability, Source
+from skyisland.toolchain import Progress, silent
 
 
 class Resolved(Protocol):
@@ -37,7 +38,7 @@ class SourceRoom(Protocol):
 class BuildRoom(Protocol):
     """What `build.Builds` gives the island."""
 
-    async def prepare(self) -> None: ...
+    async def prepare(self, progress: Progress = silent) -> None: ...
     def known(self, resolved: Any, call: Call) -> Artifact | None: ...
     async def build(
         self, source: Source, call: Call, *, refresh: bool, invocation: str | None

@@ -41,6 +41,7 @@ from skyisland.model import (
     Usage,
 )
 from skyisland.process import Capture
+from skyisland.toolchain import Progress, silent
 
 NOT_REAL = "this is the fake driver: nothing is confined"
 
@@ -203,6 +204,9 @@ class FakeClones:
     async def existing(self) -> list[Clone]:
         return list(self.alive.values())
 
+    async def close(self) -> None:
+        pass
+
     def capabilities(self) -> list[Capability]:
         return [Capability(name="copy_on_write", enforced=False, how=NOT_REAL)]
 
@@ -262,7 +266,7 @@ class FakeBuilds:
         what = call.function if call.arguments is not None else call.text
         return hashlib.sha256("\0".join((url, package, commit, what)).encode()).hexdigest()
 
-    async def prepare(self) -> None:
+    async def prepare(self, progress: Progress = silent) -> None:
         pass
 
     def known(self, resolved: FakeResolved, call: Call) -> Artifact | None:

@@ -1,0 +1,170 @@
+"""`skyisland init`, `serve` and `doctor`: the commands that are an island, or make one ready."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import signal
+import sys
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from typing import Any
+
+import click
+from rich.console import Console
+from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+
+from skyisland.cli import Chosen
+from skyisland.events import Events
+from skyisland.island import Island
+from skyisland.logs import LogRing, logging_to
+from skyisland.metrics import Metrics, StatsD
+from skyisland.settings import Settings, admin_token
+from skyisland.wiring import opened
+
+
+@click.command()
+@click.option("--no-tui", is_flag=True, help="Headless: log lines on standard output instead of the console.")
+@click.pass_obj
+def serve(chosen: Chosen, no_tui: bool) -> None:
+    """Run the island: REST API and, on a terminal, the operations console.
+
+    SIGTERM and SIGINT drain: running calls finish within jails.drain_timeout, then everything is taken
+    away. Without a terminal, or with --no-tui, one line of JSON per event goes to standard output.
+    """
+    settings = chosen.settings()
+    headless = no_tui or not (sys.stdin.isatty() and sys.stdout.isatty())
+    sys.exit(asyncio.run(_serve(settings, headless=headless)))
+
+
+async def _serve(settings: Settings, *, headless: bool) -> int:
+    from api import create_app
+    from api.serve import listen
+    from api.serve import serve as serve_api
+
+    token = await asyncio.to_thread(admin_token, settings)
+    events, ring = Events(), LogRing(secrets=(token,))
+    metrics = Metrics(StatsD(*settings.statsd, prefix=settings.metrics.prefix) if settings.statsd else None)
+    stream = sys.stdout.buffer if headless else None
+    level = settings.log.level.upper()
+    async with logging_to(ring, events, stream=stream, level=level, secrets=(token,)):
+        sock = await asyncio.to_thread(listen, settings.listen, settings.http_port)
+        with contextlib.closing(sock):
+            events.tap(metrics.fold)
+            async with _opened(settings, events) as island, _sending(metrics):
+                app = create_app(
+                    island, token=token, token_header=settings.admin_token_header, metrics=metrics, logs=ring
+                )
+                await island.start()
+                try:
+                    stop = _on_signal(signal.SIGINT, signal.SIGTERM)
+                    drained = asyncio.Event()
+                    server = asyncio.create_task(serve_api(app, sock, drained.wait))
+                    await _until(stop, server)
+                    await island.drain(settings.jails.drain_timeout)
+                    drained.set()
+                    await server
+                finally:
+                    await island.stop()
+    return 0
+
+
+@asynccontextmanager
+async def _opened(settings: Settings, events: Events) -> AsyncIterator[Island]:
+    async with opened(settings, events, search_path=os.environ.get("PATH", "")) as island:
+        yield island
+
+
+@asynccontextmanager
+async def _sending(metrics: Metrics) -> AsyncIterator[None]:
+    """Send what StatsD is to know, for the length of the block."""
+    if metrics.statsd is None:
+        yield
+        return
+    sending = asyncio.create_task(metrics.statsd.run())
+    try:
+        yield
+    finally:
+        sending.cancel()
+        await asyncio.gather(sending, return_exceptions=True)
+
+
+def _on_signal(*signals: signal.Signals) -> asyncio.Event:
+    """An event that the first of these signals sets. A second one of them ends the process at once."""
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+
+    def ask() -> None:
+        stop.set()
+        for number in signals:
+            loop.remove_signal_handler(number)
+
+    for number in signals:
+        loop.add_signal_handler(number, ask)
+    return stop
+
+
+async def _until(stop: asyncio.Event, server: asyncio.Task[None]) -> None:
+    """Wait for the wish to stop; a server that ends by itself is an error, raised here."""
+    asked = asyncio.create_task(stop.wait())
+    await asyncio.wait({asked, server}, return_when=asyncio.FIRST_COMPLETED)
+    asked.cancel()
+    if server.done():
+        server.result()
+
+
+@click.command()
+@click.pass_obj
+def init(chosen: Chosen) -> None:
+    """Prepare this host: state folder, base system, Go, its compiled standard library, build jail.
+
+    May be repeated, and goes on where it was interrupted; `serve` does whatever is missing, too.
+    """
+    settings = chosen.settings()
+    console = Console(stderr=True)
+    with Progress(
+        SpinnerColumn(),
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TimeElapsedColumn(),
+        console=console,
+    ) as bars:
+        asyncio.run(_init(settings, _steps(bars)))
+    console.print(f"ready: state in {settings.state_dir}; start with `skyisland serve`", highlight=False)
+
+
+def _steps(bars: Progress) -> Callable[[str, int, int], None]:
+    """Turns reports (what, done, total) into a bar each; a total of 0 is one that nobody knows."""
+    tasks: dict[str, Any] = {}
+
+    def report(what: str, done: int, total: int) -> None:
+        if what not in tasks:
+            tasks[what] = bars.add_task(what, total=total or None)
+        bars.update(tasks[what], completed=done, total=total or None)
+
+    return report
+
+
+async def _init(settings: Settings, report: Callable[[str, int, int], None]) -> None:
+    await asyncio.to_thread(admin_token, settings)
+    report("state folder", 1, 1)
+    ring, events = LogRing(), Events()
+    async with logging_to(ring, events), _opened(settings, events) as island:
+        try:
+            await island.start(report)
+        finally:
+            await island.stop()
+
+
+@click.command()
+@click.option("--json", "as_json", is_flag=True, help="For machines.")
+@click.pass_obj
+def doctor(chosen: Chosen, as_json: bool) -> None:
+    """Say what this host can and cannot do, each problem with its remedy; exit code 1 if calls cannot run."""
+    from skyisland.cli.examining import report
+
+    sys.exit(asyncio.run(report(chosen.settings(), as_json=as_json)))
+
+
+COMMANDS: tuple[click.Command, ...] = (init, serve, doctor)

@@ -1,0 +1,165 @@
+"""From settings to an island: the one place that chooses drivers.
+
+    settings ─▶ state folder, lock ─▶ State ─▶ rooms ─▶ Island
+
+One island at a time runs on a state folder: the lock file is held for as long as the process lives.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import fcntl
+import os
+import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from skyisland import __version__
+from skyisland.build import Builds
+from skyisland.errors import HostUnfit, SettingsError
+from skyisland.events import Events
+from skyisland.island import Island, Policy
+from skyisland.jail import JailDriver, Jails
+from skyisland.network import Addresses, NetworkDriver, NoInterfaces
+from skyisland.settings import Layout, Settings
+from skyisland.source import Sources
+from skyisland.state import State
+from skyisland.storage import CloneDriver
+from skyisland.toolchain import Toolchains
+
+
+@asynccontextmanager
+async def opened(
+    settings: Settings, events: Events, *, search_path: str = ""
+) -> AsyncIterator[Island]:
+    """An island made of its settings, not yet started; its memory is closed after the block.
+
+    Raises:
+        SettingsError: the state folder cannot be used, or another island runs on it.
+        HostUnfit: this system has no driver of that name.
+    """
+    layout = settings.layout
+    lock = await asyncio.to_thread(_claim, layout)
+    try:
+        state = await State.open(layout.db)
+        try:
+            yield _wire(settings, events, state, search_path)
+        finally:
+            await state.close()
+    finally:
+        os.close(lock)
+
+
+def _claim(layout: Layout) -> int:
+    """Make the state folder and hold its lock.
+
+    Jails are unprivileged users who read their binary below it, so everyone may pass through; what is
+    secret in it is 0600.
+    """
+    try:
+        layout.state_dir.mkdir(parents=True, exist_ok=True)
+        layout.state_dir.chmod(0o711)
+        lock = os.open(layout.lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+    except OSError as error:
+        raise SettingsError(
+            f"state_dir: cannot use {layout.state_dir}: {error.strerror}; choose a folder that is yours"
+        ) from error
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        os.close(lock)
+        raise SettingsError(
+            f"state_dir: another island runs on {layout.state_dir}; stop it, or choose another folder"
+        ) from None
+    return lock
+
+
+def _wire(settings: Settings, events: Events, state: State, search_path: str) -> Island:
+    layout, limits = settings.layout, settings.limits
+    root = os.geteuid() == 0
+    first_uid, uids = settings.jails.uid_start, None
+    if root:
+        # The first of the range compiles: what it leaves in the build caches must stay its own.
+        uids = range(first_uid + 1, first_uid + settings.jails.uid_count)
+    addresses = Addresses(settings.network.ip4, _network_driver(settings, state), state, events)
+    jails = Jails(
+        _jail_driver(settings, state, addresses),
+        _clone_driver(settings, state),
+        addresses,
+        events,
+        island=state.island,
+        uids=uids,
+        first_jid=state.first_jid,
+    )
+    state.follow(events)
+    toolchains = Toolchains(
+        layout.toolchain,
+        goroot=settings.build.goroot,
+        version=settings.go_version,
+        search_path=search_path,
+    )
+    return Island(
+        name=state.island,
+        version=__version__,
+        policy=Policy(
+            exec_timeout_s=settings.jails.exec_timeout,
+            limits=limits.as_limits(),
+            max_running=settings.jails.max_running,
+            max_queued=settings.jails.max_queued,
+            queue_timeout_s=settings.jails.queue_timeout,
+            require=limits.require,
+            keep_s=settings.jails.cache_purge_after,
+        ),
+        events=events,
+        sources=Sources(
+            settings.git,
+            layout.repos,
+            layout.checkouts,
+            trust_s=settings.jails.cache_default_expiration,
+            known=state,
+            events=events,
+        ),
+        builds=Builds(),
+        jails=jails,
+        network=addresses,
+        history=state,
+    )
+
+
+def _clone_driver(settings: Settings, state: State) -> CloneDriver:
+    wanted = settings.filesystem.storage
+    if wanted == "auto":
+        wanted = "overlay" if sys.platform == "linux" else "zfs"
+    if wanted == "fake":
+        from skyisland.drivers.fake import FakeClones
+
+        return FakeClones()
+    if wanted == "overlay" and sys.platform == "linux":
+        from skyisland.drivers.overlay import OverlayClones
+
+        return OverlayClones(settings.layout.base)
+    raise HostUnfit(f"filesystem.storage: {wanted!r} does not work on this system; use 'auto'")
+
+
+def _jail_driver(settings: Settings, state: State, addresses: Addresses) -> JailDriver:
+    wanted = settings.jails.driver
+    if wanted == "auto":
+        wanted = "bubblewrap" if sys.platform == "linux" else "freebsd"
+    if wanted == "fake":
+        from skyisland.drivers.fake import FakeJails
+
+        return FakeJails()
+    if wanted == "bubblewrap" and sys.platform == "linux":
+        from skyisland.drivers.bubblewrap import BubblewrapJails
+
+        probe_uid = settings.jails.uid_start if os.geteuid() == 0 else None
+        return BubblewrapJails(state.island, attach=addresses.attach, probe_uid=probe_uid)
+    raise HostUnfit(f"jails.driver: {wanted!r} does not work on this system; use 'auto'")
+
+
+def _network_driver(settings: Settings, state: State) -> NetworkDriver:
+    if sys.platform == "linux":
+        from skyisland.drivers.netlink import Netlink
+
+        return Netlink(settings.network.ip4, island=state.island)
+    return NoInterfaces("this system has no network driver yet")
