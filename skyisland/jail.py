@@ -289,6 +289,7 @@ class Jails:
         await self.kill_all("the island stops")
         await self.drain()
         await self.driver.close()
+        await self.clones.close()
 
     # One jail
 

@@ -36,6 +36,10 @@ class CloneDriver(Protocol):
         """Every clone that exists on the host, for the reaper."""
         ...
 
+    async def close(self) -> None:
+        """Take back what was made ahead of any jail; may be repeated."""
+        ...
+
     def capabilities(self) -> list[Capability]:
         """What this storage enforces here."""
         ...

@@ -22,7 +22,7 @@ from skyisland.errors import DriverError
 from skyisland.model import Capability, Clone, Snapshot
 
 GENERATION = "g1"
-"""Changes whenever `_lay` lays something else, so that an old base is not taken for a new one."""
+"""Changes whenever `lay` lays something else, so that an old base is not taken for a new one."""
 
 FILES = {
     "etc/passwd": "root:x:0:0:root:/:/nonexistent\nnobody:x:65534:65534:nobody:/:/nonexistent\n",
@@ -47,6 +47,35 @@ CERTIFICATES = (
 ZONES = Path("/usr/share/zoneinfo")
 
 
+def lay(root: Path) -> None:
+    """Fill the empty folder `root` with the base system; blocks.
+
+    Raises:
+        OSError
+    """
+    for folder in FOLDERS:
+        (root / folder).mkdir(parents=True)
+    for name, text in FILES.items():
+        (root / name).write_text(text)
+    for name, target in LINKS.items():
+        (root / name).symlink_to(target)
+    for name in (*(f"dev/{device}" for device in DEVICES), "function"):
+        (root / name).touch()
+    for bundle in CERTIFICATES:
+        if bundle.is_file():
+            shutil.copyfile(bundle, root / "etc/ssl/certs/ca-certificates.crt")
+            break
+    if ZONES.is_dir():
+        # "posix" and "right" are two more copies of all zones.
+        twice = shutil.ignore_patterns("posix", "right")
+        shutil.copytree(ZONES, root / "usr/share/zoneinfo", symlinks=True, ignore=twice)
+    for folder, _, files in os.walk(root):
+        Path(folder).chmod(0o755)
+        for name in files:
+            if not Path(folder, name).is_symlink():
+                Path(folder, name).chmod(0o644)
+
+
 class OverlayClones:
     """A `CloneDriver` whose clones are the overlays of their jails."""
 
@@ -67,34 +96,11 @@ class OverlayClones:
                 shutil.rmtree(left)
             if not path.is_dir():
                 fresh = Path(tempfile.mkdtemp(prefix="sky-base-", dir=self.base))
-                self._lay(fresh)
+                lay(fresh)
                 fresh.rename(path)
         except OSError as error:
             raise DriverError(f"cannot lay the base system at {path}: {error}", path=str(path)) from error
         return Snapshot(f"base@{GENERATION}", path)
-
-    def _lay(self, root: Path) -> None:
-        for folder in FOLDERS:
-            (root / folder).mkdir(parents=True)
-        for name, text in FILES.items():
-            (root / name).write_text(text)
-        for name, target in LINKS.items():
-            (root / name).symlink_to(target)
-        for name in (*(f"dev/{device}" for device in DEVICES), "function"):
-            (root / name).touch()
-        for bundle in CERTIFICATES:
-            if bundle.is_file():
-                shutil.copyfile(bundle, root / "etc/ssl/certs/ca-certificates.crt")
-                break
-        if ZONES.is_dir():
-            # "posix" and "right" are two more copies of all zones.
-            twice = shutil.ignore_patterns("posix", "right")
-            shutil.copytree(ZONES, root / "usr/share/zoneinfo", symlinks=True, ignore=twice)
-        for folder, _, files in os.walk(root):
-            Path(folder).chmod(0o755)
-            for name in files:
-                if not Path(folder, name).is_symlink():
-                    Path(folder, name).chmod(0o644)
 
     async def clone(self, base: Snapshot, name: str) -> Clone:
         return Clone(name, base, None)
@@ -104,6 +110,9 @@ class OverlayClones:
 
     async def existing(self) -> list[Clone]:
         return []
+
+    async def close(self) -> None:
+        """Nothing to do either."""
 
     def capabilities(self) -> list[Capability]:
         return [
