@@ -1,0 +1,528 @@
+"""Clones by ZFS, on FreeBSD and on Linux.
+
+    <dataset>/sky-<island>                 marked as the island's own
+    ├── base/<generation>@ready            laid once, held, then read-only
+    └── run/sky-<island>-<random>          one clone per jail, with a quota
+
+Making or destroying a dataset waits for a transaction group. So a few clones are made ahead, and
+destroying is done for many at a time, by one channel program where there is one (zfs-program(8)).
+Nothing here is recursive and nothing is promoted: `-R` on a snapshot destroys every running clone, and
+promoting one turns the dependency round. `argv` refuses both.
+
+A clone made ahead belongs to nobody; it bears the jail's name only in our books. A clone that was handed
+out is never handed out again, and neither is one that an earlier life left: who knows what ran in it.
+
+What programs say was read from OpenZFS 2.1 to 2.4 (cmd/zfs, lib/libzfs).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import re
+import secrets
+import sys
+import time
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Protocol
+
+import msgspec
+from msgspec import Struct
+
+from skyisland.drivers.overlay import GENERATION, lay
+from skyisland.drivers.programs import ProgramFailed, Programs
+from skyisland.errors import DriverError, HostUnfit
+from skyisland.model import Capability, Clone, Snapshot
+
+log = logging.getLogger(__name__)
+
+READY = "ready"
+"""The snapshot of a generation that is laid to the end."""
+HOLD = "sky"
+"""The tag that keeps it."""
+MARK = "skyisland:island"
+"""The user property that says whose a dataset is."""
+PROGRAM_FROM = 3
+"""So many clones at once are worth a channel program: it needs two processes where each clone needs one."""
+PROGRAM = b"""\
+args = ...
+results = {}
+for _, dataset in ipairs(args["argv"]) do
+  results[dataset] = zfs.sync.destroy(dataset)
+end
+return results
+"""
+PAUSES_S = (0.02, 0.05, 0.1, 0.2, 0.5)
+"""Between attempts on a busy dataset; then every second or two."""
+VERBS = frozenset({"clone", "create", "destroy", "get", "hold", "list", "mount", "program", "release", "set"})
+VERBS |= {"snapshot", "version"}
+
+
+class BaseSystem(Protocol):
+    """What a generation of the base consists of."""
+
+    @property
+    def generation(self) -> str:
+        """Names what `lay` lays; another name means other content."""
+        ...
+
+    async def lay(self, root: Path) -> None:
+        """Fill the empty folder `root`.
+
+        Raises:
+            DriverError, HostUnfit
+        """
+        ...
+
+
+class BareBase:
+    """The base of Linux: what a static Go binary wants, no program."""
+
+    generation = GENERATION
+
+    async def lay(self, root: Path) -> None:
+        await asyncio.to_thread(lay, root)
+
+
+# Command lines
+
+
+def argv(verb: str, *words: str) -> tuple[str, ...]:
+    """A zfs(8) command line; nothing recursive, nothing that turns dependencies round."""
+    flags = "".join(word for word in words if re.fullmatch(r"-[a-zA-Z]+", word))
+    if verb not in VERBS or set(flags) & set("rR"):
+        raise AssertionError(f"zfs {verb} {' '.join(words)} is not for us")
+    return ("zfs", verb, *words)
+
+
+def create_argv(dataset: str, **properties: str) -> tuple[str, ...]:
+    options = [f"{name}={value}" for name, value in properties.items()]
+    return argv("create", *(word for option in options for word in ("-o", option)), dataset)
+
+
+def clone_argv(snapshot: str, dataset: str, quota_bytes: int | None) -> tuple[str, ...]:
+    """`quota`, for `refquota` would count what the clone shares with the base (dsl_dataset_check_quota)."""
+    quota = ("-o", f"quota={quota_bytes}") if quota_bytes else ()
+    return argv("clone", *quota, snapshot, dataset)
+
+
+def list_argv(dataset: str, *, depth: int, types: str = "filesystem") -> tuple[str, ...]:
+    return argv("list", "-Hp", "-o", f"name,origin,mounted,{MARK}", "-t", types, "-d", str(depth), dataset)
+
+
+def mounted_argv(dataset: str) -> tuple[str, ...]:
+    return argv("get", "-Hpo", "value", "mounted", dataset)
+
+
+def destroy_argv(dataset: str) -> tuple[str, ...]:
+    return argv("destroy", "-f", dataset)
+
+
+def retire_argv(snapshot: str) -> tuple[str, ...]:
+    """Deferred: it goes with the last clone that stands on it."""
+    return argv("destroy", "-d", snapshot)
+
+
+def program_argv(pool: str, datasets: Iterable[str]) -> tuple[str, ...]:
+    return argv("program", "-j", pool, "-", *datasets)
+
+
+def umount_argv(paths: Iterable[str]) -> tuple[str, ...]:
+    return ("umount", "-f", *paths)
+
+
+class Dataset(Struct, frozen=True):
+    """A line of `list_argv`."""
+
+    name: str
+    origin: str
+    mounted: bool
+    mark: str
+
+
+def parse_list(text: str) -> list[Dataset]:
+    """What `zfs list -Hp` prints: tab-separated, `-` for none."""
+    rows = [line.split("\t") for line in text.splitlines() if line]
+    return [Dataset(name, origin, mounted == "yes", mark) for name, origin, mounted, mark in rows]
+
+
+def gone(failure: ProgramFailed) -> bool:
+    """Whether the dataset is not there (any more)."""
+    return "does not exist" in failure.said or "could not find any" in failure.said
+
+
+def busy(failure: ProgramFailed) -> bool:
+    return "busy" in failure.said
+
+
+# The driver
+
+
+class ZfsClones:
+    """A `CloneDriver` on ZFS."""
+
+    name = "zfs"
+
+    def __init__(
+        self,
+        dataset: str,
+        island: str,
+        *,
+        jails: Path,
+        bases: Path,
+        base: BaseSystem | None = None,
+        compression: bool = False,
+        quota_bytes: int | None = 256 << 20,
+        ahead: int = 4,
+        patience_s: float = 90.0,
+        programs: Programs | None = None,
+    ) -> None:
+        """`dataset`: the operator's, below which the island makes its own. `jails`, `bases`: where clones
+        and generations of the base are mounted. `ahead`: clones made before they are needed.
+        `patience_s`: for how long a busy dataset is tried again."""
+        self.root = f"{dataset}/sky-{island}"
+        self.run_dataset = f"{self.root}/run"
+        self.jails = jails
+        self.bases = bases
+        self.island = island
+        self._base = base or BareBase()
+        self._compression = "on" if compression else "off"
+        self._quota_bytes = quota_bytes
+        self._ahead = ahead
+        self._patience_s = patience_s
+        self._programs = programs or Programs()
+        self._snapshot: Snapshot | None = None
+        self._stock: list[str] = []
+        """Clones made ahead, by their last name."""
+        self._given: dict[str, str] = {}
+        """Last name of a clone -> name of the jail that it was handed out for."""
+        self._stocking: asyncio.Task[None] | None = None
+        self._doomed: dict[str, asyncio.Future[None]] = {}
+        self._destroying: asyncio.Task[None] | None = None
+        self._lingering: dict[str, asyncio.Task[None]] = {}
+        """Datasets that were busy for too long, with who goes on trying."""
+        self._with_program = True
+        self._closed = False
+
+    # The base
+
+    async def prepare(self) -> Snapshot:
+        """See `CloneDriver`. What an attempt that was cut short left half-made is made anew."""
+        self._closed = False
+        known = await self._known()
+        if self.root not in known:
+            await self._make_root()
+            known = await self._known()
+        mark = known[self.root].mark
+        if mark != self.island:
+            raise HostUnfit(
+                f"the dataset {self.root} exists but was not made by this island ({MARK}={mark}); "
+                "rename it, or set filesystem.zfs_dataset to another",
+                dataset=self.root,
+            )
+        for name, properties in self._folders().items():
+            if name not in known:
+                await self._zfs(create_argv(name, **properties))
+        generation = f"{self.root}/base/{self._base.generation}"
+        snapshot = f"{generation}@{READY}"
+        path = self.bases / self._base.generation
+        if snapshot not in known:
+            await self._lay(generation, path, half_made=generation in known)
+        elif generation in known and not known[generation].mounted:
+            await self._zfs(argv("mount", generation))
+        await self._hold(snapshot)
+        await self._retire(known, keep=generation)
+        self._snapshot = Snapshot(snapshot, path)
+        return self._snapshot
+
+    async def _known(self) -> dict[str, Dataset]:
+        """What of ours exists, two levels deep."""
+        try:
+            text = await self._zfs(list_argv(self.root, depth=2, types="filesystem,snapshot"))
+        except ProgramFailed as failure:
+            if gone(failure):
+                return {}
+            raise
+        return {found.name: found for found in parse_list(text)}
+
+    def _folders(self) -> dict[str, dict[str, str]]:
+        """The datasets below the root that hold others, with what these inherit."""
+        only_a_folder = {"canmount": "off"}
+        run = {"sync": "disabled", "atime": "off", "setuid": "off", "exec": "on"}
+        if sys.platform == "linux":
+            run["devices"] = "off"  # FreeBSD's datasets hold no device nodes
+        return {
+            f"{self.root}/base": {**only_a_folder, "mountpoint": str(self.bases), "atime": "off"},
+            self.run_dataset: {**only_a_folder, "mountpoint": str(self.jails), **run},
+        }
+
+    async def _make_root(self) -> None:
+        parent, _, _ = self.root.rpartition("/")
+        create = create_argv(
+            self.root, **{"canmount": "off", "mountpoint": "none", MARK: self.island},
+            compression=self._compression,
+        )  # fmt: skip
+        try:
+            await self._zfs(create)
+        except ProgramFailed as failure:
+            if "does not exist" in failure.said or "no such pool" in failure.said:
+                raise HostUnfit(
+                    f"there is no dataset {parent} ({failure.said}); see `zfs list`, then set "
+                    f"filesystem.zfs_dataset, or make it: zfs create {parent}",
+                    dataset=parent,
+                ) from failure
+            raise
+
+    async def _lay(self, generation: str, path: Path, *, half_made: bool) -> None:
+        if half_made:
+            await self._zfs(destroy_argv(generation))
+        await self._zfs(create_argv(generation))
+        await self._must_be_mounted(generation)
+        try:
+            await self._base.lay(path)
+        except OSError as error:
+            raise DriverError(f"cannot lay the base system at {path}: {error}", path=str(path)) from error
+        await self._zfs(argv("set", "readonly=on", generation))
+        await self._zfs(argv("snapshot", f"{generation}@{READY}"))
+
+    async def _hold(self, snapshot: str) -> None:
+        try:
+            await self._zfs(argv("hold", HOLD, snapshot))
+        except ProgramFailed as failure:
+            if "tag already exists" not in failure.said:
+                raise
+
+    async def _retire(self, known: dict[str, Dataset], *, keep: str) -> None:
+        """Let older generations go; one that still carries clones goes with the last of them."""
+        old = [name for name in known if name.startswith(f"{self.root}/base/") and "@" not in name]
+        for name in old:
+            if name == keep:
+                continue
+            snapshot = f"{name}@{READY}"
+            steps = [argv("release", HOLD, snapshot), retire_argv(snapshot), destroy_argv(name)]
+            for step in steps if snapshot in known else steps[-1:]:
+                try:
+                    await self._zfs(step)
+                except ProgramFailed as failure:
+                    log.info("the old base %s stays for now: %s", name, failure.said)
+
+    # Clones
+
+    async def clone(self, base: Snapshot, name: str) -> Clone:
+        """See `CloneDriver`: one made ahead where there is one."""
+        ours = self._snapshot is not None and base.name == self._snapshot.name
+        last = self._stock.pop(0) if self._stock and ours else await self._make(base)
+        self._given[last] = name
+        self._restock(base)
+        return Clone(name, base, self.jails / last)
+
+    async def _make(self, base: Snapshot) -> str:
+        last = f"sky-{self.island}-{secrets.token_hex(5)}"
+        dataset = f"{self.run_dataset}/{last}"
+        try:
+            await self._zfs(clone_argv(base.name, dataset, self._quota_bytes))
+            await self._must_be_mounted(dataset)
+        except BaseException:
+            # Since 2.4 an exit code of 0, before it one of 1 leaves a dataset that is not mounted.
+            self._linger(dataset)
+            raise
+        return last
+
+    async def _must_be_mounted(self, dataset: str) -> None:
+        mounted = (await self._zfs(mounted_argv(dataset))).strip()
+        if mounted != "yes":
+            raise DriverError(
+                f"{dataset} exists but is not mounted: is something in the way at its mount point? "
+                f"try: zfs mount {dataset}",
+                dataset=dataset,
+            )
+
+    def _restock(self, base: Snapshot) -> None:
+        """Make clones ahead, one at a time, in the background."""
+        if self._closed or (self._stocking is not None and not self._stocking.done()):
+            return
+        if self._ahead > len(self._stock):
+            self._stocking = asyncio.ensure_future(self._fill(base))
+
+    async def _fill(self, base: Snapshot) -> None:
+        try:
+            while len(self._stock) < self._ahead and not self._closed:
+                self._stock.append(await self._make(base))
+        except DriverError as failure:
+            log.warning("no clones can be made ahead: %s", failure.message)
+
+    async def existing(self) -> list[Clone]:
+        """See `CloneDriver`; without those that wait for a jail."""
+        try:
+            text = await self._zfs(list_argv(self.run_dataset, depth=1))
+        except ProgramFailed as failure:
+            if gone(failure):
+                return []
+            raise
+        found = []
+        for dataset in parse_list(text):
+            last = dataset.name.removeprefix(f"{self.run_dataset}/")
+            if dataset.name != self.run_dataset and last not in self._stock:
+                origin = Snapshot(dataset.origin, self.bases / self._base.generation)
+                found.append(Clone(self._given.get(last, last), origin, self.jails / last))
+        return found
+
+    # Destroying
+
+    async def destroy(self, clone: Clone) -> None:
+        """See `CloneDriver`.
+
+        Raises:
+            DriverError: it stays busy; it is tried again in the background, and at the next start.
+        """
+        if clone.path is None or clone.path.parent != self.jails:
+            return  # it was never made
+        await self._destroy(f"{self.run_dataset}/{clone.path.name}")
+        self._given.pop(clone.path.name, None)
+
+    async def _destroy(self, dataset: str) -> None:
+        """Wait for the next batch."""
+        if dataset not in self._doomed:
+            self._doomed[dataset] = asyncio.get_running_loop().create_future()
+        ending = self._doomed[dataset]
+        if self._destroying is None or self._destroying.done():
+            self._destroying = asyncio.ensure_future(self._work_off())
+        await asyncio.shield(ending)
+
+    async def _work_off(self) -> None:
+        while self._doomed:
+            batch, self._doomed = self._doomed, {}
+            left = list(batch)
+            if len(left) >= PROGRAM_FROM and self._with_program:
+                left = await self._destroy_at_once(left)
+            for dataset, ending in batch.items():
+                failure: Exception | None = None
+                if dataset in left:
+                    try:
+                        await self._destroy_one(dataset)
+                    except (DriverError, OSError) as error:
+                        failure = error
+                if not ending.done():
+                    ending.set_exception(failure) if failure else ending.set_result(None)
+
+    async def _destroy_at_once(self, datasets: list[str]) -> list[str]:
+        """By one channel program; returns those that are still there."""
+        paths = [str(self.jails / dataset.rpartition("/")[2]) for dataset in datasets]
+        with contextlib.suppress(DriverError):  # one that is not mounted makes it fail, rightly
+            await self._programs.run(umount_argv(paths))
+        pool = self.root.partition("/")[0]
+        try:
+            said = await self._programs.run(program_argv(pool, datasets), stdin=PROGRAM)
+            results = msgspec.json.decode(said, type=dict[str, dict[str, int]]).get("return", {})
+        except (DriverError, msgspec.MsgspecError) as failure:
+            if isinstance(failure, ProgramFailed) and "unrecognized command" in failure.said:
+                self._with_program = False
+            log.info("destroying one by one, for a channel program failed: %s", failure)
+            return datasets
+        left = [dataset for dataset in datasets if results.get(dataset) != 0]
+        await asyncio.to_thread(self._remove_folders, [d for d in datasets if d not in left])
+        return left
+
+    def _remove_folders(self, datasets: list[str]) -> None:
+        for dataset in datasets:
+            with contextlib.suppress(OSError):
+                (self.jails / dataset.rpartition("/")[2]).rmdir()
+
+    async def _destroy_one(self, dataset: str) -> None:
+        try:
+            await self._attempt(dataset)
+        except ProgramFailed as failure:
+            if busy(failure):
+                self._linger(dataset)
+                raise DriverError(
+                    f"{failure.message}; it is tried again in the background", dataset=dataset
+                ) from failure
+            raise
+
+    async def _attempt(self, dataset: str) -> None:
+        """Destroy it, patiently but not for long."""
+        for pause_s in (*PAUSES_S, None):
+            try:
+                await self._zfs(destroy_argv(dataset))
+                return
+            except ProgramFailed as failure:
+                if gone(failure):
+                    return
+                if not busy(failure) or pause_s is None:
+                    raise
+                await asyncio.sleep(pause_s)
+
+    def _linger(self, dataset: str) -> None:
+        """Go on trying: a dying jail may hold its root for a minute (TIME_WAIT)."""
+        if dataset not in self._lingering:
+            self._lingering[dataset] = task = asyncio.ensure_future(self._reap(dataset))
+            task.add_done_callback(lambda _: self._lingering.pop(dataset, None))
+
+    async def _reap(self, dataset: str) -> None:
+        last_s = time.monotonic() + self._patience_s
+        while True:
+            try:
+                await self._attempt(dataset)
+                return
+            except (DriverError, OSError) as failure:
+                if time.monotonic() > last_s or self._closed:
+                    log.error("%s stays until the next start: %s", dataset, failure)
+                    return
+            await asyncio.sleep(min(2.0, self._patience_s / 10))
+
+    async def close(self) -> None:
+        """Destroy the clones made ahead, and wait for what is being destroyed."""
+        self._closed = True
+        if self._stocking is not None:
+            await self._stocking
+        stock, self._stock = self._stock, []
+        endings = [self._destroy(f"{self.run_dataset}/{last}") for last in stock]
+        for failure in await asyncio.gather(*endings, return_exceptions=True):
+            if isinstance(failure, BaseException):
+                log.error("a clone made ahead stays until the next start: %s", failure)
+        await asyncio.gather(*self._lingering.values())
+
+    def capabilities(self) -> list[Capability]:
+        quota = self._quota_bytes
+        return [
+            Capability(name="copy_on_write", enforced=True, how=f"ZFS clones in {self.run_dataset}"),
+            Capability(
+                name="disk",
+                enforced=quota is not None,
+                how=f"a quota of {quota} bytes on each clone" if quota else "there is no quota",
+                remedy="" if quota else "set filesystem.quota",
+            ),
+        ]
+
+    async def _zfs(self, words: tuple[str, ...]) -> str:
+        """Run zfs(8), with what is wrong with the host told apart from what is wrong with a dataset.
+
+        Raises:
+            HostUnfit, ProgramFailed, DriverError
+        """
+        try:
+            return await self._programs.run(words)
+        except HostUnfit as failure:
+            raise HostUnfit(
+                f"{failure.message}; install OpenZFS (Debian: zfsutils-linux with its kernel module), or set "
+                'filesystem.storage = "overlay"',
+                **failure.details,
+            ) from failure
+        except ProgramFailed as failure:
+            for words_said, remedy in REMEDIES.items():
+                if words_said in failure.said:
+                    raise HostUnfit(f"{failure.message}; {remedy}", **failure.details) from failure
+            raise
+
+
+REMEDIES = {
+    "permission denied": "run the island as root",
+    "modules cannot be auto-loaded": "load the kernel module: modprobe zfs, or kldload zfs",
+    "The ZFS modules are not loaded": "load the kernel module: modprobe zfs, or kldload zfs",
+    "/dev/zfs": "load the kernel module: modprobe zfs, or kldload zfs",
+    "out of space": "make room in the pool: zfs list -o space",
+    "encryption key not loaded": "load it: zfs load-key",
+}
+"""What is wrong with the host, by zfs(8)'s words, and what to do about it."""
