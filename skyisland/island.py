@@ -221,26 +221,24 @@ class Island:
 
     async def _run(self, request: FunctionRequest, call: Call, artifact: Artifact, story: Story) -> Outcome:
         nonce = secrets.token_hex(16)
-        timing = story.phase(Phase.jail)
-        with contextlib.ExitStack() as making:
-            making.enter_context(timing)
-            async with self.jails.jail(
-                (FUNCTION,),
-                purpose="function",
-                mounts=(Mount(artifact.path, FUNCTION),),
-                limits=self.policy.limits,
-                network=Network.lease if request.ip4 else Network.none,
-                invocation=story.id,
-                artifact=artifact,
-                call=call.text,
-                cached=story.cached,
-            ) as inmate:
-                making.close()
-                story.jail = inmate.spec.name
-                with story.phase(Phase.exec):
-                    outcome = await inmate.converse(
-                        harness.frame(call, nonce) + request.stdin, self.policy.exec_timeout_s
-                    )
+        async with contextlib.AsyncExitStack() as lives:
+            with story.phase(Phase.jail):
+                jail = self.jails.jail(
+                    (FUNCTION,),
+                    purpose="function",
+                    mounts=(Mount(artifact.path, FUNCTION),),
+                    limits=self.policy.limits,
+                    network=Network.lease if request.ip4 else Network.none,
+                    invocation=story.id,
+                    artifact=artifact,
+                    call=call.text,
+                    cached=story.cached,
+                )
+                inmate = await lives.enter_async_context(jail)
+            story.jail = inmate.spec.name
+            with story.phase(Phase.exec):
+                frame = harness.frame(call, nonce) + request.stdin
+                outcome = await inmate.converse(frame, self.policy.exec_timeout_s)
         if refusal := harness.rejection(outcome, nonce):
             raise refusal
         return outcome

@@ -1,0 +1,325 @@
+"""A call's way through the island, told on fakes of every room that touches the host."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Callable
+
+import pytest
+
+from skyisland.drivers.fake import (
+    FakeAddresses,
+    FakeBuilds,
+    FakeClones,
+    FakeHistory,
+    FakeJails,
+    FakeSources,
+    Script,
+)
+from skyisland.errors import (
+    BadCall,
+    BuildFailed,
+    Draining,
+    DriverError,
+    HostUnfit,
+    NoAddress,
+    SettingsError,
+    TooBusy,
+)
+from skyisland.events import Event, Events, InvocationFinished, InvocationStarted, PhaseFinished
+from skyisland.harness import EXIT_REJECTED
+from skyisland.island import Island, Policy
+from skyisland.jail import Jails
+from skyisland.model import AddressState, FunctionRequest, Verdict
+
+URL = "github.com/mmcloughlin/geohash"
+
+
+class World:
+    """An island on fakes, and all that it told."""
+
+    def __init__(self, policy: Policy) -> None:
+        self.events = Events()
+        self.told: list[Event] = []
+        self.events.tap(self.told.append)
+        self.driver = FakeJails()
+        self.builds = FakeBuilds()
+        self.sources = FakeSources()
+        self.network = FakeAddresses(count=2)
+        self.jails = Jails(
+            self.driver, FakeClones(), self.network, self.events, island="c0de", uids=range(2000, 2100)
+        )
+        self.island = Island(
+            name="c0de",
+            version="0",
+            policy=policy,
+            events=self.events,
+            sources=self.sources,
+            builds=self.builds,
+            jails=self.jails,
+            network=self.network,
+            history=FakeHistory(self.events),
+        )
+
+    def behave(self, **script: object) -> None:
+        self.driver.script = lambda data: Script(**script)
+
+    async def call(self, text: str = "Encode(1, 2)", **fields: object):
+        return await self.island.invoke(FunctionRequest(url=URL, call=text, **fields))
+
+    def kinds(self) -> list[str]:
+        return [type(event).__name__ for event in self.told]
+
+    async def until(self, kind: str, count: int = 1) -> None:
+        with self.events.subscribe() as news:
+            if self.kinds().count(kind) < count:
+                async for _ in news:
+                    if self.kinds().count(kind) >= count:
+                        return
+
+
+@pytest.fixture
+async def make() -> AsyncIterator[Callable[..., World]]:
+    worlds: list[World] = []
+
+    async def make(**policy: object) -> World:
+        world = World(Policy(**policy))
+        worlds.append(world)
+        await world.island.start()
+        return world
+
+    yield make
+    for world in worlds:
+        await world.island.stop()
+        assert world.jails.living() == []
+        assert world.driver.alive == {}
+
+
+async def test_a_call_is_answered_from_a_jail_of_its_own(make) -> None:
+    world = await make()
+    world.behave(stdout=b"jcc92ytsf8kn")
+    invocation = await world.call("Encode(100.1, 80.9)")
+    assert invocation.outcome.verdict is Verdict.ok
+    assert invocation.outcome.stdout == b"jcc92ytsf8kn"
+    assert invocation.jail == "sky-c0de-1"
+    assert not invocation.cached
+    again = await world.call("Encode(48.8, 2.3)")
+    assert again.jail == "sky-c0de-2"
+    assert again.cached, "other arguments need no build"
+    assert world.sources.checkouts == 1
+
+
+async def test_the_frame_carries_the_arguments_and_then_the_input(make) -> None:
+    world = await make()
+    seen: list[bytes] = []
+
+    def script(data: bytes) -> Script:
+        seen.append(data)
+        return Script()
+
+    world.driver.script = script
+    await world.call('Encode(0x1F, "é")', stdin=b"\x00rest")
+    length = int.from_bytes(seen[0][:4], "big")
+    assert json.loads(seen[0][4 : 4 + length])["args"] == ["0x1F", '"é"']
+    assert seen[0][4 + length :] == b"\x00rest"
+
+
+async def test_the_story_is_told_from_start_to_finish(make) -> None:
+    world = await make()
+    await world.call()
+    await world.until("JailDestroyed")
+    kinds = world.kinds()
+    assert kinds[0] == "IslandStarted"
+    assert kinds[1] == "InvocationStarted"
+    phases = [event.phase for event in world.told if isinstance(event, PhaseFinished)]
+    assert phases == ["resolve", "clone", "build", "queue", "jail", "exec"]
+    assert kinds.index("JailCreated") < kinds.index("InvocationFinished") < kinds.index("JailDestroyed")
+    started = next(event for event in world.told if isinstance(event, InvocationStarted))
+    finished = next(event for event in world.told if isinstance(event, InvocationFinished))
+    assert started.invocation == finished.invocation
+    assert finished.verdict == "ok"
+    assert finished.timings.total_s >= finished.timings.exec_s
+
+
+@pytest.mark.parametrize(
+    ("script", "verdict", "code", "signal"),
+    [
+        ({"exit_code": 2, "stderr": b"panic: no"}, "exited", 2, None),
+        ({"exit_code": -9}, "signaled", None, 9),
+        ({"out_of_memory": True}, "out_of_memory", None, None),
+        ({"duration_s": float("inf")}, "timed_out", None, None),
+        ({"stdout": b"x" * 50_000, "duration_s": 0.001}, "output_limit", None, None),
+    ],
+)
+async def test_a_guests_misfortune_is_an_outcome(make, script, verdict, code, signal) -> None:
+    from skyisland.model import Limits
+
+    world = await make(exec_timeout_s=0.05, limits=Limits(stdout_bytes=1000))
+    world.behave(**script)
+    outcome = (await world.call()).outcome
+    assert (outcome.verdict, outcome.exit_code, outcome.signal) == (verdict, code, signal)
+    assert world.told[-1] is not None
+    finished = [event for event in world.told if isinstance(event, InvocationFinished)]
+    assert [event.verdict for event in finished] == [verdict]
+
+
+async def test_arguments_that_do_not_fit_are_the_callers_error(make) -> None:
+    world = await make()
+
+    def refuse(data: bytes) -> Script:
+        nonce = json.loads(data[4:])["nonce"]
+        complaint = f'{nonce} {{"argument": 1, "reason": "constant 300 overflows byte"}}\n'
+        return Script(stdout=b"", stderr=complaint.encode(), exit_code=EXIT_REJECTED)
+
+    world.driver.script = refuse
+    with pytest.raises(BadCall, match="overflows"):
+        await world.call("Encode(1, 300)")
+
+
+@pytest.mark.parametrize(
+    ("request_fields", "failure", "code"),
+    [
+        ({"call": "os.Exit(1); os.Exit(2)"}, BadCall, "bad_call"),
+        ({"call": "encode(1)"}, BadCall, "bad_call"),
+    ],
+)
+async def test_a_bad_call_costs_nothing(make, request_fields, failure, code) -> None:
+    world = await make()
+    with pytest.raises(failure):
+        await world.island.invoke(FunctionRequest(url=URL, **request_fields))
+    assert "JailCreated" not in world.kinds()
+    assert world.told[-1].verdict == code
+
+
+async def test_a_failed_build_reaches_its_caller(make) -> None:
+    world = await make()
+    world.builds.fail = BuildFailed("does not compile", output="x.go:1: no")
+    with pytest.raises(BuildFailed):
+        await world.call()
+    assert world.told[-1].verdict == "build_failed"
+    assert (await world.call()).outcome.verdict is Verdict.ok
+
+
+async def test_a_driver_that_fails_leaves_nothing(make) -> None:
+    world = await make()
+    world.driver.fail = DriverError("no more jails")
+    with pytest.raises(DriverError):
+        await world.call(ip4=True)
+    await world.jails.drain()
+    assert {a.state for a in world.network.addresses()} == {AddressState.available}
+    assert (await world.call(ip4=True)).outcome.verdict is Verdict.ok
+
+
+async def test_an_address_is_leased_for_the_length_of_a_call(make) -> None:
+    world = await make()
+    world.behave(duration_s=float("inf"))
+    call = asyncio.ensure_future(world.call(ip4=True))
+    await world.until("JailCreated")
+    (jail,) = world.island.status().jails
+    assert jail.ip4 == "10.61.0.2"
+    await world.island.kill(jail.jid)
+    assert (await call).outcome.verdict is Verdict.killed
+    await world.until("AddressReleased")
+    assert {a.state for a in world.network.addresses()} == {AddressState.available}
+
+
+async def test_no_address_is_said_before_anything_is_built(make) -> None:
+    world = await make()
+    for address in world.network.addresses():
+        await world.island.set_address(address.ip, AddressState.unavailable)
+    with pytest.raises(NoAddress):
+        await world.call(ip4=True)
+    assert world.sources.checkouts == 0
+
+
+async def test_calls_beyond_the_places_wait_and_beyond_the_queue_are_refused(make) -> None:
+    world = await make(max_running=1, max_queued=1)
+    await world.call()
+    world.behave(duration_s=float("inf"))
+    first = asyncio.ensure_future(world.call())
+    await world.until("JailCreated", 2)
+    second = asyncio.ensure_future(world.call())
+    # The queue tells nobody of a new arrival, and one turn of the loop is all it takes.
+    while world.island.status().queued == 0:  # noqa: ASYNC110
+        await asyncio.sleep(0)
+    with pytest.raises(TooBusy) as refused:
+        await world.call()
+    assert refused.value.retry_after_s
+    await world.island.kill_all()
+    await world.until("JailCreated", 3)
+    await world.island.kill_all()
+    assert {(await first).outcome.verdict, (await second).outcome.verdict} == {Verdict.killed}
+
+
+async def test_waiting_for_a_place_has_an_end(make) -> None:
+    world = await make(max_running=1, queue_timeout_s=0.02)
+    world.behave(duration_s=float("inf"))
+    first = asyncio.ensure_future(world.call())
+    await world.until("JailCreated")
+    with pytest.raises(TooBusy):
+        await world.call()
+    await world.island.kill_all()
+    await first
+
+
+async def test_a_caller_who_hangs_up_ends_the_story(make) -> None:
+    world = await make()
+    world.behave(duration_s=float("inf"))
+    call = asyncio.ensure_future(world.call())
+    await world.until("JailCreated")
+    call.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await call
+    await world.until("JailDestroyed")
+    finished = [event for event in world.told if isinstance(event, InvocationFinished)]
+    assert [event.verdict for event in finished] == ["cancelled"]
+
+
+async def test_draining_lets_running_calls_finish_and_refuses_new_ones(make) -> None:
+    world = await make()
+    world.behave(duration_s=0.05, stdout=b"done")
+    call = asyncio.ensure_future(world.call())
+    await world.until("JailCreated")
+    draining = asyncio.ensure_future(world.island.drain(5))
+    await asyncio.sleep(0)
+    with pytest.raises(Draining):
+        await world.call()
+    await draining
+    assert (await call).outcome.stdout == b"done"
+
+
+async def test_what_does_not_finish_in_time_is_ended(make) -> None:
+    world = await make()
+    world.behave(duration_s=float("inf"))
+    call = asyncio.ensure_future(world.call())
+    await world.until("JailCreated")
+    await world.island.drain(0.01)
+    assert (await call).outcome.verdict is Verdict.killed
+
+
+async def test_leftovers_of_an_earlier_life_are_swept_and_strangers_left_alone(make) -> None:
+    world = World(Policy())
+    world.driver.leftovers = ["sky-c0de-7", "sky-beef-1"]
+    await world.island.start()
+    assert world.driver.leftovers == ["sky-beef-1"]
+    assert world.told[-1].swept == 1
+    await world.island.stop()
+
+
+@pytest.mark.parametrize(
+    ("require", "refusal", "says"),
+    [(("memory",), HostUnfit, "memory"), (("magic",), SettingsError, "there are")],
+)
+async def test_an_island_that_cannot_enforce_what_it_must_does_not_start(require, refusal, says) -> None:
+    world = World(Policy(require=require))
+    with pytest.raises(refusal, match=says):
+        await world.island.start()
+    await world.island.stop()
+
+
+async def test_two_hundred_at_once_all_get_their_answer(make) -> None:
+    world = await make(max_running=8, max_queued=1000)
+    answers = await asyncio.gather(*(world.call() for _ in range(200)))
+    assert {answer.outcome.verdict for answer in answers} == {Verdict.ok}
+    assert len({answer.jail for answer in answers}) == 200
