@@ -1,0 +1,156 @@
+"""POST /api/v1/function: run a call.
+
+This is the path that has to be fast, so it is an ASGI application of its own in front of Quart, whose
+routing, contexts and two tasks a request cost as much as all of Hypercorn. It reads the body, runs the
+call while it listens for the caller to hang up, and answers.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from hypercorn.typing import ASGIReceiveCallable, ASGISendCallable, HTTPScope
+
+from api.problems import Reply, RequestTimeout, TooLarge, misfortune, reply
+from api.wire import Answer, FunctionBody, decode, encode
+from skyisland.island import Island
+from skyisland.metrics import Metrics
+from skyisland.model import Invocation, Timings, Verdict
+
+PATH = "/api/v1/function"
+BODY_LIMIT_BYTES = 1 << 20
+BODY_TIMEOUT_S = 10.0
+PATIENCE = 4
+"""So many times the limit of a body that is too long are read, so that its sender hears why."""
+
+
+class HungUp(Exception):
+    """The caller is gone; there is nobody to answer."""
+
+
+class FunctionEndpoint:
+    """The whole of one path, every method."""
+
+    def __init__(
+        self,
+        island: Island,
+        metrics: Metrics,
+        *,
+        body_limit_bytes: int = BODY_LIMIT_BYTES,
+        body_timeout_s: float = BODY_TIMEOUT_S,
+    ) -> None:
+        self._island = island
+        self._metrics = metrics
+        self._body_limit_bytes = body_limit_bytes
+        self._body_timeout_s = body_timeout_s
+
+    async def __call__(self, scope: HTTPScope, receive: ASGIReceiveCallable, send: ASGISendCallable) -> None:
+        if scope["method"] == "POST":
+            try:
+                answer = await self._run(receive)
+            except HungUp:
+                return
+            except Exception as error:
+                answer = reply(error)
+        else:
+            answer = _OPTIONS if scope["method"] == "OPTIONS" else _NOT_ALLOWED
+        await _send(answer, send)
+
+    async def _run(self, receive: ASGIReceiveCallable) -> Reply:
+        self._metrics.count("handlers.function.run")
+        request = decode(await self._body(receive), FunctionBody).request()
+        async with _until_hang_up(receive):
+            invocation = await self._island.invoke(request)
+        return answered(invocation)
+
+    async def _body(self, receive: ASGIReceiveCallable) -> bytes:
+        chunks: list[bytes] = []
+        size = 0
+        try:
+            async with asyncio.timeout(self._body_timeout_s):
+                while size <= PATIENCE * self._body_limit_bytes:
+                    message = await receive()
+                    if message["type"] != "http.request":
+                        raise HungUp
+                    chunk = message["body"]
+                    size += len(chunk)
+                    if size <= self._body_limit_bytes:
+                        chunks.append(chunk)
+                    if not message["more_body"]:
+                        break
+        except TimeoutError:
+            raise RequestTimeout(f"the body did not come within {self._body_timeout_s:g} s") from None
+        if size > self._body_limit_bytes:
+            limit = self._body_limit_bytes
+            raise TooLarge(f"the body is longer than {limit} bytes; send less", limit_bytes=limit)
+        return b"".join(chunks)
+
+
+def answered(invocation: Invocation) -> Reply:
+    """The answer to a call that is over, however it ended."""
+    if invocation.outcome.verdict is Verdict.ok:
+        answer = Reply(200, encode(Answer.of(invocation)))
+    else:
+        answer = misfortune(invocation)
+    return Reply(answer.status, answer.body, (("Server-Timing", server_timing(invocation.timings)),))
+
+
+def server_timing(timings: Timings) -> str:
+    """The phases in milliseconds, as the header of W3C's Server Timing has them."""
+    return (
+        f"queue;dur={timings.queue_s * 1000:.3f}, resolve;dur={timings.resolve_s * 1000:.3f}, "
+        f"clone;dur={timings.clone_s * 1000:.3f}, build;dur={timings.build_s * 1000:.3f}, "
+        f"jail;dur={timings.jail_s * 1000:.3f}, exec;dur={timings.exec_s * 1000:.3f}, "
+        f"total;dur={timings.total_s * 1000:.3f}"
+    )
+
+
+@asynccontextmanager
+async def _until_hang_up(receive: ASGIReceiveCallable) -> AsyncIterator[None]:
+    """Cancel the block when the caller hangs up.
+
+    Raises:
+        HungUp: that happened.
+    """
+    caller = asyncio.ensure_future(receive())  # after the body, all that can come is a disconnect
+    task = asyncio.current_task()
+    assert task is not None  # noqa: S101 - we are in a coroutine
+    gone = over = False
+
+    def hung_up(_: object) -> None:
+        nonlocal gone
+        if not (over or caller.cancelled()):
+            gone = True
+            task.cancel()
+
+    caller.add_done_callback(hung_up)
+    try:
+        yield
+    except asyncio.CancelledError:
+        if gone and task.uncancel() == 0:
+            raise HungUp from None
+        raise
+    finally:
+        over = True
+        caller.cancel()
+
+
+_ALLOW = (("Allow", "OPTIONS, POST"),)
+_OPTIONS = Reply(200, b"", _ALLOW)
+_NOT_ALLOWED = Reply(
+    405,
+    b'{"error":"this runs functions by POST","code":"method_not_allowed"}',
+    _ALLOW,
+)
+
+
+async def _send(answer: Reply, send: ASGISendCallable) -> None:
+    headers = [
+        (b"content-type", b"application/json"),
+        (b"content-length", str(len(answer.body)).encode()),
+        *((name.lower().encode(), value.encode("latin-1")) for name, value in answer.headers),
+    ]
+    await send({"type": "http.response.start", "status": answer.status, "headers": headers})
+    await send({"type": "http.response.body", "body": answer.body, "more_body": False})

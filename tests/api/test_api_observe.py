@@ -1,0 +1,271 @@
+"""What can be seen of an island, and the event stream."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+from contextlib import aclosing, asynccontextmanager
+from typing import Any
+
+import httpx
+import msgspec
+import pytest
+from conftest import ADMIN, CALL, World, make_world
+
+from api.stream import Feed
+from api.wire import Snapshot
+from skyisland.errors import TooBusy
+from skyisland.events import Events, InvocationStarted, IslandStarted
+
+STREAM = "/api/v1/admin/events"
+
+
+@pytest.mark.parametrize("path", ["/healthcheck", "/api/v1/healthcheck"])
+async def test_health(client: httpx.AsyncClient, path: str) -> None:
+    response = await client.get(path)
+    assert (response.status_code, response.json()) == (200, {"status": "ok"})
+    assert (await client.head(path)).status_code == 200
+    assert (await client.options(path)).headers["allow"] == "GET, HEAD, OPTIONS"
+
+
+async def test_capabilities(client: httpx.AsyncClient) -> None:
+    capabilities = (await client.get("/api/v1/capabilities")).json()["capabilities"]
+    assert {"confinement", "copy_on_write", "network"} <= {one["name"] for one in capabilities}
+    assert all(one["enforced"] is False and one["how"] for one in capabilities)
+
+
+async def test_api_stats(client: httpx.AsyncClient, admin: httpx.AsyncClient) -> None:
+    await client.post("/api/v1/function", json=CALL)
+    await client.get("/nowhere")
+    stats = (await admin.get("/api/v1/admin/api-stats")).json()
+    assert stats["total_status_code_count"] == {"200": 1, "404": 1}
+    assert (stats["total_count"], stats["count"]) == (2, sum(stats["status_code_count"].values()))
+    assert stats["total_response_time_sec"] > 0
+    assert stats["average_response_time"].endswith(("s", "ms", "µs"))
+
+
+async def test_prometheus(client: httpx.AsyncClient, admin: httpx.AsyncClient) -> None:
+    await client.post("/api/v1/function", json=CALL)
+    response = await admin.get("/metrics")
+    assert response.headers["content-type"].startswith("text/plain; version=0.0.4")
+    assert 'skyisland_invocations_total{cached="false",verdict="ok"} 1.0' in response.text
+    assert 'skyisland_http_responses_total{status="200"} 1.0' in response.text
+    assert CALL["url"] not in response.text
+
+
+async def test_invocations(client: httpx.AsyncClient, admin: httpx.AsyncClient) -> None:
+    ids = [(await client.post("/api/v1/function", json=CALL)).json()["id"] for _ in range(3)]
+    await client.post("/api/v1/function", json=CALL | {"call": "x"})
+    found = (await admin.get("/api/v1/admin/invocations")).json()["invocations"]
+    assert [one["invocation"] for one in found[1:]] == ids[::-1]
+    assert [one["verdict"] for one in found] == ["bad_call", "ok", "ok", "ok"]
+    assert found[1]["timings"]["total_s"] > 0
+    one = (await admin.get("/api/v1/admin/invocations?limit=1")).json()["invocations"]
+    assert one == found[:1]
+
+
+@pytest.mark.parametrize("limit", ["", "x", "-1", "1001", "9" * 5000, "1.5", "٣"])
+async def test_bad_numbers(admin: httpx.AsyncClient, limit: str) -> None:
+    response = await admin.get("/api/v1/admin/invocations", params={"limit": limit})
+    assert response.status_code == 400
+    assert response.json()["details"] == {"field": "limit"}
+
+
+async def test_snapshot(world: World, client: httpx.AsyncClient, admin: httpx.AsyncClient) -> None:
+    answer = (await client.post("/api/v1/function", json=CALL)).json()
+    response = await admin.get("/api/v1/admin/snapshot")
+    body = response.json()
+    assert (body["island"], body["driver"], body["draining"]) == ("t", "fake", False)
+    assert body["recent"][0]["invocation"] == answer["id"]
+    assert body["last_event_id"] == world.app.feed.last_id
+    assert set(Snapshot.__struct_fields__) == set(body)
+
+
+async def test_logs(client: httpx.AsyncClient, admin: httpx.AsyncClient) -> None:
+    answers = [(await client.post("/api/v1/function", json=CALL)).json() for _ in range(2)]
+    lines = (await admin.get("/api/v1/admin/logs")).json()["logs"]
+    assert lines[0]["text"].startswith("island started")
+    mine = (await admin.get("/api/v1/admin/logs", params={"jail": answers[1]["jail"]})).json()["logs"]
+    assert {line["invocation"] for line in mine} - {None} == {answers[1]["id"]}
+    last = (await admin.get("/api/v1/admin/logs?limit=1")).json()["logs"]
+    assert last == lines[-1:]
+    after = await admin.get("/api/v1/admin/logs", params={"after": lines[-2]["seq"]})
+    assert after.json()["logs"] == lines[-1:]
+
+
+@pytest.mark.parametrize(
+    "path", ["/", "/api/v1", "/api/v1/admin", "//api/v1/healthcheck", "/api/v1/healthcheck/"]
+)
+async def test_nothing_there(client: httpx.AsyncClient, path: str) -> None:
+    response = await client.get(httpx.URL(f"http://island{path}"))
+    assert (response.status_code, response.json()["code"]) == (404, "not_found")
+
+
+async def test_wrong_method(admin: httpx.AsyncClient) -> None:
+    response = await admin.post("/api/v1/admin/jails")
+    assert (response.status_code, response.json()["code"]) == (405, "method_not_allowed")
+    assert set(response.headers["allow"].split(", ")) == {"DELETE", "GET", "HEAD", "OPTIONS"}
+
+
+# The stream itself
+
+
+class Sent(msgspec.Struct):
+    """One server-sent event."""
+
+    id: str
+    event: str
+    data: Any
+
+
+def sent(text: bytes) -> list[Sent]:
+    """The events in a piece of a stream, without comments."""
+    found = []
+    for block in text.decode().split("\n\n"):
+        fields = dict(line.split(": ", 1) for line in block.splitlines() if not line.startswith(":"))
+        if "data" in fields:
+            found.append(Sent(fields["id"], fields["event"], json.loads(fields["data"])))
+    return found
+
+
+async def events_of(stream: AsyncIterator[bytes], count: int) -> list[Sent]:
+    found: list[Sent] = []
+    while len(found) < count:
+        found += sent(await anext(stream))
+    return found
+
+
+@asynccontextmanager
+async def reading(feed: Feed, last_id: str | None = None) -> AsyncIterator[AsyncIterator[bytes]]:
+    """A stream that has begun."""
+    async with aclosing(feed.open(last_id)) as stream:  # type: ignore[type-var]
+        assert await anext(stream) == b"retry: 1000\n\n"
+        yield stream
+
+
+def say(events: Events, *numbers: int) -> None:
+    for number in numbers:
+        events.publish(IslandStarted(swept=number))
+
+
+def swept(found: list[Sent]) -> list[int]:
+    return [one.data["swept"] for one in found]
+
+
+async def test_events_in_order_with_ids() -> None:
+    events = Events()
+    feed = Feed(events, pause_s=0)
+    say(events, 0)
+    async with reading(feed) as stream:
+        say(events, 1, 2)
+        found = await events_of(stream, 2)
+        assert swept(found) == [1, 2]
+        assert found[1].id == feed.last_id
+        say(events, 3)
+        assert swept(await events_of(stream, 1)) == [3]
+    assert feed.open_streams == 0
+
+
+async def test_resume() -> None:
+    events = Events()
+    feed = Feed(events, pause_s=0)
+    before = feed.last_id
+    say(events, 1)
+    middle = feed.last_id
+    say(events, 2, 3)
+    async with reading(feed, middle) as stream:
+        assert swept(await events_of(stream, 2)) == [2, 3]
+    async with reading(feed, before) as stream:
+        assert swept(await events_of(stream, 3)) == [1, 2, 3]
+
+
+async def test_resume_past_the_ring_tells_a_gap() -> None:
+    events = Events()
+    feed = Feed(events, limit=2, pause_s=0)
+    before = feed.last_id
+    say(events, 1, 2, 3, 4, 5)
+    async with reading(feed, before) as stream:
+        gap, *rest = await events_of(stream, 3)
+        assert (gap.event, gap.data["missed"]) == ("Gap", 3)
+        assert swept(rest) == [4, 5]
+    async with reading(feed, gap.id) as stream:
+        assert swept(await events_of(stream, 2)) == [4, 5]
+
+
+async def test_a_slow_reader_is_told_a_gap() -> None:
+    events = Events()
+    feed = Feed(events, limit=2, pause_s=0)
+    async with reading(feed) as stream:
+        say(events, 1)
+        assert swept(await events_of(stream, 1)) == [1]
+        say(events, 2, 3, 4, 5)
+        gap, *rest = await events_of(stream, 3)
+        assert gap.data["missed"] == 2
+        assert swept(rest) == [4, 5]
+
+
+@pytest.mark.parametrize("last_id", ["x", "0-0", "deadbeef-1", "-", "1", "١-١", "x" * 5000])
+async def test_an_id_of_another_life_tells_a_gap(last_id: str) -> None:
+    events = Events()
+    feed = Feed(events, pause_s=0)
+    say(events, 1)
+    async with reading(feed, last_id) as stream:
+        (gap,) = await events_of(stream, 1)
+        assert gap.event == "Gap"
+        say(events, 2)
+        assert swept(await events_of(stream, 1)) == [2]
+
+
+async def test_the_ring_is_bounded_in_bytes() -> None:
+    events = Events()
+    feed = Feed(events, limit_bytes=100_000, pause_s=0)
+    before = feed.last_id
+    for _ in range(10):
+        events.publish(InvocationStarted(url="u", call="x" * 30_000))
+    async with reading(feed, before) as stream:
+        gap, *rest = await events_of(stream, 4)
+    assert (gap.data["missed"], len(rest)) == (7, 3)
+
+
+async def test_heartbeats() -> None:
+    feed = Feed(Events(), heartbeat_s=0.001)
+    async with reading(feed) as stream:
+        assert await anext(stream) == b":\n\n"
+        assert await anext(stream) == b":\n\n"
+
+
+async def test_streams_are_capped() -> None:
+    feed = Feed(Events(), streams=1)
+    async with reading(feed), aclosing(feed._follow(None)) as late:  # type: ignore[type-var]
+        with pytest.raises(TooBusy):
+            feed.open()
+        assert [piece async for piece in late] == []
+    async with reading(feed):
+        assert feed.open_streams == 1
+
+
+async def test_too_many_streams_are_told() -> None:
+    world = make_world(streams=0)
+    async with world.client(headers=ADMIN) as admin:
+        response = await admin.get(STREAM)
+    assert (response.status_code, response.json()["code"]) == (429, "too_busy")
+    assert response.headers["retry-after"] == "5"
+
+
+async def test_closing_ends_streams() -> None:
+    events = Events()
+    feed = Feed(events)
+    async with reading(feed) as stream:
+        waiting = asyncio.ensure_future(anext(stream, None))
+        await asyncio.sleep(0)
+        feed.close()
+        assert await waiting is None
+    say(events, 1)
+    assert [piece async for piece in feed.open()] == [b"retry: 1000\n\n"]
+
+
+async def test_head_of_the_stream_ends(admin: httpx.AsyncClient) -> None:
+    response = await admin.head(STREAM)
+    assert response.status_code == 200
+    assert response.headers["content-type"].startswith("text/event-stream")
