@@ -8,6 +8,7 @@ epoch, UTC.
 
 from __future__ import annotations
 
+import re
 from enum import StrEnum
 from pathlib import Path
 from typing import Any
@@ -65,7 +66,9 @@ class Source(Struct, frozen=True, kw_only=True):
 
     @property
     def import_path(self) -> str:
-        return f"{self.url}/{self.package}" if self.package else self.url
+        """What Go calls the package: host and path, without a URL's scheme and port."""
+        root = re.sub(r"^[a-z]+:/+|:[0-9]+(?=/)", "", self.url)
+        return f"{root}/{self.package}" if self.package else root
 
 
 class Artifact(Struct, frozen=True, kw_only=True):
@@ -82,6 +85,8 @@ class Artifact(Struct, frozen=True, kw_only=True):
     function: str
     expression: str | None
     """The compiled expression; None when the binary takes its arguments in the frame."""
+    package_name: str = ""
+    """What the package calls itself: `geohash`."""
     size_bytes: int
     build_s: float
     built_at: float

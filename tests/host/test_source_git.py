@@ -746,7 +746,12 @@ async def test_git_goes_where_a_name_was_found_to_lead(state_dir: Path, served: 
 
 async def test_git_speaks_the_permitted_transport_only(state_dir: Path, repository: Repository) -> None:
     async with room(state_dir, {}) as it:
-        for url in (f"file://{repository.path}", str(repository.path), "ext::sh -c true"):
+        for url in (
+            f"file://{repository.path}",
+            str(repository.path),
+            "ext::sh -c true",
+            "http://127.0.0.1:1/x",
+        ):
             command = GitCommand(["ls-remote", "--", url], leashes=it.repos, timeout_s=10, scheme="https")
             with pytest.raises(GitFailed, match="not allowed"):
                 await command.result(it.sources._mirrors._threads)
@@ -818,6 +823,21 @@ async def test_git_runs_in_an_environment_of_ours_alone_and_cannot_fill_the_memo
     assert told["HOME"] == "/dev/null"
     assert not {"SECRET", "GIT_SSL_NO_VERIFY", "VIRTUAL_ENV"} & set(told)
     assert int(limit) == 4 << 20
+
+
+async def test_a_folder_that_outgrew_its_limit_fails_even_a_quick_command(state_dir: Path) -> None:
+    (state_dir / "large").write_bytes(bytes(1000))
+    (state_dir / "out").symlink_to("/")
+    async with room(state_dir, {}) as it:
+        for limit in (999, 100_000):
+            command = GitCommand(
+                ["version"], leashes=it.repos, timeout_s=10, watch=state_dir, watch_bytes=limit
+            )
+            if limit == 999:
+                with pytest.raises(GitFailed, match="too_large"):
+                    await command.result(it.sources._mirrors._threads)
+            else:
+                assert await command.result(it.sources._mirrors._threads)
 
 
 @contextmanager

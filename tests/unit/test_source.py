@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import string
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -23,6 +24,7 @@ from skyisland.giturl import (
     remote_of,
 )
 from skyisland.mirror import check_tree, folder_of, presentable
+from skyisland.model import Source
 
 HTTPS = ("https",)
 ALL = ("https", "http", "ssh", "file")
@@ -59,6 +61,19 @@ def test_forms_of_urls(url: str, name: str, package: str) -> None:
     address = parse_url(url, ALL)
     assert list(address.roots()) == [name]
     assert address.package(name) == package
+
+
+@pytest.mark.parametrize(
+    ("url", "package", "path"),
+    [
+        ("github.com/user/repo", "sub", "github.com/user/repo/sub"),
+        ("http://example.org:8080/repo", "", "example.org/repo"),
+        ("example.org:8443/repo", "p", "example.org/repo/p"),
+        ("file:///srv/git/repo", "p", "srv/git/repo/p"),
+    ],
+)
+def test_a_name_makes_an_import_path(url: str, package: str, path: str) -> None:
+    assert Source(url=url, package=package, commit=A, checkout=Path("x")).import_path == path
 
 
 def test_a_host_of_unknown_depth_leaves_its_prefixes_shortest_first() -> None:
