@@ -176,7 +176,7 @@ def rejection(outcome: Outcome, nonce: str) -> BadCall | None:
     _, found, line = outcome.stderr.rpartition(nonce.encode() + b" ")
     try:
         said = msgspec.json.decode(line, type=_Rejection) if found else None
-    except msgspec.DecodeError:
+    except (msgspec.DecodeError, UnicodeDecodeError):
         return None
     if said is None:
         return None
@@ -212,7 +212,7 @@ _COMPLAINTS: tuple[tuple[Complaint, str], ...] = (
     (
         Complaint.no_go_files,
         r"no (?:non-test )?Go files in|build constraints exclude all Go files"
-        rf"|{FOLDER}/main\.go\S* no required module provides package",
+        rf"|{FOLDER}/main\.go\S* (?:no required module provides|cannot find module providing) package",
     ),
     (
         Complaint.missing_module,

@@ -185,11 +185,11 @@ class Bench:
         home.mkdir(exist_ok=True)
         for name, content in files.items():
             (home / name).write_bytes(content)
-        return self.go("build", "-gcflags=-e", "-o", home / "program", ".", cwd=home)
+        return self.go("build", "-trimpath", "-gcflags=-e", "-o", home / "program", ".", cwd=home)
 
     def run_function(self, call: Call) -> bytes | None:
         """What the function form prints; None where the harness refuses."""
-        program = [self.folder / "functions" / "program", call.function]
+        program = [str(self.folder / "functions" / "program"), call.function]
         ran = subprocess.run(program, input=harness.frame(call, NONCE), capture_output=True, check=False)
         if ran.returncode == harness.EXIT_REJECTED:
             assert ran.stderr.startswith(NONCE.encode() + b' {"argument":')
@@ -204,7 +204,7 @@ class Bench:
         assert not any(self._compile(calls, refused).values())
         results: dict[str, list[bytes | None]] = {}
         for way in refused:
-            program = [self.folder / "compiled" / "program", way]
+            program = [str(self.folder / "compiled" / "program"), way]
             output = subprocess.run(program, capture_output=True, check=True).stdout
             printed = iter(output.split(SEPARATOR.encode()))
             results[way] = [None if i in refused[way] else next(printed) for i in range(len(calls))]

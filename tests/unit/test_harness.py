@@ -1,0 +1,125 @@
+"""The main programs as text, the frame, and the harness's word; the programs themselves run in tests/host."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from skyisland import harness
+from skyisland.call import parse_call
+from skyisland.errors import BadCall, BadRequest
+from skyisland.harness import Complaint
+from skyisland.model import Call, Outcome, Verdict
+
+GOLDEN = Path(__file__).parent / "golden"
+PATH = "github.com/mmcloughlin/geohash"
+
+
+class TestMain:
+    @pytest.mark.parametrize(
+        ("form", "text", "statement", "support"),
+        [
+            ("function", "geohash.Encode(100.1, 80.9)", False, {"arguments.go", "constant.go", "frame.go"}),
+            ("expression", 'New(Option{Name: "}{`x"}).Len()', False, {"frame.go"}),
+            ("statement", "Default.Reset()", True, {"frame.go"}),
+        ],
+    )
+    def test_golden(self, form: str, text: str, statement: bool, support: set[str]) -> None:
+        files = harness.render_main(parse_call(text), PATH, "geohash", statement=statement)
+        assert files.pop("main.go").decode() == (GOLDEN / f"{form}.go").read_text()
+        assert files == {name: (Path(harness.__file__).parent / name).read_bytes() for name in support}
+
+    def test_one_program_for_all_arguments(self) -> None:
+        programs = [
+            harness.render_main(parse_call(text), PATH, "geohash", statement=False)
+            for text in ("Encode(1, 2)", 'Encode("x")', "geohash.Encode()")
+        ]
+        assert programs[0] == programs[1] == programs[2]
+
+    def test_as_expression_compiles_the_arguments(self) -> None:
+        call = harness.as_expression(parse_call("Encode(1,2)"))
+        assert b"Encode(1, 2)" in harness.render_main(call, PATH, "geohash", statement=False)["main.go"]
+
+    def test_another_package_is_refused(self) -> None:
+        with pytest.raises(BadCall, match=r"the package is geohash, not hash;"):
+            harness.render_main(parse_call("hash.Encode()"), PATH, "geohash", statement=False)
+        with pytest.raises(BadCall, match="package main"):
+            harness.render_main(parse_call("Encode()"), PATH, "main", statement=False)
+
+    @pytest.mark.parametrize("path", ["", 'a"\nimport "os', "a b", "a`b", "a\\b", "a\n"])
+    def test_no_other_code_comes_in_by_the_import_path(self, path: str) -> None:
+        with pytest.raises(BadRequest, match="import path"):
+            harness.render_main(parse_call("F()"), path, "geohash", statement=False)
+
+
+class TestFrame:
+    def test_form(self) -> None:
+        frame = harness.frame(parse_call(r'F(-1, "a\n\"")'), "n")
+        assert frame == b"\x00\x00\x00\x2a" + rb'{"args":["-1","\"a\\n\\\"\""],"nonce":"n"}'
+
+    def test_expressions_take_nothing(self) -> None:
+        assert harness.frame(parse_call("F(G())"), "n")[4:] == b'{"args":[],"nonce":"n"}'
+
+    @given(st.lists(st.text(max_size=20), max_size=5), st.text(max_size=20))
+    def test_length_is_that_of_the_header(self, arguments: list[str], nonce: str) -> None:
+        frame = harness.frame(Call(text="", function="F", arguments=tuple(arguments)), nonce)
+        assert int.from_bytes(frame[:4], "big") == len(frame) - 4
+        assert json.loads(frame[4:]) == {"args": arguments, "nonce": nonce}
+
+
+def ended(stderr: bytes, exit_code: int = harness.EXIT_REJECTED) -> Outcome:
+    return Outcome(verdict=Verdict.exited, exit_code=exit_code, stderr=stderr)
+
+
+class TestRejection:
+    def test_names_the_argument(self) -> None:
+        refused = harness.rejection(ended(b'n0 {"argument":1,"reason":"out of range"}\n'), "n0")
+        assert refused is not None
+        assert refused.message == "call: argument 2: out of range"
+        assert refused.details == {"argument": 1}
+
+    def test_of_the_call_as_a_whole(self) -> None:
+        refused = harness.rejection(ended(b'n0 {"argument":-1,"reason":"no function"}\n'), "n0")
+        assert refused is not None
+        assert refused.message == "call: no function"
+
+    def test_behind_what_the_package_printed_when_it_began(self) -> None:
+        noise = b'hello\nn0 {"argument":7,"reason":"early"}\nno line feed'
+        refused = harness.rejection(ended(noise + b'n0 {"argument":0,"reason":"late"}\n'), "n0")
+        assert refused is not None
+        assert refused.message == "call: argument 1: late"
+
+    @pytest.mark.parametrize(
+        "outcome",
+        [
+            ended(b""),
+            ended(b'n1 {"argument":0,"reason":"another nonce"}\n'),
+            ended(b'n0 {"argument":0}\n'),
+            ended(b"n0 []\n"),
+            ended(b'n0 {"argument":0,"reason":"cut'),
+            ended(b'n0 {"argument":0,"reason":"\xff"}\n'),
+            ended(b'n0 {"argument":0,"reason":"another code"}\n', exit_code=1),
+            Outcome(verdict=Verdict.ok, exit_code=0, stderr=b'n0 {"argument":0,"reason":"ok"}\n'),
+            Outcome(verdict=Verdict.signaled, signal=9, stderr=b'n0 {"argument":0,"reason":"dead"}\n'),
+        ],
+    )
+    def test_guests_cannot_speak_for_the_harness(self, outcome: Outcome) -> None:
+        assert harness.rejection(outcome, "n0") is None
+
+
+class TestComplaints:
+    def test_what_is_not_about_the_call_is_about_the_package(self) -> None:
+        output = "# example.com/p\n./p.go:3:9: undefined: x\n./p.go:4:2: F() (no value) used as value\n"
+        assert harness.classify(output) is Complaint.package
+        assert harness.classify("") is Complaint.package
+        assert harness.call_errors(output) == []
+
+    def test_offsets_count_from_the_beginning_of_the_call(self) -> None:
+        output = (
+            "# p/_skyisland\n/gen/skyisland.call:1:5: cannot use x as y\n\thave z\n../main.go:1:2: other\n"
+        )
+        assert harness.call_errors(output) == [(4, "cannot use x as y")]
