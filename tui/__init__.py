@@ -1,0 +1,63 @@
+"""The operations console.
+
+`run_console` shows an island that runs elsewhere, `serve_with_console` one in this process, `tui.web`
+shows the first in a browser. Importing this costs nothing; Textual is loaded by the first that runs.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from tui.port import Port
+    from tui.supervisor import Serve
+
+
+def _calm() -> None:
+    """Few frames and no animation: most operators look through SSH. Textual reads this when imported."""
+    os.environ.setdefault("TEXTUAL_FPS", "15")
+    os.environ.setdefault("TEXTUAL_ANIMATIONS", "none")
+    os.environ.setdefault("TEXTUAL_SMOOTH_SCROLL", "0")
+
+
+def run_console(
+    port: Port,
+    *,
+    readonly: bool = False,
+    mouse: bool = True,
+    ascii: bool = False,  # noqa: A002 - as the option is named
+    refresh_s: float = 0.5,
+    log: Path | None = None,
+) -> int:
+    """Show the island behind `port` until the operator leaves; returns the exit code.
+
+    `log`: where prints of libraries go, and the traceback should the console crash.
+    """
+    _calm()
+    from tui.supervisor import attach
+
+    return asyncio.run(
+        attach(port, readonly=readonly, mouse=mouse, ascii=ascii, refresh_s=refresh_s, log=log)
+    )
+
+
+async def serve_with_console(
+    port: Port,
+    serve: Serve,
+    *,
+    readonly: bool = False,
+    mouse: bool = True,
+    ascii: bool = False,  # noqa: A002 - as the option is named
+    refresh_s: float = 0.5,
+    log: Path | None = None,
+) -> int:
+    """Show the island of this process beside `serve(shutdown)`, its API; see `tui.supervisor`."""
+    _calm()
+    from tui import supervisor
+
+    return await supervisor.serve_with_console(
+        port, serve, readonly=readonly, mouse=mouse, ascii=ascii, refresh_s=refresh_s, log=log
+    )

@@ -67,14 +67,13 @@ class Jail:
     def field(self, name: str) -> str:
         info = self.info
         fields = {
-            "function": lambda: f"{info.url} {info.call}",
-            "state": lambda: self.state,
-            "ip": lambda: info.ip4 or "",
-            "jail": lambda: f"{self.name} {info.jid}",
-            "request": lambda: info.invocation or "",
-            "code": lambda: "",
+            "function": f"{info.url} {info.call}",
+            "state": self.state,
+            "ip": info.ip4,
+            "jail": f"{self.name} {info.jid}",
+            "request": info.invocation,
         }
-        return fields[name]()
+        return fields.get(name) or ""
 
     def haystack(self) -> str:
         info = self.info
@@ -304,8 +303,7 @@ class Board:
 
     def load(self, snapshot: Snapshot) -> None:
         """Take the island's own word over everything that was folded from events."""
-        status = snapshot.status
-        self.status = status
+        status = self.status = snapshot
         self._load_jails(status.jails, snapshot.at)
         asked = {ip: slot.setting for ip, slot in self.slots.items()}
         self.slots = {info.ip: Slot(info) for info in status.addresses}

@@ -98,9 +98,9 @@ class Canvas(Widget):
         if titles != self._titles:
             upper, lower = titles
             if upper != self._titles[0]:
-                self.border_title = Content(upper)  # type: ignore[assignment]
+                self.border_title = Content(upper)
             if lower != self._titles[1]:
-                self.border_subtitle = Content(lower)  # type: ignore[assignment]
+                self.border_subtitle = Content(lower)
             self._titles = titles
 
     def redraw(self) -> None:
@@ -201,4 +201,3 @@ def spread(left: Spans, right: Spans, width: int) -> Spans:
         needed -= len(right[0][0])
         right = right[1:]
     return [*left, (" " * (room - needed), "text"), *right]
-

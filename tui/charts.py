@@ -47,7 +47,9 @@ def phase_bar(request: Request, now: float, width: int, look: Look) -> Spans:
         spent.append((phase, max(1e-9, total - sum(seconds for _, seconds in spent))))
     cells = share_cells([seconds for _, seconds in spent], total, width)
     spans: Spans = [
-        (look.bars[phase] * count, f"bar-{phase}") for (phase, _), count in zip(spent, cells, strict=True) if count
+        (look.bars[phase] * count, f"bar-{phase}")
+        for (phase, _), count in zip(spent, cells, strict=True)
+        if count
     ]
     left = width - sum(cells)
     if left:
@@ -76,23 +78,22 @@ def waterfall(request: Request, now: float, width: int, look: Look, usual_s: flo
     lines: list[Line] = []
     offset = 0.0
     for phase in PHASES:
-        spent = request.spent.get(phase, 0.0)
+        going = phase is request.under_way
+        spent = max(0.0, total - offset) if going else request.spent.get(phase, 0.0)
         share = spent / total if total else 0.0
         start = min(room - 1, int(offset / total * room)) if total else 0
         length = min(room - start, max(1, round(share * room))) if spent else 0
-        ran = "strong" if spent else "dim"
         spans: Spans = [
             (f" {phase!s:>8} ", str(phase) if spent else "dim"),
-            (f"{duration(spent) if spent else '-':>7} ", ran),
+            (f"{duration(spent) if spent else '-':>7} ", "info" if going else "strong" if spent else "dim"),
             (f"{share:>4.0%}  " if spent else "      ", "dim"),
             (" " * start, "text"),
         ]
         spans.append((look.bars[phase] * length, f"bar-{phase}") if spent else (look["point"], "trough"))
         lines.append(Line(spans))
         offset += spent
-    other = max(0.0, total - sum(request.spent.values()))
     tail: Spans = [("    total ", "strong"), (f"{duration(total):>7} ", "strong")]
-    tail.append((f"       other {duration(other)}", "dim"))
+    tail.append((f"  other {duration(max(0.0, total - offset))}", "dim"))
     if usual_s is not None:
         tail.append((f"   usual {duration(usual_s)}", "dim"))
     lines.append(Line(tail))
@@ -160,7 +161,9 @@ def percentiles(times: dict[Phase, list[float]], totals: list[float], width: int
             )
         )
     length = max(1, round(all_p95 / top * room)) if totals else 0
-    lines.append(Line([("   total ", "strong"), (_three(totals), "strong"), (look["line"] * length, "strong")]))
+    lines.append(
+        Line([("   total ", "strong"), (_three(totals), "strong"), (look["line"] * length, "strong")])
+    )
     return lines
 
 
@@ -176,8 +179,6 @@ def address_map(
     rows = max(1, height - 1)
     gap = " " if len(slots) * 2 <= (width - 1) * rows else ""
     per_row = max(1, (width - 1) // (1 + len(gap)))
-    if per_row >= 16:
-        per_row = per_row // 8 * 8
     lines: list[Line] = []
     for start in range(0, min(len(slots), per_row * rows), per_row):
         spans: Spans = [(" ", "text")]

@@ -59,7 +59,7 @@ class Ask(ModalScreen[str | None]):
 
     def compose(self) -> ComposeResult:
         with Vertical(classes="dialog danger" if self.danger else "dialog") as box:
-            box.border_title = Content(self.heading)  # type: ignore[assignment]
+            box.border_title = Content(self.heading)
             yield Text(self.lines)
             with Horizontal(classes="buttons"):
                 for choice in self.choices:
@@ -153,7 +153,9 @@ class FilterBar(Input):
     BINDINGS: ClassVar[list[BindingType]] = [Binding("escape", "clear", "clear", show=False)]
 
     def __init__(self, changed: Callable[[str], None], done: Callable[[], None]) -> None:
-        super().__init__(id="filter", placeholder="words   !not   fn: st: ip: code: jail:   >400ms", compact=True)
+        super().__init__(
+            id="filter", placeholder="words   !not   fn: st: ip: code: jail:   >400ms", compact=True
+        )
         self._tell = changed
         self._done = done
         self.display = False

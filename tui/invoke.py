@@ -46,9 +46,16 @@ class Reply(Pager):
             return [Line([(f" {self.note[0]}", self.note[1])])]
         now = self.console.now
         lines = story(self.request, now, width, look, self.board.usual_s(self.request))
-        for title, text, tone in (("output", self.answer.data, "text"), ("errors", self.answer.stderr, "bad")):
+        for title, text, tone in (
+            ("output", self.answer.data, "text"),
+            ("errors", self.answer.stderr, "bad"),
+        ):
             if text:
-                lines += [Line([]), Line([(f" {title}", "head")]), *wrapped(clean(text), width, tone, indent=" ")]
+                lines += [
+                    Line([]),
+                    Line([(f" {title}", "strong")]),
+                    *wrapped(clean(text), width, tone, indent=" "),
+                ]
         if not self.answer.data:
             lines += [Line([]), Line([(" it printed nothing", "dim")])]
         return lines
@@ -88,7 +95,9 @@ class Invoke(ModalScreen[None]):
                 yield Input(version, id="invoke-version", placeholder="branch, tag or commit", compact=True)
             with Horizontal(classes="field"):
                 yield Label("input")
-                yield Input(id="invoke-stdin", placeholder="what the function reads; \\n is a new line", compact=True)
+                yield Input(
+                    id="invoke-stdin", placeholder="what the function reads; \\n is a new line", compact=True
+                )
             with Horizontal(classes="field options"):
                 yield Label("options")
                 yield Checkbox("own address", id="invoke-ip4", compact=True)
@@ -170,7 +179,7 @@ class Invoke(ModalScreen[None]):
 
     def action_curl(self) -> None:
         self.app.copy_to_clipboard(self.console.port.curl(self.request()))
-        self.console.say("copied as curl; put the token into $SKY_TOKEN where the island wants one")
+        self.console.say("copied as curl")
 
     def action_leave(self) -> None:
         self.dismiss(None)

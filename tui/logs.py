@@ -14,7 +14,12 @@ from tui.look import Spans
 from tui.port import LogLine
 from tui.words import clock, fit
 
-_LEVELS = {"DEBUG": ("DEBUG", "dim"), "INFO": ("INFO", "dim"), "WARNING": ("WARN", "warn"), "ERROR": ("ERROR", "bad")}
+_LEVELS = {
+    "DEBUG": ("DEBUG", "dim"),
+    "INFO": ("INFO", "dim"),
+    "WARNING": ("WARN", "warn"),
+    "ERROR": ("ERROR", "bad"),
+}
 
 
 class LogRow:
@@ -23,6 +28,10 @@ class LogRow:
     def __init__(self, line: LogLine) -> None:
         self.line = line
         self._hay = f"{line.level} {line.jail or ''} {line.text}".lower()
+
+    def of(self, jail: str, serving: dict[str, str]) -> bool:
+        """It tells of this jail, or of an invocation that this jail served."""
+        return (self.line.jail or serving.get(self.line.invocation or "")) == jail
 
     def field(self, name: str) -> str:
         return {"jail": self.line.jail or "", "state": self.line.level, "code": self.line.level}.get(name, "")
@@ -77,7 +86,7 @@ class Logs(Canvas, can_focus=True):
             self._rows = [
                 row
                 for row in log
-                if (self.jail is None or row.line.jail == self.jail)
+                if (self.jail is None or row.of(self.jail, self.console.serving))
                 and (not self.faults_only or row.line.level in ("WARNING", "ERROR"))
                 and (not self.filter or self.filter(row, now))
             ]
@@ -103,13 +112,20 @@ class Logs(Canvas, can_focus=True):
         word, tone = _LEVELS.get(line.level, (line.level[:5], "text"))
         head: Spans = [(f"{clock(line.at)} ", "dim")] if self.show_time else []
         head.append((f"{word:<5} ", tone))
-        head.append((f"{fit(line.jail or 'island', 12, more=self.look['more'])} ", "info" if line.jail else "dim"))
+        head.append(
+            (f"{fit(line.jail or 'island', 12, more=self.look['more'])} ", "info" if line.jail else "dim")
+        )
         used = sum(len(text) for text, _ in head)
         base = "shade" if line.seq in self._marks else ""
         room = max(8, width - used)
         text_tone = "bad" if line.level == "ERROR" else "text"
         if not self.wrap:
-            return [Line([*head, (fit(line.text.replace("\n", " "), room, more=self.look["more"]), text_tone)], base)]
+            return [
+                Line(
+                    [*head, (fit(line.text.replace("\n", " "), room, more=self.look["more"]), text_tone)],
+                    base,
+                )
+            ]
         pieces = wrapped(line.text, room, text_tone) or [Line([])]
         first = Line([*head, *pieces[0].spans], base)
         return [first, *(Line([(" " * used, "text"), *piece.spans], base) for piece in pieces[1:])]

@@ -207,6 +207,9 @@ SKY = Theme(
         "sky-queue": "#c98b8b",
         "sky-jail": "#b48ede",
         "sky-exec": "#7fc96b",
+        "sky-clone-ground": "#243f50",
+        "sky-build-ground": "#574526",
+        "sky-jail-ground": "#54456b",
         "footer-key-foreground": "#f0b45a",
     },
 )

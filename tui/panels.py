@@ -54,7 +54,7 @@ class Pool(Canvas):
 
     def _fit_height(self, count: int, width: int) -> None:
         per_row = max(1, (width - 1) // 2)
-        rows = -(-count // (per_row // 8 * 8 if per_row >= 16 else per_row))
+        rows = -(-count // per_row)
         wanted = 3 + max(1, min(6, rows))
         if self.styles.height is None or self.styles.height.value != wanted:
             self.styles.height = wanted
@@ -127,7 +127,8 @@ class JailDetail(Canvas):
         info, limits, look = jail.info, status.policy.limits, self.look
         glyph, tone = look.state(jail.state)
         pids = f"{info.usage.pids if info.usage.pids is not None else '-'} of {limits.pids or 'any'}"
-        memory = f"{size(info.usage.memory_bytes)} of {size(limits.memory_bytes) if limits.memory_bytes else 'any'}"
+        allowed = size(limits.memory_bytes) if limits.memory_bytes else "any"
+        memory = f"{size(info.usage.memory_bytes)} of {allowed}"
         cpu = "-" if jail.cpu_percent is None else f"{jail.cpu_percent:.0f}%"
         pairs: list[tuple[str, str, str]] = [
             ("state", f"{glyph}   jid {info.jid}   pid {info.pid or '-'}", tone),
@@ -135,9 +136,17 @@ class JailDetail(Canvas):
             ("source", line(info.url) or "-", "text"),
             ("request", line(info.invocation or "-"), "text"),
             ("address", info.ip4 or "none", "text"),
-            ("age", f"{age(now - info.created_at)} of {duration(status.policy.exec_timeout_s)}", "text"),
+            (
+                "age",
+                f"{age(now - info.created_at)}   may run {duration(status.policy.exec_timeout_s)}",
+                "text",
+            ),
             ("memory", memory, "text"),
-            ("cpu", f"{cpu} of {f'{limits.cpus:g} cores' if limits.cpus else 'any'}   processes {pids}", "text"),
+            (
+                "cpu",
+                f"{cpu} of {f'{limits.cpus * 100:.0f}%' if limits.cpus else 'any'}   processes {pids}",
+                "text",
+            ),
             ("root", line(info.path) or "-", "dim"),
         ]
         lines = [Line([(f" {name:>8} ", "dim"), (value, own)]) for name, value, own in pairs]
@@ -147,7 +156,7 @@ class JailDetail(Canvas):
             lines += waterfall(request, now, width, look, self.board.usual_s(request))
         words = self.console.log_lines(info.name)[-max(0, height - len(lines) - 2) :]
         if words and height - len(lines) > 2:
-            lines += [Line([]), Line([(" last log lines", "head")])]
+            lines += [Line([]), Line([(" last log lines", "strong")])]
             lines += [Line([(f" {clock(w.at)} ", "dim"), (line(w.text), "text")]) for w in words]
         return lines[:height]
 
@@ -266,7 +275,9 @@ class Host(Pager):
             lines += [Line([(" " * 34, "text"), *more.spans]) for more in how[1:]]
             if capability.remedy:
                 arrow = f"{look['into']} {line(capability.remedy)}"
-                lines += [Line([(" " * 34, "text"), *more.spans]) for more in wrapped(arrow, width - 34, "key")]
+                lines += [
+                    Line([(" " * 34, "text"), *more.spans]) for more in wrapped(arrow, width - 34, "key")
+                ]
         return lines
 
     def titles(self, width: int) -> tuple[str, str]:
@@ -291,7 +302,10 @@ class IslandFacts(Canvas):
             ("up", uptime(now - status.started_at)),
             ("jails by", f"{line(status.driver)}, clones by {line(status.storage)}"),
             ("running", f"{status.running} of {policy.max_running}"),
-            ("queued", f"{status.queued} of {policy.max_queued}, for {duration(policy.queue_timeout_s)} at most"),
+            (
+                "queued",
+                f"{status.queued} of {policy.max_queued}, for {duration(policy.queue_timeout_s)} at most",
+            ),
             ("run time", f"{duration(policy.exec_timeout_s)} at most"),
             ("memory", most(limits.memory_bytes and size(limits.memory_bytes))),
             ("processes", most(limits.pids)),
@@ -303,4 +317,3 @@ class IslandFacts(Canvas):
 
     def titles(self, width: int) -> tuple[str, str]:
         return "Island", ""
-

@@ -15,6 +15,7 @@ from msgspec import Struct
 from skyisland.errors import IslandError
 from skyisland.events import Event, InvocationFinished
 from skyisland.island import Status
+from skyisland.logs import Line as LogLine
 from skyisland.model import AddressState, FunctionRequest, Timings
 
 
@@ -22,27 +23,20 @@ class LinkLost(Exception):
     """The island is out of reach; the text says why, in words for an operator."""
 
 
-class LogLine(Struct, frozen=True, kw_only=True):
-    """One line of a log: of the island, or of what it knows of a jail."""
-
-    at: float
-    level: str
-    """`DEBUG`, `INFO`, `WARNING` or `ERROR`."""
-    text: str
-    jail: str | None = None
-    """The jail's name, None for the island itself."""
-    seq: int = 0
-    """Rises by one with each line of an island's life."""
-
-
-class Snapshot(Struct, frozen=True, kw_only=True):
+class Snapshot(Status, frozen=True, kw_only=True):
     """All that the console shows, at one moment."""
 
     at: float
     """The island's clock."""
-    status: Status
-    recent: list[InvocationFinished] = []
+    recent: list[InvocationFinished]
     """Invocations that are over, newest first."""
+    last_event_id: str = ""
+    """Where the stream of events goes on from here."""
+
+    @classmethod
+    def of(cls, status: Status, *, at: float, recent: list[InvocationFinished]) -> Snapshot:
+        fields = {name: getattr(status, name) for name in Status.__struct_fields__}
+        return cls(**fields, at=at, recent=recent)
 
 
 class Answer(Struct, frozen=True, kw_only=True):

@@ -59,7 +59,7 @@ class FakeIsland:
     def __init__(self, *, seed: int = 7, jails: int = 37, requests: int = 480, addresses: int = 62) -> None:
         self.where = "127.0.0.1:3280"
         self.attached = True
-        self.rng = random.Random(seed)
+        self.rng = random.Random(seed)  # noqa: S311 - the same every time, on purpose
         self.now = NOON
         self.asked: list[tuple[str, ...]] = []
         """Every action that reached the island."""
@@ -88,7 +88,7 @@ class FakeIsland:
     # Making it up
 
     def _artifacts(self) -> Iterator[Artifact]:
-        for n, (url, call, _) in enumerate(FUNCTIONS):
+        for url, call, _ in FUNCTIONS:
             digest = hashlib.sha256(f"{url}{call}".encode()).hexdigest()
             parts = url.split("/")
             yield Artifact(
@@ -198,12 +198,14 @@ class FakeIsland:
             level, text = said[n * n % 7 % len(said)]
             jail = None if text.startswith("fetched") else names[n % len(names)]
             at = self.now - (160 - n) * 0.8
-            lines.append(LogLine(at=at, level=level, text=text, jail=jail, seq=n + 1))
+            lines.append(LogLine(at=at, level=level, text=text, jail=jail, seq=n + 1, logger="events"))
         return lines
 
     def capabilities(self) -> list[Capability]:
         return [
-            Capability(name="namespaces", enforced=True, how="bubblewrap: user, mount, pid, net, ipc, uts, cgroup"),
+            Capability(
+                name="namespaces", enforced=True, how="bubblewrap: user, mount, pid, net, ipc, uts, cgroup"
+            ),
             Capability(name="memory", enforced=True, how="cgroup v2 memory.max on every jail"),
             Capability(name="pids", enforced=True, how="cgroup v2 pids.max"),
             Capability(
@@ -212,8 +214,12 @@ class FakeIsland:
                 how="the cpu controller is not delegated to this group",
                 remedy="add Delegate=cpu memory pids to the unit and restart it",
             ),
-            Capability(name="seccomp", enforced=True, how="no new namespaces, no keyrings, no bpf, no ptrace"),
-            Capability(name="overlay", enforced=True, how="copy-on-write root on tmpfs, bounded by the memory limit"),
+            Capability(
+                name="seccomp", enforced=True, how="no new namespaces, no keyrings, no bpf, no ptrace"
+            ),
+            Capability(
+                name="overlay", enforced=True, how="copy-on-write root on tmpfs, bounded by the memory limit"
+            ),
             Capability(name="network", enforced=True, how="bridge sky0, one veth for each leased address"),
             Capability(
                 name="nat",
@@ -245,7 +251,7 @@ class FakeIsland:
     async def snapshot(self) -> Snapshot:
         if self.failure is not None:
             raise self.failure
-        return Snapshot(at=self.now, status=self.status(), recent=self.recent)
+        return Snapshot.of(self.status(), at=self.now, recent=self.recent)
 
     async def events(self) -> AsyncIterator[list[Event]]:
         while True:
@@ -304,9 +310,7 @@ class FakeIsland:
 
     async def invoke(self, request: FunctionRequest) -> Answer:
         self._act("invoke", request.url, request.call)
-        timings = Timings(
-            queue_s=0.00004, resolve_s=0.00061, jail_s=0.0021, exec_s=0.0083, total_s=0.0117
-        )
+        timings = Timings(queue_s=0.00004, resolve_s=0.00061, jail_s=0.0021, exec_s=0.0083, total_s=0.0117)
         return Answer(
             id="inv-5ca1ab1e0001",
             verdict="ok",

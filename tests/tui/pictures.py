@@ -28,11 +28,13 @@ SIZES = ((80, 24), (120, 35), (140, 40), (200, 60))
 class Stage:
     """A console on a seeded island, fed by hand."""
 
-    def __init__(self, *, jails: int = 37, requests: int = 480, readonly: bool = False, ascii: bool = False) -> None:  # noqa: A002
+    def __init__(
+        self, *, jails: int = 37, requests: int = 480, readonly: bool = False, plain: bool = False
+    ) -> None:
         self.island = FakeIsland(jails=jails, requests=requests)
         self.time = NOON
         self.console = Console(
-            self.island, clock=lambda: self.time, follow=False, readonly=readonly, ascii=ascii
+            self.island, clock=lambda: self.time, follow=False, readonly=readonly, ascii=plain
         )
 
     async def begin(self, pilot: Pilot[int]) -> None:
@@ -56,9 +58,7 @@ class Stage:
                     facts.append(ev.PhaseFinished(phase="jail", duration_s=0.003, **told))
         artifact = list(self.island.artifacts.values())[5]
         facts.append(
-            ev.BuildStarted(
-                key=artifact.key, url=artifact.url, function=artifact.function, at=NOON - 0.9
-            )
+            ev.BuildStarted(key=artifact.key, url=artifact.url, function=artifact.function, at=NOON - 0.9)
         )
         for n, (name, jail) in enumerate(list(self.island.jails.items())[-8:]):
             at = NOON - 1.6 + n / 5
@@ -127,7 +127,7 @@ SCENES = (
     Scene("paused", ("p",)),
     Scene("empty", stage=lambda: Stage(jails=0, requests=0)),
     Scene("readonly", ("2",), stage=lambda: Stage(readonly=True)),
-    Scene("ascii", stage=lambda: Stage(ascii=True)),
+    Scene("ascii", stage=lambda: Stage(plain=True)),
     Scene("zoom", ("tab", "z")),
     Scene("small", sizes=((50, 12),)),
 )

@@ -1,0 +1,123 @@
+"""The way to an island in this very process: its methods, called."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import shlex
+import time
+from collections.abc import AsyncIterator
+
+from skyisland.events import Event, Gap
+from skyisland.island import Island
+from skyisland.logs import Line as LogLine
+from skyisland.logs import LogRing
+from skyisland.model import AddressState, FunctionRequest, Invocation
+from tui.port import Answer, Snapshot
+
+BUNCH_S = 0.1
+"""How long facts are gathered: the console draws no faster anyway."""
+LIMIT = 20_000
+"""Facts kept for a console that does not come to take them."""
+RECENT = 500
+"""Invocations that a first look shows."""
+
+
+class InProcess:
+    """A `Port` on `island`; `ring` holds its log, `where` is what its API listens on."""
+
+    attached = False
+
+    def __init__(self, island: Island, ring: LogRing, where: str) -> None:
+        self.where = where
+        self._island = island
+        self._ring = ring
+
+    async def snapshot(self) -> Snapshot:
+        recent = await self._island.invocations(RECENT)
+        return Snapshot.of(self._island.status(), at=time.time(), recent=recent)
+
+    async def events(self) -> AsyncIterator[list[Event]]:
+        bunch: list[Event] = []
+        missed = 0
+
+        def fold(event: Event) -> None:
+            nonlocal missed
+            if len(bunch) < LIMIT:
+                bunch.append(event)
+            else:
+                missed += 1
+
+        untap = self._island.events.tap(fold)
+        try:
+            while True:
+                await asyncio.sleep(BUNCH_S)
+                taken, bunch = bunch, []
+                if missed:
+                    taken.append(Gap(missed=missed))
+                    missed = 0
+                yield taken
+        finally:
+            untap()
+
+    async def logs(self, after: int = 0) -> list[LogLine]:
+        return self._ring.lines(after=after)
+
+    async def kill(self, jail: str) -> None:
+        await self._island.kill(jail)
+
+    async def set_address(self, ip: str, state: AddressState) -> None:
+        await self._island.set_address(ip, state)
+
+    async def evict(self, key: str) -> None:
+        await self._island.evict(key)
+
+    async def rebuild(self, key: str) -> None:
+        await self._island.rebuild(key)
+
+    async def invoke(self, request: FunctionRequest) -> Answer:
+        return _answer(await self._island.invoke(request))
+
+    def curl(self, request: FunctionRequest) -> str:
+        return curl(f"http://{self.where}", request)
+
+    def authorize(self, token: str) -> None:
+        """Whoever sits at the island's own terminal needs none."""
+
+    async def close(self) -> None:
+        pass
+
+
+def _answer(invocation: Invocation) -> Answer:
+    outcome = invocation.outcome
+    return Answer(
+        id=invocation.id,
+        verdict=str(outcome.verdict),
+        timings=invocation.timings,
+        data=outcome.stdout.decode(errors="replace"),
+        stderr=outcome.stderr.decode(errors="replace"),
+        exit_code=outcome.exit_code,
+        jail=invocation.jail,
+        commit=invocation.commit,
+        cached=invocation.cached,
+        stale=invocation.stale,
+    )
+
+
+def curl(base: str, request: FunctionRequest) -> str:
+    """The invocation as a command line, quoted for sh."""
+    return f"curl -sS {shlex.quote(base)}/api/v1/function -d {shlex.quote(json.dumps(body(request)))}"
+
+
+def body(request: FunctionRequest) -> dict[str, object]:
+    """The request as the API takes it; only what is not the default."""
+    fields: dict[str, object] = {"url": request.url, "call": request.call}
+    if request.version:
+        fields["version"] = request.version
+    if request.ip4:
+        fields["ip4"] = True
+    if request.cache_bust:
+        fields["cache_bust"] = True
+    if request.stdin:
+        fields["stdin"] = request.stdin.decode(errors="replace")
+    return fields

@@ -1,0 +1,170 @@
+"""Console and API in one process: who ends, and what becomes of the other.
+
+    what happens                          console     island      exit code
+    q, and yes                            ends        drains      0
+    SIGTERM, SIGINT                       ends        drains      0
+    SIGHUP, or the terminal vanishes      ends        runs on     0, when it ends
+    the console crashes                   ends        runs on     1, when it ends
+    the API ends by itself                ends        has ended   1 if it failed
+
+The terminal is given back in every case that leaves one.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import signal
+import sys
+from collections.abc import Awaitable, Callable, Iterator
+from pathlib import Path
+
+from tui.console import Console
+from tui.port import Port
+from tui.terminal import SkyDriver, Terminal, attributes, shielded
+
+LEAVE_S = 7.0
+"""How long the console may take to end."""
+
+Serve = Callable[[Callable[[], Awaitable[object]]], Awaitable[None]]
+"""Serves until the awaitable it is given returns, then stops everything in order."""
+
+
+@contextlib.contextmanager
+def _handlers(handlers: dict[signal.Signals, Callable[[], object]]) -> Iterator[None]:
+    loop = asyncio.get_running_loop()
+    for number, handler in handlers.items():
+        loop.add_signal_handler(number, handler)
+    try:
+        yield
+    finally:
+        for number in handlers:
+            loop.remove_signal_handler(number)
+
+
+class _Show:
+    """A console on the terminal, for as long as it lasts."""
+
+    def __init__(
+        self, console: Console, terminal: Terminal, mouse: bool, hung_up: Callable[[], None]
+    ) -> None:
+        self.console = console
+        self.terminal = terminal
+        self._before = attributes()
+        SkyDriver.terminal = terminal
+        SkyDriver.hung_up = staticmethod(hung_up)
+        self.task = asyncio.create_task(console.run_async(mouse=mouse))
+
+    async def end(self) -> int:
+        """End it if it still runs, give the terminal back; returns its exit code."""
+        if not self.task.done():
+            self.console.exit(0)
+            await asyncio.wait({self.task}, timeout=LEAVE_S)
+        driver = self.console.driver_seen
+        untidy = not self.task.done() or (isinstance(driver, SkyDriver) and driver.dropped)
+        if not self.task.done():
+            self.task.cancel()
+            await asyncio.wait({self.task}, timeout=1.0)
+        failed = self.task.done() and not self.task.cancelled() and self.task.exception() is not None
+        if untidy or failed:
+            self.terminal.restore(self._before)
+        return 1 if failed else self.console.return_code or 0
+
+
+async def serve_with_console(
+    port: Port,
+    serve: Serve,
+    *,
+    readonly: bool = False,
+    mouse: bool = True,
+    ascii: bool = False,  # noqa: A002 - as the option is named
+    refresh_s: float = 0.5,
+    log: Path | None = None,
+    headless: Callable[[], object] = lambda: None,
+) -> int:
+    """Run the console and `serve` side by side; returns the exit code of the whole.
+
+    `log`: what takes the prints of libraries and children while the console has the terminal.
+    `headless`: called when the island goes on without its console.
+    """
+    stop, lost = asyncio.Event(), asyncio.Event()
+    handlers: dict[signal.Signals, Callable[[], object]] = {
+        signal.SIGTERM: stop.set,
+        signal.SIGINT: stop.set,
+        signal.SIGHUP: lost.set,
+    }
+    console = Console(port, readonly=readonly, ascii=ascii, refresh_s=refresh_s, driver_class=SkyDriver)
+    last_words = ""
+    with _handlers(handlers):
+        api = asyncio.ensure_future(serve(stop.wait))
+        with shielded(log) as terminal:
+            show = _Show(console, terminal, mouse, lost.set)
+            waits = [asyncio.ensure_future(event.wait()) for event in (stop, lost)]
+            await asyncio.wait({api, show.task, *waits}, return_when=asyncio.FIRST_COMPLETED)
+            gone = lost.is_set()
+            if gone:
+                terminal.gone = True
+            code = await show.end()
+            for wait in waits:
+                wait.cancel()
+        if not console.stopping and not stop.is_set() and not api.done():
+            if not gone:
+                last_words = (
+                    f"the console crashed: {console.crash or 'unknown'}; the island runs on without it"
+                )
+                _say(last_words)
+            headless()
+            stopping = asyncio.ensure_future(stop.wait())
+            await asyncio.wait({api, stopping}, return_when=asyncio.FIRST_COMPLETED)
+            stopping.cancel()
+        stop.set()
+        try:
+            await api
+        except asyncio.CancelledError:
+            raise
+        except Exception as failure:
+            _say(f"the island failed: {type(failure).__name__}: {failure}")
+            code = 1
+    return code
+
+
+def _say(text: str) -> None:
+    with contextlib.suppress(OSError, ValueError):
+        print(f"skyisland: {text}", file=sys.stderr, flush=True)
+
+
+async def attach(
+    port: Port,
+    *,
+    readonly: bool = False,
+    mouse: bool = True,
+    ascii: bool = False,  # noqa: A002 - as the option is named
+    refresh_s: float = 0.5,
+    log: Path | None = None,
+) -> int:
+    """The console on an island elsewhere; returns the exit code: 128 and the signal's number for a signal."""
+    ended = asyncio.Event()
+    code_of: list[int] = []
+
+    def by(number: signal.Signals) -> Callable[[], None]:
+        def end() -> None:
+            code_of.append(128 + number)
+            ended.set()
+
+        return end
+
+    numbers = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+    console = Console(port, readonly=readonly, ascii=ascii, refresh_s=refresh_s, driver_class=SkyDriver)
+    with _handlers({number: by(number) for number in numbers}):
+        with shielded(log) as terminal:
+            show = _Show(console, terminal, mouse, by(signal.SIGHUP))
+            waiting = asyncio.ensure_future(ended.wait())
+            await asyncio.wait({show.task, waiting}, return_when=asyncio.FIRST_COMPLETED)
+            waiting.cancel()
+            if code_of and code_of[0] == 128 + signal.SIGHUP:
+                terminal.gone = True
+            code = await show.end()
+        await port.close()
+    if code:
+        _say(f"the console crashed: {console.crash or 'unknown'}")
+    return code_of[0] if code_of else code
