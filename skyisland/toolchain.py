@@ -97,6 +97,15 @@ class Toolchains:
             SettingsError: the settings ask for what is not there, or for a version too old.
             HostUnfit: there is none and none could be downloaded; the text says what to do.
         """
+        found = await self.present()
+        return await self._download(progress) if found is None else await self._usable(found, progress)
+
+    async def present(self) -> Toolchain | None:
+        """The one to use if it is on this host already, where it lies.
+
+        Raises:
+            SettingsError: the settings ask for what is not there, or for a version too old.
+        """
         if self.version and _number(self.version) < OLDEST:
             raise SettingsError(f"go_version: {self.version[2:]} is too old; at least {_shown(OLDEST)}")
         if self.goroot:
@@ -106,12 +115,12 @@ class Toolchains:
             if not self._fits(chosen):
                 wanted = self.version or f"at least {_shown(OLDEST)}"
                 raise SettingsError(f"build.goroot: {self.goroot} is {chosen.version}; wanted is {wanted}")
-            return await self._usable(chosen, progress)
+            return chosen
         for look in (self._packaged, self._on_path, self._downloaded):
             found = await look()
             if found is not None and self._fits(found):
-                return await self._usable(found, progress)
-        return await self._download(progress)
+                return found
+        return None
 
     def _fits(self, found: Toolchain) -> bool:
         if self.version:

@@ -1,0 +1,383 @@
+"""Go in the build jail.
+
+A build jail is a jail like any other: a clone of the base, no network, an unprivileged user. What it
+sees beyond that:
+
+    /usr/local/go  the toolchain                           read-only
+    /src           the checkout                            read-only
+    /gen           the generated main program, overlay     read-only
+    /std           the compiled standard library           read-only
+    /mod           modules                                 read-only, but for the download
+    /cache         what was compiled of this repository    writable
+    /out           where the binary goes                   writable, new for each build
+
+Nothing here runs code of a repository: there is no cgo, no `go generate`, no test, and the go command
+reads no settings but the environment below. The one step with a network, `go list -deps`, fetches the
+modules that the package needs from the configured proxy and verifies them; it is skipped when nothing is
+required or everything is vendored. Should a compiler be led astray all the same, it finds files of its own
+repository and no other's: caches are kept apart by repository (`gocache/main.go` layers each over the
+shared standard library), modules are shared but only a download can write them.
+
+Build jails share one host uid, because their caches outlive them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import posixpath
+import re
+import shutil
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+from importlib import resources
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import msgspec
+from msgspec import Struct
+
+from skyisland import harness
+from skyisland.caches import Caches
+from skyisland.errors import BuildFailed, HostUnfit, SourceUnavailable, Unavailable
+from skyisland.harness import Complaint
+from skyisland.jail import Jails
+from skyisland.model import Call, Mount, Network, Source, Verdict
+from skyisland.refusal import clean, refusal, shown
+from skyisland.settings import Build
+from skyisland.store import copy_out
+from skyisland.toolchain import Progress, Toolchain, silent
+
+GO = "/usr/local/go/bin/go"
+ENVIRONMENT = {
+    "CGO_ENABLED": "0",
+    "GOAUTH": "off",
+    "GOCACHE": "/tmp/gocache",  # noqa: S108 - the jail's own, and unused where GOCACHEPROG is set
+    "GODEBUG": "",
+    "GOENV": "off",
+    "GOEXPERIMENT": "",
+    "GOFLAGS": "",
+    "GOMODCACHE": "/mod",
+    "GOPATH": "/nonexistent",
+    "GOPROXY": "off",
+    "GOROOT": "/usr/local/go",
+    "GOTOOLCHAIN": "local",
+    "GOVCS": "*:off",
+    "GOWORK": "off",
+    "HOME": "/nonexistent",
+    "TMPDIR": "/tmp",  # noqa: S108
+}
+"""All that the go command is told. Without a home it keeps no telemetry."""
+
+FLAGS = ("-trimpath", "-buildvcs=false", "-ldflags=-s -w")
+BINARY = "function"
+_TARGET = ("-o", f"/out/{BINARY}", f"./{harness.FOLDER}")
+_HELLO = b'package hello\n\nfunc Hello() string { return "hello" }\n'
+STEP = 20
+"""Packages of the standard library compiled by one command: often enough for a progress bar."""
+LIBRARY_TIMEOUT_S = 1800.0
+_UNREACHABLE = re.compile(
+    r"dial tcp|i/o timeout|TLS handshake|connection re|no such host|\b5\d\d [A-Z]|: EOF"
+)
+
+
+class Package(Struct, frozen=True):
+    """What Go says of a package."""
+
+    name: str
+    import_path: str
+    mod: str
+    """Go's -mod: `vendor` or `readonly`."""
+    go_mod: str | None
+    """The go.mod to put at the repository's root, where it has none."""
+    requires: bool
+    """Modules must be there before it compiles."""
+
+
+class _Listed(Struct):
+    ImportPath: str = ""
+    Name: str = ""
+    GoFiles: list[str] = []
+    Error: dict[str, Any] | None = None
+
+
+class Compiler:
+    """Compiles functions; every method that runs Go does so in a build jail of its own."""
+
+    def __init__(self, settings: Build, jails: Jails, caches: Caches, *, timeout_s: float) -> None:
+        self.settings = settings
+        self.jails = jails
+        self.caches = caches
+        self.timeout_s = timeout_s
+        self.toolchain = Toolchain(Path(), "")
+
+    # Making ready
+
+    async def prepare(
+        self, toolchain: Toolchain, progress: Progress = silent, *, whole: bool = False
+    ) -> None:
+        """Compile what every build needs of the standard library, or with `whole` all of it.
+
+        Done once per toolchain; what was cut short goes on where it stopped.
+
+        Raises:
+            HostUnfit: this toolchain compiles nothing here; the text says what it said.
+        """
+        self.toolchain = toolchain
+        await asyncio.to_thread(self.caches.prepare, toolchain.version)
+        helper, all_done = self.caches.helper / "gocache", self.caches.home / "whole"
+        try:
+            if not await asyncio.to_thread(helper.exists):
+                progress("compiling what every build needs", 0, 0)
+                await self._try_out()
+                await self._compile_helper(helper)
+            if whole and not await asyncio.to_thread(all_done.exists):
+                await self._compile_library(progress)
+                await asyncio.to_thread(all_done.touch)
+        except (BuildFailed, Unavailable) as error:
+            output = error.details.get("output", "")
+            raise HostUnfit(
+                f"{toolchain.version} of {toolchain.goroot} does not work in a jail: {error.message} {output}"
+            ) from error
+
+    async def _try_out(self) -> None:
+        """Compile a call in both forms, so that the cache has what the main programs import."""
+        name, call = "sky.example/hello", Call(text="Hello()", function="Hello", arguments=())
+        package = {"go.mod": _go_mod(name, self.toolchain).encode(), "hello.go": _HELLO}
+        for form in (call, harness.as_expression(call)):
+            main = harness.render_main(form, name, "hello", statement=False)
+            files = {f"{harness.FOLDER}/{file}": data for file, data in main.items()}
+            async with self._workplace(package | files) as work:
+                await self._go("build", *FLAGS, *_TARGET, work=work, library=True, cwd="/gen")
+
+    async def _compile_helper(self, target: Path) -> None:
+        program = resources.files("skyisland").joinpath("gocache", "main.go")
+        async with self._workplace({"main.go": await asyncio.to_thread(program.read_bytes)}) as work:
+            await self._go(
+                "build", *FLAGS, "-o", f"/out/{BINARY}", "main.go", work=work, library=True, cwd="/gen"
+            )
+            await asyncio.to_thread(copy_out, work / "out" / BINARY, target, 1 << 26)
+
+    async def _compile_library(self, progress: Progress) -> None:
+        listed = await self._go("list", "std", library=True)
+        names = [name for name in listed.decode().split() if not name.startswith("vendor/")]
+        for start in range(0, len(names), STEP):
+            progress("compiling the standard library", start, len(names))
+            await self._go("build", "-trimpath", *names[start : start + STEP], library=True)
+        progress("compiling the standard library", len(names), len(names))
+
+    # The steps of a build
+
+    async def describe(self, source: Source, *, invocation: str | None = None) -> Package:
+        """Ask Go what package lies in the source's folder.
+
+        Raises:
+            BuildFailed: none that could be imported.
+        """
+        package = await asyncio.to_thread(_look, source, self.toolchain)
+        async with self._workplace(_generated({}, source, package)) as work:
+            said = await self._go(
+                *("list", f"-mod={package.mod}", "-overlay=/gen/overlay.json", "-find", "-e"),
+                *("-json=ImportPath,Name,GoFiles,Error", "."),
+                source=source,
+                work=work,
+                invocation=invocation,
+            )
+        found = msgspec.json.decode(said, type=_Listed)
+        if found.Name == "main":
+            raise BuildFailed(
+                f"{shown(source)} is a program (package main), which Go cannot import: move the function to "
+                "a package of its own and call it there",
+                complaint=str(Complaint.program),
+            )
+        if not found.GoFiles:
+            output = clean(found.Error.get("Err", "") if found.Error else "", source)
+            why = "none for this system without cgo" if "exclude all" in output else "none but tests"
+            if not output or output.startswith("no Go files"):
+                why = "name the folder of a package in the URL"
+            raise BuildFailed(
+                f"no Go files in {shown(source)}: {why}",
+                output=output,
+                complaint=str(Complaint.no_go_files),
+            )
+        return msgspec.structs.replace(package, name=found.Name, import_path=found.ImportPath)
+
+    async def download(self, source: Source, *, invocation: str | None = None) -> None:
+        """Fetch the modules that the package needs, in a jail with a network that runs none of their code.
+
+        Raises:
+            BuildFailed: go.mod, go.sum and the proxy do not agree on them.
+            SourceUnavailable: the proxy did not answer.
+        """
+        proxies = re.findall(r"file://([^,|]+)", self.settings.goproxy)
+        env = {
+            "GOFLAGS": "-modcacherw",
+            "GOPROXY": self.settings.goproxy,
+            "GOSUMDB": self.settings.gosumdb,
+            "GONOPROXY": self.settings.gonoproxy,
+            "GONOSUMDB": self.settings.gonosumdb,
+        }
+        try:
+            await self._go(
+                *("list", "-mod=readonly", "-deps", "-f", "", "."),
+                source=source,
+                mounts=[Mount(Path(folder), folder) for folder in proxies],
+                env=env,
+                network=Network.host,
+                limit=("build.download_timeout", self.settings.download_timeout),
+                invocation=invocation,
+            )
+        except BuildFailed as error:
+            said = error.details.get("output", "")
+            if _UNREACHABLE.search(said):
+                raise SourceUnavailable(
+                    f"modules cannot be downloaded from {self.settings.goproxy}", output=said
+                ) from error
+            raise
+
+    @asynccontextmanager
+    async def compile(
+        self, source: Source, package: Package, call: Call, *, statement: bool, invocation: str | None = None
+    ) -> AsyncIterator[Path]:
+        """The binary that runs the call, for the length of the block. Trust nothing about the file.
+
+        Raises:
+            BuildFailed: it does not compile; `details["complaint"]` is a `harness.Complaint`.
+            BadCall: the caller named another package.
+        """
+        files = harness.render_main(call, package.import_path, package.name, statement=statement)
+        async with self._workplace(_generated(files, source, package)) as work:
+            await self._go(
+                *("build", f"-mod={package.mod}", "-overlay=/gen/overlay.json", *FLAGS, *_TARGET),
+                source=source,
+                work=work,
+                invocation=invocation,
+                call=call,
+            )
+            yield work / "out" / BINARY
+
+    # One jail
+
+    @asynccontextmanager
+    async def _workplace(self, files: dict[str, bytes]) -> AsyncIterator[Path]:
+        """A folder with the generated files and an empty `out`; removed whatever happens."""
+        # Made in a task of its own, which a cancellation does not stop half-way.
+        making = asyncio.ensure_future(asyncio.to_thread(self.caches.workplace, files))
+        try:
+            yield await asyncio.shield(making)
+        finally:
+            await asyncio.shield(asyncio.ensure_future(self._clear(making)))
+
+    async def _clear(self, making: asyncio.Future[Path]) -> None:
+        await asyncio.to_thread(shutil.rmtree, await making, ignore_errors=True)
+
+    async def _go(
+        self,
+        *arguments: str,
+        source: Source | None = None,
+        work: Path | None = None,
+        library: bool = False,
+        cwd: str = "/",
+        mounts: Sequence[Mount] = (),
+        env: Mapping[str, str] = {},
+        network: Network = Network.none,
+        limit: tuple[str, float] | None = None,
+        invocation: str | None = None,
+        call: Call | None = None,
+    ) -> bytes:
+        """Run the go command in a build jail; returns its standard output.
+
+        `library`: compile into the shared cache; no repository's code may be in that jail. `limit`: name
+        and value of the setting that limits its time.
+
+        Raises:
+            BuildFailed: it failed, or was stopped at a limit.
+            Unavailable: the operator killed the jail.
+        """
+        seen = [
+            Mount(self.toolchain.goroot, "/usr/local/go"),
+            Mount(self.caches.std, "/std", writable=library),
+            *mounts,
+        ]
+        said = {**ENVIRONMENT, **env}
+        if work is not None:
+            seen += (Mount(work / "gen", "/gen"), Mount(work / "out", "/out", writable=True))
+        if library:
+            said["GOCACHE"] = "/std"
+            limit = ("half an hour", LIBRARY_TIMEOUT_S)
+        name, timeout_s = limit or ("jails.build_timeout", self.timeout_s)
+        async with AsyncExitStack() as stack:
+            if source is not None:
+                own = await stack.enter_async_context(self.caches.of(source.url))
+                seen += (
+                    Mount(source.checkout, "/src"),
+                    Mount(self.caches.modules, "/mod", writable=network is not Network.none),
+                    Mount(self.caches.helper, "/helper"),
+                    Mount(own, "/cache", writable=True),
+                )
+                said["GOCACHEPROG"] = "/helper/gocache /std /cache"
+                cwd = posixpath.join("/src", source.package)
+            inmate = await stack.enter_async_context(
+                self.jails.jail(
+                    (GO, *arguments),
+                    purpose="build",
+                    mounts=tuple(seen),
+                    env=tuple(said.items()),
+                    cwd=cwd,
+                    limits=self.settings.as_limits(),
+                    network=network,
+                    invocation=invocation,
+                    call=call.text if call else "",
+                    uid=self.caches.uid,
+                )
+            )
+            outcome = await inmate.converse(b"", timeout_s)
+        if outcome.verdict is Verdict.ok:
+            return outcome.stdout
+        raise refusal(outcome, source, f"{name} ({timeout_s:g} s)")
+
+
+def _generated(files: Mapping[str, bytes], source: Source, package: Package) -> dict[str, bytes]:
+    """The generated files of a build, and the overlay that puts them where Go should see them."""
+    main = posixpath.join("/src", source.package, harness.FOLDER)
+    replace = {f"{main}/{name}": f"/gen/{name}" for name in files}
+    generated = dict(files)
+    if package.go_mod is not None:
+        replace["/src/go.mod"] = "/gen/go.mod"
+        generated["go.mod"] = package.go_mod.encode()
+    generated["overlay.json"] = json.dumps({"Replace": replace}).encode()
+    return generated
+
+
+def _go_mod(module: str, toolchain: Toolchain) -> str:
+    """A go.mod for a repository without: the module is the repository, the language today's."""
+    if not re.fullmatch(r"[\w.-]+(/[\w.~-]*\w)*", module, re.ASCII):
+        module = "sky.example/repository"
+    language = re.match(r"go(\d+\.\d+)", toolchain.version)
+    return f"module {module}\n\ngo {language[1] if language else '1.24'}\n"
+
+
+def _look(source: Source, toolchain: Toolchain) -> Package:
+    """What the files tell, before Go is asked. Blocks."""
+    if not (source.checkout / source.package).is_dir():
+        raise BuildFailed(
+            f"the repository has no folder {source.package!r} at {source.commit[:12]}",
+            complaint=str(Complaint.no_go_files),
+        )
+    path = PurePosixPath(source.package)
+    for folder in (source.checkout / part for part in (path, *path.parents)):
+        # The go.mod that rules the package is the next one upwards, as for Go itself.
+        if (folder / "go.mod").is_file():
+            vendored = (folder / "vendor" / "modules.txt").is_file()
+            requires = not vendored and _requires(folder / "go.mod")
+            return Package("", source.import_path, "vendor" if vendored else "readonly", None, requires)
+    root = msgspec.structs.replace(source, package="")
+    return Package("", source.import_path, "readonly", _go_mod(root.import_path, toolchain), requires=False)
+
+
+def _requires(go_mod: Path) -> bool:
+    """Whether it may name other modules. Too much is harmless: then Go finds nothing to download."""
+    if go_mod.is_symlink():
+        return True
+    with go_mod.open("rb") as file:
+        return re.search(rb"^\s*(require|replace)\b", file.read(1 << 20), re.MULTILINE) is not None

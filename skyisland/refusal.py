@@ -1,0 +1,76 @@
+"""What a build jail said, for people: a sentence with the remedy, and the compiler's words fit to show."""
+
+from __future__ import annotations
+
+import posixpath
+import re
+
+from skyisland import harness
+from skyisland.errors import BuildFailed, IslandError, Unavailable
+from skyisland.harness import Complaint
+from skyisland.model import Outcome, Source, Verdict
+
+OUTPUT_CHARACTERS = 16_384
+"""Of what a compiler says, so many reach the caller."""
+
+
+def refusal(outcome: Outcome, source: Source | None, limit: str) -> IslandError:
+    match outcome.verdict:
+        case Verdict.timed_out:
+            return BuildFailed(f"the build took longer than {limit}")
+        case Verdict.out_of_memory:
+            return BuildFailed("the compiler ran out of memory (build.memory)")
+        case Verdict.killed:
+            return Unavailable("the build was stopped by the operator", retry_after_s=1)
+    text = outcome.stderr.decode(errors="replace")
+    output = clean(text, source)
+    if outcome.verdict is Verdict.output_limit:
+        return BuildFailed("the compiler complained at too great length (build.stderr)", output=output)
+    if outcome.verdict is Verdict.signaled:
+        return BuildFailed(f"the compiler was ended by signal {outcome.signal}", output=output)
+    complaint = harness.classify(text)
+    position = next((offset for offset, _ in harness.call_errors(text)), None)
+    return BuildFailed(
+        _explain(complaint, text, source), output=output, complaint=str(complaint), position=position
+    )
+
+
+def _explain(complaint: Complaint, text: str, source: Source | None) -> str:
+    """One sentence on a failed build: what is wrong, and the remedy where there is one."""
+    package = shown(source) if source else "the standard library"
+    about_call = "; ".join(message for _, message in harness.call_errors(text))
+    match complaint:
+        case Complaint.undefined:
+            names = ", ".join(re.findall(r"undefined: (\S+)", about_call))
+            return f"{package} has no exported {names}"
+        case Complaint.mismatch | Complaint.generic | Complaint.type | Complaint.no_value:
+            return f"the call does not fit {package}: {about_call}"
+        case Complaint.missing_module:
+            return (
+                f"{package} imports what its go.mod and go.sum do not provide: run `go mod tidy` (or "
+                "`go mod vendor`) in the repository and commit the result"
+            )
+    if "file too large" in text:
+        return "the binary or one of its parts is too large (build.file_size)"
+    if found := re.search(r"requires go >= (\S+) \(running go (\S+);", text):
+        return f"{package} wants Go {found[1]}; this island has {found[2]} (go_version, build.goroot)"
+    return f"{package} does not compile"
+
+
+def shown(source: Source) -> str:
+    return f"{source.import_path} at {source.commit[:12]}"
+
+
+def clean(text: str, source: Source | None) -> str:
+    """Compiler output with paths relative to the repository, nothing that does not print, not too long."""
+    package = source.package if source else ""
+
+    def relative(match: re.Match[str]) -> str:
+        return posixpath.normpath(posixpath.join(package, match[0]))
+
+    text = re.sub(r"^\.{1,2}/[^:\n]+(?=:)", relative, text, flags=re.MULTILINE)
+    text = re.sub(r"/src/(?=\S)|\S*/(?=skyisland\.call:)", "", text).replace("skyisland.call:1:", "call:1:")
+    text = "".join(c if c.isprintable() or c in "\n\t" else "\N{REPLACEMENT CHARACTER}" for c in text)
+    if len(text) > OUTPUT_CHARACTERS:
+        text = text[:OUTPUT_CHARACTERS] + "\n…"
+    return text.strip()

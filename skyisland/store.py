@@ -1,0 +1,105 @@
+"""The store of compiled binaries: read-only files named by the hash of their content.
+
+A binary is in the store before it is on record, and off the record before it leaves the store, so that a
+record always has its file, whenever the island is killed. A file without a record is what a build left
+that never came to its end; nothing tells what it is, and it is removed at the next start.
+
+Everything here blocks and belongs in a thread.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import stat
+import tempfile
+from collections.abc import Iterable
+from pathlib import Path
+
+from skyisland.errors import BuildFailed
+
+CHUNK = 1 << 20
+
+
+class Store:
+    """Binaries below one folder, as `ab/abcd…`."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def path(self, sha256: str) -> Path:
+        return self.folder / sha256[:2] / sha256
+
+    def prepare(self, wanted: Iterable[str]) -> int:
+        """Make the folder, and remove what is in it but `wanted`; returns how many files that were."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self.folder.chmod(0o755)
+        keep = {self.path(sha256) for sha256 in wanted}
+        removed = 0
+        for folder, _, files in os.walk(self.folder, topdown=False):
+            for path in (Path(folder, name) for name in files):
+                if path not in keep:
+                    path.unlink()
+                    removed += 1
+            if Path(folder) != self.folder:
+                with contextlib.suppress(OSError):  # it holds what is wanted
+                    Path(folder).rmdir()
+        return removed
+
+    def has(self, sha256: str, size_bytes: int) -> bool:
+        """Whether the binary is there and as long as it should be."""
+        try:
+            found = self.path(sha256).lstat()
+        except OSError:
+            return False
+        return stat.S_ISREG(found.st_mode) and found.st_size == size_bytes
+
+    def add(self, binary: Path, limit_bytes: int) -> tuple[str, int]:
+        """Take a binary out of a jail's folder; returns its hash and size.
+
+        Raises:
+            BuildFailed: it is not there, no regular file, or too large.
+        """
+        with tempfile.TemporaryDirectory(prefix="sky-", dir=self.folder) as folder:
+            fresh = Path(folder, "binary")
+            sha256, size = copy_out(binary, fresh, limit_bytes)
+            target = self.path(sha256)
+            target.parent.mkdir(exist_ok=True)
+            target.parent.chmod(0o755)
+            fresh.rename(target)
+        return sha256, size
+
+    def remove(self, sha256: str) -> None:
+        self.path(sha256).unlink(missing_ok=True)
+
+
+def copy_out(binary: Path, target: Path, limit_bytes: int) -> tuple[str, int]:
+    """Copy a file that a jail wrote into one of ours, mode 0555; returns its SHA-256 and size.
+
+    The jail may have made anything of the name: a link is not followed, a pipe not waited for.
+
+    Raises:
+        BuildFailed: it is not there, no regular file, or larger than `limit_bytes`.
+    """
+    try:
+        source = os.open(binary, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    except OSError as error:
+        raise BuildFailed(f"the build left no binary: {error.strerror}") from error
+    with open(source, "rb") as reader:
+        if not stat.S_ISREG(os.fstat(source).st_mode):
+            raise BuildFailed("the build left something that is no file")
+        digest, size = hashlib.sha256(), 0
+        fresh = target.with_name(f"sky-{target.name}")
+        with fresh.open("wb") as writer:
+            while chunk := reader.read(CHUNK):
+                size += len(chunk)
+                if size > limit_bytes:
+                    raise BuildFailed(f"the binary is larger than {limit_bytes} bytes (build.file_size)")
+                digest.update(chunk)
+                writer.write(chunk)
+            writer.flush()
+            os.fsync(writer.fileno())
+    fresh.chmod(0o555)
+    fresh.rename(target)
+    return digest.hexdigest(), size
