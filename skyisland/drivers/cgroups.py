@@ -367,7 +367,8 @@ class Cgroups:
         for name in CONTROLLERS:
             hierarchy = next((h for h in self.places.found if name in h.controllers), None)
             if hierarchy is not None:
-                how, remedy = f"cgroup version {hierarchy.version}, below {hierarchy.parent}", ""
+                where = os.path.dirname(hierarchy.parent)
+                how, remedy = f"cgroup version {hierarchy.version}, in {where}", ""
                 if name == "memory" and self.limits_swap:
                     how += ", swap included"
                 elif name == "memory":

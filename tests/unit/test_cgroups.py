@@ -204,7 +204,7 @@ def test_in_a_delegated_unit_the_island_moves_one_level_down(unit: FakeKernel) -
     assert unit.groups[UNIT].enabled == {"memory", "pids", "cpu"}
     assert unit.groups[f"{UNIT}/sky-test"].enabled == {"memory", "pids", "cpu"}
     assert all(capability.enforced for capability in found.capabilities())
-    assert by_name(found)["memory"].how == f"cgroup version 2, below {UNIT}/sky-test, swap included"
+    assert by_name(found)["memory"].how == f"cgroup version 2, in {UNIT}, swap included"
 
 
 def test_close_takes_everything_back(unit: FakeKernel) -> None:
