@@ -101,6 +101,12 @@ def cache(routes: Blueprint, island: Island) -> None:
         log.info("%s evicted %s of %s", request.remote_addr, artifact.function, artifact.url)
         return shown({"evicted": artifact.key})
 
+    @routes.post("/api/v1/admin/cache/<key>/rebuild")
+    async def rebuild(key: str) -> Response:
+        artifact = await island.rebuild(key)
+        log.info("%s had %s of %s rebuilt", request.remote_addr, artifact.function, artifact.url)
+        return shown({"rebuilt": artifact.key})
+
     @routes.post("/api/v1/admin/cache/purge")
     async def purge() -> Response:
         purged = await island.purge()

@@ -19,7 +19,7 @@ from msgspec import Struct
 
 from skyisland import harness
 from skyisland.call import read_call
-from skyisland.errors import Draining, HostUnfit, IslandError, SettingsError, TooBusy
+from skyisland.errors import ArtifactNotFound, Draining, HostUnfit, IslandError, SettingsError, TooBusy
 from skyisland.events import (
     Events,
     InvocationFinished,
@@ -360,6 +360,21 @@ class Island:
             ArtifactNotFound
         """
         return await self.builds.evict(key)
+
+    async def rebuild(self, key: str) -> Artifact:
+        """Fetch and compile anew what an artifact was made of, without running it.
+
+        Raises:
+            ArtifactNotFound, SourceUnavailable, BuildFailed
+        """
+        known = next((artifact for artifact in self.builds.artifacts() if artifact.key == key), None)
+        if known is None:
+            raise ArtifactNotFound(f"no artifact {key!r} in the cache", key=key)
+        call = await read_call(known.expression or f"{known.function}()")
+        url = f"{known.url}/{known.package}" if known.package else known.url
+        source = await self.sources.checkout(await self.sources.resolve(url, known.commit, refresh=True))
+        with self.sources.using(source):
+            return await self.builds.build(source, call, refresh=True, invocation=None)
 
     async def purge(self) -> list[Artifact]:
         """Forget every artifact that no call is using; returns them."""

@@ -454,8 +454,9 @@ class Board:
     def _leased(self, event: ev.AddressLeased) -> None:
         slot = self._address(event.ip, AddressState.unavailable, event.jail, event.at)
         request = self.requests.get(event.invocation or "")
+        holder = self.jails.get(event.jail)
         if slot is not None:
-            slot.function = request.label if request else ""
+            slot.function = request.label if request else holder.label if holder else ""
 
     def _released(self, event: ev.AddressReleased) -> None:
         slot = self._address(event.ip, AddressState.available, None, event.at)

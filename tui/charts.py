@@ -103,17 +103,14 @@ def waterfall(request: Request, now: float, width: int, look: Look, usual_s: flo
 def histogram(counts: Sequence[int], width: int, height: int, look: Look, slo_s: float) -> list[Line]:
     """One line per bucket with its count and the share up to it.
 
-    With too few lines the fastest buckets are merged and empty slow ones left out: the tail is never hidden.
+    With too few lines neighbours that hold little are merged: nothing is ever left out.
     """
     counts = list(counts)
     bounds = [*BUCKETS_S, float("inf")]
     while len(counts) > max(2, height):
-        if counts[-1]:
-            counts[:2] = [counts[0] + counts[1]]
-            bounds.pop(0)
-        else:
-            counts.pop()
-            bounds.pop()
+        n = min(range(len(counts) - 1), key=lambda n: counts[n] + counts[n + 1])
+        counts[n : n + 2] = [counts[n] + counts[n + 1]]
+        bounds.pop(n)
     total, top = sum(counts) or 1, max(counts) or 1
     room = max(4, width - 20)
     lines = []
@@ -121,7 +118,7 @@ def histogram(counts: Sequence[int], width: int, height: int, look: Look, slo_s:
     for n, (count, bound) in enumerate(zip(counts, bounds, strict=True)):
         below += count
         floor = bounds[n - 1] if n else 0.0
-        name = f"<{_bound(bound)}" if bound != float("inf") else f">{_bound(BUCKETS_S[-1])}"
+        name = f"<{_bound(bound)}" if bound != float("inf") else f">{_bound(floor)}"
         tone = "bad" if floor >= slo_s else "warn" if floor >= 0.2 else "ok"
         bar = look.bar(count / top, room)
         lines.append(

@@ -28,7 +28,7 @@ class Head(Canvas):
 
     def draw(self, width: int, height: int) -> list[Line]:
         console, look, status = self.console, self.look, self.board.status
-        left: Spans = [(f" {look['island']} SKY ISLAND  ", "title"), console.link.span(look, console.now)]
+        left: Spans = [(f" {look['island']} SKY ISLAND  ", "title"), console.link.span(look, console.clock())]
         left.append((f"  {console.port.where}", "dim"))
         if width >= 100:
             left.append((" attached" if console.port.attached else " in process", "dim"))
@@ -46,7 +46,7 @@ class Head(Canvas):
         right: Spans = []
         if status is not None and width >= 90:
             right.append((f"{line(status.island)}  up {uptime(console.now - status.started_at)}  ", "dim"))
-        right.append((f"{clock(console.now)}Z ", "strong"))
+        right.append((f"{clock(console.time)}Z ", "strong"))
         for tag in tags:
             left += [("  ", "text"), tag]
         return [Line(spread(left, right, width), "head")]
@@ -134,7 +134,7 @@ class Banner(Canvas):
     """Why the data is old, and what happens next. Hidden while all is well."""
 
     def draw(self, width: int, height: int) -> list[Line]:
-        text = self.console.link.banner(self.look, self.console.now)
+        text = self.console.link.banner(self.look, self.console.clock())
         return [Line([(fit(f" {text}", width, more=self.look["more"]), "banner")], "banner")]
 
 

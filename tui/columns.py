@@ -133,7 +133,7 @@ def _slot_holder(slot: Slot, ink: Ink) -> Span:
 
 
 ADDRESSES: list[Column] = [
-    Column("ADDRESS", 15, lambda s, ink: (s.ip, "strong"), lambda s, now: s.order),
+    Column("ADDRESS", 15, lambda s, ink: (s.ip, "text"), lambda s, now: s.order),
     Column("STATE", 13, _slot_state, lambda s, now: s.state),
     Column("JAIL", 12, _slot_holder, lambda s, now: s.info.jail or "", grow=6),
     Column("FUNCTION", 12, lambda s, ink: (s.function or "-", "text" if s.function else "dim"),
@@ -154,7 +154,7 @@ def _build_time(row: Cached, ink: Ink) -> Span:
 
 
 CACHE: list[Column] = [
-    Column("FUNCTION", 14, lambda c, ink: (_function(c.url, c.function, c.label, ink.width), "strong"),
+    Column("FUNCTION", 14, lambda c, ink: (_function(c.url, c.function, c.label, ink.width), "text"),
            lambda c, now: c.label, grow=60),
     Column("COMMIT", 8, lambda c, ink: (c.artifact.commit[:8] if c.artifact else "-", "dim"), None, rank=7),
     Column("KEY", 8, lambda c, ink: (c.key[:8], "dim"), None, rank=9),

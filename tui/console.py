@@ -79,6 +79,7 @@ class Console(Actions):
         (0, "-tiny"),
         (60, "-w60"),
         (110, "-w110"),
+        (135, "-w135"),
         (160, "-w160"),
     ]
     VERTICAL_BREAKPOINTS = [  # noqa: RUF012
@@ -167,6 +168,11 @@ class Console(Actions):
             return self._frozen_at
         if self.link.state in ("down", "unauthorized") and self.link.heard_at is not None:
             return self.link.heard_at + self._skew
+        return self.time
+
+    @property
+    def time(self) -> float:
+        """The island's time of day, whatever is shown."""
         return self.clock() + self._skew
 
     # Building

@@ -30,6 +30,37 @@ class Text(Canvas):
         return self.fixed
 
 
+class Toggle(Canvas, can_focus=True):
+    """An option that is on or off, in characters that say which."""
+
+    BINDINGS: ClassVar[list[BindingType]] = [Binding("space,enter", "flip", "flip", show=False)]
+
+    def __init__(self, word: str, *, id: str) -> None:  # noqa: A002
+        super().__init__(id=id)
+        self.word = word
+        self.value = False
+
+    def draw(self, width: int, height: int) -> list[Line]:
+        return [
+            Line(
+                [(f"[{'x' if self.value else ' '}] ", "key"), (self.word, "on" if self.has_focus else "text")]
+            )
+        ]
+
+    def action_flip(self) -> None:
+        self.value = not self.value
+        self.paint()
+
+    def on_click(self) -> None:
+        self.action_flip()
+
+    def on_focus(self) -> None:
+        self.paint()
+
+    def on_blur(self) -> None:
+        self.paint()
+
+
 class Choice(NamedTuple):
     """One answer to a question, and the key that gives it."""
 

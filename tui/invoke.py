@@ -9,13 +9,14 @@ from textual.binding import Binding, BindingType
 from textual.containers import Horizontal, Vertical
 from textual.content import Content
 from textual.screen import ModalScreen
-from textual.widgets import Checkbox, Input, Label
+from textual.widgets import Input, Label
 
 from skyisland.errors import IslandError
 from skyisland.model import FunctionRequest
 from tui.board import Request, seconds_of
 from tui.canvas import Line, Pager
 from tui.charts import wrapped
+from tui.dialogs import Toggle
 from tui.look import PHASES
 from tui.panels import story
 from tui.port import Answer, LinkLost
@@ -100,8 +101,8 @@ class Invoke(ModalScreen[None]):
                 )
             with Horizontal(classes="field options"):
                 yield Label("options")
-                yield Checkbox("own address", id="invoke-ip4", compact=True)
-                yield Checkbox("fetch and build anew", id="invoke-bust", compact=True)
+                yield Toggle("own address", id="invoke-ip4")
+                yield Toggle("fetch and build anew", id="invoke-bust")
             yield Label("", id="invoke-fault")
             yield Reply()
 
@@ -122,8 +123,8 @@ class Invoke(ModalScreen[None]):
             url=value("url"),
             call=value("call"),
             version=value("version") or None,
-            ip4=self.query_one("#invoke-ip4", Checkbox).value,
-            cache_bust=self.query_one("#invoke-bust", Checkbox).value,
+            ip4=self.query_one("#invoke-ip4", Toggle).value,
+            cache_bust=self.query_one("#invoke-bust", Toggle).value,
             stdin=stdin.replace("\\n", "\n").encode(),
         )
 

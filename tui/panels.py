@@ -70,7 +70,18 @@ class Pool(Canvas):
             return [Line([("  this island has no address pool", "dim")])]
         if height < 2:
             return [Line(legend(slots, self.look, width))]
-        return address_map(slots, width, height, self.look, self.chosen())
+        chosen = self.board.slots.get(self.chosen() or "")
+        below = [] if chosen is None else self._told(chosen, width)
+        return address_map(slots, width, max(2, height - len(below)), self.look, self.chosen()) + below
+
+    def _told(self, slot: Slot, width: int) -> list[Line]:
+        glyph, tone = self.look.state(slot.state, str(slot.info.state))
+        since = f"for {age(self.console.now - slot.info.since)}" if slot.info.since else "-"
+        holder = slot.info.jail or ("taken out by the operator" if slot.state == "out" else "-")
+        pairs = [("address", slot.ip, "strong"), ("state", glyph, tone), ("since", since, "text")]
+        pairs += [("jail", line(holder), "text"), ("function", slot.function or "-", "text")]
+        rows = [Line([(f" {name:>8} ", "dim"), (value, own)]) for name, value, own in pairs]
+        return [Line([]), *rows]
 
     def titles(self, width: int) -> tuple[str, str]:
         slots = self.slots()

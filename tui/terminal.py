@@ -78,13 +78,14 @@ class SkyDriver(LinuxDriver):
 
     def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__(*args, **options)
-        self._file = self.terminal or Terminal(2)  # type: ignore[assignment]
+        self._terminal = self.terminal or Terminal(2)
+        self._file = self._terminal  # type: ignore[assignment]
         self.dropped = False
         """Something was not drawn: the screen is not what the console thinks."""
 
     def _get_terminal_size(self) -> tuple[int, int]:
         with contextlib.suppress(OSError):
-            size = os.get_terminal_size(self._file.fileno())
+            size = os.get_terminal_size(self._terminal.fd)
             if size.columns and size.lines:
                 return size.columns, size.lines
         return 80, 24
