@@ -52,9 +52,9 @@ MAX_NESTING = 100
 
 _MAX_DEPTH = 1000
 """Deepest syntax tree: chains of operators and selectors, which need no brackets to go deep."""
-_MAX_PARSE_STEPS = 6000
+_MAX_PARSE_STEPS = 8000
 """Calls of tree-sitter's progress callback, one for about a hundred steps of its own. 64 KiB of valid
-Go need fewer than 3000; it is the search for a way out of nonsense that takes more."""
+Go need fewer than 5000; beyond, the search for a way out of nonsense ends."""
 _QUICK_BYTES = 256
 """Texts up to this length take less than a few milliseconds, whatever they contain."""
 
@@ -252,7 +252,7 @@ def _qualifier(tokens: list[_Token]) -> str | None:
     first = tokens[0]
     if first.kind != "word":
         raise _Refused(first.start, "begin with the name of an exported function, as in Encode(100.1, 80.9)")
-    if first.text in _STATEMENT_WORDS or first.text in _TYPE_WORDS or _exported(first.text):
+    if _exported(first.text) or first.text in _STATEMENT_WORDS | _TYPE_WORDS | {"func"}:
         return None
     if [token.kind for token in tokens[:3]] == ["word", "operator", "word"] and tokens[1].text == ".":
         return first.text
