@@ -109,6 +109,8 @@ class Process:
         self._exited = asyncio.Event()
         self.stdout = stdout
         self.stderr = stderr
+        self.peak_memory_bytes = 0
+        """The most that it had in memory at one time, known when it has ended (getrusage(2))."""
         os.set_blocking(stdin, False)
         self._watch()
 
@@ -142,7 +144,10 @@ class Process:
             threading.Thread(target=wait, name=f"wait-{self.pid}", daemon=True).start()
 
     def _finish(self) -> None:
-        self._popen.poll()
+        pid, status, used = os.wait4(self.pid, os.WNOHANG)
+        if pid:
+            self._popen.returncode = os.waitstatus_to_exitcode(status)
+            self.peak_memory_bytes = used.ru_maxrss * 1024
         self._exited.set()
 
     async def feed(self, data: bytes) -> None:
