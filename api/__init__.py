@@ -10,6 +10,7 @@ and no more: what they do, the island does. Errors of every kind leave through `
 
 from __future__ import annotations
 
+import asyncio
 import time
 
 from hypercorn.typing import (
@@ -17,14 +18,17 @@ from hypercorn.typing import (
     ASGIReceiveCallable,
     ASGISendCallable,
     ASGISendEvent,
+    HTTPScope,
     Scope,
 )
 from quart import Blueprint, Quart, Response, request
 
 from api import admin, observe, problems
 from api.auth import Gate
-from api.function import PATH, FunctionEndpoint
+from api.function import PATH, FunctionEndpoint, send_reply
+from api.problems import Reply
 from api.stream import Feed
+from skyisland.errors import Draining
 from skyisland.island import Island
 from skyisland.logs import LogRing
 from skyisland.metrics import Metrics, Traffic
@@ -40,29 +44,65 @@ class Api(Quart):
     """The application, and what `serve` has to know of it."""
 
     feed: Feed
+    front: Front
 
 
-class _Front:
+class Front:
     """The first to see a request: counts it, and sends it where it belongs."""
 
     def __init__(self, function: FunctionEndpoint, rest: ASGIFramework, traffic: Traffic) -> None:
         self._function, self._rest, self._traffic = function, rest, traffic
+        self._under_way: set[asyncio.Task[object]] = set()
 
     async def __call__(self, scope: Scope, receive: ASGIReceiveCallable, send: ASGISendCallable) -> None:
         if scope["type"] != "http":
             await self._rest(scope, receive, send)
             return
         started = time.perf_counter()
+        answered = False
 
         async def counted(message: ASGISendEvent) -> None:
+            nonlocal answered
             if message["type"] == "http.response.start":
+                answered = True
                 self._traffic.record(message["status"], time.perf_counter() - started)
             await send(message)
 
-        if scope["path"] == PATH:
-            await self._function(scope, receive, counted)
-        else:
-            await self._rest(scope, receive, counted)
+        task = asyncio.current_task()
+        assert task is not None  # noqa: S101 - we are in a coroutine
+        self._under_way.add(task)
+        try:
+            if _ambiguous(scope):
+                await send_reply(_AMBIGUOUS, counted)
+            elif scope["path"] == PATH:
+                await self._function(scope, receive, counted)
+            else:
+                await self._rest(scope, receive, counted)
+        except asyncio.CancelledError:  # by `cut`, or by an island that stops
+            if not answered:
+                await send_reply(problems.reply(Draining("the island stops")), counted)
+            raise
+        finally:
+            self._under_way.discard(task)
+
+    def cut(self) -> int:
+        """End the requests under way; returns how many those are."""
+        for task in self._under_way:
+            task.cancel()
+        return len(self._under_way)
+
+
+def _ambiguous(scope: HTTPScope) -> bool:
+    """Whether two readers of the request could disagree on where it ends (request smuggling)."""
+    names = [name for name, _ in scope["headers"]]
+    return b"transfer-encoding" in names and b"content-length" in names
+
+
+_AMBIGUOUS = Reply(
+    400,
+    b'{"error":"send either Content-Length or Transfer-Encoding","code":"bad_request"}',
+    (("Connection", "close"),),
+)
 
 
 def create_app(
@@ -73,15 +113,17 @@ def create_app(
     metrics: Metrics,
     logs: LogRing,
     feed: Feed | None = None,
+    body_timeout_s: float = 10.0,
 ) -> Api:
     """The API of `island`.
 
     `token`: what admins show in the header `token_header`; without one, there are no admins.
+    `body_timeout_s`: how long the whole body of a request may take to come.
     `metrics` and `logs` are shown; who taps the island's events for them is the caller's business.
     """
     app = Api(__name__, static_folder=None, root_path=NO_FOLDER, instance_path=NO_FOLDER)
     app.config["MAX_CONTENT_LENGTH"] = ADMIN_BODY_LIMIT_BYTES
-    app.config["BODY_TIMEOUT"] = 10
+    app.config["BODY_TIMEOUT"] = body_timeout_s
     app.url_map.merge_slashes = False
     app.feed = feed or Feed(island.events)
     gate = Gate(token_header, token)
@@ -101,5 +143,7 @@ def create_app(
     admin.addresses(admins, island)
     admin.cache(admins, island)
     app.register_blueprint(admins)
-    app.asgi_app = _Front(FunctionEndpoint(island, metrics), app.asgi_app, metrics.traffic)  # type: ignore[method-assign]
+    function = FunctionEndpoint(island, metrics, body_timeout_s=body_timeout_s)
+    app.front = Front(function, app.asgi_app, metrics.traffic)
+    app.asgi_app = app.front  # type: ignore[method-assign]
     return app

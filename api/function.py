@@ -21,7 +21,6 @@ from skyisland.model import Invocation, Timings, Verdict
 
 PATH = "/api/v1/function"
 BODY_LIMIT_BYTES = 1 << 20
-BODY_TIMEOUT_S = 10.0
 PATIENCE = 4
 """So many times the limit of a body that is too long are read, so that its sender hears why."""
 
@@ -33,17 +32,9 @@ class HungUp(Exception):
 class FunctionEndpoint:
     """The whole of one path, every method."""
 
-    def __init__(
-        self,
-        island: Island,
-        metrics: Metrics,
-        *,
-        body_limit_bytes: int = BODY_LIMIT_BYTES,
-        body_timeout_s: float = BODY_TIMEOUT_S,
-    ) -> None:
+    def __init__(self, island: Island, metrics: Metrics, *, body_timeout_s: float) -> None:
         self._island = island
         self._metrics = metrics
-        self._body_limit_bytes = body_limit_bytes
         self._body_timeout_s = body_timeout_s
 
     async def __call__(self, scope: HTTPScope, receive: ASGIReceiveCallable, send: ASGISendCallable) -> None:
@@ -56,7 +47,7 @@ class FunctionEndpoint:
                 answer = reply(error)
         else:
             answer = _OPTIONS if scope["method"] == "OPTIONS" else _NOT_ALLOWED
-        await _send(answer, send)
+        await send_reply(answer, send)
 
     async def _run(self, receive: ASGIReceiveCallable) -> Reply:
         self._metrics.count("handlers.function.run")
@@ -70,21 +61,21 @@ class FunctionEndpoint:
         size = 0
         try:
             async with asyncio.timeout(self._body_timeout_s):
-                while size <= PATIENCE * self._body_limit_bytes:
+                while size <= PATIENCE * BODY_LIMIT_BYTES:
                     message = await receive()
                     if message["type"] != "http.request":
                         raise HungUp
                     chunk = message["body"]
                     size += len(chunk)
-                    if size <= self._body_limit_bytes:
+                    if size <= BODY_LIMIT_BYTES:
                         chunks.append(chunk)
                     if not message["more_body"]:
                         break
         except TimeoutError:
             raise RequestTimeout(f"the body did not come within {self._body_timeout_s:g} s") from None
-        if size > self._body_limit_bytes:
-            limit = self._body_limit_bytes
-            raise TooLarge(f"the body is longer than {limit} bytes; send less", limit_bytes=limit)
+        if size > BODY_LIMIT_BYTES:
+            text = f"the body is longer than {BODY_LIMIT_BYTES} bytes; send less"
+            raise TooLarge(text, limit_bytes=BODY_LIMIT_BYTES)
         return b"".join(chunks)
 
 
@@ -146,7 +137,7 @@ _NOT_ALLOWED = Reply(
 )
 
 
-async def _send(answer: Reply, send: ASGISendCallable) -> None:
+async def send_reply(answer: Reply, send: ASGISendCallable) -> None:
     headers = [
         (b"content-type", b"application/json"),
         (b"content-length", str(len(answer.body)).encode()),

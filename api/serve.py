@@ -1,7 +1,7 @@
 """The API on a socket, by Hypercorn with limits.
 
     who                          is stopped by
-    slow with its headers        keep_alive_timeout, for all of them together
+    slow with its headers        `idle_s`, for all of them together
     slow with its body           the readers of bodies, 10 s for the whole
     not reading its answer       the kernel (TCP_USER_TIMEOUT), 30 s after it last took something
     long headers, many streams   the limits of h11 and h2
@@ -29,6 +29,8 @@ log = logging.getLogger(__name__)
 
 STALL_S = 30
 """A client that takes nothing of what is sent to it is cut off after so long."""
+CUT_S = 1.0
+"""What is cut at shutdown has so long to say so."""
 _FREEBSD_TCP_MAXUNACKTIME = 68  # netinet/tcp.h, in seconds; Python has no name for it
 
 
@@ -43,14 +45,14 @@ def listen(host: str, port: int) -> socket.socket:
             host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
         )
         sock = socket.create_server(address[:2], family=family, backlog=1024)
-    except OSError as error:
+    except (OSError, UnicodeError) as error:
+        number = error.errno if isinstance(error, OSError) else None
         remedy = {
             errno.EADDRINUSE: "is another island running? Stop it, or choose another http_port",
             errno.EACCES: "choose an http_port above 1023",
             errno.EADDRNOTAVAIL: "listen must be an address of this host",
-        }.get(error.errno or 0, "correct listen or http_port")
-        text = f"cannot listen on {host} port {port}: {error.strerror or error}; {remedy}"
-        raise SettingsError(text) from None
+        }.get(number or 0, "correct listen or http_port")
+        raise SettingsError(f"cannot listen on {host} port {port}: {error}; {remedy}") from None
     _cut_the_stalled(sock)
     return sock
 
@@ -59,19 +61,19 @@ def _cut_the_stalled(sock: socket.socket) -> None:
     """Have the kernel give up on clients that do not read; accepted connections inherit it."""
     with contextlib.suppress(OSError):
         if hasattr(socket, "TCP_USER_TIMEOUT"):
-            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, STALL_S * 1000)
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, int(STALL_S * 1000))
         elif sys.platform.startswith("freebsd"):
             sock.setsockopt(socket.IPPROTO_TCP, _FREEBSD_TCP_MAXUNACKTIME, STALL_S)
 
 
-def _config(sock: socket.socket, grace_s: float) -> Config:
+def _config(sock: socket.socket, grace_s: float, idle_s: float) -> Config:
     config = Config()
     config.bind = [f"fd://{sock.detach()}"]
     config.backlog = 1024
     config.accesslog = None
     config.errorlog = logging.getLogger("hypercorn.error")
     config.include_server_header = False
-    config.keep_alive_timeout = 15
+    config.keep_alive_timeout = idle_s
     config.keep_alive_max_requests = 100_000
     config.graceful_timeout = grace_s
     config.h11_max_incomplete_size = 16 << 10
@@ -87,10 +89,12 @@ async def serve(
     shutdown_trigger: Callable[[], Awaitable[object]],
     *,
     grace_s: float = 10.0,
+    idle_s: float = 15.0,
 ) -> None:
     """Serve `app` on `sock` (see `listen`) until `shutdown_trigger` returns; the socket is ours to close.
 
-    Then nobody new is let in, event streams end at once, and answers under way have `grace_s`.
+    Then nobody new is let in, event streams end at once, and answers under way have `grace_s`. A
+    connection may be without a request, or with the beginnings of one, for `idle_s`.
     """
     stopping = asyncio.Event()
 
@@ -99,21 +103,21 @@ async def serve(
         app.feed.close()
         stopping.set()
 
-    config = _config(sock, grace_s)
+    config = _config(sock, grace_s + CUT_S, idle_s)
     server = asyncio.create_task(hypercorn.asyncio.serve(app, config, shutdown_trigger=trigger))
     ended = asyncio.create_task(stopping.wait())
     try:
         await asyncio.wait({server, ended}, return_when=asyncio.FIRST_COMPLETED)
+        await asyncio.wait({server}, timeout=grace_s)
         if not server.done():
-            # Hypercorn bounds its waiting for answers, but not that for connections to close.
-            await asyncio.wait({server}, timeout=grace_s + 1)
+            log.warning("%d requests did not end within %g s and are cut", app.front.cut(), grace_s)
+            # Hypercorn has a limit to its waiting for answers, but not to that for connections to close.
+            await asyncio.wait({server}, timeout=2 * CUT_S)
     finally:
         ended.cancel()
         app.feed.close()
         if not server.done():
             server.cancel()
             await asyncio.wait({server})
-    if server.cancelled():  # also its own way to end what is left after the grace time
-        log.warning("connections that did not end within %g s were cut", grace_s)
-    else:
+    if not server.cancelled():
         server.result()

@@ -44,7 +44,7 @@ class Feed:
         limit: int = 2000,
         limit_bytes: int = 4 << 20,
         streams: int = 32,
-        heartbeat_s: float = 5.0,
+        heartbeat_s: float = 2.0,
         pause_s: float = 0.05,
     ) -> None:
         """`pause_s`: how long a stream gathers what happens before it sends again."""
@@ -92,9 +92,10 @@ class Feed:
         return len(self._wakes) >= self._streams
 
     def close(self) -> None:
-        """End all streams at once, and the ring."""
-        self._closed = True
-        self._untap()
+        """End all streams at once, and the ring; may be repeated."""
+        if not self._closed:
+            self._closed = True
+            self._untap()
         for wake in self._wakes:
             wake.set()
 

@@ -47,18 +47,18 @@ class World(Struct):
             yield client
 
     @asynccontextmanager
-    async def served(self, grace_s: float = 5.0) -> AsyncIterator[Server]:
+    async def served(self, **options: float) -> AsyncIterator[Server]:
         """The application on a socket of its own."""
         sock = await asyncio.to_thread(listen, "127.0.0.1", 0)
         stop = asyncio.Event()
         port = sock.getsockname()[1]
-        task = asyncio.create_task(serve(self.app, sock, stop.wait, grace_s=grace_s))
+        task = asyncio.create_task(serve(self.app, sock, stop.wait, **options))
         server = Server(port=port, stop=stop, task=task)
         try:
             yield server
         finally:
             stop.set()
-            await task
+            await server.task
 
     async def next(self, kind: type[E]) -> E:
         """The next event of this kind."""
@@ -93,7 +93,7 @@ class Server(Struct):
             writer.close()
 
 
-def make_world(policy: Policy | None = None, **feed: Any) -> World:
+def make_world(policy: Policy | None = None, body_timeout_s: float = 10.0, **feed: Any) -> World:
     events, addresses, driver, builds = Events(), FakeAddresses(), FakeJails(), FakeBuilds()
     island = Island(
         name="t",
@@ -116,6 +116,7 @@ def make_world(policy: Policy | None = None, **feed: Any) -> World:
         metrics=metrics,
         logs=logs,
         feed=Feed(events, **feed),
+        body_timeout_s=body_timeout_s,
     )
     return World(
         island=island, driver=driver, builds=builds, events=events, metrics=metrics, logs=logs, app=app
