@@ -80,8 +80,7 @@ class State:
         """This island's tag in the names of host objects: four hex digits, the same for its whole life."""
         self.first_jid = 1
         """No jail had this number or a higher one yet."""
-        self.address_states: dict[str, AddressState] = {}
-        """What the operator decided, by address."""
+        self._addresses: dict[str, AddressState] = {}
         self._db = db
         self._expressions: set[Function] = set()
         self._commits: dict[tuple[str, str], KnownCommit] = {}
@@ -151,7 +150,7 @@ class State:
         self._highest_jid = self.first_jid - 1
         self._expressions = set(await self._all('SELECT url, package, "commit", function FROM expressions'))
         for ip, word in await self._all("SELECT ip, state FROM addresses"):
-            self.address_states[ip] = AddressState(word)
+            self._addresses[ip] = AddressState(word)
         rows = await self._all('SELECT url, version, "commit", at FROM commits ORDER BY at')
         self._commits = {(url, version): KnownCommit(commit, at) for url, version, commit, at in rows}
         newest = await self._all(
@@ -278,16 +277,20 @@ class State:
         self._expressions.add(function)
         self._later("INSERT OR IGNORE INTO expressions VALUES (?, ?, ?, ?)", *function)
 
-    # Addresses
+    # Addresses (`network.AddressStates`)
 
-    async def put_address(self, ip: str, state: AddressState) -> None:
+    async def address_states(self) -> dict[str, AddressState]:
+        """What the operator decided, by address."""
+        return dict(self._addresses)
+
+    async def set_address_state(self, ip: str, state: AddressState) -> None:
         """Record what the operator decided about an address.
 
         Raises:
             DriverError: the file cannot be written.
         """
         await self._now("an address", [("INSERT OR REPLACE INTO addresses VALUES (?, ?)", (ip, str(state)))])
-        self.address_states[ip] = state
+        self._addresses[ip] = state
 
     # Commits (`source.KnownCommits`)
 

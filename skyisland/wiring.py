@@ -29,9 +29,7 @@ from skyisland.toolchain import Toolchains
 
 
 @asynccontextmanager
-async def opened(
-    settings: Settings, events: Events, *, search_path: str = ""
-) -> AsyncIterator[Island]:
+async def opened(settings: Settings, events: Events, *, search_path: str = "") -> AsyncIterator[Island]:
     """An island made of its settings, not yet started; its memory is closed after the block.
 
     Raises:
@@ -81,7 +79,7 @@ def _wire(settings: Settings, events: Events, state: State, search_path: str) ->
     if root:
         # The first of the range compiles: what it leaves in the build caches must stay its own.
         uids = range(first_uid + 1, first_uid + settings.jails.uid_count)
-    addresses = Addresses(settings.network.ip4, _network_driver(settings, state), state, events)
+    addresses = Addresses(settings.network.ip4, network_driver(settings, state.island), state, events)
     jails = Jails(
         _jail_driver(settings, state, addresses),
         _clone_driver(settings, state),
@@ -119,7 +117,17 @@ def _wire(settings: Settings, events: Events, state: State, search_path: str) ->
             known=state,
             events=events,
         ),
-        builds=Builds(),
+        builds=Builds(
+            settings.build,
+            layout,
+            jails=jails,
+            records=state,
+            events=events,
+            toolchains=toolchains,
+            timeout_s=settings.jails.build_timeout,
+            unused_s=settings.jails.cache_purge_after,
+            uid=first_uid if root else None,
+        ),
         jails=jails,
         network=addresses,
         history=state,
@@ -157,9 +165,10 @@ def _jail_driver(settings: Settings, state: State, addresses: Addresses) -> Jail
     raise HostUnfit(f"jails.driver: {wanted!r} does not work on this system; use 'auto'")
 
 
-def _network_driver(settings: Settings, state: State) -> NetworkDriver:
+def network_driver(settings: Settings, island: str) -> NetworkDriver:
+    """What gives jails their interfaces on this system."""
     if sys.platform == "linux":
         from skyisland.drivers.netlink import Netlink
 
-        return Netlink(settings.network.ip4, island=state.island)
-    return NoInterfaces("this system has no network driver yet")
+        return Netlink(settings.network.ip4, island=island)
+    return NoInterfaces("this system has no network driver")

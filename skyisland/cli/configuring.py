@@ -65,4 +65,3 @@ def completion(shell: str) -> None:
 
 
 COMMANDS: tuple[click.Command, ...] = (config, completion)
-

@@ -66,14 +66,14 @@ async def test_everything_is_there_after_a_restart(db: Path) -> None:
     async with opened(db) as state:
         name = state.island
         await state.put_artifact(artifact())
-        await state.put_address("10.0.0.2", AddressState.unavailable)
+        await state.set_address_state("10.0.0.2", AddressState.unavailable)
         await state.put("example.com/repo", "", KnownCommit("c" * 40, 5.0))
         state.note_expression(("example.com/repo", "", "c" * 40, "Map"))
         state.touch_artifact(structs.replace(artifact(), hits=7, used_at=9.0))
     async with opened(db) as state:
         assert state.island == name
         assert await state.artifacts() == [structs.replace(artifact(), hits=7, used_at=9.0)]
-        assert state.address_states == {"10.0.0.2": AddressState.unavailable}
+        assert await state.address_states() == {"10.0.0.2": AddressState.unavailable}
         assert state.get("example.com/repo", "") == KnownCommit("c" * 40, 5.0)
         assert state.get("example.com/repo", "main") is None
         assert state.is_expression(("example.com/repo", "", "c" * 40, "Map"))
@@ -249,9 +249,9 @@ async def test_a_write_that_fails_is_an_error_of_the_one_who_needs_it(db: Path) 
             await state.put_artifact(artifact())
         # History goes on whatever happens to it.
         state.touch_artifact(artifact())
-        await state.put_address("10.0.0.2", AddressState.available)
+        await state.set_address_state("10.0.0.2", AddressState.available)
     async with opened(db) as state:
-        assert state.address_states == {"10.0.0.2": AddressState.available}
+        assert await state.address_states() == {"10.0.0.2": AddressState.available}
 
 
 async def test_old_commits_are_forgotten(db: Path) -> None:
