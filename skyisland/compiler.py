@@ -41,9 +41,9 @@ from skyisland import harness
 from skyisland.caches import Caches
 from skyisland.errors import BuildFailed, HostUnfit, SourceUnavailable, Unavailable
 from skyisland.harness import Complaint
-from skyisland.jail import Jails
+from skyisland.jails import Jails
 from skyisland.model import Call, Mount, Network, Source, Verdict
-from skyisland.refusal import clean, refusal, shown
+from skyisland.refusal import refusal, shown
 from skyisland.settings import Build
 from skyisland.store import copy_out
 from skyisland.toolchain import Progress, Toolchain, silent
@@ -191,15 +191,11 @@ class Compiler:
                 complaint=str(Complaint.program),
             )
         if not found.GoFiles:
-            output = clean(found.Error.get("Err", "") if found.Error else "", source)
-            why = "none for this system without cgo" if "exclude all" in output else "none but tests"
-            if not output or output.startswith("no Go files"):
-                why = "name the folder of a package in the URL"
-            raise BuildFailed(
-                f"no Go files in {shown(source)}: {why}",
-                output=output,
-                complaint=str(Complaint.no_go_files),
-            )
+            said_why = str(found.Error.get("Err", "")) if found.Error else ""
+            why = "name the folder of a package in the URL"
+            if "build constraints" in said_why:
+                why = "there are some, but not for this system without cgo"
+            raise BuildFailed(f"no Go files in {shown(source)}: {why}", complaint=str(Complaint.no_go_files))
         return msgspec.structs.replace(package, name=found.Name, import_path=found.ImportPath)
 
     async def download(self, source: Source, *, invocation: str | None = None) -> None:

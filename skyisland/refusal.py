@@ -47,9 +47,11 @@ def _explain(complaint: Complaint, text: str, source: Source | None) -> str:
             return f"the call does not fit {package}: {about_call}"
         case Complaint.missing_module:
             return (
-                f"{package} imports what its go.mod and go.sum do not provide: run `go mod tidy` (or "
-                "`go mod vendor`) in the repository and commit the result"
+                f"{package} imports what go.mod and go.sum do not provide: commit them as `go mod tidy` "
+                "makes them (after `go mod init`, where there is no go.mod)"
             )
+    if "checksum mismatch" in text:
+        return f"a module that {package} imports is not what go.sum or the checksum database say it is"
     if "file too large" in text:
         return "the binary or one of its parts is too large (build.file_size)"
     if found := re.search(r"requires go >= (\S+) \(running go (\S+);", text):
@@ -63,13 +65,15 @@ def shown(source: Source) -> str:
 
 def clean(text: str, source: Source | None) -> str:
     """Compiler output with paths relative to the repository, nothing that does not print, not too long."""
-    package = source.package if source else ""
+    home = posixpath.join("/src", source.package if source else "")
 
     def relative(match: re.Match[str]) -> str:
-        return posixpath.normpath(posixpath.join(package, match[0]))
+        return posixpath.normpath(posixpath.join(home, match[0]))
 
-    text = re.sub(r"^\.{1,2}/[^:\n]+(?=:)", relative, text, flags=re.MULTILINE)
-    text = re.sub(r"/src/(?=\S)|\S*/(?=skyisland\.call:)", "", text).replace("skyisland.call:1:", "call:1:")
+    text = re.sub(r"^(?!/)[^\s:#][^:\n]*\.(?:go|mod|sum)(?=:)", relative, text, flags=re.MULTILINE)
+    text = re.sub(r"^/gen/.*\n?", "", text, flags=re.MULTILINE)
+    text = re.sub(r"/(?:src|mod)/(?=\S)|\S*/(?=skyisland\.call:)", "", text)
+    text = text.replace("skyisland.call:1:", "call:1:")
     text = "".join(c if c.isprintable() or c in "\n\t" else "\N{REPLACEMENT CHARACTER}" for c in text)
     if len(text) > OUTPUT_CHARACTERS:
         text = text[:OUTPUT_CHARACTERS] + "\n…"

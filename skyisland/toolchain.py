@@ -194,10 +194,7 @@ class Toolchains:
         except (tarfile.TarError, OSError) as error:
             raise HostUnfit(f"cannot unpack {archive}: {error}") from error
         await asyncio.to_thread(archive.unlink)
-        found = await asyncio.to_thread(read, final)
-        if found is None:
-            raise HostUnfit(f"{self.downloads}{file.filename} holds no Go toolchain")
-        return found
+        return Toolchain(final, version)
 
     async def _choose(self, client: httpx.AsyncClient) -> tuple[str, File]:
         answer = await client.get(self.downloads, params={"mode": "json", "include": "all"})
@@ -226,13 +223,13 @@ class Toolchains:
         await asyncio.to_thread(self.folder.mkdir, parents=True, exist_ok=True)
         have = await asyncio.to_thread(lambda: part.stat().st_size if part.exists() else 0)
         if have < file.size:
-            wanted = {"Range": f"bytes={have}-"} if have else {}
+            wanted = {"Accept-Encoding": "identity"} | ({"Range": f"bytes={have}-"} if have else {})
             async with client.stream("GET", f"{self.downloads}{file.filename}", headers=wanted) as answer:
                 answer.raise_for_status()
                 if answer.status_code != httpx.codes.PARTIAL_CONTENT:
                     have = 0
                 with await asyncio.to_thread(part.open, "ab" if have else "wb") as out:
-                    async for chunk in answer.aiter_bytes(1 << 20):
+                    async for chunk in answer.aiter_raw():
                         await asyncio.to_thread(out.write, chunk)
                         have += len(chunk)
                         progress(f"downloading {file.filename}", have, file.size)
@@ -284,8 +281,8 @@ def _unpack(archive: Path, target: Path) -> None:
     """Unpack the folder `go` of an archive as `target`; members that would land elsewhere are refused."""
     with tarfile.open(archive, "r:gz") as tar:
         tar.extractall(target.parent, filter="data")
-    if not target.is_dir():
-        raise tarfile.TarError("it has no folder `go`")
+    if read(target) is None:
+        raise tarfile.TarError("it holds no Go toolchain")
 
 
 def _open_to_all(folder: Path) -> None:
