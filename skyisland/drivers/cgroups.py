@@ -38,6 +38,9 @@ CPU_PERIOD_US = 100_000
 LEFT_CHARGED_BYTES = 4 << 20
 """A group to which more memory is still charged (cached files, mostly) is not used again."""
 
+WAITS = 4
+"""How often `destroy` answers "not yet" where the group could be removed, to use it again."""
+
 Key = tuple[int | None, int | None, float | None]
 
 
@@ -58,6 +61,7 @@ class Group:
         self._places = [(h, f"{h.parent}/{slot}") for h in cgroups.places.found]
         self._folders = {name: (h, folder) for h, folder in self._places for name in h.controllers}
         self._cpu_before_s = 0.0
+        self._waited = 0
         self.join_paths: tuple[Path, ...] = tuple(
             Path(folder, "tasks" if h.version == 1 else "cgroup.procs") for h, folder in self._places
         )
@@ -89,6 +93,7 @@ class Group:
     def renew(self, jail: str) -> None:
         """Hand an empty group to the next jail. To set the quota again fills this period's budget."""
         self.jail = jail
+        self._waited = 0
         for path, text in self._cpu_settings(self.key[2]):
             self._kernel.write(path, text)
 
@@ -223,16 +228,22 @@ class Group:
         """
         return self._cgroups.take_back(self)
 
+    def worth_waiting(self) -> bool:
+        """Whether all that is left are the dead whom nobody has waited for, and may soon."""
+        self._waited += 1
+        return self._waited <= WAITS and bool(self._pids()) and not self._listed()
+
     def reusable(self) -> bool:
         """Whether the next jail could not tell it from a new one."""
-        if not self._places or self.ran_out_of_memory() or self._pids():
-            return False
-        if any(self._kernel.read(f"{folder}/cgroup.procs") for _, folder in self._places):
+        if not self._places or self.ran_out_of_memory() or self._pids() or self._listed():
             return False
         if (self._memory_bytes() or 0) > LEFT_CHARGED_BYTES:
             return False
         self._cpu_before_s = self._cpu_s()
         return True
+
+    def _listed(self) -> bool:
+        return any(self._kernel.read(f"{folder}/cgroup.procs") for _, folder in self._places)
 
     def remove(self) -> bool:
         """Remove the folders; False while a task is left."""
@@ -306,9 +317,12 @@ class Cgroups:
         """`Group.destroy`."""
         if self._live.get(group.slot) is not group:
             return True
+        keep = sum(map(len, self._idle.values())) < self._spare
         try:
-            keep = sum(map(len, self._idle.values())) < self._spare and group.reusable()
-        except OSError:
+            if keep and group.worth_waiting():
+                return False
+            keep = keep and group.reusable()
+        except OSError:  # half of it is removed already
             keep = False
         if keep:
             self._idle.setdefault(group.key, []).append(group)

@@ -41,6 +41,8 @@ class FakeGroup:
         self.enabled: set[str] = set()
         self.values: dict[str, str] = {}
         self.delegated = False
+        self.zombies = 0
+        """They count as tasks until somebody waits for them, but hold no group."""
 
 
 class FakeKernel(Kernel):
@@ -101,7 +103,7 @@ class FakeKernel(Kernel):
         for controller in self.controllers(folder) if folder != TOP else ():
             if name in FILES[controller]:
                 if name == "pids.current":
-                    return f"{len(group.procs)}\n"
+                    return f"{len(group.procs) + group.zombies}\n"
                 return group.values.get(name, FILES[controller][name]) + "\n"
         raise refusal(errno.ENOENT, path)
 
@@ -417,6 +419,19 @@ def test_a_group_with_something_left_in_it_is_not_used_again(unit: FakeKernel, l
         unit.groups[folder].values["memory.current"] = str(32 << 20)
         assert group.destroy()
         assert folder not in unit.groups
+
+
+def test_a_zombie_is_waited_for_but_not_for_long(unit: FakeKernel) -> None:
+    found = cgroups(unit)
+    quick, slow = found.create("sky-test-1", LIMITS), found.create("sky-test-2", LIMITS)
+    for group in (quick, slow):
+        unit.groups[str(group.join_paths[0].parent)].zombies = 1
+        assert not group.destroy()
+    unit.groups[str(quick.join_paths[0].parent)].zombies = 0
+    assert quick.destroy()
+    while not slow.destroy():
+        pass
+    assert [path.parent for path in quick.join_paths] == [Path(p) for p in unit.children(f"{UNIT}/sky-test")]
 
 
 def test_leftovers_of_an_earlier_life_are_found_and_removed(unit: FakeKernel) -> None:
