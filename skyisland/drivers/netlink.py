@@ -29,6 +29,7 @@ import re
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from functools import partial
 from ipaddress import IPv4Address, IPv4Interface, IPv4Network, ip_address
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
@@ -289,15 +290,24 @@ class Host:
         return index
 
     def attach(self, address: Address, jail: str, namespace: int) -> None:
-        """A pair of links between the bridge and that namespace, whose end is called eth0."""
+        """A pair of links between the bridge and that namespace, whose end is called eth0; returns when
+        packets pass."""
+        from skyisland.drivers.rtnetlink import LinkNews
+
         assert self._bridge is not None  # noqa: S101 - a lease comes first, and with it the bridge
         port = port_name(self.island, jail)
-        self.links.add_port(port, self._bridge, namespace, jail_mac(address.ip), jail)
-        try:
-            in_namespace(namespace, lambda: _equip(address))
-        except BaseException:
-            self.links.delete(port)
-            raise
+        with contextlib.closing(LinkNews()) as news:
+            index = self.links.add_port(port, self._bridge, namespace, jail_mac(address.ip), jail)
+            try:
+                in_namespace(namespace, lambda: _equip(address))
+                # The kernel lets packets through a little later, and who called this address in vain still
+                # waits for its neighbour: a first packet that is lost costs a second.
+                for link in (index, self._bridge):
+                    news.until(partial(self.links.running, link))
+                self.links.meet(self._bridge, address.ip, jail_mac(address.ip))
+            except BaseException:
+                self.links.delete(port)
+                raise
 
     def detach(self, jail: str) -> None:
         self.links.delete(port_name(self.island, jail))

@@ -9,17 +9,19 @@ Everything blocks, for microseconds mostly, and raises OSError with the kernel's
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import itertools
 import os
+import select
 import socket
 import struct
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from ipaddress import IPv4Address, IPv4Interface
 from typing import Any
 
 from msgspec import Struct
-from pyroute2.netlink import NLM_F_ACK, NLM_F_CREATE, NLM_F_DUMP, NLM_F_EXCL, NLM_F_REQUEST
+from pyroute2.netlink import NLM_F_ACK, NLM_F_CREATE, NLM_F_DUMP, NLM_F_EXCL, NLM_F_REPLACE, NLM_F_REQUEST
 from pyroute2.netlink.rtnl import (
     RTM_DELLINK,
     RTM_GETADDR,
@@ -27,10 +29,12 @@ from pyroute2.netlink.rtnl import (
     RTM_GETROUTE,
     RTM_NEWADDR,
     RTM_NEWLINK,
+    RTM_NEWNEIGH,
     RTM_NEWROUTE,
 )
 from pyroute2.netlink.rtnl.ifaddrmsg import ifaddrmsg
-from pyroute2.netlink.rtnl.ifinfmsg import IFF_UP, ifinfmsg
+from pyroute2.netlink.rtnl.ifinfmsg import IFF_RUNNING, IFF_UP, ifinfmsg
+from pyroute2.netlink.rtnl.ndmsg import ndmsg
 from pyroute2.netlink.rtnl.rtmsg import rtmsg
 
 NETLINK_ROUTE, NETLINK_NETFILTER = 0, 12
@@ -40,6 +44,9 @@ NLMSGERR_ATTR_MSG = 1
 HEADER = struct.Struct("=IHHII")
 """struct nlmsghdr: length, type, flags, sequence number, port."""
 ATTRIBUTE = struct.Struct("=HH")
+IFINFOMSG = struct.Struct("=BxHiII")
+"""struct ifinfomsg: family, type, index, flags, change."""
+RTMGRP_LINK, NUD_REACHABLE = 1, 2
 PATIENCE_S = 10.0
 """The kernel answers at once; only another holder of its configuration lock makes it wait."""
 SOMEWHERE_OUTSIDE = "198.51.100.1"
@@ -197,11 +204,18 @@ class Links:
             raise
         return index
 
-    def add_port(self, name: str, bridge: int, namespace: int, mac: str, alias: str) -> None:
+    def running(self, index: int) -> bool:
+        """Whether packets pass through the link."""
+        (reply,) = self._netlink.transact([_message(ifinfmsg, RTM_GETLINK, 0, index=index)])
+        _, _, _, flags, _ = IFINFOMSG.unpack_from(reply, HEADER.size)
+        return bool(flags & IFF_RUNNING)
+
+    def add_port(self, name: str, bridge: int, namespace: int, mac: str, alias: str) -> int:
         """A pair of links: `name`, an isolated port of the bridge, and `eth0` in another namespace.
 
         An isolated port exchanges packets with the bridge's own host alone, not with other such ports.
-        `bridge` is its index, `namespace` an open file.
+        `bridge` is its index, `namespace` an open file. Returns the port's index. To be called in the
+        bridge's namespace.
         """
         peer = [("IFLA_IFNAME", "eth0"), ("IFLA_ADDRESS", mac), ("IFLA_NET_NS_FD", namespace)]
         pair = {
@@ -221,9 +235,24 @@ class Links:
         try:
             # The kernel sets what concerns the port before it brings the link up.
             self._netlink.transact([_up(IFLA_IFNAME=name, IFLA_IFALIAS=alias, IFLA_LINKINFO=isolated)])
+            return socket.if_nametoindex(name)
         except BaseException:
             self.delete(name)
             raise
+
+    def meet(self, index: int, ip: str, mac: str) -> None:
+        """Let the host know a neighbour as if it had just answered, whatever it believed of that address."""
+        known = _message(
+            ndmsg,
+            RTM_NEWNEIGH,
+            NLM_F_CREATE | NLM_F_REPLACE,
+            family=socket.AF_INET,
+            ifindex=index,
+            state=NUD_REACHABLE,
+            NDA_DST=ip,
+            NDA_LLADDR=mac,
+        )
+        self._netlink.transact([known])
 
     def equip(self, name: str, address: IPv4Interface, gateway: str) -> None:
         """Give this namespace's link its address and the default route, and bring the loopback up.
@@ -254,6 +283,40 @@ class Links:
                 return False
             raise
         return True
+
+
+class LinkNews:
+    """Hears of changes to links of this thread's namespace, from when it is made."""
+
+    def __init__(self) -> None:
+        self._socket = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, NETLINK_ROUTE)
+        self._socket.bind((0, RTMGRP_LINK))
+        self._socket.setblocking(False)
+        self._ready = select.poll()
+        self._ready.register(self._socket, select.POLLIN)
+
+    def close(self) -> None:
+        self._socket.close()
+
+    def until(self, holds: Callable[[], bool]) -> None:
+        """Wait until it holds, which is looked at again whenever a link changed.
+
+        Raises:
+            TimeoutError
+        """
+        while not holds():
+            if not self._ready.poll(PATIENCE_S * 1000):
+                raise TimeoutError(errno.ETIMEDOUT, "the kernel does not bring the link up")
+            with contextlib.suppress(BlockingIOError):
+                while True:
+                    self._hear()
+
+    def _hear(self) -> None:
+        try:
+            self._socket.recv(1)
+        except OSError as error:
+            if error.errno != errno.ENOBUFS:  # so many news that some were lost is news too
+                raise
 
 
 def _read_link(reply: bytes) -> Link:

@@ -250,6 +250,8 @@ async def test_the_next_holder_of_an_address_is_reached_at_once(world: World) ->
         await driver.open(())
         for _ in range(3):
             jail = world.jail()
+            with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as early:
+                early.sendto(b"anybody?", ("10.61.0.2", PORT))
             await driver.attach(address(2), jail.name, jail.pid)
             world.listen(jail.netns)
             assert await reached(world.own, ("10.61.0.2", PORT))
@@ -354,7 +356,7 @@ async def test_the_gateway_answers_dns_where_it_is_the_name_server(world: World)
 
 async def test_a_jail_that_routes_by_the_host_does_not_reach_another(world: World) -> None:
     jail, other = world.jail(), world.jail()
-    async with island(IP4(nat=True)) as driver:
+    async with island(IP4(nat=True), open_networks=[IPv4Network("10.0.0.0/8")]) as driver:
         await driver.open(())
         await driver.attach(address(2), jail.name, jail.pid)
         await driver.attach(address(3), other.name, other.pid)
