@@ -22,11 +22,17 @@ Nothing but groups named `sky-…` is touched beside those two writes to our own
 from __future__ import annotations
 
 import errno
+import logging
 import os
+import signal
 from collections.abc import Iterable
 from contextlib import suppress
 
 from msgspec import Struct
+
+from skyisland.errors import DriverError
+
+log = logging.getLogger(__name__)
 
 CONTROLLERS = ("memory", "pids", "cpu")
 
@@ -82,6 +88,60 @@ class Kernel:
 
     def root(self) -> bool:
         return os.geteuid() == 0
+
+
+def listed(kernel: Kernel, folder: str) -> set[int]:
+    """The processes of a group; those that our process namespace does not show are left out."""
+    try:
+        return {int(pid) for pid in kernel.read(f"{folder}/cgroup.procs").split()} - {0}
+    except FileNotFoundError:
+        return set()
+
+
+def kill_all(kernel: Kernel, folder: str) -> None:
+    """SIGKILL to every process of a group, whether it exists or not."""
+    try:
+        kernel.write(f"{folder}/cgroup.kill", "1")
+        return
+    except FileNotFoundError:
+        pass  # version 1, or before Linux 5.14, or no such group
+    # Signal whoever is listed until nobody new appears: who has been signalled forks no more.
+    signalled: set[int] = set()
+    for _ in range(1000):
+        fresh = [pid for pid in listed(kernel, folder) if pid not in signalled][:64]
+        if not fresh:
+            return
+        opened: dict[int, int] = {}
+        try:
+            for pid in fresh:
+                with suppress(ProcessLookupError):
+                    opened[pid] = os.pidfd_open(pid)
+            # Who is listed now as well is surely the one that we opened, and no later owner of its number.
+            for pid in listed(kernel, folder) & opened.keys():
+                signalled.add(pid)
+                with suppress(ProcessLookupError):
+                    signal.pidfd_send_signal(opened[pid], signal.SIGKILL)
+        finally:
+            for fd in opened.values():
+                os.close(fd)
+    log.warning("processes keep appearing in %s", folder)
+
+
+def remove_empty(kernel: Kernel, folder: str) -> bool:
+    """Remove a group's folder, if it exists; False while a task is left in it.
+
+    Raises:
+        DriverError
+    """
+    try:
+        kernel.remove(folder)
+    except FileNotFoundError:
+        pass
+    except OSError as error:
+        if error.errno == errno.EBUSY:
+            return False
+        raise DriverError(f"cannot remove cgroup {folder}: {error.strerror}") from error
+    return True
 
 
 class Mounted(Struct, frozen=True):

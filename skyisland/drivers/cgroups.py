@@ -17,22 +17,17 @@ where a thread that moves itself needs no such lock.
 
 from __future__ import annotations
 
-import errno
 import itertools
-import logging
 import os
-import signal
 import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from skyisland.drivers.cgroupfs import CONTROLLERS, Hierarchies, Kernel
+from skyisland.drivers.cgroupfs import CONTROLLERS, Hierarchies, Kernel, kill_all, listed, remove_empty
 from skyisland.errors import DriverError
 from skyisland.model import Capability, Limits, Usage
-
-log = logging.getLogger(__name__)
 
 CPU_PERIOD_US = 100_000
 LEFT_CHARGED_BYTES = 4 << 20
@@ -394,57 +389,3 @@ class Cgroups:
             else:
                 found.append(Capability(name=name, enforced=False, how="not looked at yet"))
         return found
-
-
-def listed(kernel: Kernel, folder: str) -> set[int]:
-    """The processes of a group; those that our process namespace does not show are left out."""
-    try:
-        return {int(pid) for pid in kernel.read(f"{folder}/cgroup.procs").split()} - {0}
-    except FileNotFoundError:
-        return set()
-
-
-def kill_all(kernel: Kernel, folder: str) -> None:
-    """SIGKILL to every process of a group, whether it exists or not."""
-    try:
-        kernel.write(f"{folder}/cgroup.kill", "1")
-        return
-    except FileNotFoundError:
-        pass  # version 1, or before Linux 5.14, or no such group
-    # Signal whoever is listed until nobody new appears: who has been signalled forks no more.
-    signalled: set[int] = set()
-    for _ in range(1000):
-        fresh = [pid for pid in listed(kernel, folder) if pid not in signalled][:64]
-        if not fresh:
-            return
-        opened: dict[int, int] = {}
-        try:
-            for pid in fresh:
-                with suppress(ProcessLookupError):
-                    opened[pid] = os.pidfd_open(pid)
-            # Who is listed now as well is surely the one that we opened, and no later owner of its number.
-            for pid in listed(kernel, folder) & opened.keys():
-                signalled.add(pid)
-                with suppress(ProcessLookupError):
-                    signal.pidfd_send_signal(opened[pid], signal.SIGKILL)
-        finally:
-            for fd in opened.values():
-                os.close(fd)
-    log.warning("processes keep appearing in %s", folder)
-
-
-def remove_empty(kernel: Kernel, folder: str) -> bool:
-    """Remove a group's folder, if it exists; False while a task is left in it.
-
-    Raises:
-        DriverError
-    """
-    try:
-        kernel.remove(folder)
-    except FileNotFoundError:
-        pass
-    except OSError as error:
-        if error.errno == errno.EBUSY:
-            return False
-        raise DriverError(f"cannot remove cgroup {folder}: {error.strerror}") from error
-    return True

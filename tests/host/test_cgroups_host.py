@@ -15,8 +15,8 @@ from pathlib import Path
 
 import pytest
 
-from skyisland.drivers.cgroupfs import Hierarchy, Kernel
-from skyisland.drivers.cgroups import Cgroups, Group, kill_all
+from skyisland.drivers.cgroupfs import Hierarchy, Kernel, kill_all
+from skyisland.drivers.cgroups import Cgroups, Group
 from skyisland.model import Limits
 
 pytestmark = [pytest.mark.host, pytest.mark.root]
