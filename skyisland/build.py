@@ -31,7 +31,7 @@ from skyisland.errors import BuildFailed
 from skyisland.events import BuildFinished, BuildStarted, Events
 from skyisland.flight import Flights
 from skyisland.harness import Complaint
-from skyisland.jail import Jails
+from skyisland.jails import Jails
 from skyisland.model import Artifact, Call, Source
 from skyisland.settings import Build, Layout
 from skyisland.store import Store

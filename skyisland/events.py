@@ -148,6 +148,7 @@ class InvocationFinished(Event, frozen=True, kw_only=True):
     jail: str | None = None
     commit: str = ""
     cached: bool = False
+    warm: bool = False
     error: str = ""
 
 

@@ -8,7 +8,6 @@ request ▶ call ▶ artifact ▶ jail ▶ outcome ▶ invocation.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 import secrets
 import time
@@ -26,8 +25,10 @@ from skyisland.events import (
     IslandStarted,
     IslandStopped,
 )
-from skyisland.jail import Jails
+from skyisland.jail import Inmate
+from skyisland.jails import Jails
 from skyisland.model import (
+    FUNCTION,
     AddressInfo,
     AddressState,
     Artifact,
@@ -42,14 +43,13 @@ from skyisland.model import (
     Outcome,
     Phase,
 )
+from skyisland.pool import Bounds, PoolStatus, WarmPool
 from skyisland.rooms import AddressRoom, BuildRoom, HistoryRoom, SourceRoom
 from skyisland.story import Story
 from skyisland.toolchain import Progress, silent
 
 log = logging.getLogger(__name__)
 
-FUNCTION = "/function"
-"""Where a jail finds its binary."""
 STUBBORN_S = 5.0
 """A call whose jail was killed has so long to end by itself before it is cancelled."""
 
@@ -68,6 +68,8 @@ class Policy(Struct, frozen=True, kw_only=True):
     """Capabilities without which the island does not start."""
     keep_s: float = 24 * 3600.0
     """Checkouts that no build needed for so long are removed."""
+    warm: Bounds = Bounds()
+    """Of the pool of jails made ahead."""
 
 
 class Status(Struct, frozen=True, kw_only=True):
@@ -82,6 +84,7 @@ class Status(Struct, frozen=True, kw_only=True):
     driver: str
     storage: str
     policy: Policy
+    pool: PoolStatus
     jails: list[JailInfo]
     addresses: list[AddressInfo]
     artifacts: list[Artifact]
@@ -113,6 +116,7 @@ class Island:
         self.jails = jails
         self.network = network
         self.history = history
+        self.pool = WarmPool(jails, policy.warm, policy.limits, events)
         self.started_at = time.time()
         self._draining = False
         self._housekeeping: asyncio.Task[None] | None = None
@@ -136,6 +140,7 @@ class Island:
         await self.builds.prepare(progress)
         self._require()
         self._housekeeping = asyncio.create_task(self._keep_house())
+        self.pool.start()
         self.events.publish(IslandStarted(swept=swept))
 
     def _require(self) -> None:
@@ -164,6 +169,7 @@ class Island:
     async def drain(self, grace_s: float) -> None:
         """Take no new calls, let the running ones finish within `grace_s`, then end them."""
         self._draining = True
+        await self.pool.close()
         if self._running:
             await asyncio.wait(self._running, timeout=grace_s)
         await self.jails.kill_all("the island stops")
@@ -221,27 +227,44 @@ class Island:
 
     async def _run(self, request: FunctionRequest, call: Call, artifact: Artifact, story: Story) -> Outcome:
         nonce = secrets.token_hex(16)
-        async with contextlib.AsyncExitStack() as lives:
+        with self.pool.calling():
             with story.phase(Phase.jail):
-                jail = self.jails.jail(
-                    (FUNCTION,),
-                    purpose="function",
-                    mounts=(Mount(artifact.path, FUNCTION),),
-                    limits=self.policy.limits,
-                    network=Network.lease if request.ip4 else Network.none,
-                    invocation=story.id,
-                    artifact=artifact,
-                    call=call.text,
-                    cached=story.cached,
-                )
-                inmate = await lives.enter_async_context(jail)
-            story.jail = inmate.spec.name
-            with story.phase(Phase.exec):
-                frame = harness.frame(call, nonce) + request.stdin
-                outcome = await inmate.converse(frame, self.policy.exec_timeout_s)
+                inmate = await self._jail(request, call, artifact, story)
+            try:
+                story.jail = inmate.spec.name
+                with story.phase(Phase.exec):
+                    frame = harness.frame(call, nonce) + request.stdin
+                    outcome = await inmate.converse(frame, self.policy.exec_timeout_s)
+            finally:
+                self.jails.discard(inmate)
         if refusal := harness.rejection(outcome, nonce):
             raise refusal
         return outcome
+
+    async def _jail(self, request: FunctionRequest, call: Call, artifact: Artifact, story: Story) -> Inmate:
+        """A warm jail, or else one made for this call; the caller discards it."""
+        network = Network.lease if request.ip4 else Network.none
+        if not request.cold and (not request.ip4 or self.jails.driver.connects_late):
+            inmate = self.pool.take(artifact)
+            if inmate is not None:
+                story.warm = True
+                try:
+                    await self.jails.claim(inmate, story.id, call.text, network)
+                except BaseException:
+                    self.jails.discard(inmate)
+                    raise
+                return inmate
+        return await self.jails.make(
+            (FUNCTION,),
+            purpose="function",
+            mounts=(Mount(artifact.path, FUNCTION),),
+            limits=self.policy.limits,
+            network=network,
+            invocation=story.id,
+            artifact=artifact,
+            call=call.text,
+            cached=story.cached,
+        )
 
     @asynccontextmanager
     async def _place(self, story: Story) -> AsyncIterator[None]:
@@ -295,6 +318,7 @@ class Island:
                     jail=story.jail,
                     commit=story.commit,
                     cached=story.cached,
+                    warm=story.warm,
                 )
             )
 
@@ -311,6 +335,7 @@ class Island:
             driver=self.jails.driver.name,
             storage=self.jails.clones.name,
             policy=self.policy,
+            pool=self.pool.status(),
             jails=self.jails.living(),
             addresses=self.network.addresses(),
             artifacts=self.builds.artifacts(),

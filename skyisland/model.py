@@ -15,6 +15,9 @@ from typing import Any
 
 from msgspec import Struct
 
+FUNCTION = "/function"
+"""Where a jail finds its binary."""
+
 
 class FunctionRequest(Struct, frozen=True, kw_only=True):
     """One wish of one caller."""
@@ -31,6 +34,8 @@ class FunctionRequest(Struct, frozen=True, kw_only=True):
     """Branch, tag or commit; the default branch without it."""
     stdin: bytes = b""
     """What the function reads from its standard input."""
+    cold: bool = False
+    """Make a new jail for it, whatever is warm: nothing of the package, not even its init, ran before."""
 
 
 class Call(Struct, frozen=True, kw_only=True):
@@ -165,6 +170,8 @@ class JailSpec(Struct, frozen=True, kw_only=True):
     limits: Limits = Limits()
     network: Network = Network.none
     address: Address | None = None
+    dns: tuple[str, ...] = ()
+    """Name servers, in place before the jail has an address: a warm one gets its address late."""
     uid: int | None = None
     """The unprivileged host uid of this jail alone; None when the island itself is not root."""
 
@@ -235,6 +242,8 @@ class Invocation(Struct, frozen=True, kw_only=True):
     cached: bool
     """The binary was there already."""
     stale: bool
+    warm: bool = False
+    """The jail was there already, made ahead for one call."""
 
 
 class JailState(StrEnum):

@@ -137,7 +137,7 @@ class Addresses:
         self._setting = asyncio.Lock()
         self._unfit: HostUnfit | None = None
         self._resolv_confs = tuple(resolv_confs)
-        self._dns = ip4.dns
+        self.name_servers = ip4.dns
 
     async def prepare(self) -> int:
         """Recall the operator's states, look at the host, sweep; returns how many leftovers went.
@@ -149,7 +149,7 @@ class Addresses:
         self._taken_out = {ip: None for ip in self._pool if ip in out}
         # Without NAT no server outside answers; a jail with none is told so at once instead of waiting.
         if self._ip4.nat and not self._ip4.dns:
-            self._dns = await asyncio.to_thread(self._host_name_servers)
+            self.name_servers = await asyncio.to_thread(self._host_name_servers)
         self._unfit = None
         try:
             return await self.driver.prepare()
@@ -180,7 +180,7 @@ class Addresses:
         ip = self._lowest_free()
         self._leases[ip] = Lease(jail, time.time())
         try:
-            await self.driver.open(self._dns)
+            await self.driver.open(self.name_servers)
         except BaseException:
             del self._leases[ip]
             raise
@@ -188,7 +188,7 @@ class Addresses:
             ip=ip,
             prefix=self._ip4.subnet.prefixlen,
             gateway=str(self._ip4.gateway_address),
-            dns=self._dns,
+            dns=self.name_servers,
         )
 
     async def attach(self, address: Address, jail: str, pid: int) -> None:

@@ -23,6 +23,7 @@ class Story:
         self.commit = ""
         self.cached = False
         self.stale = False
+        self.warm = False
         self.outcome: Outcome | None = None
         self._clock = time.perf_counter()
         self._spent: dict[str, float] = {}
@@ -63,4 +64,5 @@ class Story:
             commit=self.commit,
             cached=self.cached,
             stale=self.stale,
+            warm=self.warm,
         )

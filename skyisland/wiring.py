@@ -19,8 +19,10 @@ from skyisland.build import Builds
 from skyisland.errors import HostUnfit, SettingsError
 from skyisland.events import Events
 from skyisland.island import Island, Policy
-from skyisland.jail import JailDriver, Jails
+from skyisland.jail import JailDriver
+from skyisland.jails import Jails
 from skyisland.network import Addresses, NetworkDriver, NoInterfaces
+from skyisland.pool import Bounds
 from skyisland.settings import Layout, Settings
 from skyisland.source import Sources
 from skyisland.state import State
@@ -107,6 +109,11 @@ def _wire(settings: Settings, events: Events, state: State, search_path: str) ->
             queue_timeout_s=settings.jails.queue_timeout,
             require=limits.require,
             keep_s=settings.jails.cache_purge_after,
+            warm=Bounds(
+                max_jails=settings.warm.max_jails,
+                max_memory_bytes=settings.warm.max_memory or None,
+                idle_expires_s=settings.warm.idle_expires,
+            ),
         ),
         events=events,
         sources=Sources(

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import os
 import sys
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -69,18 +70,14 @@ def main(ctx: click.Context, file: Path | None, init_only: bool) -> None:
     """
     ctx.obj = Chosen(file)
     if ctx.invoked_subcommand is None:
-        from skyisland.cli import serving
-
-        ctx.invoke(serving.init if init_only else serving.serve)
+        ctx.invoke(main.commands["init" if init_only else "serve"])
     elif init_only:
         raise click.UsageError("-i stands alone; to prepare the host and then do more, use `init` first")
 
 
 def _add_commands() -> None:
-    from skyisland.cli import configuring, operating, serving
-
-    for module in (serving, operating, configuring):
-        for command in module.COMMANDS:
+    for name in ("serving", "operating", "configuring"):
+        for command in import_module(f"skyisland.cli.{name}").COMMANDS:
             main.add_command(command)
 
 

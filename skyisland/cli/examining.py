@@ -44,9 +44,9 @@ def _print(checks: list[Check]) -> None:
     for column in ("", "What", "Found"):
         table.add_column(column)
     for check in checks:
-        mark = "[green]✓[/]" if check.ok else "[red]✗[/]" if check.vital else "[yellow]–[/]"
+        mark = "[green]✓[/]" if check.ok else "[red]✗[/]" if check.vital else "[yellow]○[/]"
         found = check.found if check.ok or not check.remedy else f"{check.found}\n→ {check.remedy}"
         table.add_row(mark, check.name, found)
     Console().print(table)
     if not all(check.ok for check in checks):
-        print("✗ calls cannot run   – calls run without it", file=sys.stderr)
+        print("✗ calls cannot run   ○ calls run without it", file=sys.stderr)

@@ -200,6 +200,7 @@ class BubblewrapJails:
     """A `JailDriver` on bubblewrap."""
 
     name = "bubblewrap"
+    connects_late = True
 
     def __init__(self, island: str, *, attach: Attach | None = None, probe_uid: int | None = None) -> None:
         """`attach` comes from the network room; `probe_uid`: whom `prepare` tries a jail as."""
@@ -259,8 +260,8 @@ class BubblewrapJails:
         try:
             seccomp = _memory_file(self._filter, lent)
             resolv = None
-            if spec.address is not None:
-                lines = "".join(f"nameserver {server}\n" for server in spec.address.dns)
+            if spec.dns:
+                lines = "".join(f"nameserver {server}\n" for server in spec.dns)
                 resolv = _memory_file(lines.encode(), lent)
             process = spawn(
                 arguments(

@@ -146,6 +146,7 @@ class FakeJails:
     """A `JailDriver` without jails. `script` chooses what the next process does with its input."""
 
     name = "fake"
+    connects_late = True
 
     def __init__(self, script: Callable[[bytes], Script] | None = None) -> None:
         self.script = script or (lambda data: Script())
@@ -326,6 +327,8 @@ class FakeBuilds:
 
 class FakeAddresses:
     """A pool of addresses that no interface ever gets."""
+
+    name_servers: tuple[str, ...] = ()
 
     def __init__(self, count: int = 6) -> None:
         self.pool = {

@@ -17,7 +17,7 @@ from api.stream import Feed
 from skyisland.drivers.fake import FakeAddresses, FakeBuilds, FakeClones, FakeHistory, FakeJails, FakeSources
 from skyisland.events import Event, Events
 from skyisland.island import Island, Policy
-from skyisland.jail import Jails
+from skyisland.jails import Jails
 from skyisland.logs import LogRing
 from skyisland.metrics import Metrics
 

@@ -19,7 +19,8 @@ from skyisland.drivers.fake import FakeAddresses, FakeClones, FakeJails, Script
 from skyisland.drivers.overlay import OverlayClones
 from skyisland.errors import DriverError, JailNotFound
 from skyisland.events import Events
-from skyisland.jail import Inmate, Jails
+from skyisland.jail import Inmate
+from skyisland.jails import Jails
 from skyisland.model import JailState, Limits, Mount, Verdict
 
 LIMITS = Limits(memory_bytes=64 << 20, pids=32, cpus=1.0, stdout_bytes=4096, stderr_bytes=4096)

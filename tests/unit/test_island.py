@@ -30,7 +30,7 @@ from skyisland.errors import (
 from skyisland.events import Event, Events, InvocationFinished, InvocationStarted, PhaseFinished
 from skyisland.harness import EXIT_REJECTED
 from skyisland.island import Island, Policy
-from skyisland.jail import Jails
+from skyisland.jails import Jails
 from skyisland.model import AddressState, FunctionRequest, Verdict
 
 URL = "github.com/mmcloughlin/geohash"
