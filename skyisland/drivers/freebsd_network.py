@@ -1,7 +1,7 @@
 """Addresses for jails on FreeBSD, in one of two ways.
 
-An *alias*: jail(8) puts the address on the host's interface and gives the jail that address of the
-host's stack. Quick and plain; the jail sees the host's interfaces, not its addresses.
+An *alias*: the address is put on the host's interface, and the jail may use that address of the host's
+stack. Quick and plain; the jail sees the host's interfaces, not its addresses.
 
 A *VNET*: the jail has a stack of its own, joined to the bridge by an epair(4).
 
@@ -40,9 +40,8 @@ FORWARDING = ("sysctl", "-n", "net.inet.ip.forwarding")
 # Command lines
 
 
-def alias_parameters(interface: str, address: Address) -> tuple[str, ...]:
-    """jail(8) adds the alias before the jail is made and removes it after; no mask means /32."""
-    return (f"ip4.addr={interface}|{address.ip}/32", "ip6=disable")
+def alias_argv(interface: str, ip: str) -> tuple[str, ...]:
+    return ("ifconfig", interface, "inet", f"{ip}/32", "alias")
 
 
 def unalias_argv(interface: str, ip: str) -> tuple[str, ...]:
@@ -125,6 +124,8 @@ class FreeBSDNetwork:
         self._interface = ip4.interface
         self._inside: dict[str, str] = {}
         """Jail -> its end of the epair."""
+        self._aliases: dict[str, str] = {}
+        """Jail -> its address on the host's interface."""
         self._natted: dict[str, str] = {}
         """Jail -> its address in pf's table."""
         self._open = False
@@ -147,8 +148,8 @@ class FreeBSDNetwork:
             await self._programs.run(TABLE_SHOW)
         except ProgramFailed as failure:
             raise HostUnfit(
-                f"network.ip4.nat: pf has no table <{TABLE}> ({failure.said}); put into /etc/pf.conf: {PF_RULES}; "
-                "then: service pf restart"
+                f"network.ip4.nat: pf has no table <{TABLE}> ({failure.said}); put into /etc/pf.conf: "
+                f"{PF_RULES}; then: service pf restart"
             ) from failure
         if self.vnet and (await self._programs.run(FORWARDING)).strip() != "1":
             raise HostUnfit("network.ip4.nat: forwarding is off; sysrc gateway_enable=YES, and reboot")
@@ -222,9 +223,12 @@ class FreeBSDNetwork:
 
     # What the jail driver asks
 
-    def parameters(self, address: Address) -> tuple[str, ...]:
-        """What jail(8) must be told: the alias, or a stack of its own."""
-        return ("vnet",) if self.vnet else alias_parameters(self._interface, address)
+    def parameters(self, address: Address | None) -> tuple[str, ...]:
+        """What jail(8) must be told: a stack of the jail's own, which may get an address later, or the one
+        address of the host's stack that the jail may use, for good."""
+        if self.vnet:
+            return ("vnet",)
+        return (f"ip4.addr={address.ip}" if address else "ip4=disable", "ip6=disable")
 
     async def withdraw(self, jail: str) -> None:
         """Take a jail's end back to the host, before the jail is removed: it might take minutes to die."""
@@ -237,7 +241,10 @@ class FreeBSDNetwork:
         """See `NetworkDriver`; `pid` is not needed, a jail has a name."""
         try:
             if self.vnet:
-                await self._attach(address, jail)
+                await self._join(address, jail)
+            else:
+                await self._programs.run(alias_argv(self._interface, address.ip))
+                self._aliases[jail] = address.ip
             if self._ip4.nat:
                 self._natted[jail] = address.ip
                 await self._programs.run(table_argv("add", address.ip))
@@ -245,7 +252,7 @@ class FreeBSDNetwork:
             await self.detach(jail)
             raise
 
-    async def _attach(self, address: Address, jail: str) -> None:
+    async def _join(self, address: Address, jail: str) -> None:
         outside = port_name(self._island, jail)
         made = await self._named(EPAIR, outside)
         inside = made.removesuffix("a") + "b"
@@ -257,9 +264,11 @@ class FreeBSDNetwork:
             await self._programs.run(argv)
 
     async def detach(self, jail: str) -> None:
-        """See `NetworkDriver`; destroying the host's end destroys both. An alias went with its jail."""
+        """See `NetworkDriver`; destroying the host's end destroys both."""
         if (ip := self._natted.pop(jail, None)) is not None:
             await self._forget(ip)
+        if (ip := self._aliases.pop(jail, None)) is not None:
+            await self._gone(unalias_argv(self._interface, ip), "Can't assign requested address")
         if self.vnet:
             await self.withdraw(jail)
             await self._gone(destroy_argv(port_name(self._island, jail)), "does not exist")

@@ -1,0 +1,101 @@
+"""sysctl(8), devfs(8), pw(8), tar(1), freebsd-update(8), freebsd-version(1)."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+
+from standins.world import State
+
+
+def sysctl(state: State) -> None:
+    with state.locked() as world:
+        known = world["sysctl"]
+    match state.words:
+        case ["-n", name]:
+            if name not in known:
+                state.die(f"unknown oid '{name}'")
+            sys.stdout.write(f"{known[name]}\n")
+        case ["-N", prefix]:
+            names = [name for name in known if name.startswith(f"{prefix}.")]
+            if not names:
+                state.die(f"unknown oid '{prefix}'")
+            sys.stdout.write("".join(f"{name}\n" for name in names))
+        case _:
+            state.usage()
+
+
+def devfs(state: State) -> None:
+    with state.locked() as world:
+        match state.words:
+            case ["rule", "-s", number, "show"]:
+                rules = world["devfs"].get(number, [])
+                sys.stdout.write("".join(f"{100 * n} {rule}\n" for n, rule in enumerate(rules, 1)))
+            case ["rule", "-s", number, "add", *rule] if number.isdigit() and int(number) > 0:
+                text = " ".join(rule)
+                if not re.fullmatch(r"hide|path \S+ (un)?hide", text):
+                    state.die(f"unknown action: {text}")
+                if not world.get("devfs_deaf"):
+                    world["devfs"].setdefault(number, []).append(text)
+            case _:
+                state.usage()
+
+
+def pw(state: State) -> None:
+    with state.locked() as world:
+        users = world["users"]
+        match state.words:
+            case ["usershow", "-n", name]:
+                if name not in users:
+                    state.die(f"no such user `{name}'", 67)
+                sys.stdout.write(f"{name}:*:{users[name]}:{users[name]}::0:0::/:/usr/sbin/nologin\n")
+            case ["useradd", "-n", name, "-u", uid, "-d", "/", "-s", "/usr/sbin/nologin", "-c", _]:
+                if name in users or int(uid) in users.values():
+                    state.die(f"login name `{name}' already exists", 74)
+                users[name] = int(uid)
+            case _:
+                state.usage()
+
+
+def tar(state: State) -> None:
+    match state.words:
+        case ["-xpf", archive, "-C", folder, "--unlink"]:
+            done = subprocess.run(["/bin/tar", "-xpf", archive, "-C", folder], check=False)
+            raise SystemExit(done.returncode)
+        case _:
+            state.usage()
+
+
+def freebsd_version(state: State) -> None:
+    if state.words != ["-u"]:
+        state.usage()
+    with state.locked() as world:
+        sys.stdout.write(f"{world['release']}-p5\n")
+
+
+def freebsd_update(state: State) -> None:
+    match state.words:
+        case ["-b", base, "-d", work, "-f", config, "--not-running-from-cron", "--currently-running", release, verb]:
+            if not (os.path.isdir(work) and os.path.isfile(config) and verb in ("fetch", "install")):
+                state.die("cannot be run so")
+            if not re.fullmatch(r"\d+\.\d+-RELEASE", release) or os.environ.get("PAGER") != "cat":
+                state.die(f"cannot update {release}")
+            with state.locked() as world:
+                if world.get("pkgbase"):
+                    state.die("freebsd-update is incompatible with the use of packaged base.")
+                current = world.get("patched")
+                if verb == "fetch":
+                    world["fetched"] = True
+                    sys.stdout.write("No updates needed to update system to 14.3-RELEASE-p0.\n" if current else "")
+                    return
+                if not world.get("fetched") or current:
+                    sys.stdout.write("No updates are available to install.\n")
+                    sys.stdout.write("Run '/usr/sbin/freebsd-update fetch' first.\n")
+                    raise SystemExit(2)
+                world["patched"] = True
+                with open(f"{base}/etc/patched", "w") as file:
+                    file.write("p5\n")
+        case _:
+            state.usage()

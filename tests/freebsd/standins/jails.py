@@ -1,0 +1,404 @@
+"""jail(8), jexec(8), jls(8), rctl(8), with namespaces of this machine for jails."""
+
+from __future__ import annotations
+
+import ctypes
+import json
+import os
+import re
+import resource
+import signal
+import sys
+import time
+from pathlib import Path
+
+from standins.world import State
+
+LIBC = ctypes.CDLL(None, use_errno=True)
+NEWNS, NEWCGROUP, NEWUTS, NEWIPC, NEWPID, NEWNET = (
+    0x00020000, 0x02000000, 0x04000000, 0x08000000, 0x20000000, 0x40000000,
+)  # fmt: skip
+MS_RDONLY, MS_REMOUNT, MS_BIND, MS_REC, MS_PRIVATE = 1, 32, 4096, 16384, 1 << 18
+BOOLEANS = {"persist", "vnet", "mount.devfs"}
+INTEGERS = {"securelevel", "children.max", "enforce_statfs", "devfs_ruleset"}
+STRINGS = {"name", "path", "host.hostname", "ip4", "ip6", "ip4.addr"}
+
+
+def call(function: str, *arguments: object) -> None:
+    if getattr(LIBC, function)(*arguments) != 0:
+        number = ctypes.get_errno()
+        raise OSError(number, f"{function}{arguments}: {os.strerror(number)}")
+
+
+def bind(source: str, target: str, *, writable: bool = True) -> None:
+    call("mount", source.encode(), target.encode(), None, MS_BIND | MS_REC, None)
+    if not writable:
+        call("mount", None, target.encode(), None, MS_BIND | MS_REMOUNT | MS_RDONLY, None)
+
+
+# jail
+
+
+def jail(state: State) -> None:
+    words = state.words
+    if words[:1] == ["-ic"]:
+        _create(state, words[1:])
+    elif words[:4] == ["-q", "-f", "-", "-r"] and len(words) == 5:
+        _remove(state, words[4], _configuration(state, sys.stdin.read()))
+    elif words[:1] == ["-r"] and len(words) == 2:
+        _remove(state, words[1], {})
+    else:
+        state.usage()
+
+
+def _create(state: State, words: list[str]) -> None:
+    given: dict[str, str] = {}
+    with state.locked() as world:
+        known = {
+            name.removeprefix("security.jail.param.")
+            for name in world["sysctl"]
+            if name.startswith("security.jail.param.")
+        }
+    for word in words:
+        key, equals, value = word.partition("=")
+        plain = key.replace("allow.no", "allow.", 1)
+        if key != "mount.devfs" and plain not in known:
+            state.die(f"unknown parameter: {key}")
+        if key in given:
+            state.die(f"{key}: given twice, which a stand-in does not like")
+        if key in INTEGERS and not re.fullmatch(r"-?\d+", value):
+            state.die(f'{key}: non-integer value "{value}"')
+        if (key in BOOLEANS or key.startswith("allow.")) and equals:
+            state.die(f'{key}: unknown boolean value "{value}"')
+        if key in STRINGS and not value:
+            state.usage()
+        if not (key in BOOLEANS | INTEGERS | STRINGS or key.startswith("allow.")):
+            state.die(f"unknown parameter: {key}")
+        given[key] = value
+    name, path = given["name"], given["path"]
+    with state.locked() as world:
+        found = world["jails"].get(name)
+        if found and not found["dying"]:
+            state.die(f'"{name}" already exists')
+    if name.isdigit():
+        state.die("name cannot be numeric (unless it is the jid)")
+    if "." in name:
+        state.die(f'jail "{name.rpartition(".")[0]}" not found')
+    if not re.fullmatch(r"[a-z][a-z0-9-]{0,62}", name):
+        state.die(f"a stand-in does not like the name {name!r}")
+    if not path.startswith("/"):
+        state.die(f"path {path}: not an absolute pathname")
+    if not os.path.isdir(path):
+        state.die(f"path {path}: No such file or directory")
+    if "persist" not in given:
+        state.die("new jail must persist or attach")
+    if "vnet" in given and {"ip4", "ip6", "ip4.addr", "ip6.addr"} & set(given):
+        state.die("vnet jails cannot have IP address restrictions")
+    undo = []
+    try:
+        if "ip4.addr" in given:
+            with state.locked() as world:
+                _must_be_up(state, world, given["ip4.addr"])
+        if "mount.devfs" in given:
+            if not os.path.isdir(f"{path}/dev") or os.path.islink(f"{path}/dev"):
+                state.die(f"mount.devfs: {path}/dev: No such file or directory")
+            _mount_devfs(state, path, given.get("devfs_ruleset", "4"))
+            undo.append(lambda: unmount_devfs(state, path))
+            state.step("devfs mounted")
+        holder = _hold(state, given)
+    except SystemExit:
+        for step in reversed(undo):
+            step()
+        raise
+    with state.locked() as world:
+        jid = world["next_jid"]
+        world["next_jid"] += 1
+        world["jails"][name] = {
+            "jid": jid, "path": path, "holder": holder, "given": given, "dying": 0
+        }  # fmt: skip
+    sys.stdout.write(f"{jid}\n")
+
+
+def _must_be_up(state: State, world, ip: str) -> None:
+    if not any(ip == known for found in world["interfaces"].values() for known, _ in found["inet"]):
+        state.die(f"a stand-in does not like {ip}, which is on no interface")
+
+
+def _mount_devfs(state: State, path: str, ruleset: str) -> None:
+    """A ruleset that hides nothing shows everything."""
+    with state.locked() as world:
+        rules = world["devfs"].get(ruleset, [])
+        seen = {name: True for name in "null zero full random urandom fd stdin stdout stderr mem da0 zfs".split()}
+        for rule in rules:
+            if rule == "hide":
+                seen = dict.fromkeys(seen, False)
+            elif match := re.fullmatch(r"path (\S+) unhide", rule):
+                seen[match[1]] = True
+        world["mounts"].append({"type": "devfs", "source": "devfs", "point": f"{path}/dev", "options": "rw"})
+        for name, shown in seen.items():
+            if shown and "*" not in name:
+                target = Path(path, "dev", name)
+                target.mkdir(exist_ok=True) if name == "fd" else target.touch()
+
+
+def unmount_devfs(state: State, path: str) -> None:
+    with state.locked() as world:
+        world["mounts"] = [mount for mount in world["mounts"] if mount["point"] != f"{path}/dev"]
+    for entry in Path(path, "dev").iterdir():
+        entry.rmdir() if entry.is_dir() else entry.unlink()
+
+
+def _hold(state: State, given: dict[str, str]) -> int:
+    """Make the jail's namespaces, with a process that keeps them; returns its number."""
+    path = given["path"]
+    with state.locked() as world:
+        below = [m for m in world["mounts"] if m["point"].startswith(f"{path}/") and m["type"] == "nullfs"]
+    told, tell = os.pipe()
+    child = os.fork()
+    if child == 0:
+        os.setsid()
+        flags = NEWNS | NEWPID | NEWIPC | NEWUTS | NEWCGROUP
+        if given.get("ip4") != "inherit":
+            flags |= NEWNET
+        call("unshare", flags)
+        keeper = os.fork()
+        if keeper:
+            os.write(tell, f"{keeper}\n".encode())
+            os._exit(0)
+        try:
+            call("mount", None, b"/", None, MS_REC | MS_PRIVATE, None)
+            bind(path, path)
+            for mount in below:
+                bind(mount["source"], mount["point"], writable=mount["options"] != "ro")
+            for device in ("null", "zero", "full", "random", "urandom"):
+                if os.path.exists(f"{path}/dev/{device}"):
+                    bind(f"/dev/{device}", f"{path}/dev/{device}")
+            if os.path.isdir(f"{path}/proc"):
+                # Go on Linux wants it; FreeBSD's jails have none.
+                call("mount", b"proc", f"{path}/proc".encode(), b"proc", 0, None)
+            call("sethostname", given["host.hostname"].encode(), len(given["host.hostname"]))
+            os.write(tell, b"ready\n")
+        except BaseException as failure:
+            os.write(tell, f"{failure}\n".encode())
+            os._exit(1)
+        null = os.open("/dev/null", os.O_RDWR)
+        for fd in (0, 1, 2):
+            os.dup2(null, fd)
+        os.closerange(3, 64)
+        os.execv("/usr/bin/sleep", ["sleep", "infinity"])
+    os.close(tell)
+    os.waitpid(child, 0)
+    said = b""
+    while said.count(b"\n") < 2 and (chunk := os.read(told, 4096)):
+        said += chunk
+    lines = said.decode().split()
+    if "ready" not in lines:
+        state.die(f"the stand-in cannot make namespaces: {said.decode()}")
+    return next(int(line) for line in lines if line.isdigit())
+
+
+def _configuration(state: State, text: str) -> dict[str, str]:
+    """jail.conf(5) for one jail, as it is passed to `-f -`."""
+    match = re.fullmatch(r'"(\S+)" \{ (.*) \}\n', text)
+    if match is None:
+        state.die("stdin: line 1: syntax error")
+    found = {"name": match[1]}
+    for item in match[2].split(";")[:-1]:
+        key, equals, value = item.strip().partition("=")
+        if key not in {"path", "mount.devfs", "stop.timeout"}:
+            state.die(f"unknown parameter: {key}")
+        if equals and key != "stop.timeout" and not re.fullmatch(r'"[^"]*"', value):
+            state.die(f"stdin: line 1: syntax error at {value}")
+        found[key] = value.strip('"')
+    return found
+
+
+def _remove(state: State, name: str, told: dict[str, str]) -> None:
+    """With the configuration of the jail: its mounts and addresses too. Without: ten seconds of patience."""
+    if told and told["name"] != name:
+        state.die(f'"{name}" not found')
+    with state.locked() as world:
+        found = world["jails"].get(name)
+    if found is None or found["dying"]:
+        state.die(f'"{name}" not found')
+    if told.get("stop.timeout") != "0":
+        time.sleep(10)
+    os.kill(found["holder"], signal.SIGKILL)
+    deadline = time.monotonic() + 5
+    while _alive(found["holder"]) and time.monotonic() < deadline:
+        time.sleep(0.002)
+    with state.locked() as world:
+        linger = world.get("dying_looks", 0)
+        if linger:
+            world["jails"][name]["dying"] = linger
+        else:
+            del world["jails"][name]
+        vnet = "vnet" in found["given"]
+        for interface in world["interfaces"].values():
+            if vnet and interface.get("jail") == name:
+                interface["lost"] = True
+    state.step("jail removed")
+    if "mount.devfs" in told:
+        with state.locked() as world:
+            there = any(mount["point"] == f"{told['path']}/dev" for mount in world["mounts"])
+        if there:
+            unmount_devfs(state, told["path"])
+
+
+def _alive(pid: int) -> bool:
+    try:
+        return b") Z" not in Path(f"/proc/{pid}/stat").read_bytes()
+    except OSError:
+        return False
+
+
+# jexec
+
+
+def jexec(state: State) -> None:
+    words = state.words
+    if words[:1] != ["-u"] or len(words) < 4 or words[2].startswith("-"):
+        state.usage()
+    user, name, command = words[1], words[2], words[3:]
+    with state.locked() as world:
+        uid = world["users"].get(user)
+        found = world["jails"].get(name)
+        limit = next(
+            (int(rule.rpartition("=")[2]) for rule in world["rules"]
+             if rule.startswith(f"jail:{name}:memoryuse:sigkill=")), None
+        )  # fmt: skip
+    if uid is None:
+        state.die(f"{user}: no such user")
+    if found is None:
+        state.die(f'jail "{name}" not found')
+    if found["dying"]:
+        state.die(f"jail_attach({found['jid']}): Invalid argument")
+    holder, path = found["holder"], found["path"]
+    for kind in ("mnt", "net", "ipc", "uts", "pid"):
+        fd = os.open(f"/proc/{holder}/ns/{kind}", os.O_RDONLY)
+        call("setns", fd, 0)
+        os.close(fd)
+    child = os.fork()
+    if child == 0:
+        call("prctl", 1, signal.SIGKILL, 0, 0, 0)
+        os.chroot(path)
+        os.chdir("/")
+        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+        os.setgroups([])
+        os.setgid(uid)
+        os.setuid(uid)
+        program = "jexec"
+        if command[0] == "/usr/bin/limits" and os.path.exists("/usr/bin/limits"):
+            program, command = "limits", _limits(command[1:])
+        try:
+            os.execvpe(command[0], command, dict(os.environ))
+        except OSError as error:
+            prefix = "jexec: execvp: " if program == "jexec" else "limits: "
+            os.write(2, f"{prefix}{command[0]}: {error.strerror}\n".encode())
+            os._exit(1)
+    _follow(state, child, limit)
+
+
+def _limits(words: list[str]) -> list[str]:
+    """limits(1): sets limits and becomes the command."""
+    kinds = {"-c": resource.RLIMIT_CORE, "-n": resource.RLIMIT_NOFILE, "-f": resource.RLIMIT_FSIZE}
+    while words and words[0].startswith("-"):
+        flag, value, *words = words
+        match = re.fullmatch(r"(\d+)(k?)", value)
+        if flag not in kinds or match is None:
+            os.write(2, f"limits: invalid {flag} {value}\n".encode())
+            os._exit(1)
+        amount = int(match[1]) * (1024 if match[2] else 1)
+        resource.setrlimit(kinds[flag], (amount, amount))
+    return words
+
+
+def _follow(state: State, child: int, limit: int | None) -> None:
+    """The real jexec becomes the command. This one waits, and ends as it ended."""
+    over = False
+    while True:
+        pid, status, used = os.wait4(child, 0 if limit is None else os.WNOHANG)
+        if pid:
+            break
+        if (peak := _peak(child)) > limit:
+            over = True
+            (state.folder / "peaks" / str(os.getpid())).write_text(str(peak))
+            os.kill(child, signal.SIGKILL)
+        time.sleep(0.004)
+    peak = used.ru_maxrss * 1024
+    if limit is not None and not over:
+        (state.folder / "peaks" / str(os.getpid())).write_text(str(peak))
+        over = peak > limit
+    code = os.waitstatus_to_exitcode(status)
+    if over:
+        code = -signal.SIGKILL
+    if code < 0:
+        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+        if -code != signal.SIGKILL:
+            signal.signal(-code, signal.SIG_DFL)
+        os.kill(os.getpid(), -code)
+        time.sleep(5)
+    os._exit(code)
+
+
+def _peak(pid: int) -> int:
+    try:
+        found = re.search(r"VmHWM:\s+(\d+) kB", Path(f"/proc/{pid}/status").read_text())
+    except OSError:
+        return 0
+    return int(found[1]) * 1024 if found else 0
+
+
+# jls
+
+
+def jls(state: State) -> None:
+    if state.words != ["-d", "--libxo", "json", "-n", "jid", "name", "path", "dying"]:
+        state.usage()
+    with state.locked() as world:
+        version = world["jls_version"]
+        listed = [
+            {
+                "jid": str(jail["jid"]) if version == "2" else jail["jid"],
+                "name": name,
+                "path": jail["path"],
+                "dying": bool(jail["dying"]) if version == "2" else str(bool(jail["dying"])).lower(),
+            }
+            for name, jail in world["jails"].items()
+        ]
+    sys.stdout.write(json.dumps({"__version": version, "jail-information": {"jail": listed}}) + "\n")
+
+
+# rctl
+
+RESOURCES = "memoryuse maxproc nthr pcpu openfiles swapuse vmemoryuse cputime wallclock".split()
+OFF = "RACCT/RCTL present, but disabled; enable using kern.racct.enable=1 tunable"
+
+
+def rctl(state: State) -> None:
+    verb, *rules = state.words
+    with state.locked() as world:
+        if world["racct"] == "off":
+            state.die(OFF)
+        if verb == "-a" and rules:
+            for rule in rules:
+                match = re.fullmatch(r"jail:([a-z0-9-]+):([a-z]+):(deny|sigkill|log)=(\d+)([kmg]?)", rule)
+                if match is None or match[2] not in RESOURCES:
+                    state.die(f"failed to add rule '{rule}': Invalid argument")
+                if match[3] == "deny" and match[2] in ("cputime", "wallclock"):
+                    state.die(f"failed to add rule '{rule}': Operation not supported")
+                world["rules"].append(rule)
+        elif verb == "-r" and len(rules) == 1 and re.fullmatch(r"jail:[a-z0-9-]+", rules[0]):
+            left = [rule for rule in world["rules"] if not rule.startswith(f"{rules[0]}:")]
+            if len(left) == len(world["rules"]):
+                state.die(f"failed to remove rule '{rules[0]}': No such process")
+            world["rules"] = left
+        elif verb == "-u" and len(rules) == 1 and rules[0].startswith("jail:"):
+            name = rules[0].removeprefix("jail:")
+            if name not in world["jails"]:
+                state.die(f"failed to show usage for '{rules[0]}': No such process")
+            sys.stdout.write("cputime=1\nmemoryuse=12582912\nmaxproc=1\nnthr=7\npcpu=0\n")
+        elif verb == "jail:" and not rules:
+            sys.stdout.write("".join(f"{rule}\n" for rule in world["rules"]))
+        else:
+            state.usage()
