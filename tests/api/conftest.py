@@ -63,9 +63,10 @@ class World(Struct):
     async def next(self, kind: type[E]) -> E:
         """The next event of this kind."""
         with self.events.subscribe() as stream:
-            async for event in stream:
-                if isinstance(event, kind):
-                    return event
+            async with asyncio.timeout(20):
+                async for event in stream:
+                    if isinstance(event, kind):
+                        return event
         raise AssertionError("the stream ended")
 
 

@@ -1,0 +1,168 @@
+"""The client of the commands against a real server."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from typing import Any, TypeVar
+
+import httpx
+import pytest
+from conftest import CALL, HEADER, TOKEN, Server, World
+
+from skyisland import errors
+from skyisland.client import Called, Client, Unreachable, body, refusal
+from skyisland.drivers.fake import Script
+from skyisland.events import JailCreated
+from skyisland.model import AddressState, FunctionRequest, Verdict
+
+T = TypeVar("T")
+REQUEST = FunctionRequest(**CALL)
+
+
+@pytest.fixture
+async def server(world: World) -> AsyncIterator[Server]:
+    async with world.served() as server:
+        yield server
+
+
+async def ask(server: Server, question: Callable[[Client], T], token: str = TOKEN) -> T:
+    """Ask a client in a thread, as a command would in a process."""
+
+    def asked() -> T:
+        with Client(server.url, token=token, header=HEADER) as client:
+            return question(client)
+
+    return await asyncio.to_thread(asked)
+
+
+async def test_a_call(world: World, server: Server) -> None:
+    world.driver.script = lambda data: Script(stdout=b"\xffhi")
+    called = await ask(server, lambda client: client.invoke(REQUEST))
+    assert (called.verdict, called.message, called.stdout) == (Verdict.ok, "", b"\xffhi")
+    assert called.answer["exit_code"] == 0
+
+
+async def test_a_call_that_fails_in_its_jail(world: World, server: Server) -> None:
+    world.driver.script = lambda data: Script(exit_code=3, stdout=b"out", stderr=b"err")
+    called = await ask(server, lambda client: client.invoke(REQUEST))
+    assert isinstance(called, Called)
+    assert (called.verdict, called.stdout, called.answer["exit_code"]) == (Verdict.exited, b"out", 3)
+    assert "exited with code 3" in called.message
+
+
+async def test_what_the_island_refuses_is_raised_as_it_was(world: World, server: Server) -> None:
+    world.builds.fail = errors.BuildFailed("does not compile", output="x.go:1")
+    with pytest.raises(errors.BuildFailed, match="does not compile") as failed:
+        await ask(server, lambda client: client.invoke(REQUEST))
+    assert failed.value.details == {"output": "x.go:1"}
+    with pytest.raises(errors.NotFound):
+        await ask(server, lambda client: client.jail("../jails"))
+    with pytest.raises(errors.JailNotFound):
+        await ask(server, lambda client: client.kill("*"))
+    with pytest.raises(errors.Unauthorized):
+        await ask(server, lambda client: client.jails(), token="")
+    with pytest.raises(errors.Forbidden):
+        await ask(server, lambda client: client.jails(), token="wrong")
+
+
+async def test_operators(world: World, server: Server) -> None:
+    await ask(server, lambda client: client.invoke(REQUEST))
+    world.driver.script = lambda data: Script(duration_s=float("inf"))
+    for question in ("kill", "kill_all"):
+        running = asyncio.create_task(ask(server, lambda client: client.invoke(REQUEST)))
+        await world.next(JailCreated)
+        (jail,) = await ask(server, lambda client: client.jails())
+        assert await ask(server, lambda client, name=jail["name"]: client.jail(name)) | {
+            "age_s": 0
+        } == jail | {  # type: ignore[misc]
+            "age_s": 0
+        }
+        if question == "kill":
+            assert await ask(server, lambda client, name=jail["name"]: client.kill(name)) == jail["jid"]  # type: ignore[misc]
+        else:
+            assert await ask(server, lambda client: client.kill_all()) == [jail["jid"]]
+        assert (await running).verdict is Verdict.killed
+    state = AddressState.unavailable
+    assert (await ask(server, lambda client: client.set_address("10.61.0.2", state)))["state"] == state
+    assert await ask(server, lambda client: client.addresses_in(state)) == ["10.61.0.2"]
+    assert len(await ask(server, lambda client: client.addresses())) == 6
+    (artifact,) = await ask(server, lambda client: client.artifacts())
+    assert await ask(server, lambda client: client.evict(artifact["key"])) == artifact["key"]
+    assert await ask(server, lambda client: client.purge()) == []
+    assert [one["verdict"] for one in await ask(server, lambda client: client.invocations(2))] == [
+        "killed"
+    ] * 2
+    assert (await ask(server, lambda client: client.stats()))["total_count"] > 10
+    assert (await ask(server, lambda client: client.snapshot()))["island"] == "t"
+    assert (await ask(server, lambda client: client.logs(limit=1)))[0]["text"]
+    assert await ask(server, lambda client: client.logs(jail="nobody")) == []
+    assert await ask(server, lambda client: client.capabilities())
+
+
+def client_of(answer: Callable[[httpx.Request], httpx.Response]) -> Client:
+    return Client("http://island", token="t", transport=httpx.MockTransport(answer))
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        httpx.Response(200, text="<html>"),
+        httpx.Response(200, json=[]),
+        httpx.Response(200, json={}),
+        httpx.Response(404, text="nginx"),
+        httpx.Response(502, json={"detail": "proxy"}),
+    ],
+)
+def test_who_is_no_island_is_told(answer: httpx.Response) -> None:
+    with client_of(lambda request: answer) as client, pytest.raises(Unreachable, match="not as an island"):
+        client.jails()
+
+
+def fail(error: Exception) -> Callable[[httpx.Request], httpx.Response]:
+    def answer(request: httpx.Request) -> httpx.Response:
+        raise error
+
+    return answer
+
+
+@pytest.mark.parametrize(
+    ("error", "words"),
+    [
+        (httpx.ConnectError("refused"), "skyisland serve"),
+        (httpx.ReadTimeout(""), "in time"),
+        (httpx.RemoteProtocolError("cut"), "cut"),
+    ],
+)
+def test_nobody_there_is_told(error: Exception, words: str) -> None:
+    with client_of(fail(error)) as client, pytest.raises(Unreachable, match=words):
+        client.jails()
+
+
+def test_the_token_stays_here(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:9")
+    with Client("http://127.0.0.1:9", token="secret-token") as client:
+        assert "secret-token" not in repr(client)
+        assert client._http._mounts == {}
+
+
+@pytest.mark.parametrize(
+    ("request_", "fields"),
+    [
+        (REQUEST, CALL),
+        (
+            FunctionRequest(**CALL, ip4=True, cache_bust=True, version="v1", stdin=b"in"),
+            CALL | {"ip4": True, "cache_bust": True, "version": "v1", "stdin": "in"},
+        ),
+        (FunctionRequest(**CALL, stdin=b"\xff"), CALL | {"stdin_base64": "/w=="}),
+    ],
+)
+def test_bodies(request_: FunctionRequest, fields: dict[str, Any]) -> None:
+    assert body(request_) == fields
+
+
+def test_errors_by_code() -> None:
+    for kind in (errors.TooBusy, errors.NoAddress, errors.Unavailable, errors.BadCall, errors.NotFound):
+        assert type(refusal(400, {"error": "e", "code": kind.code})) is kind
+    assert type(refusal(418, {"error": "e", "code": "new"})) is errors.IslandError
+    assert type(refusal(403, {"error": "Forbidden"})) is errors.Forbidden
