@@ -29,6 +29,8 @@ from skyisland.state import State
 from skyisland.storage import CloneDriver
 from skyisland.toolchain import Toolchains
 
+LINUX = sys.platform.startswith("linux")
+
 
 @asynccontextmanager
 async def opened(settings: Settings, events: Events, *, search_path: str = "") -> AsyncIterator[Island]:
@@ -144,12 +146,12 @@ def _wire(settings: Settings, events: Events, state: State, search_path: str) ->
 def _clone_driver(settings: Settings, state: State) -> CloneDriver:
     wanted = settings.filesystem.storage
     if wanted == "auto":
-        wanted = "overlay" if sys.platform == "linux" else "zfs"
+        wanted = "overlay" if LINUX else "zfs"
     if wanted == "fake":
         from skyisland.drivers.fake import FakeClones
 
         return FakeClones()
-    if wanted == "overlay" and sys.platform == "linux":
+    if wanted == "overlay" and LINUX:
         from skyisland.drivers.overlay import OverlayClones
 
         return OverlayClones(settings.layout.base)
@@ -159,12 +161,12 @@ def _clone_driver(settings: Settings, state: State) -> CloneDriver:
 def _jail_driver(settings: Settings, state: State, addresses: Addresses) -> JailDriver:
     wanted = settings.jails.driver
     if wanted == "auto":
-        wanted = "bubblewrap" if sys.platform == "linux" else "freebsd"
+        wanted = "bubblewrap" if LINUX else "freebsd"
     if wanted == "fake":
         from skyisland.drivers.fake import FakeJails
 
         return FakeJails()
-    if wanted == "bubblewrap" and sys.platform == "linux":
+    if wanted == "bubblewrap" and LINUX:
         from skyisland.drivers.bubblewrap import BubblewrapJails
 
         probe_uid = settings.jails.uid_start if os.geteuid() == 0 else None
@@ -174,7 +176,7 @@ def _jail_driver(settings: Settings, state: State, addresses: Addresses) -> Jail
 
 def network_driver(settings: Settings, island: str) -> NetworkDriver:
     """What gives jails their interfaces on this system."""
-    if sys.platform == "linux":
+    if LINUX:
         from skyisland.drivers.netlink import Netlink
 
         return Netlink(settings.network.ip4, island=island)
