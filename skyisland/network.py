@@ -23,7 +23,7 @@ from typing import Protocol
 
 from msgspec import Struct
 
-from skyisland.errors import AddressInUse, AddressNotFound, HostUnfit, NoAddress
+from skyisland.errors import AddressInUse, AddressNotFound, DriverError, HostUnfit, NoAddress
 from skyisland.events import AddressStateSet, Events
 from skyisland.model import Address, AddressInfo, AddressState, Capability
 from skyisland.settings import IP4
@@ -153,9 +153,9 @@ class Addresses:
         self._unfit = None
         try:
             return await self.driver.prepare()
-        except HostUnfit as unfit:
-            log.info("calls with ip4 will be refused: %s", unfit.message)
-            self._unfit = unfit
+        except (HostUnfit, DriverError) as failure:
+            log.info("calls with ip4 will be refused: %s", failure.message)
+            self._unfit = HostUnfit(failure.message, **failure.details)
             return 0
 
     def require(self) -> None:

@@ -100,9 +100,9 @@ class Netlink:
         try:
             return await self._run(self._maker, self._prepare)
         except HostUnfit as unfit:
-            remedy = str(unfit.details.get("remedy", ""))
+            reason, remedy = unfit.details["reason"], unfit.details["remedy"]
             self._capabilities = [
-                Capability(name=name, enforced=False, how=unfit.message, remedy=remedy)
+                Capability(name=name, enforced=False, how=reason, remedy=remedy)
                 for name in ("network", "isolation", "nat")
             ]
             raise
@@ -416,4 +416,4 @@ def _forwards(interface: str) -> bool:
 
 
 def _unfit(text: str, remedy: str) -> HostUnfit:
-    return HostUnfit(f"{text}; {remedy}", remedy=remedy)
+    return HostUnfit(f"{text}; {remedy}", reason=text, remedy=remedy)

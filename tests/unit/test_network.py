@@ -27,7 +27,7 @@ class Host:
         self.opened: list[tuple[str, ...]] = []
         self.attached: dict[str, str] = {}
         self.closed = False
-        self.unfit: HostUnfit | None = None
+        self.unfit: HostUnfit | DriverError | None = None
         self.fail_open: Exception | None = None
         self.fail_detach: Exception | None = None
         self.hold: asyncio.Event | None = None
@@ -308,8 +308,11 @@ async def test_the_state_is_published_once_it_is_on_record(host: Host, states: S
 # The host
 
 
-async def test_an_unfit_host_refuses_before_anything_is_built(pool: Addresses, host: Host) -> None:
-    host.unfit = HostUnfit("no rights for networking; run the island as root", remedy="run as root")
+@pytest.mark.parametrize("kind", [HostUnfit, DriverError])
+async def test_an_unfit_host_refuses_before_anything_is_built(
+    kind: type[HostUnfit] | type[DriverError], pool: Addresses, host: Host
+) -> None:
+    host.unfit = kind("no rights for networking; run the island as root", remedy="run as root")
     assert await pool.prepare() == 0
     for _ in range(2):
         with pytest.raises(HostUnfit, match="run the island as root"):
