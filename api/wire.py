@@ -45,6 +45,7 @@ class FunctionBody(Body, frozen=True, kw_only=True):
     """What the function reads from standard input, as text."""
     stdin_base64: bytes | None = None
     """The same for what is not text."""
+    cold: bool = False
 
     def request(self) -> FunctionRequest:
         if self.stdin is not None and self.stdin_base64 is not None:
@@ -56,6 +57,7 @@ class FunctionBody(Body, frozen=True, kw_only=True):
             cache_bust=self.cache_bust,
             version=self.version or None,
             stdin=self.stdin.encode() if self.stdin is not None else self.stdin_base64 or b"",
+            cold=self.cold,
         )
 
 
@@ -80,6 +82,7 @@ class Answer(Struct, frozen=True, kw_only=True):
     """The commit."""
     cached: bool
     stale: bool
+    warm: bool
     exit_code: int | None
     stderr: str
     timings_ms: dict[str, float]
@@ -104,6 +107,7 @@ class Answer(Struct, frozen=True, kw_only=True):
             version=invocation.commit,
             cached=invocation.cached,
             stale=invocation.stale,
+            warm=invocation.warm,
             exit_code=outcome.exit_code,
             stderr=outcome.stderr.decode(errors="replace"),
             timings_ms=milliseconds(invocation.timings),

@@ -50,6 +50,8 @@ def body(request: FunctionRequest) -> dict[str, Any]:
         fields["ip4"] = True
     if request.cache_bust:
         fields["cache_bust"] = True
+    if request.cold:
+        fields["cold"] = True
     if request.version:
         fields["version"] = request.version
     if request.stdin:

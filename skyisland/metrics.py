@@ -257,6 +257,7 @@ class Metrics:
             ["verdict", "cached"],
             registry=registry,
         )
+        self._ended: dict[tuple[str, bool], prometheus.Counter] = {}
         self._counts = {
             name: prometheus.Counter(f"skyisland_{name}_total", text, registry=registry)
             for name, text in (
@@ -314,7 +315,10 @@ class Metrics:
         self._time(f"handlers.function.{event.phase}", event.duration_s)
 
     def _finished(self, event: events.InvocationFinished) -> None:
-        self._invocations.labels(event.verdict, "true" if event.cached else "false").inc()
+        key = event.verdict, event.cached
+        if key not in self._ended:
+            self._ended[key] = self._invocations.labels(event.verdict, str(event.cached).lower())
+        self._ended[key].inc()
         self._phases["total"].observe(event.timings.total_s)
         self._time("handlers.function.total", event.timings.total_s)
         self.count(f"handlers.function.verdict.{event.verdict}")

@@ -151,8 +151,8 @@ def test_the_token_stays_here(monkeypatch: pytest.MonkeyPatch) -> None:
     [
         (REQUEST, CALL),
         (
-            FunctionRequest(**CALL, ip4=True, cache_bust=True, version="v1", stdin=b"in"),
-            CALL | {"ip4": True, "cache_bust": True, "version": "v1", "stdin": "in"},
+            FunctionRequest(**CALL, ip4=True, cache_bust=True, version="v1", stdin=b"in", cold=True),
+            CALL | {"ip4": True, "cache_bust": True, "version": "v1", "stdin": "in", "cold": True},
         ),
         (FunctionRequest(**CALL, stdin=b"\xff"), CALL | {"stdin_base64": "/w=="}),
     ],

@@ -42,7 +42,7 @@ async def test_an_answer(world: World, client: httpx.AsyncClient) -> None:
     assert response.status_code == 200
     assert response.headers["content-type"] == "application/json"
     assert list(answer) == [
-        *("timestamp", "data", "id", "jail", "version", "cached", "stale", "exit_code", "stderr"),
+        *("timestamp", "data", "id", "jail", "version", "cached", "stale", "warm", "exit_code", "stderr"),
         "timings_ms",
     ]
     assert answer["data"] == "jcc92ytsf8kn"
