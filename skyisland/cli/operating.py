@@ -53,7 +53,7 @@ def _table(columns: Iterable[str], rows: Iterable[Iterable[object]], empty: str)
 @click.option("--ip4", is_flag=True, help="Lease an address for the jail.")
 @click.option("--cache-bust", is_flag=True, help="Fetch and build again.")
 @click.option("--cold", is_flag=True, help="Make a new jail, whatever is warm.")
-@click.option(X)
+@click.option("--stdin", type=click.File("rb"), help="What the function reads; - for standard input.")
 @as_json
 @click.pass_obj
 def invoke(
