@@ -7,6 +7,7 @@ shows the first in a browser. Importing this costs nothing; Textual is loaded by
 from __future__ import annotations
 
 import asyncio
+import importlib
 import os
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -56,8 +57,9 @@ async def serve_with_console(
 ) -> int:
     """Show the island of this process beside `serve(shutdown)`, its API; see `tui.supervisor`."""
     _calm()
-    from tui import supervisor
-
-    return await supervisor.serve_with_console(
+    # Importing Textual takes most of a second, which the API shall not wait for.
+    supervisor = await asyncio.to_thread(importlib.import_module, "tui.supervisor")
+    code: int = await supervisor.serve_with_console(
         port, serve, readonly=readonly, mouse=mouse, ascii=ascii, refresh_s=refresh_s, log=log
     )
+    return code

@@ -19,6 +19,7 @@ from skyisland.errors import IslandError
 from skyisland.events import Event
 from skyisland.model import AddressState, FunctionRequest
 from tui.board import Board, Cached, Jail, Request, Slot
+from tui.canvas import Pager
 from tui.dialogs import Ask, AskToken, Choice, FilterBar, Help
 from tui.filter import Filter
 from tui.invoke import Invoke
@@ -95,6 +96,12 @@ class Actions(App[int]):
                 return not self.readonly and isinstance(row, Cached)
             case "invoke":
                 return not self.readonly
+            case "filter" | "faults":
+                return isinstance(focused, (Table, Logs))
+            case "zoom":
+                return isinstance(focused, (Table, Logs, Pager))
+            case "logs":
+                return self.view != "logs"
             case "curl":
                 return isinstance(row, Request)
             case "retry":
@@ -463,17 +470,15 @@ class Actions(App[int]):
     def action_help(self) -> None:
         focused = self._home.focused
         groups: list[tuple[str, list[tuple[str, str]]]] = []
-        for node, title in ((focused, "This pane"), (self, "Everywhere")):
-            if node is None:
-                continue
-            keys: dict[str, list[str]] = {}
+        for title, nodes in (("This pane", (focused,)), ("Everywhere", (self, self._home))):
+            keys: dict[tuple[str, str], list[str]] = {}
             for active in self._home.active_bindings.values():
-                if active.node is node and active.binding.description and not active.binding.system:
-                    keys.setdefault(active.binding.description, []).append(
-                        self.get_key_display(active.binding)
-                    )
+                binding = active.binding
+                if active.node in nodes and binding.description and not binding.system:
+                    names = keys.setdefault((binding.description, binding.action), [])
+                    names.append(self.get_key_display(binding))
             if keys:
-                groups.append((title, [(" ".join(names), word) for word, names in keys.items()]))
+                groups.append((title, [(" ".join(names), word) for (word, _), names in keys.items()]))
         words = [
             ("encode", "rows that show this word"),
             ("!warm", "rows that do not"),

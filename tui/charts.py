@@ -6,6 +6,7 @@ so nothing that happened is invisible.
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Sequence
 
 from rich.cells import chop_cells
@@ -194,7 +195,7 @@ def legend(slots: Sequence[Slot], look: Look, width: int) -> Spans:
     for slot in slots:
         counts[slot.state] = counts.get(slot.state, 0) + 1
     words = {"available": "available", "leased": "leased", "out": "taken out", "setting": "setting"}
-    if width < 40:
+    if width < 46:
         words |= {"available": "free", "out": "out"}
     parts: list[Span] = []
     for state, word in words.items():
@@ -203,6 +204,11 @@ def legend(slots: Sequence[Slot], look: Look, width: int) -> Spans:
         glyph, tone = look.state(state)[0][0], look.state(state)[1]
         parts += [(f" {glyph}", tone), (f" {counts.get(state, 0)} {word} ", "dim")]
     return parts
+
+
+def flowed(text: str, width: int, tone: str) -> list[Line]:
+    """Prose, broken between words."""
+    return [Line([(piece, tone)]) for piece in textwrap.wrap(text, max(8, width)) or [""]]
 
 
 def wrapped(text: str, width: int, tone: str, indent: str = "") -> list[Line]:

@@ -106,20 +106,15 @@ class Tabs(Canvas):
         right: Spans = []
         if status is not None:
             free = self.board.count_slots()
-            right = [
-                ("jails ", "dim"),
-                (f"{len(self.board.jails)}/{status.policy.max_running}", "strong"),
-                ("  ", "dim"),
-                ("queue ", "dim"),
-                (str(status.queued), "warn" if status.queued else "strong"),
-                ("  ", "dim"),
-            ]
-            if width < 110:
-                right = right[:3]
+            right = [("jails ", "dim"), (f"{len(self.board.jails)}/{status.policy.max_running}", "strong")]
+            if width >= 110:
+                right += [("  queue ", "dim"), (str(status.queued), "warn" if status.queued else "strong")]
             if self.board.slots:
-                out = free["out"]
-                right += [("ip free ", "dim"), (str(free["available"]), "strong")]
-                right += [(f" {self.look['out']}{out}", "bad")] if out else []
+                right += [
+                    ("  ip free " if width >= 110 else "  ip ", "dim"),
+                    (str(free["available"]), "strong"),
+                ]
+                right += [(f" {self.look['out']}{free['out']}", "bad")] if free["out"] else []
             right.append((" ", "text"))
         return [Line(spread(left, right, width))]
 

@@ -7,7 +7,7 @@ from tui.board import Cached, Jail, Request, Slot
 from tui.charts import phase_bar
 from tui.look import Span, Spans
 from tui.table import Column, Ink
-from tui.words import age, clock, duration, size
+from tui.words import age, clock, duration, size, tail
 
 SLO_S = 1.0
 """A request beyond this is too slow."""
@@ -31,11 +31,6 @@ def _function(url: str, call: str, label: str, width: int) -> str:
     return full if len(full) <= width else label
 
 
-def _tail(name: str, ink: Ink) -> str:
-    """A name that is too long keeps its end, which tells it from its neighbours."""
-    return name if len(name) <= ink.width else ink.look["more"] + name[1 - ink.width :]
-
-
 def _jail_function(jail: Jail, ink: Ink) -> Span:
     return _function(jail.info.url, jail.info.call, jail.label, ink.width), "text"
 
@@ -53,7 +48,8 @@ def _age(jail: Jail, ink: Ink) -> Span:
 
 
 JAILS: list[Column] = [
-    Column("JAIL", 13, lambda j, ink: (_tail(j.name, ink), "text"), lambda j, now: j.info.jid),
+    Column("JAIL", 13, lambda j, ink: (tail(j.name, ink.width, ink.look["more"]), "text"),
+           lambda j, now: j.info.jid),
     Column("FUNCTION", 18, _jail_function, lambda j, now: j.label, grow=64),
     Column("STATE", 10, lambda j, ink: ink.look.state(j.state), lambda j, now: j.state),
     Column("IP", 11, lambda j, ink: (j.info.ip4 or "-", "text" if j.info.ip4 else "dim"),

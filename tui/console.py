@@ -14,6 +14,7 @@ import time
 import traceback
 from collections import deque
 from collections.abc import Awaitable, Callable, Iterable, Sequence
+from pathlib import Path
 from typing import Any, ClassVar, NamedTuple
 
 from msgspec import structs
@@ -72,7 +73,7 @@ class Console(Actions):
     """The console on one island."""
 
     TITLE = "Sky Island"
-    CSS_PATH = "console.tcss"
+    CSS = Path(__file__).with_name("console.tcss").read_text()  # now, not on the event loop
     ENABLE_COMMAND_PALETTE = True
     COMMAND_PALETTE_BINDING = "ctrl+p"
     HORIZONTAL_BREAKPOINTS = [  # noqa: RUF012 - as in Textual's App

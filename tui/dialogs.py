@@ -142,6 +142,10 @@ class HelpLines(Pager):
         super().__init__()
         self.groups = groups
 
+    def on_resize(self) -> None:
+        self.styles.height = len(self.content(self.size.width - 1))
+        super().on_resize()
+
     def content(self, width: int) -> list[Line]:
         lines: list[Line] = []
         two = width >= 76

@@ -8,6 +8,7 @@ import shlex
 import time
 from collections.abc import AsyncIterator
 
+from skyisland.client import body
 from skyisland.events import Event, Gap
 from skyisland.island import Island
 from skyisland.logs import Line as LogLine
@@ -107,17 +108,3 @@ def _answer(invocation: Invocation) -> Answer:
 def curl(base: str, request: FunctionRequest) -> str:
     """The invocation as a command line, quoted for sh."""
     return f"curl -sS {shlex.quote(base)}/api/v1/function -d {shlex.quote(json.dumps(body(request)))}"
-
-
-def body(request: FunctionRequest) -> dict[str, object]:
-    """The request as the API takes it; only what is not the default."""
-    fields: dict[str, object] = {"url": request.url, "call": request.call}
-    if request.version:
-        fields["version"] = request.version
-    if request.ip4:
-        fields["ip4"] = True
-    if request.cache_bust:
-        fields["cache_bust"] = True
-    if request.stdin:
-        fields["stdin"] = request.stdin.decode(errors="replace")
-    return fields

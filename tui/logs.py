@@ -12,7 +12,7 @@ from tui.charts import wrapped
 from tui.filter import Filter
 from tui.look import Spans
 from tui.port import LogLine
-from tui.words import clock, fit
+from tui.words import clock, fit, tail
 
 _LEVELS = {
     "DEBUG": ("DEBUG", "dim"),
@@ -112,9 +112,8 @@ class Logs(Canvas, can_focus=True):
         word, tone = _LEVELS.get(line.level, (line.level[:5], "text"))
         head: Spans = [(f"{clock(line.at)} ", "dim")] if self.show_time else []
         head.append((f"{word:<5} ", tone))
-        head.append(
-            (f"{fit(line.jail or 'island', 12, more=self.look['more'])} ", "info" if line.jail else "dim")
-        )
+        who = tail(line.jail or "island", 14, self.look["more"])
+        head.append((f"{who:<14} ", "info" if line.jail else "dim"))
         used = sum(len(text) for text, _ in head)
         base = "shade" if line.seq in self._marks else ""
         room = max(8, width - used)

@@ -8,7 +8,7 @@ from skyisland import events as ev
 from skyisland.events import Event
 from tui.board import WINDOW, Cached, Jail, Request, Slot
 from tui.canvas import Canvas, Line, Pager
-from tui.charts import address_map, histogram, legend, percentiles, waterfall, wrapped
+from tui.charts import address_map, flowed, histogram, legend, percentiles, waterfall, wrapped
 from tui.columns import SLO_S
 from tui.look import Look, Span, Spans
 from tui.words import age, clock, duration, fit, line, size, uptime
@@ -281,13 +281,13 @@ class Host(Pager):
             if capability.enforced:
                 word = (f" {look['ok']} enforced      ", "ok")
             name = fit(line(capability.name), 16)
-            how = wrapped(line(capability.how), width - 34, "text")
+            how = flowed(line(capability.how), width - 34, "text")
             lines.append(Line([word, (f"{name} ", "strong"), *how[0].spans]))
             lines += [Line([(" " * 34, "text"), *more.spans]) for more in how[1:]]
             if capability.remedy:
                 arrow = f"{look['into']} {line(capability.remedy)}"
                 lines += [
-                    Line([(" " * 34, "text"), *more.spans]) for more in wrapped(arrow, width - 34, "key")
+                    Line([(" " * 34, "text"), *more.spans]) for more in flowed(arrow, width - 34, "info")
                 ]
         return lines
 

@@ -5,16 +5,17 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any, Union
+from urllib.parse import quote
 
 import httpx
 import msgspec
 
-from skyisland import errors, events
-from skyisland.errors import Forbidden, IslandError, Unauthorized
+from skyisland.client import body, refusal
+from skyisland.errors import IslandError
 from skyisland.events import Event
 from skyisland.logs import Line as LogLine
 from skyisland.model import AddressState, FunctionRequest, Timings, Verdict
-from tui.inprocess import body, curl
+from tui.inprocess import curl
 from tui.port import Answer, LinkLost, Snapshot
 
 TIMEOUT_S = 10.0
@@ -28,13 +29,11 @@ _SAID: tuple[tuple[type[Exception], str], ...] = (
 )
 
 
-def _below(root: type[Any]) -> list[type[Any]]:
+def _below(root: type[Event]) -> list[type[Event]]:
     return [kind for child in root.__subclasses__() for kind in (child, *_below(child))]
 
 
-_ERRORS: dict[str, type[IslandError]] = {kind.code: kind for kind in reversed(_below(errors.IslandError))}
-_KINDS: tuple[type[Event], ...] = tuple(_below(events.Event))
-_EVENT: msgspec.json.Decoder[Event] = msgspec.json.Decoder(Union[_KINDS])  # noqa: UP007 - made at run time
+_EVENT: msgspec.json.Decoder[Event] = msgspec.json.Decoder(Union[tuple(_below(Event))])  # noqa: UP007
 _VERDICTS = {str(verdict) for verdict in Verdict}
 
 
@@ -66,7 +65,10 @@ class Remote:
         self.where = self.base.removeprefix("http://")
         self._header = header
         self._last_id = ""
-        self._client = httpx.AsyncClient(base_url=self.base, timeout=TIMEOUT_S, transport=transport)
+        # No proxy of the environment gets to see the token.
+        self._client = httpx.AsyncClient(
+            base_url=self.base, timeout=TIMEOUT_S, transport=transport, trust_env=False
+        )
         self.authorize(token)
 
     def __repr__(self) -> str:
@@ -74,7 +76,7 @@ class Remote:
 
     def authorize(self, token: str) -> None:
         if token:
-            self._client.headers[self._header] = token
+            self._client.headers.update({self._header.encode(): token.encode()})
 
     async def close(self) -> None:
         await self._client.aclose()
@@ -132,16 +134,16 @@ class Remote:
         return _LINES.decode(response.content)["logs"]
 
     async def kill(self, jail: str) -> None:
-        await self._ask("DELETE", f"/api/v1/admin/jail/{jail}")
+        await self._ask("DELETE", f"/api/v1/admin/jail/{quote(jail, safe='')}")
 
     async def set_address(self, ip: str, state: AddressState) -> None:
         await self._ask("PUT", "/api/v1/admin/ips", json={"ip": ip, "state": str(state)})
 
     async def evict(self, key: str) -> None:
-        await self._ask("DELETE", f"/api/v1/admin/cache/{key}")
+        await self._ask("DELETE", f"/api/v1/admin/cache/{quote(key, safe='')}")
 
     async def rebuild(self, key: str) -> None:
-        await self._ask("POST", f"/api/v1/admin/cache/{key}/rebuild", timeout=None)
+        await self._ask("POST", f"/api/v1/admin/cache/{quote(key, safe='')}/rebuild", timeout=None)
 
     async def invoke(self, request: FunctionRequest) -> Answer:
         try:
@@ -182,16 +184,7 @@ def _problem(response: httpx.Response) -> dict[str, Any]:
 
 def _refusal(response: httpx.Response) -> IslandError:
     """What the island said no with, as the error it was there."""
-    problem = _problem(response)
-    details = problem.get("details")
-    kind = _ERRORS.get(str(problem.get("code")), IslandError)
-    if response.status_code == 401:
-        kind = Unauthorized
-    elif response.status_code == 403 and not issubclass(kind, Forbidden):
-        kind = Forbidden
-    error = kind(problem["error"])
-    error.details = details if isinstance(details, dict) else {}
-    return error
+    return refusal(response.status_code, _problem(response))
 
 
 def _answer(verdict: str, fields: dict[str, Any]) -> Answer:

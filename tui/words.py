@@ -45,6 +45,11 @@ def fit(text: str, width: int, align: str = "<", more: str = "…") -> str:
     return set_cell_size(text, width - 1) + more
 
 
+def tail(text: str, width: int, more: str = "…") -> str:
+    """A name that is too long keeps its end, which tells it from its neighbours."""
+    return text if len(text) <= width else more + text[len(text) - width + 1 :]
+
+
 def duration(seconds: float | None) -> str:
     """At most six characters: `3.9ms`, `206ms`, `1.76s`, `41.2s`, `3m05`, `2h07`."""
     if seconds is None:

@@ -97,7 +97,7 @@ class FakeIsland:
                 path=Path("/nonexistent") / digest,
                 url="/".join(parts[:3]),
                 package="/".join(parts[3:]),
-                commit=digest[:40],
+                commit=digest[24:64],
                 function=call.partition("(")[0],
                 expression=call if "[]" in call else None,
                 size_bytes=int((1.6 + self.rng.random() * 6) * 2**20),
@@ -177,7 +177,7 @@ class FakeIsland:
                 verdict=verdict,
                 timings=Timings(**spent, total_s=sum(spent.values()) + 0.0008),
                 jail=f"sky-main-{0x9A00 - n:x}",
-                commit=hashlib.sha256(f"{url}{call}".encode()).hexdigest()[:40],
+                commit=hashlib.sha256(f"{url}{call}".encode()).hexdigest()[24:64],
                 cached=not cold,
                 error=errors.get(verdict, ""),
             )

@@ -1,6 +1,6 @@
 """The scenes of which pictures are kept: every view and dialog, seeded, on a frozen clock.
 
-    python -m tests.tui.pictures [FOLDER]
+    python tests/tui/pictures.py [FOLDER]
 
 draws them as PNG into `screenshots/` by a headless Chromium; the tests draw them as text and compare.
 """
@@ -15,11 +15,11 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import NamedTuple
 
+from fake_island import NOON, FakeIsland
 from textual.pilot import Pilot
 
 from skyisland import events as ev
 from skyisland.errors import Unauthorized
-from tests.tui.fake_island import NOON, FakeIsland
 from tui.console import Console
 
 SIZES = ((80, 24), (120, 35), (140, 40), (200, 60))

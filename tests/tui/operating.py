@@ -1,0 +1,150 @@
+"""A real island of fake rooms, its API on a socket, and an operator at a console."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+
+from textual.pilot import Pilot
+
+from api import create_app
+from api.serve import listen, serve
+from skyisland.drivers.fake import (
+    FakeAddresses,
+    FakeBuilds,
+    FakeClones,
+    FakeHistory,
+    FakeJails,
+    FakeSources,
+    Script,
+)
+from skyisland.events import AddressStateSet, ArtifactEvicted, Events
+from skyisland.island import Island, Policy
+from skyisland.jails import Jails
+from skyisland.logs import LogRing
+from skyisland.metrics import Metrics
+from skyisland.model import AddressInfo, AddressState, Artifact, FunctionRequest, Invocation, Limits
+from tui.console import Console
+from tui.port import Port
+
+TOKEN = "a-token-for-tests"
+HEADER = "X-Sky-Island-Token"
+SLOW = FunctionRequest(url="github.com/user/repo", call="Sleep(60)")
+
+
+class TellingAddresses(FakeAddresses):
+    """The pool, with the events that the real one publishes."""
+
+    def __init__(self, events: Events) -> None:
+        super().__init__()
+        self.events = events
+
+    async def set_state(self, ip: str, state: AddressState) -> AddressInfo:
+        info = await super().set_state(ip, state)
+        self.events.publish(AddressStateSet(ip=ip, state=str(state)))
+        return info
+
+
+class TellingBuilds(FakeBuilds):
+    """The cache, with the events that the real one publishes."""
+
+    def __init__(self, events: Events) -> None:
+        super().__init__()
+        self.events = events
+
+    async def evict(self, key: str) -> Artifact:
+        gone = await super().evict(key)
+        told = ArtifactEvicted(key=key, url=gone.url, function=gone.function, reason="operator")
+        self.events.publish(told)
+        return gone
+
+
+class World:
+    """An island whose function `Sleep` runs until it is killed; every other one answers at once."""
+
+    def __init__(self) -> None:
+        self.events, self.ring = Events(), LogRing()
+        self.driver = FakeJails(self._script)
+        self.addresses = TellingAddresses(self.events)
+        self.builds = TellingBuilds(self.events)
+        self.calls: list[asyncio.Task[Invocation]] = []
+        self.island = Island(
+            name="test",
+            version="0",
+            policy=Policy(limits=Limits(memory_bytes=64 << 20), exec_timeout_s=60),
+            events=self.events,
+            sources=FakeSources(),
+            builds=self.builds,
+            jails=Jails(self.driver, FakeClones(), self.addresses, self.events, island="test", uids=None),
+            network=self.addresses,
+            history=FakeHistory(self.events),
+        )
+        self.events.tap(self.ring.fold)
+
+    @staticmethod
+    def _script(data: bytes) -> Script:
+        return Script(duration_s=math.inf) if b"60" in data else Script(stdout=b"gxnpxr2bq7dt")
+
+    def call(self, request: FunctionRequest = SLOW) -> asyncio.Task[Invocation]:
+        """Somebody's call, on its way."""
+        task = asyncio.create_task(self.island.invoke(request))
+        self.calls.append(task)
+        return task
+
+    @asynccontextmanager
+    async def served(self, port: int = 0) -> AsyncIterator[str]:
+        """The API on a socket; gives its URL."""
+        app = create_app(self.island, token=TOKEN, token_header=HEADER, metrics=Metrics(), logs=self.ring)
+        sock = await asyncio.to_thread(listen, "127.0.0.1", port)
+        stop = asyncio.Event()
+        url = f"http://127.0.0.1:{sock.getsockname()[1]}"
+        task = asyncio.create_task(serve(app, sock, stop.wait, grace_s=1.0))
+        try:
+            yield url
+        finally:
+            stop.set()
+            await task
+
+
+class Operator:
+    """Somebody at the console, who looks before going on."""
+
+    def __init__(self, console: Console, pilot: Pilot[int]) -> None:
+        self.console = console
+        self.pilot = pilot
+        self.press = pilot.press
+
+    async def sees(self, truth: Callable[[], object], within_s: float = 5.0) -> None:
+        """Wait until `truth` holds."""
+        deadline = time.monotonic() + within_s
+        while not truth():
+            assert time.monotonic() < deadline, f"it did not come true; the screen:\n{self.screen}"
+            await self.pilot.pause(0.02)
+
+    @property
+    def screen(self) -> str:
+        """What stands on the screen, as text."""
+        strips = self.console.screen._compositor.render_strips()
+        return "\n".join(strip.text.rstrip() for strip in strips)
+
+    async def reads(self, text: str) -> None:
+        """Wait until the screen says so."""
+        await self.sees(lambda: text in self.screen)
+
+    @property
+    def toasts(self) -> str:
+        return "\n".join(toast.message for toast in self.console._notifications)
+
+
+@asynccontextmanager
+async def operating(
+    port: Port, *, readonly: bool = False, size: tuple[int, int] = (120, 35)
+) -> AsyncIterator[Operator]:
+    """A console that follows `port`, painting fast."""
+    console = Console(port, readonly=readonly, refresh_s=0.1)
+    async with console.run_test(size=size) as pilot:
+        operator = Operator(console, pilot)
+        yield operator

@@ -1,0 +1,299 @@
+"""An operator's day, on a real island of fake rooms, in process and attached."""
+
+from __future__ import annotations
+
+import pytest
+from operating import HEADER, SLOW, TOKEN, World, operating
+
+from skyisland.model import AddressState, FunctionRequest, Verdict
+from tui.board import Jail
+from tui.dialogs import Ask, AskToken, Help
+from tui.invoke import Invoke
+from tui.port import Port
+from tui.remote import Remote
+
+QUICK = FunctionRequest(url="github.com/mmcloughlin/geohash", call="Encode(100.1, 80.9)")
+
+
+async def test_sees_what_runs_and_kills_it(port: Port, world: World) -> None:
+    call = world.call()
+    async with operating(port) as operator:
+        await operator.reads("repo.Sleep(60)")
+        await operator.press("K")
+        await operator.reads("Kill this jail?")
+        await operator.press("n")
+        assert not call.done()
+        assert len(world.driver.alive) == 1
+        await operator.press("K", "y")
+        await operator.reads("no jail is running")
+        assert (await call).outcome.verdict is Verdict.killed
+        await operator.sees(lambda: "killed sky-test-1" in operator.toasts)
+        await operator.reads("killed")  # the request, in its table
+
+
+async def test_focus_of_a_dangerous_question_is_on_no(port: Port, world: World) -> None:
+    call = world.call()
+    async with operating(port) as operator:
+        await operator.reads("repo.Sleep(60)")
+        await operator.press("K", "enter")
+        assert not isinstance(operator.console.screen, Ask)
+        assert not call.done()
+
+
+async def test_kills_without_asking(port: Port, world: World) -> None:
+    call = world.call()
+    async with operating(port) as operator:
+        await operator.reads("repo.Sleep(60)")
+        await operator.press("ctrl+k")
+        assert (await call).outcome.verdict is Verdict.killed
+
+
+async def test_marks_are_killed_together(port: Port, world: World) -> None:
+    calls = [world.call() for _ in range(4)]
+    async with operating(port) as operator:
+        await operator.sees(lambda: len(operator.console.board.jails) == 4)
+        await operator.press("2", "space", "space", "space", "K")
+        await operator.reads("Kill 3 jails?")
+        await operator.press("y")
+        await operator.sees(lambda: sum(call.done() for call in calls) == 3)
+        await operator.sees(lambda: "killed 3" in operator.toasts)
+        await operator.sees(lambda: len(operator.console.board.jails) == 1)
+
+
+async def test_filters_and_widens_again(port: Port, world: World) -> None:
+    world.call()
+    world.call(FunctionRequest(url="github.com/other/thing", call="Wait(60)"))
+    async with operating(port) as operator:
+        await operator.sees(lambda: len(operator.console.board.jails) == 2)
+        await operator.press("2", "slash", *"fn:sleep", "enter")
+        table = operator.console.table
+        assert table is not None
+        await operator.sees(lambda: [jail.label for jail in table.rows] == ["repo.Sleep(60)"])
+        await operator.reads("/fn:sleep")
+        await operator.press("escape")
+        await operator.sees(lambda: len(table.rows) == 2)
+
+
+async def test_the_cursor_stays_with_its_row(port: Port, world: World) -> None:
+    world.call()
+    world.call()
+    async with operating(port) as operator:
+        await operator.sees(lambda: len(operator.console.board.jails) == 2)
+        await operator.press("2", "j")
+        table = operator.console.table
+        assert table is not None
+        kept = table.cursor
+        await operator.press("r")
+        assert table.cursor == kept
+        world.call()
+        await operator.sees(lambda: len(table.rows) == 3)
+        assert table.cursor == kept
+
+
+async def test_takes_an_address_out_and_gives_it_back(port: Port, world: World) -> None:
+    async with operating(port) as operator:
+        await operator.press("3")
+        await operator.reads("10.61.0.2")
+        await operator.press("s")
+        await operator.reads("State of 10.61.0.2")
+        await operator.press("u")
+        await operator.reads("taken out")
+        assert world.addresses.pool["10.61.0.2"].state is AddressState.unavailable
+        await operator.press("s", "a")
+        await operator.sees(lambda: world.addresses.pool["10.61.0.2"].state is AddressState.available)
+        await operator.sees(lambda: "available: 10.61.0.2" in operator.toasts)
+
+
+async def test_a_refusal_says_why(port: Port, world: World) -> None:
+    call = world.call(FunctionRequest(url=SLOW.url, call=SLOW.call, ip4=True))
+    async with operating(port) as operator:
+        await operator.press("3")
+        await operator.reads("sky-test-1")
+        await operator.press("s")
+        await operator.reads("stays with its jail")
+        await operator.press("a")
+        await operator.sees(lambda: "10.61.0.2 is leased to sky-test-1" in operator.toasts)
+        assert not call.done()
+
+
+async def test_evicts_and_rebuilds(port: Port, world: World) -> None:
+    await world.island.invoke(QUICK)
+    async with operating(port) as operator:
+        await operator.press("4")
+        await operator.reads("geohash.Encode")
+        await operator.press("b")
+        await operator.sees(lambda: "rebuilt geohash.Encode" in operator.toasts)
+        await operator.press("D", "n")
+        assert world.builds.store
+        await operator.press("D", "y")
+        await operator.reads("nothing is built yet")
+        assert not world.builds.store
+
+
+async def test_invokes_by_hand(port: Port, world: World) -> None:
+    async with operating(port) as operator:
+        await operator.press("i", *"github.com/user/repo", "tab", *"Encode(1, 2)")
+        await operator.press("ctrl+r")
+        await operator.reads("gxnpxr2bq7dt")
+        await operator.reads("exec")
+        await operator.press("ctrl+y")
+        copied = operator.console.clipboard
+        assert copied.startswith("curl ")
+        assert "Encode(1, 2)" in copied
+        await operator.press("escape")
+        assert not isinstance(operator.console.screen, Invoke)
+        await operator.reads("repo.Encode(1, 2)")
+
+
+async def test_a_wrong_call_is_told_before_it_is_sent(port: Port, world: World) -> None:
+    async with operating(port) as operator:
+        await operator.press("i", *"github.com/user/repo", "tab", *"encode(")
+        await operator.press("ctrl+r")
+        await operator.pilot.pause()
+        assert not world.driver.alive
+        fault = operator.console.screen.query_one("#invoke-fault")
+        assert "call" in str(fault.render())
+
+
+async def test_a_killed_call_of_ones_own_shows_its_verdict(port: Port, world: World) -> None:
+    async with operating(port) as operator:
+        await operator.press("i", *"github.com/user/repo", "tab", *"Sleep(60)")
+        await operator.press("ctrl+r")
+        await operator.sees(lambda: world.driver.alive)
+        await world.island.kill(1)
+        await operator.reads("killed")
+
+
+async def test_read_only_changes_nothing(port: Port, world: World) -> None:
+    call = world.call(FunctionRequest(url=SLOW.url, call=SLOW.call, ip4=True))
+    async with operating(port, readonly=True) as operator:
+        await operator.reads("repo.Sleep(60)")
+        await operator.reads("READ-ONLY")
+        await operator.press("K", "ctrl+k", "i", "3", "s", "4", "b", "D")
+        assert not isinstance(operator.console.screen, (Ask, Invoke))
+        assert not call.done()
+        assert "Kill" not in operator.screen
+
+
+async def test_logs_of_a_jail_and_of_the_island(port: Port, world: World) -> None:
+    world.call()
+    async with operating(port) as operator:
+        await operator.reads("repo.Sleep(60)")
+        await operator.press("l")
+        await operator.reads("function jail created")
+        await operator.reads("Logs  sky-test-1")
+        await operator.press("J")
+        await operator.reads("island and all jails")
+
+
+async def test_a_pause_holds_what_is_shown(port: Port, world: World) -> None:
+    async with operating(port) as operator:
+        await operator.reads("no jail is running")
+        await operator.press("p")
+        world.call()
+        await operator.reads("PAUSED")
+        await operator.sees(lambda: operator.console._held)
+        assert not operator.console.board.jails
+        await operator.press("p")
+        await operator.reads("repo.Sleep(60)")
+
+
+async def test_the_host_view_tells_what_is_not_enforced(port: Port, world: World) -> None:
+    async with operating(port) as operator:
+        await operator.press("7")
+        await operator.reads("not enforced")
+        await operator.reads("nothing is confined")
+        await operator.reads("FAKE DRIVER")
+
+
+async def test_help_lists_the_pane_first_and_every_key(port: Port, world: World) -> None:
+    async with operating(port) as operator:
+        await operator.press("question_mark")
+        assert isinstance(operator.console.screen, Help)
+        shown = operator.screen
+        assert shown.index("This pane") < shown.index("Everywhere")
+        for words in ("kill without asking", "mark all shown", "rows that do not"):
+            assert words in shown
+
+
+async def test_quitting_asks_only_where_it_ends_the_island(port: Port, world: World) -> None:
+    world.call()
+    async with operating(port) as operator:
+        await operator.reads("repo.Sleep(60)")
+        await operator.press("q")
+        if port.attached:
+            assert not operator.console.is_running or operator.console._exit
+        else:
+            await operator.reads("1 jail is running")
+            await operator.press("escape")
+            assert not operator.console.stopping
+            await operator.press("q", "y")
+            assert operator.console.stopping
+
+
+HOSTILE = 'Name("fn[/]x \x1b]0;owned\x07 \u202egnp[bold]")'
+
+
+async def test_hostile_names_neither_crash_nor_reach_the_terminal(port: Port, world: World) -> None:
+    world.call(FunctionRequest(url="github.com/u/[/red]", call='Sleep("60 fn[/]x [bold")'))
+    async with operating(port) as operator:
+        await operator.sees(lambda: operator.console.board.requests)
+        jail = next(iter(world.island.status().jails), None)
+        assert jail is not None
+        operator.console.board.jails["x"] = Jail(_renamed(jail))
+        for key in ("1", "2", "5", "6"):
+            await operator.press(key)
+            await operator.pilot.pause()
+            assert not any((ord(c) < 32 and c != "\n") or c == "\u202e" for c in operator.screen)
+        await operator.press("2", "K")
+        await operator.reads("Kill this jail?")
+
+
+def _renamed(jail: object) -> object:
+    from msgspec import structs
+
+    return structs.replace(jail, name="x", call=HOSTILE, url="h/\x9b31m[/]")
+
+
+async def test_a_lost_island_comes_back_by_itself(world: World) -> None:
+    async with world.served() as url:
+        remote = Remote(url, token=TOKEN, header=HEADER)
+        at = int(url.rpartition(":")[2])
+    async with operating(remote) as operator:
+        await operator.reads("DOWN")
+        await operator.reads("no connection to")
+        await operator.press("K")
+        assert not isinstance(operator.console.screen, Ask)
+        async with world.served(at):
+            await operator.press("R")
+            await operator.reads("LIVE")
+            world.call()
+            await operator.reads("repo.Sleep(60)")
+        await operator.reads("DOWN")
+        await operator.reads("data is")
+        async with world.served(at):
+            await operator.reads("LIVE")
+    await remote.close()
+
+
+async def test_a_missing_token_is_asked_for(world: World) -> None:
+    async with world.served() as url:
+        remote = Remote(url, token="wrong", header=HEADER)
+        async with operating(remote) as operator:
+            await operator.reads("NO TOKEN")
+            await operator.sees(lambda: isinstance(operator.console.screen, AskToken))
+            await operator.press(*TOKEN)
+            assert TOKEN not in operator.screen
+            await operator.press("enter")
+            await operator.reads("LIVE")
+        await remote.close()
+
+
+@pytest.mark.parametrize("size", [(59, 20), (100, 14)])
+async def test_too_small_a_terminal_says_so(world: World, size: tuple[int, int]) -> None:
+    from fake_island import FakeIsland
+
+    async with operating(FakeIsland(), size=size) as operator:
+        await operator.reads("enlarge the terminal")
+        await operator.pilot.resize_terminal(80, 24)
+        await operator.reads("sky-main-9a00")
