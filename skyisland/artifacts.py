@@ -65,13 +65,14 @@ class Artifacts:
     async def load(self, key_of: Callable[[Id], str]) -> None:
         """Read the records. Those whose file is not whole, or whose key is no longer `key_of` what they are
         for, are forgotten, and files without a record removed."""
+        before, self._known = self._known, {}
         lost = []
         for artifact in await self.records.artifacts():
             wanted = id_of(artifact)
             there = await asyncio.to_thread(self.store.has, artifact.sha256, artifact.size_bytes)
             if there and artifact.key == key_of(wanted):
-                path = self.store.path(artifact.sha256)
-                self._known.setdefault(wanted, structs.replace(artifact, path=path))
+                found = structs.replace(artifact, path=self.store.path(artifact.sha256))
+                self._known[wanted] = before.get(wanted, found)
             else:
                 lost.append(artifact.key)
         if lost:

@@ -12,6 +12,7 @@ from skyisland.model import Outcome, Source, Verdict
 
 OUTPUT_CHARACTERS = 16_384
 """Of what a compiler says, so many reach the caller."""
+LINE_CHARACTERS = 1000
 
 
 def refusal(outcome: Outcome, source: Source | None, limit: str) -> IslandError:
@@ -22,7 +23,7 @@ def refusal(outcome: Outcome, source: Source | None, limit: str) -> IslandError:
             return BuildFailed("the compiler ran out of memory (build.memory)")
         case Verdict.killed:
             return Unavailable("the build was stopped by the operator", retry_after_s=1)
-    text = outcome.stderr.decode(errors="replace")
+    text = _bounded(outcome.stderr)
     output = clean(text, source)
     if outcome.verdict is Verdict.output_limit:
         return BuildFailed("the compiler complained at too great length (build.stderr)", output=output)
@@ -63,6 +64,12 @@ def shown(source: Source) -> str:
     return f"{source.import_path} at {source.commit[:12]}"
 
 
+def _bounded(said: bytes) -> str:
+    """So much of it that searching it takes no time, whatever a repository makes a compiler say."""
+    lines = said[: 4 * OUTPUT_CHARACTERS].decode(errors="replace").split("\n")
+    return "\n".join(line[:LINE_CHARACTERS] for line in lines)
+
+
 def clean(text: str, source: Source | None) -> str:
     """Compiler output with paths relative to the repository, nothing that does not print, not too long."""
     home = posixpath.join("/src", source.package if source else "")
@@ -72,8 +79,8 @@ def clean(text: str, source: Source | None) -> str:
 
     text = re.sub(r"^(?!/)[^\s:#][^:\n]*\.(?:go|mod|sum)(?=:)", relative, text, flags=re.MULTILINE)
     text = re.sub(r"^/gen/.*\n?", "", text, flags=re.MULTILINE)
-    text = re.sub(r"/(?:src|mod)/(?=\S)|\S*/(?=skyisland\.call:)", "", text)
-    text = text.replace("skyisland.call:1:", "call:1:")
+    text = re.sub(r"/(?:src|mod)/(?=\S)", "", text)
+    text = re.sub(r"^\S*skyisland\.call:1:", "call:1:", text, flags=re.MULTILINE)
     text = "".join(c if c.isprintable() or c in "\n\t" else "\N{REPLACEMENT CHARACTER}" for c in text)
     if len(text) > OUTPUT_CHARACTERS:
         text = text[:OUTPUT_CHARACTERS] + "\n…"

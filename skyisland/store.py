@@ -86,9 +86,10 @@ def copy_out(binary: Path, target: Path, limit_bytes: int) -> tuple[str, int]:
         source = os.open(binary, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
     except OSError as error:
         raise BuildFailed(f"the build left no binary: {error.strerror}") from error
+    if not stat.S_ISREG(os.fstat(source).st_mode):
+        os.close(source)
+        raise BuildFailed("the build left something that is no file")
     with open(source, "rb") as reader:
-        if not stat.S_ISREG(os.fstat(source).st_mode):
-            raise BuildFailed("the build left something that is no file")
         digest, size = hashlib.sha256(), 0
         fresh = target.with_name(f"sky-{target.name}")
         with fresh.open("wb") as writer:
