@@ -376,17 +376,27 @@ class _Momentary(Collector):
             yield from self._now(status)
 
     def _now(self, status: Status) -> Iterator[Metric]:
-        yield GaugeMetricFamily("skyisland_calls_running", "Calls under way.", value=status.running)
-        yield GaugeMetricFamily("skyisland_calls_queued", "Calls that wait for a place.", value=status.queued)
-        yield GaugeMetricFamily("skyisland_draining", "1 while the island stops.", value=status.draining)
-        jails = GaugeMetricFamily("skyisland_jails", "Living jails.", labels=["state"])
-        for state, number in Tally(jail.state for jail in status.jails).items():
-            jails.add_metric([state], number)
-        yield jails
-        addresses = GaugeMetricFamily("skyisland_addresses", "Addresses of the pool.", labels=["state"])
-        for of_pool, number in Tally(address.state for address in status.addresses).items():
-            addresses.add_metric([of_pool], number)
-        yield addresses
-        size = sum(artifact.size_bytes for artifact in status.artifacts)
-        yield GaugeMetricFamily("skyisland_artifacts", "Binaries in the cache.", value=len(status.artifacts))
-        yield GaugeMetricFamily("skyisland_artifacts_bytes", "Their size.", value=size)
+        pool = status.pool
+        for name, text, value in (
+            ("calls_running", "Calls under way.", status.running),
+            ("calls_queued", "Calls that wait for a place.", status.queued),
+            ("draining", "1 while the island stops.", int(status.draining)),
+            ("warm_jails", "Jails made ahead.", pool.size),
+            ("artifacts", "Binaries in the cache.", len(status.artifacts)),
+            ("artifacts_bytes", "Their size.", sum(artifact.size_bytes for artifact in status.artifacts)),
+        ):
+            yield GaugeMetricFamily(f"skyisland_{name}", text, value=value)
+        for name, text, value in (
+            ("warm_hits", "Calls that found a warm jail.", pool.hits),
+            ("warm_misses", "Calls that did not.", pool.misses),
+            ("warm_wasted", "Warm jails that no call took.", pool.wasted),
+        ):
+            yield CounterMetricFamily(f"skyisland_{name}", text, value=value)
+        for name, text, states in (
+            ("jails", "Living jails.", Tally(str(jail.state) for jail in status.jails)),
+            ("addresses", "Addresses of the pool.", Tally(str(one.state) for one in status.addresses)),
+        ):
+            family = GaugeMetricFamily(f"skyisland_{name}", text, labels=["state"])
+            for state, number in states.items():
+                family.add_metric([state], number)
+            yield family

@@ -22,6 +22,7 @@ from skyisland.model import (
     Phase,
     Timings,
 )
+from skyisland.pool import PoolStatus
 
 JAIL = JailInfo(
     jid=1,
@@ -37,6 +38,7 @@ JAIL = JailInfo(
 STATUS = Status(
     island="t",
     policy=Policy(),
+    pool=PoolStatus(size=4, hits=5),
     version="0",
     started_at=1.0,
     draining=False,
@@ -222,6 +224,8 @@ def test_prometheus() -> None:
         "skyisland_addresses{state=available}": 1,
         "skyisland_addresses{state=unavailable}": 1,
         "skyisland_artifacts{}": 0,
+        "skyisland_warm_jails{}": 4,
+        "skyisland_warm_hits_total{}": 5,
     }
     assert {name: found.get(name) for name in expected} == expected
 
