@@ -1,0 +1,3 @@
+module skyisland.test/attacker
+
+go 1.21

@@ -1,0 +1,3 @@
+package main
+
+const sysMemfdCreate, sysNameToHandleAt, sysOpenByHandleAt = 319, 303, 304

@@ -1,0 +1,3 @@
+package main
+
+const sysMemfdCreate, sysNameToHandleAt, sysOpenByHandleAt = 279, 264, 265

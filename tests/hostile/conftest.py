@@ -1,0 +1,181 @@
+"""Attempts, made twice: where nothing confines them, which has to work, and in a jail."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import shutil
+import signal
+import subprocess
+import tempfile
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from pathlib import Path
+
+import pytest
+from msgspec.structs import replace
+
+from skyisland.drivers.bubblewrap import BubblewrapJails
+from skyisland.drivers.fake import FakeAddresses
+from skyisland.drivers.overlay import OverlayClones
+from skyisland.events import Events
+from skyisland.jail import Inmate
+from skyisland.jails import Jails
+from skyisland.model import JailState, Limits, Mount, Outcome, Verdict
+from skyisland.settings import CallLimits
+
+ISLAND = "bad0"
+UIDS = range(1_951_000_000, 1_951_000_032)
+STRANGER = 1_951_000_900
+"""A host uid that owns nothing but what a test starts as it."""
+MIB = 1 << 20
+
+Outside = Callable[..., str]
+Inside = Callable[..., Awaitable[Outcome]]
+
+
+@pytest.fixture(scope="session")
+def attacker(go: Callable[..., subprocess.CompletedProcess[str]]) -> Iterator[Path]:
+    """The program that makes the attempts (attacker/attacker.go)."""
+    folder = Path(tempfile.mkdtemp(prefix="sky-attacker-", dir="/tmp"))
+    folder.chmod(0o755)
+    built = go("build", "-o", folder / "attacker", ".", cwd=Path(__file__).with_name("attacker"))
+    assert built.returncode == 0, built.stderr
+    yield folder / "attacker"
+    shutil.rmtree(folder)
+
+
+@pytest.fixture
+def limits() -> Limits:
+    """Those of an island without settings, smaller where that saves time."""
+    return replace(CallLimits().as_limits(), memory_bytes=64 * MIB, pids=48)
+
+
+@pytest.fixture
+def start(attacker: Path) -> Iterator[Callable[..., subprocess.Popen[bytes]]]:
+    """Starts an attempt that nothing confines, in a process group that ends with the test."""
+    started: list[subprocess.Popen[bytes]] = []
+
+    def start(
+        *words: object, uid: int | None = None, before: tuple[str, ...] = (), **options: object
+    ) -> subprocess.Popen[bytes]:
+        process = subprocess.Popen(
+            [*before, str(attacker), *map(str, words)],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            user=uid,
+            group=uid,
+            extra_groups=None if uid is None else [],
+            start_new_session=True,
+            **options,  # type: ignore[call-overload]
+        )
+        started.append(process)
+        return process
+
+    yield start
+    for process in started:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.communicate()
+
+
+@pytest.fixture
+def outside(start: Callable[..., subprocess.Popen[bytes]]) -> Outside:
+    """What an attempt comes to where nothing confines it."""
+
+    def run(*words: object, timeout_s: float = 20, **options: object) -> str:
+        out, _ = start(*words, **options).communicate(timeout=timeout_s)
+        return out.decode().strip()
+
+    return run
+
+
+@pytest.fixture
+async def jails(base_dir: Path) -> AsyncIterator[Jails]:
+    """Jails as the daemon makes them. After each case nothing is left, and the next call is normal."""
+    service = Jails(
+        BubblewrapJails(ISLAND), OverlayClones(base_dir), FakeAddresses(), Events(), island=ISLAND, uids=UIDS
+    )
+    await service.prepare()
+    yield service
+    await service.drain()
+    assert service.living() == []
+    assert await service.driver.existing() == []
+    assert processes_of(UIDS) == []
+    assert left_on_the_host() == []
+    await service.close()
+
+
+@pytest.fixture
+async def inside(jails: Jails, attacker: Path, limits: Limits) -> AsyncIterator[Inside]:
+    """What the same attempt comes to in a jail; afterwards an innocent call works as ever."""
+
+    async def run(
+        *words: object, timeout_s: float = 20, limits: Limits = limits, **options: object
+    ) -> Outcome:
+        async with jails.jail(
+            ("/function", *map(str, words)),
+            purpose="function",
+            mounts=(Mount(attacker, "/function"),),
+            limits=limits,
+            **options,  # type: ignore[arg-type]
+        ) as inmate:
+            return await inmate.converse(b"", timeout_s)
+
+    yield run
+    innocent = await run("cwd")
+    assert (innocent.verdict, innocent.stdout) == (Verdict.ok, b"/")
+
+
+@pytest.fixture
+def said(inside: Inside) -> Callable[..., Awaitable[str]]:
+    """The words of an attempt in a jail that ends by itself."""
+
+    async def run(*words: object, **options: object) -> str:
+        outcome = await inside(*words, **options)
+        assert outcome.verdict is Verdict.ok, outcome
+        return outcome.stdout.decode().strip()
+
+    return run
+
+
+async def running(jails: Jails) -> Inmate:
+    """A jail that runs, as soon as one does."""
+    with jails.events.subscribe() as news:
+        while True:
+            for info in jails.living():
+                if info.state is JailState.running:
+                    return jails.find(info.jid)
+            await anext(aiter(news))
+
+
+def processes_of(uids: range) -> list[int]:
+    """Host processes of these users."""
+    found = []
+    for entry in os.scandir("/proc"):
+        if entry.name.isdigit():
+            try:
+                owner = entry.stat().st_uid
+                state = Path(entry.path, "stat").read_text().rpartition(")")[2].split()[0]
+            except OSError:
+                continue
+            if owner in uids and state != "Z":
+                found.append(int(entry.name))
+    return found
+
+
+def left_on_the_host() -> list[str]:
+    """Mounts and interfaces with an island's name."""
+    mounts = [line for line in Path("/proc/self/mounts").read_text().splitlines() if f"sky-{ISLAND}" in line]
+    return mounts + [name for name in os.listdir("/sys/class/net") if name.startswith(f"sky-{ISLAND}")]
+
+
+async def heard(jails: Jails, words: bytes, timeout_s: float = 10) -> Inmate:
+    """The jail that runs, once it has printed these words."""
+    inmate = await running(jails)
+    assert inmate.jail is not None
+    async with asyncio.timeout(timeout_s):
+        while not inmate.jail.process.stdout.data.startswith(words):
+            await asyncio.sleep(0.005)
+    return inmate
