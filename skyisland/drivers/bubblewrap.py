@@ -21,7 +21,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
-import resource
 import signal
 from collections.abc import Awaitable, Callable, Iterable
 from pathlib import Path
@@ -30,6 +29,7 @@ import msgspec
 
 from skyisland.drivers.cgroups import Cgroups, Group
 from skyisland.drivers.overlay import DEVICES
+from skyisland.drivers.rlimits import limit_process
 from skyisland.drivers.seccomp import compile_filter
 from skyisland.errors import DriverError, HostUnfit
 from skyisland.model import Address, Capability, Clone, JailSpec, Limits, Network, Snapshot, Usage
@@ -297,7 +297,7 @@ class BubblewrapJails:
                     said = bytes(process.stderr.data).decode(errors="replace").strip()
                     raise DriverError(f"bwrap could not make the jail: {said}", jail=spec.name)
                 init_fd = os.pidfd_open(init)
-                self._set_rlimits(init, spec.limits)
+                self._limit(init, spec)
                 _prefer_for_oom(init)
                 group.attach(init)
                 if spec.address is not None and self._attach is not None:
@@ -319,18 +319,12 @@ class BubblewrapJails:
             os.close(block_w)  # bwrap goes on, or finds that it is alone
         return BubblewrapJail(spec, process, status, group, init, init_fd)
 
-    def _set_rlimits(self, pid: int, limits: Limits) -> None:
-        """Resource limits, a second line behind the cgroup. Root without CAP_SYS_RESOURCE cannot set them."""
-        if not self._may_set_rlimits:
-            return
-        try:
-            resource.prlimit(pid, resource.RLIMIT_CORE, (0, 0))
-            if limits.open_files is not None:
-                resource.prlimit(pid, resource.RLIMIT_NOFILE, (limits.open_files, limits.open_files))
-            if limits.file_bytes is not None:
-                resource.prlimit(pid, resource.RLIMIT_FSIZE, (limits.file_bytes, limits.file_bytes))
-        except PermissionError:
-            self._may_set_rlimits = False
+    def _limit(self, pid: int, spec: JailSpec) -> None:
+        if self._may_set_rlimits:
+            try:
+                limit_process(pid, spec.uid, spec.limits)
+            except PermissionError:
+                self._may_set_rlimits = False
 
     async def existing(self) -> list[str]:
         processes = await asyncio.to_thread(lambda: [name for name, _ in self._processes()])

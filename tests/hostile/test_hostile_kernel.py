@@ -9,12 +9,11 @@ import pty
 import shutil
 import socket
 import subprocess
-from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 import pyseccomp
 import pytest
-from conftest import STRANGER, Inside, Outside, heard
+from hostility import STRANGER, Inside, Outside, Said, heard
 
 from skyisland.drivers.bubblewrap import find_bwrap
 from skyisland.jails import Jails
@@ -22,7 +21,6 @@ from skyisland.model import Verdict
 
 pytestmark = [pytest.mark.host, pytest.mark.root]
 
-Said = Callable[..., Awaitable[str]]
 IN_NEW_MOUNTS = ("unshare", "--mount")
 
 
@@ -278,7 +276,7 @@ async def test_n3_metadata_neighbours_and_names(attacker: Path, said: Said) -> N
     """Outside is a network of its own here, in which the address answers."""
     there = (
         f"ip link set lo up && ip addr add 169.254.169.254/32 dev lo && {{ {attacker} listen tcp {METADATA} "
-        f"& listener=$!; until {attacker} connect tcp {METADATA} | grep worked; do :; done; kill $listener; }}"
+        f"& there=$!; until {attacker} connect tcp {METADATA} | grep worked; do :; done; kill $there; }}"
     )
     outside = await asyncio.to_thread(
         subprocess.run, ["unshare", "--net", "sh", "-c", there], capture_output=True, timeout=20, check=True
