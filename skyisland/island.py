@@ -126,8 +126,10 @@ class Island:
 
     # Life
 
-    async def start(self, progress: Progress = silent) -> None:
+    async def start(self, progress: Progress = silent, *, whole: bool = False) -> None:
         """Make everything ready; sweep what an earlier life left behind.
+
+        `whole`: compile all of the standard library, not only what every build needs.
 
         Raises:
             HostUnfit, DriverError: this host cannot run jails; the text names the remedy.
@@ -137,7 +139,7 @@ class Island:
         progress("base system", 1, 1)
         swept += await self.network.prepare()
         swept += await self.sources.sweep()
-        await self.builds.prepare(progress)
+        await self.builds.prepare(progress, whole=whole)
         self._require()
         self._housekeeping = asyncio.create_task(self._keep_house())
         self.pool.start()
@@ -157,11 +159,10 @@ class Island:
                 )
 
     async def _keep_house(self) -> None:
-        """Throw out, every now and then, what nobody used for long."""
+        """Throw out, every now and then, checkouts that nobody used for long; builds do so themselves."""
         while True:
             await asyncio.sleep(min(3600.0, self.policy.keep_s / 4))
             try:
-                await self.builds.purge()
                 await self.sources.purge(self.policy.keep_s)
             except (IslandError, OSError):
                 log.exception("housekeeping failed; it is tried again later")

@@ -320,8 +320,10 @@ class Jails:
         return info
 
     async def kill_all(self, reason: str = "killed by the operator") -> list[JailInfo]:
+        """End all jails that are not already at their end."""
         killed = []
-        for jid in list(self._register):
-            with contextlib.suppress(JailNotFound):
-                killed.append(await self.kill(jid, reason))
+        for jid, inmate in list(self._register.items()):
+            if inmate.killed is None and inmate.state is not JailState.dying:
+                with contextlib.suppress(JailNotFound):
+                    killed.append(await self.kill(jid, reason))
         return killed

@@ -78,9 +78,9 @@ def clean(text: str, source: Source | None) -> str:
         return posixpath.normpath(posixpath.join(home, match[0]))
 
     text = re.sub(r"^(?!/)[^\s:#][^:\n]*\.(?:go|mod|sum)(?=:)", relative, text, flags=re.MULTILINE)
+    text = re.sub(r"^\S*skyisland\.call:1:", "call:1:", text, flags=re.MULTILINE)
     text = re.sub(r"^/gen/.*\n?", "", text, flags=re.MULTILINE)
     text = re.sub(r"/(?:src|mod)/(?=\S)", "", text)
-    text = re.sub(r"^\S*skyisland\.call:1:", "call:1:", text, flags=re.MULTILINE)
     text = "".join(c if c.isprintable() or c in "\n\t" else "\N{REPLACEMENT CHARACTER}" for c in text)
     if len(text) > OUTPUT_CHARACTERS:
         text = text[:OUTPUT_CHARACTERS] + "\n…"

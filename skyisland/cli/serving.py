@@ -119,7 +119,8 @@ async def _until(stop: asyncio.Event, server: asyncio.Task[None]) -> None:
 def init(chosen: Chosen) -> None:
     """Prepare this host: state folder, base system, Go, its compiled standard library, build jail.
 
-    May be repeated, and goes on where it was interrupted; `serve` does whatever is missing, too.
+    May be repeated, and goes on where it was interrupted. `serve` does what is missing, too, but leaves
+    the greater part of the standard library to the first builds that need it.
     """
     settings = chosen.settings()
     console = Console(stderr=True)
@@ -152,7 +153,7 @@ async def _init(settings: Settings, report: Callable[[str, int, int], None]) -> 
     ring, events = LogRing(), Events()
     async with logging_to(ring, events), _opened(settings, events) as island:
         try:
-            await island.start(report)
+            await island.start(report, whole=True)
         finally:
             await island.stop()
 

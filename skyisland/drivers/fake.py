@@ -267,7 +267,7 @@ class FakeBuilds:
         what = call.function if call.arguments is not None else call.text
         return hashlib.sha256("\0".join((url, package, commit, what)).encode()).hexdigest()
 
-    async def prepare(self, progress: Progress = silent) -> None:
+    async def prepare(self, progress: Progress = silent, *, whole: bool = False) -> None:
         pass
 
     def known(self, resolved: FakeResolved, call: Call) -> Artifact | None:

@@ -323,3 +323,19 @@ async def test_two_hundred_at_once_all_get_their_answer(make) -> None:
     answers = await asyncio.gather(*(world.call() for _ in range(200)))
     assert {answer.outcome.verdict for answer in answers} == {Verdict.ok}
     assert len({answer.jail for answer in answers}) == 200
+
+
+async def test_housekeeping_leaves_what_was_built(make) -> None:
+    world = await make(keep_s=0.001)
+    world.behave(stdout=b"x")
+    await world.call()
+    kept = asyncio.Event()
+    purge = world.sources.purge
+
+    async def watched(idle_s: float) -> int:
+        kept.set()
+        return await purge(idle_s)
+
+    world.sources.purge = watched
+    await kept.wait()
+    assert (await world.call()).cached
