@@ -100,18 +100,87 @@ class Running(Protocol):
     def kill(self) -> None: ...
 
 
-class Process:
+class Pipes:
+    """The three pipes of a process that is about to be: `theirs` are its ends, in order."""
+
+    def __init__(self) -> None:
+        self._open: list[int] = []
+        try:
+            for _ in range(3):
+                self._open.extend(os.pipe())
+        except OSError:
+            self.close()
+            raise
+        stdin_r, self.stdin, self.stdout, out_w, self.stderr, err_w = self._open
+        self.theirs = (stdin_r, out_w, err_w)
+
+    def hand_over(self) -> None:
+        """The process has its ends now, and ours alone stay open."""
+        for fd in self.theirs:
+            os.close(fd)
+
+    def close(self) -> None:
+        """There will be no process."""
+        for fd in self._open:
+            os.close(fd)
+
+
+class Piped:
+    """Our side of a process's pipes: what goes in, and what came out."""
+
+    def __init__(self, pipes: Pipes, stdout_bytes: int, stderr_bytes: int) -> None:
+        pipes.hand_over()
+        self._stdin: int | None = pipes.stdin
+        os.set_blocking(pipes.stdin, False)
+        self.stdout = Capture(pipes.stdout, stdout_bytes)
+        self.stderr = Capture(pipes.stderr, stderr_bytes)
+
+    async def feed(self, data: bytes) -> None:
+        """Write `data` to its standard input and close it. A reader that has gone is no error."""
+        view = memoryview(data)
+        try:
+            while view and self._stdin is not None:
+                try:
+                    view = view[os.write(self._stdin, view) :]
+                except BlockingIOError:
+                    await self._writable(self._stdin)
+        except BrokenPipeError:
+            pass
+        finally:
+            self.close_stdin()
+
+    async def _writable(self, fd: int) -> None:
+        loop = asyncio.get_running_loop()
+        ready = asyncio.Event()
+        loop.add_writer(fd, ready.set)
+        try:
+            await ready.wait()
+        finally:
+            loop.remove_writer(fd)
+
+    def close_stdin(self) -> None:
+        if self._stdin is not None:
+            os.close(self._stdin)
+            self._stdin = None
+
+    def collect(self) -> None:
+        """The process has ended: take what it left in its pipes, and close them."""
+        self.close_stdin()
+        self.stdout.drain()
+        self.stderr.drain()
+
+
+class Process(Piped):
     """A program started by `spawn`, in a session of its own."""
 
-    def __init__(self, popen: subprocess.Popen[bytes], stdin: int, stdout: Capture, stderr: Capture) -> None:
+    def __init__(
+        self, popen: subprocess.Popen[bytes], pipes: Pipes, stdout_bytes: int, stderr_bytes: int
+    ) -> None:
+        super().__init__(pipes, stdout_bytes, stderr_bytes)
         self._popen = popen
-        self._stdin: int | None = stdin
         self._exited = asyncio.Event()
-        self.stdout = stdout
-        self.stderr = stderr
         self.peak_memory_bytes = 0
         """The most that it had in memory at one time, known when it has ended (getrusage(2))."""
-        os.set_blocking(stdin, False)
         self._watch()
 
     @property
@@ -150,40 +219,10 @@ class Process:
             self.peak_memory_bytes = used.ru_maxrss * 1024
         self._exited.set()
 
-    async def feed(self, data: bytes) -> None:
-        """Write `data` to its standard input and close it. A reader that has gone is no error."""
-        view = memoryview(data)
-        try:
-            while view and self._stdin is not None:
-                try:
-                    view = view[os.write(self._stdin, view) :]
-                except BlockingIOError:
-                    await self._writable(self._stdin)
-        except BrokenPipeError:
-            pass
-        finally:
-            self.close_stdin()
-
-    async def _writable(self, fd: int) -> None:
-        loop = asyncio.get_running_loop()
-        ready = asyncio.Event()
-        loop.add_writer(fd, ready.set)
-        try:
-            await ready.wait()
-        finally:
-            loop.remove_writer(fd)
-
-    def close_stdin(self) -> None:
-        if self._stdin is not None:
-            os.close(self._stdin)
-            self._stdin = None
-
     async def wait(self) -> int:
         """Its return code, once it has ended and its outputs are collected."""
         await self._exited.wait()
-        self.close_stdin()
-        self.stdout.drain()
-        self.stderr.drain()
+        self.collect()
         assert self._popen.returncode is not None  # noqa: S101 - it has just been reaped
         return self._popen.returncode
 
@@ -212,16 +251,17 @@ def spawn(
     Raises:
         DriverError: it cannot be started (not found, not executable, no process to be had).
     """
-    opened: list[int] = []
     try:
-        for _ in range(3):
-            opened.extend(os.pipe())
-        stdin_r, stdin_w, out_r, out_w, err_r, err_w = opened
+        pipes = Pipes()
+    except OSError as error:
+        raise DriverError(f"cannot start {argv[0]}: {error.strerror}", program=str(argv[0])) from error
+    stdin, stdout, stderr = pipes.theirs
+    try:
         popen = subprocess.Popen(
             argv,
-            stdin=stdin_r,
-            stdout=out_w,
-            stderr=err_w,
+            stdin=stdin,
+            stdout=stdout,
+            stderr=stderr,
             env=dict(env),
             cwd=cwd,
             pass_fds=tuple(pass_fds),
@@ -231,12 +271,9 @@ def spawn(
             extra_groups=None if uid is None else [],
         )
     except OSError as error:
-        for fd in opened:
-            os.close(fd)
+        pipes.close()
         raise DriverError(f"cannot start {argv[0]}: {error.strerror}", program=str(argv[0])) from error
-    for fd in (stdin_r, out_w, err_w):
-        os.close(fd)
-    return Process(popen, stdin_w, Capture(out_r, stdout_bytes), Capture(err_r, stderr_bytes))
+    return Process(popen, pipes, stdout_bytes, stderr_bytes)
 
 
 async def run(

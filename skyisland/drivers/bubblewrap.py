@@ -172,7 +172,7 @@ class BubblewrapJail:
         if self._init_fd is not None:
             # Init is gone only after every process of its namespace is (pid_namespaces(7)).
             fd, self._init_fd = self._init_fd, None
-            await _readable(fd)
+            await readable(fd)
             os.close(fd)
         await destroy_group(self._group)
 
@@ -395,7 +395,8 @@ async def destroy_group(group: Group) -> None:
     raise DriverError("a cgroup stays busy although its jail is dead")
 
 
-async def _readable(fd: int) -> None:
+async def readable(fd: int) -> None:
+    """Wait until a descriptor is; a pidfd is when its process has ended."""
     loop = asyncio.get_running_loop()
     ready = asyncio.Event()
     loop.add_reader(fd, ready.set)

@@ -7,19 +7,24 @@ from __future__ import annotations
 
 import asyncio
 import os
+import shutil
+import tempfile
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 
 import pytest
+from standins.island import freebsd_jails
+from standins.world import World
 
 from skyisland import events
 from skyisland.drivers.bubblewrap import BubblewrapJails
 from skyisland.drivers.fake import FakeAddresses, FakeClones, FakeJails, Script
+from skyisland.drivers.namespaces import NamespaceJails
 from skyisland.drivers.overlay import OverlayClones
 from skyisland.errors import DriverError, JailNotFound
 from skyisland.events import Events
-from skyisland.jail import Inmate
+from skyisland.jail import Inmate, JailDriver
 from skyisland.jails import Jails
 from skyisland.model import JailState, Limits, Mount, Verdict
 
@@ -52,19 +57,47 @@ def play(order: bytes) -> Script:
             return Script()
 
 
-@pytest.fixture(params=["fake", pytest.param("bubblewrap", marks=[pytest.mark.host, pytest.mark.root])])
+@pytest.fixture(scope="module")
+def world() -> Iterator[World]:
+    """A FreeBSD host for all tests of this module: each finds it as the one before has left it."""
+    folder = Path(tempfile.mkdtemp(prefix="sky-", dir="/tmp"))
+    folder.chmod(0o755)
+    with World(folder / "freebsd") as world:
+        yield world
+    shutil.rmtree(folder)
+
+
+@pytest.fixture(
+    params=[
+        "fake",
+        pytest.param("bubblewrap", marks=[pytest.mark.host, pytest.mark.root]),
+        pytest.param("namespaces", marks=[pytest.mark.host, pytest.mark.root]),
+        pytest.param("freebsd", marks=[pytest.mark.host, pytest.mark.root]),
+    ]
+)
 async def jails(
     request: pytest.FixtureRequest, base_dir: Path, told: list[events.Event]
 ) -> AsyncIterator[Jails]:
+    """`freebsd` runs on stand-ins for FreeBSD's programs (tests/freebsd)."""
     stream = Events()
     stream.tap(told.append)
+    if request.param == "freebsd":
+        world = request.getfixturevalue("world")
+        service = freebsd_jails(world, stream)
+        await service.prepare()
+        yield service
+        await service.close()
+        assert world.left() == {}
+        return
     if request.param == "fake":
         driver, clones = FakeJails(play), FakeClones()
         service = Jails(driver, clones, FakeAddresses(), stream, island="c0de", uids=None)
     else:
-        real, base = BubblewrapJails("c0de"), OverlayClones(base_dir)
         uids = range(1_950_000_000, 1_950_000_016) if os.geteuid() == 0 else None
-        service = Jails(real, base, FakeAddresses(), stream, island="c0de", uids=uids)
+        real: JailDriver = BubblewrapJails("c0de")
+        if request.param == "namespaces":
+            real = NamespaceJails("c0de", base_dir, probe_uid=1_950_000_016)
+        service = Jails(real, OverlayClones(base_dir), FakeAddresses(), stream, island="c0de", uids=uids)
     await service.prepare()
     yield service
     await service.close()
@@ -169,7 +202,8 @@ async def test_a_caller_who_goes_away_takes_the_jail_along(jails: Jails, perform
 
 async def test_a_caller_who_goes_away_at_any_step_leaves_nothing(jails: Jails, perform) -> None:
     """Cancel after one step of the loop, two, three … until the call gets through."""
-    for steps in range(200):
+    # On the stand-ins a jail takes ten processes of Python: there, one step in twenty-five.
+    for steps in range(0, 400, 25 if jails.driver.name == "freebsd" else 1):
         call = asyncio.ensure_future(perform("say hello"))
         for _ in range(steps):
             await asyncio.sleep(0)
