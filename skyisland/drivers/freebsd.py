@@ -33,7 +33,7 @@ from typing import Any
 from skyisland.drivers import clonefs
 from skyisland.drivers import freebsd_commands as commands
 from skyisland.drivers.freebsd_network import FreeBSDNetwork
-from skyisland.drivers.programs import SEARCH, ProgramFailed, Programs
+from skyisland.drivers.programs import ProgramFailed, Programs
 from skyisland.errors import DriverError, HostUnfit, IslandError
 from skyisland.model import Address, Capability, JailSpec, Mount, Network, Snapshot, Usage
 from skyisland.process import Process
@@ -50,6 +50,8 @@ class FreeBSDJail:
         self.spec = spec
         self.process = process
         self._driver = driver
+        self._ending = asyncio.Lock()
+        self._ended = False
         self._usage = Usage()
         self._sampled_at = 0.0
         self._sampling: asyncio.Task[None] | None = None
@@ -60,14 +62,18 @@ class FreeBSDJail:
 
     async def kill(self) -> None:
         self.process.kill()
-        await self._driver.end(self.spec)
+        async with self._ending:
+            if not self._ended:
+                await self._driver.end(self.spec)
+                self._ended = True
 
     async def destroy(self) -> None:
         self.process.kill()
         await self.process.wait()
         if self._sampling is not None:
             await self._sampling
-        await self._driver.take_back(self.spec)
+        async with self._ending:
+            await self._driver.take_back(self.spec, ended=self._ended)
 
     def ended(self) -> tuple[int | None, int | None]:
         code = self.process.returncode
@@ -187,9 +193,10 @@ class FreeBSDJails:
 
     async def _have_devices(self) -> None:
         """A ruleset of no rules hides nothing."""
-        if not (await self.programs.run(commands.devices_argv(self._ruleset))).strip():
-            for rule in commands.device_rules(self._ruleset):
-                await self.programs.run(rule)
+        if (await self.programs.run(commands.devices_argv(self._ruleset))).strip():
+            return
+        for rule in commands.device_rules(self._ruleset):
+            await self.programs.run(rule)
         if not (await self.programs.run(commands.devices_argv(self._ruleset))).strip():
             raise HostUnfit(
                 f"devfs ruleset {self._ruleset} is empty and cannot be filled; add it to /etc/devfs.rules "
@@ -217,7 +224,7 @@ class FreeBSDJails:
                 await self._connect(spec.address, spec.name)
             process = await self.programs.spawn(
                 commands.exec_argv(spec, user),
-                env={"PATH": SEARCH, **dict(spec.env)},
+                env=dict(spec.env),
                 stdout_bytes=spec.limits.stdout_bytes,
                 stderr_bytes=spec.limits.stderr_bytes,
             )
@@ -275,9 +282,10 @@ class FreeBSDJails:
             await self._network.withdraw(spec.name)
         await self._remove_jail(spec.name, self._root(spec))
 
-    async def take_back(self, spec: JailSpec) -> None:
+    async def take_back(self, spec: JailSpec, *, ended: bool = False) -> None:
         """Everything that was made for a jail; what is gone already is no error."""
-        await self._all_of(self.end(spec), self._unmount(self._root(spec)), self._unlimit(spec.name))
+        ending = () if ended else (self.end(spec),)
+        await self._all_of(*ending, self._unmount(self._root(spec)), self._unlimit(spec.name))
 
     async def _all_of(self, *steps: Coroutine[Any, Any, None]) -> None:
         """Take every step, then tell the first failure."""

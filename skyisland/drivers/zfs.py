@@ -78,12 +78,18 @@ class BaseSystem(Protocol):
 
 
 class BareBase:
-    """The base of Linux: what a static Go binary wants, no program."""
+    """The base of Linux: what a static Go binary wants, no program, and room for files of its own."""
 
-    generation = GENERATION
+    generation = f"{GENERATION}-z1"
 
     async def lay(self, root: Path) -> None:
-        await asyncio.to_thread(lay, root)
+        await asyncio.to_thread(self._lay, root)
+
+    def _lay(self, root: Path) -> None:
+        lay(root)
+        for folder in ("tmp", "var/tmp"):
+            (root / folder).mkdir(parents=True)
+            (root / folder).chmod(0o1777)
 
 
 # Command lines
@@ -238,9 +244,9 @@ class ZfsClones:
         return self._snapshot
 
     async def _known(self) -> dict[str, Dataset]:
-        """What of ours exists, two levels deep."""
+        """What of ours exists: datasets, and the snapshots of generations."""
         try:
-            text = await self._zfs(list_argv(self.root, depth=2, types="filesystem,snapshot"))
+            text = await self._zfs(list_argv(self.root, depth=3, types="filesystem,snapshot"))
         except ProgramFailed as failure:
             if gone(failure):
                 return {}

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import os
-import re
-import subprocess
 import sys
 
-from standins.world import State
+from standins.state import State
 
 
 def sysctl(state: State) -> None:
@@ -35,7 +33,7 @@ def devfs(state: State) -> None:
                 sys.stdout.write("".join(f"{100 * n} {rule}\n" for n, rule in enumerate(rules, 1)))
             case ["rule", "-s", number, "add", *rule] if number.isdigit() and int(number) > 0:
                 text = " ".join(rule)
-                if not re.fullmatch(r"hide|path \S+ (un)?hide", text):
+                if text != "hide" and not (len(rule) == 3 and rule[0] == "path" and rule[2] in ("hide", "unhide")):
                     state.die(f"unknown action: {text}")
                 if not world.get("devfs_deaf"):
                     world["devfs"].setdefault(number, []).append(text)
@@ -62,8 +60,9 @@ def pw(state: State) -> None:
 def tar(state: State) -> None:
     match state.words:
         case ["-xpf", archive, "-C", folder, "--unlink"]:
-            done = subprocess.run(["/bin/tar", "-xpf", archive, "-C", folder], check=False)
-            raise SystemExit(done.returncode)
+            code = os.spawnv(os.P_WAIT, "/bin/tar", ["tar", "-xpf", archive, "-C", folder])
+            if code:
+                raise SystemExit(code)
         case _:
             state.usage()
 
@@ -80,7 +79,7 @@ def freebsd_update(state: State) -> None:
         case ["-b", base, "-d", work, "-f", config, "--not-running-from-cron", "--currently-running", release, verb]:
             if not (os.path.isdir(work) and os.path.isfile(config) and verb in ("fetch", "install")):
                 state.die("cannot be run so")
-            if not re.fullmatch(r"\d+\.\d+-RELEASE", release) or os.environ.get("PAGER") != "cat":
+            if not release.endswith("-RELEASE") or os.environ.get("PAGER") != "cat":
                 state.die(f"cannot update {release}")
             with state.locked() as world:
                 if world.get("pkgbase"):

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import ctypes
-import json
 import os
-import re
 import resource
-import signal
 import sys
 import time
-from pathlib import Path
 
-from standins.world import State
+from standins.state import State
+
+SIGKILL = 9
 
 LIBC = ctypes.CDLL(None, use_errno=True)
 NEWNS, NEWCGROUP, NEWUTS, NEWIPC, NEWPID, NEWNET = (
@@ -66,7 +64,7 @@ def _create(state: State, words: list[str]) -> None:
             state.die(f"unknown parameter: {key}")
         if key in given:
             state.die(f"{key}: given twice, which a stand-in does not like")
-        if key in INTEGERS and not re.fullmatch(r"-?\d+", value):
+        if key in INTEGERS and not value.lstrip("-").isdigit():
             state.die(f'{key}: non-integer value "{value}"')
         if (key in BOOLEANS or key.startswith("allow.")) and equals:
             state.die(f'{key}: unknown boolean value "{value}"')
@@ -84,7 +82,7 @@ def _create(state: State, words: list[str]) -> None:
         state.die("name cannot be numeric (unless it is the jid)")
     if "." in name:
         state.die(f'jail "{name.rpartition(".")[0]}" not found')
-    if not re.fullmatch(r"[a-z][a-z0-9-]{0,62}", name):
+    if not _plain(name):
         state.die(f"a stand-in does not like the name {name!r}")
     if not path.startswith("/"):
         state.die(f"path {path}: not an absolute pathname")
@@ -119,6 +117,10 @@ def _create(state: State, words: list[str]) -> None:
     sys.stdout.write(f"{jid}\n")
 
 
+def _plain(name: str) -> bool:
+    return 0 < len(name) < 64 and name.replace("-", "a").isalnum() and name.islower() and name[0].isalpha()
+
+
 def _must_be_up(state: State, world, ip: str) -> None:
     if not any(ip == known for found in world["interfaces"].values() for known, _ in found["inet"]):
         state.die(f"a stand-in does not like {ip}, which is on no interface")
@@ -132,20 +134,25 @@ def _mount_devfs(state: State, path: str, ruleset: str) -> None:
         for rule in rules:
             if rule == "hide":
                 seen = dict.fromkeys(seen, False)
-            elif match := re.fullmatch(r"path (\S+) unhide", rule):
-                seen[match[1]] = True
+            elif rule.startswith("path ") and rule.endswith(" unhide"):
+                seen[rule.split()[1]] = True
         world["mounts"].append({"type": "devfs", "source": "devfs", "point": f"{path}/dev", "options": "rw"})
         for name, shown in seen.items():
             if shown and "*" not in name:
-                target = Path(path, "dev", name)
-                target.mkdir(exist_ok=True) if name == "fd" else target.touch()
+                target = f"{path}/dev/{name}"
+                os.makedirs(target, exist_ok=True) if name == "fd" else open(target, "a").close()
 
 
 def unmount_devfs(state: State, path: str) -> None:
     with state.locked() as world:
         world["mounts"] = [mount for mount in world["mounts"] if mount["point"] != f"{path}/dev"]
-    for entry in Path(path, "dev").iterdir():
-        entry.rmdir() if entry.is_dir() else entry.unlink()
+    empty(f"{path}/dev")
+
+
+def empty(folder: str) -> None:
+    for name in os.listdir(folder):
+        entry = f"{folder}/{name}"
+        os.rmdir(entry) if os.path.isdir(entry) else os.unlink(entry)
 
 
 def _hold(state: State, given: dict[str, str]) -> int:
@@ -199,15 +206,15 @@ def _hold(state: State, given: dict[str, str]) -> int:
 
 def _configuration(state: State, text: str) -> dict[str, str]:
     """jail.conf(5) for one jail, as it is passed to `-f -`."""
-    match = re.fullmatch(r'"(\S+)" \{ (.*) \}\n', text)
-    if match is None:
+    name, _, rest = text.partition(" { ")
+    if not (name.startswith('"') and name.endswith('"') and rest.endswith("; }\n")):
         state.die("stdin: line 1: syntax error")
-    found = {"name": match[1]}
-    for item in match[2].split(";")[:-1]:
+    found = {"name": name.strip('"')}
+    for item in rest.removesuffix(" }\n").split(";")[:-1]:
         key, equals, value = item.strip().partition("=")
         if key not in {"path", "mount.devfs", "stop.timeout"}:
             state.die(f"unknown parameter: {key}")
-        if equals and key != "stop.timeout" and not re.fullmatch(r'"[^"]*"', value):
+        if key == "path" and not (value.startswith('"/') and value.endswith('"') and value.count('"') == 2):
             state.die(f"stdin: line 1: syntax error at {value}")
         found[key] = value.strip('"')
     return found
@@ -223,11 +230,16 @@ def _remove(state: State, name: str, told: dict[str, str]) -> None:
         state.die(f'"{name}" not found')
     if told.get("stop.timeout") != "0":
         time.sleep(10)
-    os.kill(found["holder"], signal.SIGKILL)
+    try:
+        os.kill(found["holder"], SIGKILL)
+    except ProcessLookupError:
+        state.die(f'"{name}" not found')  # another one was quicker
     deadline = time.monotonic() + 5
     while _alive(found["holder"]) and time.monotonic() < deadline:
         time.sleep(0.002)
     with state.locked() as world:
+        if name not in world["jails"]:
+            state.die(f'"{name}" not found')
         linger = world.get("dying_looks", 0)
         if linger:
             world["jails"][name]["dying"] = linger
@@ -247,7 +259,8 @@ def _remove(state: State, name: str, told: dict[str, str]) -> None:
 
 def _alive(pid: int) -> bool:
     try:
-        return b") Z" not in Path(f"/proc/{pid}/stat").read_bytes()
+        with open(f"/proc/{pid}/stat", "rb") as file:
+            return b") Z" not in file.read()
     except OSError:
         return False
 
@@ -278,9 +291,10 @@ def jexec(state: State) -> None:
         fd = os.open(f"/proc/{holder}/ns/{kind}", os.O_RDONLY)
         call("setns", fd, 0)
         os.close(fd)
+    os.environ.pop("LC_CTYPE", None)  # Python's own idea (PEP 538)
     child = os.fork()
     if child == 0:
-        call("prctl", 1, signal.SIGKILL, 0, 0, 0)
+        call("prctl", 1, SIGKILL, 0, 0, 0)
         os.chroot(path)
         os.chdir("/")
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
@@ -304,11 +318,10 @@ def _limits(words: list[str]) -> list[str]:
     kinds = {"-c": resource.RLIMIT_CORE, "-n": resource.RLIMIT_NOFILE, "-f": resource.RLIMIT_FSIZE}
     while words and words[0].startswith("-"):
         flag, value, *words = words
-        match = re.fullmatch(r"(\d+)(k?)", value)
-        if flag not in kinds or match is None:
+        if flag not in kinds or not value.removesuffix("k").isdigit():
             os.write(2, f"limits: invalid {flag} {value}\n".encode())
             os._exit(1)
-        amount = int(match[1]) * (1024 if match[2] else 1)
+        amount = int(value.removesuffix("k")) * (1024 if value.endswith("k") else 1)
         resource.setrlimit(kinds[flag], (amount, amount))
     return words
 
@@ -322,19 +335,21 @@ def _follow(state: State, child: int, limit: int | None) -> None:
             break
         if (peak := _peak(child)) > limit:
             over = True
-            (state.folder / "peaks" / str(os.getpid())).write_text(str(peak))
-            os.kill(child, signal.SIGKILL)
+            _record(state, peak)
+            os.kill(child, SIGKILL)
         time.sleep(0.004)
     peak = used.ru_maxrss * 1024
     if limit is not None and not over:
-        (state.folder / "peaks" / str(os.getpid())).write_text(str(peak))
+        _record(state, peak)
         over = peak > limit
     code = os.waitstatus_to_exitcode(status)
     if over:
-        code = -signal.SIGKILL
+        code = -SIGKILL
     if code < 0:
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-        if -code != signal.SIGKILL:
+        if -code != SIGKILL:
+            import signal
+
             signal.signal(-code, signal.SIG_DFL)
         os.kill(os.getpid(), -code)
         time.sleep(5)
@@ -343,16 +358,23 @@ def _follow(state: State, child: int, limit: int | None) -> None:
 
 def _peak(pid: int) -> int:
     try:
-        found = re.search(r"VmHWM:\s+(\d+) kB", Path(f"/proc/{pid}/status").read_text())
+        with open(f"/proc/{pid}/status") as file:
+            return next((int(line.split()[1]) * 1024 for line in file if line.startswith("VmHWM:")), 0)
     except OSError:
         return 0
-    return int(found[1]) * 1024 if found else 0
+
+
+def _record(state: State, peak: int) -> None:
+    with open(f"{state.folder}/peaks/{os.getpid()}", "w") as file:
+        file.write(str(peak))
 
 
 # jls
 
 
 def jls(state: State) -> None:
+    import json
+
     if state.words != ["-d", "--libxo", "json", "-n", "jid", "name", "path", "dying"]:
         state.usage()
     with state.locked() as world:
@@ -382,13 +404,15 @@ def rctl(state: State) -> None:
             state.die(OFF)
         if verb == "-a" and rules:
             for rule in rules:
-                match = re.fullmatch(r"jail:([a-z0-9-]+):([a-z]+):(deny|sigkill|log)=(\d+)([kmg]?)", rule)
-                if match is None or match[2] not in RESOURCES:
+                parts = rule.split(":")
+                action, _, amount = parts[-1].partition("=")
+                good = len(parts) == 4 and parts[0] == "jail" and _plain(parts[1]) and parts[2] in RESOURCES
+                if not good or action not in ("deny", "sigkill", "log") or not amount.isdigit():
                     state.die(f"failed to add rule '{rule}': Invalid argument")
-                if match[3] == "deny" and match[2] in ("cputime", "wallclock"):
+                if action == "deny" and parts[2] in ("cputime", "wallclock"):
                     state.die(f"failed to add rule '{rule}': Operation not supported")
                 world["rules"].append(rule)
-        elif verb == "-r" and len(rules) == 1 and re.fullmatch(r"jail:[a-z0-9-]+", rules[0]):
+        elif verb == "-r" and len(rules) == 1 and _plain(rules[0].removeprefix("jail:")):
             left = [rule for rule in world["rules"] if not rule.startswith(f"{rules[0]}:")]
             if len(left) == len(world["rules"]):
                 state.die(f"failed to remove rule '{rules[0]}': No such process")

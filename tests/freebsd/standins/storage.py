@@ -2,23 +2,17 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import os
-import re
-import shutil
-import subprocess
 import sys
-from pathlib import Path
 
-from standins.world import KeepAndExit, State
+from standins.state import KeepAndExit, State
 
 PROPERTIES = "mountpoint canmount sync atime setuid exec devices compression quota readonly".split()
 
 
 def zfs(state: State) -> None:
     verb, *words = state.words
-    if any(re.fullmatch(r"-[a-zA-Z]*[rR][a-zA-Z]*", word) for word in words) or verb == "promote":
+    if any(w[:1] == "-" and w[1:].isalpha() and "r" in w.lower() for w in words) or verb == "promote":
         state.usage()
     verbs = {
         "clone": _clone, "create": _create, "destroy": _destroy, "get": _get, "hold": _hold, "list": _list,
@@ -72,7 +66,7 @@ def mountpoint(world, name: str) -> str | None:
 
 
 def _new(world, name: str, properties: dict[str, str], origin: str = "-") -> None:
-    if not re.fullmatch(r"[\w.:/-]+", name):
+    if not all(c.isalnum() or c in "_.:/-" for c in name):
         _die(f"cannot create '{name}': invalid character in name")
     if name in world["datasets"]:
         _die(f"cannot create '{name}': dataset already exists")
@@ -91,7 +85,7 @@ def _mount_it(world, name: str) -> bool:
         return True
     if world.get("mount_fails"):
         return False
-    Path(point).mkdir(parents=True, exist_ok=True)
+    os.makedirs(point, exist_ok=True)
     dataset["mounted"] = True
     return True
 
@@ -109,12 +103,18 @@ def _create(state: State, world, words: list[str]) -> None:
         _not_mounted(world)
 
 
-def _store(state: State, snapshot: str) -> Path:
-    return state.folder / "snapshots" / hashlib.sha256(snapshot.encode()).hexdigest()[:16]
+def _store(state: State, snapshot: str) -> str:
+    return f"{state.folder}/snapshots/{snapshot.replace('/', '+')}"
 
 
 def _copy(source: str, target: str) -> None:
-    subprocess.run(["/bin/cp", "-a", "--reflink=auto", f"{source}/.", target], check=True)
+    if os.spawnv(os.P_WAIT, "/bin/cp", ["cp", "-a", "--reflink=auto", f"{source}/.", target]) != 0:
+        _die(f"a stand-in cannot copy {source} to {target}")
+
+
+def _remove(folder: str) -> None:
+    if os.spawnv(os.P_WAIT, "/bin/rm", ["rm", "-rf", folder]) != 0:
+        _die(f"a stand-in cannot remove {folder}")
 
 
 def _snapshot(state: State, world, words: list[str]) -> None:
@@ -125,8 +125,8 @@ def _snapshot(state: State, world, words: list[str]) -> None:
     if name in world["datasets"]:
         _die(f"cannot create snapshot '{name}': dataset already exists")
     store = _store(state, name)
-    store.mkdir()
-    _copy(mountpoint(world, dataset), str(store))
+    os.mkdir(store)
+    _copy(mountpoint(world, dataset), store)
     world["datasets"][name] = {"properties": {}, "mounted": False, "origin": "-", "holds": []}
 
 
@@ -143,7 +143,7 @@ def _clone(state: State, world, words: list[str]) -> None:
     point = mountpoint(world, name)
     if os.listdir(point):
         _die(f"cannot mount '{point}': directory is not empty")
-    _copy(str(_store(state, snapshot)), point)
+    _copy(_store(state, snapshot), point)
 
 
 def _destroy(state: State, world, words: list[str]) -> None:
@@ -178,7 +178,7 @@ def destroy(state: State, world, name: str, *, deferred: bool = False) -> str:
         return problem or f"cannot destroy '{name}': dataset is busy"
     point = mountpoint(world, name)
     if datasets[name]["mounted"] and point:
-        shutil.rmtree(point)
+        _remove(point)
     del datasets[name]
     _settle(state, datasets)
     return ""
@@ -209,7 +209,7 @@ def _settle(state: State, datasets) -> None:
     """Deferred snapshots go when nothing holds them."""
     for name in [name for name, found in datasets.items() if found.get("deferred")]:
         if not datasets[name]["holds"] and all(found["origin"] != name for found in datasets.values()):
-            shutil.rmtree(_store(state, name))
+            _remove(_store(state, name))
             del datasets[name]
 
 
@@ -303,6 +303,8 @@ def _program(state: State, world, words: list[str]) -> str:
             _die(f"Channel program execution failed:\nno such dataset '{name}'")
         still = world["datasets"][name]["mounted"] or busy(world, name)
         results[name] = 16 if still or destroy(state, world, name) else 0
+    import json
+
     return json.dumps({"return": results}) + "\n"
 
 
@@ -354,7 +356,7 @@ def umount(state: State) -> None:
                  if known["mounted"] and mountpoint(world, name) == point), None
             )  # fmt: skip
             if found is None and dataset is not None and not busy(world, dataset) and release_pins(world, dataset):
-                shutil.rmtree(point)
+                _remove(point)
                 os.mkdir(point)
                 world["datasets"][dataset]["mounted"] = False
                 continue
@@ -368,7 +370,8 @@ def umount(state: State) -> None:
                 continue
             world["mounts"].remove(found)
         if found["type"] == "devfs":
-            for entry in Path(point).iterdir():
-                entry.rmdir() if entry.is_dir() else entry.unlink()
+            from standins.jails import empty
+
+            empty(point)
     if failed:
         raise SystemExit(1)
