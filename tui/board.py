@@ -50,7 +50,7 @@ class Jail:
     def __init__(self, info: JailInfo) -> None:
         self.info = info
         self.name = line(info.name)
-        self.label = label(info.url, info.call) if info.url or info.call else "waits for a call"
+        self.label = label(info.url, info.call) if info.call else _waiting(info)
         self.request = short(info.invocation)
         self.cpu_percent: float | None = None
         self.killing = False
@@ -87,6 +87,12 @@ class Jail:
         return now - self.info.created_at
 
 
+def _waiting(info: JailInfo) -> str:
+    if info.purpose != "function":
+        return line(f"{info.purpose} of {info.url}" if info.url else info.purpose)
+    return f"waits for {label(info.url, '')}" if info.url else "waits for a call"
+
+
 class Request:
     """An invocation, running or over."""
 
@@ -100,12 +106,12 @@ class Request:
         "jail",
         "label",
         "phase",
-        "seen",
         "short",
         "spent",
         "total_s",
         "url",
         "verdict",
+        "warm",
     )
 
     def __init__(self, id: str, url: str, call: str, at: float) -> None:  # noqa: A002
@@ -118,13 +124,13 @@ class Request:
         self.jail: str | None = None
         self.commit = ""
         self.cached = False
+        self.warm = False
         self.verdict = ""
         """Empty while it runs."""
         self.error = ""
         self.phase = _NEXT[None]
         self.spent: dict[Phase, float] = {}
         self.total_s = 0.0
-        self.seen = True
 
     @classmethod
     def over(cls, end: InvocationFinished) -> Request:
@@ -137,6 +143,7 @@ class Request:
         self.jail = end.jail and line(end.jail)
         self.commit = end.commit
         self.cached = end.cached
+        self.warm = end.warm
         self.verdict = line(end.verdict)
         self.error = line(end.error)
         self.spent = {phase: spent for phase in PHASES if (spent := seconds_of(end.timings, phase))}
@@ -322,6 +329,7 @@ class Board:
             known = self.requests.get(end.invocation or "")
             if known is None or not known.verdict:
                 self._finish(end)
+        self._adopt_running()
         self._forget_ended(snapshot.at)
 
     def _load_jails(self, infos: Iterable[JailInfo], at: float) -> None:
@@ -343,6 +351,16 @@ class Board:
                 if at - then > 0.05:
                     jail.cpu_percent = max(0.0, 100 * (info.usage.cpu_s - spent) / (at - then))
         self.jails, self._usage = jails, usage
+
+    def _adopt_running(self) -> None:
+        """Take in the requests that began before this console looked; their jails tell of them."""
+        for jail in self.jails.values():
+            info = jail.info
+            if info.invocation and info.call and info.invocation not in self.requests:
+                request = Request(info.invocation, info.url, info.call, info.created_at)
+                request.jail, request.cached = jail.name, info.cached
+                request.phase = "exec" if info.state is JailState.running else "jail"
+                self.requests[info.invocation] = request
 
     def _forget_ended(self, at: float) -> None:
         """Close requests whose end was lost in a gap: nothing runs them any more."""

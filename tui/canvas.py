@@ -8,7 +8,7 @@ draws at once.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, ClassVar, NamedTuple
+from typing import TYPE_CHECKING, ClassVar, NamedTuple, Self
 
 from rich.cells import cell_len
 from rich.segment import Segment
@@ -112,6 +112,12 @@ class Canvas(Widget):
 
     def on_resize(self) -> None:
         self.redraw()
+
+    def blur(self) -> Self:
+        """A pane that is hidden after the focus has moved on does not take it away again."""
+        if self.screen.focused is self:
+            super().blur()
+        return self
 
     def notify_style_update(self) -> None:
         super().notify_style_update()

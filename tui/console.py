@@ -381,7 +381,7 @@ class Console(Actions):
     def show_view(self, view: str) -> None:
         self.view = view
         self._home.query_one(ContentSwitcher).current = view
-        self.shown_view.main.focus()
+        self._home.set_focus(self.shown_view.main)
         if view in ("logs", "jails") and self._follow and self.link.state == "live":
             self.run_worker(self._quietly(self._fetch_logs()), group="logs", exclusive=True)
         self.call_after_refresh(self.paint_all)

@@ -111,7 +111,7 @@ def story(request: Request, now: float, width: int, look: Look, usual_s: float |
     """A request in full: what it was, how it ended, its waterfall."""
     glyph, tone = look.state(request.state, request.verdict or request.phase)
     facts = ["cache hit" if request.cached else "cache miss"] if request.verdict else []
-    facts += [f"jail {request.jail}"] if request.jail else []
+    facts += [f"{'warm ' if request.warm else ''}jail {request.jail}"] if request.jail else []
     facts += [f"at {request.commit[:8]}"] if request.commit else []
     label = fit(request.label, min(len(request.label), max(12, width - len(glyph) - 4)), more=look["more"])
     lines = [
@@ -307,6 +307,12 @@ class IslandFacts(Canvas):
         def most(value: object) -> str:
             return "no limit" if value is None else str(value)
 
+        pool = status.pool
+        warm = (
+            f"{pool.size} of {pool.max_jails}, {pool.hits} hits, {pool.misses} misses"
+            if pool.max_jails
+            else "off"
+        )
         pairs = [
             ("island", line(status.island)),
             ("version", line(status.version)),
@@ -317,6 +323,7 @@ class IslandFacts(Canvas):
                 "queued",
                 f"{status.queued} of {policy.max_queued}, for {duration(policy.queue_timeout_s)} at most",
             ),
+            ("warm pool", warm),
             ("run time", f"{duration(policy.exec_timeout_s)} at most"),
             ("memory", most(limits.memory_bytes and size(limits.memory_bytes))),
             ("processes", most(limits.pids)),

@@ -30,6 +30,7 @@ from skyisland.model import (
     Timings,
     Usage,
 )
+from skyisland.pool import PoolStatus
 from tui.port import Answer, LinkLost, LogLine, Snapshot
 
 NOON = 1_767_961_400.0
@@ -135,7 +136,7 @@ class FakeIsland:
                 pid=None if state is JailState.creating else 29_400 + n,
                 created_at=self.now - age,
                 purpose="build" if build else "function",
-                url="" if warm else "/".join(url.split("/")[:3]),
+                url="/".join(url.split("/")[:3]),
                 call="" if warm else call,
                 invocation=None if warm else f"inv-{_hex(self.rng, 12)}",
                 ip4=ip,
@@ -240,6 +241,7 @@ class FakeIsland:
             driver="fake",
             storage="fake",
             policy=Policy(limits=LIMITS),
+            pool=PoolStatus(size=4, wanted=4, max_jails=8, hits=8121, misses=402, made=8125),
             jails=list(self.jails.values()),
             addresses=list(self.addresses.values()),
             artifacts=list(self.artifacts.values()),
