@@ -196,9 +196,7 @@ class Jails:
         inmate.state = JailState.running
         if network is Network.lease:
             await self._lease(inmate)
-            assert inmate.spec.address is not None  # noqa: S101 - leased one line above
-            assert inmate.jail is not None  # noqa: S101 - it is alive
-            await self.addresses.attach(inmate.spec.address, inmate.spec.name, inmate.jail.pid or 0)
+            await self._connect(inmate)
         self.events.publish(JailClaimed(jail=inmate.spec.name, jid=inmate.spec.jid, invocation=invocation))
 
     def discard(self, inmate: Inmate) -> None:
@@ -222,6 +220,7 @@ class Jails:
             await self._lease(inmate)
         spec = inmate.spec
         inmate.jail = await self.driver.create(spec)
+        await self._connect(inmate)
         inmate.state = state
         if inmate.killed:
             await inmate.jail.kill()
@@ -244,6 +243,12 @@ class Jails:
         address = await self.addresses.lease(name)
         inmate.spec = structs.replace(inmate.spec, address=address)
         self.events.publish(AddressLeased(ip=address.ip, jail=name, invocation=inmate.invocation))
+
+    async def _connect(self, inmate: Inmate) -> None:
+        """Give a living jail its interface, where that is how it gets one; its function waits meanwhile."""
+        address, jail = inmate.spec.address, inmate.jail
+        if address is not None and jail is not None and jail.pid and self.driver.connects_late:
+            await self.addresses.attach(address, inmate.spec.name, jail.pid)
 
     async def _unmake(self, inmate: Inmate, making: asyncio.Future[None] | None = None) -> None:
         """Take back whatever was made, in the order that the host needs; try every step."""

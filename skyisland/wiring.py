@@ -85,7 +85,7 @@ def _wire(settings: Settings, events: Events, state: State, search_path: str) ->
         uids = range(first_uid + 1, first_uid + settings.jails.uid_count)
     addresses = Addresses(settings.network.ip4, network_driver(settings, state.island), state, events)
     jails = Jails(
-        _jail_driver(settings, state, addresses),
+        _jail_driver(settings, state),
         _clone_driver(settings, state),
         addresses,
         events,
@@ -158,19 +158,24 @@ def _clone_driver(settings: Settings, state: State) -> CloneDriver:
     raise HostUnfit(f"filesystem.storage: {wanted!r} does not work on this system; use 'auto'")
 
 
-def _jail_driver(settings: Settings, state: State, addresses: Addresses) -> JailDriver:
-    wanted = settings.jails.driver
-    if wanted == "auto":
-        wanted = "bubblewrap" if LINUX else "freebsd"
+def _jail_driver(settings: Settings, state: State) -> JailDriver:
+    wanted, root = settings.jails.driver, os.geteuid() == 0
+    if wanted == "auto" and LINUX:
+        wanted = "namespaces" if root else "bubblewrap"
+    elif wanted == "auto":
+        wanted = "freebsd"
     if wanted == "fake":
         from skyisland.drivers.fake import FakeJails
 
         return FakeJails()
+    if wanted == "namespaces" and LINUX:
+        from skyisland.drivers.namespaces import NamespaceJails
+
+        return NamespaceJails(state.island, settings.layout.run, probe_uid=settings.jails.uid_start)
     if wanted == "bubblewrap" and LINUX:
         from skyisland.drivers.bubblewrap import BubblewrapJails
 
-        probe_uid = settings.jails.uid_start if os.geteuid() == 0 else None
-        return BubblewrapJails(state.island, attach=addresses.attach, probe_uid=probe_uid)
+        return BubblewrapJails(state.island, probe_uid=settings.jails.uid_start if root else None)
     raise HostUnfit(f"jails.driver: {wanted!r} does not work on this system; use 'auto'")
 
 

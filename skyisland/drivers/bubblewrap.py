@@ -2,8 +2,8 @@
 
 Theory of operation. bwrap is started with `--json-status-fd` and `--block-fd`. It makes the
 namespaces and mounts, reports the host's number of the process that will be the jail's init, and
-waits. While it waits, that process gets its cgroups, resource limits and network interface; then the
-block is lifted, init forks the function's process, loads the seccomp filter and executes the binary.
+waits. While it waits, that process gets its cgroups and resource limits; then the block is lifted, init
+forks the function's process, loads the seccomp filter and executes the binary.
 Descriptors 0 to 2 are the only ones that reach it.
 
 Who ends what. bwrap's outer process ends when the function's process ends, with its exit code (128+n
@@ -22,7 +22,7 @@ import asyncio
 import contextlib
 import os
 import signal
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Iterable
 from pathlib import Path
 
 import msgspec
@@ -32,15 +32,11 @@ from skyisland.drivers.overlay import DEVICES
 from skyisland.drivers.rlimits import limit_process
 from skyisland.drivers.seccomp import compile_filter
 from skyisland.errors import DriverError, HostUnfit
-from skyisland.model import Address, Capability, Clone, JailSpec, Limits, Network, Snapshot, Usage
+from skyisland.model import Capability, Clone, JailSpec, Limits, Network, Snapshot, Usage
 from skyisland.process import Process, spawn
 
 NOBODY = "65534"
 SETUP_TIMEOUT_S = 10.0
-
-Attach = Callable[[Address, str, int], Awaitable[None]]
-"""Gives the network namespace of a process an interface: address, jail's name, pid."""
-
 
 def find_bwrap() -> Path:
     """The bwrap that came with the package.
@@ -202,10 +198,9 @@ class BubblewrapJails:
     name = "bubblewrap"
     connects_late = True
 
-    def __init__(self, island: str, *, attach: Attach | None = None, probe_uid: int | None = None) -> None:
-        """`attach` comes from the network room; `probe_uid`: whom `prepare` tries a jail as."""
+    def __init__(self, island: str, *, probe_uid: int | None = None) -> None:
+        """`probe_uid`: whom `prepare` tries a jail as."""
         self.prefix = f"sky-{island}-"
-        self._attach = attach
         self._probe_uid = probe_uid
         self._cgroups = Cgroups(island)
         self._may_set_rlimits = True
@@ -299,9 +294,8 @@ class BubblewrapJails:
                 init_fd = os.pidfd_open(init)
                 self._limit(init, spec)
                 _prefer_for_oom(init)
-                group.attach(init)
-                if spec.address is not None and self._attach is not None:
-                    await self._attach(spec.address, spec.name, init)
+                # The kernel may let whoever moves another process wait for some 10 ms.
+                await asyncio.to_thread(group.attach, init)
         except BaseException as failure:
             if init_fd is not None:
                 with contextlib.suppress(ProcessLookupError):

@@ -168,9 +168,10 @@ class Network(Section, frozen=True, kw_only=True):
 class Jails(Section, frozen=True, kw_only=True):
     """How jails are made, how long things last, how many calls run."""
 
-    driver: Literal["auto", "bubblewrap", "freebsd", "fake"] = "auto"
-    """What confines: bubblewrap on Linux, jail(8) on FreeBSD; "auto" takes the one of this system. "fake"
-    confines nothing and is for trying things out."""
+    driver: Literal["auto", "namespaces", "bubblewrap", "freebsd", "fake"] = "auto"
+    """What confines. "namespaces" is quickest and wants root on Linux, "bubblewrap" works for everybody on
+    Linux, "freebsd" is jail(8); "auto" takes the first that fits. "fake" confines nothing and is for trying
+    things out."""
     base_jail_dir: OptionalPath = ""
     """Where clones are mounted. Without it, the folder jails in state_dir."""
     cache_default_expiration: Duration = 8 * 3600.0
