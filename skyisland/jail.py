@@ -184,10 +184,10 @@ class Inmate:
         verdict, code, signal = Verdict.ok, None, None
         if self.killed:
             verdict = Verdict.killed
-        elif timed_out:
-            verdict = Verdict.timed_out
         elif jail.ran_out_of_memory():
             verdict = Verdict.out_of_memory
+        elif timed_out:
+            verdict = Verdict.timed_out
         elif process.stdout.overflow.is_set() or process.stderr.overflow.is_set():
             verdict = Verdict.output_limit
         else:

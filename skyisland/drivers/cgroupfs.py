@@ -62,6 +62,20 @@ class Kernel:
         finally:
             os.close(fd)
 
+    def alarm(self, folder: str) -> int:
+        """A descriptor that can be read when a group of version 1 has no memory left."""
+        event = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
+        try:
+            told = os.open(f"{folder}/memory.oom_control", os.O_RDONLY | os.O_CLOEXEC)
+            try:
+                self.write(f"{folder}/cgroup.event_control", f"{event} {told}")
+            finally:
+                os.close(told)
+        except OSError:
+            os.close(event)
+            raise
+        return event
+
     def make(self, folder: str) -> None:
         os.mkdir(folder, 0o755)
 

@@ -17,6 +17,7 @@ where a thread that moves itself needs no such lock.
 
 from __future__ import annotations
 
+import asyncio
 import itertools
 import os
 import threading
@@ -57,6 +58,9 @@ class Group:
         self._folders = {name: (h, folder) for h, folder in self._places for name in h.controllers}
         self._cpu_before_s = 0.0
         self._waited = 0
+        self._alarm: int | None = None
+        self._rang = False
+        self._loop: asyncio.AbstractEventLoop | None = None
         self.join_paths: tuple[Path, ...] = tuple(
             Path(folder, "tasks" if h.version == 1 else "cgroup.procs") for h, folder in self._places
         )
@@ -79,6 +83,7 @@ class Group:
                 made.append(folder)
             for path, text in self._settings(limits):
                 self._kernel.write(path, text)
+            self._set_alarm()
         except OSError:
             for folder in made:
                 with suppress(OSError):
@@ -120,6 +125,30 @@ class Group:
                 yield f"{folder}/cpu.cfs_period_us", str(CPU_PERIOD_US)
                 yield f"{folder}/cpu.cfs_quota_us", str(quota_us)
 
+    # Out of memory: version 2 ends the whole group by itself, version 1 one process of it
+
+    def _set_alarm(self) -> None:
+        if "memory" in self._folders and self._folders["memory"][0].version == 1:
+            with suppress(OSError):
+                self._alarm = self._kernel.alarm(self._folders["memory"][1])
+
+    def watch(self) -> None:
+        """End all of the jail when it runs out of memory; nothing without a running event loop."""
+        with suppress(RuntimeError):
+            self._loop = asyncio.get_running_loop()
+        if self._alarm is not None and self._loop is not None:
+            self._loop.add_reader(self._alarm, self._ring)
+
+    def _ring(self) -> None:
+        self.unwatch()
+        self._rang = True
+        self.kill()
+
+    def unwatch(self) -> None:
+        if self._alarm is not None and self._loop is not None and not self._loop.is_closed():
+            self._loop.remove_reader(self._alarm)
+        self._loop = None
+
     # Life
 
     def attach(self, pid: int) -> None:
@@ -158,8 +187,8 @@ class Group:
 
     def ran_out_of_memory(self) -> bool:
         """Whether the kernel killed a process of this jail for want of memory."""
-        if "memory" not in self._folders:
-            return False
+        if "memory" not in self._folders or self._rang:
+            return self._rang
         hierarchy, folder = self._folders["memory"]
         with suppress(FileNotFoundError):
             if hierarchy.version == 2:
@@ -242,6 +271,10 @@ class Group:
 
     def remove(self) -> bool:
         """Remove the folders; False while a task is left."""
+        self.unwatch()
+        if self._alarm is not None:
+            os.close(self._alarm)
+            self._alarm = None
         return all(remove_empty(self._kernel, folder) for _, folder in self._places)
 
 
@@ -299,6 +332,7 @@ class Cgroups:
         except OSError as error:
             raise DriverError(f"cannot make a cgroup for {jail}: {error}", jail=jail) from error
         self._live[group.slot] = group
+        group.watch()
         return group
 
     def _make(self, jail: str, limits: Limits) -> Group:
@@ -320,6 +354,7 @@ class Cgroups:
         except OSError:  # half of it is removed already
             keep = False
         if keep:
+            group.unwatch()
             self._idle.setdefault(group.key, []).append(group)
         elif not group.remove():
             return False
