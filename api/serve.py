@@ -15,6 +15,7 @@ import asyncio
 import contextlib
 import errno
 import logging
+import math
 import socket
 import sys
 from collections.abc import Awaitable, Callable
@@ -63,7 +64,7 @@ def _cut_the_stalled(sock: socket.socket) -> None:
         if hasattr(socket, "TCP_USER_TIMEOUT"):
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, int(STALL_S * 1000))
         elif sys.platform.startswith("freebsd"):
-            sock.setsockopt(socket.IPPROTO_TCP, _FREEBSD_TCP_MAXUNACKTIME, STALL_S)
+            sock.setsockopt(socket.IPPROTO_TCP, _FREEBSD_TCP_MAXUNACKTIME, math.ceil(STALL_S))
 
 
 def _config(sock: socket.socket, grace_s: float, idle_s: float) -> Config:

@@ -226,7 +226,6 @@ async def test_a_client_that_leaves_frees_its_stream(world: World, server: Serve
     await until(lambda: world.app.feed.open_streams == 0)
 
 
-@pytest.mark.skipif(not hasattr(socket, "TCP_USER_TIMEOUT"), reason="the kernel's part is Linux's here")
 async def test_a_stalled_reader_is_cut(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(serving, "STALL_S", 0.2)
     world = make_world(pause_s=0)
