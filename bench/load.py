@@ -1,0 +1,177 @@
+"""The load generator: plain sockets in this process, the same for every HTTP server.
+
+A call costs it about 30 µs of CPU, which both servers pay alike; a ready-made tool such as wrk would cost
+less, but it neither pauses between calls nor hands out each call's time. Every answer is checked: a wrong
+one ends the bench.
+
+Times are in milliseconds, from the moment before the request is sent until the whole answer is there. The
+loop is closed: a client has one call under way, and the next one waits for its answer. So are paced
+clients: a call that is due while the last one runs is sent when that is over.
+"""
+
+from __future__ import annotations
+
+import os
+import selectors
+import socket
+import subprocess
+import time
+from collections.abc import Callable, Iterator, Sequence
+from itertools import cycle
+
+now = time.perf_counter
+
+
+class WrongAnswer(Exception):
+    """A peer or the island did not answer as it should."""
+
+
+class Connection:
+    """One keep-alive connection of HTTP/1.1 that has at most one call under way."""
+
+    def __init__(self, port: int) -> None:
+        self.port = port
+        self.sent_at = 0.0
+        self._answer = bytearray()
+        self._open()
+
+    def _open(self) -> None:
+        self.socket = socket.create_connection(("127.0.0.1", self.port), timeout=120)
+        self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+
+    def send(self, request: bytes) -> None:
+        self._answer.clear()
+        self.sent_at = now()
+        self.socket.sendall(request)
+
+    def receive(self) -> bytes | None:
+        """Take what has come; the whole answer once it is there."""
+        chunk = self.socket.recv(1 << 16)
+        if not chunk:
+            raise WrongAnswer(f"port {self.port} closed the connection after {bytes(self._answer)!r}")
+        self._answer += chunk
+        head = self._answer.find(b"\r\n\r\n")
+        if head < 0:
+            return None
+        headers = bytes(self._answer[:head]).lower()
+        _, found, rest = headers.partition(b"\r\ncontent-length:")
+        length = int(rest.partition(b"\r\n")[0]) if found else 0
+        if len(self._answer) < head + 4 + length:
+            return None
+        return bytes(self._answer)
+
+    def call(self, request: bytes) -> bytes:
+        self.send(request)
+        while (answer := self.receive()) is None:
+            pass
+        return answer
+
+    def close(self) -> None:
+        self.socket.close()
+
+
+def post(path: str, body: bytes) -> bytes:
+    """A request as it goes over the wire."""
+    head = f"POST {path} HTTP/1.1\r\nHost: localhost\r\nContent-Length: {len(body)}\r\n\r\n"
+    return head.encode() + body
+
+
+def check(answer: bytes, expected: bytes) -> None:
+    if not answer.startswith(b"HTTP/1.1 200") or expected not in answer:
+        raise WrongAnswer(f"expected {expected!r}, got {answer.decode(errors='replace')}")
+
+
+class Http:
+    """Calls to one HTTP server; `requests` take turns, and each answer contains its expected bytes."""
+
+    def __init__(self, port: int, requests: Sequence[tuple[bytes, bytes]]) -> None:
+        self.port = port
+        self._turns: Iterator[tuple[bytes, bytes]] = cycle(requests)
+
+    def closed(self, count: int, clients: int = 1) -> tuple[list[float], float]:
+        """Milliseconds of `count` calls one after another on each connection, and seconds of it all."""
+        connections = {Connection(self.port): b"" for _ in range(clients)}
+        times: list[float] = []
+        left = count
+        with selectors.DefaultSelector() as selector:
+            for connection in connections:
+                selector.register(connection.socket, selectors.EVENT_READ, connection)
+            began = now()
+            for connection in connections:
+                request, connections[connection] = next(self._turns)
+                connection.send(request)
+                left -= 1
+            while len(times) < count:
+                for key, _ in selector.select():
+                    connection = key.data
+                    answer = connection.receive()
+                    if answer is None:
+                        continue
+                    times.append((now() - connection.sent_at) * 1000)
+                    check(answer, connections[connection])
+                    if left:
+                        request, connections[connection] = next(self._turns)
+                        connection.send(request)
+                        left -= 1
+            took = now() - began
+        for connection in connections:
+            connection.close()
+        return times, took
+
+    def paced(self, count: int, rate: float) -> list[float]:
+        """Milliseconds of `count` calls on one connection, `rate` in a second."""
+        connection = Connection(self.port)
+
+        def call() -> float:
+            request, expected = next(self._turns)
+            answer = connection.call(request)
+            spent = (now() - connection.sent_at) * 1000
+            check(answer, expected)
+            return spent
+
+        try:
+            return paced(call, count, rate)
+        finally:
+            connection.close()
+
+
+def paced(call: Callable[[], float], count: int, rate: float) -> list[float]:
+    """What `call` returns, `count` times, begun `rate` times in a second or as soon as it can be."""
+    times = []
+    due = now()
+    for _ in range(count):
+        time.sleep(max(0.0, due - now()))
+        due = max(due, now() - 1 / rate) + 1 / rate
+        times.append(call())
+    return times
+
+
+def run(argv: Sequence[str], frame: bytes, expected: bytes) -> float:
+    """Milliseconds of one program from posix_spawn(3) to its end, fed `frame`."""
+    stdin_r, stdin_w = os.pipe2(os.O_CLOEXEC)
+    stdout_r, stdout_w = os.pipe2(os.O_CLOEXEC)
+    began = now()
+    pid = os.posix_spawn(
+        argv[0],
+        argv,
+        {},
+        file_actions=[(os.POSIX_SPAWN_DUP2, stdin_r, 0), (os.POSIX_SPAWN_DUP2, stdout_w, 1)],
+    )
+    os.close(stdin_r)
+    os.close(stdout_w)
+    os.write(stdin_w, frame)
+    os.close(stdin_w)
+    output = b""
+    while chunk := os.read(stdout_r, 4096):
+        output += chunk
+    _, status = os.waitpid(pid, 0)
+    spent = (now() - began) * 1000
+    os.close(stdout_r)
+    if status or output != expected:
+        raise WrongAnswer(f"{argv[0]} ended with status {status} and printed {output!r}")
+    return spent
+
+
+def output_of(argv: Sequence[str], **more: object) -> str:
+    """What a program printed; it must succeed."""
+    return subprocess.run(argv, check=True, capture_output=True, text=True, **more).stdout  # type: ignore[call-overload,no-any-return]

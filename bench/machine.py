@@ -1,0 +1,54 @@
+"""The machine that a run was made on."""
+
+from __future__ import annotations
+
+import os
+import platform
+import subprocess
+import time
+from pathlib import Path
+from typing import Any
+
+from bench import peers
+from skyisland.drivers.bubblewrap import find_bwrap
+
+
+def machine() -> dict[str, Any]:
+    """Names and versions; the load average of now, for other work disturbs what is measured."""
+    return {
+        "at": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+        "cpu": _cpu(),
+        "cores": os.cpu_count(),
+        "memory_bytes": os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
+        "system": _system(),
+        "kernel": platform.release(),
+        "python": platform.python_version(),
+        "go": (peers.toolchain() / "VERSION").read_text().splitlines()[0],
+        "bwrap": _first_line([str(find_bwrap()), "--version"]),
+        "runc": _first_line(["runc", "--version"]),
+        "root": os.geteuid() == 0,
+        "load_average": list(os.getloadavg()),
+    }
+
+
+def _cpu() -> str:
+    for line in Path("/proc/cpuinfo").read_text().splitlines():
+        if line.startswith("model name"):
+            return " ".join(line.partition(":")[2].split())
+    return platform.machine()
+
+
+def _system() -> str:
+    try:
+        return platform.freedesktop_os_release()["PRETTY_NAME"]
+    except (OSError, KeyError):
+        return platform.system()
+
+
+def _first_line(argv: list[str]) -> str:
+    path = f"{os.environ.get('PATH', '')}:/usr/sbin"
+    try:
+        said = subprocess.run(argv, capture_output=True, text=True, check=False, env={"PATH": path}).stdout
+    except OSError:
+        return ""
+    return said.splitlines()[0] if said else ""
