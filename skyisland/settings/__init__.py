@@ -28,6 +28,7 @@ from skyisland.settings.layout import Layout
 from skyisland.settings.reading import Problem, overlay, read_file, settings_error
 from skyisland.settings.sections import (
     IP4,
+    Api,
     Build,
     CallLimits,
     Filesystem,
@@ -56,6 +57,7 @@ from skyisland.settings.writing import commented, dump
 
 __all__ = [
     "IP4",
+    "Api",
     "Build",
     "CallLimits",
     "Filesystem",
@@ -108,6 +110,7 @@ class Settings(Section, frozen=True, kw_only=True):
     build: Build = Build()
     git: Git = Git()
     warm: Warm = Warm()
+    api: Api = Api()
     metrics: Metrics = Metrics()
     log: Log = Log()
 
@@ -148,7 +151,8 @@ class Settings(Section, frozen=True, kw_only=True):
     def url(self) -> str:
         """Where a client on this host finds the API."""
         host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(self.listen, self.listen)  # noqa: S104
-        return f"http://{_in_url(host)}:{self.http_port}"
+        scheme = "https" if self.api.tls_cert else "http"
+        return f"{scheme}://{_in_url(host)}:{self.http_port}"
 
     @property
     def statsd(self) -> tuple[str, int] | None:

@@ -12,7 +12,7 @@ from ipaddress import IPv4Address, IPv4Network
 from typing import Literal
 from urllib.parse import urlsplit
 
-from msgspec import Struct, field
+from msgspec import Struct, field, structs
 
 from skyisland import model
 from skyisland.settings.values import (
@@ -36,6 +36,7 @@ from skyisland.settings.values import (
     StatsdAddress,
     Subnet,
     Text,
+    Tokens,
 )
 
 
@@ -320,6 +321,52 @@ class Warm(Section, frozen=True, kw_only=True):
     """How much memory they may use together; 0 for no limit."""
     idle_expires: Duration = 600.0
     """One that waited so long is destroyed."""
+
+
+class Api(Section, frozen=True, kw_only=True):
+    """Who may use the REST API, and how much of it."""
+
+    admins: Tokens = field(default_factory=dict)
+    """Names and tokens of further admins: {"alice" = "…"}. Each shows the token in the header
+    admin_token_header; the log tells who did what. `openssl rand -hex 20` makes one."""
+    operators: Tokens = field(default_factory=dict)
+    """Names and tokens of those who see what admins see and change nothing."""
+    callers: Tokens = field(default_factory=dict)
+    """Names and tokens of those who may call functions where `open` is false."""
+    open: bool = True
+    """Let everybody who reaches the API call functions. If false, it takes a caller's or admin's token."""
+    calls_per_client: Count = 256
+    """Calls that one client, known by its token's name or else by its address, may have under way or
+    waiting; one more is refused with 429. 0 for no limit."""
+    max_body: Size = 1 << 20
+    """A request that is longer is refused with 413."""
+    body_timeout: Duration = 10.0
+    """A request that comes more slowly is refused with 408."""
+    idle_timeout: Duration = 15.0
+    """A connection may be without a request, or with the beginnings of one, for so long."""
+    event_streams: Positive = 32
+    """Event streams open at one time; one more is refused with 429."""
+    tls_cert: OptionalPath = ""
+    """The file with the server's certificate and its chain, PEM. With it and tls_key, the API is served by
+    TLS alone."""
+    tls_key: OptionalPath = ""
+    """The file with the certificate's private key, PEM."""
+
+    def __post_init__(self) -> None:
+        for one, other in (("tls_cert", "tls_key"), ("tls_key", "tls_cert")):
+            if getattr(self, one) and not getattr(self, other):
+                raise Refused(other, "", f"a file, because {one} is set")
+        for first, second in (("admins", "operators"), ("admins", "callers"), ("operators", "callers")):
+            if both := getattr(self, first).keys() & getattr(self, second).keys():
+                raise Refused(second, min(both), f"a name that is not among {first}")
+
+    def __rich_repr__(self) -> list[tuple[str, object]]:
+        tables = ("admins", "operators", "callers")
+        hidden = {name: dict.fromkeys(getattr(self, name), "…") for name in tables}
+        return list((structs.asdict(self) | hidden).items())
+
+    def __repr__(self) -> str:
+        return f"Api({', '.join(f'{name}={value!r}' for name, value in self.__rich_repr__())})"
 
 
 class Metrics(Section, frozen=True, kw_only=True):

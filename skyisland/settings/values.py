@@ -210,6 +210,20 @@ Token = Annotated[
         extra={"secret": True},
     ),
 ]
+Tokens = Annotated[
+    dict[
+        str,
+        Annotated[
+            str,
+            Meta(
+                pattern=r"\A[!-~]{16,}\Z",
+                description="16 or more characters of printable ASCII without spaces",
+                extra={"secret": True},
+            ),
+        ],
+    ],
+    Meta(description="a table of names and tokens", extra={"secret": True}),
+]
 HeaderName = Annotated[
     str, Meta(pattern=r"\A[!#$%&'*+.^_`|~0-9A-Za-z-]+\Z", description="the name of an HTTP header")
 ]
