@@ -230,6 +230,7 @@ class NamespaceJails:
         """`run`: a folder of ours for what lives no longer than the island; `probe_uid`: see `prepare`."""
         self.prefix = f"sky-{island}-"
         self._scratch = run / f"sky-{island}-root"
+        self._folders = (self._scratch, Path(f"{self._scratch}.dev"))
         self._resolv = run / f"sky-{island}-resolv.conf"
         self._probe_uid = probe_uid
         self._cgroups = Cgroups(island)
@@ -279,10 +280,15 @@ class NamespaceJails:
             await jail.destroy()
 
     def _sweep(self) -> None:
-        for folder in (self._scratch, Path(f"{self._scratch}.dev")):
+        self._clear()
+        for folder in self._folders:
+            folder.mkdir(mode=0o700, parents=True)
+
+    def _clear(self) -> None:
+        for folder in self._folders:
             if folder.exists():
                 shutil.rmtree(folder)
-            folder.mkdir(mode=0o700, parents=True)
+        self._resolv.unlink(missing_ok=True)
 
     async def close(self) -> None:
         if self._link is not None:
@@ -291,6 +297,7 @@ class NamespaceJails:
         if self._launcher is not None:
             await self._launcher.wait()
             self._launcher = None
+        await asyncio.to_thread(self._clear)
         await asyncio.to_thread(self._cgroups.close)
 
     # One jail
