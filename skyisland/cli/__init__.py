@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Callable
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -51,6 +52,25 @@ class Chosen:
 
     def settings(self) -> Settings:
         return Settings.load(self.file, os.environ)
+
+
+def looks(command: Callable[..., Any]) -> Callable[..., Any]:
+    """The options on how a console looks and behaves."""
+    for option in (
+        click.option("--readonly", is_flag=True, help="Show, and let nobody act."),
+        click.option("--no-mouse", "mouse", is_flag=True, flag_value=False, default=True, help="Keys only."),
+        click.option("--ascii", is_flag=True, help="Plain characters, for poor fonts."),
+        click.option(
+            "--refresh",
+            "refresh_s",
+            type=click.FloatRange(0.1, 60),
+            default=0.5,
+            show_default=True,
+            help="Seconds between pictures.",
+        ),
+    ):
+        command = option(command)
+    return command
 
 
 @click.group(cls=Commands, invoke_without_command=True, context_settings={"max_content_width": 100})

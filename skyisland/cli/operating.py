@@ -17,7 +17,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from skyisland.cli import EXIT_FUNCTION, Chosen
+from skyisland.cli import EXIT_FUNCTION, Chosen, looks
 from skyisland.client import Called, Client
 from skyisland.logs import printable
 from skyisland.model import AddressState, FunctionRequest, Phase, Verdict
@@ -288,4 +288,17 @@ def _size(count: float | None) -> str:
     return f"{count:.1f}G"
 
 
-COMMANDS: tuple[click.Command, ...] = (invoke, jails, jail, kill, ips, ip, cache, stats)
+@click.command()
+@looks
+@click.pass_obj
+def console(chosen: Chosen, /, **look: Any) -> None:
+    """Watch and steer a running island: ssh -t host skyisland console"""
+    from tui import run_console
+    from tui.remote import Remote
+
+    settings = chosen.settings()
+    token = admin_token(settings, make=False)
+    sys.exit(run_console(Remote(settings.url, token=token, header=settings.admin_token_header), **look))
+
+
+COMMANDS: tuple[click.Command, ...] = (console, invoke, jails, jail, kill, ips, ip, cache, stats)

@@ -7,7 +7,7 @@ import contextlib
 import os
 import signal
 import sys
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -15,7 +15,7 @@ import click
 from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
-from skyisland.cli import Chosen
+from skyisland.cli import Chosen, looks
 from skyisland.events import Events
 from skyisland.island import Island
 from skyisland.logs import LogRing, logging_to
@@ -26,8 +26,9 @@ from skyisland.wiring import opened
 
 @click.command()
 @click.option("--no-tui", is_flag=True, help="Headless: log lines on standard output instead of the console.")
+@looks
 @click.pass_obj
-def serve(chosen: Chosen, no_tui: bool) -> None:
+def serve(chosen: Chosen, /, no_tui: bool, **look: Any) -> None:
     """Run the island: REST API and, on a terminal, the operations console.
 
     SIGTERM and SIGINT drain: running calls finish within jails.drain_timeout, then everything is taken
@@ -35,10 +36,11 @@ def serve(chosen: Chosen, no_tui: bool) -> None:
     """
     settings = chosen.settings()
     headless = no_tui or not (sys.stdin.isatty() and sys.stdout.isatty())
-    sys.exit(asyncio.run(_serve(settings, headless=headless)))
+    sys.exit(asyncio.run(_serve(settings, None if headless else look)))
 
 
-async def _serve(settings: Settings, *, headless: bool) -> int:
+async def _serve(settings: Settings, look: dict[str, Any] | None) -> int:
+    """Run until told to stop; `look`: how the console looks, None for a headless island."""
     from api import create_app
     from api.serve import listen
     from api.serve import serve as serve_api
@@ -46,7 +48,7 @@ async def _serve(settings: Settings, *, headless: bool) -> int:
     token = await asyncio.to_thread(admin_token, settings)
     events, ring = Events(), LogRing(secrets=(token,))
     metrics = Metrics(StatsD(*settings.statsd, prefix=settings.metrics.prefix) if settings.statsd else None)
-    stream = sys.stdout.buffer if headless else None
+    stream = sys.stdout.buffer if look is None else None
     level = settings.log.level.upper()
     async with logging_to(ring, events, stream=stream, level=level, secrets=(token,)):
         sock = await asyncio.to_thread(listen, settings.listen, settings.http_port)
@@ -54,20 +56,35 @@ async def _serve(settings: Settings, *, headless: bool) -> int:
             events.tap(metrics.fold)
             async with _opened(settings, events) as island, _sending(metrics):
                 app = create_app(
-                    island, token=token, token_header=settings.admin_token_header, metrics=metrics, logs=ring
+                    island,
+                    token=token,
+                    token_header=settings.admin_token_header,
+                    metrics=metrics,
+                    logs=ring,
+                    settings=settings.api,
                 )
-                await island.start()
-                try:
-                    stop = _on_signal(signal.SIGINT, signal.SIGTERM)
+
+                async def serving(stop: Callable[[], Awaitable[object]]) -> None:
+                    """Serve until `stop` returns; then answer what runs, and nobody new."""
                     drained = asyncio.Event()
                     server = asyncio.create_task(serve_api(app, sock, drained.wait))
                     await _until(stop, server)
                     await island.drain(settings.jails.drain_timeout)
                     drained.set()
                     await server
+
+                try:
+                    await island.start()
+                    if look is None:
+                        await serving(_on_signal(signal.SIGINT, signal.SIGTERM).wait)
+                        return 0
+                    from tui import serve_with_console
+                    from tui.inprocess import InProcess
+
+                    port = InProcess(island, ring, settings.url)
+                    return await serve_with_console(port, serving, log=settings.layout.console_log, **look)
                 finally:
                     await island.stop()
-    return 0
 
 
 @asynccontextmanager
@@ -105,9 +122,9 @@ def _on_signal(*signals: signal.Signals) -> asyncio.Event:
     return stop
 
 
-async def _until(stop: asyncio.Event, server: asyncio.Task[None]) -> None:
+async def _until(stop: Callable[[], Awaitable[object]], server: asyncio.Task[None]) -> None:
     """Wait for the wish to stop; a server that ends by itself is an error, raised here."""
-    asked = asyncio.create_task(stop.wait())
+    asked = asyncio.ensure_future(stop())
     await asyncio.wait({asked, server}, return_when=asyncio.FIRST_COMPLETED)
     asked.cancel()
     if server.done():

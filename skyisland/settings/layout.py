@@ -60,6 +60,11 @@ class Layout(Struct, frozen=True):
         return self.state_dir / "island.db"
 
     @property
+    def console_log(self) -> Path:
+        """What libraries and children print while the console has the terminal, and its last words."""
+        return self.state_dir / "console.log"
+
+    @property
     def token(self) -> Path:
         """The admin token made at first start."""
         return self.state_dir / "admin-token"

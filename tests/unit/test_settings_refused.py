@@ -46,7 +46,12 @@ BAD = [
     ("jails = []", "jails", "an empty array", "a table"),
     ("[jails]\nexec_timeout = '0s'", "jails.exec_timeout", '"0s"', "a duration above zero"),
     ("[jails]\nexec_timeout = '-1s'", "jails.exec_timeout", '"-1s"', "a duration above zero"),
-    ("[jails]\ndriver = 'docker'", "jails.driver", '"docker"', '"auto", "bubblewrap", "freebsd" or "fake"'),
+    (
+        "[jails]\ndriver = 'docker'",
+        "jails.driver",
+        '"docker"',
+        '"auto", "namespaces", "bubblewrap", "freebsd" or "fake"',
+    ),
     ("[jails]\nuid_start = 0", "jails.uid_start", "0", "an unprivileged uid from 1000"),
     ("[jails]\nuid_start = 65000", "jails.uid_start", "65000", "without 65534"),
     ("[jails]\nuid_count = 10", "jails.uid_count", "10", "at least 74"),
