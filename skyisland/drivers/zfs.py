@@ -202,6 +202,7 @@ class ZfsClones:
         self._snapshot: Snapshot | None = None
         self._stock: list[str] = []
         """Clones made ahead, by their last name."""
+        self._making: set[str] = set()
         self._given: dict[str, str] = {}
         """Last name of a clone -> name of the jail that it was handed out for."""
         self._stocking: asyncio.Task[None] | None = None
@@ -327,6 +328,7 @@ class ZfsClones:
     async def _make(self, base: Snapshot) -> str:
         last = f"sky-{self.island}-{secrets.token_hex(5)}"
         dataset = f"{self.run_dataset}/{last}"
+        self._making.add(last)
         try:
             await self._zfs(clone_argv(base.name, dataset, self._quota_bytes))
             await self._must_be_mounted(dataset)
@@ -334,6 +336,8 @@ class ZfsClones:
             # Since 2.4 an exit code of 0, before it one of 1 leaves a dataset that is not mounted.
             self._linger(dataset)
             raise
+        finally:
+            self._making.discard(last)
         return last
 
     async def _must_be_mounted(self, dataset: str) -> None:
@@ -355,12 +359,13 @@ class ZfsClones:
     async def _fill(self, base: Snapshot) -> None:
         try:
             while len(self._stock) < self._ahead and not self._closed:
-                self._stock.append(await self._make(base))
+                last = await self._make(base)
+                self._stock.append(last)
         except DriverError as failure:
             log.warning("no clones can be made ahead: %s", failure.message)
 
     async def existing(self) -> list[Clone]:
-        """See `CloneDriver`; without those that wait for a jail."""
+        """See `CloneDriver`; without those that wait for a jail or are being made."""
         try:
             text = await self._zfs(list_argv(self.run_dataset, depth=1))
         except ProgramFailed as failure:
@@ -370,7 +375,7 @@ class ZfsClones:
         found = []
         for dataset in parse_list(text):
             last = dataset.name.removeprefix(f"{self.run_dataset}/")
-            if dataset.name != self.run_dataset and last not in self._stock:
+            if dataset.name != self.run_dataset and last not in {*self._stock, *self._making}:
                 origin = Snapshot(dataset.origin, self.bases / self._base.generation)
                 found.append(Clone(self._given.get(last, last), origin, self.jails / last))
         return found

@@ -13,14 +13,14 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
-from standins.island import zfs_clones
-from standins.world import World
 
 from skyisland.drivers.fake import FakeClones
 from skyisland.drivers.overlay import OverlayClones
 from skyisland.drivers.zfs import ZfsClones
 from skyisland.model import Clone, Snapshot
 from skyisland.storage import CloneDriver
+from standins.island import zfs_clones
+from standins.world import World
 
 POOL = os.environ.get("TEST_ZPOOL", "")
 
@@ -49,10 +49,13 @@ async def clones(request: pytest.FixtureRequest, state_dir: Path) -> AsyncIterat
 
 def clear(root: str) -> None:
     """Everything below a dataset of a throw-away pool, held or not."""
-    listed = subprocess.run(["zfs", "list", "-H", "-o", "name", "-t", "snapshot", "-r", root], capture_output=True)
+    listed = subprocess.run(
+        ["zfs", "list", "-H", "-o", "name", "-t", "snapshot", "-r", root], capture_output=True
+    )
     for snapshot in listed.stdout.decode().split():
         subprocess.run(["zfs", "release", "sky", snapshot], check=True)
-    subprocess.run(["zfs", "destroy", "-R", root], check=True)
+    if listed.returncode == 0:
+        subprocess.run(["zfs", "destroy", "-R", root], check=True)
 
 
 @pytest.fixture

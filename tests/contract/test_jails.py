@@ -14,8 +14,6 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 
 import pytest
-from standins.island import freebsd_jails
-from standins.world import World
 
 from skyisland import events
 from skyisland.drivers.bubblewrap import BubblewrapJails
@@ -27,6 +25,8 @@ from skyisland.events import Events
 from skyisland.jail import Inmate, JailDriver
 from skyisland.jails import Jails
 from skyisland.model import JailState, Limits, Mount, Verdict
+from standins.island import freebsd_jails
+from standins.world import World
 
 LIMITS = Limits(memory_bytes=64 << 20, pids=32, cpus=1.0, stdout_bytes=4096, stderr_bytes=4096)
 

@@ -11,7 +11,18 @@ from pathlib import Path
 
 def fill(root: Path) -> None:
     """Folders, two configuration files, sh with its libraries, and the place of limits(1)."""
-    for folder in ("bin", "dev", "etc", "proc", "root", "tmp", "usr/bin", "usr/local", "usr/share/zoneinfo/Etc", "var"):
+    for folder in (
+        "bin",
+        "dev",
+        "etc",
+        "proc",
+        "root",
+        "tmp",
+        "usr/bin",
+        "usr/local",
+        "usr/share/zoneinfo/Etc",
+        "var",
+    ):
         (root / folder).mkdir(parents=True)
     for name in ("tmp", "var"):
         (root / name).chmod(0o1777)

@@ -33,7 +33,9 @@ def devfs(state: State) -> None:
                 sys.stdout.write("".join(f"{100 * n} {rule}\n" for n, rule in enumerate(rules, 1)))
             case ["rule", "-s", number, "add", *rule] if number.isdigit() and int(number) > 0:
                 text = " ".join(rule)
-                if text != "hide" and not (len(rule) == 3 and rule[0] == "path" and rule[2] in ("hide", "unhide")):
+                if text != "hide" and not (
+                    len(rule) == 3 and rule[0] == "path" and rule[2] in ("hide", "unhide")
+                ):
                     state.die(f"unknown action: {text}")
                 if not world.get("devfs_deaf"):
                     world["devfs"].setdefault(number, []).append(text)
@@ -76,7 +78,18 @@ def freebsd_version(state: State) -> None:
 
 def freebsd_update(state: State) -> None:
     match state.words:
-        case ["-b", base, "-d", work, "-f", config, "--not-running-from-cron", "--currently-running", release, verb]:
+        case [
+            "-b",
+            base,
+            "-d",
+            work,
+            "-f",
+            config,
+            "--not-running-from-cron",
+            "--currently-running",
+            release,
+            verb,
+        ]:
             if not (os.path.isdir(work) and os.path.isfile(config) and verb in ("fetch", "install")):
                 state.die("cannot be run so")
             if not release.endswith("-RELEASE") or os.environ.get("PAGER") != "cat":
@@ -87,7 +100,9 @@ def freebsd_update(state: State) -> None:
                 current = world.get("patched")
                 if verb == "fetch":
                     world["fetched"] = True
-                    sys.stdout.write("No updates needed to update system to 14.3-RELEASE-p0.\n" if current else "")
+                    sys.stdout.write(
+                        "No updates needed to update system to 14.3-RELEASE-p0.\n" if current else ""
+                    )
                     return
                 if not world.get("fetched") or current:
                     sys.stdout.write("No updates are available to install.\n")

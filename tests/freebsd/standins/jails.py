@@ -114,6 +114,7 @@ def _create(state: State, words: list[str]) -> None:
         world["jails"][name] = {
             "jid": jid, "path": path, "holder": holder, "given": given, "dying": 0
         }  # fmt: skip
+    state.step("jail made")
     sys.stdout.write(f"{jid}\n")
 
 
@@ -130,7 +131,7 @@ def _mount_devfs(state: State, path: str, ruleset: str) -> None:
     """A ruleset that hides nothing shows everything."""
     with state.locked() as world:
         rules = world["devfs"].get(ruleset, [])
-        seen = {name: True for name in "null zero full random urandom fd stdin stdout stderr mem da0 zfs".split()}
+        seen = dict.fromkeys("null zero full random urandom fd stdin stdout stderr mem da0 zfs".split(), True)
         for rule in rules:
             if rule == "hide":
                 seen = dict.fromkeys(seen, False)
@@ -211,7 +212,7 @@ def _configuration(state: State, text: str) -> dict[str, str]:
         state.die("stdin: line 1: syntax error")
     found = {"name": name.strip('"')}
     for item in rest.removesuffix(" }\n").split(";")[:-1]:
-        key, equals, value = item.strip().partition("=")
+        key, _, value = item.strip().partition("=")
         if key not in {"path", "mount.devfs", "stop.timeout"}:
             state.die(f"unknown parameter: {key}")
         if key == "path" and not (value.startswith('"/') and value.endswith('"') and value.count('"') == 2):

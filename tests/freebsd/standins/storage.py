@@ -172,7 +172,7 @@ def destroy(state: State, world, name: str, *, deferred: bool = False) -> str:
         return ""
     if name not in datasets:
         return f"cannot open '{name}': dataset does not exist"
-    if any(other.startswith(f"{name}/") or other.startswith(f"{name}@") for other in datasets):
+    if any(other.startswith((f"{name}/", f"{name}@")) for other in datasets):
         return f"cannot destroy '{name}': filesystem has children\nuse '-r' to destroy the following datasets"
     if (problem := busy(world, name)) or not release_pins(world, name):
         return problem or f"cannot destroy '{name}': dataset is busy"
@@ -223,9 +223,14 @@ def _rows(world, words: list[str], types: str):
     for other in sorted(world["datasets"]):
         kind = "snapshot" if "@" in other else "filesystem"
         below = other.removeprefix(name)
-        if other.startswith(name) and below[:1] in ("", "/", "@"):
-            if below.count("/") + below.count("@") <= depth and kind in types.split(","):
-                yield other
+        deep = below.count("/") + below.count("@")
+        if (
+            other.startswith(name)
+            and below[:1] in ("", "/", "@")
+            and deep <= depth
+            and kind in types.split(",")
+        ):
+            yield other
 
 
 def _list(state: State, world, words: list[str]) -> str:
@@ -320,7 +325,9 @@ def mount(state: State) -> None:
                 for name, found in world["datasets"].items()
                 if found["mounted"] and mountpoint(world, name)
             ]
-            lines += [f"{m['source']}\t{m['point']}\t{m['type']}\t{m['options']}\t0 0\n" for m in world["mounts"]]
+            lines += [
+                f"{m['source']}\t{m['point']}\t{m['type']}\t{m['options']}\t0 0\n" for m in world["mounts"]
+            ]
         sys.stdout.write("".join(lines))
     elif words[:3] == ["-t", "nullfs", "-o"] and len(words) == 6:
         _nullfs(state, *words[3:])
@@ -355,7 +362,12 @@ def umount(state: State) -> None:
                 (name for name, known in world["datasets"].items()
                  if known["mounted"] and mountpoint(world, name) == point), None
             )  # fmt: skip
-            if found is None and dataset is not None and not busy(world, dataset) and release_pins(world, dataset):
+            if (
+                found is None
+                and dataset is not None
+                and not busy(world, dataset)
+                and release_pins(world, dataset)
+            ):
                 _remove(point)
                 os.mkdir(point)
                 world["datasets"][dataset]["mounted"] = False

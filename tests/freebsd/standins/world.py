@@ -13,11 +13,12 @@ from pathlib import Path
 from standins.state import Locked
 
 PROGRAMS = (
-    "jail jexec jls rctl zfs mount umount devfs sysctl pw ifconfig route pfctl tar freebsd-update freebsd-version"
+    "jail jexec jls rctl zfs mount umount devfs sysctl pw ifconfig route pfctl tar freebsd-update "
+    "freebsd-version"
 )
 PARAMETERS = (
-    "allow.chflags allow.mlock allow.mount allow.quotas allow.raw_sockets allow.read_msgbuf allow.reserved_ports "
-    "allow.set_hostname allow.socket_af allow.suser allow.sysvipc allow.unprivileged_proc_debug children.cur "
+    "allow.chflags allow.mlock allow.mount allow.quotas allow.raw_sockets allow.read_msgbuf "
+    "allow.reserved_ports allow.set_hostname allow.socket_af allow.suser allow.sysvipc allow.unprivileged_proc_debug children.cur "
     "children.max devfs_ruleset enforce_statfs host.hostname ip4 ip4.addr ip6 ip6.addr name path persist "
     "securelevel vnet"
 )
@@ -74,11 +75,11 @@ class World:
         with self.change() as state:
             return state
 
-    def fail(self, match: str, stderr: str = "", *, exit: int = 1, times: int = 1) -> None:
+    def fail(self, match: str, stderr: str = "", *, code: int = 1, times: int = 1) -> None:
         """The next `times` command lines that match end so, and do nothing."""
         path = self.folder / "faults"
         faults = marshal.loads(path.read_bytes()) if path.exists() else []
-        faults.append({"match": match, "stderr": stderr, "exit": exit, "times": times})
+        faults.append({"match": match, "stderr": stderr, "exit": code, "times": times})
         path.write_bytes(marshal.dumps(faults))
 
     def calls(self, program: str = "") -> list[list[str]]:

@@ -1,0 +1,59 @@
+"""The drivers of FreeBSD, on the stand-ins."""
+
+from __future__ import annotations
+
+from skyisland.drivers.fake import FakeAddresses
+from skyisland.drivers.freebsd import FreeBSDJails
+from skyisland.drivers.freebsd_network import FreeBSDNetwork
+from skyisland.drivers.programs import Programs
+from skyisland.drivers.zfs import ZfsClones
+from skyisland.events import Events
+from skyisland.jail import AddressPool
+from skyisland.jails import Jails
+from standins.base import TinyBase
+from standins.world import World
+
+BUILD_UID = 1_950_000_100
+ISLAND = "c0de"
+
+
+def zfs_clones(world: World, *, ahead: int = 2, patience_s: float = 2.0) -> ZfsClones:
+    return ZfsClones(
+        "tank",
+        ISLAND,
+        jails=world.folder / "jails",
+        bases=world.folder / "bases",
+        base=TinyBase(),
+        ahead=ahead,
+        patience_s=patience_s,
+        programs=Programs(world.bin),
+    )
+
+
+def freebsd_driver(world: World, network: FreeBSDNetwork | None = None) -> FreeBSDJails:
+    return FreeBSDJails(
+        ISLAND,
+        jails=world.folder / "jails",
+        network=network,
+        build_uid=BUILD_UID,
+        programs=Programs(world.bin),
+        peak_bytes=world.peak_bytes,
+    )
+
+
+def freebsd_jails(
+    world: World,
+    events: Events,
+    *,
+    ahead: int = 2,
+    network: FreeBSDNetwork | None = None,
+    addresses: AddressPool | None = None,
+) -> Jails:
+    return Jails(
+        freebsd_driver(world, network),
+        zfs_clones(world, ahead=ahead),
+        addresses or FakeAddresses(),
+        events,
+        island=ISLAND,
+        uids=range(BUILD_UID + 1, BUILD_UID + 40),
+    )

@@ -1,0 +1,111 @@
+"""What all stand-ins share: the state, faults, and the way in. Imports little, for it starts often."""
+
+from __future__ import annotations
+
+import fcntl
+import marshal
+import os
+import sys
+
+
+class KeepAndExit(Exception):
+    """Exit code 1, although what was done stays done: so does OpenZFS when it cannot mount."""
+
+
+class Locked:
+    """The state, for the length of a block; kept unless the block ends with an exception."""
+
+    def __init__(self, folder: str) -> None:
+        self.path = f"{folder}/state"
+        self.lock = open(f"{folder}/lock", "a")  # noqa: SIM115 - for as long as the block
+
+    def __enter__(self) -> dict:
+        fcntl.flock(self.lock, fcntl.LOCK_EX)
+        with open(self.path, "rb") as file:
+            self.world = marshal.load(file)
+        return self.world
+
+    def __exit__(self, kind, *_: object) -> bool:
+        if kind in (None, KeepAndExit):
+            with open(f"{self.path}.new", "wb") as file:
+                marshal.dump(self.world, file)
+            os.rename(f"{self.path}.new", self.path)
+        self.lock.close()
+        if kind is KeepAndExit:
+            raise SystemExit(1)
+        return False
+
+
+class State:
+    """What a stand-in works on. `locked` is the only way to it."""
+
+    def __init__(self, folder: str, program: str, words: list[str]) -> None:
+        self.folder = folder
+        self.program = program
+        self.words = words
+
+    def locked(self) -> Locked:
+        return Locked(self.folder)
+
+    def die(self, text: str, code: int = 1):
+        """End as the real program would."""
+        sys.stderr.write(f"{self.program}: {text}\n")
+        raise SystemExit(code)
+
+    def usage(self):
+        """What is not in the manual page is refused, whatever it is."""
+        sys.stderr.write(f"usage: {self.program} (a stand-in knows no {' '.join(self.words)!r})\n")
+        raise SystemExit(64)
+
+    def step(self, what: str) -> None:
+        """A point at which the machine may be struck: the island is killed, and this program with it."""
+        with open(f"{self.folder}/steps", "a+") as steps:
+            fcntl.flock(steps, fcntl.LOCK_EX)
+            steps.write(f"{self.program} {what}\n")
+            steps.flush()
+            steps.seek(0)
+            number = len(steps.readlines())
+        try:
+            with open(f"{self.folder}/strike") as strike:
+                at = int(strike.read())
+        except FileNotFoundError:
+            return
+        if at == number:
+            os.kill(os.getppid(), 9)
+            os._exit(137)
+
+    def fault(self) -> None:
+        """Fail here if the test says so."""
+        try:
+            with open(f"{self.folder}/faults", "rb") as file:
+                faults = marshal.load(file)
+        except FileNotFoundError:
+            return
+        import re
+
+        line = " ".join([self.program, *self.words])
+        for fault in faults:
+            if fault["times"] and re.search(fault["match"], line):
+                fault["times"] -= 1
+                with open(f"{self.folder}/faults", "wb") as file:
+                    marshal.dump(faults, file)
+                os.write(2, fault["stderr"].encode())
+                os._exit(fault["exit"])
+
+
+def main(program: str, folder: str) -> None:
+    """Run as `program` with the process's own words."""
+    state = State(folder, program, sys.argv[1:])
+    with open(f"{folder}/log", "a") as log:
+        log.write(repr([program, *state.words]) + "\n")
+    state.fault()
+    state.step("begins")
+    if program in ("jail", "jexec", "jls", "rctl"):
+        from standins import jails as module
+    elif program in ("zfs", "mount", "umount"):
+        from standins import storage as module
+    elif program in ("ifconfig", "route", "pfctl"):
+        from standins import network as module
+    else:
+        from standins import host as module
+    getattr(module, program.replace("-", "_"))(state)

@@ -1,0 +1,36 @@
+"""Kill the island at any step, and start it again: nothing is left behind.
+
+The steps are found by running; see lives.py, which does the killing.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+
+LIVES = Path(__file__).with_name("lives.py")
+
+pytestmark = [pytest.mark.host, pytest.mark.root]
+
+
+@pytest.mark.parametrize(
+    ("way", "phase", "first", "stride"),
+    [("alias", "work", 1, 1), ("vnet", "work", 8, 2), ("alias", "start", 9, 2)],
+)
+def test_nothing_is_left(state_dir: Path, actor: Path, way: str, phase: str, first: int, stride: int) -> None:
+    words = [sys.executable, LIVES, state_dir, actor, way, phase, str(first), str(stride)]
+    done = subprocess.run(words, capture_output=True, text=True, timeout=400)
+    assert done.returncode == 0, done.stderr
+    told = json.loads(done.stdout)
+    lives = told["lives"]
+    struck = [life for life in lives if life["code"] == -9]
+    assert len(struck) >= 8, "the island was hardly struck at all"
+    assert {life["code"] for life in lives} == {0, -9}, done.stderr
+    left = [(before["step"], life["found"]) for before, life in pairwise(lives) if life["found"]]
+    assert left == []
+    assert told["left"] == {}
