@@ -86,14 +86,14 @@ class Actions(App[int]):
 
     def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
         focused = self._home.focused if self.screen_stack else None
-        row = self.row if focused is not None else None
+        kind = self.table.kind if focused is not None and self.table is not None else None
         match action:
             case "kill" | "kill_now":
-                return not self.readonly and isinstance(row, (Jail, Slot, Request))
+                return not self.readonly and kind in (Jail, Slot, Request)
             case "set_address":
-                return not self.readonly and isinstance(row, (Slot, Jail))
+                return not self.readonly and kind in (Slot, Jail)
             case "rebuild" | "evict":
-                return not self.readonly and isinstance(row, Cached)
+                return not self.readonly and kind is Cached
             case "invoke":
                 return not self.readonly
             case "filter" | "faults":
@@ -103,7 +103,7 @@ class Actions(App[int]):
             case "logs":
                 return self.view != "logs"
             case "curl":
-                return isinstance(row, Request)
+                return kind is Request
             case "retry":
                 return self.link.state != "live"
             case "token":
@@ -493,7 +493,7 @@ class Actions(App[int]):
             self.exit(0)
             return
         count = len(self.board.jails)
-        what = "no jail is running" if not count else f"{count} jails are running"
+        what = {0: "no jail is running", 1: "1 jail is running"}.get(count, f"{count} jails are running")
         rows: list[Spans] = [
             [(f"The island ends with this console; {what}.", "text")],
             [("Running calls get some seconds to finish.", "dim")],

@@ -34,10 +34,23 @@ class Line(NamedTuple):
     base: str = ""
 
 
+class Palette(Widget):
+    """The tones, as the stylesheet and the theme give them; one for all canvases, and never shown.
+
+    Component classes on every canvas would cost most of the start: Textual works out each of them again
+    whenever a widget gains or loses the focus.
+    """
+
+    COMPONENT_CLASSES: ClassVar[set[str]] = {f"tone--{tone}" for tone in TONES}
+    DEFAULT_CSS = "Palette { display: none; }"
+
+    def tone(self, name: str) -> Style:
+        return self.get_component_rich_style(f"tone--{name}", partial=True)
+
+
 class Canvas(Widget):
     """A panel whose lines come from `draw`."""
 
-    COMPONENT_CLASSES: ClassVar[set[str]] = {f"tone--{tone}" for tone in TONES}
     ALLOW_SELECT = False
     DEFAULT_CSS = "Canvas { height: 1fr; width: 1fr; }"
 
@@ -143,7 +156,7 @@ class Canvas(Widget):
             found = self.rich_style
             for name in (base, tone):
                 if name:
-                    found += self.get_component_rich_style(f"tone--{name}", partial=True)
+                    found += self.console.palette.tone(name)
             self._tones[tone, base] = found
         return found
 

@@ -32,7 +32,7 @@ from skyisland.errors import Forbidden, IslandError, Unauthorized
 from skyisland.events import Event
 from tui.actions import Actions
 from tui.board import Board, Cached, Jail, Request, Slot
-from tui.canvas import Canvas, Line
+from tui.canvas import Canvas, Line, Palette
 from tui.chrome import VIEWS, Banner, Head, Keys, Meters, Tabs
 from tui.dialogs import FilterBar
 from tui.link import Link
@@ -141,6 +141,7 @@ class Console(Actions):
         self.look = Look(ascii=ascii)
         self.board = Board()
         self.link = Link()
+        self.palette = Palette()
         self.log_rows: deque[LogRow] = deque(maxlen=LOG_LINES)
         self.serving: dict[str, str] = {}
         """Which jail served an invocation, as the log told."""
@@ -179,6 +180,7 @@ class Console(Actions):
     # Building
 
     def compose(self) -> ComposeResult:
+        yield self.palette
         with Container(id="all"):
             yield Head(id="head")
             yield Meters(id="meters")

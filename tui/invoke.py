@@ -149,21 +149,24 @@ class Invoke(ModalScreen[None]):
             self._tell(self.fault())
 
     def on_input_submitted(self, event: Input.Submitted) -> None:
-        self.run_worker(self.action_send())
+        self.action_send()
 
     def _tell(self, fault: str) -> None:
         self.query_one("#invoke-fault", Label).update(Content(line(fault)))
 
-    async def action_send(self) -> None:
+    def action_send(self) -> None:
+        """Send it, and leave the keyboard alone meanwhile; closing the dialog hangs up."""
         fault = self.fault()
         self._tell(fault)
-        if fault or self._sending:
-            return
-        self._sending = True
+        if not (fault or self._sending):
+            self._sending = True
+            self.run_worker(self._send())
+
+    async def _send(self) -> None:
         reply = self.query_one(Reply)
         request = self.request()
         reply.answer = reply.failure = None
-        reply.note = ("running" + self.console.look["more"], "info")
+        reply.note = (f"running{self.console.look['more']}   esc hangs up", "info")
         reply.paint()
         try:
             answer = await self.console.port.invoke(request)

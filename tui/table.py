@@ -85,6 +85,7 @@ class Table(Canvas, Generic[R], can_focus=True):
     def __init__(
         self,
         title: str,
+        kind: type[R],
         columns: list[Column],
         source: Callable[[], Iterable[R]],
         key: Callable[[R], Hashable],
@@ -97,6 +98,7 @@ class Table(Canvas, Generic[R], can_focus=True):
     ) -> None:
         super().__init__(id=id)
         self.title = title
+        self.kind = kind
         self.columns = columns
         self.source = source
         self.key = key

@@ -19,6 +19,7 @@ from tui.table import Table
 def jails_table(board: Board, id: str) -> Table[Jail]:  # noqa: A002
     return Table(
         "Jails",
+        Jail,
         JAILS,
         lambda: board.jails.values(),
         lambda jail: jail.info.name,
@@ -33,6 +34,7 @@ def jails_table(board: Board, id: str) -> Table[Jail]:  # noqa: A002
 def requests_table(board: Board, id: str) -> Table[Request]:  # noqa: A002
     return Table(
         "Requests",
+        Request,
         REQUESTS,
         lambda: board.requests.values(),
         lambda request: request.id,
@@ -46,6 +48,7 @@ def requests_table(board: Board, id: str) -> Table[Request]:  # noqa: A002
 def addresses_table(board: Board, id: str) -> Table[Slot]:  # noqa: A002
     return Table(
         "IPs",
+        Slot,
         ADDRESSES,
         lambda: board.slots.values(),
         lambda slot: slot.ip,
@@ -59,6 +62,7 @@ def addresses_table(board: Board, id: str) -> Table[Slot]:  # noqa: A002
 def cache_table(board: Board, id: str) -> Table[Cached]:  # noqa: A002
     return Table(
         "Build cache",
+        Cached,
         CACHE,
         lambda: board.cache.values(),
         lambda row: row.key,

@@ -8,6 +8,7 @@ import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
+from msgspec import structs
 from textual.pilot import Pilot
 
 from api import create_app
@@ -18,6 +19,7 @@ from skyisland.drivers.fake import (
     FakeClones,
     FakeHistory,
     FakeJails,
+    FakeResolved,
     FakeSources,
     Script,
 )
@@ -33,6 +35,15 @@ from tui.port import Port
 TOKEN = "a-token-for-tests"
 HEADER = "X-Sky-Island-Token"
 SLOW = FunctionRequest(url="github.com/user/repo", call="Sleep(60)")
+
+
+class TrueSources(FakeSources):
+    """Repositories whose commits, asked for by name, are themselves."""
+
+    async def resolve(self, url: str, version: str | None, *, refresh: bool) -> FakeResolved:
+        resolved = await super().resolve(url, version, refresh=refresh)
+        whole = version is not None and len(version) == 40
+        return structs.replace(resolved, commit=version) if whole else resolved
 
 
 class TellingAddresses(FakeAddresses):
@@ -76,7 +87,7 @@ class World:
             version="0",
             policy=Policy(limits=Limits(memory_bytes=64 << 20), exec_timeout_s=60),
             events=self.events,
-            sources=FakeSources(),
+            sources=TrueSources(),
             builds=self.builds,
             jails=Jails(self.driver, FakeClones(), self.addresses, self.events, island="test", uids=None),
             network=self.addresses,
@@ -117,7 +128,7 @@ class Operator:
         self.pilot = pilot
         self.press = pilot.press
 
-    async def sees(self, truth: Callable[[], object], within_s: float = 5.0) -> None:
+    async def sees(self, truth: Callable[[], object], within_s: float = 30.0) -> None:
         """Wait until `truth` holds."""
         deadline = time.monotonic() + within_s
         while not truth():

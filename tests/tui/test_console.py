@@ -201,7 +201,7 @@ async def test_the_host_view_tells_what_is_not_enforced(port: Port, world: World
     async with operating(port) as operator:
         await operator.press("7")
         await operator.reads("not enforced")
-        await operator.reads("nothing is confined")
+        await operator.reads("this is the fake driver")
         await operator.reads("FAKE DRIVER")
 
 
