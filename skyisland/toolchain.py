@@ -16,6 +16,7 @@ import asyncio
 import contextlib
 import hashlib
 import importlib.util
+import logging
 import os
 import platform
 import re
@@ -33,6 +34,8 @@ from msgspec import Struct
 
 from skyisland.errors import DriverError, HostUnfit, SettingsError
 from skyisland.process import run
+
+log = logging.getLogger(__name__)
 
 DOWNLOADS = "https://go.dev/dl/"
 OLDEST = (1, 24)
@@ -87,6 +90,10 @@ class Toolchains:
         self.folder = folder
         self.goroot = goroot
         self.version = f"go{version}" if version else ""
+        if version and _number(self.version) < OLDEST:
+            # Settings of the original name Go 1.9; what that compiled, later ones do (go.dev/doc/go1compat).
+            log.warning("go_version %s is too old to be used; any from %s on is taken", version, _shown(OLDEST))
+            self.version = ""
         self.search_path = search_path
         self.downloads = downloads
 
@@ -94,7 +101,7 @@ class Toolchains:
         """The toolchain to compile with, ready to be used.
 
         Raises:
-            SettingsError: the settings ask for what is not there, or for a version too old.
+            SettingsError: the settings ask for what is not there.
             HostUnfit: there is none and none could be downloaded; the text says what to do.
         """
         found = await self.present()
@@ -104,10 +111,8 @@ class Toolchains:
         """The one to use if it is on this host already, where it lies.
 
         Raises:
-            SettingsError: the settings ask for what is not there, or for a version too old.
+            SettingsError: the settings ask for what is not there.
         """
-        if self.version and _number(self.version) < OLDEST:
-            raise SettingsError(f"go_version: {self.version[2:]} is too old; at least {_shown(OLDEST)}")
         if self.goroot:
             chosen = await asyncio.to_thread(read, Path(self.goroot))
             if chosen is None:

@@ -146,9 +146,13 @@ async def test_a_goroot_that_is_not_what_the_settings_say(
         await toolchains(goroot=str(goroot), version=wanted).find()
 
 
-async def test_a_version_too_old(toolchains: Callable[..., Toolchains]) -> None:
-    with pytest.raises(SettingsError, match=r"1\.9\.2 is too old; at least 1\.24"):
-        await toolchains(version="1.9.2").find()
+async def test_a_version_too_old_counts_as_none(
+    toolchains: Callable[..., Toolchains], state_dir: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    goroot = lay(state_dir / "go", "go1.25.1")
+    found = await toolchains(goroot=str(goroot), version="1.9.2").find()
+    assert found.version == "go1.25.1"
+    assert "1.9.2 is too old" in caplog.text
 
 
 @pytest.mark.usefixtures("nothing_here")
