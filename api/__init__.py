@@ -21,7 +21,7 @@ from hypercorn.typing import (
     HTTPScope,
     Scope,
 )
-from quart import Blueprint, Quart, Response, request
+from quart import Blueprint, Quart, Response, g, request
 
 from api import admin, observe, problems
 from api.auth import Gate
@@ -32,6 +32,7 @@ from skyisland.errors import Draining
 from skyisland.island import Island
 from skyisland.logs import LogRing
 from skyisland.metrics import Metrics, Traffic
+from skyisland.settings import Api as ApiSettings
 
 __all__ = ["Api", "create_app"]
 
@@ -113,23 +114,25 @@ def create_app(
     metrics: Metrics,
     logs: LogRing,
     feed: Feed | None = None,
-    body_timeout_s: float = 10.0,
+    settings: ApiSettings | None = None,
 ) -> Api:
     """The API of `island`.
 
     `token`: what admins show in the header `token_header`; without one, there are no admins.
-    `body_timeout_s`: how long the whole body of a request may take to come.
+    `settings`: who else may pass, and how much of what.
     `metrics` and `logs` are shown; who taps the island's events for them is the caller's business.
     """
+    settings = settings or ApiSettings()
     app = Api(__name__, static_folder=None, root_path=NO_FOLDER, instance_path=NO_FOLDER)
     app.config["MAX_CONTENT_LENGTH"] = ADMIN_BODY_LIMIT_BYTES
-    app.config["BODY_TIMEOUT"] = body_timeout_s
+    app.config["BODY_TIMEOUT"] = settings.body_timeout
     app.url_map.merge_slashes = False
-    app.feed = feed or Feed(island.events)
-    gate = Gate(token_header, token)
+    app.feed = feed or Feed(island.events, streams=settings.event_streams)
+    gate = Gate(token_header, token, settings)
 
     async def admit() -> None:
-        gate.check(request.headers.get(gate.header, ""), request.remote_addr)
+        change = request.method not in ("GET", "HEAD")
+        g.who = gate.admit(request.headers.get(gate.header, ""), request.remote_addr, change=change)
 
     async def refuse(error: Exception) -> Response:
         return observe.respond(problems.reply(error))
@@ -143,7 +146,7 @@ def create_app(
     admin.addresses(admins, island)
     admin.cache(admins, island)
     app.register_blueprint(admins)
-    function = FunctionEndpoint(island, metrics, body_timeout_s=body_timeout_s)
+    function = FunctionEndpoint(island, metrics, gate, settings)
     app.front = Front(function, app.asgi_app, metrics.traffic)
     app.asgi_app = app.front  # type: ignore[method-assign]
     return app

@@ -1,4 +1,4 @@
-"""What admins see and do: jails, addresses, the cache. Whoever does something is in the log."""
+"""What admins see and do: jails, addresses, the cache. Whoever does something is in the log (`audit`)."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import logging
 import time
 from ipaddress import AddressValueError, IPv4Address
 
-from quart import Blueprint, Response, request
+from quart import Blueprint, Response, g, request
 
 from api.observe import shown
 from api.problems import BadState
@@ -16,7 +16,14 @@ from skyisland.island import Island
 from skyisland.metrics import Metrics
 from skyisland.model import AddressInfo, AddressState
 
-log = logging.getLogger(__name__)
+log = logging.getLogger("api.audit")
+
+
+def audit(deed: str, *about: object, **fields: str) -> None:
+    """One line of the log: who did what, from where."""
+    client = {"who": g.who.name, "address": request.remote_addr}
+    log.info(f"%s@%s {deed}", *client.values(), *about, extra=client | fields)
+
 
 STATES: dict[str | int, AddressState] = {
     "available": AddressState.available,
@@ -44,14 +51,14 @@ def jails(routes: Blueprint, island: Island, metrics: Metrics) -> None:
     async def kill(jail: str) -> Response:
         metrics.count("handlers.jail.kill")
         killed = await island.kill(jail)
-        log.info("%s killed the jail %s", request.remote_addr, killed.name, extra={"jail": killed.name})
+        audit("killed the jail %s", killed.name, jail=killed.name)
         return shown({"deleted": killed.jid})
 
     @routes.delete("/api/v1/admin/jails")
     async def kill_all() -> Response:
         metrics.count("handlers.jail.killall")
         killed = await island.kill_all()
-        log.info("%s killed all %d jails", request.remote_addr, len(killed))
+        audit("killed all %d jails", len(killed))
         return shown({"deleted": [jail.jid for jail in killed]})
 
 
@@ -77,7 +84,7 @@ def addresses(routes: Blueprint, island: Island) -> None:
         if body.state not in STATES:
             raise BadState("unrecognized IP state", field="state", known=list(AddressState))
         address: AddressInfo = await island.set_address(_ip4(body.ip), STATES[body.state])
-        log.info("%s set the address %s %s", request.remote_addr, address.ip, address.state)
+        audit("set the address %s %s", address.ip, address.state)
         return shown(address)
 
 
@@ -98,17 +105,17 @@ def cache(routes: Blueprint, island: Island) -> None:
     @routes.delete("/api/v1/admin/cache/<key>")
     async def evict(key: str) -> Response:
         artifact = await island.evict(key)
-        log.info("%s evicted %s of %s", request.remote_addr, artifact.function, artifact.url)
+        audit("evicted %s of %s", artifact.function, artifact.url)
         return shown({"evicted": artifact.key})
 
     @routes.post("/api/v1/admin/cache/<key>/rebuild")
     async def rebuild(key: str) -> Response:
         artifact = await island.rebuild(key)
-        log.info("%s had %s of %s rebuilt", request.remote_addr, artifact.function, artifact.url)
+        audit("had rebuilt %s of %s", artifact.function, artifact.url)
         return shown({"rebuilt": artifact.key})
 
     @routes.post("/api/v1/admin/cache/purge")
     async def purge() -> Response:
         purged = await island.purge()
-        log.info("%s purged the cache of %d artifacts", request.remote_addr, len(purged))
+        audit("purged the cache of %d artifacts", len(purged))
         return shown({"evicted": [artifact.key for artifact in purged]})

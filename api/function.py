@@ -8,19 +8,22 @@ call while it listens for the caller to hang up, and answers.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections import Counter
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
 
 from hypercorn.typing import ASGIReceiveCallable, ASGISendCallable, HTTPScope
 
+from api.auth import Gate
 from api.problems import Reply, RequestTimeout, TooLarge, misfortune, reply
 from api.wire import Answer, FunctionBody, decode, encode
+from skyisland.errors import TooBusy
 from skyisland.island import Island
 from skyisland.metrics import Metrics
 from skyisland.model import Invocation, Timings, Verdict
+from skyisland.settings import Api
 
 PATH = "/api/v1/function"
-BODY_LIMIT_BYTES = 1 << 20
 PATIENCE = 4
 """So many times the limit of a body that is too long are read, so that its sender hears why."""
 
@@ -32,15 +35,20 @@ class HungUp(Exception):
 class FunctionEndpoint:
     """The whole of one path, every method."""
 
-    def __init__(self, island: Island, metrics: Metrics, *, body_timeout_s: float) -> None:
+    def __init__(self, island: Island, metrics: Metrics, gate: Gate, settings: Api) -> None:
         self._island = island
         self._metrics = metrics
-        self._body_timeout_s = body_timeout_s
+        self._gate = gate
+        self._settings = settings
+        self._header = gate.header.lower().encode()
+        self._calls: Counter[str] = Counter()
+        """Calls that each client has under way or waiting."""
 
     async def __call__(self, scope: HTTPScope, receive: ASGIReceiveCallable, send: ASGISendCallable) -> None:
         if scope["method"] == "POST":
             try:
-                answer = await self._run(receive)
+                with self._counted(scope):
+                    answer = await self._run(receive)
             except HungUp:
                 return
             except Exception as error:
@@ -48,6 +56,23 @@ class FunctionEndpoint:
         else:
             answer = _OPTIONS if scope["method"] == "OPTIONS" else _NOT_ALLOWED
         await send_reply(answer, send)
+
+    @contextmanager
+    def _counted(self, scope: HTTPScope) -> Iterator[None]:
+        """A call of this client, if it may call and has not too many."""
+        address = scope["client"][0] if scope["client"] else ""
+        shown = next((value for name, value in scope["headers"] if name == self._header), b"")
+        who = self._gate.admit_call(shown.decode("latin-1"), address)
+        client, most = who.name or address, self._settings.calls_per_client
+        if most and self._calls[client] >= most:
+            raise TooBusy(f"you have {most} calls under way; wait for one of them", retry_after_s=1)
+        self._calls[client] += 1
+        try:
+            yield
+        finally:
+            self._calls[client] -= 1
+            if not self._calls[client]:
+                del self._calls[client]
 
     async def _run(self, receive: ASGIReceiveCallable) -> Reply:
         self._metrics.count("handlers.function.run")
@@ -58,24 +83,24 @@ class FunctionEndpoint:
 
     async def _body(self, receive: ASGIReceiveCallable) -> bytes:
         chunks: list[bytes] = []
-        size = 0
+        size, limit = 0, self._settings.max_body
         try:
-            async with asyncio.timeout(self._body_timeout_s):
-                while size <= PATIENCE * BODY_LIMIT_BYTES:
+            async with asyncio.timeout(self._settings.body_timeout):
+                while size <= PATIENCE * limit:
                     message = await receive()
                     if message["type"] != "http.request":
                         raise HungUp
                     chunk = message["body"]
                     size += len(chunk)
-                    if size <= BODY_LIMIT_BYTES:
+                    if size <= limit:
                         chunks.append(chunk)
                     if not message["more_body"]:
                         break
         except TimeoutError:
-            raise RequestTimeout(f"the body did not come within {self._body_timeout_s:g} s") from None
-        if size > BODY_LIMIT_BYTES:
-            text = f"the body is longer than {BODY_LIMIT_BYTES} bytes; send less"
-            raise TooLarge(text, limit_bytes=BODY_LIMIT_BYTES)
+            text = f"the body did not come within {self._settings.body_timeout:g} s"
+            raise RequestTimeout(text) from None
+        if size > limit:
+            raise TooLarge(f"the body is longer than {limit} bytes; send less", limit_bytes=limit)
         return b"".join(chunks)
 
 

@@ -17,11 +17,13 @@ import errno
 import logging
 import math
 import socket
+import ssl
 import sys
 from collections.abc import Awaitable, Callable
 
 import hypercorn.asyncio
 from hypercorn.config import Config
+from msgspec import Struct
 
 from api import Api
 from skyisland.errors import SettingsError
@@ -33,6 +35,27 @@ STALL_S = 30
 CUT_S = 1.0
 """What is cut at shutdown has so long to say so."""
 _FREEBSD_TCP_MAXUNACKTIME = 68  # netinet/tcp.h, in seconds; Python has no name for it
+
+
+class Tls(Struct, frozen=True):
+    """Files in PEM, of the server's certificate with its chain, and of its key."""
+
+    certificate: str
+    key: str
+
+    def check(self) -> None:
+        """Try them; blocks.
+
+        Raises:
+            SettingsError: they cannot be read, or do not belong together.
+        """
+        try:
+            ssl.create_default_context(ssl.Purpose.CLIENT_AUTH).load_cert_chain(self.certificate, self.key)
+        except OSError as error:  # SSLError is one
+            raise SettingsError(
+                f"api.tls_cert, api.tls_key: cannot use {self.certificate} with {self.key}: {error}; name "
+                "the PEM files of a certificate and of its key, without a password"
+            ) from None
 
 
 def listen(host: str, port: int) -> socket.socket:
@@ -67,8 +90,10 @@ def _cut_the_stalled(sock: socket.socket) -> None:
             sock.setsockopt(socket.IPPROTO_TCP, _FREEBSD_TCP_MAXUNACKTIME, math.ceil(STALL_S))
 
 
-def _config(sock: socket.socket, grace_s: float, idle_s: float) -> Config:
+def _config(sock: socket.socket, grace_s: float, idle_s: float, tls: Tls | None) -> Config:
     config = Config()
+    if tls is not None:
+        config.certfile, config.keyfile = tls.certificate, tls.key
     config.bind = [f"fd://{sock.detach()}"]
     config.backlog = 1024
     config.accesslog = None
@@ -91,11 +116,12 @@ async def serve(
     *,
     grace_s: float = 10.0,
     idle_s: float = 15.0,
+    tls: Tls | None = None,
 ) -> None:
     """Serve `app` on `sock` (see `listen`) until `shutdown_trigger` returns; the socket is ours to close.
 
-    Then nobody new is let in, event streams end at once, and answers under way have `grace_s`. A
-    connection may be without a request, or with the beginnings of one, for `idle_s`.
+    With `tls`, by TLS alone. At the end nobody new is let in, event streams end at once, and answers under
+    way have `grace_s`. A connection may be without a request, or with the beginnings of one, for `idle_s`.
     """
     stopping = asyncio.Event()
 
@@ -104,7 +130,7 @@ async def serve(
         app.feed.close()
         stopping.set()
 
-    config = _config(sock, grace_s + CUT_S, idle_s)
+    config = _config(sock, grace_s + CUT_S, idle_s, tls)
     server = asyncio.create_task(hypercorn.asyncio.serve(app, config, shutdown_trigger=trigger))
     ended = asyncio.create_task(stopping.wait())
     try:

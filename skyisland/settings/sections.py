@@ -360,6 +360,11 @@ class Api(Section, frozen=True, kw_only=True):
             if both := getattr(self, first).keys() & getattr(self, second).keys():
                 raise Refused(second, min(both), f"a name that is not among {first}")
 
+    @property
+    def tokens(self) -> tuple[str, ...]:
+        """All of them, for those who must not show them."""
+        return (*self.admins.values(), *self.operators.values(), *self.callers.values())
+
     def __rich_repr__(self) -> list[tuple[str, object]]:
         tables = ("admins", "operators", "callers")
         hidden = {name: dict.fromkeys(getattr(self, name), "…") for name in tables}

@@ -20,6 +20,7 @@ from skyisland.island import Island, Policy
 from skyisland.jails import Jails
 from skyisland.logs import LogRing
 from skyisland.metrics import Metrics
+from skyisland.settings import Api as ApiSettings
 
 TOKEN = "a token for tests é"
 HEADER = "X-Sky-Island-Token"
@@ -94,7 +95,7 @@ class Server(Struct):
             writer.close()
 
 
-def make_world(policy: Policy | None = None, body_timeout_s: float = 10.0, **feed: Any) -> World:
+def make_world(policy: Policy | None = None, settings: ApiSettings | None = None, **feed: Any) -> World:
     events, addresses, driver, builds = Events(), FakeAddresses(), FakeJails(), FakeBuilds()
     island = Island(
         name="t",
@@ -116,8 +117,8 @@ def make_world(policy: Policy | None = None, body_timeout_s: float = 10.0, **fee
         token_header=HEADER,
         metrics=metrics,
         logs=logs,
-        feed=Feed(events, **feed),
-        body_timeout_s=body_timeout_s,
+        feed=Feed(events, **feed) if feed else None,
+        settings=settings,
     )
     return World(
         island=island, driver=driver, builds=builds, events=events, metrics=metrics, logs=logs, app=app

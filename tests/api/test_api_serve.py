@@ -23,6 +23,7 @@ from api.serve import listen
 from skyisland.drivers.fake import Script
 from skyisland.errors import SettingsError
 from skyisland.events import InvocationFinished, IslandStarted, JailCreated, JailDestroyed
+from skyisland.settings import Api
 
 CLOSE = b"Host: island\r\nConnection: close\r\n"
 BODY = json.dumps(CALL).encode()
@@ -179,7 +180,7 @@ async def test_slow_headers_are_cut(world: World) -> None:
 
 @pytest.mark.parametrize(("method", "path"), [("POST", "/api/v1/function"), ("PUT", "/api/v1/admin/ips")])
 async def test_slow_bodies_are_cut(method: str, path: str) -> None:
-    world = make_world(body_timeout_s=0.1)
+    world = make_world(settings=Api(body_timeout=0.1))
     async with world.served() as server:
         head = f"{method} {path} HTTP/1.1\r\nHost: a\r\n{HEADER}: {TOKEN}\r\nContent-Length: 100\r\n\r\n{{"
         answer = await server.say(head.encode())
