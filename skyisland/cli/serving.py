@@ -42,15 +42,19 @@ def serve(chosen: Chosen, /, no_tui: bool, **look: Any) -> None:
 async def _serve(settings: Settings, look: dict[str, Any] | None) -> int:
     """Run until told to stop; `look`: how the console looks, None for a headless island."""
     from api import create_app
-    from api.serve import listen
+    from api.serve import Tls, listen
     from api.serve import serve as serve_api
 
     token = await asyncio.to_thread(admin_token, settings)
-    events, ring = Events(), LogRing(secrets=(token,))
+    secrets = (token, *settings.api.tokens)
+    tls = Tls(settings.api.tls_cert, settings.api.tls_key) if settings.api.tls_cert else None
+    if tls is not None:
+        await asyncio.to_thread(tls.check)
+    events, ring = Events(), LogRing(secrets=secrets)
     metrics = Metrics(StatsD(*settings.statsd, prefix=settings.metrics.prefix) if settings.statsd else None)
     stream = sys.stdout.buffer if look is None else None
     level = settings.log.level.upper()
-    async with logging_to(ring, events, stream=stream, level=level, secrets=(token,)):
+    async with logging_to(ring, events, stream=stream, level=level, secrets=secrets):
         sock = await asyncio.to_thread(listen, settings.listen, settings.http_port)
         with contextlib.closing(sock):
             events.tap(metrics.fold)
@@ -67,7 +71,9 @@ async def _serve(settings: Settings, look: dict[str, Any] | None) -> int:
                 async def serving(stop: Callable[[], Awaitable[object]]) -> None:
                     """Serve until `stop` returns; then answer what runs, and nobody new."""
                     drained = asyncio.Event()
-                    server = asyncio.create_task(serve_api(app, sock, drained.wait))
+                    server = asyncio.create_task(
+                        serve_api(app, sock, drained.wait, idle_s=settings.api.idle_timeout, tls=tls)
+                    )
                     await _until(stop, server)
                     await island.drain(settings.jails.drain_timeout)
                     drained.set()
