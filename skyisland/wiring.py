@@ -77,7 +77,7 @@ def _claim(layout: Layout) -> int:
 
 
 def _wire(settings: Settings, events: Events, state: State, search_path: str) -> Island:
-    layout, limits = settings.layout, settings.limits
+    layout = settings.layout
     root = os.geteuid() == 0
     first_uid, uids = settings.jails.uid_start, None
     if root:
@@ -94,6 +94,22 @@ def _wire(settings: Settings, events: Events, state: State, search_path: str) ->
         first_jid=state.first_jid,
     )
     state.follow(events)
+    policy = _policy(settings)
+    if settings.jails.driver == "fake":
+        # What compiles is a jail, so without real ones nothing real can be built.
+        from skyisland.drivers.fake import FakeBuilds, FakeSources
+
+        return Island(
+            name=state.island,
+            version=__version__,
+            policy=policy,
+            events=events,
+            sources=FakeSources(),
+            builds=FakeBuilds(),
+            jails=jails,
+            network=addresses,
+            history=state,
+        )
     toolchains = Toolchains(
         layout.toolchain,
         goroot=settings.build.goroot,
@@ -103,20 +119,7 @@ def _wire(settings: Settings, events: Events, state: State, search_path: str) ->
     return Island(
         name=state.island,
         version=__version__,
-        policy=Policy(
-            exec_timeout_s=settings.jails.exec_timeout,
-            limits=limits.as_limits(),
-            max_running=settings.jails.max_running,
-            max_queued=settings.jails.max_queued,
-            queue_timeout_s=settings.jails.queue_timeout,
-            require=limits.require,
-            keep_s=settings.jails.cache_purge_after,
-            warm=Bounds(
-                max_jails=settings.warm.max_jails,
-                max_memory_bytes=settings.warm.max_memory or None,
-                idle_expires_s=settings.warm.idle_expires,
-            ),
-        ),
+        policy=policy,
         events=events,
         sources=Sources(
             settings.git,
@@ -143,8 +146,26 @@ def _wire(settings: Settings, events: Events, state: State, search_path: str) ->
     )
 
 
+def _policy(settings: Settings) -> Policy:
+    """The settings that rule a call."""
+    return Policy(
+        exec_timeout_s=settings.jails.exec_timeout,
+        limits=settings.limits.as_limits(),
+        max_running=settings.jails.max_running,
+        max_queued=settings.jails.max_queued,
+        queue_timeout_s=settings.jails.queue_timeout,
+        require=settings.limits.require,
+        keep_s=settings.jails.cache_purge_after,
+        warm=Bounds(
+            max_jails=settings.warm.max_jails,
+            max_memory_bytes=settings.warm.max_memory or None,
+            idle_expires_s=settings.warm.idle_expires,
+        ),
+    )
+
+
 def _clone_driver(settings: Settings, state: State) -> CloneDriver:
-    wanted = settings.filesystem.storage
+    wanted = "fake" if settings.jails.driver == "fake" else settings.filesystem.storage
     if wanted == "auto":
         wanted = "overlay" if LINUX else "zfs"
     if wanted == "fake":
@@ -181,6 +202,8 @@ def _jail_driver(settings: Settings, state: State) -> JailDriver:
 
 def network_driver(settings: Settings, island: str) -> NetworkDriver:
     """What gives jails their interfaces on this system."""
+    if settings.jails.driver == "fake":
+        return NoInterfaces("fake jails have no interfaces")
     if LINUX:
         from skyisland.drivers.netlink import Netlink
 

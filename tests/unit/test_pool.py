@@ -1,0 +1,268 @@
+"""The warm pool: how many jails it wants, and what becomes of each."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from collections.abc import AsyncIterator, Callable
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from skyisland import pool as pool_module
+from skyisland.drivers.fake import (
+    FakeAddresses,
+    FakeBuilds,
+    FakeClones,
+    FakeHistory,
+    FakeJails,
+    FakeSources,
+    Script,
+)
+from skyisland.events import ArtifactEvicted, Event, Events, JailDestroyed
+from skyisland.island import Island, Policy
+from skyisland.jails import Jails
+from skyisland.model import AddressState, FunctionRequest, JailState, Usage, Verdict
+from skyisland.pool import FADE_S, WORTH, Bounds, plan
+
+MIB = 1 << 20
+
+# The plan
+
+
+@given(
+    st.dictionaries(st.text(max_size=3), st.floats(0, 10_000), max_size=30),
+    st.integers(0, 40),
+    st.one_of(st.none(), st.integers(0, 100 * MIB)),
+    st.integers(0, 10 * MIB),
+)
+def test_a_plan_stays_within_its_bounds(counts, max_jails, max_memory, jail_bytes) -> None:
+    wanted = plan(counts, Bounds(max_jails=max_jails, max_memory_bytes=max_memory), jail_bytes)
+    assert sum(wanted.values()) <= max_jails
+    if max_memory is not None:
+        assert sum(wanted.values()) * max(jail_bytes, 1) <= max_memory
+    assert all(number >= 1 for number in wanted.values())
+    assert all(counts[key] >= WORTH for key in wanted)
+
+
+def test_the_most_used_come_first() -> None:
+    wanted = plan({"rare": 1, "never": 0, "often": 50, "some": 5}, Bounds(max_jails=2), MIB)
+    assert list(wanted) == ["often", "some"]
+
+
+def test_each_gets_one_before_any_gets_two() -> None:
+    per_second = {"busy": 200 * FADE_S, "idle": 1.0}
+    assert plan(per_second, Bounds(max_jails=8), MIB) == {"busy": 7, "idle": 1}
+    assert plan(per_second, Bounds(max_jails=100), MIB) == {"busy": 11, "idle": 2}
+
+
+def test_memory_bounds_it() -> None:
+    assert plan({"a": 9999.0}, Bounds(max_jails=50, max_memory_bytes=10 * MIB), 4 * MIB) == {"a": 2}
+
+
+# Its life, on fakes
+
+
+class World:
+    """An island with a pool on fakes, and all that it told."""
+
+    def __init__(self, bounds: Bounds) -> None:
+        self.events = Events()
+        self.told: list[Event] = []
+        self.events.tap(self.told.append)
+        self.driver = FakeJails()
+        self.network = FakeAddresses(count=2)
+        jails = Jails(self.driver, FakeClones(), self.network, self.events, island="c0de", uids=None)
+        self.builds = FakeBuilds()
+        self.island = Island(
+            name="c0de",
+            version="0",
+            policy=Policy(warm=bounds),
+            events=self.events,
+            sources=FakeSources(),
+            builds=self.builds,
+            jails=jails,
+            network=self.network,
+            history=FakeHistory(self.events),
+        )
+
+    async def call(self, text: str = "F(1)", **fields: object):
+        return await self.island.invoke(FunctionRequest(url="example.com/a/b", call=text, **fields))
+
+    def warm(self) -> list[str]:
+        return [jail.name for jail in self.island.status().jails if jail.state is JailState.warm]
+
+    async def gone(self, name: str) -> None:
+        """Wait for the end of a jail."""
+        with self.events.subscribe() as news:
+            if not any(isinstance(event, JailDestroyed) and event.jail == name for event in self.told):
+                async for event in news:
+                    if isinstance(event, JailDestroyed) and event.jail == name:
+                        return
+
+    async def settle(self, number: int) -> list[str]:
+        """The names of the warm jails, as soon as there are `number`."""
+        with self.events.subscribe() as news:
+            stream = aiter(news)
+            # A jail is told of a moment before it joins the pool.
+            while self.island.pool.status().size != number or len(self.warm()) != number:
+                try:
+                    async with asyncio.timeout(0.05):
+                        await anext(stream)
+                except TimeoutError:
+                    stream = aiter(news)
+        return self.warm()
+
+
+@pytest.fixture
+async def make() -> AsyncIterator[Callable[..., World]]:
+    worlds: list[World] = []
+
+    async def make(**bounds: object) -> World:
+        world = World(Bounds(**{"max_jails": 1, **bounds}))
+        worlds.append(world)
+        await world.island.start()
+        return world
+
+    yield make
+    for world in worlds:
+        await world.island.stop()
+        assert world.driver.alive == {}
+
+
+async def test_a_call_finds_the_jail_that_was_made_ahead(make) -> None:
+    world = await make()
+    first = await world.call()
+    assert not first.warm
+    (waiting,) = await world.settle(1)
+    second = await world.call()
+    assert (second.warm, second.jail) == (True, waiting)
+    assert second.outcome.verdict is Verdict.ok
+
+
+async def test_a_warm_jail_serves_one_call_and_no_more(make) -> None:
+    world = await make()
+    served = []
+    for _ in range(5):
+        served.append((await world.call()).jail)
+        await world.settle(1)
+    assert len(set(served)) == 5
+
+
+async def test_other_arguments_find_the_same_warm_jails_other_functions_do_not(make) -> None:
+    world = await make()
+    await world.call("F(1)")
+    await world.settle(1)
+    assert (await world.call("F(2)")).warm
+    await world.settle(1)
+    assert not (await world.call("G(2)")).warm
+
+
+async def test_a_burst_gets_jails_on_demand(make) -> None:
+    world = await make()
+    await world.call()
+    await world.settle(1)
+    answers = await asyncio.gather(*(world.call() for _ in range(20)))
+    assert {answer.outcome.verdict for answer in answers} == {Verdict.ok}
+    assert sum(answer.warm for answer in answers) < 20
+    assert len({answer.jail for answer in answers}) == 20
+
+
+async def test_a_cold_call_goes_past_the_pool(make) -> None:
+    world = await make()
+    await world.call()
+    (waiting,) = await world.settle(1)
+    answer = await world.call(cold=True)
+    assert not answer.warm
+    assert world.warm() == [waiting]
+
+
+async def test_an_address_comes_with_the_claim(make) -> None:
+    world = await make()
+    await world.call()
+    await world.settle(1)
+    assert {a.state for a in world.network.addresses()} == {AddressState.available}, "idle ones have none"
+    answer = await world.call(ip4=True)
+    assert answer.warm
+    assert "AddressLeased" in [type(event).__name__ for event in world.told]
+    await world.island.jails.drain()
+    assert {a.state for a in world.network.addresses()} == {AddressState.available}
+
+
+async def test_one_that_ends_early_is_replaced_but_not_forever(make) -> None:
+    world = await make()
+    await world.call()
+    for _ in range(pool_module.STRIKES):
+        (name,) = await world.settle(1)
+        world.driver.alive[name].process.kill()
+        await world.gone(name)
+    await world.settle(0)
+    assert (await world.call()).outcome.verdict is Verdict.ok
+
+
+async def test_one_that_works_while_it_waits_is_destroyed(make, monkeypatch) -> None:
+    monkeypatch.setattr(pool_module, "LOOK_S", 0.01)
+    world = await make()
+    await world.call()
+    (name,) = await world.settle(1)
+    jail = world.driver.alive[name]
+    monkeypatch.setattr(jail, "usage", lambda: Usage(cpu_s=pool_module.IDLE_CPU_S * 2))
+    await world.gone(name)
+    assert world.island.pool.status().wasted == 1
+
+
+async def test_what_nobody_calls_expires(make, monkeypatch) -> None:
+    monkeypatch.setattr(pool_module, "LOOK_S", 0.01)
+    world = await make(idle_expires_s=-1.0)
+    await world.call()
+    await world.gone("sky-c0de-2")
+
+
+async def test_an_evicted_artifact_takes_its_warm_jails_along(make) -> None:
+    world = await make()
+    await world.call()
+    await world.settle(1)
+    (artifact,) = world.builds.artifacts()
+    world.events.publish(ArtifactEvicted(key=artifact.key, url="", function="F", reason="operator"))
+    assert world.island.pool.status().size == 0
+
+
+async def test_a_killed_warm_jail_is_replaced(make) -> None:
+    world = await make()
+    await world.call()
+    (name,) = await world.settle(1)
+    await world.island.kill(name)
+    await world.gone(name)
+    assert (await world.settle(1)) != [name]
+
+
+async def test_without_room_there_is_no_pool(make) -> None:
+    world = await make(max_jails=0)
+    await world.call()
+    await world.island.jails.drain()
+    assert world.island.status().jails == []
+    assert world.island.pool.status().misses == 1
+
+
+async def test_a_failure_to_make_one_ahead_harms_no_call(make) -> None:
+    from skyisland.errors import DriverError
+
+    world = await make()
+    world.driver.script = lambda data: Script(stdout=b"fine")
+    await world.call()
+    await world.settle(1)
+    answer = await world.call()
+    world.driver.fail = DriverError("no more processes")
+    assert answer.outcome.stdout == b"fine"
+    await world.settle(1)
+
+
+def test_a_rate_fades() -> None:
+    from skyisland.pool import Demand
+
+    demand = Demand(None)  # type: ignore[arg-type]
+    demand.note(0.0)
+    demand.note(0.0)
+    assert demand.count(0.0) == 2.0
+    assert math.isclose(demand.count(FADE_S), 2.0 / math.e)
