@@ -114,6 +114,7 @@ def raw(samples: Mapping[str, Sequence[Sequence[float]]]) -> dict[str, Any]:
     return {
         name: {
             "samples": sum(map(len, rounds)),
+            "p5_ms": round(percentile(all_of(rounds), 0.05), 3),
             "p50_ms": round(p50(all_of(rounds)), 3),
             "p95_ms": round(percentile(all_of(rounds), 0.95), 3),
             "p99_ms": round(p99(all_of(rounds)), 3),
