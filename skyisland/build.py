@@ -206,8 +206,6 @@ class Builds:
     async def _describe(self, source: Source, where: tuple[str, str, str], invocation: str | None) -> Package:
         async with self._places:
             package = await self._compiler.describe(source, invocation=invocation)
-            if package.requires:
-                await self._compiler.download(source, invocation=invocation)
         self._packages[where] = package
         if len(self._packages) > PACKAGES:
             del self._packages[next(iter(self._packages))]

@@ -7,16 +7,17 @@ sees beyond that:
     /src           the checkout                            read-only
     /gen           the generated main program, overlay     read-only
     /std           the compiled standard library           read-only
-    /mod           modules                                 read-only, but for the download
+    /mod           modules                                 read-only, but in the step that fetches them
     /cache         what was compiled of this repository    writable
     /out           where the binary goes                   writable, new for each build
 
 Nothing here runs code of a repository: there is no cgo, no `go generate`, no test, and the go command
-reads no settings but the environment below. The one step with a network, `go list -deps`, fetches the
-modules that the package needs from the configured proxy and verifies them; it is skipped when nothing is
-required or everything is vendored. Should a compiler be led astray all the same, it finds files of its own
+reads no settings but the environment below. One step may have a network: where go.mod requires modules and
+they are not vendored, `go list -deps` fetches those that the package needs (`go mod download` would fetch
+all that any package or test of the repository needs, and write to go.sum) from the configured proxy, and
+verifies them. Should a compiler be led astray all the same, it finds files of its own
 repository and no other's: caches are kept apart by repository (`gocache/main.go` layers each over the
-shared standard library), modules are shared but only a download can write them.
+shared standard library), modules are shared, and no compiler can write to them.
 
 Build jails share one host uid, because their caches outlive them.
 """
@@ -43,7 +44,7 @@ from skyisland.errors import BuildFailed, HostUnfit, SourceUnavailable, Unavaila
 from skyisland.harness import Complaint
 from skyisland.jails import Jails
 from skyisland.model import Call, Mount, Network, Source, Verdict
-from skyisland.refusal import refusal, shown
+from skyisland.refusal import explain, refusal
 from skyisland.settings import Build
 from skyisland.store import copy_out
 from skyisland.toolchain import Progress, Toolchain, silent
@@ -76,6 +77,11 @@ _HELLO = b'package hello\n\nfunc Hello() string { return "hello" }\n'
 STEP = 20
 """Packages of the standard library compiled by one command: often enough for a progress bar."""
 LIBRARY_TIMEOUT_S = 1800.0
+_DESCRIBE = (
+    "-f",
+    "{{if not .DepOnly}}{{.ImportPath}}\n{{.Name}}\n{{len .GoFiles}}\n{{with .Error}}{{.Err}}{{end}}{{end}}",
+)
+"""Import path, name, number of files, what is wrong: four lines."""
 _UNREACHABLE = re.compile(
     r"dial tcp|i/o timeout|TLS handshake|connection re|no such host|\b5\d\d [A-Z]|: EOF"
 )
@@ -92,13 +98,6 @@ class Package(Struct, frozen=True):
     """The go.mod to put at the repository's root, where it has none."""
     requires: bool
     """Modules must be there before it compiles."""
-
-
-class _Listed(Struct):
-    ImportPath: str = ""
-    Name: str = ""
-    GoFiles: list[str] = []
-    Error: dict[str, Any] | None = None
 
 
 class Compiler:
@@ -159,8 +158,9 @@ class Compiler:
             await asyncio.to_thread(copy_out, work / "out" / BINARY, target, 1 << 26)
 
     async def _compile_library(self, progress: Progress) -> None:
-        listed = await self._go("list", "std", library=True)
-        names = [name for name in listed.decode().split() if not name.startswith("vendor/")]
+        # Not those that are for tests or other systems alone; internal ones come with those who need them.
+        listed = await self._go("list", "-f", "{{if .GoFiles}}{{.ImportPath}}{{end}}", "std", library=True)
+        names = [name for name in listed.decode().split() if not {"internal", "vendor"} & {*name.split("/")}]
         for start in range(0, len(names), STEP):
             progress("compiling the standard library", start, len(names))
             await self._go("build", "-trimpath", *names[start : start + STEP], library=True)
@@ -169,67 +169,61 @@ class Compiler:
     # The steps of a build
 
     async def describe(self, source: Source, *, invocation: str | None = None) -> Package:
-        """Ask Go what package lies in the source's folder.
+        """Ask Go what package lies in the source's folder. What it needs of other modules is fetched first,
+        in the same step, which has a network then and compiles nothing.
 
         Raises:
-            BuildFailed: none that could be imported.
-        """
-        package = await asyncio.to_thread(_look, source, self.toolchain)
-        async with self._workplace(_generated({}, source, package)) as work:
-            said = await self._go(
-                *("list", f"-mod={package.mod}", "-overlay=/gen/overlay.json", "-find", "-e"),
-                *("-json=ImportPath,Name,GoFiles,Error", "."),
-                source=source,
-                work=work,
-                invocation=invocation,
-            )
-        found = msgspec.json.decode(said, type=_Listed)
-        if found.Name == "main":
-            raise BuildFailed(
-                f"{shown(source)} is a program (package main), which Go cannot import: move the function to "
-                "a package of its own and call it there",
-                complaint=str(Complaint.program),
-            )
-        if not found.GoFiles:
-            said_why = str(found.Error.get("Err", "")) if found.Error else ""
-            why = "name the folder of a package in the URL"
-            if "build constraints" in said_why:
-                why = "there are some, but not for this system without cgo"
-            raise BuildFailed(f"no Go files in {shown(source)}: {why}", complaint=str(Complaint.no_go_files))
-        return msgspec.structs.replace(package, name=found.Name, import_path=found.ImportPath)
-
-    async def download(self, source: Source, *, invocation: str | None = None) -> None:
-        """Fetch the modules that the package needs, in a jail with a network that runs none of their code.
-
-        Raises:
-            BuildFailed: go.mod, go.sum and the proxy do not agree on them.
+            BuildFailed: there is none that could be imported, or go.mod, go.sum and the proxy do not agree.
             SourceUnavailable: the proxy did not answer.
         """
+        package = await asyncio.to_thread(_look, source, self.toolchain)
+        how = self._online() if package.requires else {}
+        question = ("-deps",) if package.requires else ("-find", "-e")
+        async with self._workplace(_generated({}, source, package)) as work:
+            try:
+                said = await self._go(
+                    *(
+                        "list",
+                        f"-mod={package.mod}",
+                        "-overlay=/gen/overlay.json",
+                        *question,
+                        *_DESCRIBE,
+                        ".",
+                    ),
+                    source=source,
+                    work=work,
+                    invocation=invocation,
+                    **how,
+                )
+            except BuildFailed as error:
+                output = error.details.get("output", "")
+                if package.requires and _UNREACHABLE.search(output):
+                    proxy = self.settings.goproxy
+                    raise SourceUnavailable(f"no modules can be had from {proxy}", output=output) from error
+                raise
+        import_path, name, files, why = said.decode(errors="replace").split("\n", 3)
+        if name == "main":
+            raise BuildFailed(explain(Complaint.program, "", source), complaint=str(Complaint.program))
+        if files == "0":
+            message = explain(Complaint.no_go_files, why, source)
+            raise BuildFailed(message, complaint=str(Complaint.no_go_files))
+        return msgspec.structs.replace(package, name=name, import_path=import_path)
+
+    def _online(self) -> dict[str, Any]:
+        """What a jail gets that may fetch modules."""
         proxies = re.findall(r"file://([^,|]+)", self.settings.goproxy)
-        env = {
-            "GOFLAGS": "-modcacherw",
-            "GOPROXY": self.settings.goproxy,
-            "GOSUMDB": self.settings.gosumdb,
-            "GONOPROXY": self.settings.gonoproxy,
-            "GONOSUMDB": self.settings.gonosumdb,
+        return {
+            "mounts": [Mount(Path(folder), folder) for folder in proxies],
+            "env": {
+                "GOFLAGS": "-modcacherw",
+                "GOPROXY": self.settings.goproxy,
+                "GOSUMDB": self.settings.gosumdb,
+                "GONOPROXY": self.settings.gonoproxy,
+                "GONOSUMDB": self.settings.gonosumdb,
+            },
+            "network": Network.host,
+            "limit": ("build.download_timeout", self.settings.download_timeout),
         }
-        try:
-            await self._go(
-                *("list", "-mod=readonly", "-deps", "-f", "", "."),
-                source=source,
-                mounts=[Mount(Path(folder), folder) for folder in proxies],
-                env=env,
-                network=Network.host,
-                limit=("build.download_timeout", self.settings.download_timeout),
-                invocation=invocation,
-            )
-        except BuildFailed as error:
-            said = error.details.get("output", "")
-            if _UNREACHABLE.search(said):
-                raise SourceUnavailable(
-                    f"modules cannot be downloaded from {self.settings.goproxy}", output=said
-                ) from error
-            raise
 
     @asynccontextmanager
     async def compile(

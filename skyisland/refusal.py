@@ -32,15 +32,24 @@ def refusal(outcome: Outcome, source: Source | None, limit: str) -> IslandError:
     complaint = harness.classify(text)
     position = next((offset for offset, _ in harness.call_errors(text)), None)
     return BuildFailed(
-        _explain(complaint, text, source), output=output, complaint=str(complaint), position=position
+        explain(complaint, text, source), output=output, complaint=str(complaint), position=position
     )
 
 
-def _explain(complaint: Complaint, text: str, source: Source | None) -> str:
+def explain(complaint: Complaint, text: str, source: Source | None) -> str:
     """One sentence on a failed build: what is wrong, and the remedy where there is one."""
     package = shown(source) if source else "the standard library"
     about_call = "; ".join(message for _, message in harness.call_errors(text))
     match complaint:
+        case Complaint.program:
+            return (
+                f"{package} is a program (package main), which Go cannot import: move the function to a "
+                "package of its own and call it there"
+            )
+        case Complaint.no_go_files if "build constraints" in text:
+            return f"no Go files in {package}: there are some, but not for this system without cgo"
+        case Complaint.no_go_files:
+            return f"no Go files in {package}: name the folder of a package in the URL"
         case Complaint.undefined:
             names = ", ".join(re.findall(r"undefined: (\S+)", about_call))
             return f"{package} has no exported {names}"

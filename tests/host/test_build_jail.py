@@ -287,6 +287,13 @@ async def test_a_dependency_from_the_proxy(state_dir: Path, gocache: Path, proxy
         assert await shop.run(shop.source(USER), "F()") == "dep"
 
 
+async def test_a_dependency_of_an_old_module(state_dir: Path, gocache: Path, proxy: str) -> None:
+    """Before Go 1.17 a go.mod does not tell enough to find even the module's own packages offline."""
+    files = {**USER, "go.mod": USER["go.mod"].replace("go 1.21", "go 1.13"), "sub/x.go": USER["user.go"]}
+    async with opened(state_dir, gocache, Build(goproxy=proxy, gosumdb="off")) as shop:
+        assert await shop.run(shop.source(files, "sub"), "F()") == "dep"
+
+
 async def test_modules_that_do_not_agree(state_dir: Path, gocache: Path, proxy: str) -> None:
     async with opened(state_dir, gocache, Build(goproxy=proxy, gosumdb="off")) as shop:
         missing = await shop.refused(shop.source({**USER, "go.sum": ""}))
