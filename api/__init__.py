@@ -23,7 +23,7 @@ from hypercorn.typing import (
 )
 from quart import Blueprint, Quart, Response, g, request
 
-from api import admin, observe, problems
+from api import admin, description, observe, problems
 from api.auth import Gate
 from api.function import PATH, FunctionEndpoint, send_reply
 from api.problems import Reply
@@ -139,6 +139,7 @@ def create_app(
 
     app.register_error_handler(Exception, refuse)
     observe.open_to_all(app, island)
+    description.tell(app, token_header)
     admins = Blueprint("admin", __name__, root_path=NO_FOLDER)
     admins.before_request(admit)
     observe.for_admins(admins, island, metrics, logs, app.feed)

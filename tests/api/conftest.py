@@ -95,7 +95,9 @@ class Server(Struct):
             writer.close()
 
 
-def make_world(policy: Policy | None = None, settings: ApiSettings | None = None, **feed: Any) -> World:
+def make_world(
+    policy: Policy | None = None, settings: ApiSettings | None = None, token: str = TOKEN, **feed: Any
+) -> World:
     events, addresses, driver, builds = Events(), FakeAddresses(), FakeJails(), FakeBuilds()
     island = Island(
         name="t",
@@ -113,7 +115,7 @@ def make_world(policy: Policy | None = None, settings: ApiSettings | None = None
     events.tap(logs.fold)
     app = create_app(
         island,
-        token=TOKEN,
+        token=token,
         token_header=HEADER,
         metrics=metrics,
         logs=logs,

@@ -1,0 +1,114 @@
+"""The API's description of itself, held against its routes, and against its answers by schemathesis."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import threading
+from collections.abc import Iterator
+from typing import Any
+
+import httpx
+import pytest
+import schemathesis
+from conftest import HEADER, World, make_world
+from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import strategies as st
+from schemathesis import GenerationMode
+
+from api.description import OPERATIONS, Operation, describe
+from api.wire import encode
+from skyisland.drivers.fake import Script
+
+TOKEN = "a-token-for-schemathesis"
+
+CALLS = st.sampled_from(("Encode(100.1, 80.9)", 'Reverse("a\\n")', 'geohash.Decode("s")', "New().Sum(1, 2)"))
+URLS = st.sampled_from(("github.com/mmcloughlin/geohash", "https://example.org/a/b/c", "example.org/x"))
+VERSIONS = st.sampled_from(("main", "v1.2.3", "0123456789" * 4))
+schemathesis.openapi.format("go-call", CALLS)
+schemathesis.openapi.format("go-package-url", URLS)
+schemathesis.openapi.format("git-version", VERSIONS)
+
+
+def test_every_route_is_described(world: World) -> None:
+    routed = {
+        (method.lower(), rule.rule.replace("<", "{").replace(">", "}"))
+        for rule in world.app.url_map.iter_rules()
+        for method in (rule.methods or set()) - {"OPTIONS", "HEAD"}
+    }
+    described = {(operation.method, operation.path) for operation in OPERATIONS}
+    routed |= {("post", "/api/v1/function")}
+    assert described == routed - {("get", "/openapi.json"), ("get", "/docs")}
+
+
+async def test_it_is_served_to_all_with_a_page_that_loads_nothing(client: httpx.AsyncClient) -> None:
+    described = (await client.get("/openapi.json")).json()
+    assert described == json.loads(encode(describe(HEADER)))
+    page = await client.get("/docs")
+    assert page.headers["content-type"] == "text/html; charset=utf-8"
+    assert "default-src 'none'" in page.headers["content-security-policy"]
+    for path in described["paths"]:
+        assert path in page.text
+    assert "://" not in page.text
+    assert "<script" not in page.text
+
+
+@pytest.fixture(scope="module")
+def schema() -> Iterator[Any]:
+    """The description as served by a real server on a thread, and the server's address in it."""
+    ready, stop = threading.Event(), None
+    port = 0
+
+    async def run() -> None:
+        nonlocal stop, port
+        world = make_world(token=TOKEN)
+        world.driver.script = lambda data: Script(stdout=b"done")
+        await world.island.start()
+        async with world.served() as server:
+            port, stop = server.port, asyncio.Event()
+            loop.append(asyncio.get_running_loop())
+            ready.set()
+            await stop.wait()
+        await world.island.stop()
+
+    loop: list[asyncio.AbstractEventLoop] = []
+    thread = threading.Thread(target=lambda: asyncio.run(run()))
+    thread.start()
+    assert ready.wait(20)
+    found = schemathesis.openapi.from_url(f"http://127.0.0.1:{port}/openapi.json")
+    # What the query has beyond that is nobody's business.
+    found.config.generation.allow_extra_parameters = False
+    yield found
+    assert stop is not None
+    loop[0].call_soon_threadsafe(stop.set)
+    thread.join(20)
+
+
+BOUNDED = [operation for operation in OPERATIONS if operation.media != "text/event-stream"]
+
+
+@pytest.mark.parametrize(
+    ("operation", "mode"),
+    [
+        pytest.param(operation, mode, id=f"{operation.method} {operation.path} {mode.value}")
+        for operation in BOUNDED
+        for mode in GenerationMode
+        if mode is GenerationMode.POSITIVE or operation.query or operation.body  # else nothing can be wrong
+    ],
+)
+def test_answers_are_as_described(schema: Any, operation: Operation, mode: GenerationMode) -> None:
+    """All checks of schemathesis: what is valid is accepted, what is not is refused, nothing is a 500."""
+
+    @settings(
+        max_examples=8,
+        deadline=None,
+        derandomize=True,
+        database=None,
+        phases=(Phase.explicit, Phase.generate),
+        suppress_health_check=list(HealthCheck),
+    )
+    @given(case=schema[operation.path][operation.method].as_strategy(generation_mode=mode))
+    def run(case: Any) -> None:
+        case.call_and_validate(headers={HEADER: TOKEN})
+
+    run()
