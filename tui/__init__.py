@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import importlib
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -54,12 +55,20 @@ async def serve_with_console(
     ascii: bool = False,  # noqa: A002 - as the option is named
     refresh_s: float = 0.5,
     log: Path | None = None,
+    headless: Callable[[], object] = lambda: None,
 ) -> int:
     """Show the island of this process beside `serve(shutdown)`, its API; see `tui.supervisor`."""
     _calm()
     # Importing Textual takes most of a second, which the API shall not wait for.
     supervisor = await asyncio.to_thread(importlib.import_module, "tui.supervisor")
     code: int = await supervisor.serve_with_console(
-        port, serve, readonly=readonly, mouse=mouse, ascii=ascii, refresh_s=refresh_s, log=log
+        port,
+        serve,
+        readonly=readonly,
+        mouse=mouse,
+        ascii=ascii,
+        refresh_s=refresh_s,
+        log=log,
+        headless=headless,
     )
     return code

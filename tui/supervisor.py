@@ -65,6 +65,8 @@ class _Show:
         if not self.task.done():
             self.task.cancel()
             await asyncio.wait({self.task}, timeout=1.0)
+        if isinstance(driver, SkyDriver) and driver.stalled:
+            self.terminal.given_up = True
         failed = self.task.done() and not self.task.cancelled() and self.task.exception() is not None
         if untidy or failed:
             self.terminal.restore(self._before)
@@ -102,8 +104,7 @@ async def serve_with_console(
             waits = [asyncio.ensure_future(event.wait()) for event in (stop, lost)]
             await asyncio.wait({api, show.task, *waits}, return_when=asyncio.FIRST_COMPLETED)
             gone = lost.is_set()
-            if gone:
-                terminal.gone = True
+            terminal.given_up = gone
             code = await show.end()
             for wait in waits:
                 wait.cancel()
@@ -161,8 +162,7 @@ async def attach(
             waiting = asyncio.ensure_future(ended.wait())
             await asyncio.wait({show.task, waiting}, return_when=asyncio.FIRST_COMPLETED)
             waiting.cancel()
-            if code_of and code_of[0] == 128 + signal.SIGHUP:
-                terminal.gone = True
+            terminal.given_up = code_of == [128 + signal.SIGHUP]
             code = await show.end()
         await port.close()
     if code:

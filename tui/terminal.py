@@ -23,6 +23,7 @@ from typing import Any, ClassVar
 
 from textual._xterm_parser import XTermParser
 from textual.drivers.linux_driver import LinuxDriver
+from textual.message import Message
 
 WAITING = 12
 """Frames that may wait for the terminal before it is called stalled."""
@@ -37,6 +38,9 @@ class Terminal:
     def __init__(self, fd: int) -> None:
         self.fd = fd
         self.gone = False
+        """It takes nothing any more."""
+        self.given_up = False
+        """Nobody looks at it any more: the shield stays when the console ends."""
 
     def write(self, text: str) -> None:
         data = memoryview(text.encode("utf-8", "replace"))
@@ -97,6 +101,17 @@ class SkyDriver(LinuxDriver):
             return
         super().write(data)
 
+    def send_message(self, message: Message) -> None:
+        """Hand a key to the console, if there still is one; from the reading thread."""
+        with contextlib.suppress(RuntimeError):  # the loop may be gone
+            self._loop.call_soon_threadsafe(self._app.post_message, message)
+
+    @property
+    def stalled(self) -> bool:
+        """The terminal does not read, and has not for a while."""
+        writer = self._writer_thread
+        return writer is not None and writer.is_alive()
+
     def recovered(self) -> bool:
         """True once, when a terminal that had stalled has taken all that was waiting."""
         if not self.dropped or self._writer_thread is None or self._writer_thread._queue.qsize():
@@ -106,7 +121,7 @@ class SkyDriver(LinuxDriver):
 
     def close(self) -> None:
         writer = self._writer_thread
-        if writer is not None:
+        if writer is not None and writer.is_alive():
             with contextlib.suppress(queue.Full):
                 writer._queue.put_nowait(None)
             writer.join(0.5)
@@ -153,7 +168,7 @@ def shielded(log: Path | None) -> Iterator[Terminal]:
     finally:
         sys.stdout.flush()
         sys.stderr.flush()
-        if not terminal.gone:
+        if not (terminal.gone or terminal.given_up):
             os.dup2(out, 1)
             os.dup2(err, 2)
         for fd in (out, err):

@@ -1,0 +1,99 @@
+"""A console for the terminal tests to torment: started by them, on a pseudo terminal.
+
+    subject.py serve|attach FOLDER [noise|crash|crash-api]
+
+`serve` is an island of fake rooms with its API and console in one loop; `attach` a console on the
+seeded island, which is in this process but says that it is not. The API's port is written to
+FOLDER/port. `noise`: libraries, children and threads print. `crash`: ctrl+g breaks the console.
+`crash-api`: a request for /boom ends the API.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import faulthandler
+import logging
+import os
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+
+import tui
+
+SECRET = "the-token-nobody-may-see"
+
+
+async def serve(folder: Path, mood: str) -> int:
+    from operating import World
+
+    from tui.inprocess import InProcess
+
+    world = World()
+    await world.island.start()
+    _disturb(mood)
+    async with world.served() as url:
+        broken = asyncio.Event()
+        port = InProcess(world.island, world.ring, url.removeprefix("http://"))
+        (folder / "port").write_text(url.rpartition(":")[2])
+
+        async def api(shutdown: Callable[[], Awaitable[object]]) -> None:
+            wait = asyncio.ensure_future(shutdown())
+            breaking = asyncio.ensure_future(broken.wait())
+            await asyncio.wait({wait, breaking}, return_when=asyncio.FIRST_COMPLETED)
+            if broken.is_set():
+                raise RuntimeError("the API broke")
+
+        if mood == "crash-api":
+            asyncio.get_running_loop().call_later(2.0, broken.set)
+        code = await tui.serve_with_console(
+            port, api, refresh_s=0.1, log=folder / "log", headless=lambda: (folder / "headless").touch()
+        )
+    await world.island.stop()
+    return code
+
+
+def _disturb(mood: str) -> None:
+    if mood == "noise":
+        logging.basicConfig()
+
+        def shout() -> None:
+            while True:
+                print("NOISE on stdout", flush=True)
+                logging.getLogger("library").warning("NOISE from a logger")
+                os.write(2, b"NOISE on descriptor 2\n")
+                subprocess.run(["/bin/sh", "-c", "echo NOISE from a child; echo NOISE >&2"], check=False)
+                threading.Event().wait(0.1)
+
+        # Once the console has the terminal; before and after, it is anybody's.
+        asyncio.get_running_loop().call_later(2.0, threading.Thread(target=shout, daemon=True).start)
+    elif mood == "crash":
+        from textual.binding import Binding
+
+        from tui.console import Console
+
+        def crash(self: Console) -> None:
+            token = SECRET
+            raise RuntimeError(f"broken on purpose, with a token of {len(token)} letters at hand")
+
+        Console.action_crash = crash  # type: ignore[attr-defined]
+        Console.BINDINGS.append(Binding("ctrl+g", "crash", "crash"))
+        Console._merged_bindings = Console._merge_bindings()
+
+
+def main() -> None:
+    faulthandler.register(signal.SIGUSR1, file=(Path(sys.argv[2]) / "stacks").open("w"))
+    what, folder = sys.argv[1], Path(sys.argv[2])
+    mood = sys.argv[3] if len(sys.argv) > 3 else ""
+    if what == "serve":
+        sys.exit(asyncio.run(serve(folder, mood)))
+    from fake_island import FakeIsland
+
+    _disturb(mood)
+    sys.exit(tui.run_console(FakeIsland(), refresh_s=0.1, log=folder / "log"))
+
+
+if __name__ == "__main__":
+    main()
