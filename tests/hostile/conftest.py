@@ -17,8 +17,10 @@ from msgspec.structs import replace
 
 from skyisland.drivers.bubblewrap import BubblewrapJails
 from skyisland.drivers.fake import FakeAddresses
+from skyisland.drivers.namespaces import NamespaceJails
 from skyisland.drivers.overlay import OverlayClones
 from skyisland.events import Events
+from skyisland.jail import JailDriver
 from skyisland.jails import Jails
 from skyisland.model import Limits, Mount, Outcome, Verdict
 from skyisland.settings import CallLimits
@@ -81,20 +83,22 @@ def outside(start: Callable[..., subprocess.Popen[bytes]]) -> Outside:
     return run
 
 
-@pytest.fixture
-async def jails(base_dir: Path) -> AsyncIterator[Jails]:
+@pytest.fixture(params=["namespaces", "bubblewrap"])
+async def jails(request: pytest.FixtureRequest, base_dir: Path, state_dir: Path) -> AsyncIterator[Jails]:
     """Jails as the daemon makes them. After each case nothing is left, and the next call is normal."""
-    service = Jails(
-        BubblewrapJails(ISLAND), OverlayClones(base_dir), FakeAddresses(), Events(), island=ISLAND, uids=UIDS
-    )
+    if request.param == "namespaces":
+        driver: JailDriver = NamespaceJails(ISLAND, state_dir / "run", probe_uid=UIDS[0])
+    else:
+        driver = BubblewrapJails(ISLAND, probe_uid=UIDS[0])
+    service = Jails(driver, OverlayClones(base_dir), FakeAddresses(), Events(), island=ISLAND, uids=UIDS)
     await service.prepare()
     yield service
     await service.drain()
     assert service.living() == []
     assert await service.driver.existing() == []
+    await service.close()
     assert processes_of(UIDS) == []
     assert left_on_the_host() == []
-    await service.close()
 
 
 @pytest.fixture

@@ -1,0 +1,495 @@
+"""The 93 cases: what is tried, what must come of it, and which tests prove it.
+
+Tests below `tests/hostile` and `tests/faults` name their case by the marker `case`; those that are
+about something else as well are named here. A case without either has a reason in `unproved`.
+"""
+
+from __future__ import annotations
+
+from msgspec import Struct
+
+SOURCE, GIT = "tests/unit/test_source.py", "tests/host/test_source_git.py"
+BUILD, JAIL, CALL = "tests/unit/test_build.py", "tests/host/test_build_jail.py", "tests/unit/test_call.py"
+SERVE, FUNCTION = "tests/api/test_api_serve.py", "tests/api/test_api_function.py"
+ADMIN, OBSERVE, ROLES = (
+    "tests/api/test_api_admin.py",
+    "tests/api/test_api_observe.py",
+    "tests/api/test_api_roles.py",
+)
+NETWORK, SECCOMP = "tests/host/test_network_host.py", "tests/unit/test_seccomp.py"
+LIFE, STATE, POOL = "tests/host/test_serve.py", "tests/unit/test_state.py", "tests/unit/test_pool.py"
+LOGS, CONSOLE, TERMINAL = (
+    "tests/unit/test_logs.py",
+    "tests/tui/test_console.py",
+    "tests/tui/test_terminal.py",
+)
+HARNESS = "tests/unit/test_harness.py"
+CGROUPS = "tests/host/test_cgroups_host.py"
+ISLAND = "tests/unit/test_island.py"
+
+
+class Case(Struct, frozen=True):
+    number: str
+    attack: str
+    outcome: str
+    """What is safe."""
+    proofs: tuple[str, ...] = ()
+    """Tests elsewhere, as `file::name`."""
+    unproved: str = ""
+    """Why there is no test, or not a whole one."""
+
+
+def _tests(file: str, *names: str) -> tuple[str, ...]:
+    return tuple(f"{file}::{name}" for name in names)
+
+
+GROUPS = {
+    "R": "Resources",
+    "K": "Kernel and other processes",
+    "N": "Network",
+    "F": "Files",
+    "G": "Git: URLs, servers, repositories",
+    "B": "Builds",
+    "C": "The text of a call",
+    "H": "HTTP",
+    "T": "Terminals and logs",
+    "D": "Faults of daemon and host",
+}
+
+CASES = (
+    Case("R1", "fork bomb", "EAGAIN at the limit; a racing one dies with its jail"),
+    Case("R2", "memory bomb", "the whole jail is killed, and the outcome says out_of_memory"),
+    Case("R3", "file descriptors taken without end", "EMFILE inside, the daemon's own unchanged"),
+    Case("R4", "disk filled", "ENOSPC, or out_of_memory where the disk is memory; freed at once"),
+    Case("R5", "inodes taken without end", "ENOSPC, or charged as memory"),
+    Case("R6", "endless output", "cut at the limit, output_limit; the daemon's memory stays flat"),
+    Case("R7", "a trickle of output, never closed", "timed_out with what was printed"),
+    Case("R8", "all threads spin", "the jail's share of CPU and no more; neighbours answered"),
+    Case("R9", "SIGTERM ignored", "SIGKILL at the deadline"),
+    Case("R10", "a daemon that keeps standard output", "the answer is not delayed; nothing is left"),
+    Case("R11", "zombies", "counted against the limit; orphans are reaped inside"),
+    Case("R12", "shared memory, memfds and queues hoarded", "charged to the jail, freed with it"),
+    Case("R13", "pipes, sockets, inotify and timers hoarded", "limits are hit inside only"),
+    Case(
+        "R14",
+        "thousands of distinct repositories and calls",
+        "each client has its share; what is used stays cached",
+        (
+            *_tests(ROLES, "test_a_client_has_only_so_many_calls_and_others_theirs"),
+            *_tests(BUILD, "test_beyond_the_limit_the_least_recently_used_goes"),
+        ),
+    ),
+    Case("K1", "kill(-1), signals to the host's processes", "ESRCH"),
+    Case("K2", "other processes traced, read, their descriptors taken", "EPERM or ESRCH"),
+    Case("K3", "sysctl, core_pattern, /sys", "EROFS, EACCES, or not there"),
+    Case("K4", "mount, fsopen, open_tree, move_mount, pivot_root", "EPERM"),
+    Case("K5", "namespaces within the jail", "EPERM; clone3 ENOSYS"),
+    Case("K6", "a key left for the next call", "EPERM"),
+    Case("K7", "bpf, perf_event_open", "EPERM"),
+    Case("K8", "userfaultfd, io_uring", "EPERM"),
+    Case("K9", "setns, open_by_handle_at, chroot", "EPERM"),
+    Case(
+        "K10",
+        "32-bit and x32 entries",
+        "the process is ended; ENOSYS",
+        _tests(
+            SECCOMP,
+            "test_attempts_succeed_outside_and_fail_under_the_filter",
+            "test_foreign_entries_end_the_process",
+        ),
+    ),
+    Case("K11", "the launcher rewritten by way of /proc", "refused; its hash is the same"),
+    Case("K12", "inherited descriptors, a folder outside", "0 to 2, and a folder inside"),
+    Case("K13", "the environment", "no variable of the host"),
+    Case("K14", "devices, mknod", "null, zero, full, random, urandom; EPERM"),
+    Case("K15", "typing into a terminal", "there is none"),
+    Case("K16", "System V memory, /dev/shm, locks", "nothing shared between jails"),
+    Case("K17", "clock and hostname set", "EPERM"),
+    Case("K18", "a folder's descriptor for a sibling", "no way to hand it over"),
+    Case(
+        "K19",
+        "FreeBSD: kldload, sysctl, jail_attach, jails within",
+        "EPERM; children.max is 0",
+        unproved="needs a FreeBSD kernel; what the driver passes to jail(8) is tested on stand-ins that "
+        "refuse unknown parameters (tests/freebsd)",
+    ),
+    Case(
+        "K20",
+        "side channels of the processor",
+        "a residual risk, see below",
+        unproved="no test can show their absence",
+    ),
+    Case("N1", "the API and other ports on the host's loopback", "out of reach"),
+    Case("N2", "abstract Unix sockets of the host", "none visible"),
+    Case(
+        "N3",
+        "metadata service, local networks, names",
+        "out of reach",
+        _tests(NETWORK, "test_with_nat_a_jail_reaches_the_internet_and_its_name_server_alone"),
+    ),
+    Case("N4", "raw, packet, netlink and vsock sockets", "EPERM, EAFNOSUPPORT, EPROTONOSUPPORT"),
+    Case(
+        "N5",
+        "with an address: the neighbours",
+        "filtered",
+        _tests(
+            NETWORK,
+            "test_without_the_guard_a_jail_reaches_everything",
+            "test_with_nat_a_jail_reaches_the_internet_and_its_name_server_alone",
+            "test_without_nat_a_jail_reaches_nothing",
+            "test_a_jail_that_routes_by_the_host_does_not_reach_another",
+            "test_a_jail_with_a_foreign_address_is_not_heard",
+        ),
+    ),
+    Case("F1", "files of other jails, caches, settings", "not there"),
+    Case("F2", "a mark for the next call", "gone"),
+    Case("F3", "base system and toolchain written", "EROFS or EACCES; unchanged"),
+    Case("F4", "links and pipes where the daemon reads or deletes", "not followed, not waited for"),
+    Case("F5", "deep trees, folders without rights", "removed all the same"),
+    Case(
+        "G1",
+        "options in place of URLs",
+        "refused",
+        _tests(
+            SOURCE,
+            "test_malformed_urls_are_the_callers_mistake",
+            "test_whatever_is_written_becomes_harmless_or_is_refused",
+        ),
+    ),
+    Case(
+        "G2",
+        "ext::, file://, ssh, paths",
+        "refused; Git itself may use one transport",
+        (
+            *_tests(SOURCE, "test_what_the_settings_do_not_permit_is_refused_with_the_remedy"),
+            *_tests(GIT, "test_git_speaks_the_permitted_transport_only"),
+        ),
+    ),
+    Case(
+        "G3",
+        "line breaks, @, .., loopback, redirects, rebinding",
+        "refused; Git goes to the addresses that were looked at",
+        (
+            *_tests(
+                SOURCE,
+                "test_malformed_urls_are_the_callers_mistake",
+                "test_private_hosts_are_refused_unless_the_operator_names_them",
+            ),
+            *_tests(
+                GIT,
+                "test_redirects_are_not_followed",
+                "test_a_name_that_leads_into_the_own_network_is_refused",
+                "test_git_goes_where_a_name_was_found_to_lead",
+            ),
+        ),
+    ),
+    Case(
+        "G4",
+        "submodules, names with ..",
+        "never fetched, refused",
+        _tests(
+            GIT,
+            "test_nothing_of_a_repository_or_of_our_environment_is_run",
+            "test_a_tree_with_evil_names_is_refused",
+        ),
+    ),
+    Case(
+        "G5",
+        "hooks, filters, LFS",
+        "not run",
+        _tests(GIT, "test_nothing_of_a_repository_or_of_our_environment_is_run"),
+    ),
+    Case(
+        "G6",
+        "links out of the checkout",
+        "stay links, are never followed",
+        (
+            *_tests(GIT, "test_a_checkout_is_readable_for_all_and_its_links_stay_links"),
+            *_tests(JAIL, "test_b5_links_are_not_embedded"),
+        ),
+    ),
+    Case(
+        "G7",
+        "pack bombs, huge and deep repositories",
+        "refused within limits of size and time, nothing left",
+        _tests(
+            GIT,
+            "test_a_repository_beyond_the_limit_is_refused_and_gone",
+            "test_files_that_only_compressed_are_small_are_refused",
+            "test_a_tree_of_ten_thousand_million_files_is_refused",
+            "test_a_tree_too_deep_to_be_deleted_is_refused",
+            "test_a_delta_that_would_fill_the_memory_is_not_unfolded",
+        ),
+    ),
+    Case(
+        "G8",
+        "a server that stalls, or asks for a password",
+        "given up in time; nobody is asked",
+        _tests(
+            GIT,
+            "test_a_server_that_stalls_is_given_up_in_time",
+            "test_a_private_repository_is_as_good_as_none",
+            "test_a_server_that_lies_is_believed_nothing",
+            "test_a_server_that_prints_without_end_is_cut_off",
+        ),
+    ),
+    Case("G9", "versions --x, a..b, @{", "refused", _tests(SOURCE, "test_what_can_be_no_version")),
+    Case("B1", "flags for cgo", "there is no cgo", _tests(JAIL, "test_b1_cgo_is_off")),
+    Case(
+        "B2",
+        "a toolchain line",
+        "no other toolchain is fetched",
+        _tests(JAIL, "test_b2_no_other_toolchain_is_fetched"),
+    ),
+    Case(
+        "B3",
+        "replace with / or ../",
+        "nothing lies there",
+        _tests(JAIL, "test_b3_replace_leads_nowhere"),
+    ),
+    Case(
+        "B4",
+        "GOFLAGS, go.work, -toolexec",
+        "not read",
+        _tests(JAIL, "test_b4_settings_of_the_repository_are_not_read"),
+    ),
+    Case("B5", "links embedded", "refused", _tests(JAIL, "test_b5_links_are_not_embedded")),
+    Case("B6", "go:generate", "not run", _tests(JAIL, "test_b6_b9_no_code_of_the_repository_runs")),
+    Case(
+        "B7",
+        "the build cache poisoned",
+        "one for each repository",
+        _tests(
+            JAIL,
+            "test_b7_a_build_can_poison_no_other",
+            "test_b7_repositories_share_nothing_that_they_compiled",
+        ),
+    ),
+    Case(
+        "B8",
+        "compiler bombs",
+        "limits, an error that names the setting",
+        _tests(JAIL, "test_b8_a_compiler_bomb_meets_a_limit", "test_b8_a_build_that_takes_too_long"),
+    ),
+    Case(
+        "B9",
+        "linkname, assembly, init()",
+        "nothing of it runs in the build; in the jail, confined as all else",
+        _tests(JAIL, "test_b6_b9_no_code_of_the_repository_runs"),
+    ),
+    Case(
+        "B10",
+        "secrets carried out during a build",
+        "the step with a network runs no code of the repository and fetches by the proxy",
+        (
+            *_tests(BUILD, "test_the_jail_of_a_build", "test_modules_are_downloaded_only_when_needed"),
+            *_tests(JAIL, "test_a_dependency_from_the_proxy"),
+        ),
+    ),
+    Case(
+        "B11",
+        "killed in mid-build; two of the same",
+        "nothing half-made; one build",
+        (
+            *_tests(JAIL, "test_b11_a_build_that_is_cancelled_half_way"),
+            *_tests(BUILD, "test_two_hundred_callers_one_build"),
+            *_tests(LIFE, "test_kill_while_building"),
+        ),
+    ),
+    Case("C1", "X()); os.Exit(0);(", "refused", _tests(CALL, "TestRefusals::test_say_where_and_why")),
+    Case(
+        "C2",
+        "line breaks, imports, comments, ;",
+        "refused",
+        _tests(
+            CALL,
+            "TestRefusals::test_say_where_and_why",
+            "TestRefusals::test_no_other_names_and_no_statements_get_through",
+        ),
+    ),
+    Case(
+        "C3",
+        "function literals, foreign selectors",
+        "refused",
+        _tests(CALL, "TestRefusals::test_say_where_and_why"),
+    ),
+    Case(
+        "C4",
+        "bidirectional and invisible characters, NUL, bad UTF-8",
+        "refused",
+        _tests(
+            CALL, "TestRefusals::test_say_where_and_why", "TestRefusals::test_any_text_is_refused_or_a_call"
+        ),
+    ),
+    Case(
+        "C5",
+        "a megabyte, a hundred thousand brackets",
+        "refused at once",
+        _tests(CALL, "TestSize::test_a_million_brackets_are_refused_at_once", "TestSize::test_deepest"),
+    ),
+    Case(
+        "C6",
+        "ambiguous cache keys",
+        "different wishes have different keys",
+        _tests(BUILD, "test_different_wishes_have_different_keys"),
+    ),
+    Case(
+        "H1",
+        "requests whose end is ambiguous, bad chunks",
+        "400 and close",
+        _tests(
+            SERVE,
+            "test_malformed_requests",
+            "test_bad_chunks_run_nothing",
+            "test_length_and_chunks_cannot_smuggle",
+        ),
+    ),
+    Case(
+        "H2",
+        "bodies and headers too long",
+        "413, 431",
+        (
+            *_tests(SERVE, "test_the_sender_of_too_much_hears_why", "test_malformed_requests"),
+            *_tests(FUNCTION, "test_too_long"),
+            *_tests(ADMIN, "test_admin_bodies_are_bounded"),
+        ),
+    ),
+    Case(
+        "H3",
+        "slow headers, slow bodies",
+        "closed, 408",
+        _tests(SERVE, "test_slow_headers_are_cut", "test_slow_bodies_are_cut"),
+    ),
+    Case("H4", "HTTP/2 abuse", "capped", _tests(SERVE, "test_http2_is_capped")),
+    Case(
+        "H5",
+        "nested JSON, huge numbers, fields twice",
+        "400, and the loop goes on",
+        _tests(FUNCTION, "test_bad_bodies", "test_no_body_breaks_the_reader"),
+    ),
+    Case(
+        "H6",
+        "tokens guessed, empty tokens",
+        "compared in constant time; without a token no admin",
+        (
+            *_tests(
+                ADMIN,
+                "test_tokens_are_compared_in_constant_time",
+                "test_no_token_no_admin",
+                "test_only_admins",
+            ),
+            *_tests(ROLES, "test_roles"),
+        ),
+    ),
+    Case(
+        "H7",
+        "ids ../, %2f, *",
+        "404",
+        (*_tests(ADMIN, "test_no_other_jails"), *_tests(OBSERVE, "test_nothing_there")),
+    ),
+    Case(
+        "H8",
+        "ten thousand event streams, readers that do not read",
+        "a cap, one bounded ring, cut off",
+        (
+            *_tests(
+                OBSERVE,
+                "test_streams_are_capped",
+                "test_too_many_streams_are_told",
+                "test_a_slow_reader_is_told_a_gap",
+                "test_the_ring_is_bounded_in_bytes",
+            ),
+            *_tests(SERVE, "test_a_stalled_reader_is_cut"),
+        ),
+    ),
+    Case(
+        "H9",
+        "hang-up in mid-call",
+        "the jail ends, the place is free",
+        _tests(SERVE, "test_a_client_that_hangs_up_stops_its_jail"),
+    ),
+    Case(
+        "H10",
+        "overload",
+        "429 with Retry-After; health and admin answer",
+        _tests(FUNCTION, "test_overload_is_refused_and_health_answers"),
+    ),
+    Case(
+        "T1",
+        "escape sequences in output and names",
+        "made visible in console and log",
+        (
+            *_tests(CONSOLE, "test_hostile_names_neither_crash_nor_reach_the_terminal"),
+            *_tests(TERMINAL, "test_nothing_that_a_jail_says_reaches_the_terminal_raw"),
+            *_tests(LOGS, "test_printable", "test_the_ring_holds_printable_text_without_secrets"),
+        ),
+    ),
+    Case(
+        "T2",
+        "markup of the console's library",
+        "shown as it is",
+        _tests(CONSOLE, "test_hostile_names_neither_crash_nor_reach_the_terminal"),
+    ),
+    Case(
+        "T3",
+        "line breaks that forge log lines",
+        "one JSON line",
+        _tests(LOGS, "test_no_text_forges_a_line", "test_a_traceback_is_one_line"),
+    ),
+    Case(
+        "D1",
+        "kill -9 of the daemon",
+        "all jails die; the next start finds and frees what is left",
+        _tests(
+            LIFE,
+            "test_kill_while_cloning",
+            "test_kill_while_building",
+            "test_kill_while_running",
+            "test_kill_while_taking_back",
+        ),
+    ),
+    Case("D2", "a worker thread that spawned ends", "the jails live on"),
+    Case("D3", "the host out of memory", "jails go before the island"),
+    Case("D4", "the host's disk full", "an error that says so, caches whole, recovery"),
+    Case("D5", "the clock jumps", "time-outs do not"),
+    Case(
+        "D6",
+        "SIGTERM under load",
+        "running calls finish, the pool is destroyed",
+        _tests(LIFE, "test_stop_drains", "test_stop_waits_no_longer_than_it_may"),
+    ),
+    Case(
+        "D7",
+        "a warm jail works or dies early",
+        "it is destroyed and replaced; calls go on",
+        _tests(
+            POOL,
+            "test_one_that_ends_early_is_replaced_but_not_forever",
+            "test_one_that_works_while_it_waits_is_destroyed",
+        ),
+    ),
+    Case(
+        "D8",
+        "a jail slow to die, a dataset that is busy",
+        "tried again, nobody waits",
+        unproved="on this host only with the stand-ins of tests/freebsd",
+    ),
+    Case(
+        "D9",
+        "many calls",
+        "all counters are back where they were",
+        (
+            *_tests(LIFE, "test_many_one_after_another_leave_nothing"),
+            *_tests(NETWORK, "test_two_hundred_lives_leave_nothing"),
+        ),
+    ),
+    Case(
+        "D10",
+        "numbers of processes and jails used again",
+        "pidfds, names beside numbers",
+        (
+            *_tests(STATE, "test_a_jail_number_is_never_used_again"),
+            *_tests(CGROUPS, "test_a_racing_fork_bomb_is_killed_whole"),
+        ),
+    ),
+)

@@ -1,0 +1,131 @@
+"""Cases F: files of others, files for the next call, and traps for the daemon."""
+
+from __future__ import annotations
+
+import os
+import stat
+from pathlib import Path
+
+import pytest
+from hostility import STRANGER, UIDS, Inside, Outside, Said
+
+from skyisland.errors import BuildFailed
+from skyisland.folder import remove, sweep
+from skyisland.jails import Jails
+from skyisland.model import Mount, Verdict
+from skyisland.store import Store
+
+pytestmark = [pytest.mark.host, pytest.mark.root]
+
+
+@pytest.mark.case("F1")
+async def test_f1_what_belongs_to_others_is_not_there(outside: Outside, said: Said, state_dir: Path) -> None:
+    secret = state_dir / "admin-token"
+    secret.write_text("secret")
+    for path in (secret, "/etc/shadow", "/root", "/var/lib", "/home"):
+        assert outside("open", "r", path) == "worked", path
+        assert await said("open", "r", path) == "ENOENT", path
+    for path in (f"/proc/1/root{secret}", f"/proc/self/root{secret}", f"/../../..{secret}"):
+        assert await said("open", "r", path) in ("ENOENT", "EACCES"), path
+
+
+@pytest.mark.case("F2")
+async def test_f2_nothing_is_left_for_the_next_call(outside: Outside, said: Said, state_dir: Path) -> None:
+    assert outside("disk", state_dir, 1) == "worked"
+    assert "fill0" in outside("list", state_dir)
+    assert await said("disk", "/tmp", 1) == "worked"
+    assert await said("list", "/tmp") == ""
+
+
+@pytest.mark.case("F3")
+async def test_f3_base_system_and_binary_cannot_be_written(
+    outside: Outside, said: Said, attacker: Path, base_dir: Path
+) -> None:
+    (base,) = (path for path in base_dir.iterdir() if path.name.startswith("g"))
+    assert outside("open", "w", base / "etc/passwd") == "worked"
+    before = (base / "etc/passwd").read_bytes(), attacker.read_bytes()
+    for path in ("/etc/passwd", "/etc/resolv.conf", "/function", "/dev/fd", "/proc/version"):
+        assert await said("open", "w", path) in ("EROFS", "EACCES", "EOVERFLOW", "ETXTBSY", "errno 21"), path
+    assert ((base / "etc/passwd").read_bytes(), attacker.read_bytes()) == before
+
+
+@pytest.mark.case("F3")
+async def test_f3_a_mount_for_reading_cannot_be_written(
+    outside: Outside, said: Said, state_dir: Path
+) -> None:
+    """As the toolchain, sources and modules are shown to builds."""
+    state_dir.chmod(0o777)
+    (state_dir / "tool").write_text("go")
+    (state_dir / "tool").chmod(0o666)
+    assert outside("open", "w", state_dir / "tool", uid=STRANGER) == "worked"
+    assert outside("inodes", state_dir, 1, uid=STRANGER) == "worked"
+    shown = (Mount(state_dir, "/usr/local/go"),)
+    assert await said("open", "w", "/usr/local/go/tool", mounts=shown) == "EROFS"
+    assert await said("inodes", "/usr/local/go", 1, mounts=shown) == "EROFS"
+
+
+TRAPS = ["symlink", "hardlink", "fifo", "socket", "folder"]
+
+
+@pytest.mark.case("F4")
+@pytest.mark.parametrize("trap", TRAPS)
+def test_f4_the_daemon_takes_nothing_but_a_plain_file(state_dir: Path, trap: str) -> None:
+    """What a build leaves in place of a binary: read naively, it would be a host file, or a wait."""
+    secret, left = state_dir / "secret", state_dir / "function"
+    secret.write_text("secret")
+    match trap:
+        case "symlink":
+            left.symlink_to(secret)
+            assert left.read_text() == "secret"
+        case "hardlink":
+            os.link(secret, left)
+        case "fifo":
+            os.mkfifo(left)
+        case "socket":
+            os.mknod(left, stat.S_IFSOCK | 0o600)
+        case "folder":
+            left.mkdir()
+    store = Store(state_dir / "artifacts")
+    store.prepare(())
+    if trap == "hardlink":
+        # Nobody in a jail can make one to a file of the host: its mounts are others. A copy harms nobody.
+        sha256, _ = store.add(left, 100)
+        assert store.path(sha256).stat().st_nlink == 1
+    else:
+        with pytest.raises(BuildFailed):
+            store.add(left, 100)
+    assert secret.read_text() == "secret"
+
+
+@pytest.mark.case("F4")
+@pytest.mark.case("F5")
+def test_f4_f5_deleting_follows_no_link_and_any_depth(start, state_dir: Path) -> None:  # type: ignore[no-untyped-def]
+    """A folder that a jail could write is deleted by the daemon afterwards."""
+    kept = state_dir / "kept"
+    kept.mkdir()
+    (kept / "file").write_text("kept")
+    doomed = state_dir / "doomed"
+    for folder in (doomed, state_dir / "sky-0123456789abcdef"):
+        folder.mkdir()
+        folder.chmod(0o777)
+        os.symlink(kept, folder / "link")
+        os.mkfifo(folder / "pipe")
+        assert start("tree", folder, 3000, uid=STRANGER).communicate()[0] == b"worked"
+    remove(doomed, state_dir)
+    assert sweep(state_dir) == 1
+    assert sorted(path.name for path in state_dir.iterdir()) == ["kept"]
+    assert (kept / "file").read_text() == "kept"
+
+
+@pytest.mark.case("F4")
+async def test_f4_a_jail_cannot_link_to_a_file_of_the_host(
+    inside: Inside, jails: Jails, state_dir: Path
+) -> None:
+    """Of what it sees writable, nothing leads out: the mount's other side is its own folder."""
+    mine = state_dir / "mine"
+    mine.mkdir()
+    os.chown(mine, UIDS[-1], UIDS[-1])
+    outcome = await inside("disk", "/mine", 1, mounts=(Mount(mine, "/mine", writable=True),), uid=UIDS[-1])
+    assert (outcome.verdict, outcome.stdout) == (Verdict.ok, b"worked")
+    assert [path.name for path in mine.iterdir()] == ["fill0"]
+    assert (mine / "fill0").stat().st_uid == UIDS[-1]
