@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import os
 import statistics
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
 from msgspec import Struct
 
 from bench import peers
+from bench.cpu import Meter
 from bench.load import Http, paced
-from bench.rows import Row, Slice, all_of, interleave, p50, p99, raw, row
-from bench.stand import CALL, GEOHASH, Stand
+from bench.rows import Row, Slice, Way, compare, cpu_row, interleave, p50, raw, row
+from bench.stand import GEOHASH, Stand
 
 RATE = 50.0
 """Calls in a second of a paced client: the pool has been refilled before the next one comes."""
@@ -42,7 +44,7 @@ FULL = Effort(rounds=11, calls=250, containers=40, burst=4000)
 
 
 class Field(Struct, frozen=True, kw_only=True):
-    """All who take part, ready and warm."""
+    """All who take part, ready and warm, and who counts their CPU time."""
 
     stand: Stand
     binary: Path
@@ -51,6 +53,17 @@ class Field(Struct, frozen=True, kw_only=True):
     bwrap: Callable[[], float]
     runc: Callable[[], float] | None
     no_runc: str
+    meters: dict[str, Meter]
+
+    def island(self, measure: Slice) -> Way:
+        return Way(measure=measure, meter=self.meters["island"], settle=self.stand.settle)
+
+    def forked(self, measure: Slice) -> Way:
+        return Way(measure=measure, meter=self.meters["forkserver"])
+
+    def spawned(self, call: Callable[[], float], count: int, rate: float) -> Way:
+        """A program that the bench itself starts."""
+        return Way(measure=lambda: paced(call, count, rate), meter=self.meters["bench"])
 
 
 @contextmanager
@@ -58,7 +71,7 @@ def field(stand: Stand) -> Iterator[Field]:
     """Peers around an island that runs."""
     binary = stand.binary()
     runc, reason = peers.runc(binary, stand.folder)
-    with peers.forkserver(stand, binary) as server:
+    with peers.forkserver(stand, binary) as (pid, server), ExitStack() as meters:
         found = Field(
             stand=stand,
             binary=binary,
@@ -67,6 +80,10 @@ def field(stand: Stand) -> Iterator[Field]:
             bwrap=peers.bwrap(binary, stand.base),
             runc=runc,
             no_runc=reason,
+            meters={
+                name: meters.enter_context(Meter(name, process))
+                for name, process in (("island", stand.pid), ("forkserver", pid), ("bench", os.getpid()))
+            },
         )
         for one in (found.bare, found.bwrap):
             paced(one, 20, 1000)
@@ -78,57 +95,36 @@ def field(stand: Stand) -> Iterator[Field]:
 
 def warm_call(on: Field, effort: Effort) -> Found:
     """1: a warm REST call, one client; paced, and in a closed loop without a pause."""
-    stand, count = on.stand, effort.calls
-    ours = stand.http()
-    ways: dict[str, Slice] = {
-        "island": after(stand, lambda: ours.paced(count, RATE)),
-        "forkserver": lambda: on.forkserver.paced(count, RATE),
-        "bare": lambda: paced(on.bare, count, RATE),
+    count, ours, theirs = effort.calls, on.stand.http(), on.forkserver
+    ways = {
+        "island": on.island(lambda: ours.paced(count, RATE)),
+        "forkserver": on.forked(lambda: theirs.paced(count, RATE)),
+        "bare": on.spawned(on.bare, count, RATE),
     }
     if on.runc is not None:
-        contained = on.runc
-        ways["runc"] = lambda: paced(contained, effort.containers, RATE / 2)
+        ways["runc"] = on.spawned(on.runc, effort.containers, RATE / 2)
     found = interleave(ways, effort.rounds)
     loop = interleave(
         {
-            "island": after(stand, lambda: ours.closed(count)[0]),
-            "forkserver": lambda: on.forkserver.closed(count)[0],
+            "island": on.island(lambda: ours.closed(count)[0]),
+            "forkserver": on.forked(lambda: theirs.closed(count)[0]),
         },
         effort.rounds,
     )
+    island, forked = found["island"], found["forkserver"]
     pace = f"1 client, {RATE:g} calls/s"
     rows = [
-        row(
-            "1a", f"warm call, p50; {pace}", found["island"], found["forkserver"], "fork server", at_most=0.85
-        ),
-        row(
-            "1b",
-            f"warm call, p99; {pace}",
-            found["island"],
-            found["forkserver"],
-            "fork server",
-            at_most=2,
-            of=p99,
-        ),
-        row("1c", f"warm call, p50; {pace}", found["island"], found["bare"], "posix_spawn"),
-    ]
-    if on.runc is not None:
-        rows.append(
-            row("1d", f"warm call, p50; {pace}", found["island"], found["runc"], "runc run", at_most=0.07)
+        row("1a", f"warm call, p50; {pace}", island, forked, "fork server", at_most=0.85),
+        row("1b", "the same, p99", island, forked, "fork server", at_most=2, tail=True),
+        row("1c", "the same, p50", island, found["bare"], "posix_spawn"),
+        Row(
+            figure="1d", what="the same, p50", ours="", peer_name="runc run", target="≤ 0.07", note=on.no_runc
         )
-    else:
-        rows.append(
-            Row(figure="1d", what="warm call against runc run", ours="", note=on.no_runc, target="≤ 0.07")
-        )
-    rows += [
-        row(
-            "1e",
-            "closed loop without a pause, p50; 1 client",
-            loop["island"],
-            loop["forkserver"],
-            "fork server",
-        ),
-        row("1f", "the same, p99", loop["island"], loop["forkserver"], "fork server", of=p99),
+        if on.runc is None
+        else row("1d", "the same, p50", island, found["runc"], "runc run", at_most=0.07),
+        *cpu_row("1e", "the same, jail made ahead included", island, forked, "fork server"),
+        row("1f", "no pause between calls, p50", loop["island"], loop["forkserver"], "fork server"),
+        row("1g", "the same, p99", loop["island"], loop["forkserver"], "fork server", tail=True),
     ]
     return rows, {"paced": raw(found), "closed": raw(loop)}
 
@@ -136,7 +132,6 @@ def warm_call(on: Field, effort: Effort) -> Found:
 def throughput(on: Field, effort: Effort) -> Found:
     """2: eight clients in a closed loop."""
     rates: dict[str, list[float]] = {"island": [], "forkserver": []}
-    ours = on.stand.http()
 
     def burst(name: str, http: Http) -> Slice:
         def measure() -> list[float]:
@@ -148,15 +143,17 @@ def throughput(on: Field, effort: Effort) -> Found:
 
     before = on.stand.snapshot()["pool"]
     found = interleave(
-        {"island": after(on.stand, burst("island", ours)), "forkserver": burst("forkserver", on.forkserver)},
+        {
+            "island": on.island(burst("island", on.stand.http())),
+            "forkserver": on.forked(burst("forkserver", on.forkserver)),
+        },
         effort.rounds,
     )
-    after_ = on.stand.snapshot()["pool"]
-    ratios = [mine / theirs for mine, theirs in zip(rates["island"], rates["forkserver"], strict=True)]
-    ratio = statistics.median(ratios)
-    times = all_of(found["island"])
+    after = on.stand.snapshot()["pool"]
+    hits, misses = (after[name] - before[name] for name in ("hits", "misses"))
+    ratio, low, high = compare(rates["island"], rates["forkserver"])
+    times = found["island"].all
     slow = sum(time > TAIL * p50(times) for time in times) / len(times)
-    hits, misses = (after_[name] - before[name] for name in ("hits", "misses"))
     rows = [
         Row(
             figure="2a",
@@ -165,8 +162,8 @@ def throughput(on: Field, effort: Effort) -> Found:
             peer=f"{statistics.median(rates['forkserver']):.0f}/s",
             peer_name="fork server",
             ratio=ratio,
-            low=min(ratios),
-            high=max(ratios),
+            low=low,
+            high=high,
             target="≥ 0.35",
             hit=ratio >= 0.35,
             note=f"{hits / max(1, hits + misses):.0%} of the calls found a warm jail; aim 0.5",
@@ -179,6 +176,7 @@ def throughput(on: Field, effort: Effort) -> Found:
             hit=slow <= 0.01,
         ),
         row("2c", "p50 under that load", found["island"], found["forkserver"], "fork server"),
+        *cpu_row("2d", "a call under that load", found["island"], found["forkserver"], "fork server"),
     ]
     return rows, {"times": raw(found), "calls_per_s": rates, "hits": hits, "misses": misses}
 
@@ -188,17 +186,25 @@ def pool_miss(on: Field, effort: Effort) -> Found:
     cold = on.stand.http(cold=True)
     found = interleave(
         {
-            "island": after(on.stand, lambda: cold.paced(effort.calls, RATE)),
-            "bwrap": lambda: paced(on.bwrap, effort.calls, RATE),
-            "bare": lambda: paced(on.bare, effort.calls, RATE),
+            "island": on.island(lambda: cold.paced(effort.calls, RATE)),
+            "bwrap": on.spawned(on.bwrap, effort.calls, RATE),
+            "bare": on.spawned(on.bare, effort.calls, RATE),
         },
         effort.rounds,
     )
-    what = f"pool miss over REST, p50; 1 client, {RATE:g} calls/s"
+    island, bwrap = found["island"], found["bwrap"]
     rows = [
-        row("3a", what, found["island"], found["bwrap"], "bwrap by hand", at_most=1.3),
-        row("3b", "the same, p99", found["island"], found["bwrap"], "bwrap by hand", of=p99),
-        row("3c", "bwrap by hand, p50", found["bwrap"], found["bare"], "posix_spawn"),
+        row(
+            "3a",
+            f"pool miss over REST, p50; 1 client, {RATE:g} calls/s",
+            island,
+            bwrap,
+            "bwrap by hand",
+            at_most=1.3,
+        ),
+        row("3b", "the same, p99", island, bwrap, "bwrap by hand", tail=True),
+        *cpu_row("3c", "the same", island, bwrap, "bwrap by hand"),
+        row("3d", "bwrap by hand, p50", bwrap, found["bare"], "posix_spawn"),
     ]
     return rows, raw(found)
 
@@ -211,21 +217,10 @@ def arguments(on: Field, effort: Effort) -> Found:
     different = on.stand.http(*((place, GEOHASH[:6]) for place in places))
     found = interleave(
         {
-            "same": after(on.stand, lambda: same.paced(effort.calls, RATE)),
-            "different": after(on.stand, lambda: different.paced(effort.calls, RATE)),
+            "same": on.island(lambda: same.paced(effort.calls, RATE)),
+            "different": on.island(lambda: different.paced(effort.calls, RATE)),
         },
         effort.rounds,
     )
-    what = f"other arguments in every call, p50; {CALL.partition('(')[0]}"
+    what = f"other arguments in every call, p50; 1 client, {RATE:g} calls/s"
     return [row("5", what, found["different"], found["same"], "same arguments", at_most=1.1)], raw(found)
-
-
-def after(stand: Stand, measure: Slice) -> Slice:
-    """Measure, and let the island come to rest, so that its work does not fall into a peer's time."""
-
-    def measured() -> list[float]:
-        times = measure()
-        stand.settle()
-        return times
-
-    return measured

@@ -96,8 +96,8 @@ def go_environment(folder: Path) -> dict[str, str]:
 
 
 @contextmanager
-def forkserver(stand: Stand, binary: Path) -> Iterator[Http]:
-    """The server, compiled and running; the load of the standard call on it."""
+def forkserver(stand: Stand, binary: Path) -> Iterator[tuple[int, Http]]:
+    """The server, compiled and running: its pid, and the load of the standard call on it."""
     program = stand.folder / "forkserver"
     output_of(
         [str(toolchain() / "bin" / "go"), "build", "-o", str(program), "main.go"],
@@ -107,6 +107,7 @@ def forkserver(stand: Stand, binary: Path) -> Iterator[Http]:
     with subprocess.Popen([program, binary], stdout=subprocess.PIPE) as server:
         try:
             assert server.stdout is not None
-            yield Http(int(server.stdout.readline()), [(post("/", standard_frame()), GEOHASH.encode())])
+            load = [(post("/", standard_frame()), GEOHASH.encode())]
+            yield server.pid, Http(int(server.stdout.readline()), load)
         finally:
             server.kill()

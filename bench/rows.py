@@ -8,6 +8,8 @@ from typing import Any
 
 from msgspec import Struct
 
+from bench.cpu import Meter
+
 Slice = Callable[[], list[float]]
 """Measures for a moment; returns milliseconds per call."""
 
@@ -45,56 +47,78 @@ def p99(times: Sequence[float]) -> float:
     return percentile(times, 0.99)
 
 
-def interleave(ways: Mapping[str, Slice], rounds: int) -> dict[str, list[list[float]]]:
-    """Every way once per round, so that whatever disturbs the machine disturbs all; times by round.
+class Way(Struct, frozen=True, kw_only=True):
+    """One way to run the binary."""
+
+    measure: Slice
+    meter: Meter | None = None
+    """Counts the CPU time of who does the work."""
+    settle: Callable[[], None] = lambda: None
+    """Waits until what the calls set off is over: it counts as theirs, and falls into nobody else's time."""
+
+
+class Samples(Struct, frozen=True):
+    """What one way took, by round."""
+
+    times: list[list[float]] = []
+    cpu_ms: list[float] = []
+    """CPU time per call; empty where it is not counted."""
+
+    @property
+    def all(self) -> list[float]:
+        return [time for times in self.times for time in times]
+
+
+def interleave(ways: Mapping[str, Way], rounds: int) -> dict[str, Samples]:
+    """Every way once per round, so that whatever disturbs the machine disturbs all.
 
     The order turns by one from round to round: nobody always follows the same one.
     """
     names = list(ways)
-    found: dict[str, list[list[float]]] = {name: [] for name in names}
+    found = {name: Samples() for name in names}
     for number in range(rounds):
         turn = number % len(names)
         for name in names[turn:] + names[:turn]:
-            found[name].append(ways[name]())
+            way, samples = ways[name], found[name]
+            before = way.meter.now_ms() if way.meter else 0.0
+            times = way.measure()
+            way.settle()
+            samples.times.append(times)
+            if way.meter and way.meter.counts:
+                samples.cpu_ms.append((way.meter.now_ms() - before) / len(times))
     return found
 
 
-def all_of(rounds: Sequence[Sequence[float]]) -> list[float]:
-    return [time for times in rounds for time in times]
-
-
-def compare(
-    ours: Sequence[Sequence[float]],
-    peer: Sequence[Sequence[float]],
-    of: Callable[[Sequence[float]], float] = p50,
-) -> tuple[float, float, float]:
+def compare(ours: Sequence[float], peer: Sequence[float]) -> tuple[float, float, float]:
     """The ratio of each round: median, least, greatest."""
-    ratios = [of(mine) / of(theirs) for mine, theirs in zip(ours, peer, strict=True)]
+    ratios = [mine / theirs for mine, theirs in zip(ours, peer, strict=True)]
     return statistics.median(ratios), min(ratios), max(ratios)
 
 
 def row(
     figure: str,
     what: str,
-    ours: Sequence[Sequence[float]],
-    peer: Sequence[Sequence[float]],
+    ours: Samples,
+    peer: Samples,
     peer_name: str,
     *,
     at_most: float | None = None,
-    of: Callable[[Sequence[float]], float] = p50,
+    tail: bool = False,
     note: str = "",
 ) -> Row:
-    """A row of times against a peer's, by round. Tails are taken over all rounds: one has too few."""
-    if of is p50:
-        ratio, low, high = compare(ours, peer)
+    """A row of medians against a peer's or, with `tail`, of the p99 of all rounds: one has too few calls."""
+    of = p99 if tail else p50
+    low: float | None = None
+    high: float | None = None
+    if tail:
+        ratio = p99(ours.all) / p99(peer.all)
     else:
-        ratio = of(all_of(ours)) / of(all_of(peer))
-        low = high = None
+        ratio, low, high = compare([p50(times) for times in ours.times], [p50(times) for times in peer.times])
     return Row(
         figure=figure,
         what=what,
-        ours=ms(of(all_of(ours))),
-        peer=ms(of(all_of(peer))),
+        ours=ms(of(ours.all)),
+        peer=ms(of(peer.all)),
         peer_name=peer_name,
         ratio=ratio,
         low=low,
@@ -105,20 +129,42 @@ def row(
     )
 
 
+def cpu_row(figure: str, what: str, ours: Samples, peer: Samples, peer_name: str) -> list[Row]:
+    """CPU time of a call, everything that it sets off included; no row where it is not counted."""
+    if not (ours.cpu_ms and peer.cpu_ms):
+        return []
+    ratio, low, high = compare(ours.cpu_ms, peer.cpu_ms)
+    mine, theirs = statistics.median(ours.cpu_ms), statistics.median(peer.cpu_ms)
+    return [
+        Row(
+            figure=figure,
+            what=what,
+            ours=ms(mine),
+            peer=ms(theirs),
+            peer_name=peer_name,
+            ratio=ratio,
+            low=low,
+            high=high,
+            note="CPU time",
+        )
+    ]
+
+
 def ms(time: float) -> str:
     return f"{time:.2f} ms"
 
 
-def raw(samples: Mapping[str, Sequence[Sequence[float]]]) -> dict[str, Any]:
+def raw(found: Mapping[str, Samples]) -> dict[str, Any]:
     """Of samples what the results keep: counts and percentiles, per way and round."""
     return {
         name: {
-            "samples": sum(map(len, rounds)),
-            "p5_ms": round(percentile(all_of(rounds), 0.05), 3),
-            "p50_ms": round(p50(all_of(rounds)), 3),
-            "p95_ms": round(percentile(all_of(rounds), 0.95), 3),
-            "p99_ms": round(p99(all_of(rounds)), 3),
-            "p50_ms_by_round": [round(p50(times), 3) for times in rounds],
+            "samples": len(samples.all),
+            "p5_ms": round(percentile(samples.all, 0.05), 3),
+            "p50_ms": round(p50(samples.all), 3),
+            "p95_ms": round(percentile(samples.all, 0.95), 3),
+            "p99_ms": round(p99(samples.all), 3),
+            "p50_ms_by_round": [round(p50(times), 3) for times in samples.times],
+            "cpu_ms_by_round": [round(spent, 3) for spent in samples.cpu_ms],
         }
-        for name, rounds in samples.items()
+        for name, samples in found.items()
     }
