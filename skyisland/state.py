@@ -58,8 +58,11 @@ MIGRATIONS = (
 
 COMMITS = 10_000
 """Known commits kept; of more, those learnt longest ago are forgotten."""
-JID_MARGIN = 1000
+JID_MARGIN = 10_000
 """Jail numbers reserved ahead, so that one is not used again even when the island is killed."""
+
+GATHER_S = 0.25
+"""How long a record may wait for company: a transaction costs more than a call."""
 
 REMEMBER = "INSERT INTO invocations (record) VALUES (?)"
 FORGET = "DELETE FROM invocations WHERE number <= (SELECT max(number) FROM invocations) - ?"
@@ -90,7 +93,7 @@ class State:
         self._queue: list[_Write] = []
         self._work = asyncio.Event()
         self._writing = asyncio.Lock()
-        self._closing = False
+        self._closing = asyncio.Event()
         self._writer: asyncio.Task[None] | None = None
         self._untap: Callable[[], None] = lambda: None
 
@@ -170,9 +173,9 @@ class State:
 
     async def close(self) -> None:
         """Write what is queued and close the file. May be repeated."""
-        if self._closing:
+        if self._closing.is_set():
             return
-        self._closing = True
+        self._closing.set()
         self._untap()
         self._later("INSERT OR REPLACE INTO meta VALUES ('jid', ?)", str(self._highest_jid))
         if self._writer is not None:
@@ -186,9 +189,11 @@ class State:
         self._work.set()
 
     async def _write_behind(self) -> None:
-        """Write the queue whenever there is one; what comes during a write makes up the next batch."""
-        while not (self._closing and not self._queue):
+        """Write what gathers in the queue, `GATHER_S` after its first record at the latest."""
+        while not (self._closing.is_set() and not self._queue):
             await self._work.wait()
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._closing.wait(), GATHER_S)
             self._work.clear()
             batch, self._queue = self._queue, []
             if any(sql is REMEMBER for sql, _ in batch):

@@ -61,6 +61,8 @@ ORDER_BYTES = 1 << 17
 FDS = 4
 """That come with an order: standard input, output, error, status pipe."""
 STATUS = 3
+OURS = (signal.SIGCHLD, signal.SIGINT, signal.SIGPIPE, signal.SIGXFSZ)
+"""Signals that the interpreter, or we, treat otherwise than the system does; exec would pass that on."""
 SIOCGIFFLAGS, SIOCSIFFLAGS, IFF_UP = 0x8913, 0x8914, 1
 
 libc = ctypes.CDLL(None, use_errno=True)
@@ -189,9 +191,8 @@ class Launcher:
         try:
             _arrange(fds)
             signal.set_wakeup_fd(-1)
-            for number in range(1, 32):
-                if number not in (signal.SIGKILL, signal.SIGSTOP):
-                    signal.signal(number, signal.SIG_DFL)
+            for number in OURS:
+                signal.signal(number, signal.SIG_DFL)
             self._join(order)
             self._lay_root(order)
             self._confine(order)
