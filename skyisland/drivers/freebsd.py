@@ -35,7 +35,7 @@ from skyisland.drivers import freebsd_commands as commands
 from skyisland.drivers.freebsd_network import FreeBSDNetwork
 from skyisland.drivers.programs import ProgramFailed, Programs
 from skyisland.errors import DriverError, HostUnfit, IslandError
-from skyisland.model import Address, Capability, JailSpec, Mount, Network, Snapshot, Usage
+from skyisland.model import Capability, JailSpec, Mount, Network, Snapshot, Usage
 from skyisland.process import Process
 
 log = logging.getLogger(__name__)
@@ -131,6 +131,7 @@ class FreeBSDJails:
         self.peak_bytes = peak_bytes
         self.limits = False
         """Whether this kernel keeps account of resources (RACCT)."""
+        # An alias must be there before its jail, and a jail before its end of an epair.
         self.connects_late = network is not None and network.vnet
         self._network = network
         self._users = {commands.BUILD_USER: build_uid, commands.FUNCTION_USER: build_uid + 1}
@@ -216,12 +217,9 @@ class FreeBSDJails:
                 await self.programs.run(commands.mount_argv(mount, root))
             if self.limits and (rules := commands.limit_argv(spec.name, spec.limits)):
                 await self.programs.run(rules)
-            # An alias must be there before its jail, a jail before its end of an epair.
-            if spec.address is not None and not self.connects_late:
-                await self._connect(spec.address, spec.name)
+            if spec.address is not None and self._network is not None and not self.connects_late:
+                await self._network.attach(spec.address, spec.name, 0)
             await self._create(spec, root)
-            if spec.address is not None and self.connects_late:
-                await self._connect(spec.address, spec.name)
             process = await self.programs.spawn(
                 commands.exec_argv(spec, user),
                 env=dict(spec.env),
@@ -264,10 +262,6 @@ class FreeBSDJails:
         if self._network is None:
             return ("ip4=disable", "ip6=disable")
         return self._network.parameters(spec.address)
-
-    async def _connect(self, address: Address, jail: str) -> None:
-        if self._network is not None:
-            await self._network.attach(address, jail, 0)
 
     def _root(self, spec: JailSpec) -> Path:
         if spec.clone.path is None:

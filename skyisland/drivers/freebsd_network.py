@@ -6,11 +6,11 @@ stack. Quick and plain; the jail sees the host's interfaces, not its addresses.
 A *VNET*: the jail has a stack of its own, joined to the bridge by an epair(4).
 
     jail's stack                 the host
-    epairNb 10.61.0.7/24 ── epairNa, named sky<tag>-<number>, private ── bridge sky0 (the gateway)
+    epairNb 10.61.0.7/24 ── epairNa, private ── bridge sky0 (the gateway)
 
-What is made bears the island's name: the host's ends by prefix, the bridge by its description. An alias
-bears none, so the pool itself is the mark: an address of the pool, on the pool's interface, with a
-mask of 32 bits, is a leftover when the island starts.
+What is made bears the island's name from its first moment: the host's ends by their interface group, the
+bridge by its description. An alias bears none, so the pool itself is the mark: an address of the pool, on
+the pool's interface, with a mask of 32 bits, is a leftover when the island starts.
 
 NAT is pf's. Its rules are the operator's; the island only keeps the table `sky` of living addresses.
 """
@@ -20,7 +20,7 @@ from __future__ import annotations
 import logging
 import re
 
-from skyisland.drivers.netlink import port_name, tag
+from skyisland.drivers.netlink import tag
 from skyisland.drivers.programs import ProgramFailed, Programs
 from skyisland.errors import HostUnfit
 from skyisland.model import Address, Capability
@@ -32,8 +32,6 @@ TABLE = "sky"
 PF_RULES = "table <sky> persist; nat on $ext_if from <sky> to any -> ($ext_if:0)"
 DEFAULT_ROUTE = ("route", "-n", "get", "-inet", "default")
 INTERFACES = ("ifconfig", "-l")
-EPAIR = ("ifconfig", "epair", "create")
-BRIDGE = ("ifconfig", "bridge", "create")
 FORWARDING = ("sysctl", "-n", "net.inet.ip.forwarding")
 
 
@@ -52,8 +50,22 @@ def addresses_argv(interface: str) -> tuple[str, ...]:
     return ("ifconfig", interface, "inet")
 
 
-def rename_argv(interface: str, name: str) -> tuple[str, ...]:
-    return ("ifconfig", interface, "name", name)
+def group(island: str) -> str:
+    """The interface group of an island's ports; such a name must not end in a digit (ifconfig(8))."""
+    return f"sky{tag(island)}p"
+
+
+def epair_argv(island: str) -> tuple[str, ...]:
+    """Made and marked by one program; prints the name of the host's end."""
+    return ("ifconfig", "epair", "create", "group", group(island))
+
+
+def ports_argv(island: str) -> tuple[str, ...]:
+    return ("ifconfig", "-g", group(island))
+
+
+def bridge_argv(bridge: str, mark: str) -> tuple[str, ...]:
+    return ("ifconfig", "bridge", "create", "name", bridge, "description", mark)
 
 
 def join_argv(bridge: str, port: str) -> tuple[str, ...]:
@@ -84,10 +96,6 @@ def equip_argvs(interface: str, jail: str, address: Address) -> list[tuple[str, 
 
 def destroy_argv(interface: str) -> tuple[str, ...]:
     return ("ifconfig", interface, "destroy")
-
-
-def describe_argv(bridge: str, text: str) -> tuple[str, ...]:
-    return ("ifconfig", bridge, "description", text)
 
 
 def gateway_argv(bridge: str, gateway: str, prefix: int) -> tuple[str, ...]:
@@ -122,8 +130,10 @@ class FreeBSDNetwork:
         self._island = island
         self._programs = programs or Programs()
         self._interface = ip4.interface
+        self._ports: dict[str, str] = {}
+        """Jail -> the host's end of its epair."""
         self._inside: dict[str, str] = {}
-        """Jail -> its end of the epair."""
+        """Jail -> its own end, while that is in there."""
         self._aliases: dict[str, str] = {}
         """Jail -> its address on the host's interface."""
         self._natted: dict[str, str] = {}
@@ -144,8 +154,9 @@ class FreeBSDNetwork:
         return swept
 
     async def _need_nat(self) -> None:
+        """Find the table, and take out of it what an earlier life put in."""
         try:
-            await self._programs.run(TABLE_SHOW)
+            said = await self._programs.run(TABLE_SHOW)
         except ProgramFailed as failure:
             raise HostUnfit(
                 f"network.ip4.nat: pf has no table <{TABLE}> ({failure.said}); put into /etc/pf.conf: "
@@ -153,6 +164,9 @@ class FreeBSDNetwork:
             ) from failure
         if self.vnet and (await self._programs.run(FORWARDING)).strip() != "1":
             raise HostUnfit("network.ip4.nat: forwarding is off; sysrc gateway_enable=YES, and reboot")
+        pool = {str(address) for address in self._ip4.pool()}
+        for ip in pool.intersection(said.split()):
+            await self._forget(ip)
 
     async def _sweep_aliases(self) -> int:
         if not self._interface:
@@ -168,7 +182,6 @@ class FreeBSDNetwork:
         left = [ip for ip in parse_aliases(said) if ip in pool]
         for ip in left:
             await self._gone(unalias_argv(self._interface, ip), "Can't assign requested address")
-            await self._forget(ip)
         return len(left)
 
     async def _default_interface(self) -> str:
@@ -185,8 +198,7 @@ class FreeBSDNetwork:
         return found[1]
 
     async def _sweep_ports(self) -> int:
-        prefix = f"sky{tag(self._island)}-"
-        left = [name for name in await self._interfaces() if name.startswith(prefix)]
+        left = (await self._programs.run(ports_argv(self._island))).split()
         for name in left:
             await self._gone(destroy_argv(name), "does not exist")
         return len(left)
@@ -204,22 +216,11 @@ class FreeBSDNetwork:
             if f"description: {mark}\n" not in said:
                 raise HostUnfit(f"network.ip4.bridge: {bridge} is not this island's; choose another name")
         else:
-            await self._named(BRIDGE, bridge)
-            await self._programs.run(describe_argv(bridge, mark))
+            await self._programs.run(bridge_argv(bridge, mark))
         # On FreeBSD 15 an address belongs on the bridge and not on a member (if_bridge(4)).
         prefix = self._ip4.subnet.prefixlen
         await self._programs.run(gateway_argv(bridge, str(self._ip4.gateway_address), prefix))
         self._open = True
-
-    async def _named(self, create: tuple[str, ...], name: str) -> str:
-        """Create an interface and rename it; returns the name that the kernel gave it."""
-        made = (await self._programs.run(create)).strip()
-        try:
-            await self._programs.run(rename_argv(made, name))
-        except BaseException:
-            await self._gone(destroy_argv(made), "does not exist")
-            raise
-        return made
 
     # What the jail driver asks
 
@@ -253,11 +254,11 @@ class FreeBSDNetwork:
             raise
 
     async def _join(self, address: Address, jail: str) -> None:
-        outside = port_name(self._island, jail)
-        made = await self._named(EPAIR, outside)
-        inside = made.removesuffix("a") + "b"
-        await self._programs.run(join_argv(self._ip4.bridge, outside))
-        await self._programs.run(up_argv(outside))
+        port = (await self._programs.run(epair_argv(self._island))).strip()
+        self._ports[jail] = port
+        inside = port.removesuffix("a") + "b"
+        await self._programs.run(join_argv(self._ip4.bridge, port))
+        await self._programs.run(up_argv(port))
         await self._programs.run(give_argv(inside, jail))
         self._inside[jail] = inside
         for argv in equip_argvs(inside, jail, address):
@@ -269,9 +270,10 @@ class FreeBSDNetwork:
             await self._forget(ip)
         if (ip := self._aliases.pop(jail, None)) is not None:
             await self._gone(unalias_argv(self._interface, ip), "Can't assign requested address")
-        if self.vnet:
+        if (port := self._ports.get(jail)) is not None:
             await self.withdraw(jail)
-            await self._gone(destroy_argv(port_name(self._island, jail)), "does not exist")
+            await self._gone(destroy_argv(port), "does not exist")
+            del self._ports[jail]
 
     async def _forget(self, ip: str) -> None:
         if self._ip4.nat:

@@ -67,8 +67,9 @@ class Host:
         await jails.prepare()
         await addresses.prepare()
         left = self.world.left()
-        left.get("interfaces", []).clear()  # the bridge stays for the next
-        (self.world.folder / "left").write_text(json.dumps({k: v for k, v in left.items() if v}))
+        if left.get("interfaces") == [ip4.bridge]:
+            del left["interfaces"]  # it stays for the next lease
+        (self.world.folder / "left").write_text(json.dumps(left))
         self.world.strike(work)
         await self.work(jails)
         await jails.close()
@@ -114,7 +115,7 @@ def main() -> None:
             lives.append(host.live(start=number))
         else:
             lives.append(host.live(work=number))
-        if lives[-1]["code"] == 0:
+        if lives[-1]["code"] != -9:
             break
     lives.append(host.live())
     print(json.dumps({"lives": lives, "left": host.world.left()}))

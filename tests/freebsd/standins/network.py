@@ -19,15 +19,21 @@ def _ifconfig(state: State, world, words: list[str]) -> str:
     interfaces = world["interfaces"]
     if words == ["-l"]:
         return " ".join(name for name, found in interfaces.items() if not found.get("jail")) + "\n"
-    if words in (["epair", "create"], ["bridge", "create"]):
+    if words[:1] == ["-g"] and len(words) == 2:
+        return "".join(f"{n}\n" for n, found in interfaces.items() if found.get("group") == words[1])
+    if words[:3] == ["epair", "create", "group"] and len(words) == 4:
+        if len(words[3]) > 15 or words[3][-1].isdigit():
+            state.die(f"setifgroup: group name {words[3]}: Invalid argument")
         number = world["next_epair"]
         world["next_epair"] += 1
-        if words[0] == "bridge":
-            interfaces[f"bridge{number}"] = {"inet": [], "members": []}
-            return f"bridge{number}\n"
-        for end in "ab":
-            interfaces[f"epair{number}{end}"] = {"inet": [], "pair": number}
+        interfaces[f"epair{number}a"] = {"inet": [], "pair": number, "group": words[3]}
+        interfaces[f"epair{number}b"] = {"inet": [], "pair": number}
         return f"epair{number}a\n"
+    if words[:3] == ["bridge", "create", "name"] and words[4:5] == ["description"] and len(words) == 6:
+        if words[3] in interfaces:
+            state.die("ioctl SIOCSIFNAME (set name): File exists")
+        interfaces[words[3]] = {"inet": [], "members": [], "description": words[5]}
+        return f"{words[3]}\n"
     if words[:1] == ["-j"]:
         _, jail, name, *rest = words
         if jail not in world["jails"] or world["jails"][jail]["dying"]:
@@ -63,21 +69,12 @@ def _ifconfig(state: State, world, words: list[str]) -> str:
             ip, _, bits = address.partition("/")
             if [ip, int(bits)] not in found["inet"]:
                 found["inet"].append([ip, int(bits)])
-        case ["name", new]:
-            if new in interfaces:
-                state.die("ioctl SIOCSIFNAME (set name): File exists")
-            if len(new) > 15:
-                state.die(f"{new}: interface name too long")
-            interfaces[new] = interfaces.pop(name)
-            return f"{new}\n"
         case ["addm", port, "private", again, "up"] if port == again:
             if port not in interfaces:
                 state.die(f"BRDGADD {port}: No such file or directory")
             found["members"].append(port)
         case ["up"]:
             found["up"] = True
-        case ["description", text]:
-            found["description"] = text
         case ["vnet", jail]:
             if jail not in world["jails"] or "vnet" not in world["jails"][jail]["given"]:
                 state.die(f'jail "{jail}" not found')
@@ -98,7 +95,8 @@ def _ifconfig(state: State, world, words: list[str]) -> str:
             else:
                 state.die("SIOCIFDESTROY: Operation not supported")
             for other in interfaces.values():
-                other["members"] = [m for m in other.get("members", []) if m in interfaces]
+                if "members" in other:
+                    other["members"] = [member for member in other["members"] if member in interfaces]
         case _:
             state.usage()
     return ""
@@ -134,7 +132,8 @@ def pfctl(state: State) -> None:
             case ["show"]:
                 sys.stdout.write("".join(f"   {ip}\n" for ip in table))
             case ["add", ip]:
-                table.append(ip)
+                if ip not in table:
+                    table.append(ip)
             case ["delete", ip]:
                 world["pf"][words[2]] = [other for other in table if other != ip]
             case _:
