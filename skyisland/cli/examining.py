@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import sys
 
@@ -11,15 +12,24 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from skyisland.doctor import Check, examine
+from skyisland.client import Client
+from skyisland.doctor import Check, examine, from_capabilities
+from skyisland.errors import IslandError
+from skyisland.model import Capability
 from skyisland.settings import Settings
 from skyisland.toolchain import Toolchains
 from skyisland.wiring import network_driver
 
 
+NETWORK = ("network", "isolation", "nat")
+
+
 async def report(settings: Settings, *, as_json: bool) -> int:
     """Print every check; the exit code is 1 if one that calls depend on failed."""
     path = os.environ.get("PATH", "")
+    # To try the network takes the bridge's name and subnet, which a running island has already.
+    running = await asyncio.to_thread(_of_running, settings)
+    network = None if running else network_driver(settings, "d0c0")
     checks = await examine(
         state_dir=settings.state_dir,
         uid=settings.jails.uid_start if os.geteuid() == 0 else None,
@@ -29,14 +39,27 @@ async def report(settings: Settings, *, as_json: bool) -> int:
             version=settings.go_version,
             search_path=path,
         ),
-        network=network_driver(settings, "d0c0"),
+        network=network,
         search_path=path,
     )
+    if network is not None:
+        await network.close()
+    checks += from_capabilities(running)
     if as_json:
         click.echo(msgspec.json.encode(checks))
     else:
         _print(checks)
     return 1 if any(check.vital and not check.ok for check in checks) else 0
+
+
+def _of_running(settings: Settings) -> list[Capability]:
+    """What an island that runs with these settings says of its network; nothing if none does."""
+    try:
+        with Client(settings.url, timeout_s=5) as client:
+            found = msgspec.convert(client.capabilities(), list[Capability])
+    except (IslandError, msgspec.ValidationError):
+        return []
+    return [capability for capability in found if capability.name in NETWORK]
 
 
 def _print(checks: list[Check]) -> None:
