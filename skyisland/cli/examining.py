@@ -20,7 +20,6 @@ from skyisland.settings import Settings
 from skyisland.toolchain import Toolchains
 from skyisland.wiring import network_driver
 
-
 NETWORK = ("network", "isolation", "nat")
 
 
