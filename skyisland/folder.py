@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import re
 import secrets
 import shutil
@@ -50,7 +51,8 @@ async def partial(parent: Path) -> AsyncIterator[Path]:
         await aside(open_folder, path)
         yield path
     finally:
-        await aside(shutil.rmtree, path, ignore_errors=True)
+        with contextlib.suppress(OSError):
+            await aside(delete, path)
 
 
 def take_place(made: Path, place: Path) -> None:
@@ -66,15 +68,42 @@ def remove(path: Path, parent: Path) -> None:
     doomed = _unnamed(parent)
     with contextlib.suppress(FileNotFoundError):
         path.rename(doomed)
-        shutil.rmtree(doomed)
+        delete(doomed)
 
 
 def sweep(parent: Path) -> int:
     """Remove what an earlier life left half-made; how many there were."""
     left = [path for path in parent.iterdir() if _PARTIAL.fullmatch(path.name)]
     for path in left:
-        shutil.rmtree(path)
+        delete(path)
     return len(left)
+
+
+def delete(folder: Path) -> None:
+    """Delete a folder that strangers filled: of any depth, with folders that its owner may not enter.
+
+    Raises:
+        OSError
+    """
+    try:
+        shutil.rmtree(folder)
+    except (OSError, RecursionError):
+        _delete_flat(folder)
+
+
+def _delete_flat(folder: Path) -> None:
+    """Move every folder out of the one that holds it before that is deleted, so that no path is long."""
+    doomed = [folder]
+    while doomed:
+        emptied = doomed.pop()
+        emptied.chmod(0o700)
+        with os.scandir(emptied) as entries:
+            for entry in entries:
+                if entry.is_dir(follow_symlinks=False):
+                    doomed.append(Path(entry.path).rename(_unnamed(folder.parent)))
+                else:
+                    os.unlink(entry.path)
+        emptied.rmdir()
 
 
 def _unnamed(parent: Path) -> Path:

@@ -106,12 +106,16 @@ async def inside(jails: Jails, attacker: Path, limits: Limits) -> AsyncIterator[
     """What the same attempt comes to in a jail; afterwards an innocent call works as ever."""
 
     async def run(
-        *words: object, timeout_s: float = 20, limits: Limits = limits, **options: object
+        *words: object,
+        timeout_s: float = 20,
+        limits: Limits = limits,
+        mounts: tuple[Mount, ...] = (),
+        **options: object,
     ) -> Outcome:
         async with jails.jail(
             ("/function", *map(str, words)),
             purpose="function",
-            mounts=(Mount(attacker, "/function"),),
+            mounts=(Mount(attacker, "/function"), *mounts),
             limits=limits,
             **options,  # type: ignore[arg-type]
         ) as inmate:

@@ -181,7 +181,7 @@ async def test_k13_the_environment_is_empty(
 ) -> None:
     monkeypatch.setenv("SKYISLAND_ADMIN_API_TOKEN", "secret")
     assert "SKYISLAND_ADMIN_API_TOKEN=secret" in outside("env")
-    assert await said("env") == "PWD=/"
+    assert await said("env") in ("", "PWD=/")
 
 
 @pytest.mark.case("K14")

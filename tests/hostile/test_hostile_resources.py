@@ -85,6 +85,10 @@ async def test_r3_limits_cannot_be_raised(outside: Outside, said: Said, limits: 
     assert await said("raise") == "EPERM"
 
 
+FULL = (b"ENOSPC", b"ENOENT", b"EACCES")
+"""What else becomes of a write that is too much, or to where nobody may write."""
+
+
 @pytest.mark.case("R4")
 async def test_r4_a_full_disk_is_the_jails_own(outside: Outside, inside: Inside, state_dir: Path) -> None:
     """What a jail writes is memory: its group bounds it, and frees it."""
@@ -92,7 +96,7 @@ async def test_r4_a_full_disk_is_the_jails_own(outside: Outside, inside: Inside,
     assert outside("disk", state_dir, 96, uid=STRANGER) == "worked"
     for folder in ("/tmp", "/var", "/"):
         outcome = await inside("disk", folder, 96)
-        assert outcome.verdict is Verdict.out_of_memory or outcome.stdout in (b"ENOSPC", b"ENOENT"), folder
+        assert outcome.verdict is Verdict.out_of_memory or outcome.stdout in FULL, folder
 
 
 @pytest.mark.case("R4")
@@ -138,8 +142,8 @@ async def test_r7_a_trickle_ends_at_the_deadline(start, inside: Inside) -> None:
 
 @pytest.mark.case("R8")
 async def test_r8_spinning_threads_get_their_share(outside: Outside, said: Said, limits: Limits) -> None:
-    assert int(outside("spin", 400, 4)) > 250
-    assert int(await said("spin", 400, 4, limits=replace(limits, cpus=0.25))) < 250
+    assert int(outside("spin", 1000, 4)) > 100
+    assert int(await said("spin", 1000, 4, limits=replace(limits, cpus=0.02))) < 60
 
 
 @pytest.mark.case("R8")
