@@ -5,7 +5,7 @@ VENV = .venv
 BIN = $(VENV)/bin
 READY = $(VENV)/.ready
 
-.PHONY: demo run test check bench screenshots clean
+.PHONY: demo run test test-zfs test-zfs-qemu check bench screenshots install clean
 
 demo: $(READY)
 	$(BIN)/python examples/demo.py
@@ -15,6 +15,16 @@ run: $(READY)
 
 test: $(READY)
 	$(BIN)/pytest -q
+
+# A real pool in a virtual machine (Debian 12, root): tests/zfs/vm.sh builds it once, outside this folder.
+ZFS_TESTS = -q -p no:cacheprovider -m zfs tests/zfs tests/contract/test_clones.py
+
+test-zfs: $(READY)
+	tests/zfs/vm.sh uml -- $(BIN)/python -m pytest $(ZFS_TESTS)
+	ZFSVM_ZFS=bookworm-backports tests/zfs/vm.sh uml -- $(BIN)/python -m pytest $(ZFS_TESTS)
+
+test-zfs-qemu: $(READY)
+	ZFSVM_TIMEOUT=1800 tests/zfs/vm.sh qemu -- $(BIN)/python -m pytest $(ZFS_TESTS)
 
 check: $(READY)
 	$(BIN)/ruff check .
@@ -27,6 +37,22 @@ bench: $(READY)
 
 screenshots: $(READY)
 	$(BIN)/python screenshots/make.py
+
+# Into a virtual environment of its own, with the service's file for this system.
+PREFIX = /usr/local
+HOME_OF = $(DESTDIR)$(PREFIX)/lib/skyisland
+
+install:
+	$(PYTHON) -m venv --system-site-packages $(HOME_OF)
+	$(HOME_OF)/bin/pip install --quiet --disable-pip-version-check .
+	mkdir -p $(DESTDIR)$(PREFIX)/bin $(DESTDIR)$(PREFIX)/etc/rc.d $(DESTDIR)/etc/systemd/system
+	ln -sf ../lib/skyisland/bin/skyisland $(DESTDIR)$(PREFIX)/bin/skyisland
+	case `uname -s` in \
+	FreeBSD) install -m 555 config/rc.d/sky_island $(DESTDIR)$(PREFIX)/etc/rc.d/sky_island; \
+	  cp -n config/skyisland.toml $(DESTDIR)$(PREFIX)/etc/skyisland.toml ;; \
+	*) install -m 644 config/systemd/skyisland.service $(DESTDIR)/etc/systemd/system/skyisland.service; \
+	  cp -n config/skyisland.toml $(DESTDIR)/etc/skyisland.toml ;; \
+	esac
 
 clean:
 	rm -rf $(VENV) .cache build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

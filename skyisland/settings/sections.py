@@ -54,6 +54,8 @@ class Filesystem(Section, frozen=True, kw_only=True):
     """The pool or dataset below which the island makes its own."""
     compression: bool = False
     """Compress what lies in the dataset."""
+    quota: SizeLimit = 256 << 20
+    """What one jail may write to its clone (ZFS); 0 for no limit."""
 
     def __post_init__(self) -> None:
         if self.storage == "zfs" and not self.zfs_dataset:
@@ -70,7 +72,10 @@ class IP4(Section, frozen=True, kw_only=True):
     """The host's interface to the outside: it carries the jails' addresses on FreeBSD, and NAT leaves through
     it on Linux. Without a name, the one with the default route."""
     bridge: Interface = "sky0"
-    """The bridge that the jails' interfaces are ports of (Linux)."""
+    """The bridge that the jails' interfaces are ports of (Linux, and FreeBSD with vnet)."""
+    vnet: bool = False
+    """Give each jail a network stack of its own (FreeBSD). Without it a jail with an address uses the host's,
+    and its address is an alias on the interface."""
     nat: bool = False
     """Let jails with an address reach the outside through the host's. Turns on forwarding and adds one
     nftables table; without it they reach the bridge alone."""

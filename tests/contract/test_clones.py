@@ -24,6 +24,8 @@ from standins.world import World
 
 POOL = os.environ.get("TEST_ZPOOL", "")
 
+pytestmark = pytest.mark.zfs
+
 
 @pytest.fixture(params=["zfs-real"] if POOL else ["fake", "overlay", "zfs"])
 async def clones(request: pytest.FixtureRequest, state_dir: Path) -> AsyncIterator[CloneDriver]:

@@ -19,8 +19,8 @@ PROGRAMS = (
 PARAMETERS = (
     "allow.chflags allow.mlock allow.mount allow.quotas allow.raw_sockets allow.read_msgbuf "
     "allow.reserved_ports allow.set_hostname allow.socket_af allow.suser allow.sysvipc "
-    "allow.unprivileged_proc_debug children.cur children.max devfs_ruleset enforce_statfs host.hostname ip4 ip4.addr ip6 ip6.addr name path persist "
-    "securelevel vnet"
+    "allow.unprivileged_proc_debug children.cur children.max devfs_ruleset enforce_statfs host.hostname "
+    "ip4 ip4.addr ip6 ip6.addr name path persist securelevel vnet"
 )
 FRESH = {
     "jails": {},
