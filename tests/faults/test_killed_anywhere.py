@@ -1,0 +1,77 @@
+"""The daemon killed at every awaited step of a call, and started again: nothing lost, nothing left.
+
+One chain of lives on one state folder: each tells what it finds, begins a call, and is killed at a step
+of it. How many steps there are is counted by a life that is not killed. `SKYISLAND_FAULT_POINTS`: how
+many of them are tried (0 for all), spread evenly; a run of the tests has time for a few.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sqlite3
+import subprocess
+import sys
+from collections.abc import Callable
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import pytest
+from daemon import HOST, host_objects, processes, tag
+
+from skyisland.settings import Settings
+
+pytestmark = [pytest.mark.host, pytest.mark.root, pytest.mark.case("D1")]
+
+POINTS = int(os.environ.get("SKYISLAND_FAULT_POINTS", "5"))
+HERE = Path(__file__).parent
+SIGKILLED = -9
+
+Live = Callable[..., tuple[int, list[dict[str, Any]]]]
+
+
+@pytest.fixture
+def live(settings: Settings, rewrite: dict[str, str]) -> Live:
+    """One life (victim.py): its exit code, and what it told."""
+    file = settings.state_dir.parent / "skyisland.toml"
+
+    def live(at: int, call: str, *, fresh: bool) -> tuple[int, list[dict[str, Any]]]:
+        words = [str(at), f"{HOST}/textkit", call, "fresh" if fresh else "known"]
+        paths = os.pathsep.join((str(HERE.parent / "host"), str(HERE.parents[1])))
+        done = subprocess.run(
+            [sys.executable, HERE / "victim.py", file, *words],
+            env={**os.environ, "PYTHONPATH": paths},
+            capture_output=True,
+            text=True,
+            timeout=180,
+            check=False,
+        )
+        assert done.returncode in (0, SIGKILLED), done.stderr
+        return done.returncode, [json.loads(line) for line in done.stdout.splitlines()]
+
+    return live
+
+
+@pytest.mark.parametrize("fresh", [True, False], ids=["fetched and built", "cached"])
+def test_killed_at_any_step(live: Live, settings: Settings, fresh: bool) -> None:
+    code, (_, told) = live(0, 'Number("0")', fresh=fresh)
+    assert (code, told["said"]) == (0, "0 <nil>")
+    if not fresh:  # that one was built; this one is the measure
+        code, (_, told) = live(0, 'Number("0")', fresh=False)
+    steps = told["steps"]
+    assert steps > 5
+    points = range(1, steps + 1, max(1, steps // POINTS) if POINTS else 1)
+    killed = 0
+    for number, at in enumerate(points, start=1):
+        code, told_lines = live(at, f'Number("{number}")', fresh=fresh)
+        assert told_lines[0]["left"] == [], f"after a kill at step {at} of {steps}"
+        killed += code == SIGKILLED
+    assert killed >= len(points) - 2, "calls take about as many steps as the first"
+    code, (found, told) = live(0, 'Number("77")', fresh=False)
+    assert (code, found["left"], told["said"]) == (0, [], "77 <nil>")
+    island = tag(settings.state_dir)
+    assert processes(settings.state_dir, island) == []
+    assert host_objects(settings.state_dir, island) == []
+    with closing(sqlite3.connect(settings.state_dir / "island.db")) as db:
+        assert db.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
