@@ -344,12 +344,14 @@ class Island:
         )
 
     def capabilities(self) -> list[Capability]:
-        """What this host enforces, and what it cannot."""
-        return [
+        """What this host enforces, and what it cannot; what one room enforces, no other need be able to."""
+        told = [
             *self.jails.driver.capabilities(),
             *self.jails.clones.capabilities(),
             *self.network.capabilities(),
         ]
+        enforced = {capability.name for capability in told if capability.enforced}
+        return [one for one in told if one.enforced or one.name not in enforced]
 
     def jail(self, jail: str | int) -> JailInfo:
         """A living jail, by its number or name.
