@@ -154,7 +154,8 @@ class Canvas(Widget):
         found = self._tones.get((tone, base))
         if found is None:
             found = self.rich_style
-            for name in (base, tone):
+            # Dim letters on the cursor's ground could not be read.
+            for name in (base, "text" if (base, tone) == ("cursor", "dim") else tone):
                 if name:
                     found += self.console.palette.tone(name)
             self._tones[tone, base] = found

@@ -37,7 +37,7 @@ from tui.chrome import VIEWS, Banner, Head, Keys, Meters, Tabs
 from tui.dialogs import FilterBar
 from tui.link import Link
 from tui.logs import LogRow, Logs
-from tui.look import SKY, Look
+from tui.look import ANSI_VARIABLES, SKY, Look
 from tui.port import LinkLost, LogLine, Port, Snapshot
 from tui.table import Table
 from tui.views import (
@@ -130,7 +130,7 @@ class Console(Actions):
         clock: Callable[[], float] = time.time,
         follow: bool = True,
         driver_class: type[Driver] | None = None,
-        ansi: bool = False,
+        theme: str = "sky",
     ) -> None:
         """`follow`: False leaves the feeding to the caller (`receive`), for pictures and tests."""
         super().__init__(driver_class=driver_class)
@@ -159,7 +159,11 @@ class Console(Actions):
         self._ticks = 0
         self._focus_before: Widget | None = None
         self.register_theme(SKY)
-        self.theme = "textual-ansi" if ansi else "sky"
+        self.theme = theme
+
+    def get_theme_variable_defaults(self) -> dict[str, str]:
+        """Our own colours, for themes that do not know them."""
+        return ANSI_VARIABLES if self.current_theme.ansi else SKY.variables
 
     # Time
 
@@ -438,6 +442,9 @@ class Console(Actions):
         self._close_messages_no_wait()
 
     def get_system_commands(self, screen: Screen[Any]) -> Iterable[SystemCommand]:
+        yield SystemCommand(
+            "Theme", "other colours; ansi-dark and ansi-light are the terminal's own", self.search_themes
+        )
         for active in self._home.active_bindings.values():
             binding = active.binding
             if active.node is self and active.enabled and binding.description and not binding.system:

@@ -183,6 +183,23 @@ class Look:
         return self.eighths[-1] * full + (self.eighths[rest] if rest else "")
 
 
+ANSI_VARIABLES = {
+    "sky-dim": "ansi_default",
+    "sky-frame": "ansi_default",
+    "sky-cursor": "ansi_default",
+    "sky-shade": "ansi_default",
+    "sky-resolve": "ansi_default",
+    "sky-clone": "ansi_cyan",
+    "sky-build": "ansi_yellow",
+    "sky-queue": "ansi_red",
+    "sky-jail": "ansi_magenta",
+    "sky-exec": "ansi_green",
+    "sky-clone-ground": "ansi_default",
+    "sky-build-ground": "ansi_default",
+    "sky-jail-ground": "ansi_default",
+}
+"""Our own colours on a terminal that chooses its sixteen itself."""
+
 SKY = Theme(
     name="sky",
     primary="#2f6f9f",
@@ -199,7 +216,7 @@ SKY = Theme(
     variables={
         "sky-dim": "#7f92a3",
         "sky-frame": "#2b4357",
-        "sky-cursor": "#24557d",
+        "sky-cursor": "#1b4468",
         "sky-shade": "#16293a",
         "sky-resolve": "#8aa0b3",
         "sky-clone": "#5fb3d9",

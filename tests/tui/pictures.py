@@ -1,17 +1,17 @@
 """The scenes of which pictures are kept: every view and dialog, seeded, on a frozen clock.
 
-    python tests/tui/pictures.py [FOLDER]
-
-draws them as PNG into `screenshots/` by a headless Chromium; the tests draw them as text and compare.
+python tests/tui/pictures.py [FOLDER [SCENE…]]     PNG into screenshots/, by a headless Chromium
+python tests/tui/pictures.py --accept [SCENE…]     the text that test_pictures.py compares with
 """
 
 from __future__ import annotations
 
 import asyncio
+import re
 import subprocess
 import sys
 import tempfile
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -80,6 +80,8 @@ class Scene(NamedTuple):
     stage: Callable[[], Stage] = Stage
     then: Callable[[Stage, Pilot[int]], Awaitable[None]] | None = None
     sizes: tuple[tuple[int, int], ...] = SIZES
+    shown: tuple[tuple[int, int], ...] = ((120, 35),)
+    """At which sizes its PNG is kept."""
 
 
 async def _down(stage: Stage, pilot: Pilot[int]) -> None:
@@ -107,7 +109,7 @@ async def _type_filter(stage: Stage, pilot: Pilot[int]) -> None:
 
 
 SCENES = (
-    Scene("overview"),
+    Scene("overview", shown=((80, 24), (140, 40), (200, 60))),
     Scene("jails", ("2",)),
     Scene("ips", ("3", "down", "down")),
     Scene("cache", ("4", "down")),
@@ -129,7 +131,7 @@ SCENES = (
     Scene("readonly", ("2",), stage=lambda: Stage(readonly=True)),
     Scene("ascii", stage=lambda: Stage(plain=True)),
     Scene("zoom", ("tab", "z")),
-    Scene("small", sizes=((50, 12),)),
+    Scene("small", sizes=((50, 12),), shown=((50, 12),)),
 )
 
 
@@ -145,19 +147,41 @@ async def _nothing() -> None:
     pass
 
 
-async def play(scene: Scene, size: tuple[int, int]) -> Console:
-    """The console after the scene, still holding its last screen."""
+class Picture(NamedTuple):
+    """A screen, as characters and as SVG."""
+
+    size: tuple[int, int]
+    text: str
+    svg: str
+
+
+async def play(scene: Scene, sizes: Sequence[tuple[int, int]]) -> list[Picture]:
+    """The scene's last screen, drawn at each of these sizes."""
     stage = scene.stage()
-    async with stage.console.run_test(size=size) as pilot:
+    pictures = []
+    async with stage.console.run_test(size=sizes[0]) as pilot:
         await stage.begin(pilot)
         await pilot.press(*scene.keys)
         await pilot.pause()
         if scene.then is not None:
             await scene.then(stage, pilot)
-        await stage.settle(pilot)
-        stage.console.svg = stage.console.export_screenshot(title="Sky Island")  # type: ignore[attr-defined]
-        stage.console.text = text_of(stage.console)  # type: ignore[attr-defined]
-    return stage.console
+        for size in sizes:
+            if size != sizes[0]:
+                await pilot.resize_terminal(*size)
+            await stage.settle(pilot)
+            svg = stage.console.export_screenshot(title="Sky Island")
+            pictures.append(Picture(size, text_of(stage.console), svg))
+    return pictures
+
+
+def kept(scene: Scene) -> Path:
+    """Where the scene's screens are kept as text."""
+    return Path(__file__).parent / "screens" / f"{scene.name}.txt"
+
+
+def as_text(pictures: Sequence[Picture]) -> str:
+    """All sizes of a scene, one below the other."""
+    return "\n".join(f"=== {p.size[0]}x{p.size[1]}\n{p.text}" for p in pictures)
 
 
 def text_of(console: Console) -> str:
@@ -168,8 +192,6 @@ def text_of(console: Console) -> str:
 
 def draw_png(svg: str, target: Path) -> None:
     """By a headless Chromium, which has every glyph."""
-    import re
-
     box = re.search(r'viewBox="0 0 ([\d.]+) ([\d.]+)"', svg)
     assert box is not None
     width, height = (int(float(number)) + 1 for number in box.groups())
@@ -188,18 +210,25 @@ def draw_png(svg: str, target: Path) -> None:
 
 
 def main(argv: list[str]) -> None:
+    if argv[:1] == ["--accept"]:
+        for scene in SCENES:
+            if not argv[1:] or scene.name in argv[1:]:
+                kept(scene).parent.mkdir(exist_ok=True)
+                kept(scene).write_text(as_text(asyncio.run(play(scene, scene.sizes))))
+        return
     folder = Path(argv[0]) if argv else Path(__file__).parents[2] / "screenshots"
-    wanted = set(argv[1:])
     folder.mkdir(parents=True, exist_ok=True)
     for scene in SCENES:
-        shown = scene.sizes if scene.name == "overview" or wanted else scene.sizes[1:2] or scene.sizes
-        for width, height in shown:
-            name = f"{scene.name}-{width}x{height}" if len(shown) > 1 else scene.name
-            if wanted and scene.name not in wanted and name not in wanted:
+        for picture in asyncio.run(play(scene, scene.sizes)):
+            size = f"{picture.size[0]}x{picture.size[1]}"
+            name = f"{scene.name}-{size}"
+            if argv[1:] and not {scene.name, name} & set(argv[1:]):
                 continue
-            console = asyncio.run(play(scene, (width, height)))
-            draw_png(console.svg, folder / f"{name}.png")  # type: ignore[attr-defined]
-            print(folder / f"{name}.png")
+            if not argv[1:] and picture.size not in scene.shown:
+                continue
+            target = folder / f"{name if argv[1:] or len(scene.shown) > 1 else scene.name}.png"
+            draw_png(picture.svg, target)
+            print(target)
 
 
 if __name__ == "__main__":
