@@ -153,7 +153,8 @@ def _destroy(state: State, world, words: list[str]) -> None:
     (name,) = words
     problem = destroy(state, world, name, deferred=deferred)
     if problem:
-        _die(problem)
+        sys.stderr.write(f"{problem}\n")
+        raise KeepAndExit  # a dying jail has come nearer to its end
 
 
 def destroy(state: State, world, name: str, *, deferred: bool = False) -> str:

@@ -1,0 +1,321 @@
+"""What goes wrong on FreeBSD: each a clear error with its remedy, and nothing half-made left."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Callable, Iterator
+from pathlib import Path
+
+import pytest
+from msgspec import structs
+
+from skyisland.drivers import freebsd_commands as commands
+from skyisland.drivers.freebsd_network import FreeBSDNetwork
+from skyisland.drivers.programs import Programs
+from skyisland.drivers.zfs import ZfsClones
+from skyisland.errors import DriverError, HostUnfit
+from skyisland.events import Events
+from skyisland.jails import Jails
+from skyisland.model import Address, Limits, Mount, Snapshot, Verdict
+from skyisland.settings import IP4
+from standins.island import freebsd_driver, freebsd_jails, zfs_clones
+from standins.world import World
+
+pytestmark = [pytest.mark.host, pytest.mark.root]
+
+LIMITS = Limits(memory_bytes=64 << 20, pids=32, cpus=1.0)
+BASE = Snapshot("tank/sky-c0de/base/tiny@ready", Path("/nonexistent"))
+
+
+@pytest.fixture
+def world(state_dir: Path) -> Iterator[World]:
+    with World(state_dir / "host") as world:
+        yield world
+
+
+@pytest.fixture
+async def jails(world: World) -> AsyncIterator[Jails]:
+    made = freebsd_jails(world, Events(), ahead=0)
+    await made.prepare()
+    yield made
+    await made.close()
+    assert world.left() == {}
+
+
+@pytest.fixture
+def say(jails: Jails, actor: Path) -> Callable[..., object]:
+    async def say(text: str = "hello", **more: object) -> bytes:
+        mounts = (Mount(actor, "/function"), *more.pop("mounts", ()))
+        async with jails.jail(("/function",), purpose="function", mounts=mounts, limits=LIMITS) as inmate:
+            outcome = await inmate.converse(f"say {text}".encode(), 20)
+            assert outcome.verdict is Verdict.ok, outcome
+            return outcome.stdout
+
+    return say
+
+
+# A host that is not fit
+
+
+async def test_no_such_pool(world: World) -> None:
+    clones = ZfsClones("zroot", "c0de", jails=Path("/j"), bases=Path("/b"), programs=Programs(world.bin))
+    with pytest.raises(HostUnfit, match=r"no dataset zroot .*filesystem\.zfs_dataset"):
+        await clones.prepare()
+
+
+async def test_a_dataset_of_somebody_else(world: World) -> None:
+    with world.change() as state:
+        state["datasets"]["tank/sky-c0de"] = {"properties": {}, "mounted": False, "origin": "-"}
+    with pytest.raises(HostUnfit, match="not made by this island"):
+        await zfs_clones(world).prepare()
+    assert "tank/sky-c0de" in world.look()["datasets"]
+
+
+async def test_no_zfs(world: World) -> None:
+    (world.bin / "zfs").unlink()
+    with pytest.raises(HostUnfit, match="install OpenZFS"):
+        await zfs_clones(world).prepare()
+
+
+async def test_not_permitted(world: World) -> None:
+    world.fail("zfs create", "cannot create 'tank/sky-c0de': permission denied\n")
+    with pytest.raises(HostUnfit, match="run the island as root"):
+        await zfs_clones(world).prepare()
+
+
+async def test_racct_is_off(world: World) -> None:
+    with world.change() as state:
+        state["racct"], state["sysctl"]["kern.racct.enable"] = "off", "0"
+    driver = freebsd_driver(world)
+    await driver.prepare(BASE)
+    unlimited = {
+        capability.name: capability for capability in driver.capabilities() if not capability.enforced
+    }
+    assert set(unlimited) == {"memory", "pids", "cpu"}
+    assert "kern.racct.enable=1" in unlimited["memory"].remedy
+    assert await driver.existing() == []
+
+
+async def test_a_kernel_without_racct(world: World) -> None:
+    with world.change() as state:
+        del state["sysctl"]["kern.racct.enable"]
+    driver = freebsd_driver(world)
+    await driver.prepare(BASE)
+    assert "GENERIC" in next(c.remedy for c in driver.capabilities() if c.name == "memory")
+
+
+async def test_a_devfs_that_hides_nothing(world: World) -> None:
+    with world.change() as state:
+        state["devfs_deaf"] = True
+    with pytest.raises(HostUnfit, match="ruleset 61 is empty"):
+        await freebsd_driver(world).prepare(BASE)
+
+
+async def test_devfs_rules_that_vanish_later(jails: Jails, world: World, say) -> None:
+    with world.change() as state:
+        state["devfs"]["61"] = []
+    with pytest.raises(DriverError, match=r"would see .* in /dev.*service devfs restart"):
+        await say()
+
+
+async def test_an_older_kernel(world: World) -> None:
+    with world.change() as state:
+        del state["sysctl"]["security.jail.param.allow.unprivileged_proc_debug"]
+    with pytest.raises(HostUnfit, match=r"no jail parameter allow.unprivileged_proc_debug.*14\.3"):
+        await freebsd_driver(world).prepare(BASE)
+
+
+async def test_an_account_with_another_uid(world: World) -> None:
+    with world.change() as state:
+        state["users"]["skyfn"] = 1001
+    with pytest.raises(HostUnfit, match="pw userdel skyfn"):
+        await freebsd_driver(world).prepare(BASE)
+
+
+# A step that fails
+
+STEPS = ["zfs clone", "zfs get", "mount -t nullfs", "rctl -a", "jail -ic", "jexec"]
+
+
+@pytest.mark.parametrize("step", STEPS)
+async def test_a_step_of_making_fails(jails: Jails, world: World, say, step: str) -> None:
+    world.fail(f"^{step}", f"{step.split()[0]}: it is broken\n")
+    shared = world.folder / "shared"
+    shared.mkdir()
+    with pytest.raises(DriverError, match=r"it is broken|never started|not mounted"):
+        await say(mounts=(Mount(shared, "/src"),))
+    await jails.drain()
+    await jails.clones.close()
+    assert world.left() == {}
+
+
+@pytest.mark.parametrize("step", ["jail -q", "umount", "rctl -r", "zfs destroy", "mount -p"])
+async def test_a_step_of_taking_back_fails_and_the_next_start_does_it(
+    jails: Jails, world: World, say, step: str
+) -> None:
+    shared = world.folder / "shared"
+    shared.mkdir()
+    world.fail(f"^{step}", f"{step.split()[0]}: it is broken\n")
+    assert await say(mounts=(Mount(shared, "/src"),)) == b"hello"
+    await jails.drain()
+    assert world.left() != {}
+    await jails.sweep()
+    assert world.left() == {}
+
+
+@pytest.mark.parametrize("code", ["exit 0", "exit 1"])
+async def test_a_clone_that_cannot_be_mounted(jails: Jails, world: World, say, code: str) -> None:
+    """OpenZFS says 1 before 2.4, 0 since; the dataset is there either way."""
+    with world.change() as state:
+        state["mount_fails"] = code
+    with pytest.raises(DriverError, match="not mounted"):
+        await say()
+    await jails.drain()
+    await jails.clones.close()
+    assert world.left() == {}
+    with world.change() as state:
+        state["mount_fails"] = ""
+
+
+async def test_a_jail_that_stays_dying_for_a_while(jails: Jails, world: World, say) -> None:
+    with world.change() as state:
+        state["dying_looks"] = 3
+    assert await say() == b"hello"
+    await jails.drain()
+    assert world.left() == {}
+
+
+async def test_a_jail_that_stays_dying_for_long(jails: Jails, world: World, say) -> None:
+    with world.change() as state:
+        state["dying_looks"] = 9
+    assert await say() == b"hello"
+    await jails.drain()
+    assert "clones" in world.left(), "nobody waits for that long"
+    await jails.clones.close()
+    assert world.left() == {}
+
+
+async def test_nobody_shares_a_file(jails: Jails, world: World, say) -> None:
+    with pytest.raises(DriverError, match="only copied"):
+        await say(mounts=(Mount(world.folder / "log", "/log", writable=True),))
+
+
+async def test_a_link_in_the_base_leads_nowhere(jails: Jails, world: World, say) -> None:
+    inside = jails.clones
+    assert isinstance(inside, ZfsClones)
+    base = world.folder / "snapshots" / "tank+sky-c0de+base+tiny@ready"
+    (base / "out").symlink_to(world.folder)
+    with pytest.raises(DriverError, match="cannot make /out"):
+        await say(mounts=(Mount(world.folder, "/out"),))
+
+
+# Addresses
+
+IP = Address(ip="10.61.0.2", prefix=24, gateway="10.61.0.1")
+
+
+def network(world: World, **more: object) -> FreeBSDNetwork:
+    vnet = bool(more.pop("vnet", False))
+    ip4 = structs.replace(IP4(), **{"interface": "em0", **more})
+    return FreeBSDNetwork(ip4, island="c0de", vnet=vnet, programs=Programs(world.bin))
+
+
+async def test_an_alias_of_an_earlier_life_is_swept(world: World) -> None:
+    with world.change() as state:
+        state["interfaces"]["em0"]["inet"] += [["10.61.0.9", 32], ["10.61.0.10", 24], ["10.9.9.9", 32]]
+    assert await network(world).prepare() == 1
+    assert [ip for ip, _ in world.look()["interfaces"]["em0"]["inet"]] == [
+        "192.168.7.2",
+        "10.61.0.10",
+        "10.9.9.9",
+    ]
+
+
+async def test_no_such_interface(world: World) -> None:
+    with pytest.raises(HostUnfit, match="cloned_interfaces"):
+        await network(world, interface="lo1").prepare()
+
+
+async def test_no_default_route(world: World) -> None:
+    with world.change() as state:
+        state["default_route"] = ""
+    with pytest.raises(HostUnfit, match="no default route"):
+        await network(world, interface="").prepare()
+
+
+async def test_no_table_in_pf(world: World) -> None:
+    with pytest.raises(HostUnfit, match=r"table <sky> persist"):
+        await network(world, nat=True).prepare()
+
+
+async def test_a_bridge_of_somebody_else(world: World) -> None:
+    with world.change() as state:
+        state["interfaces"]["sky0"] = {"inet": [], "members": [], "description": "mine"}
+    driver = network(world, vnet=True)
+    await driver.prepare()
+    with pytest.raises(HostUnfit, match="not this island's"):
+        await driver.open(())
+
+
+@pytest.mark.parametrize("step", ["create group", "addm", "vnet", "inet 10.61.0.2", "route"])
+async def test_an_interface_that_cannot_be_made(world: World, step: str) -> None:
+    driver = network(world, vnet=True)
+    await driver.prepare()
+    await driver.open(())
+    with world.change() as state:
+        jail = {"jid": 1, "path": "/", "holder": 0, "given": {"vnet": ""}, "dying": 0}
+        state["jails"]["sky-c0de-1"] = jail
+    world.fail(step, "ifconfig: it is broken\n")
+    with pytest.raises(DriverError, match="it is broken"):
+        await driver.attach(IP, "sky-c0de-1", 0)
+    await driver.close()
+    with world.change() as state:
+        state["jails"].clear()
+    assert world.left() == {}
+
+
+# What programs say, in every version
+
+
+@pytest.mark.parametrize("version", ["2", "3"])
+async def test_both_versions_of_jls(jails: Jails, world: World, say, version: str) -> None:
+    with world.change() as state:
+        state["jls_version"] = version
+    assert await say() == b"hello"
+    assert await jails.driver.existing() == []
+
+
+def test_jls_with_numbers_or_strings() -> None:
+    for jid, dying in ((7, True), ("7", "true")):
+        jail = {"jid": jid, "name": "sky-1", "path": "/p", "dying": dying}
+        text = json.dumps({"__version": "3", "jail-information": {"jail": [jail]}})
+        assert commands.parse_jls(text) == [commands.Listed(7, "sky-1", "/p", True)]
+
+
+@pytest.mark.parametrize("text", ["", "{}", "[]", '{"jail-information": {"jail": [{"jid": "x"}]}}'])
+def test_jls_that_says_something_else(text: str) -> None:
+    with pytest.raises(DriverError, match="jls says"):
+        commands.parse_jls(text)
+
+
+async def test_many_ends_at_once_are_one_program(world: World) -> None:
+    clones = zfs_clones(world, ahead=0)
+    base = await clones.prepare()
+    made = [await clones.clone(base, f"sky-c0de-{n}") for n in range(6)]
+    await asyncio.gather(*(clones.destroy(clone) for clone in made))
+    assert world.left() == {}
+    verbs = [words[1] for words in world.calls("zfs")]
+    assert "program" in verbs
+    assert verbs.count("destroy") <= 1
+
+
+async def test_without_channel_programs(world: World) -> None:
+    clones = zfs_clones(world, ahead=0)
+    base = await clones.prepare()
+    made = [await clones.clone(base, f"sky-c0de-{n}") for n in range(5)]
+    world.fail("^zfs program", "unrecognized command 'program'\n", code=2, times=9)
+    await asyncio.gather(*(clones.destroy(clone) for clone in made))
+    await asyncio.gather(*(clones.destroy(clone) for clone in made))
+    assert world.left() == {}
+    assert [words[1] for words in world.calls("zfs")].count("program") == 1

@@ -1,0 +1,184 @@
+"""ZFS beyond the contract of clones: generations, leftovers, properties, what is busy.
+
+On stand-ins here, on a real pool where TEST_ZPOOL names one (`make test-zfs`).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from skyisland.drivers.fake import FakeAddresses, FakeJails
+from skyisland.drivers.programs import Programs
+from skyisland.drivers.zfs import ZfsClones
+from skyisland.errors import DriverError, HostUnfit
+from skyisland.events import Events
+from skyisland.jails import Jails
+from standins.base import TinyBase
+from standins.world import World
+
+pytestmark = pytest.mark.zfs
+
+POOL = os.environ.get("TEST_ZPOOL", "")
+
+
+class Generation(TinyBase):
+    def __init__(self, generation: str, fault: Exception | None = None) -> None:
+        self.generation = generation
+        self.fault = fault
+
+    async def lay(self, root: Path) -> None:
+        await super().lay(root)
+        await asyncio.to_thread((root / "etc/generation").write_text, self.generation)
+        if self.fault:
+            raise self.fault
+
+
+class Host:
+    """A pool, real or not, and ways to look at it."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.world = None if POOL else World(folder / "host")
+        self.pool = POOL or "tank"
+        self.zfs = "zfs" if self.world is None else str(self.world.bin / "zfs")
+
+    def clones(
+        self, generation: str = "a", *, ahead: int = 0, fault: Exception | None = None, **more: object
+    ):
+        return ZfsClones(
+            self.pool,
+            "c0de",
+            jails=self.folder / "jails",
+            bases=self.folder / "bases",
+            base=Generation(generation, fault),
+            ahead=ahead,
+            programs=Programs(self.world.bin if self.world else None),
+            **more,
+        )
+
+    def names(self) -> list[str]:
+        """What lies below the island's dataset."""
+        words = ["list", "-Hp", "-o", "name", "-t", "filesystem,snapshot", "-d", "3", f"{self.pool}/sky-c0de"]
+        done = subprocess.run([self.zfs, *words], capture_output=True, text=True, check=False)
+        return sorted(name.removeprefix(f"{self.pool}/sky-c0de") for name in done.stdout.split())
+
+
+@pytest.fixture
+def host(state_dir: Path) -> Iterator[Host]:
+    made = Host(state_dir)
+    yield made
+    if POOL:
+        clear(f"{POOL}/sky-c0de")
+
+
+def clear(root: str) -> None:
+    words = ["zfs", "list", "-H", "-o", "name", "-t", "snapshot", "-r", root]
+    listed = subprocess.run(words, capture_output=True, text=True, check=False)
+    for snapshot in listed.stdout.split():
+        subprocess.run(["zfs", "release", "sky", snapshot], check=False)
+    if listed.returncode == 0:
+        subprocess.run(["zfs", "destroy", "-R", root], check=True)
+
+
+async def test_the_island_keeps_to_its_own_datasets(host: Host) -> None:
+    clones = host.clones(ahead=2)
+    base = await clones.prepare()
+    clone = await clones.clone(base, "sky-c0de-1")
+    await clones.destroy(clone)
+    await clones.close()
+    assert host.names() == ["", "/base", "/base/a", "/base/a@ready", "/run"]
+
+
+async def test_an_older_generation_goes_with_its_last_clone(host: Host) -> None:
+    old = host.clones("a")
+    clone = await old.clone(await old.prepare(), "sky-c0de-1")
+    new = host.clones("b")
+    base = await new.prepare()
+    assert "/base/a" in host.names()
+    assert clone.path is not None
+    assert (clone.path / "etc/generation").read_text() == "a"
+    assert (base.path / "etc/generation").read_text() == "b"
+    await old.destroy(clone)
+    assert "/base/a@ready" not in host.names(), "its destruction was deferred"
+    await new.prepare()
+    assert host.names() == ["", "/base", "/base/b", "/base/b@ready", "/run"]
+
+
+@pytest.mark.parametrize("fault", [DriverError("cut off"), OSError(28, "No space left on device")])
+async def test_a_base_that_was_half_laid_is_laid_anew(host: Host, fault: Exception) -> None:
+    with pytest.raises(DriverError):
+        await host.clones(fault=fault).prepare()
+    assert "/base/a@ready" not in host.names()
+    clones = host.clones()
+    base = await clones.prepare()
+    clone = await clones.clone(base, "sky-c0de-1")
+    assert clone.path is not None
+    assert (clone.path / "etc/generation").read_text() == "a"
+    await clones.destroy(clone)
+
+
+async def test_what_an_earlier_life_left_is_swept(host: Host) -> None:
+    """Its clones made ahead, too: nobody can tell which of them ran something."""
+    dead = host.clones(ahead=2)
+    base = await dead.prepare()
+    for number in range(3):
+        await dead.clone(base, f"sky-c0de-{number}")
+    assert dead._stocking is not None
+    await dead._stocking
+    assert len([name for name in host.names() if name.startswith("/run/")]) == 5
+    jails = Jails(FakeJails(), host.clones(), FakeAddresses(), Events(), island="c0de", uids=None)
+    assert await jails.prepare() == 5
+    await jails.close()
+    assert host.names() == ["", "/base", "/base/a", "/base/a@ready", "/run"]
+
+
+async def test_a_base_that_is_held_stays(host: Host) -> None:
+    await host.clones().prepare()
+    done = subprocess.run(
+        [host.zfs, "destroy", f"{host.pool}/sky-c0de/base/a@ready"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode != 0
+    assert "/base/a@ready" in host.names()
+
+
+async def test_something_in_the_way_of_a_mount(host: Host) -> None:
+    clones = host.clones()
+    base = await clones.prepare()
+    if host.world:
+        with host.world.change() as state:
+            state["mount_fails"] = "exit 1"
+    else:
+        subprocess.run(["zfs", "set", "canmount=noauto", f"{POOL}/sky-c0de/run"], check=True)
+        subprocess.run(["zfs", "set", "mountpoint=none", f"{POOL}/sky-c0de/run"], check=True)
+    with pytest.raises(DriverError, match="not mounted"):
+        await clones.clone(base, "sky-c0de-1")
+    await clones.close()
+    assert not [name for name in host.names() if name.startswith("/run/")]
+
+
+async def test_no_such_dataset(host: Host) -> None:
+    clones = ZfsClones(
+        f"{host.pool}/nowhere",
+        "c0de",
+        jails=host.folder / "jails",
+        bases=host.folder / "bases",
+        programs=Programs(host.world.bin if host.world else None),
+    )
+    with pytest.raises(HostUnfit, match=r"filesystem\.zfs_dataset"):
+        await clones.prepare()
+
+
+async def test_a_dataset_of_somebody_else(host: Host) -> None:
+    subprocess.run([host.zfs, "create", f"{host.pool}/sky-c0de"], check=True)
+    with pytest.raises(HostUnfit, match="not made by this island"):
+        await host.clones().prepare()
+    assert host.names() == [""]
