@@ -13,14 +13,15 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import tomli_w
 
-from bench.load import Http, post
+from bench.cpu import descendants
+from bench.load import Connection, Http, post
 from examples.publish import HOST, publish, rewrite
 from skyisland import harness
 from skyisland.model import Call
@@ -45,6 +46,7 @@ class Stand:
         self.log = folder / "island.log"
         self.port = 0
         self.pid = 0
+        self._asleep = 0
         shutil.rmtree(self.repositories, ignore_errors=True)
         self.repositories.mkdir(parents=True)
         publish(self.repositories)
@@ -117,17 +119,22 @@ class Stand:
 
     def settle(self) -> None:
         """Wait until the pool is full and nothing runs, so that one slice does not spill into the next."""
-        until = time.monotonic() + PATIENCE_S
-        while True:
-            status = self.snapshot()
-            busy = status["running"] or any(
-                jail["state"] in ("dying", "creating") for jail in status["jails"]
-            )
-            if not busy and status["pool"]["size"] >= status["pool"]["wanted"]:
-                return
-            if time.monotonic() > until:
-                raise SystemExit("the island does not come to rest")
-            time.sleep(0.02)
+
+        def rests(status: Any) -> bool:
+            moving = any(jail["state"] in ("dying", "creating") for jail in status["jails"])
+            full = status["pool"]["size"] >= status["pool"]["wanted"]
+            return status["running"] <= self._asleep and not moving and full
+
+        self._until(rests)
+
+    def warm_jails(self) -> list[int]:
+        """The first process of each."""
+        return [jail["pid"] for jail in self.snapshot()["jails"] if jail["state"] == "warm" and jail["pid"]]
+
+    def helpers(self) -> list[int]:
+        """Processes of the island that are no jail's, without the island's own."""
+        inside = {pid for init in self.warm_jails() for pid in (init, *descendants(init))}
+        return [pid for pid in descendants(self.pid) if pid not in inside]
 
     def http(self, *calls: tuple[str, str], package: str = "geohash", **more: Any) -> Http:
         """A load of these calls and how what they print begins, in turns; without any, the standard one."""
@@ -139,6 +146,33 @@ class Stand:
                 for call, printed in wanted
             ],
         )
+
+    @contextmanager
+    def sleepers(self, number: int) -> Iterator[None]:
+        """So many calls that sleep, each in its jail, for the length of the block."""
+        request = post(PATH, body("trouble", "Sleep(1700000000000)"))
+        self._asleep = number
+        connections = []
+        try:
+            for begun in range(number):
+                connections.append(Connection(self.port))
+                connections[-1].send(request)
+                if begun % 8 == 7 or begun == number - 1:
+                    self._until(lambda status: status["running"] == len(connections))
+            self.settle()
+            yield
+        finally:
+            for connection in connections:
+                connection.close()
+            self._asleep = 0
+            self.settle()
+
+    def _until(self, fits: Callable[[Any], bool]) -> None:
+        until = time.monotonic() + START_S
+        while not fits(self.snapshot()):
+            if time.monotonic() > until:
+                raise SystemExit("the island does not get where the bench wants it")
+            time.sleep(0.05)
 
     # The binary
 

@@ -1,0 +1,90 @@
+"""Figure 7: many calls at a steady rate, and what the host has of the island while they run."""
+
+from __future__ import annotations
+
+import os
+import statistics
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from bench.cpu import descendants
+from bench.figures import Found
+from bench.growth import field
+from bench.rows import Row, p50, percentile
+from bench.stand import Stand
+
+SAMPLES = 60
+COUNTS = ("rss_bytes", "fds", "processes", "mounts", "cgroups", "files")
+SLACK = {"rss_bytes": 0.05}
+"""How much more there may be at the end, relatively; of all else nothing."""
+JITTER = 12
+"""Of a count of things that jails have, for jails come and go while it is taken."""
+
+
+def soak(stand: Stand, calls: int, rate: float) -> Found:
+    """Flat: the last quarter of the run has no more of anything than the second quarter had."""
+    load = stand.http()
+    load.closed(200)
+    stand.settle()
+    island = stand.snapshot()["island"]
+    samples: list[dict[str, float]] = []
+    times: list[float] = []
+    began = time.monotonic()
+    for _ in range(SAMPLES):
+        times += load.paced(calls // SAMPLES, rate)
+        samples.append(
+            {"at_s": time.monotonic() - began, **_count(stand, island), "p50_ms": p50(times[-500:])}
+        )
+    rows = [_row(name, samples) for name in COUNTS]
+    rows.append(
+        Row(
+            figure="7g",
+            what=f"{len(times)} calls at {rate:g}/s: p50, p99.9, wrong answers",
+            ours=f"{p50(times):.2f} ms, {percentile(times, 0.999):.1f} ms, {len(load.wrong)}",
+            target="none wrong",
+            hit=not load.wrong,
+        )
+    )
+    return rows, {"calls": len(times), "rate": rate, "samples": samples, "wrong": load.wrong[:3]}
+
+
+def _count(stand: Stand, island: str) -> dict[str, float]:
+    prefix = f"sky-{island}"
+    groups = (folder for top in _controllers() for folder, _, _ in os.walk(top) if prefix in folder)
+    return {
+        "rss_bytes": field(stand.pid, "status", "VmRSS"),
+        "fds": len(os.listdir(f"/proc/{stand.pid}/fd")),
+        "processes": len(descendants(stand.pid)),
+        "mounts": len(Path("/proc/self/mountinfo").read_text().splitlines()),
+        "cgroups": sum(1 for _ in groups),
+        "files": sum(1 for _ in stand.state.rglob("sky-*")),
+    }
+
+
+def _controllers() -> list[Path]:
+    top = Path("/sys/fs/cgroup")
+    return (
+        [top] if (top / "cgroup.controllers").exists() else [path for path in top.iterdir() if path.is_dir()]
+    )
+
+
+def _row(name: str, samples: list[dict[str, float]]) -> Row:
+    values = [sample[name] for sample in samples]
+    quarter = len(values) // 4
+    early, late = statistics.median(values[quarter : 2 * quarter]), statistics.median(values[-quarter:])
+    shown: Callable[[float], str] = (
+        (lambda v: f"{v / 1e6:.1f} MB") if name == "rss_bytes" else (lambda v: f"{v:.0f}")
+    )
+    slack = early * SLACK[name] if name in SLACK else JITTER
+    letter = "abcdef"[COUNTS.index(name)]
+    return Row(
+        figure=f"7{letter}",
+        what=f"soak: {name.removesuffix('_bytes')}, last quarter against second",
+        ours=shown(late),
+        peer=shown(early),
+        ratio=late / early if early else None,
+        target="flat",
+        hit=late <= early + slack,
+    )
