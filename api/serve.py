@@ -6,7 +6,8 @@
     not reading its answer       the kernel (TCP_USER_TIMEOUT), 30 s after it last took something
     long headers, many streams   the limits of h11 and h2
 
-Hypercorn's `read_timeout` stays off: it would cut the connection of a caller who waits for a build.
+Hypercorn's `read_timeout` stays off: it would cut the connection of a caller who waits for a build. A
+connection that its client has closed is closed here at once, too (`Connection`).
 """
 
 from __future__ import annotations
@@ -20,8 +21,11 @@ import socket
 import ssl
 import sys
 from collections.abc import Awaitable, Callable
+from typing import Any
 
 import hypercorn.asyncio
+import hypercorn.asyncio.run
+from hypercorn.asyncio.tcp_server import TCPServer
 from hypercorn.config import Config
 from msgspec import Struct
 
@@ -30,6 +34,11 @@ from skyisland.errors import SettingsError
 
 log = logging.getLogger(__name__)
 
+WAITING = 1024
+"""Connections that may wait to be accepted."""
+ACCEPTED_AT_ONCE = 16
+"""asyncio (before 3.12.8) goes on trying so many times in a row when it has no descriptor left, and again
+for each of these a second later: with many, the loop would do nothing else."""
 STALL_S = 30
 """A client that takes nothing of what is sent to it is cut off after so long."""
 CUT_S = 1.0
@@ -68,7 +77,7 @@ def listen(host: str, port: int) -> socket.socket:
         (family, _, _, _, address), *_ = socket.getaddrinfo(
             host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
         )
-        sock = socket.create_server(address[:2], family=family, backlog=1024)
+        sock = socket.create_server(address[:2], family=family, backlog=WAITING)
     except (OSError, UnicodeError) as error:
         number = error.errno if isinstance(error, OSError) else None
         remedy = {
@@ -79,6 +88,14 @@ def listen(host: str, port: int) -> socket.socket:
         raise SettingsError(f"cannot listen on {host} port {port}: {error}; {remedy}") from None
     _cut_the_stalled(sock)
     return sock
+
+
+def _quiet_about_descriptors(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+    """One line where the host has no descriptor left for a client, instead of a traceback for each."""
+    if "out of system resource" in context.get("message", ""):
+        log.warning("no descriptor is left for a new connection; clients wait")
+    else:
+        loop.default_exception_handler(context)
 
 
 def _cut_the_stalled(sock: socket.socket) -> None:
@@ -95,7 +112,7 @@ def _config(sock: socket.socket, grace_s: float, idle_s: float, tls: Tls | None)
     if tls is not None:
         config.certfile, config.keyfile = tls.certificate, tls.key
     config.bind = [f"fd://{sock.detach()}"]
-    config.backlog = 1024
+    config.backlog = ACCEPTED_AT_ONCE
     config.accesslog = None
     config.errorlog = logging.getLogger("hypercorn.error")
     config.include_server_header = False
@@ -107,6 +124,18 @@ def _config(sock: socket.socket, grace_s: float, idle_s: float, tls: Tls | None)
     config.h2_max_header_list_size = 16 << 10
     config.websocket_max_message_size = 4 << 10
     return config
+
+
+class Connection(TCPServer):
+    """Hypercorn's, which itself waits out `idle_s` after its client's end: a client with a new connection
+    for each of a hundred calls a second would use up all descriptors."""
+
+    async def _read_data(self) -> None:
+        await super()._read_data()
+        await self.idle_task.stop()
+
+
+hypercorn.asyncio.run.TCPServer = Connection  # type: ignore[attr-defined]
 
 
 async def serve(
@@ -125,11 +154,16 @@ async def serve(
     """
     stopping = asyncio.Event()
 
+    listening = sock.dup()
+
     async def trigger() -> None:
+        with listening:
+            listening.listen(WAITING)  # the server has just made it `ACCEPTED_AT_ONCE`
         await shutdown_trigger()
         app.feed.close()
         stopping.set()
 
+    asyncio.get_running_loop().set_exception_handler(_quiet_about_descriptors)
     config = _config(sock, grace_s + CUT_S, idle_s, tls)
     server = asyncio.create_task(hypercorn.asyncio.serve(app, config, shutdown_trigger=trigger))
     ended = asyncio.create_task(stopping.wait())

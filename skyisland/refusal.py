@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import posixpath
 import re
+import signal
 
 from skyisland import harness
 from skyisland.errors import BuildFailed, IslandError, Unavailable
@@ -23,6 +24,9 @@ def refusal(outcome: Outcome, source: Source | None, limit: str) -> IslandError:
             return BuildFailed("the compiler ran out of memory (build.memory)")
         case Verdict.killed:
             return Unavailable("the build was stopped by the operator", retry_after_s=1)
+    if outcome.signal == signal.SIGKILL:
+        # No compiler does that to itself, and limits have verdicts of their own.
+        return Unavailable("the build was killed from outside; try again", retry_after_s=1)
     text = _bounded(outcome.stderr)
     output = clean(text, source)
     if outcome.verdict is Verdict.output_limit:
