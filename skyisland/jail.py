@@ -184,11 +184,11 @@ class Inmate:
         verdict, code, signal = Verdict.ok, None, None
         if self.killed:
             verdict = Verdict.killed
-        elif jail.ran_out_of_memory():
+        elif process.returncode != 0 and jail.ran_out_of_memory():
             verdict = Verdict.out_of_memory
         elif timed_out:
             verdict = Verdict.timed_out
-        elif process.stdout.overflow.is_set() or process.stderr.overflow.is_set():
+        elif process.stdout.overflowed or process.stderr.overflowed:
             verdict = Verdict.output_limit
         else:
             code, signal = jail.ended()

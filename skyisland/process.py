@@ -38,12 +38,13 @@ class Completed(Struct, frozen=True):
 
 
 class Capture:
-    """The first `limit` bytes of a stream. `overflow` is set when there was more."""
+    """The first `limit` bytes of a stream. `overflowed` when there was more, of which `news` is set."""
 
-    def __init__(self, fd: int, limit: int) -> None:
+    def __init__(self, fd: int, limit: int, news: asyncio.Event) -> None:
         self.limit = limit
         self.data = bytearray()
-        self.overflow = asyncio.Event()
+        self.overflowed = False
+        self._news = news
         self.ended = asyncio.Event()
         self._fd: int | None = fd
         os.set_blocking(fd, False)
@@ -63,7 +64,8 @@ class Capture:
         room = self.limit - len(self.data)
         self.data += chunk[:room]
         if len(chunk) > room:
-            self.overflow.set()
+            self.overflowed = True
+            self._news.set()
             # Past the cap nothing is read: the pipe fills up and the writer waits for its end.
             self.close()
 
@@ -95,7 +97,13 @@ class Running(Protocol):
     def stderr(self) -> Capture: ...
     @property
     def returncode(self) -> int | None: ...
-    async def feed(self, data: bytes) -> None: ...
+    @property
+    def news(self) -> asyncio.Event:
+        """Set when it has ended, or when an output is over its limit."""
+        ...
+
+    def offer(self, data: bytes) -> memoryview: ...
+    async def feed(self, data: bytes | memoryview) -> None: ...
     async def wait(self) -> int: ...
     def kill(self) -> None: ...
 
@@ -132,20 +140,33 @@ class Piped:
         pipes.hand_over()
         self._stdin: int | None = pipes.stdin
         os.set_blocking(pipes.stdin, False)
-        self.stdout = Capture(pipes.stdout, stdout_bytes)
-        self.stderr = Capture(pipes.stderr, stderr_bytes)
+        self.news = asyncio.Event()
+        self.stdout = Capture(pipes.stdout, stdout_bytes, self.news)
+        self.stderr = Capture(pipes.stderr, stderr_bytes, self.news)
 
-    async def feed(self, data: bytes) -> None:
-        """Write `data` to its standard input and close it. A reader that has gone is no error."""
+    def offer(self, data: bytes | memoryview) -> memoryview:
+        """Write to its standard input what fits, and return the rest; with none left, that is closed.
+
+        A reader that has gone is no error.
+        """
         view = memoryview(data)
         try:
             while view and self._stdin is not None:
-                try:
-                    view = view[os.write(self._stdin, view) :]
-                except BlockingIOError:
-                    await self._writable(self._stdin)
+                view = view[os.write(self._stdin, view) :]
+        except BlockingIOError:
+            return view
         except BrokenPipeError:
             pass
+        self.close_stdin()
+        return memoryview(b"")
+
+    async def feed(self, data: bytes | memoryview) -> None:
+        """Write all of `data` to its standard input and close it."""
+        try:
+            while view := self.offer(data):
+                data = view
+                if self._stdin is not None:
+                    await self._writable(self._stdin)
         finally:
             self.close_stdin()
 
@@ -218,6 +239,7 @@ class Process(Piped):
             self._popen.returncode = os.waitstatus_to_exitcode(status)
             self.peak_memory_bytes = used.ru_maxrss * 1024
         self._exited.set()
+        self.news.set()
 
     async def wait(self) -> int:
         """Its return code, once it has ended and its outputs are collected."""
@@ -299,7 +321,7 @@ async def run(
         bytes(process.stdout.data),
         bytes(process.stderr.data),
         timed_out=timed_out,
-        overflowed=process.stdout.overflow.is_set() or process.stderr.overflow.is_set(),
+        overflowed=process.stdout.overflowed or process.stderr.overflowed,
     )
 
 
@@ -307,23 +329,25 @@ async def until_ended(process: Running, stdin: bytes, timeout_s: float) -> bool:
     """Feed `stdin` and wait for the end; kill at the deadline, at a full output, or when cancelled.
 
     Returns whether the deadline passed. Afterwards `process.wait()` returns without delay, and each
-    `Capture.overflow` tells whether that output was too much.
+    `Capture.overflowed` tells whether that output was too much.
     """
-    feeding = asyncio.ensure_future(process.feed(stdin))
-    ending = asyncio.ensure_future(process.wait())
-    flooded = [asyncio.ensure_future(c.overflow.wait()) for c in (process.stdout, process.stderr)]
+    rest = process.offer(stdin)
+    feeding = asyncio.ensure_future(process.feed(rest)) if rest else None
+    timed_out = False
     try:
-        done, _ = await asyncio.wait(
-            (ending, *flooded), timeout=timeout_s, return_when=asyncio.FIRST_COMPLETED
-        )
-        if ending not in done:
+        try:
+            async with asyncio.timeout(timeout_s):
+                await process.news.wait()
+        except TimeoutError:
+            timed_out = True
+        if process.returncode is None:
             process.kill()
-        await ending
-        return not done
+        await process.wait()
+        return timed_out
     except BaseException:
         process.kill()
         raise
     finally:
-        for task in (feeding, ending, *flooded):
-            task.cancel()
-        await asyncio.gather(feeding, ending, *flooded, return_exceptions=True)
+        if feeding is not None:
+            feeding.cancel()
+            await asyncio.gather(feeding, return_exceptions=True)

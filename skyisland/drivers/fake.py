@@ -69,18 +69,24 @@ class FakeProcess:
         self._choose = script
         out_r, self._out = os.pipe()
         err_r, self._err = os.pipe()
-        self.stdout = Capture(out_r, limits_stdout)
-        self.stderr = Capture(err_r, limits_stderr)
+        self.news = asyncio.Event()
+        self.stdout = Capture(out_r, limits_stdout, self.news)
+        self.stderr = Capture(err_r, limits_stderr, self.news)
         self._ended = asyncio.Event()
         self._timer: asyncio.TimerHandle | None = None
         os.set_blocking(self._out, False)
         os.set_blocking(self._err, False)
 
-    async def feed(self, data: bytes) -> None:
+    def offer(self, data: bytes) -> memoryview:
         self.script = self._choose(data)
         if self.returncode is None and self.script.duration_s != float("inf"):
             loop = asyncio.get_running_loop()
             self._timer = loop.call_later(self.script.duration_s, self._finish)
+
+        return memoryview(b"")
+
+    async def feed(self, data: bytes | memoryview) -> None:
+        self.offer(bytes(data))
 
     def _finish(self) -> None:
         for fd, data in ((self._out, self.script.stdout), (self._err, self.script.stderr)):
@@ -97,6 +103,7 @@ class FakeProcess:
             os.close(self._out)
             os.close(self._err)
             self._ended.set()
+            self.news.set()
 
     async def wait(self) -> int:
         await self._ended.wait()

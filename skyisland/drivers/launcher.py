@@ -196,9 +196,7 @@ class Launcher:
             self._join(order)
             self._lay_root(order)
             self._confine(order)
-            function = os.fork()
-            if function == 0:
-                self._execute(order)
+            function = self._execute(order)
             os.closerange(0, STATUS)
             os.write(STATUS, b"+\n")
             code = self._wait(function)
@@ -278,14 +276,13 @@ class Launcher:
         check(libc.prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0), "no new privileges")
         check(libc.prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, self._filter, 0, 0), "load the filter")
 
-    def _execute(self, order: dict[str, Any]) -> NoReturn:
+    def _execute(self, order: dict[str, Any]) -> int:
+        """Start the function; vfork, so that init's memory is not copied once more."""
+        os.chdir(order["cwd"])
         try:
-            os.chdir(order["cwd"])
-            os.execve(order["argv"][0], order["argv"], order["env"])  # noqa: S606 - there is no shell
-        except BaseException as failure:
-            os.write(STATUS, f"!cannot execute {order['argv'][0]}: {failure}\n".encode())
-        finally:
-            os._exit(125)
+            return os.posix_spawn(order["argv"][0], order["argv"], order["env"])
+        except OSError as failure:
+            raise Failed(f"cannot execute {order['argv'][0]}: {failure.strerror}") from failure
 
     def _wait(self, function: int) -> int:
         """Reap until the function has ended, and tell how."""

@@ -164,6 +164,7 @@ class Launched(Piped):
         if self.returncode is None:
             self.returncode = -signal.SIGKILL  # init is gone without a word
         self._ended.set()
+        self.news.set()
 
     async def wait(self) -> int:
         await self._ended.wait()
