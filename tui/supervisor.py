@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import signal
 import sys
 from collections.abc import Awaitable, Callable, Iterator
@@ -25,6 +26,9 @@ from tui.terminal import SkyDriver, Terminal, attributes, shielded
 
 LEAVE_S = 7.0
 """How long the console may take to end."""
+
+IN_BROWSER = "TEXTUAL_DRIVER" in os.environ
+"""textual-serve started us: its driver draws, and standard output belongs to it."""
 
 Serve = Callable[[Callable[[], Awaitable[object]]], Awaitable[None]]
 """Serves until the awaitable it is given returns, then stops everything in order."""
@@ -144,6 +148,8 @@ async def attach(
     log: Path | None = None,
 ) -> int:
     """The console on an island elsewhere; returns the exit code: 128 and the signal's number for a signal."""
+    if IN_BROWSER:
+        return await _behind_browser(Console(port, readonly=readonly, ascii=ascii, refresh_s=refresh_s), port)
     ended = asyncio.Event()
     code_of: list[int] = []
 
@@ -168,3 +174,19 @@ async def attach(
     if code:
         _say(f"the console crashed: {console.crash or 'unknown'}")
     return code_of[0] if code_of else code
+
+
+async def _behind_browser(console: Console, port: Port) -> int:
+    """Run for one tab of a browser; end with the server that started us, however that ends."""
+    parent = os.getppid()
+
+    async def outlive_nobody() -> None:
+        while os.getppid() == parent:  # noqa: ASYNC110 - no event tells of it
+            await asyncio.sleep(1.0)
+        os._exit(1)  # nobody is left to draw for, and the pipe to them is broken
+
+    watching = asyncio.create_task(outlive_nobody())
+    await console.run_async()
+    watching.cancel()
+    await port.close()
+    return console.return_code or 0

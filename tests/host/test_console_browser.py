@@ -1,0 +1,182 @@
+"""The console in a real browser: headless Chromium, driven over its DevTools protocol."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import itertools
+import os
+import signal
+import socket
+import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import pytest
+
+from skyisland.errors import SettingsError
+from tui.web import serve_web
+
+pytestmark = pytest.mark.host
+
+ROOT = Path(__file__).parents[2]
+SERVER = """
+import sys
+from tui.web import serve_web
+serve_web([sys.executable, sys.argv[1], "attach", sys.argv[2]], port=int(sys.argv[3]))
+"""
+
+
+def _free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as sock:
+        port: int = sock.getsockname()[1]
+        return port
+
+
+@asynccontextmanager
+async def _running(*words: str, **options: Any) -> AsyncIterator[asyncio.subprocess.Process]:
+    process = await asyncio.create_subprocess_exec(*words, start_new_session=True, **options)
+    try:
+        yield process
+    finally:
+        if process.returncode is None:
+            os.killpg(process.pid, signal.SIGKILL)
+            await process.wait()
+
+
+@asynccontextmanager
+async def _served(folder: Path) -> AsyncIterator[tuple[str, asyncio.subprocess.Process]]:
+    port = _free_port()
+    subject = str(ROOT / "tests" / "tui" / "subject.py")
+    command = (sys.executable, "-c", SERVER, subject, str(folder), str(port))
+    async with _running(*command, stdout=asyncio.subprocess.PIPE, cwd=ROOT) as server:
+        assert server.stdout is not None
+        said = await asyncio.wait_for(server.stdout.readline(), 60)
+        assert f"http://127.0.0.1:{port}".encode() in said
+        yield f"http://127.0.0.1:{port}", server
+
+
+class Page:
+    """A tab of Chromium, and what it sent and got."""
+
+    def __init__(self, devtools: aiohttp.ClientWebSocketResponse) -> None:
+        self._devtools = devtools
+        self._ids = itertools.count(1)
+        self._answers: dict[int, asyncio.Future[dict[str, Any]]] = {}
+        self.asked_for: list[str] = []
+        self.drawn = bytearray()
+        self.complaints: list[str] = []
+        self._news = asyncio.Event()
+        self._reading = asyncio.create_task(self._read())
+
+    async def _read(self) -> None:
+        async for message in self._devtools:
+            event = message.json()
+            if "id" in event:
+                self._answers.pop(event["id"]).set_result(event)
+                continue
+            told = event["params"]
+            if event["method"] == "Network.requestWillBeSent":
+                self.asked_for.append(told["request"]["url"])
+            elif event["method"] == "Network.webSocketFrameReceived":
+                frame = told["response"]
+                if frame["opcode"] == 2:
+                    self.drawn += base64.b64decode(frame["payloadData"])
+            elif event["method"] in ("Runtime.exceptionThrown", "Log.entryAdded"):
+                self.complaints.append(str(told))
+            self._news.set()
+
+    async def do(self, method: str, **params: Any) -> dict[str, Any]:
+        number = next(self._ids)
+        self._answers[number] = asyncio.get_running_loop().create_future()
+        await self._devtools.send_json({"id": number, "method": method, "params": params})
+        return (await self._answers[number])["result"]  # type: ignore[no-any-return]
+
+    async def draws(self, text: str) -> None:
+        async with asyncio.timeout(60):
+            while text.encode() not in self.drawn:
+                self._news.clear()
+                await self._news.wait()
+
+    async def press(self, key: str) -> None:
+        known = {"key": key, "code": f"Digit{key}", "windowsVirtualKeyCode": ord(key)}
+        await self.do("Input.dispatchKeyEvent", type="keyDown", text=key, **known)
+        await self.do("Input.dispatchKeyEvent", type="keyUp", **known)
+
+
+@asynccontextmanager
+async def _opened(url: str, profile: Path, size: tuple[int, int] = (1280, 800)) -> AsyncIterator[Page]:
+    command = (
+        "chromium",
+        "--headless",
+        "--no-sandbox",
+        "--disable-gpu",
+        "--disable-background-networking",
+        "--remote-debugging-port=0",
+        f"--user-data-dir={profile}",
+        f"--window-size={size[0]},{size[1]}",
+        "about:blank",
+    )
+    quiet = {"stdout": asyncio.subprocess.DEVNULL, "stderr": asyncio.subprocess.DEVNULL}
+    async with _running(*command, **quiet), aiohttp.ClientSession() as http:
+        told = profile / "DevToolsActivePort"
+        async with asyncio.timeout(60):
+            while not told.exists() or "\n" not in told.read_text():
+                await asyncio.sleep(0.05)
+        base = f"http://127.0.0.1:{told.read_text().split()[0]}"
+        async with http.get(f"{base}/json") as reply:
+            tab = next(tab for tab in await reply.json() if tab["type"] == "page")
+        async with http.ws_connect(tab["webSocketDebuggerUrl"], max_msg_size=0) as devtools:
+            page = Page(devtools)
+            for domain in ("Network", "Page", "Runtime", "Log"):
+                await page.do(f"{domain}.enable")
+            await page.do("Page.navigate", url=url)
+            yield page
+            page._reading.cancel()
+
+
+async def test_one_page_works_in_a_real_browser(tmp_path: Path) -> None:
+    async with _served(tmp_path) as (url, _):
+        async with _opened(url, tmp_path / "profile") as page:
+            await page.draws("SKY ISLAND")
+            await page.draws("sky-main-9a00")
+            await page.do("Runtime.evaluate", expression="document.querySelector('textarea').focus()")
+            await page.press("7")
+            await page.draws("What this host enforces")
+            outside = [asked for asked in page.asked_for if not asked.startswith(url)]
+            assert outside == []
+            assert page.complaints == []
+            picture = await page.do("Page.captureScreenshot", format="png")
+            assert len(base64.b64decode(picture["data"])) > 20_000
+
+
+async def test_other_sites_are_turned_away(tmp_path: Path) -> None:
+    async with _served(tmp_path) as (url, _), aiohttp.ClientSession() as http:
+        ours = url.replace("http", "ws") + "/ws"
+        for headers in ({"Origin": "http://evil.example"}, {"Origin": "null"}, {}):
+            with pytest.raises(aiohttp.WSServerHandshakeError) as refused:
+                await http.ws_connect(ours, headers=headers)
+            assert refused.value.status == 403
+        async with http.get(url, headers={"Host": "evil.example"}) as reply:
+            assert reply.status == 403
+        async with http.ws_connect(ours, headers={"Origin": url}) as tab:
+            assert (await tab.receive()).type is aiohttp.WSMsgType.BINARY
+
+
+async def test_a_tab_ends_with_its_server(tmp_path: Path) -> None:
+    async with _served(tmp_path) as (url, server), aiohttp.ClientSession() as http:
+        async with http.ws_connect(url.replace("http", "ws") + "/ws", headers={"Origin": url}) as tab:
+            await tab.receive()
+            child = int(Path(f"/proc/{server.pid}/task/{server.pid}/children").read_text().split()[0])
+            os.kill(server.pid, signal.SIGKILL)
+            async with asyncio.timeout(30):
+                while Path(f"/proc/{child}").exists():
+                    await asyncio.sleep(0.05)
+
+
+def test_only_loopback() -> None:
+    with pytest.raises(SettingsError, match="loopback only"):
+        serve_web(["true"], host="0.0.0.0")
