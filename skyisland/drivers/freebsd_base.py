@@ -193,7 +193,7 @@ class FreeBSDBase:
                 have = 0
             total = have + int(answer.headers.get("Content-Length", 0))
             with await asyncio.to_thread(part.open, "ab" if have else "wb") as out:
-                async for chunk in answer.aiter_bytes(1 << 20):
+                async for chunk in answer.aiter_bytes():  # as it comes, so that nothing is lost when it ends
                     await asyncio.to_thread(out.write, chunk)
                     have += len(chunk)
                     self.progress(f"downloading {ARCHIVE} of {self.release}", have, total)
