@@ -178,6 +178,17 @@ async def test_slow_headers_are_cut(world: World) -> None:
         writer.close()
 
 
+async def test_a_closed_connection_is_not_kept(world: World) -> None:
+    async with world.served(idle_s=60.0) as server:
+        reader, writer = await server.connect()
+        writer.write(b"GET /healthcheck HTTP/1.1\r\nHost: a\r\n\r\n")
+        await reader.readuntil(b"}")
+        writer.write_eof()
+        async with asyncio.timeout(20):
+            assert await reader.read(-1) == b""
+        writer.close()
+
+
 @pytest.mark.parametrize(("method", "path"), [("POST", "/api/v1/function"), ("PUT", "/api/v1/admin/ips")])
 async def test_slow_bodies_are_cut(method: str, path: str) -> None:
     world = make_world(settings=Api(body_timeout=0.1))
