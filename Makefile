@@ -5,7 +5,7 @@ VENV = .venv
 BIN = $(VENV)/bin
 READY = $(VENV)/.ready
 
-.PHONY: demo run test test-zfs test-zfs-qemu check bench screenshots install clean
+.PHONY: demo run test test-zfs test-zfs-qemu chaos security check bench screenshots install clean
 
 demo: $(READY)
 	$(BIN)/python examples/demo.py
@@ -25,6 +25,17 @@ test-zfs: $(READY)
 
 test-zfs-qemu: $(READY)
 	ZFSVM_TIMEOUT=1800 tests/zfs/vm.sh qemu -- $(BIN)/python -m pytest $(ZFS_TESTS)
+
+# An hour of good and hostile calls while jails and daemon are killed; CHAOS_SECONDS=60 for a minute.
+CHAOS_SECONDS = 3600
+
+chaos: $(READY)
+	SKYISLAND_CHAOS_SECONDS=$(CHAOS_SECONDS) $(BIN)/pytest -q -s -p no:cacheprovider tests/faults/test_chaos.py
+
+# docs/security.md, from the results of the tests that prove its cases.
+security: $(READY)
+	$(BIN)/pytest -q -p case_results --cases .cache/cases.json `$(BIN)/python tests/hostile/report.py --tests`
+	$(BIN)/python tests/hostile/report.py .cache/cases.json
 
 check: $(READY)
 	$(BIN)/ruff check .

@@ -59,6 +59,7 @@ async def test_f3_a_mount_for_reading_cannot_be_written(
     (state_dir / "tool").chmod(0o666)
     assert outside("open", "w", state_dir / "tool", uid=STRANGER) == "worked"
     assert outside("inodes", state_dir, 1, uid=STRANGER) == "worked"
+    (state_dir / "inode0").unlink()
     shown = (Mount(state_dir, "/usr/local/go"),)
     assert await said("open", "w", "/usr/local/go/tool", mounts=shown) == "EROFS"
     assert await said("inodes", "/usr/local/go", 1, mounts=shown) == "EROFS"

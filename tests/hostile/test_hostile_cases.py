@@ -1,0 +1,56 @@
+"""The table of cases: complete, and about tests that exist."""
+
+from __future__ import annotations
+
+import ast
+from pathlib import Path
+
+from cases import CASES, GROUPS
+
+ROOT = Path(__file__).parents[2]
+SIZES = {"R": 14, "K": 20, "N": 5, "F": 5, "G": 9, "B": 11, "C": 6, "H": 10, "T": 3, "D": 10}
+
+
+def _functions(file: Path) -> set[str]:
+    tree = ast.parse(file.read_text())
+    return {node.name for node in ast.walk(tree) if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef))}
+
+
+def _marked() -> set[str]:
+    """The cases that markers below tests/hostile and tests/faults name."""
+    texts = [
+        file.read_text()
+        for folder in ("hostile", "faults")
+        for file in (ROOT / "tests" / folder).glob("test_*.py")
+    ]
+    return {case.number for case in CASES if any(f'"{case.number}"' in text for text in texts)}
+
+
+def test_there_are_93_cases() -> None:
+    numbers = [case.number for case in CASES]
+    assert numbers == [f"{letter}{n}" for letter in GROUPS for n in range(1, SIZES[letter] + 1)]
+    assert len(numbers) == 93
+
+
+def test_every_case_is_proved_or_says_why_not() -> None:
+    marked = _marked()
+    assert [
+        case.number for case in CASES if not (case.proofs or case.unproved or case.number in marked)
+    ] == []
+
+
+def test_every_proof_exists() -> None:
+    functions: dict[str, set[str]] = {}
+    for case in CASES:
+        for proof in case.proofs:
+            file, *_, name = proof.split("::")
+            if file not in functions:
+                functions[file] = _functions(ROOT / file)
+            assert name in functions[file], proof
+
+
+def test_the_page_has_every_case() -> None:
+    page = (ROOT / "docs/security.md").read_text()
+    for case in CASES:
+        assert f"| {case.number} | " in page, case.number
+    assert "**fails**" not in page
