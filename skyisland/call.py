@@ -37,6 +37,7 @@ import asyncio
 import re
 import unicodedata
 from collections.abc import Iterator
+from functools import lru_cache
 from typing import NamedTuple
 
 import tree_sitter_go
@@ -133,10 +134,20 @@ class _Token(NamedTuple):
 
 
 async def read_call(text: str) -> Call:
-    """Do what `parse_call` does, away from the event loop when the text is long enough to be felt."""
-    if len(text) <= _QUICK_BYTES or len(text) > MAX_BYTES:
+    """Do what `parse_call` does, away from the event loop when the text is long enough to be felt.
+
+    The short ones that came before are remembered: who calls a function calls it again.
+    """
+    if len(text) <= _QUICK_BYTES:
+        return _parse_short(text)
+    if len(text) > MAX_BYTES:
         return parse_call(text)
     return await asyncio.to_thread(parse_call, text)
+
+
+@lru_cache(1000)
+def _parse_short(text: str) -> Call:
+    return parse_call(text)
 
 
 def parse_call(text: str) -> Call:

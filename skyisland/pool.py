@@ -11,7 +11,8 @@ nobody asks for fades out of the plan, and an idle jail is destroyed after `idle
 latest. A call beyond what is there gets a jail made for it, as if there were no pool.
 
 Making waits while calls run, but never longer than `PATIENCE_S`: calls come first, and are never the
-reason that the pool stays empty.
+reason that the pool stays empty. Where as many calls run as there are processors, each jail made ahead
+would delay one made for a call by as much as it saves, so it waits up to `PATIENCE_BUSY_S`.
 
 What runs ahead. A package's `init` and variable initialisers run when the jail is made, before the
 request. They may not use that time to work: a warm jail that uses more than `IDLE_CPU_S` of CPU is
@@ -25,6 +26,7 @@ import asyncio
 import contextlib
 import logging
 import math
+import os
 import time
 from collections.abc import Iterable, Iterator, Mapping
 
@@ -46,6 +48,8 @@ WORTH = 0.05
 """An artifact with fewer expected calls than this in `FADE_S` gets nothing."""
 PATIENCE_S = 0.005
 """Making a jail waits for running calls no longer than this."""
+PATIENCE_BUSY_S = 0.1
+PROCESSORS = os.cpu_count() or 1
 LOOK_S = 2.0
 """How often idle jails are looked at."""
 IDLE_CPU_S = 0.5
@@ -190,8 +194,9 @@ class WarmPool:
             await self._work.wait()
             self._work.clear()
             while (artifact := self._next()) is not None:
+                patience_s = PATIENCE_S if self._calls < PROCESSORS else PATIENCE_BUSY_S
                 with contextlib.suppress(TimeoutError):
-                    async with asyncio.timeout(PATIENCE_S):
+                    async with asyncio.timeout(patience_s):
                         await self._quiet.wait()
                 await self._make(artifact)
 

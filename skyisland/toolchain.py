@@ -92,7 +92,7 @@ class Toolchains:
         self.version = f"go{version}" if version else ""
         if version and _number(self.version) < OLDEST:
             # Settings of the original name Go 1.9; what that compiled, later ones do (go.dev/doc/go1compat).
-            log.warning("go_version %s is too old to be used; any from %s on is taken", version, _shown(OLDEST))
+            log.warning("go_version %s is too old; any from %s on is taken", version, _shown(OLDEST))
             self.version = ""
         self.search_path = search_path
         self.downloads = downloads

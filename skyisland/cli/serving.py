@@ -36,7 +36,17 @@ def serve(chosen: Chosen, /, no_tui: bool, **look: Any) -> None:
     """
     settings = chosen.settings()
     headless = no_tui or not (sys.stdin.isatty() and sys.stdout.isatty())
-    sys.exit(asyncio.run(_serve(settings, None if headless else look)))
+    with asyncio.Runner(loop_factory=_loop_factory()) as runner:
+        sys.exit(runner.run(_serve(settings, None if headless else look)))
+
+
+def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
+    """uvloop where it is installed: a call passes the loop some fifteen times."""
+    try:
+        import uvloop
+    except ImportError:
+        return None
+    return uvloop.new_event_loop
 
 
 async def _serve(settings: Settings, look: dict[str, Any] | None) -> int:

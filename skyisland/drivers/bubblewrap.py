@@ -38,6 +38,7 @@ from skyisland.process import Process, spawn
 NOBODY = "65534"
 SETUP_TIMEOUT_S = 10.0
 
+
 def find_bwrap() -> Path:
     """The bwrap that came with the package.
 

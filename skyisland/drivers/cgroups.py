@@ -259,12 +259,17 @@ class Group:
 
     def reusable(self) -> bool:
         """Whether the next jail could not tell it from a new one."""
-        if not self._places or self.ran_out_of_memory() or self._pids() or self._listed():
+        if not self._places or self.ran_out_of_memory() or self._occupied():
             return False
         if (self._memory_bytes() or 0) > LEFT_CHARGED_BYTES:
             return False
         self._cpu_before_s = self._cpu_s()
         return True
+
+    def _occupied(self) -> bool:
+        """Whether a task is left; where tasks are counted, one number tells."""
+        count = self._pids()
+        return self._listed() if count is None else count > 0
 
     def _listed(self) -> bool:
         return any(self._kernel.read(f"{folder}/cgroup.procs") for _, folder in self._places)

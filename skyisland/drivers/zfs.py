@@ -210,7 +210,8 @@ class ZfsClones:
         self._destroying: asyncio.Task[None] | None = None
         self._lingering: dict[str, asyncio.Task[None]] = {}
         """Datasets that were busy for too long, with who goes on trying."""
-        self._with_program = True
+        self.with_program = True
+        """Whether channel programs work here."""
         self._closed = False
 
     # The base
@@ -406,7 +407,7 @@ class ZfsClones:
         while self._doomed:
             batch, self._doomed = self._doomed, {}
             left = list(batch)
-            if len(left) >= PROGRAM_FROM and self._with_program:
+            if len(left) >= PROGRAM_FROM and self.with_program:
                 left = await self._destroy_at_once(left)
             for dataset, ending in batch.items():
                 failure: Exception | None = None
@@ -429,7 +430,7 @@ class ZfsClones:
             results = msgspec.json.decode(said, type=dict[str, dict[str, int]]).get("return", {})
         except (DriverError, msgspec.MsgspecError) as failure:
             if isinstance(failure, ProgramFailed) and "unrecognized command" in failure.said:
-                self._with_program = False
+                self.with_program = False
             log.info("destroying one by one, for a channel program failed: %s", failure)
             return datasets
         left = [dataset for dataset in datasets if results.get(dataset) != 0]

@@ -100,8 +100,8 @@ class Settings(Section, frozen=True, kw_only=True):
     admin_token_header: HeaderName = "X-Sky-Island-Token"  # noqa: S105
     """The header that carries the token."""
     go_version: GoVersion = ""
-    """The Go version to download. Without it, whatever toolchain is at hand (see build.goroot); one before 1.24
-    counts as none, for later ones compile the same code."""
+    """The Go version to download. Without it, whatever toolchain is at hand (see build.goroot); one before
+    1.24 counts as none, for later ones compile the same code."""
     base_sys_pkg_dir: Text = ""
     """A folder, or the URL of a mirror, with the base system's archives (FreeBSD)."""
     filesystem: Filesystem = Filesystem()
