@@ -149,9 +149,16 @@ class Dataset(Struct, frozen=True):
 
 
 def parse_list(text: str) -> list[Dataset]:
-    """What `zfs list -Hp` prints: tab-separated, `-` for none."""
-    rows = [line.split("\t") for line in text.splitlines() if line]
-    return [Dataset(name, origin, mounted == "yes", mark) for name, origin, mounted, mark in rows]
+    """What `zfs list -Hp` prints: tab-separated, `-` for none.
+
+    Raises:
+        DriverError: it is something else.
+    """
+    rows = [line.split("\t") for line in text.split("\n") if line]
+    try:
+        return [Dataset(name, origin, mounted == "yes", mark) for name, origin, mounted, mark in rows]
+    except ValueError as error:
+        raise DriverError(f"zfs says what nobody understands: {text[:200]!r}") from error
 
 
 def gone(failure: ProgramFailed) -> bool:

@@ -17,6 +17,7 @@ from skyisland.drivers import freebsd_base
 from skyisland.drivers.freebsd_base import FreeBSDBase, architecture, host_release, manifest_sum
 from skyisland.drivers.programs import Programs
 from skyisland.errors import DriverError, HostUnfit, SettingsError
+from standins.base import fill
 from standins.world import World
 
 RELEASE = "14.3-RELEASE"
