@@ -218,7 +218,11 @@ def test_nothing_else_reads_the_environment() -> None:
         for file in (ROOT / package).rglob("*.py")
         if re.search(r"os\.environ(?!\.setdefault)|getenv", file.read_text())
     ]
-    assert [reader for reader in readers if not reader.startswith("skyisland/cli")] == []
+    # The commands hand it to `Settings.load`; the console asks what Textual itself is told by it.
+    textual = {"tui/web.py", "tui/supervisor.py"}
+    assert [reader for reader in readers if not reader.startswith("skyisland/cli")] == sorted(
+        textual & set(readers)
+    )
 
 
 durations = st.integers(1, 10**18).map(lambda ns: write_duration(ns / 10**9))
