@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import argparse
+import importlib.util
 import json
 import os
 import shutil
+import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -17,62 +19,119 @@ import msgspec
 from rich.console import Console
 
 from bench import figures, report
+from bench.counts import counts
+from bench.figures import Field, Found
+from bench.firstcall import first_call
+from bench.growth import growth
 from bench.machine import machine
-from bench.rows import Row
+from bench.soak import soak
 from bench.stand import Stand
 
-SIDE_BY_SIDE = {
-    "warm": figures.warm_call,
-    "throughput": figures.throughput,
-    "miss": figures.pool_miss,
-    "arguments": figures.arguments,
-}
+console = Console()
+
+
+def side_by_side(full: bool) -> dict[str, Callable[[Field], Found]]:
+    """What is measured with all peers around one island."""
+    effort = figures.FULL if full else figures.QUICK
+    return {
+        "warm": lambda field: figures.warm_call(field, effort),
+        "throughput": lambda field: figures.throughput(field, effort),
+        "miss": lambda field: figures.pool_miss(field, effort),
+        "first": lambda field: first_call(field, 21 if full else 5),
+        "arguments": lambda field: figures.arguments(field, effort),
+    }
+
+
+def alone(full: bool) -> dict[str, Callable[[Stand], Found]]:
+    """What wants an island of its own."""
+
+    def counted(stand: Stand) -> Found:
+        with stand.island():
+            return counts(stand, 200 if full else 50)
+
+    def soaked(stand: Stand) -> Found:
+        with stand.island():
+            return soak(stand, 100_000, 100) if full else soak(stand, 5_000, 50)
+
+    functions, jails = ([1, 10, 100, 1000], [10, 100, 500]) if full else ([1, 10, 30], [10, 100])
+    return {
+        "growth": lambda stand: growth(stand, functions, jails, 200 if full else 50, 5 if full else 3),
+        "counts": counted,
+        "soak": soaked,
+    }
 
 
 def main() -> int:
     options = _options()
-    console = Console()
+    if options.readme:
+        return _to_readme(options.output)
+    names, full = options.only, options.full
     known = machine()
     console.print(report.headline(known), highlight=False)
-    effort = figures.FULL if options.full else figures.QUICK
-    rows: list[Row] = []
-    kept: dict[str, Any] = {}
+    result: dict[str, Any] = {
+        "machine": known,
+        "mode": "full" if full else "quick",
+        "rows": [],
+        "samples": {},
+    }
+
+    def measure(name: str, figure: Callable[[], Found]) -> None:
+        console.print(f"measuring {name}, load average {os.getloadavg()[0]:.1f} …", style="dim")
+        rows, samples = figure()
+        result["rows"] += msgspec.to_builtins(rows)
+        result["samples"][name] = samples
+        console.print(report.table(rows))
+        _keep(options.output, result)
+
     with _folder(options.keep) as folder:
         stand = Stand(folder)
-        if wanted := [name for name in SIDE_BY_SIDE if name in options.only]:
+        beside = {name: figure for name, figure in side_by_side(full).items() if name in names}
+        if beside:
             with stand.island(), figures.field(stand) as field:
-                for name in wanted:
-                    console.print(f"measuring {name}, load average {os.getloadavg()[0]:.1f} …", style="dim")
-                    found, samples = SIDE_BY_SIDE[name](field, effort)
-                    rows += found
-                    kept[name] = samples
+                for name, figure in beside.items():
+                    measure(name, lambda figure=figure: figure(field))  # type: ignore[misc]
+        for name, single in alone(full).items():
+            if name in names:
+                measure(name, lambda single=single: single(stand))  # type: ignore[misc]
     known["load_average_after"] = list(os.getloadavg())
-    result = {
-        "machine": known,
-        "mode": "full" if options.full else "quick",
-        "rows": msgspec.to_builtins(rows),
-    }
-    result["samples"] = kept
-    console.print(report.table(rows))
-    options.output.parent.mkdir(parents=True, exist_ok=True)
-    options.output.write_text(json.dumps(result, indent=1) + "\n")
+    result["rows"].sort(key=lambda row: row["figure"])
+    _keep(options.output, result)
+    if "console" in names and importlib.util.find_spec("bench.console"):
+        mode = "--full" if full else "--quick"
+        subprocess.run([sys.executable, "-m", "bench.console", mode], check=True)
+    return 0
+
+
+def _keep(output: Path, result: dict[str, Any]) -> None:
+    output.parent.mkdir(parents=True, exist_ok=True)
+    output.write_text(json.dumps(result, indent=1, ensure_ascii=False) + "\n")
+
+
+def _to_readme(results: Path) -> int:
+    """Write a kept run's table into the README, and its pictures to docs/."""
+    result = json.loads(results.read_text())
+    for path in report.draw(result):
+        console.print(f"drawn: {path}", highlight=False)
+    if not report.into_readme(result):
+        console.print(f"README.md has no block between two lines {report.MARK}", style="red")
+        return 1
     return 0
 
 
 def _options() -> argparse.Namespace:
+    names = [*side_by_side(False), *alone(False), "console"]
     parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
+    effort = parser.add_mutually_exclusive_group()
+    effort.add_argument("--quick", action="store_true", help="few samples; ten minutes (the default)")
+    effort.add_argument("--full", action="store_true", help="many samples; more than an hour")
     parser.add_argument(
-        "--full", action="store_true", help="many samples and the long figures; about an hour"
+        "--only", nargs="+", metavar="NAME", choices=names, default=names, help=", ".join(names)
     )
-    parser.add_argument("--quick", action="store_true", help="few samples (the default)")
-    parser.add_argument("--only", nargs="+", metavar="NAME", choices=[*SIDE_BY_SIDE], default=[*SIDE_BY_SIDE])
-    parser.add_argument(
-        "--keep",
-        type=Path,
-        metavar="FOLDER",
-        help="work there and leave the compiled library for the next run",
-    )
+    parser.add_argument("--keep", type=Path, metavar="FOLDER", help="work there, and use what it has already")
     parser.add_argument("--output", type=Path, default=report.LATEST, help="where the results go")
+    parser.add_argument(
+        "--readme", action="store_true", help="measure nothing: show the results in the README"
+    )
     return parser.parse_args()
 
 

@@ -46,7 +46,7 @@ def counts(stand: Stand, calls: int) -> Found:
 
 
 def _strace(stand: Stand, flags: Sequence[str]) -> subprocess.Popen[bytes] | None:
-    """Attached and counting; the launcher of jails is a process that was there before, and is attached too."""
+    """Attached and counting; the launcher of jails is a process of its own, and attached too."""
     program = shutil.which("strace")
     if program is None:
         return None

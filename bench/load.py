@@ -147,7 +147,7 @@ def paced(call: Callable[[], float], count: int, rate: float) -> list[float]:
     return times
 
 
-def run(argv: Sequence[str], frame: bytes, expected: bytes) -> float:
+def run(argv: list[str], frame: bytes, expected: bytes) -> float:
     """Milliseconds of one program from posix_spawn(3) to its end, fed `frame`."""
     stdin_r, stdin_w = os.pipe2(os.O_CLOEXEC)
     stdout_r, stdout_w = os.pipe2(os.O_CLOEXEC)

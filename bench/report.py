@@ -1,4 +1,4 @@
-"""What a run says, for the terminal and the README."""
+"""What a run says: a table for the terminal, and the results' block in the README with its pictures."""
 
 from __future__ import annotations
 
@@ -6,11 +6,26 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+import msgspec
+from rich.markup import escape
 from rich.table import Table
 
+from bench import pictures
 from bench.rows import Row
 
-LATEST = Path(__file__).parent / "results" / "latest.json"
+ROOT = Path(__file__).parent.parent
+LATEST = ROOT / "bench" / "results" / "latest.json"
+README = ROOT / "README.md"
+MARK = "<!-- bench -->"
+SOAK = {
+    "rss_bytes": "RSS",
+    "fds": "descriptors",
+    "processes": "processes",
+    "mounts": "mounts",
+    "cgroups": "cgroups",
+    "files": "temporary files",
+    "p50_ms": "p50 ms",
+}
 
 
 def headline(machine: Mapping[str, Any]) -> str:
@@ -38,19 +53,56 @@ def verdict(row: Row) -> str:
 def table(rows: Iterable[Row]) -> Table:
     """For the terminal."""
     shown = Table(title="Sky Island beside its peers")
-    for name in ("#", "what", "island", "peer", "ratio (rounds)", "target", "verdict", "note"):
+    for name in ("#", "what", "island", "peer", "ratio (rounds)", "target", "verdict"):
         shown.add_column(name, justify="right" if name in ("island", "ratio (rounds)") else "left")
     for row in rows:
+        what = escape(row.what) + (f"\n[dim]{escape(row.note)}[/]" if row.note else "")
+        style = {None: "default", True: "green", False: "red"}[row.hit]
         peer = f"{row.peer} {row.peer_name}".strip()
-        style = {None: "", True: "green", False: "red"}[row.hit]
         shown.add_row(
-            row.figure,
-            row.what,
-            row.ours,
-            peer,
-            ratio_of(row),
-            row.target,
-            f"[{style}]{verdict(row)}[/]" if style else verdict(row),
-            row.note,
+            row.figure, what, row.ours, peer, ratio_of(row), row.target, f"[{style}]{verdict(row)}[/]"
         )
     return shown
+
+
+def markdown(result: Mapping[str, Any]) -> str:
+    """The block of the README."""
+    machine, rows = result["machine"], msgspec.convert(result["rows"], list[Row])
+    lines = [
+        f"Measured {machine['at'][:10]} by `python -m bench --{result['mode']}` on {headline(machine)}.",
+        "Ratios are taken within each round of one run, all parties in turns; the table gives the median.",
+        "",
+        "| # | what | island | peer | ratio | target | |",
+        "| --- | --- | ---: | ---: | ---: | ---: | --- |",
+    ]
+    for row in rows:
+        what = row.what + (f" ({row.note})" if row.note else "")
+        ratio = "" if row.ratio is None else f"{row.ratio:.2f}"
+        peer = f"{row.peer} {row.peer_name}".strip()
+        cells = (row.figure, what, row.ours, peer, ratio, row.target, verdict(row))
+        lines.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |")
+    return "\n".join(lines)
+
+
+def draw(result: Mapping[str, Any]) -> list[Path]:
+    """Draw what the run has samples for; returns the files."""
+    samples, drawn = result["samples"], {}
+    if "warm" in samples:
+        title = "One call of the same Go binary, p50"
+        drawn["bench.svg"] = pictures.bars(title, pictures.call_times(samples))
+    if "soak" in samples:
+        title = f"{samples['soak']['calls']} calls at {samples['soak']['rate']:g}/s"
+        drawn["soak.svg"] = pictures.lines(title, samples["soak"]["samples"], SOAK)
+    (ROOT / "docs").mkdir(exist_ok=True)
+    for name, picture in drawn.items():
+        (ROOT / "docs" / name).write_text(picture)
+    return [ROOT / "docs" / name for name in drawn]
+
+
+def into_readme(result: Mapping[str, Any]) -> bool:
+    """Write the block between the two marks; False when the README has none."""
+    parts = README.read_text().split(MARK)
+    if len(parts) != 3:
+        return False
+    README.write_text(f"{parts[0]}{MARK}\n{markdown(result)}\n{MARK}{parts[2]}")
+    return True

@@ -7,7 +7,6 @@ import statistics
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 from bench.cpu import descendants
 from bench.figures import Found
