@@ -1,6 +1,6 @@
 """A pytest plugin that keeps what came of the tests of each case: `pytest -p case_results --cases FILE`.
 
-The file holds a JSON object: for each test, without its parameters, the cases of its markers and how many
+The file, to which each run adds, holds a JSON object: for each test, without its parameters, the cases of its markers and how many
 of its variants passed and failed.
 """
 
@@ -38,4 +38,5 @@ def pytest_runtest_makereport(item: pytest.Item) -> Iterator[None]:
 
 def pytest_sessionfinish(session: pytest.Session) -> None:
     if path := session.config.getoption("--cases"):
-        path.write_text(json.dumps(_seen, indent=1))
+        before = json.loads(path.read_text()) if path.exists() else {}
+        path.write_text(json.dumps(before | _seen, indent=1))
