@@ -229,6 +229,21 @@ def main(argv: list[str]) -> None:
             target = folder / f"{name if argv[1:] or len(scene.shown) > 1 else scene.name}.png"
             draw_png(picture.svg, target)
             print(target)
+    if not argv[1:] or "browser" in argv[1:]:
+        asyncio.run(draw_browser(folder / "browser.png"))
+
+
+async def draw_browser(target: Path) -> None:
+    """The console in a tab."""
+    from browser import opened, served
+
+    with tempfile.TemporaryDirectory() as folder:
+        async with served(Path(folder)) as (url, _):  # noqa: SIM117
+            async with opened(url, Path(folder) / "profile", (1500, 900)) as page:
+                await page.draws("sky-main-9a00")
+                await asyncio.sleep(2)  # the fade-in, and the second picture
+                target.write_bytes(await page.picture())
+    print(target)
 
 
 if __name__ == "__main__":

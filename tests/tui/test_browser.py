@@ -1,0 +1,59 @@
+"""The console in a browser."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+from pathlib import Path
+
+import aiohttp
+import pytest
+from browser import opened, served
+
+from skyisland.errors import SettingsError
+from tui.web import serve_web
+
+pytestmark = pytest.mark.host
+
+
+async def test_one_page_works_in_a_real_browser(tmp_path: Path) -> None:
+    async with served(tmp_path) as (url, _), opened(url, tmp_path / "profile") as page:
+        await page.draws("SKY ISLAND")
+        await page.draws("sky-main-9a00")
+        await page.do("Runtime.evaluate", expression="document.querySelector('textarea').focus()")
+        await page.press("7")
+        await page.draws("What this host enforces")
+        outside = [asked for asked in page.asked_for if not asked.startswith(url)]
+        assert outside == []
+        assert page.complaints == []
+        assert len(await page.picture()) > 20_000
+
+
+async def test_other_sites_are_turned_away(tmp_path: Path) -> None:
+    async with served(tmp_path) as (url, _), aiohttp.ClientSession() as http:
+        ours = url.replace("http", "ws") + "/ws"
+        for headers in ({"Origin": "http://evil.example"}, {"Origin": "null"}, {}):
+            with pytest.raises(aiohttp.WSServerHandshakeError) as refused:
+                await http.ws_connect(ours, headers=headers)
+            assert refused.value.status == 403
+        async with http.get(url, headers={"Host": "evil.example"}) as reply:
+            assert reply.status == 403
+        async with http.ws_connect(ours, headers={"Origin": url}) as tab:
+            assert (await tab.receive()).type is aiohttp.WSMsgType.BINARY
+
+
+async def test_a_tab_ends_with_its_server(tmp_path: Path) -> None:
+    async with served(tmp_path) as (url, server), aiohttp.ClientSession() as http:  # noqa: SIM117
+        async with http.ws_connect(url.replace("http", "ws") + "/ws", headers={"Origin": url}) as tab:
+            await tab.receive()
+            child = int(Path(f"/proc/{server.pid}/task/{server.pid}/children").read_text().split()[0])
+            os.kill(server.pid, signal.SIGKILL)
+            async with asyncio.timeout(30):
+                while Path(f"/proc/{child}").exists():  # noqa: ASYNC110
+                    await asyncio.sleep(0.05)
+
+
+def test_only_loopback() -> None:
+    with pytest.raises(SettingsError, match="loopback only"):
+        serve_web(["true"], host="0.0.0.0")  # noqa: S104
