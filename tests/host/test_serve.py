@@ -1,0 +1,337 @@
+"""The life of `skyisland serve`: many calls, orderly ends and sudden ones, other users, other settings."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import socket
+import subprocess
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import pytest
+from conftest import make_repository
+from daemon import HOST, TOKEN, Daemon, cgroups, host_objects, processes, tag
+
+pytestmark = [pytest.mark.host, pytest.mark.root]
+
+Make = Callable[..., Daemon]
+
+CALLS = int(os.environ.get("SKYISLAND_TEST_CALLS", "400"))
+"""How many calls must leave nothing behind. A thousand take a minute on a small machine."""
+SPARE_GROUPS = 16
+"""So many empty cgroups an island keeps for its next jails."""
+
+
+# Many calls
+
+
+def test_many_at_once_want_one_new_function(daemon: Make) -> None:
+    running = daemon().start()
+    with ThreadPoolExecutor(200) as pool:
+        calls = [pool.submit(running.call, "textkit", f'Number("{number}")') for number in range(200)]
+        answers = [call.result() for call in calls]
+    assert [answer.status_code for answer in answers] == [200] * 200
+    assert [answer.json()["data"] for answer in answers] == [f"{number} <nil>" for number in range(200)]
+    told = [line["event"] for line in running.log if "event" in line]
+    assert told.count("SourceFetched") == 1
+    assert told.count("BuildStarted") == 1
+    assert len({answer.json()["jail"] for answer in answers}) == 200
+
+
+def test_many_one_after_another_leave_nothing(daemon: Make) -> None:
+    running = daemon().start()
+
+    def snapshot() -> dict[str, Any]:
+        running.quiet()
+        island = tag(running.state)
+        return {
+            "processes": processes(running.state, island),
+            "host": [one for one in host_objects(running.state, island) if not one.startswith("cgroup")],
+            "addresses": running.admin.get("/ips").json(),
+            "descriptors": running.descriptors(),
+            "threads": len(os.listdir(f"/proc/{running.pid}/task")) // 64,
+            "temporary": running.temporary(),
+            "mounts": len(Path(f"/proc/{running.pid}/mountinfo").read_text().splitlines()),
+        }
+
+    def answers(calls: int) -> None:
+        for number in range(calls):
+            answer = running.call("textkit", f'Number("{number}")')
+            assert answer.json()["data"] == f"{number} <nil>", answer.text
+
+    answers(20)
+    before = snapshot()
+    answers(CALLS)
+    until = time.monotonic() + 10.0
+    while (after := snapshot()) != before and time.monotonic() < until:
+        pass  # the last connection is closing
+    assert [(name, before[name], after[name]) for name in after if after[name] != before[name]] == []
+    assert before["processes"] == []
+    groups = {path.name for path in cgroups(tag(running.state))} - {f"sky-{tag(running.state)}"}
+    assert len(groups) <= SPARE_GROUPS
+
+
+def test_too_many_at_once_are_told_to_come_back(daemon: Make) -> None:
+    running = daemon(jails={"max_running": 1, "max_queued": 0}).start()
+    with ThreadPoolExecutor() as pool:
+        call = pool.submit(running.call, "trouble", "Sleep(2000000000)")
+        started = running.wait_for(event="InvocationStarted", call="Sleep(2000000000)")
+        running.jail_of(started["invocation"])
+        refused = running.call("trouble", "Sleep(1)")
+        assert call.result().json()["data"] == "slept 2s"
+    assert (refused.status_code, refused.json()["code"]) == (429, "too_busy")
+    assert refused.headers["Retry-After"] == "1"
+
+
+# Sudden ends
+
+
+@pytest.fixture(scope="module")
+def stalling() -> Iterator[tuple[str, threading.Event]]:
+    """The URL of a server that takes connections and never says a word, and whether it has one."""
+    listening = socket.create_server(("127.0.0.1", 0))
+    called, connections = threading.Event(), []
+
+    def accept() -> None:
+        with contextlib.suppress(OSError):
+            while True:
+                connections.append(listening.accept()[0])
+                called.set()
+
+    thread = threading.Thread(target=accept)
+    thread.start()
+    yield f"http://127.0.0.1:{listening.getsockname()[1]}/", called
+    listening.shutdown(socket.SHUT_RDWR)
+    listening.close()
+    thread.join()
+    for connection in connections:
+        connection.close()
+
+
+@pytest.fixture(scope="module")
+def slow_to_build(repositories: Path) -> str:
+    """A repository that a compiler is busy with for some seconds."""
+    body = "".join(f"\tcase {n}: return fmt.Sprint(x, {n})\n" for n in range(300))
+    functions = "".join(
+        f'func f{number}(x int) string {{ switch x {{\n{body}\t}}; return "" }}\n' for number in range(30)
+    )
+    code = f'package slow\n\nimport "fmt"\n\nfunc F(x int) string {{ return f0(x) }}\n\n{functions}'
+    make_repository(repositories / "slow", {"go.mod": "module slow\n\ngo 1.24\n", "slow.go": code})
+    return "slow"
+
+
+def test_kill_while_cloning(daemon: Make, stalling: tuple[str, threading.Event]) -> None:
+    url, called = stalling
+    running = daemon(git={"https://github.com/": url}).start()
+    with _built(running), _left_alone() as pool:
+        # A full commit needs no question to the remote: what stalls is the fetch.
+        pool.submit(running.post, url="github.com/user/repo", call="F()", version="a" * 40)
+        assert called.wait(30)
+        running.wait_for(event="PhaseFinished", phase="resolve", times=2)
+        running.kill()
+        assert [one for one in running.survivors() if "git" in one], "Git was at work"
+        assert [name for name in running.temporary() if name.startswith("repos/sky-")] != []
+
+
+def test_kill_while_building(daemon: Make, slow_to_build: str) -> None:
+    running = daemon().start()
+    with _built(running), _left_alone() as pool:
+        pool.submit(running.call, slow_to_build, "F(1)")
+        running.wait_for(event="JailCreated", purpose="build", call="F(1)")
+        running.kill()
+        assert [name for name in running.temporary() if "sky-build-" in name] != []
+    running.start()
+    assert running.call(slow_to_build, "F(1)").status_code == 200
+
+
+def test_kill_while_running(daemon: Make) -> None:
+    running = daemon(jails={"exec_timeout": "60s"}).start()
+    with _built(running), _left_alone() as pool:
+        pool.submit(running.call, "trouble", "Sleep(60000000000)")
+        started = running.wait_for(event="InvocationStarted", call="Sleep(60000000000)")
+        running.jail_of(started["invocation"])
+        running.kill()
+        assert cgroups(tag(running.state)) != []
+
+
+def test_kill_while_taking_back(daemon: Make) -> None:
+    running = daemon().start()
+    stubborn = subprocess.Popen(["sleep", "60"])
+    try:
+        with _built(running), ThreadPoolExecutor() as pool:
+            call = pool.submit(running.call, "trouble", "Sleep(2000000000)")
+            started = running.wait_for(event="InvocationStarted", call="Sleep(2000000000)")
+            jail = running.jail_of(started["invocation"])
+            # While a process is in the jail's group, the group cannot be removed.
+            for group in cgroups(tag(running.state)):
+                if str(jail["pid"]) in (group / "cgroup.procs").read_text().split():
+                    (group / "cgroup.procs").write_text(str(stubborn.pid))
+            assert call.result().json()["data"] == "slept 2s"
+            running.kill()
+            assert not [
+                line
+                for line in running.log
+                if (line.get("event"), line.get("jail")) == ("JailDestroyed", jail["name"])
+            ]
+    finally:
+        stubborn.kill()
+        stubborn.wait()
+
+
+@contextlib.contextmanager
+def _left_alone() -> Iterator[ThreadPoolExecutor]:
+    """Threads for calls that nobody will answer."""
+    with ThreadPoolExecutor() as pool:
+        yield pool
+
+
+@contextlib.contextmanager
+def _built(running: Daemon) -> Iterator[None]:
+    """Builds a function, has the daemon killed in the block, and starts it again: everything is swept, and
+    the function answers from the cache."""
+    first = running.call("geohash", "Encode(100.1, 80.9)").json()
+    assert first["cached"] is False
+    yield
+    assert running.process is not None
+    assert running.process.returncode == -signal.SIGKILL
+    running.start()
+    assert running.survivors() == []
+    assert processes(running.state, tag(running.state)) == []
+    again = running.call("geohash", "Encode(100.1, 80.9)").json()
+    assert again["cached"] is True
+    assert again["data"] == first["data"]
+    assert running.stop() == 0, running.said
+    assert running.leftovers() == []
+
+
+# Orderly ends
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_stop_drains(daemon: Make, number: int) -> None:
+    running = daemon().start()
+    running.call("geohash", "Encode(1.0, 1.0)")
+    with ThreadPoolExecutor() as pool:
+        call = pool.submit(running.call, "trouble", "Sleep(3000000000)")
+        started = running.wait_for(event="InvocationStarted", call="Sleep(3000000000)")
+        running.jail_of(started["invocation"])
+        running.signal(number)
+        while (late := running.call("geohash", "Encode(1.0, 1.0)")).status_code == 200:
+            pass  # the signal is on its way
+        answer = call.result()
+    assert (late.status_code, late.json()["code"]) == (503, "draining")
+    assert late.headers["Retry-After"] == "5"
+    assert answer.status_code == 200
+    assert answer.json()["data"] == "slept 3s"
+    assert running.wait() == 0
+    assert running.said == ""
+    assert running.leftovers() == []
+
+
+def test_stop_waits_no_longer_than_it_may(daemon: Make) -> None:
+    running = daemon(jails={"exec_timeout": "1m", "drain_timeout": "500ms"}).start()
+    with ThreadPoolExecutor() as pool:
+        call = pool.submit(running.call, "trouble", "Sleep(60000000000)")
+        started = running.wait_for(event="InvocationStarted", call="Sleep(60000000000)")
+        running.jail_of(started["invocation"])
+        stopping = time.monotonic()
+        assert running.stop() == 0
+        assert time.monotonic() - stopping < 10.0
+        answer = call.result()
+    assert (answer.status_code, answer.json()["code"]) == (502, "killed")
+    assert running.leftovers() == []
+
+
+# Others on the same host
+
+
+def test_second_island_on_a_state_folder_is_refused(daemon: Make) -> None:
+    running = daemon().start()
+    other = running.folder / "other.toml"
+    other.write_text(running.settings.read_text().replace(f"http_port = {running.port}", "http_port = 1024"))
+    refused = running.command("-c", str(other), "serve", "--no-tui")
+    assert refused.returncode == 1
+    assert f"another island runs on {running.state}" in refused.stderr
+    assert running.call("geohash", "Encode(1.0, 1.0)").status_code == 200
+
+
+def test_port_that_is_taken_is_told(daemon: Make) -> None:
+    running = daemon().start()
+    other = daemon(http_port=running.port)
+    refused = other.command("serve", "--no-tui")
+    assert refused.returncode == 1
+    assert f"cannot listen on 127.0.0.1 port {running.port}" in refused.stderr
+
+
+# Settings and users
+
+
+ORIGINAL = {
+    "release": "11.1-RELEASE",
+    "admin_api_token": TOKEN,
+    "admin_token_header": "X-Sky-Island-Token",
+    "go_version": "1.9.2",
+    "base_sys_pkg_dir": "/tmp/11.1-RELEASE",
+    "filesystem": {"zfs_dataset": "zroot", "compression": False},
+    "network": {
+        "ip4": {
+            "interface": "em0",
+            "start_addr": "192.168.0.20",
+            "mask": "255.255.255.0",
+            "range": 220,
+            "gateway": "192.168.0.1",
+            "dns": ["4.2.2.1", "4.2.2.2"],
+        }
+    },
+    "jails": {
+        "cache_default_expiration": "8h",
+        "cache_purge_after": "24h",
+        "children_max": 0,
+        "monitoring_addr": "127.0.0.1",
+        "build_timeout": "10s",
+        "exec_timeout": "5s",
+    },
+}
+"""The example of the original, beside what `Daemon` sets: port, folders, where repositories are."""
+
+
+def test_settings_and_commands_of_the_original(daemon: Make) -> None:
+    original = daemon(file="config.json", arguments=(), **ORIGINAL)
+    assert set(json.loads(original.settings.read_text())) > set(ORIGINAL)
+    prepared = original.command("-i")
+    assert prepared.returncode == 0, prepared.stderr
+    original.start()
+    assert original.call("geohash", "Encode(100.1, 80.9)").json()["data"] == "vzcxbzvxfxup"
+    pool = list(original.admin.get("/ips").json())
+    assert (pool[0], pool[-1], len(pool)) == ("192.168.0.20", "192.168.0.220", 201)
+
+
+def test_ordinary_user(daemon: Make, host_dir: Path) -> None:
+    uid = 1_234_567
+    running = daemon(uid=uid, state_dir=None)
+    xdg = running.folder / "xdg"
+    xdg.mkdir()
+    running.state.rename(xdg / "skyisland")
+    os.chown(xdg, uid, uid)
+    running.state = xdg / "skyisland"
+    running.environment |= {"XDG_STATE_HOME": str(xdg), "HOME": "/nonexistent"}
+    running.start()
+    assert Path(f"/proc/{running.pid}").stat().st_uid == uid
+    assert running.call("geohash", "Encode(100.1, 80.9)").json()["data"] == "vzcxbzvxfxup"
+    assert running.call("trouble", "Exit(4)").json()["details"]["exit_code"] == 4
+    refused = running.call("greeting", 'Hello("you")', ip4=True)
+    assert (refused.status_code, refused.json()["code"]) == (503, "host_unfit")
+    assert "no rights for networking" in refused.json()["error"]
+    assert f"{HOST}/greeting" not in {one["url"] for one in running.admin.get("/cache").json()["artifacts"]}
+    able = {one["name"]: one for one in running.request("GET", "/api/v1/capabilities").json()["capabilities"]}
+    assert able["namespaces"]["enforced"]
+    assert able["seccomp"]["enforced"]
+    assert not able["network"]["enforced"]
+    assert able["network"]["remedy"]
