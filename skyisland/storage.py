@@ -10,6 +10,9 @@ from typing import Protocol
 
 from skyisland.model import Capability, Clone, Snapshot
 
+MOUNT_POINTS = ("dev", "proc", "usr/local/go", "src", "gen", "std", "mod", "cache", "out", "helper")
+"""Folders that jails have something mounted at; where nobody else can make them, the base has them."""
+
 
 class CloneDriver(Protocol):
     """Makes and destroys clones of the base system."""

@@ -27,6 +27,7 @@ import httpx
 from skyisland.drivers.clonefs import make_folder, place_file
 from skyisland.drivers.programs import ProgramFailed, Programs
 from skyisland.errors import DriverError, HostUnfit, SettingsError
+from skyisland.storage import MOUNT_POINTS
 from skyisland.toolchain import Progress, silent
 
 ARCHIVE = "base.txz"
@@ -35,8 +36,6 @@ TRUSTED = Path("/usr/local/share/freebsd/MANIFESTS")
 """Where the port misc/freebsd-release-manifests puts them."""
 VERSION = ("freebsd-version", "-u")
 MARK = "etc/skyisland-base"
-FOLDERS = ("dev", "proc", "tmp", "usr/local/go", "src", "gen", "std", "mod", "cache", "out", "helper")
-"""Where jails have things mounted, beside what the release brings."""
 
 
 def extract_argv(archive: Path, root: Path) -> tuple[str, ...]:
@@ -227,7 +226,7 @@ class FreeBSDBase:
             original = self._host_etc / name
             if original.is_file():
                 place_file(root, f"/etc/{name}", original, mode)
-        for folder in FOLDERS:
+        for folder in ("tmp", *MOUNT_POINTS):
             make_folder(root, f"/{folder}")
         (root / "tmp").chmod(0o1777)
         root.chmod(0o755)

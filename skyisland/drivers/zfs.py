@@ -35,6 +35,7 @@ from skyisland.drivers.overlay import GENERATION, lay
 from skyisland.drivers.programs import ProgramFailed, Programs
 from skyisland.errors import DriverError, HostUnfit
 from skyisland.model import Capability, Clone, Snapshot
+from skyisland.storage import MOUNT_POINTS
 
 log = logging.getLogger(__name__)
 
@@ -87,6 +88,8 @@ class BareBase:
 
     def _lay(self, root: Path) -> None:
         lay(root)
+        for folder in MOUNT_POINTS:
+            (root / folder).mkdir(parents=True, exist_ok=True)
         for folder in ("tmp", "var/tmp"):
             (root / folder).mkdir(parents=True)
             (root / folder).chmod(0o1777)

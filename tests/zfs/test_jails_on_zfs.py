@@ -1,0 +1,82 @@
+"""Whole jails of Linux on clones of a real pool; collected where the kernel has all they need (QEMU)."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+from test_zfs import clear
+
+from skyisland.drivers.bubblewrap import BubblewrapJails
+from skyisland.drivers.fake import FakeAddresses
+from skyisland.drivers.namespaces import NamespaceJails
+from skyisland.drivers.zfs import ZfsClones
+from skyisland.events import Events
+from skyisland.jails import Jails
+from skyisland.model import Limits, Mount, Outcome, Verdict
+
+pytestmark = pytest.mark.zfs
+
+LIMITS = Limits(memory_bytes=64 << 20, pids=32, cpus=1.0)
+FIRST_UID = 1_950_000_000
+
+
+@pytest.fixture(params=["bubblewrap", "namespaces"])
+async def jails(request: pytest.FixtureRequest, state_dir: Path) -> AsyncIterator[Jails]:
+    if request.param == "bubblewrap":
+        driver = BubblewrapJails("c0de", probe_uid=FIRST_UID)
+    else:
+        driver = NamespaceJails("c0de", state_dir / "run", probe_uid=FIRST_UID)
+    clones = ZfsClones("tank", "c0de", jails=state_dir / "jails", bases=state_dir / "bases", ahead=1)
+    made = Jails(
+        driver,
+        clones,
+        FakeAddresses(),
+        Events(),
+        island="c0de",
+        uids=range(FIRST_UID + 1, FIRST_UID + 9),
+    )
+    await made.prepare()
+    yield made
+    await made.close()
+    assert await driver.existing() == []
+    assert await clones.existing() == []
+    clear("tank/sky-c0de")
+
+
+async def perform(jails: Jails, actor: Path, order: str, mounts: tuple[Mount, ...] = ()) -> Outcome:
+    async with jails.jail(
+        ("/function",), purpose="function", mounts=(Mount(actor, "/function"), *mounts), limits=LIMITS
+    ) as inmate:
+        assert inmate.spec.clone.path is not None
+        return await inmate.converse(order.encode(), 60)
+
+
+async def test_a_call(jails: Jails, actor: Path) -> None:
+    outcome = await perform(jails, actor, "say hello")
+    assert (outcome.verdict, outcome.stdout) == (Verdict.ok, b"hello")
+
+
+async def test_a_jail_writes_to_its_clone_and_no_other_sees_it(jails: Jails, actor: Path) -> None:
+    for _ in range(3):
+        assert (await perform(jails, actor, "mark")).stdout == b"false <nil>"
+
+
+async def test_mounts(jails: Jails, actor: Path, state_dir: Path) -> None:
+    (state_dir / "shared").mkdir()
+    (state_dir / "shared/file").write_text("seen")
+    outcome = await perform(jails, actor, "read /src/file", (Mount(state_dir / "shared", "/src"),))
+    assert outcome.stdout == b"seen<nil>"
+
+
+async def test_too_much_memory(jails: Jails, actor: Path) -> None:
+    enforced = {found.name for found in jails.driver.capabilities() if found.enforced}
+    outcome = await perform(jails, actor, "hog 256")
+    assert outcome.verdict is (Verdict.out_of_memory if "memory" in enforced else Verdict.ok)
+
+
+async def test_strays_hold_no_clone(jails: Jails, actor: Path) -> None:
+    assert (await perform(jails, actor, "stray")).verdict is Verdict.ok
+    await jails.drain()
+    assert await jails.clones.existing() == []
