@@ -80,10 +80,10 @@ class Netlink:
     name = "netlink"
 
     def __init__(self, ip4: IP4, *, island: str, open_networks: Iterable[IPv4Network] = ()) -> None:
-        """`open_networks`: private ones that jails may reach all the same."""
+        """`open_networks`: private ones that jails may reach, beside those of the settings."""
         self.island = island
         self._ip4 = ip4
-        self._open_networks = tuple(open_networks)
+        self._open_networks = (*map(IPv4Network, ip4.open_networks), *open_networks)
         # One thread makes and one unmakes, each with its own sockets: the kernel takes its time to delete
         # a link, and nobody's call shall wait for that.
         self._maker = ThreadPoolExecutor(1, thread_name_prefix="netlink-make")
@@ -367,6 +367,7 @@ class Host:
             uplink=self.ip4.interface,
             closed=(*ALWAYS_CLOSED, *sorted(neighbours)),
             open=self.open_networks,
+            egress=tuple(map(IPv4Network, self.ip4.egress)),
         )
 
 

@@ -7,7 +7,7 @@ through, connections *to* jails are free: that is what an address is for):
     to other jails         nothing, not even by way of the host
     outside, without NAT   nothing but answers
     outside, with NAT      everything but IPv6, foreign source addresses and `closed` networks;
-                           configured name servers even there
+                           configured name servers even there; where `egress` is given, that alone
 
 Direct traffic between jails never comes here: their bridge ports are isolated.
 
@@ -90,6 +90,8 @@ class Filter(Struct, frozen=True, kw_only=True):
     closed: tuple[IPv4Network, ...] = ALWAYS_CLOSED
     open: tuple[IPv4Network, ...] = ()
     """Networks that the operator opens although they are closed."""
+    egress: tuple[IPv4Network, ...] = ()
+    """With any, these are the only ones outside, beside `open` and the name servers."""
 
 
 def exists(netlink: Netlink, table: str) -> bool:
@@ -149,8 +151,10 @@ def rules(filter_: Filter) -> Iterator[tuple[str, Expressions]]:
     for server in filter_.dns:
         for protocol in (UDP, TCP):
             yield "forward", from_jail + _dns(protocol, server) + ACCEPT
-    for network in filter_.open:
+    for network in (*filter_.open, *filter_.egress):
         yield "forward", from_jail + _network(DESTINATION, network) + ACCEPT
+    if filter_.egress:
+        yield "forward", from_jail + DROP
     for network in filter_.closed:
         yield "forward", from_jail + _network(DESTINATION, network) + DROP
 

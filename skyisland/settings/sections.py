@@ -27,6 +27,7 @@ from skyisland.settings.values import (
     Mask,
     Name,
     Nameserver,
+    NetworkOf4,
     Octet,
     OptionalPath,
     Positive,
@@ -79,6 +80,11 @@ class IP4(Section, frozen=True, kw_only=True):
     nat: bool = False
     """Let jails with an address reach the outside through the host's. Turns on forwarding and adds one
     nftables table; without it they reach the bridge alone."""
+    egress: tuple[NetworkOf4, ...] = ()
+    """The only networks that jails reach by NAT, beside their name servers. Without any, all that are not
+    private; one that is private has to be named here, or in open_networks."""
+    open_networks: tuple[NetworkOf4, ...] = ()
+    """Private networks that jails reach by NAT beside the public ones."""
     cidr: Subnet = DEFAULT_CIDR
     """The pool as a subnet: all its addresses except the gateway's. Not used where start_addr is given."""
     start_addr: Address = ""
@@ -101,6 +107,9 @@ class IP4(Section, frozen=True, kw_only=True):
         elif self.mask or self.range:
             key, found = ("mask", self.mask) if self.mask else ("range", self.range)
             raise Refused(key, found, "nothing without start_addr; the pool's subnet is cidr")
+        for key in ("egress", "open_networks"):
+            if getattr(self, key) and not self.nat:
+                raise Refused(key, list(getattr(self, key)), "nothing without nat")
         subnet = self.subnet
         if any((subnet.is_loopback, subnet.is_multicast, subnet.is_link_local, subnet.is_reserved)):
             key = "start_addr" if self.start_addr else "cidr"

@@ -259,6 +259,9 @@ Mask = Annotated[str, _kind('a network mask such as "255.255.255.0", or nothing'
 Subnet = Annotated[
     str, _kind('a network of 16 to 30 bits without host bits, such as "10.61.0.0/24"', _text(_subnet))
 ]
+NetworkOf4 = Annotated[
+    str, _kind('a network without host bits, such as "203.0.113.0/24"', _text(IPv4Network))
+]
 StatsdAddress = Annotated[
     str, _kind('"host" or "host:port" ("[v6]:port" with IPv6), or nothing', _text(_statsd))
 ]

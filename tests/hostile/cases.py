@@ -139,6 +139,7 @@ CASES = (
             "test_without_nat_a_jail_reaches_nothing",
             "test_a_jail_that_routes_by_the_host_does_not_reach_another",
             "test_a_jail_with_a_foreign_address_is_not_heard",
+            "test_the_operator_names_the_networks_outside",
         ),
     ),
     Case("F1", "files of other jails, caches, settings", "not there"),
