@@ -28,6 +28,8 @@ from bench.soak import soak
 from bench.stand import Stand
 
 console = Console()
+if not console.is_terminal:
+    console = Console(width=130)
 
 
 def side_by_side(full: bool) -> dict[str, Callable[[Field], Found]]:

@@ -72,6 +72,8 @@ def field(stand: Stand) -> Iterator[Field]:
     binary = stand.binary()
     runc, reason = peers.runc(binary, stand.folder)
     with peers.forkserver(stand, binary) as (pid, server), ExitStack() as meters:
+        # The bench comes first: the others are below it, and leave its group for their own.
+        parties = (("bench", os.getpid()), ("island", stand.pid), ("forkserver", pid))
         found = Field(
             stand=stand,
             binary=binary,
@@ -80,10 +82,7 @@ def field(stand: Stand) -> Iterator[Field]:
             bwrap=peers.bwrap(binary, stand.base),
             runc=runc,
             no_runc=reason,
-            meters={
-                name: meters.enter_context(Meter(name, process))
-                for name, process in (("island", stand.pid), ("forkserver", pid), ("bench", os.getpid()))
-            },
+            meters={name: meters.enter_context(Meter(name, process)) for name, process in parties},
         )
         for one in (found.bare, found.bwrap):
             paced(one, 20, 1000)

@@ -101,7 +101,7 @@ def _rows(figure: str, what: str, way: str, steps: dict[str, dict[str, Samples]]
                 ratio=ratio,
                 target="≤ 1.3",
                 hit=ratio <= 1.3,
-                note="each relative to the fork server at that time",
+                note="each beside the fork server",
             )
         )
     return rows
