@@ -99,8 +99,7 @@ def main() -> int:
     result["rows"].sort(key=lambda row: row["figure"])
     _keep(options.output, result)
     if "console" in names and importlib.util.find_spec("bench.console"):
-        mode = "--full" if full else "--quick"
-        subprocess.run([sys.executable, "-m", "bench.console", mode], check=True)
+        subprocess.run([sys.executable, "-m", "bench.console"], check=True)
     return 0
 
 
@@ -111,6 +110,8 @@ def _keep(output: Path, result: dict[str, Any]) -> None:
 
 def _to_readme(results: Path) -> int:
     """Write a kept run's table into the README, and its pictures to docs/."""
+    if not results.exists():
+        raise SystemExit(f"there are no results at {results}; run `python -m bench` first")
     result = json.loads(results.read_text())
     for path in report.draw(result):
         console.print(f"drawn: {path}", highlight=False)

@@ -19,11 +19,11 @@ def bars(title: str, rows: Sequence[tuple[str, float, bool]]) -> str:
     parts = []
     for number, (name, time, ours) in enumerate(rows):
         y = 44 + 26 * number
-        width = max(2.0, 380 * time / widest)
+        width = max(2.0, 350 * time / widest)
         parts += [
-            _text(210, y + 13, name, anchor="end"),
-            f'<rect x="218" y="{y}" width="{width:.1f}" height="17" rx="2" fill="{OURS if ours else PEER}"/>',
-            _text(224 + width, y + 13, f"{time:.1f} ms", fill=INK if ours else FAINT),
+            _text(250, y + 13, name, anchor="end"),
+            f'<rect x="258" y="{y}" width="{width:.1f}" height="17" rx="2" fill="{OURS if ours else PEER}"/>',
+            _text(264 + width, y + 13, f"{time:.1f} ms", fill=INK if ours else FAINT),
         ]
     return _picture(700, 56 + 26 * len(rows), title, parts)
 

@@ -51,12 +51,13 @@ def soak(stand: Stand, calls: int, rate: float) -> Found:
 
 def _count(stand: Stand, island: str) -> dict[str, float]:
     prefix = f"sky-{island}"
+    mounts = Path("/proc/self/mountinfo").read_text().splitlines()
     groups = (folder for top in _controllers() for folder, _, _ in os.walk(top) if prefix in folder)
     return {
         "rss_bytes": field(stand.pid, "status", "VmRSS"),
         "fds": len(os.listdir(f"/proc/{stand.pid}/fd")),
         "processes": len(descendants(stand.pid)),
-        "mounts": len(Path("/proc/self/mountinfo").read_text().splitlines()),
+        "mounts": sum(str(stand.state) in line or prefix in line for line in mounts),
         "cgroups": sum(1 for _ in groups),
         "files": sum(1 for _ in stand.state.rglob("sky-*")),
     }
