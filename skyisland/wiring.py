@@ -27,13 +27,16 @@ from skyisland.settings import Layout, Settings
 from skyisland.source import Sources
 from skyisland.state import State
 from skyisland.storage import CloneDriver
-from skyisland.toolchain import Toolchains
+from skyisland.toolchain import Progress, Toolchains, silent
 
 LINUX = sys.platform.startswith("linux")
+FREEBSD = sys.platform.startswith("freebsd")
 
 
 @asynccontextmanager
-async def opened(settings: Settings, events: Events, *, search_path: str = "") -> AsyncIterator[Island]:
+async def opened(
+    settings: Settings, events: Events, *, search_path: str = "", progress: Progress = silent
+) -> AsyncIterator[Island]:
     """An island made of its settings, not yet started; its memory is closed after the block.
 
     Raises:
@@ -45,7 +48,7 @@ async def opened(settings: Settings, events: Events, *, search_path: str = "") -
     try:
         state = await State.open(layout.db)
         try:
-            yield _wire(settings, events, state, search_path)
+            yield _wire(settings, events, state, search_path, progress)
         finally:
             await state.close()
     finally:
@@ -76,17 +79,18 @@ def _claim(layout: Layout) -> int:
     return lock
 
 
-def _wire(settings: Settings, events: Events, state: State, search_path: str) -> Island:
+def _wire(settings: Settings, events: Events, state: State, search_path: str, progress: Progress) -> Island:
     layout = settings.layout
     root = os.geteuid() == 0
     first_uid, uids = settings.jails.uid_start, None
     if root:
         # The first of the range compiles: what it leaves in the build caches must stay its own.
         uids = range(first_uid + 1, first_uid + settings.jails.uid_count)
-    addresses = Addresses(settings.network.ip4, network_driver(settings, state.island), state, events)
+    network = network_driver(settings, state.island)
+    addresses = Addresses(settings.network.ip4, network, state, events)
     jails = Jails(
-        _jail_driver(settings, state),
-        _clone_driver(settings, state),
+        jail_driver(settings, state.island, network),
+        clone_driver(settings, state.island, progress),
         addresses,
         events,
         island=state.island,
@@ -164,7 +168,12 @@ def _policy(settings: Settings) -> Policy:
     )
 
 
-def _clone_driver(settings: Settings, state: State) -> CloneDriver:
+def clone_driver(settings: Settings, island: str, progress: Progress = silent) -> CloneDriver:
+    """Where the jails' roots come from.
+
+    Raises:
+        HostUnfit: this system has no storage of that name.
+    """
     wanted = "fake" if settings.jails.driver == "fake" else settings.filesystem.storage
     if wanted == "auto":
         wanted = "overlay" if LINUX else "zfs"
@@ -176,10 +185,39 @@ def _clone_driver(settings: Settings, state: State) -> CloneDriver:
         from skyisland.drivers.overlay import OverlayClones
 
         return OverlayClones(settings.layout.base)
+    if wanted == "zfs" and (LINUX or FREEBSD):
+        from skyisland.drivers.zfs import ZfsClones
+
+        if not settings.filesystem.zfs_dataset:
+            raise HostUnfit('filesystem.zfs_dataset: name the pool or dataset to use, such as "zroot"')
+        base = None
+        if FREEBSD:
+            from skyisland.drivers.freebsd_base import FreeBSDBase
+
+            release = settings.release or "-".join(os.uname().release.split("-")[:2])
+            base = FreeBSDBase(
+                release,
+                cache=settings.layout.state_dir / "archives",
+                source=settings.base_sys_pkg_dir,
+                progress=progress,
+            )
+        return ZfsClones(
+            settings.filesystem.zfs_dataset,
+            island,
+            jails=settings.layout.jails,
+            bases=settings.layout.base,
+            base=base,
+            compression=settings.filesystem.compression,
+        )
     raise HostUnfit(f"filesystem.storage: {wanted!r} does not work on this system; use 'auto'")
 
 
-def _jail_driver(settings: Settings, state: State) -> JailDriver:
+def jail_driver(settings: Settings, island: str, network: NetworkDriver) -> JailDriver:
+    """What confines.
+
+    Raises:
+        HostUnfit: this system has no driver of that name.
+    """
     wanted, root = settings.jails.driver, os.geteuid() == 0
     if wanted == "auto" and LINUX:
         wanted = "namespaces" if root else "bubblewrap"
@@ -192,20 +230,36 @@ def _jail_driver(settings: Settings, state: State) -> JailDriver:
     if wanted == "namespaces" and LINUX:
         from skyisland.drivers.namespaces import NamespaceJails
 
-        return NamespaceJails(state.island, settings.layout.run, probe_uid=settings.jails.uid_start)
+        return NamespaceJails(island, settings.layout.run, probe_uid=settings.jails.uid_start)
     if wanted == "bubblewrap" and LINUX:
         from skyisland.drivers.bubblewrap import BubblewrapJails
 
-        return BubblewrapJails(state.island, probe_uid=settings.jails.uid_start if root else None)
+        return BubblewrapJails(island, probe_uid=settings.jails.uid_start if root else None)
+    if wanted == "freebsd" and FREEBSD:
+        from skyisland.drivers.freebsd import FreeBSDJails
+        from skyisland.drivers.freebsd_network import FreeBSDNetwork
+
+        return FreeBSDJails(
+            island,
+            jails=settings.layout.jails,
+            network=network if isinstance(network, FreeBSDNetwork) else None,
+            build_uid=settings.jails.uid_start,
+            children_max=settings.jails.children_max,
+        )
     raise HostUnfit(f"jails.driver: {wanted!r} does not work on this system; use 'auto'")
 
 
 def network_driver(settings: Settings, island: str) -> NetworkDriver:
     """What gives jails their interfaces on this system."""
+    ip4 = settings.network.ip4
     if settings.jails.driver == "fake":
         return NoInterfaces("fake jails have no interfaces")
     if LINUX:
         from skyisland.drivers.netlink import Netlink
 
-        return Netlink(settings.network.ip4, island=island)
+        return Netlink(ip4, island=island)
+    if FREEBSD:
+        from skyisland.drivers.freebsd_network import FreeBSDNetwork
+
+        return FreeBSDNetwork(ip4, island=island, vnet=ip4.vnet)
     return NoInterfaces("this system has no network driver")

@@ -13,22 +13,27 @@ from rich.console import Console
 from rich.table import Table
 
 from skyisland.client import Client
-from skyisland.doctor import Check, examine, from_capabilities
+from skyisland.doctor import Check, Examiner, examine, from_capabilities
 from skyisland.errors import IslandError
 from skyisland.model import Capability
+from skyisland.network import NetworkDriver, NoInterfaces
 from skyisland.settings import Settings
 from skyisland.toolchain import Toolchains
-from skyisland.wiring import network_driver
+from skyisland.wiring import FREEBSD, clone_driver, jail_driver, network_driver
 
 NETWORK = ("network", "isolation", "nat")
 
 
-async def report(settings: Settings, *, as_json: bool) -> int:
+TRIAL = "d0c0"
+"""The island in whose name things are tried: no other has it."""
+
+
+async def report(settings: Settings, *, full: bool, as_json: bool) -> int:
     """Print every check; the exit code is 1 if one that calls depend on failed."""
     path = os.environ.get("PATH", "")
     # To try the network takes the bridge's name and subnet, which a running island has already.
     running = await asyncio.to_thread(_of_running, settings)
-    network = None if running else network_driver(settings, "d0c0")
+    network = None if running else network_driver(settings, TRIAL)
     checks = await examine(
         state_dir=settings.state_dir,
         uid=settings.jails.uid_start if os.geteuid() == 0 else None,
@@ -39,6 +44,7 @@ async def report(settings: Settings, *, as_json: bool) -> int:
             search_path=path,
         ),
         network=network,
+        others=_others(settings, network, full=full),
         search_path=path,
     )
     if network is not None:
@@ -49,6 +55,21 @@ async def report(settings: Settings, *, as_json: bool) -> int:
     else:
         _print(checks)
     return 1 if any(check.vital and not check.ok for check in checks) else 0
+
+
+def _others(settings: Settings, network: NetworkDriver | None, *, full: bool) -> list[Examiner]:
+    """What the drivers of this system have to look at themselves."""
+    if not FREEBSD:
+        return []
+    from skyisland.drivers.freebsd import FreeBSDJails
+    from skyisland.drivers.freebsd_checks import FreeBSDChecks
+    from skyisland.drivers.zfs import ZfsClones
+
+    jails = jail_driver(settings, TRIAL, network or NoInterfaces("an island runs and has it"))
+    clones = clone_driver(settings, TRIAL)
+    if isinstance(jails, FreeBSDJails) and isinstance(clones, ZfsClones):
+        return [FreeBSDChecks(jails, clones, full=full)]
+    return []
 
 
 def _of_running(settings: Settings) -> list[Capability]:

@@ -301,4 +301,16 @@ def console(chosen: Chosen, /, **look: Any) -> None:
     sys.exit(run_console(Remote(settings.url, token=token, header=settings.admin_token_header), **look))
 
 
-COMMANDS: tuple[click.Command, ...] = (console, invoke, jails, jail, kill, ips, ip, cache, stats)
+@click.command()
+@click.option("--port", type=click.IntRange(1, 65535), default=3281, show_default=True)
+@click.option("--readonly", is_flag=True, help="Show, and let nobody act.")
+@click.pass_obj
+def web(chosen: Chosen, port: int, readonly: bool) -> None:
+    """The console in a browser, on loopback: ssh -L 3281:localhost:3281 host skyisland web"""
+    from tui.web import serve_web
+
+    command = [sys.argv[0], *(["-c", str(chosen.file)] if chosen.file else []), "console"]
+    serve_web([*command, "--readonly"] if readonly else command, port=port)
+
+
+COMMANDS: tuple[click.Command, ...] = (console, web, invoke, jails, jail, kill, ips, ip, cache, stats)

@@ -21,6 +21,8 @@ from skyisland.island import Island
 from skyisland.logs import LogRing, logging_to
 from skyisland.metrics import Metrics, StatsD
 from skyisland.settings import Settings, admin_token
+from skyisland.toolchain import Progress as Report
+from skyisland.toolchain import silent
 from skyisland.wiring import opened
 
 
@@ -104,8 +106,9 @@ async def _serve(settings: Settings, look: dict[str, Any] | None) -> int:
 
 
 @asynccontextmanager
-async def _opened(settings: Settings, events: Events) -> AsyncIterator[Island]:
-    async with opened(settings, events, search_path=os.environ.get("PATH", "")) as island:
+async def _opened(settings: Settings, events: Events, progress: Report = silent) -> AsyncIterator[Island]:
+    path = os.environ.get("PATH", "")
+    async with opened(settings, events, search_path=path, progress=progress) as island:
         yield island
 
 
@@ -184,7 +187,7 @@ async def _init(settings: Settings, report: Callable[[str, int, int], None]) -> 
     await asyncio.to_thread(admin_token, settings)
     report("state folder", 1, 1)
     ring, events = LogRing(), Events()
-    async with logging_to(ring, events), _opened(settings, events) as island:
+    async with logging_to(ring, events), _opened(settings, events, report) as island:
         try:
             await island.start(report, whole=True)
         finally:
@@ -192,13 +195,14 @@ async def _init(settings: Settings, report: Callable[[str, int, int], None]) -> 
 
 
 @click.command()
+@click.option("--full", is_flag=True, help="Try in throw-away jails what else is assumed (FreeBSD).")
 @click.option("--json", "as_json", is_flag=True, help="For machines.")
 @click.pass_obj
-def doctor(chosen: Chosen, as_json: bool) -> None:
+def doctor(chosen: Chosen, full: bool, as_json: bool) -> None:
     """Say what this host can and cannot do, each problem with its remedy; exit code 1 if calls cannot run."""
     from skyisland.cli.examining import report
 
-    sys.exit(asyncio.run(report(chosen.settings(), as_json=as_json)))
+    sys.exit(asyncio.run(report(chosen.settings(), full=full, as_json=as_json)))
 
 
 COMMANDS: tuple[click.Command, ...] = (init, serve, doctor)
