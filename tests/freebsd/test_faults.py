@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import json
+import shutil
+import tempfile
 from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 
@@ -34,13 +36,29 @@ def world(state_dir: Path) -> Iterator[World]:
         yield world
 
 
+@pytest.fixture(scope="module")
+def prepared() -> Iterator[World]:
+    """A host on which an island has been before, for all tests that need no fresh one."""
+    folder = Path(tempfile.mkdtemp(prefix="sky-", dir="/tmp"))
+    folder.chmod(0o755)
+    with World(folder / "host") as world:
+        asyncio.run(freebsd_jails(world, Events(), ahead=0).prepare())
+        (world.folder / "shared").mkdir()
+        yield world
+    shutil.rmtree(folder)
+
+
 @pytest.fixture
-async def jails(world: World) -> AsyncIterator[Jails]:
-    made = freebsd_jails(world, Events(), ahead=0)
+async def jails(prepared: World) -> AsyncIterator[Jails]:
+    before = (prepared.folder / "state").read_bytes()
+    made = freebsd_jails(prepared, Events(), ahead=0)
     await made.prepare()
     yield made
     await made.close()
-    assert world.left() == {}
+    left = prepared.left()
+    (prepared.folder / "state").write_bytes(before)
+    (prepared.folder / "faults").unlink(missing_ok=True)
+    assert left == {}
 
 
 @pytest.fixture
@@ -112,8 +130,8 @@ async def test_a_devfs_that_hides_nothing(world: World) -> None:
         await freebsd_driver(world).prepare(BASE)
 
 
-async def test_devfs_rules_that_vanish_later(jails: Jails, world: World, say) -> None:
-    with world.change() as state:
+async def test_devfs_rules_that_vanish_later(jails: Jails, prepared: World, say) -> None:
+    with prepared.change() as state:
         state["devfs"]["61"] = []
     with pytest.raises(DriverError, match=r"would see .* in /dev.*service devfs restart"):
         await say()
@@ -139,75 +157,74 @@ STEPS = ["zfs clone", "zfs get", "mount -t nullfs", "rctl -a", "jail -ic", "jexe
 
 
 @pytest.mark.parametrize("step", STEPS)
-async def test_a_step_of_making_fails(jails: Jails, world: World, say, step: str) -> None:
-    world.fail(f"^{step}", f"{step.split()[0]}: it is broken\n")
-    shared = world.folder / "shared"
-    shared.mkdir()
+async def test_a_step_of_making_fails(jails: Jails, prepared: World, say, step: str) -> None:
+    prepared.fail(f"^{step}", f"{step.split()[0]}: it is broken\n")
+    shared = prepared.folder / "shared"
     with pytest.raises(DriverError, match=r"it is broken|never started|not mounted"):
         await say(mounts=(Mount(shared, "/src"),))
     await jails.drain()
     await jails.clones.close()
-    assert world.left() == {}
+    assert prepared.left() == {}
 
 
 @pytest.mark.parametrize("step", ["jail -q", "umount", "rctl -r", "zfs destroy", "mount -p"])
 async def test_a_step_of_taking_back_fails_and_the_next_start_does_it(
-    jails: Jails, world: World, say, step: str
+    jails: Jails, prepared: World, say, step: str
 ) -> None:
-    shared = world.folder / "shared"
-    shared.mkdir()
-    world.fail(f"^{step}", f"{step.split()[0]}: it is broken\n")
+    shared = prepared.folder / "shared"
+    prepared.fail(f"^{step}", f"{step.split()[0]}: it is broken\n")
     assert await say(mounts=(Mount(shared, "/src"),)) == b"hello"
     await jails.drain()
-    assert world.left() != {}
+    assert prepared.left() != {}
     await jails.sweep()
-    assert world.left() == {}
+    assert prepared.left() == {}
 
 
 @pytest.mark.parametrize("code", ["exit 0", "exit 1"])
-async def test_a_clone_that_cannot_be_mounted(jails: Jails, world: World, say, code: str) -> None:
+async def test_a_clone_that_cannot_be_mounted(jails: Jails, prepared: World, say, code: str) -> None:
     """OpenZFS says 1 before 2.4, 0 since; the dataset is there either way."""
-    with world.change() as state:
+    with prepared.change() as state:
         state["mount_fails"] = code
     with pytest.raises(DriverError, match="not mounted"):
         await say()
     await jails.drain()
     await jails.clones.close()
-    assert world.left() == {}
-    with world.change() as state:
+    assert prepared.left() == {}
+    with prepared.change() as state:
         state["mount_fails"] = ""
 
 
-async def test_a_jail_that_stays_dying_for_a_while(jails: Jails, world: World, say) -> None:
-    with world.change() as state:
+async def test_a_jail_that_stays_dying_for_a_while(jails: Jails, prepared: World, say) -> None:
+    with prepared.change() as state:
         state["dying_looks"] = 3
     assert await say() == b"hello"
     await jails.drain()
-    assert world.left() == {}
+    assert prepared.left() == {}
 
 
-async def test_a_jail_that_stays_dying_for_long(jails: Jails, world: World, say) -> None:
-    with world.change() as state:
+async def test_a_jail_that_stays_dying_for_long(jails: Jails, prepared: World, say) -> None:
+    with prepared.change() as state:
         state["dying_looks"] = 9
     assert await say() == b"hello"
     await jails.drain()
-    assert "clones" in world.left(), "nobody waits for that long"
+    assert "clones" in prepared.left(), "nobody waits for that long"
     await jails.clones.close()
-    assert world.left() == {}
+    assert prepared.left() == {}
 
 
-async def test_nobody_shares_a_file(jails: Jails, world: World, say) -> None:
+async def test_nobody_shares_a_file(jails: Jails, prepared: World, say) -> None:
     with pytest.raises(DriverError, match="only copied"):
-        await say(mounts=(Mount(world.folder / "log", "/log", writable=True),))
+        await say(mounts=(Mount(prepared.folder / "log", "/log", writable=True),))
 
 
-async def test_a_link_in_the_base_leads_nowhere(jails: Jails, world: World, say) -> None:
+async def test_a_link_in_the_base_leads_nowhere(jails: Jails, prepared: World, say) -> None:
     inside = jails.clones
     assert isinstance(inside, ZfsClones)
-    base = world.folder / "snapshots" / "tank+sky-c0de+base+tiny@ready"
-    (base / "out").symlink_to(world.folder)
+    base = prepared.folder / "snapshots" / "tank+sky-c0de+base+tiny@ready"
+    (base / "out").symlink_to(prepared.folder)
     with pytest.raises(DriverError, match="cannot make /out"):
-        await say(mounts=(Mount(world.folder, "/out"),))
+        await say(mounts=(Mount(prepared.folder, "/out"),))
+    (base / "out").unlink()
 
 
 # Addresses
@@ -279,10 +296,11 @@ async def test_an_interface_that_cannot_be_made(world: World, step: str) -> None
 
 
 @pytest.mark.parametrize("version", ["2", "3"])
-async def test_both_versions_of_jls(jails: Jails, world: World, say, version: str) -> None:
-    with world.change() as state:
+async def test_both_versions_of_jls(jails: Jails, prepared: World, say, version: str) -> None:
+    with prepared.change() as state:
         state["jls_version"] = version
     assert await say() == b"hello"
+    await jails.drain()
     assert await jails.driver.existing() == []
 
 

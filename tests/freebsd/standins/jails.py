@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import os
 import resource
 import sys
@@ -12,7 +11,6 @@ from standins.state import State
 
 SIGKILL = 9
 
-LIBC = ctypes.CDLL(None, use_errno=True)
 NEWNS, NEWCGROUP, NEWUTS, NEWIPC, NEWPID, NEWNET = (
     0x00020000, 0x02000000, 0x04000000, 0x08000000, 0x20000000, 0x40000000,
 )  # fmt: skip
@@ -23,7 +21,9 @@ STRINGS = {"name", "path", "host.hostname", "ip4", "ip6", "ip4.addr"}
 
 
 def call(function: str, *arguments: object) -> None:
-    if getattr(LIBC, function)(*arguments) != 0:
+    import ctypes
+
+    if getattr(ctypes.CDLL(None, use_errno=True), function)(*arguments) != 0:
         number = ctypes.get_errno()
         raise OSError(number, f"{function}{arguments}: {os.strerror(number)}")
 
