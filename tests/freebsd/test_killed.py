@@ -20,7 +20,7 @@ pytestmark = [pytest.mark.host, pytest.mark.root]
 
 @pytest.mark.parametrize(
     ("way", "phase", "first", "stride"),
-    [("alias", "work", 1, 1), ("vnet", "work", 12, 2), ("alias", "start", 9, 3)],
+    [("alias", "work", 1, 1), ("vnet", "work", 12, 3), ("alias", "start", 9, 4)],
 )
 def test_nothing_is_left(state_dir: Path, actor: Path, way: str, phase: str, first: int, stride: int) -> None:
     words = [sys.executable, LIVES, state_dir, actor, way, phase, str(first), str(stride)]
@@ -29,7 +29,7 @@ def test_nothing_is_left(state_dir: Path, actor: Path, way: str, phase: str, fir
     told = json.loads(done.stdout)
     lives = told["lives"]
     struck = [life for life in lives if life["code"] == -9]
-    assert len(struck) >= 5, "the island was hardly struck at all"
+    assert len(struck) >= 4, "the island was hardly struck at all"
     assert {life["code"] for life in lives} == {0, -9}, done.stderr
     left = [(before["step"], life["found"]) for before, life in pairwise(lives) if life["found"]]
     assert left == []
