@@ -53,8 +53,7 @@ def host_dir() -> Iterator[Path]:
     folder = Path(tempfile.mkdtemp(prefix="sky-host-", dir="/var/tmp"))
     folder.chmod(0o755)
     yield folder
-    subprocess.run(["chmod", "-R", "u+rwX", folder], check=False)
-    shutil.rmtree(folder)
+    subprocess.run(["rm", "-rf", folder], check=True)
 
 
 @pytest.fixture(scope="session")

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import socket
 import sqlite3
@@ -245,7 +246,7 @@ class Daemon:
         found = Counter[str]()
         for fd in Path(f"/proc/{self.pid}/fd").iterdir():
             with suppress(FileNotFoundError):
-                found[os.readlink(fd).partition(":[")[0]] += 1
+                found[re.sub(r":\[[0-9]+\]", "", os.readlink(fd))] += 1
         return found
 
     def temporary(self) -> list[str]:
@@ -369,5 +370,15 @@ def cgroups(island: str) -> list[Path]:
 
 
 def copy_of(prepared: Path, state: Path, *, share: bool = True) -> None:
-    """A state folder like the one that was prepared; with `share`, its files are links to the same ones."""
-    subprocess.run(["cp", "-a", *(["--link"] if share else []), prepared, state], check=True)
+    """A state folder like the one that was prepared; with `share`, what is only read are links to that."""
+    if not share:
+        subprocess.run(["cp", "-a", prepared, state], check=True)
+        return
+    shared = [*prepared.glob("gocache/*/std"), *prepared.glob("base/*")]
+    for path in (*shared, *prepared.glob("gocache/*/helper/*"), *prepared.glob("gocache/*/whole")):
+        place = state / path.relative_to(prepared)
+        place.parent.mkdir(parents=True, exist_ok=True)
+        if path in shared:
+            place.symlink_to(path)
+        else:
+            os.link(path, place)
