@@ -57,8 +57,8 @@ def live(settings: Settings, rewrite: dict[str, str]) -> Live:
 def test_killed_at_any_step(live: Live, settings: Settings, fresh: bool) -> None:
     code, (_, told) = live(0, 'Number("0")', fresh=fresh)
     assert (code, told["said"]) == (0, "0 <nil>")
-    if not fresh:  # that one was built; this one is the measure
-        code, (_, told) = live(0, 'Number("0")', fresh=False)
+    # That one filled the caches; this one is the measure.
+    code, (_, told) = live(0, 'Number("0")', fresh=fresh)
     steps = told["steps"]
     assert steps > 5
     points = range(1, steps + 1, max(1, steps // POINTS) if POINTS else 1)
@@ -67,7 +67,7 @@ def test_killed_at_any_step(live: Live, settings: Settings, fresh: bool) -> None
         code, told_lines = live(at, f'Number("{number}")', fresh=fresh)
         assert told_lines[0]["left"] == [], f"after a kill at step {at} of {steps}"
         killed += code == SIGKILLED
-    assert killed >= len(points) - 2, "calls take about as many steps as the first"
+    assert killed > len(points) // 2, "calls take about as many steps as the one that was measured"
     code, (found, told) = live(0, 'Number("77")', fresh=False)
     assert (code, found["left"], told["said"]) == (0, [], "77 <nil>")
     island = tag(settings.state_dir)
