@@ -67,9 +67,9 @@ install:
 	ln -sf ../lib/skyisland/bin/skyisland $(DESTDIR)$(PREFIX)/bin/skyisland
 	case `uname -s` in \
 	FreeBSD) install -m 555 config/rc.d/sky_island $(DESTDIR)$(PREFIX)/etc/rc.d/sky_island; \
-	  cp -n config/skyisland.toml $(DESTDIR)$(PREFIX)/etc/skyisland.toml ;; \
+	  [ -e $(DESTDIR)$(PREFIX)/etc/skyisland.toml ] || cp config/skyisland.toml $(DESTDIR)$(PREFIX)/etc/ ;; \
 	*) install -m 644 config/systemd/skyisland.service $(DESTDIR)/etc/systemd/system/skyisland.service; \
-	  cp -n config/skyisland.toml $(DESTDIR)/etc/skyisland.toml ;; \
+	  [ -e $(DESTDIR)/etc/skyisland.toml ] || cp config/skyisland.toml $(DESTDIR)/etc/ ;; \
 	esac
 
 clean:

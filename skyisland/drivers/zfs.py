@@ -6,13 +6,10 @@
 
 Making or destroying a dataset waits for a transaction group. So a few clones are made ahead, and
 destroying is done for many at a time, by one channel program where there is one (zfs-program(8)).
-Nothing here is recursive and nothing is promoted: `-R` on a snapshot destroys every running clone, and
-promoting one turns the dependency round. `argv` refuses both.
-
 A clone made ahead belongs to nobody; it bears the jail's name only in our books. A clone that was handed
 out is never handed out again, and neither is one that an earlier life left: who knows what ran in it.
 
-What programs say was read from OpenZFS 2.1 to 2.4 (cmd/zfs, lib/libzfs).
+The command lines stand in `zfs_commands`.
 """
 
 from __future__ import annotations
@@ -20,17 +17,15 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import re
 import secrets
 import sys
 import time
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Protocol
 
 import msgspec
-from msgspec import Struct
 
+from skyisland.drivers import zfs_commands as commands
 from skyisland.drivers.overlay import GENERATION, lay
 from skyisland.drivers.programs import ProgramFailed, Programs
 from skyisland.errors import DriverError, HostUnfit
@@ -39,26 +34,10 @@ from skyisland.storage import MOUNT_POINTS
 
 log = logging.getLogger(__name__)
 
-READY = "ready"
-"""The snapshot of a generation that is laid to the end."""
-HOLD = "sky"
-"""The tag that keeps it."""
-MARK = "skyisland:island"
-"""The user property that says whose a dataset is."""
 PROGRAM_FROM = 3
 """So many clones at once are worth a channel program: it needs two processes where each clone needs one."""
-PROGRAM = b"""\
-args = ...
-results = {}
-for _, dataset in ipairs(args["argv"]) do
-  results[dataset] = zfs.sync.destroy(dataset)
-end
-return results
-"""
 PAUSES_S = (0.02, 0.05, 0.1, 0.2, 0.5)
 """Between attempts on a busy dataset; then every second or two."""
-VERBS = frozenset({"clone", "create", "destroy", "get", "hold", "list", "mount", "program", "release", "set"})
-VERBS |= {"snapshot", "version"}
 
 
 class BaseSystem(Protocol):
@@ -93,84 +72,6 @@ class BareBase:
         for folder in ("tmp", "var/tmp"):
             (root / folder).mkdir(parents=True)
             (root / folder).chmod(0o1777)
-
-
-# Command lines
-
-
-def argv(verb: str, *words: str) -> tuple[str, ...]:
-    """A zfs(8) command line; nothing recursive, nothing that turns dependencies round."""
-    flags = "".join(word for word in words if re.fullmatch(r"-[a-zA-Z]+", word))
-    if verb not in VERBS or set(flags) & set("rR"):
-        raise AssertionError(f"zfs {verb} {' '.join(words)} is not for us")
-    return ("zfs", verb, *words)
-
-
-def create_argv(dataset: str, **properties: str) -> tuple[str, ...]:
-    options = [f"{name}={value}" for name, value in properties.items()]
-    return argv("create", *(word for option in options for word in ("-o", option)), dataset)
-
-
-def clone_argv(snapshot: str, dataset: str, quota_bytes: int | None) -> tuple[str, ...]:
-    """`quota`, for `refquota` would count what the clone shares with the base (dsl_dataset_check_quota)."""
-    quota = ("-o", f"quota={quota_bytes}") if quota_bytes else ()
-    return argv("clone", *quota, snapshot, dataset)
-
-
-def list_argv(dataset: str, *, depth: int, types: str = "filesystem") -> tuple[str, ...]:
-    return argv("list", "-Hp", "-o", f"name,origin,mounted,{MARK}", "-t", types, "-d", str(depth), dataset)
-
-
-def mounted_argv(dataset: str) -> tuple[str, ...]:
-    return argv("get", "-Hpo", "value", "mounted", dataset)
-
-
-def destroy_argv(dataset: str) -> tuple[str, ...]:
-    return argv("destroy", "-f", dataset)
-
-
-def retire_argv(snapshot: str) -> tuple[str, ...]:
-    """Deferred: it goes with the last clone that stands on it."""
-    return argv("destroy", "-d", snapshot)
-
-
-def program_argv(pool: str, datasets: Iterable[str]) -> tuple[str, ...]:
-    return argv("program", "-j", pool, "-", *datasets)
-
-
-def umount_argv(paths: Iterable[str]) -> tuple[str, ...]:
-    return ("umount", "-f", *paths)
-
-
-class Dataset(Struct, frozen=True):
-    """A line of `list_argv`."""
-
-    name: str
-    origin: str
-    mounted: bool
-    mark: str
-
-
-def parse_list(text: str) -> list[Dataset]:
-    """What `zfs list -Hp` prints: tab-separated, `-` for none.
-
-    Raises:
-        DriverError: it is something else.
-    """
-    rows = [line.split("\t") for line in text.split("\n") if line]
-    try:
-        return [Dataset(name, origin, mounted == "yes", mark) for name, origin, mounted, mark in rows]
-    except ValueError as error:
-        raise DriverError(f"zfs says what nobody understands: {text[:200]!r}") from error
-
-
-def gone(failure: ProgramFailed) -> bool:
-    """Whether the dataset is not there (any more)."""
-    return "does not exist" in failure.said or "could not find any" in failure.said
-
-
-def busy(failure: ProgramFailed) -> bool:
-    return "busy" in failure.said
 
 
 # The driver
@@ -236,34 +137,34 @@ class ZfsClones:
         mark = known[self.root].mark
         if mark != self.island:
             raise HostUnfit(
-                f"the dataset {self.root} exists but was not made by this island ({MARK}={mark}); "
+                f"the dataset {self.root} exists but was not made by this island ({commands.MARK}={mark}); "
                 "rename it, or set filesystem.zfs_dataset to another",
                 dataset=self.root,
             )
         for name, properties in self._folders().items():
             if name not in known:
-                await self._zfs(create_argv(name, **properties))
+                await self._zfs(commands.create_argv(name, **properties))
         generation = f"{self.root}/base/{self._base.generation}"
-        snapshot = f"{generation}@{READY}"
+        snapshot = f"{generation}@{commands.READY}"
         path = self.bases / self._base.generation
         if snapshot not in known:
             await self._lay(generation, path, half_made=generation in known)
         elif generation in known and not known[generation].mounted:
-            await self._zfs(argv("mount", generation))
+            await self._zfs(commands.argv("mount", generation))
         await self._hold(snapshot)
         await self._retire(known, keep=generation)
         self._snapshot = Snapshot(snapshot, path)
         return self._snapshot
 
-    async def _known(self) -> dict[str, Dataset]:
+    async def _known(self) -> dict[str, commands.Dataset]:
         """What of ours exists: datasets, and the snapshots of generations."""
         try:
-            text = await self._zfs(list_argv(self.root, depth=3, types="filesystem,snapshot"))
+            text = await self._zfs(commands.list_argv(self.root, depth=3, types="filesystem,snapshot"))
         except ProgramFailed as failure:
-            if gone(failure):
+            if commands.gone(failure):
                 return {}
             raise
-        return {found.name: found for found in parse_list(text)}
+        return {found.name: found for found in commands.parse_list(text)}
 
     def _folders(self) -> dict[str, dict[str, str]]:
         """The datasets below the root that hold others, with what these inherit."""
@@ -278,10 +179,8 @@ class ZfsClones:
 
     async def _make_root(self) -> None:
         parent, _, _ = self.root.rpartition("/")
-        create = create_argv(
-            self.root, **{"canmount": "off", "mountpoint": "none", MARK: self.island},
-            compression=self._compression,
-        )  # fmt: skip
+        properties = {"canmount": "off", "mountpoint": "none", "compression": self._compression}
+        create = commands.create_argv(self.root, **properties, **{commands.MARK: self.island})
         try:
             await self._zfs(create)
         except ProgramFailed as failure:
@@ -295,31 +194,35 @@ class ZfsClones:
 
     async def _lay(self, generation: str, path: Path, *, half_made: bool) -> None:
         if half_made:
-            await self._zfs(destroy_argv(generation))
-        await self._zfs(create_argv(generation))
+            await self._zfs(commands.destroy_argv(generation))
+        await self._zfs(commands.create_argv(generation))
         await self._must_be_mounted(generation)
         try:
             await self._base.lay(path)
         except OSError as error:
             raise DriverError(f"cannot lay the base system at {path}: {error}", path=str(path)) from error
-        await self._zfs(argv("set", "readonly=on", generation))
-        await self._zfs(argv("snapshot", f"{generation}@{READY}"))
+        await self._zfs(commands.argv("set", "readonly=on", generation))
+        await self._zfs(commands.argv("snapshot", f"{generation}@{commands.READY}"))
 
     async def _hold(self, snapshot: str) -> None:
         try:
-            await self._zfs(argv("hold", HOLD, snapshot))
+            await self._zfs(commands.argv("hold", commands.HOLD, snapshot))
         except ProgramFailed as failure:
             if "tag already exists" not in failure.said:
                 raise
 
-    async def _retire(self, known: dict[str, Dataset], *, keep: str) -> None:
+    async def _retire(self, known: dict[str, commands.Dataset], *, keep: str) -> None:
         """Let older generations go; one that still carries clones goes with the last of them."""
         old = [name for name in known if name.startswith(f"{self.root}/base/") and "@" not in name]
         for name in old:
             if name == keep:
                 continue
-            snapshot = f"{name}@{READY}"
-            steps = [argv("release", HOLD, snapshot), retire_argv(snapshot), destroy_argv(name)]
+            snapshot = f"{name}@{commands.READY}"
+            steps = [
+                commands.argv("release", commands.HOLD, snapshot),
+                commands.retire_argv(snapshot),
+                commands.destroy_argv(name),
+            ]
             for step in steps if snapshot in known else steps[-1:]:
                 try:
                     await self._zfs(step)
@@ -341,7 +244,7 @@ class ZfsClones:
         dataset = f"{self.run_dataset}/{last}"
         self._making.add(last)
         try:
-            await self._zfs(clone_argv(base.name, dataset, self._quota_bytes))
+            await self._zfs(commands.clone_argv(base.name, dataset, self._quota_bytes))
             await self._must_be_mounted(dataset)
         except BaseException:
             # Since 2.4 an exit code of 0, before it one of 1 leaves a dataset that is not mounted.
@@ -352,7 +255,7 @@ class ZfsClones:
         return last
 
     async def _must_be_mounted(self, dataset: str) -> None:
-        mounted = (await self._zfs(mounted_argv(dataset))).strip()
+        mounted = (await self._zfs(commands.mounted_argv(dataset))).strip()
         if mounted != "yes":
             raise DriverError(
                 f"{dataset} exists but is not mounted: is something in the way at its mount point? "
@@ -378,13 +281,13 @@ class ZfsClones:
     async def existing(self) -> list[Clone]:
         """See `CloneDriver`; without those that wait for a jail or are being made."""
         try:
-            text = await self._zfs(list_argv(self.run_dataset, depth=1))
+            text = await self._zfs(commands.list_argv(self.run_dataset, depth=1))
         except ProgramFailed as failure:
-            if gone(failure):
+            if commands.gone(failure):
                 return []
             raise
         found = []
-        for dataset in parse_list(text):
+        for dataset in commands.parse_list(text):
             last = dataset.name.removeprefix(f"{self.run_dataset}/")
             if dataset.name != self.run_dataset and last not in {*self._stock, *self._making}:
                 origin = Snapshot(dataset.origin, self.bases / self._base.generation)
@@ -433,10 +336,10 @@ class ZfsClones:
         """By one channel program; returns those that are still there."""
         paths = [str(self.jails / dataset.rpartition("/")[2]) for dataset in datasets]
         with contextlib.suppress(DriverError):  # one that is not mounted makes it fail, rightly
-            await self._programs.run(umount_argv(paths))
+            await self._programs.run(commands.umount_argv(paths))
         pool = self.root.partition("/")[0]
         try:
-            said = await self._programs.run(program_argv(pool, datasets), stdin=PROGRAM)
+            said = await self._programs.run(commands.program_argv(pool, datasets), stdin=commands.PROGRAM)
             results = msgspec.json.decode(said, type=dict[str, dict[str, int]]).get("return", {})
         except (DriverError, msgspec.MsgspecError) as failure:
             if isinstance(failure, ProgramFailed) and "unrecognized command" in failure.said:
@@ -456,7 +359,7 @@ class ZfsClones:
         try:
             await self._attempt(dataset)
         except ProgramFailed as failure:
-            if busy(failure):
+            if commands.busy(failure):
                 self._linger(dataset)
                 raise DriverError(
                     f"{failure.message}; it is tried again in the background", dataset=dataset
@@ -467,12 +370,12 @@ class ZfsClones:
         """Destroy it, patiently but not for long."""
         for pause_s in (*PAUSES_S, None):
             try:
-                await self._zfs(destroy_argv(dataset))
+                await self._zfs(commands.destroy_argv(dataset))
                 return
             except ProgramFailed as failure:
-                if gone(failure):
+                if commands.gone(failure):
                     return
-                if not busy(failure) or pause_s is None:
+                if not commands.busy(failure) or pause_s is None:
                     raise
                 await asyncio.sleep(pause_s)
 
@@ -533,18 +436,7 @@ class ZfsClones:
                 **failure.details,
             ) from failure
         except ProgramFailed as failure:
-            for words_said, remedy in REMEDIES.items():
+            for words_said, remedy in commands.REMEDIES.items():
                 if words_said in failure.said:
                     raise HostUnfit(f"{failure.message}; {remedy}", **failure.details) from failure
             raise
-
-
-REMEDIES = {
-    "permission denied": "run the island as root",
-    "modules cannot be auto-loaded": "load the kernel module: modprobe zfs, or kldload zfs",
-    "The ZFS modules are not loaded": "load the kernel module: modprobe zfs, or kldload zfs",
-    "/dev/zfs": "load the kernel module: modprobe zfs, or kldload zfs",
-    "out of space": "make room in the pool: zfs list -o space",
-    "encryption key not loaded": "load it: zfs load-key",
-}
-"""What is wrong with the host, by zfs(8)'s words, and what to do about it."""

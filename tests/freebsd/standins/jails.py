@@ -1,4 +1,4 @@
-"""jail(8), jexec(8), jls(8), rctl(8), with namespaces of this machine for jails."""
+"""jail(8), jexec(8), jls(8), rctl(8), with namespaces of this host for jails."""
 
 from __future__ import annotations
 
