@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from api.wire import AddressBody, FunctionBody, decode
 from skyisland.call import read_call
-from skyisland.drivers import freebsd_commands, zfs
+from skyisland.drivers import freebsd_commands, zfs_commands
 from skyisland.errors import BadCall, BadRequest, DriverError, IslandError, SettingsError
 from skyisland.giturl import check_version, parse_url
 from skyisland.harness import call_errors, classify
@@ -122,7 +122,7 @@ def test_what_the_programs_of_freebsd_and_zfs_say(said: str) -> None:
         freebsd_commands.parse_mounts,
         freebsd_commands.parse_rules,
         freebsd_commands.parse_usage,
-        zfs.parse_list,
+        zfs_commands.parse_list,
     ):
         try:
             parse(said)
