@@ -45,7 +45,9 @@ def blockbuster() -> Iterator[BlockBuster]:
         quick = {"_memory_file", "_prefer_for_oom"}
         watch.functions["os.write"].can_block_in("skyisland/drivers/bubblewrap.py", quick)
         for function in watch.functions.values():
-            function.can_block_in("skyisland/drivers/cgroupfs.py", {"read", "write", "make", "remove", "alarm"})
+            function.can_block_in(
+                "skyisland/drivers/cgroupfs.py", {"read", "write", "make", "remove", "alarm"}
+            )
         # Popen waits for its child's exec, as it does below asyncio's own subprocesses.
         watch.functions["os.read"].can_block_in("subprocess.py", {"_execute_child"})
         yield watch

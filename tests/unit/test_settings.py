@@ -9,12 +9,9 @@ import tomllib
 from collections.abc import Callable
 from ipaddress import IPv4Address
 from pathlib import Path
-from typing import Any
 
 import msgspec
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 import skyisland.settings
 from skyisland.errors import SettingsError
@@ -28,7 +25,6 @@ from skyisland.settings import (
     find_file,
 )
 from skyisland.settings.reading import overlay
-from skyisland.settings.values import write_duration
 
 ROOT = Path(__file__).parents[2]
 
