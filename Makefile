@@ -54,7 +54,7 @@ bench: $(READY)
 	$(BIN)/python -m bench
 
 screenshots: $(READY)
-	$(BIN)/python screenshots/make.py
+	$(BIN)/python tests/tui/pictures.py
 
 # Into a virtual environment of its own, with the service's file for this system.
 PREFIX = /usr/local

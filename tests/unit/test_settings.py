@@ -9,9 +9,12 @@ import tomllib
 from collections.abc import Callable
 from ipaddress import IPv4Address
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 import skyisland.settings
 from skyisland.errors import SettingsError
@@ -25,6 +28,7 @@ from skyisland.settings import (
     find_file,
 )
 from skyisland.settings.reading import overlay
+from skyisland.settings.values import write_duration
 
 ROOT = Path(__file__).parents[2]
 
@@ -217,3 +221,62 @@ def test_nothing_else_reads_the_environment() -> None:
     # The commands hand it to `Settings.load`; the console asks what Textual itself is told by it.
     textual = {"tui/web.py", "tui/supervisor.py"}
     assert {reader for reader in readers if not reader.startswith("skyisland/cli")} <= textual
+
+
+durations = st.integers(1, 10**18).map(lambda ns: write_duration(ns / 10**9))
+sizes = st.integers(1, 2**62) | st.integers(1, 2**40).map(lambda number: f"{number}k")
+words = st.text(st.characters(categories=["L", "N", "P", "S"]), max_size=20)
+urls = st.builds(
+    "{}://{}/".format, st.sampled_from(["https", "file", "ssh"]), st.from_regex(r"[a-z.]+", fullmatch=True)
+)
+plausible = st.fixed_dictionaries(
+    {},
+    optional={
+        "http_port": st.integers(1, 65535),
+        "listen": st.ip_addresses().map(str),
+        "state_dir": words.map(lambda word: f"/{word}"),
+        "admin_api_token": st.text("abc-_!~", max_size=9),
+        "base_sys_pkg_dir": words,
+        "jails": st.fixed_dictionaries(
+            {},
+            optional={
+                "driver": st.sampled_from(["auto", "bubblewrap", "freebsd", "fake"]),
+                "exec_timeout": durations,
+                "cache_purge_after": durations,
+                "max_running": st.integers(1, 4000),
+                "base_jail_dir": words.map(lambda word: f"/{word}"),
+            },
+        ),
+        "network": st.fixed_dictionaries(
+            {},
+            optional={
+                "ip4": st.fixed_dictionaries(
+                    {},
+                    optional={
+                        "cidr": st.integers(0, 255).map(lambda octet: f"10.{octet}.0.0/16"),
+                        "dns": st.lists(st.ip_addresses().map(str), max_size=3),
+                        "nat": st.booleans(),
+                    },
+                )
+            },
+        ),
+        "limits": st.fixed_dictionaries(
+            {},
+            optional={
+                "memory": sizes,
+                "cpus": st.floats(0, 4096) | st.integers(0, 64),
+                "require": st.lists(st.sampled_from(["memory", "pids"])),
+            },
+        ),
+        "git": st.fixed_dictionaries(
+            {}, optional={"rewrite": st.dictionaries(urls, urls, max_size=3), "max_size": sizes}
+        ),
+        "metrics": st.fixed_dictionaries({}, optional={"prefix": words}),
+    },
+)
+
+
+@given(plausible)
+def test_what_is_written_reads_back_the_same(tables: dict[str, Any]) -> None:
+    settings = overlay(Settings(), tables, "given")
+    assert overlay(Settings(), tomllib.loads(dump(settings, secrets=True)), "dumped") == settings
