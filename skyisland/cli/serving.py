@@ -91,10 +91,12 @@ async def _serve(settings: Settings, look: dict[str, Any] | None) -> int:
                     drained.set()
                     await server
 
+                stop = _on_signal(signal.SIGINT, signal.SIGTERM)
                 try:
-                    await island.start()
+                    if not await _started(island, stop):
+                        return 0
                     if look is None:
-                        await serving(_on_signal(signal.SIGINT, signal.SIGTERM).wait)
+                        await serving(stop.wait)
                         return 0
                     from tui import serve_with_console
                     from tui.inprocess import InProcess
@@ -126,6 +128,17 @@ async def _sending(metrics: Metrics) -> AsyncIterator[None]:
         await asyncio.gather(sending, return_exceptions=True)
 
 
+async def _started(island: Island, stop: asyncio.Event) -> bool:
+    """Start the island; False if it was told to stop before it was up."""
+    starting = asyncio.create_task(island.start())
+    await _until(stop.wait, starting)
+    if starting.done():
+        return True
+    starting.cancel()
+    await asyncio.gather(starting, return_exceptions=True)
+    return False
+
+
 def _on_signal(*signals: signal.Signals) -> asyncio.Event:
     """An event that the first of these signals sets. A second one of them ends the process at once."""
     stop = asyncio.Event()
@@ -141,13 +154,13 @@ def _on_signal(*signals: signal.Signals) -> asyncio.Event:
     return stop
 
 
-async def _until(stop: Callable[[], Awaitable[object]], server: asyncio.Task[None]) -> None:
-    """Wait for the wish to stop; a server that ends by itself is an error, raised here."""
+async def _until(stop: Callable[[], Awaitable[object]], work: asyncio.Task[None]) -> None:
+    """Wait for the wish to stop, or the end of `work`; its error is raised here."""
     asked = asyncio.ensure_future(stop())
-    await asyncio.wait({asked, server}, return_when=asyncio.FIRST_COMPLETED)
+    await asyncio.wait({asked, work}, return_when=asyncio.FIRST_COMPLETED)
     asked.cancel()
-    if server.done():
-        server.result()
+    if work.done():
+        work.result()
 
 
 @click.command()

@@ -127,13 +127,15 @@ Serve = Callable[..., Daemon]
 def make_daemon(host_dir: Path, prepared: Path, rewrite: dict[str, str]) -> Serve:
     """Makes daemons that are not started yet, each with a state folder of its own; `with` starts one.
 
-    `git` adds to the rewrites; all else is as for `Daemon`.
+    `git` adds to the rewrites; `share`: see `copy_of`; all else is as for `Daemon`.
     """
 
-    def make(*, uid: int | None = None, git: dict[str, str] | None = None, **more: Any) -> Daemon:
+    def make(
+        *, uid: int | None = None, share: bool = True, git: dict[str, str] | None = None, **more: Any
+    ) -> Daemon:
         folder = Path(tempfile.mkdtemp(prefix="island-", dir=host_dir))
         folder.chmod(0o755)
-        copy_of(prepared, folder / "state", share=uid is None)
+        copy_of(prepared, folder / "state", share=share and uid is None)
         if uid is not None:
             for parent, _, files in os.walk(folder):
                 os.chown(parent, uid, uid)

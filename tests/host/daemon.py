@@ -122,8 +122,8 @@ class Daemon:
             timeout=PATIENCE_S,
         )
 
-    def start(self) -> Self:
-        """Start it, and wait until it listens: until its first line of log."""
+    def start(self, *, until: str = "IslandStarted") -> Self:
+        """Start it, and wait until its log says that it is up."""
         self.log.clear()
         self.process = process = subprocess.Popen(
             [*self._words, *self.arguments],
@@ -139,7 +139,7 @@ class Daemon:
         ]
         for reader in self._readers:
             reader.start()
-        self.wait_for(event="IslandStarted")
+        self.wait_for(event=until)
         return self
 
     def _follow(self, process: subprocess.Popen[bytes]) -> None:

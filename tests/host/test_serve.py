@@ -231,6 +231,18 @@ def test_stop_drains(daemon: Make, number: int) -> None:
     assert running.leftovers() == []
 
 
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_stop_while_starting(daemon: Make, number: int) -> None:
+    starting = daemon(share=False)
+    (helper,) = starting.state.glob("gocache/*/helper/gocache")
+    helper.unlink()  # so it has to be compiled
+    starting.start(until="JailCreated")
+    starting.signal(number)
+    assert starting.wait() == 0, starting.said
+    assert "IslandStarted" not in {line.get("event") for line in starting.log}
+    assert starting.leftovers() == []
+
+
 def test_stop_waits_no_longer_than_it_may(daemon: Make) -> None:
     running = daemon(jails={"exec_timeout": "1m", "drain_timeout": "500ms"}).start()
     with ThreadPoolExecutor() as pool:
