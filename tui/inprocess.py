@@ -25,12 +25,13 @@ RECENT = 500
 
 
 class InProcess:
-    """A `Port` on `island`; `ring` holds its log, `where` is what its API listens on."""
+    """A `Port` on `island`; `ring` holds its log, `url` is where its API listens."""
 
     attached = False
 
-    def __init__(self, island: Island, ring: LogRing, where: str) -> None:
-        self.where = where
+    def __init__(self, island: Island, ring: LogRing, url: str) -> None:
+        self.url = url
+        self.where = url.removeprefix("http://")
         self._island = island
         self._ring = ring
 
@@ -80,7 +81,7 @@ class InProcess:
         return _answer(await self._island.invoke(request))
 
     def curl(self, request: FunctionRequest) -> str:
-        return curl(f"http://{self.where}", request)
+        return curl(self.url, request)
 
     def authorize(self, token: str) -> None:
         """Whoever sits at the island's own terminal needs none."""

@@ -28,7 +28,7 @@ async def world() -> AsyncIterator[World]:
 async def port(request: pytest.FixtureRequest, world: World) -> AsyncIterator[Port]:
     """Both ways to the world's island, one test each."""
     if request.param == "in process":
-        yield InProcess(world.island, world.ring, "127.0.0.1:3280")
+        yield InProcess(world.island, world.ring, "http://127.0.0.1:3280")
         return
     async with world.served() as url:
         remote = Remote(url, token=TOKEN, header=HEADER)

@@ -97,7 +97,8 @@ class World:
 
     @staticmethod
     def _script(data: bytes) -> Script:
-        return Script(duration_s=math.inf) if b"60" in data else Script(stdout=b"gxnpxr2bq7dt")
+        sleeps = b'"60"' in data or b"60 fn" in data  # in quotes: the frame's nonce may hold any digits
+        return Script(duration_s=math.inf) if sleeps else Script(stdout=b"gxnpxr2bq7dt")
 
     def call(self, request: FunctionRequest = SLOW) -> asyncio.Task[Invocation]:
         """Somebody's call, on its way."""

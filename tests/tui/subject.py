@@ -36,7 +36,7 @@ async def serve(folder: Path, mood: str) -> int:
     _disturb(mood)
     async with world.served() as url:
         broken = asyncio.Event()
-        port = InProcess(world.island, world.ring, url.removeprefix("http://"))
+        port = InProcess(world.island, world.ring, url)
         (folder / "port").write_text(url.rpartition(":")[2])
 
         async def api(shutdown: Callable[[], Awaitable[object]]) -> None:
