@@ -49,8 +49,9 @@ tools() {       # zfs/zpool userland, not installed on the host: laid over / in 
 kos() { local k f; for k in spl zavl znvpair zunicode zcommon icp zlua zzstd zfs; do   # load order; 2.2 and later have spl and zfs alone
   f=$(find "$1"/module -name $k.ko); [ -z "$f" ] || { cp "$f" "$2/"; strip --strip-debug "$2/$k.ko"; echo $k.ko >> "$2/order"; }; done; }
 
+lock() { exec 8> "$C/lock"; flock 8; }       # one build at a time; who waited finds it done
 build_uml() {
-  [ -e "$C/uml/.ok" ] && return
+  lock; [ -e "$C/uml/.ok" ] && return
   host_need flex bison bc make gcc libc6-dev xz-utils
   apt_setup; fetch linux-source-6.1 busybox-static; fetch_zfs; say downloaded
   local W=$C/build-uml L Z; rm -rf "$W" "$C/uml"; mkdir -p "$W/ls" "$W/zd" "$W/bb" "$C/uml/mods"; L=${C%/*}/linux-uml
@@ -88,7 +89,7 @@ build_uml() {
 }
 
 build_qemu() {
-  [ -e "$C/qemu/.ok" ] && return
+  lock; [ -e "$C/qemu/.ok" ] && return
   host_need qemu-system-x86 mmdebstrap cpio
   apt_setup; local I H K D W=$C/build-qemu; rm -rf "$W" "$C/qemu"; mkdir -p "$W/k" "$C/qemu"
   I=$(aptc_ depends linux-image-cloud-amd64 | sed -n 's/.*Depends: //p;' | head -1); K=${I#linux-image-}
