@@ -161,7 +161,7 @@ guarded() {       # run "$@"; kill it after $TMO s, or when we are interrupted; 
   exit "$r"; }
 
 run_uml() {
-  [ -e "$C/uml/.ok" ] || build_uml
+  [ -e "$C/uml/.ok" ] || { build_uml; exec 8>&-; }
   prepare_run "$@"
   cat > "$RUN/init" <<E
 #!/bin/sh
@@ -182,7 +182,7 @@ E
      rootfstype=hostfs rootflags=/ ro init="$RUN/init" quiet con=null con0=null,fd:1 umid=zfsvm-$$ uml_dir="$RUN"
 }
 run_qemu() {
-  [ -e "$C/qemu/.ok" ] || build_qemu
+  [ -e "$C/qemu/.ok" ] || { build_qemu; exec 8>&-; }
   host_need qemu-system-x86       # a cache may outlive the machine it was built on
   prepare_run "$@"
   /usr/lib/qemu/virtiofsd -f --socket-path="$RUN/vfs" -o source=/ -o sandbox=chroot -o cache=always -o log_level=err 2> "$RUN/vfs.log" &
