@@ -192,15 +192,18 @@ class Console(Actions):
             yield Banner(id="banner")
             with ContentSwitcher(initial="overview", id="views"):
                 yield Overview(self.board, id="overview")
-                yield JailsView(self.board, id="jails")
-                yield AddressesView(self.board, id="ips")
-                yield CacheView(self.board, id="cache")
-                yield RequestsView(self.board, id="requests")
-                yield LogsView(self.board, id="logs")
-                yield HostView(self.board, id="host")
             yield FilterBar(self._filtered, self._filter_done)
             yield Keys(id="keys")
         yield TooSmall(id="too-small")
+
+    async def _mount_others(self) -> None:
+        """The other views, once the first picture stands: they cost as much as all the rest of the start."""
+        switcher = self._home.query_one(ContentSwitcher)
+        others = (JailsView, AddressesView, CacheView, RequestsView, LogsView, HostView)
+        for (name, _, _), kind in zip(VIEWS[1:], others, strict=True):
+            view = kind(self.board, id=name)
+            view.display = False
+            await switcher.mount(view)
 
     def on_mount(self) -> None:
         if self._ascii:
@@ -212,6 +215,7 @@ class Console(Actions):
         if self._follow:
             self.run_worker(self._follow_island(), group="follow", exclusive=True)
             self._timer = self.set_interval(self.refresh_s, self._tick)
+        self.call_after_refresh(self._mount_others)
         self._home.bindings_updated_signal.subscribe(self, lambda _: self._paint_keys())
 
     @property
@@ -385,8 +389,12 @@ class Console(Actions):
         return [self.board.jails[name] for name in dict.fromkeys(names) if name in self.board.jails]
 
     def show_view(self, view: str) -> None:
+        switcher = self._home.query_one(ContentSwitcher)
+        if not switcher.query(f"#{view}"):  # so early that it is not made yet
+            self.call_after_refresh(self.show_view, view)
+            return
         self.view = view
-        self._home.query_one(ContentSwitcher).current = view
+        switcher.current = view
         self._home.set_focus(self.shown_view.main)
         if view in ("logs", "jails") and self._follow and self.link.state == "live":
             self.run_worker(self._quietly(self._fetch_logs()), group="logs", exclusive=True)
