@@ -474,6 +474,8 @@ class Actions(App[int]):
             keys: dict[tuple[str, str], list[str]] = {}
             for active in self._home.active_bindings.values():
                 binding = active.binding
+                if binding.action == "screen.copy_text":
+                    continue  # there is nothing to select here
                 if active.node in nodes and binding.description and not binding.system:
                     names = keys.setdefault((binding.description, binding.action), [])
                     names.append(self.get_key_display(binding))

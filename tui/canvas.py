@@ -148,7 +148,11 @@ class Canvas(Widget):
         spans, base = self._lines[y] if y < len(self._lines) else Line([])
         style = self._style
         segments = [Segment(text, style(tone, base)) for text, tone in spans if text]
-        return Strip(segments).adjust_cell_length(width, style("text", base))
+        strip = Strip(segments)
+        if strip.cell_length > width > 1:
+            more = Segment(self.look["more"], segments[-1].style)
+            strip = Strip([*strip.crop(0, width - 1), more])
+        return strip.adjust_cell_length(width, style("text", base))
 
     def _style(self, tone: str, base: str) -> Style:
         found = self._tones.get((tone, base))

@@ -94,9 +94,11 @@ def waterfall(request: Request, now: float, width: int, look: Look, usual_s: flo
         lines.append(Line(spans))
         offset += spent
     tail: Spans = [("    total ", "strong"), (f"{duration(total):>7} ", "strong")]
-    tail.append((f"  other {duration(max(0.0, total - offset))}", "dim"))
-    if usual_s is not None:
-        tail.append((f"   usual {duration(usual_s)}", "dim"))
+    parts = [f"  usual {duration(usual_s)}"] if usual_s is not None else []
+    parts.append(f"  other {duration(max(0.0, total - offset))}")
+    for part in parts:
+        if sum(len(text) for text, _ in tail) + len(part) <= width:
+            tail.append((part, "dim"))
     lines.append(Line(tail))
     return lines
 
@@ -109,7 +111,8 @@ def histogram(counts: Sequence[int], width: int, height: int, look: Look, slo_s:
     counts = list(counts)
     bounds = [*BUCKETS_S, float("inf")]
     while len(counts) > max(2, height):
-        n = min(range(len(counts) - 1), key=lambda n: counts[n] + counts[n + 1])
+        # What is below the SLO and what is above it stay apart as long as they can.
+        n = min(range(len(counts) - 1), key=lambda n: (bounds[n] == slo_s, counts[n] + counts[n + 1]))
         counts[n : n + 2] = [counts[n] + counts[n + 1]]
         bounds.pop(n)
     total, top = sum(counts) or 1, max(counts) or 1

@@ -128,7 +128,7 @@ class AskToken(ModalScreen[str | None]):
         with Vertical(classes="dialog") as box:
             box.border_title = "Admin token"
             yield Label(Content(self.cause))
-            yield Input(password=True, placeholder="admin token of this island")
+            yield Input(password=True, placeholder="admin token of this island", compact=True)
 
     def on_input_submitted(self, event: Input.Submitted) -> None:
         self.dismiss(event.value.strip() or None)

@@ -142,7 +142,8 @@ class JailDetail(Canvas):
         memory = f"{size(info.usage.memory_bytes)} of {allowed}"
         cpu = "-" if jail.cpu_percent is None else f"{jail.cpu_percent:.0f}%"
         pairs: list[tuple[str, str, str]] = [
-            ("state", f"{glyph}   jid {info.jid}   pid {info.pid or '-'}", tone),
+            ("state", glyph, tone),
+            ("process", f"{info.pid or '-'}   jail number {info.jid}", "text"),
             ("call", jail.label, "strong"),
             ("source", line(info.url) or "-", "text"),
             ("request", line(info.invocation or "-"), "text"),

@@ -61,7 +61,7 @@ class Table(Canvas, Generic[R], can_focus=True):
         Binding("space", "mark", "mark", show=False, id="table.mark"),
         Binding("asterisk", "mark_all", "mark all shown", show=False, id="table.mark_all"),
         Binding(
-            "less_than_sign", "sort(-1)", "sort by the column to the left", show=False, id="table.sort_left"
+            "less_than_sign", "sort(-1)", "sort by the previous column", show=False, id="table.sort_left"
         ),
         Binding("greater_than_sign", "sort(1)", "sort by the next column", show=False, id="table.sort_right"),
         Binding("r", "reverse", "reverse the order", show=False, id="table.reverse"),

@@ -75,7 +75,7 @@ class FakeIsland:
             f"10.61.0.{n}": AddressInfo(ip=f"10.61.0.{n}", state=AddressState.available)
             for n in range(2, 2 + addresses)
         }
-        self.artifacts = {artifact.key: artifact for artifact in self._artifacts()}
+        self.artifacts = {artifact.key: artifact for artifact in self._artifacts()} if requests else {}
         self.jails = {jail.name: jail for jail in self._jails(jails)}
         self.recent = sorted(self._invocations(requests), key=lambda end: -end.at)
         for n in (9, 41):
@@ -237,7 +237,7 @@ class FakeIsland:
             started_at=NOON - 276_300,
             draining=False,
             running=len(self.jails),
-            queued=3,
+            queued=3 if self.jails else 0,
             driver="fake",
             storage="fake",
             policy=Policy(limits=LIMITS),
