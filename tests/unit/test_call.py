@@ -220,7 +220,10 @@ class TestRefusals:
     def test_no_other_names_and_no_statements_get_through(self, text: str) -> None:
         call, _ = attempt(f"F({text})")
         if call is not None:
-            assert not re.search(r"os|x|func|if|;|:=|//|\n", re.sub(r"'a'|\"b\"|`c`", "", call.text))
+            bare = re.sub(r"'a'|\"b\"|`c`", "", call.text)
+            lower = {word for word in re.findall(r"[A-Za-z]\w*", bare) if word[0].islower()}
+            assert lower <= {"int", "map", "chan", "struct", "interface", "true", "nil"}
+            assert not re.search(r";|:=|//|\n", bare)
             assert attempt(call.text)[0] == call
 
 
