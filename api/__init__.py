@@ -3,9 +3,10 @@
 `create_app(island, …)` makes a Quart application; `api.serve` puts it on a socket. Handlers translate
 and no more: what they do, the island does. Errors of every kind leave through `problems`.
 
-    Hypercorn ─▶ count ─┬─▶ POST /api/v1/function (function.py)
-                        └─▶ Quart ─┬─▶ open to all (observe.py)
-                                   └─▶ the gate (auth.py) ─▶ for admins (observe.py, admin.py)
+    Hypercorn ─▶ count ─▶ whose page (origin.py) ─┬─▶ POST /api/v1/function (function.py)
+                                                  └─▶ Quart ─┬─▶ open to all (observe.py)
+                                                             └─▶ the gate (auth.py) ─▶ for admins
+                                                                 (observe.py, admin.py)
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ from quart import Blueprint, Quart, Response, g, request
 from api import admin, description, observe, problems
 from api.auth import Gate
 from api.function import PATH, FunctionEndpoint, send_reply
+from api.origin import ForeignOrigin, Origins
 from api.problems import Reply
 from api.stream import Feed
 from skyisland.errors import Draining
@@ -51,8 +53,10 @@ class Api(Quart):
 class Front:
     """The first to see a request: counts it, and sends it where it belongs."""
 
-    def __init__(self, function: FunctionEndpoint, rest: ASGIFramework, traffic: Traffic) -> None:
-        self._function, self._rest, self._traffic = function, rest, traffic
+    def __init__(
+        self, function: FunctionEndpoint, rest: ASGIFramework, traffic: Traffic, origins: Origins
+    ) -> None:
+        self._function, self._rest, self._traffic, self._origins = function, rest, traffic, origins
         self._under_way: set[asyncio.Task[object]] = set()
 
     async def __call__(self, scope: Scope, receive: ASGIReceiveCallable, send: ASGISendCallable) -> None:
@@ -73,8 +77,8 @@ class Front:
         assert task is not None  # noqa: S101 - we are in a coroutine
         self._under_way.add(task)
         try:
-            if _ambiguous(scope):
-                await send_reply(_AMBIGUOUS, counted)
+            if (refusal := self._refusal(scope)) is not None:
+                await send_reply(refusal, counted)
             elif scope["path"] == PATH:
                 await self._function(scope, receive, counted)
             else:
@@ -85,6 +89,16 @@ class Front:
             raise
         finally:
             self._under_way.discard(task)
+
+    def _refusal(self, scope: HTTPScope) -> Reply | None:
+        """For what nobody may send, wherever it is to go."""
+        if _ambiguous(scope):
+            return _AMBIGUOUS
+        try:
+            self._origins.check(scope["method"], scope["headers"])
+        except ForeignOrigin as refusal:
+            return problems.reply(refusal)
+        return None
 
     def cut(self) -> int:
         """End the requests under way; returns how many those are."""
@@ -148,6 +162,6 @@ def create_app(
     admin.cache(admins, island)
     app.register_blueprint(admins)
     function = FunctionEndpoint(island, metrics, gate, settings)
-    app.front = Front(function, app.asgi_app, metrics.traffic)
+    app.front = Front(function, app.asgi_app, metrics.traffic, Origins(settings.origins))
     app.asgi_app = app.front  # type: ignore[method-assign]
     return app

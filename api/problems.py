@@ -24,12 +24,13 @@ from skyisland.model import Invocation, Verdict
 log = logging.getLogger(__name__)
 
 STATUS = {
-    # Refusals and failures of the island: codes of skyisland.errors, and the four below.
+    # Refusals and failures of the island: codes of skyisland.errors, of the API's own refusals.
     "bad_request": 400,
     "bad_call": 400,
     "unauthorized": 401,
     "forbidden": 403,
     "source_refused": 403,
+    "foreign_origin": 403,
     "not_found": 404,
     "jail_not_found": 404,
     "address_not_found": 404,

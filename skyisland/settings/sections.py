@@ -30,6 +30,7 @@ from skyisland.settings.values import (
     NetworkOf4,
     Octet,
     OptionalPath,
+    Origin,
     Positive,
     Refused,
     Size,
@@ -349,6 +350,9 @@ class Api(Section, frozen=True, kw_only=True):
     """Names and tokens of those who may call functions where `open` is false."""
     open: bool = True
     """Let everybody who reaches the API call functions. If false, it takes a caller's or admin's token."""
+    origins: tuple[Origin, ...] = ()
+    """Origins of web pages that may make calls and changes from a browser, beside those that the island is
+    reached at by an address or as localhost. Where a proxy gives it a name: ["https://island.example.org"]."""
     calls_per_client: Count = 256
     """Calls that one client, known by its token's name or else by its address, may have under way or
     waiting; one more is refused with 429. 0 for no limit."""

@@ -227,6 +227,13 @@ Tokens = Annotated[
 HeaderName = Annotated[
     str, Meta(pattern=r"\A[!#$%&'*+.^_`|~0-9A-Za-z-]+\Z", description="the name of an HTTP header")
 ]
+Origin = Annotated[
+    str,
+    Meta(
+        pattern=r"\Ahttps?://[a-z0-9.\[\]:_-]+\Z",
+        description='a web page\'s origin, without a slash at its end: "https://island.example.org"',
+    ),
+]
 Dataset = Annotated[
     str,
     Meta(
