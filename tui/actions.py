@@ -432,7 +432,7 @@ class Actions(App[int]):
         self.refresh_s = paces[at]
         if self._follow:
             self._timer.stop()
-            self._timer = self.set_interval(self.refresh_s, self._tick)
+            self._timer = self.set_interval(self.refresh_s / 2, self._tick)
         self.say(f"refreshed every {duration(self.refresh_s)}")
 
     def action_retry(self) -> None:

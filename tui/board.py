@@ -21,7 +21,7 @@ from tui.look import PHASES
 from tui.port import Snapshot
 from tui.words import label, line, short
 
-REQUESTS = 2000
+REQUESTS = 1000
 """Requests that are kept."""
 WINDOW = 500
 """Finished requests that percentiles and histogram look at."""

@@ -214,7 +214,7 @@ class Console(Actions):
         self.shown_view.main.focus()
         if self._follow:
             self.run_worker(self._follow_island(), group="follow", exclusive=True)
-            self._timer = self.set_interval(self.refresh_s, self._tick)
+            self._timer = self.set_interval(self.refresh_s / 2, self._tick)
         self.call_after_refresh(self._mount_others)
         self._home.bindings_updated_signal.subscribe(self, lambda _: self._paint_keys())
 
@@ -304,20 +304,23 @@ class Console(Actions):
     # Painting
 
     def _tick(self) -> None:
+        """Tables at the pace, all else once a second; in turns, so that no turn of the loop is a long one."""
         if not self.is_running:
             return
         self._ticks += 1
-        self._after_a_stall()
-        modal = len(self.screen_stack) > 1
-        slow = self._ticks % max(1, round(1.0 / self.refresh_s)) == 0
-        if modal and not slow:
+        turn, charts = divmod(self._ticks, 2)
+        second = turn % max(1, round(1.0 / self.refresh_s)) == 0
+        if len(self.screen_stack) > 1 and not second:
             return
-        self._show_banner()
-        for canvas in self.shown_view.canvases:
-            if slow or isinstance(canvas, (Table, Logs)):
-                canvas.paint()
-        if slow:
+        if charts and second:
+            self._show_banner()
             for canvas in self._home.query("Head, Meters, Tabs, Banner").results(Canvas):
+                canvas.paint()
+        elif not charts:
+            self._after_a_stall()
+        for canvas in self.shown_view.canvases:
+            live = isinstance(canvas, (Table, Logs))
+            if (charts and second and not live) or (live and not charts):
                 canvas.paint()
 
     def _after_a_stall(self) -> None:
