@@ -13,8 +13,9 @@ demo: $(READY)
 run: $(READY)
 	$(BIN)/skyisland serve
 
+# Two workers: one for what is done to the host, one for all else (tests/conftest.py).
 test: $(READY)
-	$(BIN)/pytest -q
+	$(BIN)/pytest -q -n 2 --dist loadgroup
 
 # A real pool in a virtual machine (Debian 12, root): tests/zfs/vm.sh builds it once, outside this folder.
 ZFS_TESTS = -q -p no:cacheprovider -m zfs tests/zfs tests/contract/test_clones.py
