@@ -202,7 +202,14 @@ class Process(Piped):
         self._exited = asyncio.Event()
         self.peak_memory_bytes = 0
         """The most that it had in memory at one time, known when it has ended (getrusage(2))."""
-        self._watch()
+        try:
+            self._watch()
+        except OSError:
+            # Nobody would learn of its end.
+            self.kill()
+            popen.wait()
+            self.collect()
+            raise
 
     @property
     def pid(self) -> int:
@@ -295,7 +302,10 @@ def spawn(
     except OSError as error:
         pipes.close()
         raise DriverError(f"cannot start {argv[0]}: {error.strerror}", program=str(argv[0])) from error
-    return Process(popen, pipes, stdout_bytes, stderr_bytes)
+    try:
+        return Process(popen, pipes, stdout_bytes, stderr_bytes)
+    except OSError as error:
+        raise DriverError(f"cannot watch {argv[0]}: {error.strerror}", program=str(argv[0])) from error
 
 
 async def run(

@@ -250,37 +250,22 @@ class BubblewrapJails:
             await jail.destroy()
 
     async def create(self, spec: JailSpec) -> BubblewrapJail:
-        status_r, status_w = os.pipe()
-        block_r, block_w = os.pipe()
-        lent = [status_w, block_r]
-        try:
-            seccomp = _memory_file(self._filter, lent)
-            resolv = None
-            if spec.dns:
-                lines = "".join(f"nameserver {server}\n" for server in spec.dns)
-                resolv = _memory_file(lines.encode(), lent)
-            process = spawn(
-                arguments(
-                    spec,
-                    bwrap=self._bwrap,
-                    status_fd=status_w,
-                    block_fd=block_r,
-                    seccomp_fd=seccomp,
-                    resolv_fd=resolv,
-                ),
-                env={},
-                uid=spec.uid,
-                pass_fds=lent,
-                stdout_bytes=spec.limits.stdout_bytes,
-                stderr_bytes=spec.limits.stderr_bytes,
-            )
-        except BaseException:
-            os.close(status_r)
-            os.close(block_w)
-            raise
-        finally:
-            for fd in lent:
-                os.close(fd)
+        lent: list[int] = []
+        with contextlib.ExitStack() as undo:
+            try:
+                status_r, status_w = os.pipe()
+                lent.append(status_w)
+                undo.callback(os.close, status_r)
+                block_r, block_w = os.pipe()
+                lent.append(block_r)
+                undo.callback(os.close, block_w)
+                process = self._spawn(spec, status_w, block_r, lent)
+            except OSError as failure:
+                raise DriverError(f"cannot make the jail: {failure.strerror}", jail=spec.name) from failure
+            finally:
+                for fd in lent:
+                    os.close(fd)
+            undo.pop_all()
         status = Status(status_r)
         group: Group | None = None
         init_fd: int | None = None
@@ -313,6 +298,30 @@ class BubblewrapJails:
         finally:
             os.close(block_w)  # bwrap goes on, or finds that it is alone
         return BubblewrapJail(spec, process, status, group, init, init_fd)
+
+    def _spawn(self, spec: JailSpec, status_fd: int, block_fd: int, lent: list[int]) -> Process:
+        """Start bwrap; what it is lent beside these two joins `lent`."""
+        seccomp, resolv = _memory_file(self._filter, lent), None
+        if spec.dns:
+            lines = "".join(f"nameserver {server}\n" for server in spec.dns)
+            resolv = _memory_file(lines.encode(), lent)
+        argv = arguments(
+            spec,
+            bwrap=self._bwrap,
+            status_fd=status_fd,
+            block_fd=block_fd,
+            seccomp_fd=seccomp,
+            resolv_fd=resolv,
+        )
+        limits = spec.limits
+        return spawn(
+            argv,
+            env={},
+            uid=spec.uid,
+            pass_fds=lent,
+            stdout_bytes=limits.stdout_bytes,
+            stderr_bytes=limits.stderr_bytes,
+        )
 
     def _limit(self, pid: int, spec: JailSpec) -> None:
         if self._may_set_rlimits:

@@ -10,12 +10,14 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import json
 import os
 import shutil
 import signal
 import socket
 import sys
+from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any
 
@@ -89,6 +91,11 @@ class Link:
                 self._lose()
                 return
             answer = msgspec.json.decode(data, type=Answer)
+            if answer.pid and not fds:
+                # We had no descriptor left for its pidfd. It was made a moment ago: its number is its own.
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(answer.pid, signal.SIGKILL)
+                answer.error = os.strerror(errno.EMFILE)
             future = self._waiting.get(answer.name)
             if future is not None and not future.done():
                 future.set_result((answer, fds[0] if fds else -1))
@@ -306,22 +313,25 @@ class NamespaceJails:
     async def create(self, spec: JailSpec) -> NamespaceJail:
         if self._link is None:
             raise DriverError("the launcher of jails is not running; start the island again")
-        group = self._cgroups.create(spec.name, spec.limits)
-        pipes = Pipes()
-        status_r, status_w = os.pipe()
-        try:
-            order = await self._order(spec, group)
-            async with asyncio.timeout(SETUP_TIMEOUT_S):
-                pid, pidfd = await self._link.order(order, [*pipes.theirs, status_w])
-        except BaseException as failure:
-            pipes.close()
-            os.close(status_r)
-            await destroy_group(group)
-            if isinstance(failure, TimeoutError):
+        async with AsyncExitStack() as undo:
+            group = self._cgroups.create(spec.name, spec.limits)
+            undo.push_async_callback(destroy_group, group)
+            try:
+                pipes = Pipes()
+                undo.callback(pipes.close)
+                status_r, status_w = os.pipe()
+                undo.callback(os.close, status_r)
+                try:
+                    order = await self._order(spec, group)
+                    async with asyncio.timeout(SETUP_TIMEOUT_S):
+                        pid, pidfd = await self._link.order(order, [*pipes.theirs, status_w])
+                finally:
+                    os.close(status_w)
+            except TimeoutError as failure:
                 raise DriverError("the launcher of jails does not answer", jail=spec.name) from failure
-            raise
-        finally:
-            os.close(status_w)
+            except OSError as failure:
+                raise DriverError(f"cannot make the jail: {failure.strerror}", jail=spec.name) from failure
+            undo.pop_all()
         return NamespaceJail(spec, Launched(pipes, spec.limits, status_r, pid, pidfd), group)
 
     async def _order(self, spec: JailSpec, group: Group) -> dict[str, Any]:
