@@ -1,5 +1,9 @@
 """Chaos: good calls and hostile ones by ten clients, while jails and the daemon itself are killed.
 
+Every answer is checked by its client, the daemon once a second (that it answers, how many jails it has, its
+memory, descriptors and threads), each of its ends (that nothing is left on the host) and each beginning
+(that it knows and has what it compiled). In the end there may be no more mishaps than were made.
+
 `make chaos` runs an hour of it. In a run of all tests it has `SECONDS`, because all of them together have
 eight minutes. What is random comes from one seed, which is printed: `SKYISLAND_CHAOS_SEED=… make chaos`
 makes the same choices again (in what order the host runs them is its own affair).
@@ -10,12 +14,13 @@ from __future__ import annotations
 import os
 import random
 import signal
+import sqlite3
 import statistics
 import threading
 import time
 from collections import Counter, defaultdict
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any
 
@@ -30,8 +35,11 @@ SEED = int(os.environ.get("SKYISLAND_CHAOS_SEED", "0")) or random.SystemRandom()
 CLIENTS = 10
 LIVES = max(2, int(SECONDS // 25))
 """How often the daemon is killed or stopped, and started again."""
-RSS_BYTES, DESCRIPTORS, THREADS = 512 << 20, 600, 64
-"""What the daemon may have at any time."""
+MOST = {"rss": 512 << 20, "descriptors": 600, "threads": 64, "jails": 48}
+"""What the daemon may have at any time. Of jails: 8 that run, 8 warm, 2 builds, and those at their end."""
+LATE = 0.002
+"""So many of the calls may meet a deadline that is not theirs: the host stood still for `DEADLINE_S`."""
+DEADLINE_S = 5
 
 # An act: what is sent, and what may come of it (statuses, then what is in the data of a good answer).
 Body = dict[str, Any]
@@ -79,7 +87,7 @@ ACTS: dict[str, tuple[int, Act]] = {
 ALWAYS_FAIR = {("too_busy", 429), ("killed", 502), ("draining", 503), ("unavailable", 503)}
 """The killer's deeds and the lack of room may meet any call."""
 FROM_OUTSIDE = {("driver_error", 500), ("signaled", 502)}
-"""And so may a SIGKILL from the host to a jail's first process."""
+"""And so may a SIGKILL from the host to a jail's first process: one call each."""
 
 
 class Chaos:
@@ -130,6 +138,8 @@ class Chaos:
             self.seen[name]["as it should"] += 1
         elif code in ALWAYS_FAIR or code in FROM_OUTSIDE:
             self.seen[name][code[0]] += 1
+        elif code == ("timed_out", 504):
+            self.seen[name]["late"] += 1
         else:
             self.wrong.append(f"{name}: {answer.status_code} {answer.text[:300]}")
 
@@ -172,9 +182,14 @@ class Chaos:
             self.deeds["daemon stopped with SIGTERM"] += 1
             if code != 0:
                 self.wrong.append(f"stopped with {code}: {self.daemon.said[-2000:]}")
+            if left := self.daemon.leftovers():
+                self.wrong.append(f"left by one that stopped: {left}")
         self.daemon.start()
         if survivors := self.daemon.survivors():
             self.wrong.append(f"of an earlier life: {survivors}")
+        first = self.daemon.call("textkit", 'Number("1")').json()
+        if (first.get("data"), first.get("cached")) != ("1 <nil>", True):
+            self.wrong.append(f"forgot what it had compiled: {first}")
         self.life += 1
         self.up.set()
 
@@ -192,15 +207,38 @@ class Chaos:
                     "descriptors": len(os.listdir(f"/proc/{self.daemon.pid}/fd")),
                     "threads": len(os.listdir(f"/proc/{self.daemon.pid}/task")),
                 }
+                if health := self.look():
+                    now["jails"] = len(health["jails"])
                 self.checks += 1
                 self.most |= Counter(now)
-                allowed = {"rss": RSS_BYTES, "descriptors": DESCRIPTORS, "threads": THREADS}
-                self.wrong += [f"{n}: {now[n]} of {allowed[n]}" for n in now if now[n] > allowed[n]]
+                self.wrong += [f"{n}: {now[n]} of {MOST[n]}" for n in now if now[n] > MOST[n]]
             if not self.daemon.running and life == self.life and self.up.is_set():
                 self.wrong.append(f"the daemon died: {self.daemon.said[-2000:]}")
                 self.over.set()
 
+    def look(self) -> Body:
+        """What the daemon tells of itself; nothing if it has just been killed."""
+        life = self.life
+        try:
+            told: Body = self.daemon.admin.get("/jails").raise_for_status().json()
+        except httpx.HTTPError as error:
+            if life == self.life and self.up.is_set() and not self.over.is_set():
+                self.wrong.append(f"no answer although the daemon was up: {error!r}")
+            return {}
+        return told
+
     # The end
+
+    def mishaps(self) -> list[str]:
+        """More of a kind than the killer's deeds, and a busy host, can have caused."""
+        fates: Counter[str] = sum(self.seen.values(), Counter())
+        outside = sum(fates[code] for code, _ in FROM_OUTSIDE)
+        found = []
+        if outside > (most := self.deeds["jails killed from outside"]):
+            found.append(f"{outside} calls whose jail died, of which {most} were killed from outside")
+        if fates["late"] > (most := max(2, int(fates.total() * LATE))):
+            found.append(f"{fates['late']} calls were late, {most} may be")
+        return found
 
     def table(self) -> str:
         lines = [f"seed {SEED}, {SECONDS:.0f} s, {CLIENTS} clients, {self.checks} checks of the daemon"]
@@ -212,14 +250,14 @@ class Chaos:
         lines += [f"  {count:6} {deed}" for deed, count in self.deeds.most_common()]
         lines.append(
             f"  at most {self.most['rss'] >> 20} MiB, {self.most['descriptors']} descriptors, "
-            f"{self.most['threads']} threads"
+            f"{self.most['threads']} threads, {self.most['jails']} jails"
         )
         return "\n".join([*lines, *(f"  WRONG {wrong}" for wrong in self.wrong[:20])])
 
 
 def test_chaos(make_daemon: Callable[..., Daemon], capsys: pytest.CaptureFixture[str]) -> None:
     running = make_daemon(
-        jails={"exec_timeout": "1s", "max_running": 8, "max_queued": 16},
+        jails={"exec_timeout": f"{DEADLINE_S}s", "max_running": 8, "max_queued": 16},
         limits={"memory": "64m", "pids": 64},
     )
     chaos = Chaos(running.start())
@@ -233,9 +271,12 @@ def test_chaos(make_daemon: Callable[..., Daemon], capsys: pytest.CaptureFixture
     finally:
         for thread in threads:
             thread.join()
+    chaos.wrong += chaos.mishaps()
     with capsys.disabled():
         print("\n" + chaos.table())
     assert chaos.wrong == []
     assert running.call("textkit", 'Number("7")').json()["data"] == "7 <nil>"
     running.quiet()
     running.__exit__(None, None, None)
+    with closing(sqlite3.connect(running.state / "island.db")) as db:
+        assert db.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
