@@ -338,7 +338,7 @@ def _follow(state: State, child: int, limit: int | None) -> None:
             over = True
             _record(state, peak)
             os.kill(child, SIGKILL)
-        time.sleep(0.004)
+        time.sleep(0.02)
     peak = used.ru_maxrss * 1024
     if limit is not None and not over:
         _record(state, peak)

@@ -1,4 +1,4 @@
-"""What all stand-ins share: the state, faults, and the way in. Imports little, for it starts often."""
+"""What all stand-ins share: the state, faults, and the way in. Imports little, for jexec starts often."""
 
 from __future__ import annotations
 
@@ -39,10 +39,12 @@ class Locked:
 class State:
     """What a stand-in works on. `locked` is the only way to it."""
 
-    def __init__(self, folder: str, program: str, words: list[str]) -> None:
+    def __init__(self, folder: str, program: str, words: list[str], caller: int) -> None:
         self.folder = folder
         self.program = program
         self.words = words
+        self.caller = caller
+        """The island's process."""
 
     def locked(self) -> Locked:
         return Locked(self.folder)
@@ -71,7 +73,7 @@ class State:
         except FileNotFoundError:
             return
         if at == number:
-            os.kill(os.getppid(), 9)
+            os.kill(self.caller, 9)
             os._exit(137)
 
     def fault(self) -> None:
@@ -89,13 +91,13 @@ class State:
                 fault["times"] -= 1
                 with open(f"{self.folder}/faults", "wb") as file:
                     marshal.dump(faults, file)
-                os.write(2, fault["stderr"].encode())
-                os._exit(fault["exit"])
+                sys.stderr.write(fault["stderr"])
+                raise SystemExit(fault["exit"])
 
 
-def main(program: str, folder: str) -> None:
-    """Run as `program` with the process's own words."""
-    state = State(folder, program, sys.argv[1:])
+def main(program: str, folder: str, words: list[str], caller: int) -> None:
+    """Run as `program` with these words, for the process that called it."""
+    state = State(folder, program, words, caller)
     with open(f"{folder}/log", "a") as log:
         log.write(repr([program, *state.words]) + "\n")
     state.fault()

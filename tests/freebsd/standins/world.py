@@ -7,15 +7,16 @@ import contextlib
 import marshal
 import os
 import signal
+import socket
 import sys
+from functools import cache
 from pathlib import Path
 
 from standins.state import Locked
 
-PROGRAMS = (
-    "jail jexec jls rctl zfs mount umount devfs sysctl pw ifconfig route pfctl tar freebsd-update "
-    "freebsd-version"
-)
+PROGRAMS = "jail jls rctl zfs mount umount devfs sysctl pw ifconfig route pfctl tar freebsd-version"
+PROCESSES = "jexec freebsd-update"
+"""Stand-ins that must be processes of the island's own: what they are given passes through them."""
 PARAMETERS = (
     "allow.chflags allow.mlock allow.mount allow.quotas allow.raw_sockets allow.read_msgbuf "
     "allow.reserved_ports allow.set_hostname allow.socket_af allow.suser allow.sysvipc "
@@ -48,6 +49,35 @@ FRESH = {
 }
 
 
+HERE = Path(__file__).parent
+CALL = """\
+#!/bin/bash
+# Its work is done by tests/freebsd/standins/server.py.
+exec 3<>/dev/tcp/127.0.0.1/{port} 4>&1
+printf '%s\\0' $(($# + 4)) $$ $PPID {folder} {program} "$@" >&3
+read -r -u 3 code
+exit "${{code:-137}}"
+"""
+PROCESS = """\
+#!{python} -IS
+import os, sys
+sys.path.insert(0, {here!r})
+from standins.state import main
+main({program!r}, {folder!r}, sys.argv[1:], os.getppid())
+"""
+
+
+@cache
+def server() -> int:
+    """The port of the server of stand-ins, which ends with this process."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        listener.set_inheritable(True)
+        words = [sys.executable, "-IS", str(HERE / "server.py"), str(listener.fileno())]
+        os.posix_spawn(sys.executable, words, os.environ)
+        port: int = listener.getsockname()[1]
+    return port
+
+
 class World:
     """A FreeBSD host in a folder, from the test's side."""
 
@@ -58,14 +88,15 @@ class World:
         (folder / "peaks").mkdir()
         (folder / "snapshots").mkdir()
         (folder / "state").write_bytes(marshal.dumps(FRESH))
-        here = Path(__file__).parents[1]
         for name in PROGRAMS.split():
-            script = self.bin / name
-            script.write_text(
-                f"#!{sys.executable} -IS\nimport sys\nsys.path.insert(0, {str(here)!r})\n"
-                f"from standins.state import main\nmain({name!r}, {str(folder)!r})\n"
-            )
-            script.chmod(0o755)
+            self._program(name, CALL.format(port=server(), folder=folder, program=name))
+        for name in PROCESSES.split():
+            words = {"python": sys.executable, "here": str(HERE.parent), "folder": str(folder)}
+            self._program(name, PROCESS.format(**words, program=name))
+
+    def _program(self, name: str, script: str) -> None:
+        (self.bin / name).write_text(script)
+        (self.bin / name).chmod(0o755)
 
     def change(self) -> Locked:
         """The state, to be looked at and changed."""
