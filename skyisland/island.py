@@ -18,7 +18,15 @@ from msgspec import Struct
 
 from skyisland import harness
 from skyisland.call import read_call
-from skyisland.errors import ArtifactNotFound, Draining, HostUnfit, IslandError, SettingsError, TooBusy
+from skyisland.errors import (
+    ArtifactNotFound,
+    Draining,
+    DriverError,
+    HostUnfit,
+    IslandError,
+    SettingsError,
+    TooBusy,
+)
 from skyisland.events import (
     Events,
     InvocationFinished,
@@ -207,7 +215,10 @@ class Island:
             call = await read_call(request.call)
             if request.ip4:
                 self.network.require()
-            artifact = await self._artifact(request, call, story)
+            try:
+                artifact = await self._artifact(request, call, story)
+            except OSError as error:  # the disk is full, no descriptor is left …
+                raise DriverError(f"the host fails us: {error.strerror}; see its log") from error
             with self.builds.using(artifact):
                 async with self._place(story):
                     outcome = await self._run(request, call, artifact, story)

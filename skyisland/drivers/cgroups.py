@@ -330,8 +330,9 @@ class Cgroups:
         idle = self._idle.get(_key(limits))
         try:
             if idle:
-                group = idle.pop()
+                group = idle[-1]
                 group.renew(jail)
+                idle.pop()
             else:
                 group = self._make(jail, limits)
         except OSError as error:
