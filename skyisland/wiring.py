@@ -208,6 +208,7 @@ def clone_driver(settings: Settings, island: str, progress: Progress = silent) -
             bases=settings.layout.base,
             base=base,
             compression=settings.filesystem.compression,
+            quota_bytes=settings.filesystem.quota or None,
         )
     raise HostUnfit(f"filesystem.storage: {wanted!r} does not work on this system; use 'auto'")
 

@@ -9,22 +9,29 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import os
+import platform
 import signal
+import sqlite3
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from pathlib import Path
 
 from skyisland.doctor import Check, from_capabilities
 from skyisland.drivers import freebsd_commands as commands
 from skyisland.drivers.freebsd import FreeBSDJail, FreeBSDJails
+from skyisland.drivers.programs import ProgramFailed
 from skyisland.drivers.zfs import ZfsClones
 from skyisland.errors import DriverError, IslandError
-from skyisland.model import JailSpec, Limits, Network, Snapshot
+from skyisland.model import Clone, JailSpec, Limits, Network, Snapshot
 from skyisland.process import until_ended
 
 NOT_AS_ASSUMED = "please report what was found, with the output of `freebsd-version -ku` and `zfs version`"
 LIMITS = Limits(memory_bytes=64 << 20, pids=64, cpus=1.0, open_files=99, file_bytes=7 << 20)
 SLOW_S = 0.5
+NO_RULES = 6061
+"""A devfs ruleset that nobody is likely to have filled."""
 
 
 class Contrary(Exception):
@@ -67,11 +74,15 @@ class FreeBSDChecks:
 
     def _trials(self) -> dict[str, Callable[[], Awaitable[str]]]:
         return {
+            "python": self._python,
             "a jail runs a program": self._runs,
             "exit codes and signals come through": self._codes,
             "who a jail is": self._identity,
             "resource limits from inside": self._limits,
             "the devices of a jail": self._devices,
+            "a devfs ruleset without rules hides nothing": self._no_rules,
+            "a jail without allow.suser takes no user": self._no_users,
+            "jls is understood": self._listing,
             "a jail without address has no network": self._no_network,
             "too much memory is killed, and told": self._memory,
             "a stray process dies with its jail": self._strays,
@@ -85,20 +96,42 @@ class FreeBSDChecks:
     @asynccontextmanager
     async def _jail(self, script: str, network: Network = Network.none) -> AsyncIterator[FreeBSDJail]:
         """A jail in which the base's sh(1) reads `script`."""
-        assert self._base is not None  # noqa: S101 - `examine` prepares first
-        number = next(self._numbers)
-        name = f"{self.jails.prefix}{number:x}"
-        clone = await self.clones.clone(self._base, name)
-        try:
-            argv = ("/bin/sh", "-c", script)
-            spec = JailSpec(name=name, jid=number, clone=clone, argv=argv, limits=LIMITS, network=network)
-            jail = await self.jails.create(spec)
+        async with self._clone() as clone:
+            jail = await self.jails.create(self._spec(clone, script, network))
             try:
                 yield jail
             finally:
                 await jail.destroy()
+
+    @asynccontextmanager
+    async def _clone(self) -> AsyncIterator[Clone]:
+        assert self._base is not None  # noqa: S101 - `examine` prepares first
+        clone = await self.clones.clone(self._base, f"{self.jails.prefix}{next(self._numbers):x}")
+        try:
+            yield clone
         finally:
             await self.clones.destroy(clone)
+
+    def _spec(self, clone: Clone, script: str, network: Network = Network.none) -> JailSpec:
+        argv = ("/bin/sh", "-c", script)
+        return JailSpec(name=clone.name, jid=1, clone=clone, argv=argv, limits=LIMITS, network=network)
+
+    @asynccontextmanager
+    async def _empty_jail(
+        self, *more: str, ruleset: int = commands.RULESET
+    ) -> AsyncIterator[tuple[JailSpec, Path]]:
+        """A jail with further parameters than the driver's, in which `true` may be run."""
+        async with self._clone() as clone:
+            assert clone.path is not None  # noqa: S101 - those of ZFS have one
+            spec = self._spec(clone, "true")
+            network = ("ip4=disable", "ip6=disable")
+            await self.jails.programs.run(
+                (*commands.create_argv(spec, clone.path, network, ruleset=ruleset), *more)
+            )
+            try:
+                yield spec, clone.path
+            finally:
+                await self.jails.take_back(spec)
 
     async def _say(self, script: str) -> str:
         async with self._jail(script) as jail:
@@ -136,6 +169,32 @@ class FreeBSDChecks:
         if more := seen - commands.VISIBLE:
             raise Contrary(f"it sees {' '.join(sorted(more))}")
         return f"it sees {' '.join(sorted(seen))}"
+
+    async def _no_rules(self) -> str:
+        """Why the driver insists on rules."""
+        if said := (await self.jails.programs.run(commands.devices_argv(NO_RULES))).strip():
+            raise DriverError(f"ruleset {NO_RULES} is not empty: {said[:200]}")
+        async with self._empty_jail(ruleset=NO_RULES) as (_, root):
+            seen = set(await asyncio.to_thread(os.listdir, root / "dev"))
+        if not seen - commands.VISIBLE:
+            raise Contrary(f"such a jail sees nothing but {' '.join(sorted(seen)) or 'an empty /dev'}")
+        return f"such a jail would see {len(seen)} devices"
+
+    async def _no_users(self) -> str:
+        """Why `allow.nosuser` is not among the parameters."""
+        async with self._empty_jail("allow.nosuser") as (spec, _):
+            try:
+                await self.jails.programs.run(commands.exec_argv(spec, commands.FUNCTION_USER))
+            except ProgramFailed as failure:
+                return f"so allow.nosuser cannot be used: {failure.said}"
+        raise Contrary("jexec -u works there all the same: jails could do with allow.nosuser")
+
+    async def _listing(self) -> str:
+        async with self._empty_jail() as (spec, root):
+            text = await self.jails.programs.run(commands.LIST)
+        found = {jail.name: (jail.path, jail.dying) for jail in commands.parse_jls(text)}
+        _expect(found.get(spec.name), (str(root), False))
+        return f"its format is {text[:40]} …"
 
     async def _no_network(self) -> str:
         said = await self._say("if [ -x /sbin/ifconfig ]; then /sbin/ifconfig; fi")
@@ -208,6 +267,9 @@ class FreeBSDChecks:
         if clones := [clone.name for clone in await self.clones.existing()]:
             raise Contrary(f"clones of {', '.join(clones)}: a dying jail holds them")
         return "no jail, mount, rule or clone"
+
+    async def _python(self) -> str:
+        return f"Python {platform.python_version()}, SQLite {sqlite3.sqlite_version}"
 
 
 def _expect(found: object, expected: object) -> None:

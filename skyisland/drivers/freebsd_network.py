@@ -64,6 +64,10 @@ def ports_argv(island: str) -> tuple[str, ...]:
     return ("ifconfig", "-g", group(island))
 
 
+def look_argv(interface: str) -> tuple[str, ...]:
+    return ("ifconfig", interface)
+
+
 def bridge_argv(bridge: str, mark: str) -> tuple[str, ...]:
     return ("ifconfig", "bridge", "create", "name", bridge, "description", mark)
 
@@ -212,7 +216,7 @@ class FreeBSDNetwork:
             return
         bridge, mark = self._ip4.bridge, f"skyisland {self._island}"
         if bridge in await self._interfaces():
-            said = await self._programs.run(("ifconfig", bridge))
+            said = await self._programs.run(look_argv(bridge))
             if f"description: {mark}\n" not in said:
                 raise HostUnfit(f"network.ip4.bridge: {bridge} is not this island's; choose another name")
         else:

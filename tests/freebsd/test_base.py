@@ -234,6 +234,14 @@ async def test_a_download_that_was_cut_goes_on(world: World, mirror: Mirror, arc
     assert f"bytes={len(archive) // 2}-" in mirror.ranges
 
 
+async def test_no_room_for_a_download(world: World, mirror: Mirror) -> None:
+    folder = world.folder / "cache" / RELEASE / ARCH.replace("/", "-")
+    folder.mkdir(parents=True)
+    (folder / "sky-base.txz.part").symlink_to("/dev/full")
+    with pytest.raises(HostUnfit, match="No space left on device; make room and try again"):
+        await base(world, mirror.url).archive()
+
+
 async def test_a_download_that_is_something_else(world: World, mirror: Mirror, archive: bytes) -> None:
     mirror.files = {name: b"x" * 100 if name.endswith("txz") else data for name, data in mirror.files.items()}
     with pytest.raises(HostUnfit, match="thrown away"):

@@ -27,17 +27,22 @@ def checks(world: World, *, full: bool) -> FreeBSDChecks:
 async def test_every_assumption_holds_on_the_stand_ins(world: World) -> None:
     found = await checks(world, full=True).examine()
     assert [(check.name, check.found) for check in found if not check.ok] == []
-    assert len(found) > 15
+    assert len(found) > 19
     assert world.left() == {}
 
 
 async def test_a_host_that_behaves_otherwise(world: World) -> None:
     world.fail("^zfs program", "unrecognized command 'program'\n", code=2, times=9)
     world.fail("^ifconfig epair", "ifconfig: 'group' not supported\n", times=9)
+    with world.change() as state:
+        state["devfs"]["6061"] = ["hide"]
+        state["jls_version"] = "3"
     found = {check.name: check for check in await checks(world, full=True).examine()}
     assert "one by one" in found["many clones end by one program"].found
     assert found["interfaces can be marked as they are made"].found.startswith("not known: ")
     assert found["interfaces can be marked as they are made"].remedy
+    assert "not empty" in found["a devfs ruleset without rules hides nothing"].found
+    assert found["jls is understood"].ok
     assert found["nothing is left"].ok
 
 

@@ -102,6 +102,13 @@ async def test_not_permitted(world: World) -> None:
         await zfs_clones(world).prepare()
 
 
+async def test_not_root(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("os.geteuid", lambda: 1001)
+    with pytest.raises(HostUnfit, match=r"only root .*run the island as root"):
+        await freebsd_driver(world).prepare(BASE)
+    assert world.calls() == []
+
+
 async def test_racct_is_off(world: World) -> None:
     with world.change() as state:
         state["racct"], state["sysctl"]["kern.racct.enable"] = "off", "0"
@@ -142,6 +149,15 @@ async def test_an_older_kernel(world: World) -> None:
         del state["sysctl"]["security.jail.param.allow.unprivileged_proc_debug"]
     with pytest.raises(HostUnfit, match=r"no jail parameter allow.unprivileged_proc_debug.*14\.3"):
         await freebsd_driver(world).prepare(BASE)
+
+
+async def test_a_parameter_that_the_kernel_does_not_know(jails: Jails, prepared: World, say) -> None:
+    prepared.fail("^jail -ic", "jail: unknown parameter: allow.nounprivileged_proc_debug\n")
+    with pytest.raises(HostUnfit, match=r"unknown parameter.*14\.3"):
+        await say()
+    await jails.drain()
+    await jails.clones.close()
+    assert prepared.left() == {}
 
 
 async def test_an_account_with_another_uid(world: World) -> None:

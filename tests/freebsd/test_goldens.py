@@ -7,6 +7,8 @@ The page is made of the functions that make the command lines. To make it anew a
 
 from __future__ import annotations
 
+import re
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -89,6 +91,7 @@ PARTS: list[tuple[str, str, list[tuple[str, ...]]]] = [
             zfs.argv("set", "readonly=on", GENERATION),
             zfs.argv("snapshot", f"{GENERATION}@ready"),
             zfs.argv("hold", zfs.HOLD, f"{GENERATION}@ready"),
+            zfs.argv("mount", GENERATION),
         ],
     ),
     (
@@ -117,33 +120,40 @@ PARTS: list[tuple[str, str, list[tuple[str, ...]]]] = [
     ),
     (
         "A jail for a build",
-        "Folders are mounted by nullfs; its one step with a network says `ip4=inherit ip6=inherit`.",
+        "Folders are mounted by nullfs. The second of these jails downloads modules, on the host's network.",
         [
             jail.mount_argv(Mount(Path("/usr/local/go"), "/usr/local/go"), ROOT),
             jail.mount_argv(Mount(Path("/sky/gocache/go1.25.4/own/ab12"), "/cache", writable=True), ROOT),
+            jail.limit_argv(BUILD.name, BUILD.limits),
             jail.create_argv(BUILD, ROOT, NO_ADDRESS),
+            jail.create_argv(BUILD, ROOT, ("ip4=inherit", "ip6=inherit")),
             jail.exec_argv(BUILD, jail.BUILD_USER),
         ],
     ),
     (
         "An address: an alias",
-        "jail(8) is told `ip4.addr=10.61.0.7 ip6=disable` instead of `ip4=disable`.",
+        "It is there before the jail is.",
         [
             network.DEFAULT_ROUTE,
             network.addresses_argv("em0"),
             network.alias_argv("em0", ADDRESS.ip),
+            network.TABLE_SHOW,
             network.table_argv("add", ADDRESS.ip),
+            jail.create_argv(SPEC, ROOT, (f"ip4.addr={ADDRESS.ip}", "ip6=disable")),
             network.table_argv("delete", ADDRESS.ip),
             network.unalias_argv("em0", ADDRESS.ip),
         ],
     ),
     (
         "An address: a VNET",
-        "jail(8) is told `vnet` instead of `ip4=disable ip6=disable`.",
+        "It is given to the jail, and taken back before the jail ends.",
         [
+            network.FORWARDING,
             network.INTERFACES,
+            network.look_argv("sky0"),
             network.bridge_argv("sky0", "skyisland c0de"),
             network.gateway_argv("sky0", "10.61.0.1", 24),
+            jail.create_argv(SPEC, ROOT, ("vnet",)),
             network.epair_argv("c0de"),
             network.join_argv("sky0", "epair0a"),
             network.up_argv("epair0a"),
@@ -151,6 +161,7 @@ PARTS: list[tuple[str, str, list[tuple[str, ...]]]] = [
             *network.equip_argvs("epair0b", SPEC.name, ADDRESS),
             network.withdraw_argv("epair0b", SPEC.name),
             network.destroy_argv("epair0a"),
+            network.destroy_argv("sky0"),
         ],
     ),
     (
@@ -182,6 +193,16 @@ PARTS: list[tuple[str, str, list[tuple[str, ...]]]] = [
         ],
     ),
 ]  # fmt: skip
+
+
+def skeleton(words: Sequence[str]) -> frozenset[str]:
+    """What of a command line does not change with its values: program, verbs, flags, keys."""
+    if words[0] == "jexec":
+        words = words[: words.index("/usr/bin/limits") + 1]
+    if words[0] == "rctl":
+        words = [re.sub(r"^jail:[^:]+", "jail:", word) for word in words]
+    kept = [word.partition("=")[0] for word in words if "=" in word or re.fullmatch(r"-.*|[a-z:]+", word)]
+    return frozenset({words[0], *kept} - {"tank", "zroot", jail.FUNCTION_USER, jail.BUILD_USER})
 
 
 def page() -> str:

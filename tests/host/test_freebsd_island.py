@@ -4,8 +4,10 @@ through jail(8), jexec(8), nullfs, rctl(8) and ZFS clones as the drivers of Free
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
+import sys
 import tarfile
 import tempfile
 from collections.abc import AsyncIterator, Iterator
@@ -18,25 +20,17 @@ from daemon import HOST
 from msgspec import structs
 
 from api import create_app
-from skyisland.build import Builds
-from skyisland.drivers.freebsd import FreeBSDJails
-from skyisland.drivers.freebsd_base import FreeBSDBase
-from skyisland.drivers.freebsd_network import FreeBSDNetwork
-from skyisland.drivers.programs import Programs
-from skyisland.drivers.zfs import ZfsClones
+from skyisland import wiring
+from skyisland.cli import examining
+from skyisland.drivers import programs
 from skyisland.events import Events
-from skyisland.island import Island, Policy
-from skyisland.jails import Jails
+from skyisland.island import Island
 from skyisland.logs import LogRing
 from skyisland.metrics import Metrics
-from skyisland.model import Limits
-from skyisland.network import Addresses
-from skyisland.settings import IP4, Settings
-from skyisland.source import Sources
-from skyisland.state import State
-from skyisland.toolchain import Toolchains
+from skyisland.settings import IP4, Filesystem, Settings
 from standins.base import fill
 from standins.world import World
+from test_goldens import PARTS, skeleton
 
 pytestmark = [pytest.mark.host, pytest.mark.root]
 
@@ -65,63 +59,32 @@ def world(host_dir: Path) -> Iterator[World]:
 
 
 @pytest.fixture
-async def freebsd(world: World, settings: Settings, release: Path) -> AsyncIterator[Island]:
+def wish(world: World, settings: Settings, release: Path, monkeypatch: pytest.MonkeyPatch) -> Settings:
+    """An operator's settings on FreeBSD, where this now is."""
+    monkeypatch.setattr(wiring, "LINUX", False)
+    monkeypatch.setattr(wiring, "FREEBSD", True)
+    monkeypatch.setattr(examining, "FREEBSD", True)
+    monkeypatch.setattr(sys, "platform", "freebsd14")
+    monkeypatch.setattr(programs, "SEARCH", str(world.bin))
+    return structs.replace(
+        settings,
+        release=RELEASE,
+        base_sys_pkg_dir=str(release),
+        filesystem=Filesystem(zfs_dataset="tank", compression=True, quota=99 << 20),
+        network=structs.replace(settings.network, ip4=IP4(interface="em0")),
+        limits=structs.replace(settings.limits, memory=128 << 20, pids=64, cpus=1.0),
+    )
+
+
+@pytest.fixture
+async def freebsd(wish: Settings) -> AsyncIterator[Island]:
     """An island as it is wired on FreeBSD, started."""
-    layout, programs, events = settings.layout, Programs(world.bin), Events()
-    uid = settings.jails.uid_start
-    ip4 = structs.replace(IP4(), interface="em0")
-    state = await State.open(layout.db)
-    network = FreeBSDNetwork(ip4, island=state.island, programs=programs)
-    addresses = Addresses(ip4, network, state, events)
-    base = FreeBSDBase(RELEASE, cache=layout.base, source=str(release), programs=programs)
-    places = {"jails": layout.jails, "bases": layout.base / "zfs"}
-    jails = Jails(
-        FreeBSDJails(
-            state.island,
-            jails=layout.jails,
-            network=network,
-            build_uid=uid,
-            programs=programs,
-            peak_bytes=world.peak_bytes,
-        ),
-        ZfsClones("tank", state.island, **places, base=base, ahead=2, patience_s=2, programs=programs),
-        addresses,
-        events,
-        island=state.island,
-        uids=range(uid + 1, uid + 64),
-    )
-    toolchains = Toolchains(layout.toolchain, search_path=os.environ["PATH"])
-    builds = Builds(
-        settings.build,
-        layout,
-        jails=jails,
-        records=state,
-        events=events,
-        toolchains=toolchains,
-        timeout_s=120,
-        unused_s=3600,
-        uid=uid,
-    )
-    sources = Sources(settings.git, layout.repos, layout.checkouts, trust_s=60, known=state, events=events)
-    policy = Policy(exec_timeout_s=20, limits=Limits(memory_bytes=128 << 20, pids=64, cpus=1.0))
-    island = Island(
-        name=state.island,
-        version="test",
-        policy=policy,
-        events=events,
-        sources=sources,
-        builds=builds,
-        jails=jails,
-        network=addresses,
-        history=state,
-    )
-    state.follow(events)
-    await island.start()
-    try:
-        yield island
-    finally:
-        await island.stop()
-        await state.close()
+    async with wiring.opened(wish, Events(), search_path=os.environ["PATH"]) as island:
+        await island.start()
+        try:
+            yield island
+        finally:
+            await island.stop()
 
 
 async def test_calls_over_rest(freebsd: Island, world: World) -> None:
@@ -145,8 +108,23 @@ async def test_calls_over_rest(freebsd: Island, world: World) -> None:
     await client.aclose()
     await freebsd.stop()
     assert world.left() == {}
+    known = {skeleton(line) for _, _, lines in PARTS for line in lines}
+    assert {tuple(words) for words in world.calls() if skeleton(words) not in known} == set()
     argvs = [" ".join(words) for words in world.calls()]
     assert any("jexec -u skybuild" in argv and "/usr/local/go/bin/go" in argv for argv in argvs)
     assert any("jexec -u skyfn" in argv for argv in argvs)
     assert any("ifconfig em0 inet 10.61.0.2/32 alias" in argv for argv in argvs)
     assert any("ip4.addr=10.61.0.2 " in argv for argv in argvs)
+    assert any(f"zfs clone -o quota={99 << 20} " in argv for argv in argvs)
+    assert any("zfs create" in argv and "compression=on" in argv for argv in argvs)
+
+
+async def test_the_doctor_tries_everything(
+    wish: Settings, world: World, capsys: pytest.CaptureFixture[str]
+) -> None:
+    await examining.report(wish, full=True, as_json=True)
+    found = {check["name"]: check for check in json.loads(capsys.readouterr().out)}
+    assert {"git", "go", "network", "a jail runs a program", "nothing is left"} <= found.keys()
+    assert found["a jail runs a program"]["ok"]
+    assert found["nothing is left"]["ok"]
+    assert world.left() == {}

@@ -287,6 +287,8 @@ def jexec(state: State) -> None:
         state.die(f'jail "{name}" not found')
     if found["dying"]:
         state.die(f"jail_attach({found['jid']}): Invalid argument")
+    if "allow.nosuser" in found["given"]:
+        state.die("setusercontext: Operation not permitted")
     holder, path = found["holder"], found["path"]
     for kind in ("mnt", "net", "ipc", "uts", "pid"):
         fd = os.open(f"/proc/{holder}/ns/{kind}", os.O_RDONLY)
