@@ -13,7 +13,7 @@
 set -euo pipefail
 # Needs Debian 12 on x86-64, root, and /dev/shm without noexec.  It installs compilers (uml) or
 # qemu-system-x86 and mmdebstrap (qemu) with apt-get, nothing of ZFS.  ZFSVM_* below are its settings;
-# ZFSVM_VERBOSE=1 tells the versions, ZFSVM_KEEP=1 keeps the build trees for another version.
+# ZFSVM_VERBOSE=1 tells the versions, ZFSVM_KEEP=1 keeps the tree of the UML kernel for another version.
 C=${ZFSVM_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/skyisland/zfsvm}; MEM=${ZFSVM_MEM:-2048}; TMO=${ZFSVM_TIMEOUT:-600}
 J=${ZFSVM_JOBS:-$(nproc)}; SUITE=bookworm; ZS=${ZFSVM_ZFS:-bookworm}   # bookworm: OpenZFS 2.1.11; bookworm-backports: 2.3.2
 mkdir -p "$C/$ZS"; C=$(cd "$C/$ZS" && pwd)
@@ -24,7 +24,7 @@ apt_() { apt-get -qq -o Dir::Etc::sourcelist="$C/apt/s.sources" -o Dir::Etc::sou
 aptc_() { apt-cache -o Dir::Etc::sourcelist="$C/apt/s.sources" -o Dir::Etc::sourceparts=/dev/null \
   -o Dir::State::Lists="$C/apt/lists" -o Dir::Cache="$C/apt/cache" "$@"; }
 apt_setup() {   # private apt state with contrib: the host's apt configuration is not touched
-  mkdir -p "$C/apt/lists/partial" "$C/apt/cache/archives/partial" "$C/debs"
+  rm -rf "$C/apt" "$C/debs"; mkdir -p "$C/apt/lists/partial" "$C/apt/cache/archives/partial" "$C/debs"
   # the host's own Debian sources, with contrib added (and the suite of another zfs version, if one is asked for)
   local main; main=$(apt-get indextargets --format '$(REPO_URI) $(RELEASE)' 'Identifier: Packages' | sort -u | awk -v s="$SUITE" '$2 == s { print $1; exit }')
   { apt-get indextargets --format '$(REPO_URI) $(RELEASE)' 'Identifier: Packages' | sort -u | awk -v s="$SUITE" 'index($2, s) == 1'
@@ -49,13 +49,14 @@ tools() {       # zfs/zpool userland, not installed on the host: laid over / in 
 kos() { local k f; for k in spl zavl znvpair zunicode zcommon icp zlua zzstd zfs; do   # load order; 2.2 and later have spl and zfs alone
   f=$(find "$1"/module -name $k.ko); [ -z "$f" ] || { cp "$f" "$2/"; strip --strip-debug "$2/$k.ko"; echo $k.ko >> "$2/order"; }; done; }
 
-lock() { exec 8> "$C/lock"; flock 8; }       # one build at a time; who waited finds it done
+lock() { exec 8> "${C%/*}/lock"; flock 8; }  # one build at a time; who waited finds it done
 build_uml() {
-  lock; [ -e "$C/uml/.ok" ] && return
+  local L=${C%/*}/linux-uml
+  lock; [ ! -e "$C/uml/.ok" ] || { [ -n "${ZFSVM_KEEP:-}" ] || rm -rf "$L"; return; }
   host_need flex bison bc make gcc libc6-dev xz-utils
   apt_setup; fetch linux-source-6.1 busybox-static; fetch_zfs; say downloaded
-  local W=$C/build-uml L Z; rm -rf "$W" "$C/uml"; mkdir -p "$W/ls" "$W/zd" "$W/bb" "$C/uml/mods"; L=${C%/*}/linux-uml
-  if [ ! -e "$L/.built" ]; then   # kept with ZFSVM_KEEP=1, so that a second zfs version need not build it again
+  local W=$C/build-uml Z; rm -rf "$W" "$C/uml"; mkdir -p "$W/ls" "$W/zd" "$W/bb" "$C/uml/mods"
+  if [ ! -e "$L/.built" ]; then   # kept with ZFSVM_KEEP=1, for another zfs version
   rm -rf "$L"; mkdir -p "$L"; x linux-source-6.1 "$W/ls"
   tar -C "$L" -xJf "$W"/ls/usr/src/linux-source-6.1.tar.xz --strip-components=1
   rm -rf "$W/ls"; say "kernel source unpacked"
@@ -85,7 +86,7 @@ build_uml() {
   kos "$Z" "$C/uml/mods"; cp "$L/vmlinux" "$C/uml/linux"; strip "$C/uml/linux"
   x busybox-static "$W/bb"; cp "$W/bb/bin/busybox" "$C/uml/"       # insmod, poweroff: the host may have neither
   tools "$C/uml/tools"; say "zfs built"
-  [ -n "${ZFSVM_KEEP:-}" ] || { ls "$C/debs" > "$C/uml/packages"; rm -rf "$W" "$L" "$C/debs" "$C/apt"; }; touch "$C/uml/.ok"
+  ls "$C/debs" > "$C/uml/packages"; rm -rf "$W" "$C/debs" "$C/apt"; [ -n "${ZFSVM_KEEP:-}" ] || rm -rf "$L"; touch "$C/uml/.ok"
 }
 
 build_qemu() {
@@ -109,7 +110,9 @@ E
   local m; kos "$(echo "$W"/root/usr/src/zfs-*)" "$D/$K/extra"
   chroot "$W/root" depmod -b /mnt "$K"
   local R=$W/ird; mkdir -p "$R"/{bin,m,tools,proc,sys,dev}; cp "$W"/k/bin/busybox "$R/bin/"
-  for m in virtio_pci overlay virtiofs virtio_blk virtio-rng zfs; do chroot "$W/root" modprobe -d /mnt -S "$K" --show-depends $m; done \
+  # the last line: what jails want, for the guest loads no module by itself
+  for m in virtio_pci overlay virtiofs virtio_blk virtio-rng zfs \
+    veth dummy bridge nf_tables nft_ct nft_masq nft_chain_nat; do chroot "$W/root" modprobe -d /mnt -S "$K" --show-depends $m; done \
     | sed -n 's,^insmod /mnt/,,p' | awk '!s[$1]++{print $1}' > "$W/modlist"
   while read -r m; do cp "$W/root/mnt/$m" "$R/m/"; basename "$m"; done < "$W/modlist" > "$R/modlist"
   tools "$R/tools"
@@ -128,7 +131,7 @@ exec switch_root /new /bin/sh $RUN/guest </new/dev/console >/new/dev/console 2>&
 E
   chmod +x "$R/init"; (cd "$R"; find . | cpio -o -H newc --quiet | gzip -1) > "$C/qemu/initrd.img"
   cp "$W/k/boot/vmlinuz-$K" "$C/qemu/vmlinuz"; say "initramfs made"
-  [ -n "${ZFSVM_KEEP:-}" ] || { ls "$C/debs" > "$C/qemu/packages"; rm -rf "$W" "$C/debs" "$C/apt"; }; touch "$C/qemu/.ok"
+  ls "$C/debs" > "$C/qemu/packages"; rm -rf "$W" "$C/debs" "$C/apt"; touch "$C/qemu/.ok"
 }
 
 prepare_run() {   # RUN/guest = what pid 1 does once root is up; RUN/cmd = the caller's command
@@ -140,6 +143,7 @@ prepare_run() {   # RUN/guest = what pid 1 does once root is up; RUN/cmd = the c
 export PATH=/usr/sbin:/usr/bin:/sbin:/bin
 mount -n -t tmpfs -o size=80% tmpfs /run; mkdir -p /dev/pts /dev/shm    # /tmp stays the overlay's: the project may lie there
 mount -n -t devpts devpts /dev/pts; mount -n -t tmpfs tmpfs /dev/shm
+mount -n -t cgroup2 cgroup2 /sys/fs/cgroup 2>/dev/null || :     # under UML without a controller
 stty -F /dev/console -opost 2>/dev/null; B=/busybox-zfsvm; \$B hostname zfsvm; \$B ip link set lo up
 truncate -s ${ZFSVM_POOL:-4G} /run/tank.img
 zpool create -O compression=lz4 -O atime=off -m /tank tank /run/tank.img || echo "zfsvm: no pool"
