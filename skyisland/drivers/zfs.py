@@ -4,10 +4,9 @@
     ├── base/<generation>@ready            laid once, held, then read-only
     └── run/sky-<island>-<random>          one clone per jail, with a quota
 
-Making or destroying a dataset waits for a transaction group. So a few clones are made ahead, and
-destroying is done for many at a time, by one channel program where there is one (zfs-program(8)).
-A clone made ahead belongs to nobody; it bears the jail's name only in our books. A clone that was handed
-out is never handed out again, and neither is one that an earlier life left: who knows what ran in it.
+Making a dataset waits for a transaction group, so a few clones are made ahead; `zfs_ends` destroys them. A
+clone made ahead belongs to nobody; it bears the jail's name only in our books. A clone that was handed out
+is never handed out again, and neither is one that an earlier life left: who knows what ran in it.
 
 The command lines stand in `zfs_commands`.
 """
@@ -15,29 +14,21 @@ The command lines stand in `zfs_commands`.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 import secrets
 import sys
-import time
 from pathlib import Path
 from typing import Protocol
-
-import msgspec
 
 from skyisland.drivers import zfs_commands as commands
 from skyisland.drivers.overlay import GENERATION, lay
 from skyisland.drivers.programs import ProgramFailed, Programs
+from skyisland.drivers.zfs_ends import Ends
 from skyisland.errors import DriverError, HostUnfit
 from skyisland.model import Capability, Clone, Snapshot
 from skyisland.storage import MOUNT_POINTS
 
 log = logging.getLogger(__name__)
-
-PROGRAM_FROM = 3
-"""So many clones at once are worth a channel program: it needs two processes where each clone needs one."""
-PAUSES_S = (0.02, 0.05, 0.1, 0.2, 0.5)
-"""Between attempts on a busy dataset; then every second or two."""
 
 
 class BaseSystem(Protocol):
@@ -108,8 +99,8 @@ class ZfsClones:
         self._compression = "on" if compression else "off"
         self._quota_bytes = quota_bytes
         self._ahead = ahead
-        self._patience_s = patience_s
         self._programs = programs or Programs()
+        self.ends = Ends(dataset.partition("/")[0], jails, patience_s, self._programs)
         self._snapshot: Snapshot | None = None
         self._stock: list[str] = []
         """Clones made ahead, by their last name."""
@@ -117,12 +108,6 @@ class ZfsClones:
         self._given: dict[str, str] = {}
         """Last name of a clone -> name of the jail that it was handed out for."""
         self._stocking: asyncio.Task[None] | None = None
-        self._doomed: dict[str, asyncio.Future[None]] = {}
-        self._destroying: asyncio.Task[None] | None = None
-        self._lingering: dict[str, asyncio.Task[None]] = {}
-        """Datasets that were busy for too long, with who goes on trying."""
-        self.with_program = True
-        """Whether channel programs work here."""
         self._closed = False
 
     # The base
@@ -130,6 +115,7 @@ class ZfsClones:
     async def prepare(self) -> Snapshot:
         """See `CloneDriver`. What an attempt that was cut short left half-made is made anew."""
         self._closed = False
+        self.ends.open()
         known = await self._known()
         if self.root not in known:
             await self._make_root()
@@ -248,7 +234,7 @@ class ZfsClones:
             await self._must_be_mounted(dataset)
         except BaseException:
             # Since 2.4 an exit code of 0, before it one of 1 leaves a dataset that is not mounted.
-            self._linger(dataset)
+            self.ends.linger(dataset)
             raise
         finally:
             self._making.discard(last)
@@ -304,98 +290,8 @@ class ZfsClones:
         """
         if clone.path is None or clone.path.parent != self.jails:
             return  # it was never made
-        await self._destroy(f"{self.run_dataset}/{clone.path.name}")
+        await self.ends.destroy(f"{self.run_dataset}/{clone.path.name}")
         self._given.pop(clone.path.name, None)
-
-    async def _destroy(self, dataset: str) -> None:
-        """Wait for the next batch."""
-        if dataset not in self._doomed:
-            self._doomed[dataset] = asyncio.get_running_loop().create_future()
-        ending = self._doomed[dataset]
-        if self._destroying is None or self._destroying.done():
-            self._destroying = asyncio.ensure_future(self._work_off())
-        await asyncio.shield(ending)
-
-    async def _work_off(self) -> None:
-        while self._doomed:
-            batch, self._doomed = self._doomed, {}
-            left = list(batch)
-            if len(left) >= PROGRAM_FROM and self.with_program:
-                left = await self._destroy_at_once(left)
-            for dataset, ending in batch.items():
-                failure: Exception | None = None
-                if dataset in left:
-                    try:
-                        await self._destroy_one(dataset)
-                    except (DriverError, OSError) as error:
-                        failure = error
-                if not ending.done():
-                    ending.set_exception(failure) if failure else ending.set_result(None)
-
-    async def _destroy_at_once(self, datasets: list[str]) -> list[str]:
-        """By one channel program; returns those that are still there."""
-        paths = [str(self.jails / dataset.rpartition("/")[2]) for dataset in datasets]
-        with contextlib.suppress(DriverError):  # one that is not mounted makes it fail, rightly
-            await self._programs.run(commands.umount_argv(paths))
-        pool = self.root.partition("/")[0]
-        try:
-            said = await self._programs.run(commands.program_argv(pool, datasets), stdin=commands.PROGRAM)
-            results = msgspec.json.decode(said, type=dict[str, dict[str, int]]).get("return", {})
-        except (DriverError, msgspec.MsgspecError) as failure:
-            if isinstance(failure, ProgramFailed) and "unrecognized command" in failure.said:
-                self.with_program = False
-            log.info("destroying one by one, for a channel program failed: %s", failure)
-            return datasets
-        left = [dataset for dataset in datasets if results.get(dataset) != 0]
-        await asyncio.to_thread(self._remove_folders, [d for d in datasets if d not in left])
-        return left
-
-    def _remove_folders(self, datasets: list[str]) -> None:
-        for dataset in datasets:
-            with contextlib.suppress(OSError):
-                (self.jails / dataset.rpartition("/")[2]).rmdir()
-
-    async def _destroy_one(self, dataset: str) -> None:
-        try:
-            await self._attempt(dataset)
-        except ProgramFailed as failure:
-            if commands.busy(failure):
-                self._linger(dataset)
-                raise DriverError(
-                    f"{failure.message}; it is tried again in the background", dataset=dataset
-                ) from failure
-            raise
-
-    async def _attempt(self, dataset: str) -> None:
-        """Destroy it, patiently but not for long."""
-        for pause_s in (*PAUSES_S, None):
-            try:
-                await self._zfs(commands.destroy_argv(dataset))
-                return
-            except ProgramFailed as failure:
-                if commands.gone(failure):
-                    return
-                if not commands.busy(failure) or pause_s is None:
-                    raise
-                await asyncio.sleep(pause_s)
-
-    def _linger(self, dataset: str) -> None:
-        """Go on trying: a dying jail may hold its root for a minute (TIME_WAIT)."""
-        if dataset not in self._lingering:
-            self._lingering[dataset] = task = asyncio.ensure_future(self._reap(dataset))
-            task.add_done_callback(lambda _: self._lingering.pop(dataset, None))
-
-    async def _reap(self, dataset: str) -> None:
-        last_s = time.monotonic() + self._patience_s
-        while True:
-            try:
-                await self._attempt(dataset)
-                return
-            except (DriverError, OSError) as failure:
-                if time.monotonic() > last_s or self._closed:
-                    log.error("%s stays until the next start: %s", dataset, failure)
-                    return
-            await asyncio.sleep(min(2.0, self._patience_s / 10))
 
     async def close(self) -> None:
         """Destroy the clones made ahead, and wait for what is being destroyed."""
@@ -403,11 +299,11 @@ class ZfsClones:
         if self._stocking is not None:
             await self._stocking
         stock, self._stock = self._stock, []
-        endings = [self._destroy(f"{self.run_dataset}/{last}") for last in stock]
+        endings = [self.ends.destroy(f"{self.run_dataset}/{last}") for last in stock]
         for failure in await asyncio.gather(*endings, return_exceptions=True):
             if isinstance(failure, BaseException):
                 log.error("a clone made ahead stays until the next start: %s", failure)
-        await asyncio.gather(*self._lingering.values())
+        await self.ends.close()
 
     def capabilities(self) -> list[Capability]:
         quota = self._quota_bytes
@@ -422,21 +318,4 @@ class ZfsClones:
         ]
 
     async def _zfs(self, words: tuple[str, ...]) -> str:
-        """Run zfs(8), with what is wrong with the host told apart from what is wrong with a dataset.
-
-        Raises:
-            HostUnfit, ProgramFailed, DriverError
-        """
-        try:
-            return await self._programs.run(words)
-        except HostUnfit as failure:
-            raise HostUnfit(
-                f"{failure.message}; install OpenZFS (Debian: zfsutils-linux with its kernel module), or set "
-                'filesystem.storage = "overlay"',
-                **failure.details,
-            ) from failure
-        except ProgramFailed as failure:
-            for words_said, remedy in commands.REMEDIES.items():
-                if words_said in failure.said:
-                    raise HostUnfit(f"{failure.message}; {remedy}", **failure.details) from failure
-            raise
+        return await commands.zfs(self._programs, words)

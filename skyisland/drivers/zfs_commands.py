@@ -1,4 +1,4 @@
-"""What zfs(8) is told, and what it says: pure functions.
+"""What zfs(8) is told, and what it says: pure functions, and `zfs`, which runs it.
 
 Nothing here is recursive and nothing is promoted: `-R` on a snapshot destroys every running clone, and
 promoting one turns the dependency round. `argv` refuses both. What zfs says was read from OpenZFS 2.1 to
@@ -12,8 +12,8 @@ from collections.abc import Iterable
 
 from msgspec import Struct
 
-from skyisland.drivers.programs import ProgramFailed
-from skyisland.errors import DriverError
+from skyisland.drivers.programs import ProgramFailed, Programs
+from skyisland.errors import DriverError, HostUnfit
 
 READY = "ready"
 """The snapshot of a generation that is laid to the end."""
@@ -117,3 +117,24 @@ def gone(failure: ProgramFailed) -> bool:
 
 def busy(failure: ProgramFailed) -> bool:
     return "busy" in failure.said
+
+
+async def zfs(programs: Programs, words: tuple[str, ...]) -> str:
+    """Run zfs(8), with what is wrong with the host told apart from what is wrong with a dataset.
+
+    Raises:
+        HostUnfit, ProgramFailed, DriverError
+    """
+    try:
+        return await programs.run(words)
+    except HostUnfit as failure:
+        raise HostUnfit(
+            f"{failure.message}; install OpenZFS (Debian: zfsutils-linux with its kernel module), or set "
+            'filesystem.storage = "overlay"',
+            **failure.details,
+        ) from failure
+    except ProgramFailed as failure:
+        for said, remedy in REMEDIES.items():
+            if said in failure.said:
+                raise HostUnfit(f"{failure.message}; {remedy}", **failure.details) from failure
+        raise
