@@ -28,8 +28,30 @@ PATIENCE = 4
 """So many times the limit of a body that is too long are read, so that its sender hears why."""
 
 
+REFUSALS_PER_S = 200
+LONGEST_WAIT_S = 1.0
+
+
 class HungUp(Exception):
     """The caller is gone; there is nobody to answer."""
+
+
+class Pace:
+    """Lets refusals for want of room out one after another, `REFUSALS_PER_S` of them.
+
+    Most who are refused ask again at once, whatever Retry-After says, and to refuse costs as much as any
+    answer: without a pace, the loop would do nothing else, and health, operators and running calls wait.
+    """
+
+    def __init__(self) -> None:
+        self._free_at = 0.0
+
+    async def turn(self) -> None:
+        now = asyncio.get_running_loop().time()
+        mine = max(now, self._free_at)
+        self._free_at = min(mine + 1 / REFUSALS_PER_S, now + LONGEST_WAIT_S)
+        if mine > now:
+            await asyncio.sleep(mine - now)
 
 
 class FunctionEndpoint:
@@ -43,6 +65,7 @@ class FunctionEndpoint:
         self._header = gate.header.lower().encode()
         self._calls: Counter[str] = Counter()
         """Calls that each client has under way or waiting."""
+        self._refusals = Pace()
 
     async def __call__(self, scope: HTTPScope, receive: ASGIReceiveCallable, send: ASGISendCallable) -> None:
         if scope["method"] == "POST":
@@ -51,6 +74,9 @@ class FunctionEndpoint:
                     answer = await self._run(receive)
             except HungUp:
                 return
+            except TooBusy as error:
+                await self._refusals.turn()
+                answer = reply(error)
             except Exception as error:
                 answer = reply(error)
         else:
