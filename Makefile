@@ -64,14 +64,13 @@ HOME_OF = $(DESTDIR)$(PREFIX)/lib/skyisland
 install:
 	$(PYTHON) -m venv --system-site-packages $(HOME_OF)
 	$(HOME_OF)/bin/pip install --quiet --disable-pip-version-check .
-	mkdir -p $(DESTDIR)$(PREFIX)/bin $(DESTDIR)$(PREFIX)/etc/rc.d $(DESTDIR)/etc/systemd/system
+	mkdir -p $(DESTDIR)$(PREFIX)/bin
 	ln -sf ../lib/skyisland/bin/skyisland $(DESTDIR)$(PREFIX)/bin/skyisland
 	case `uname -s` in \
-	FreeBSD) install -m 555 config/rc.d/sky_island $(DESTDIR)$(PREFIX)/etc/rc.d/sky_island; \
-	  [ -e $(DESTDIR)$(PREFIX)/etc/skyisland.toml ] || cp config/skyisland.toml $(DESTDIR)$(PREFIX)/etc/ ;; \
-	*) install -m 644 config/systemd/skyisland.service $(DESTDIR)/etc/systemd/system/skyisland.service; \
-	  [ -e $(DESTDIR)/etc/skyisland.toml ] || cp config/skyisland.toml $(DESTDIR)/etc/ ;; \
-	esac
+	FreeBSD) unit=config/rc.d/sky_island mode=555 to=$(PREFIX)/etc/rc.d etc=$(PREFIX)/etc ;; \
+	*) unit=config/systemd/skyisland.service mode=644 to=/etc/systemd/system etc=/etc ;; \
+	esac; mkdir -p $(DESTDIR)$$to && install -m $$mode $$unit $(DESTDIR)$$to/ && \
+	{ [ -e $(DESTDIR)$$etc/skyisland.toml ] || cp config/skyisland.toml $(DESTDIR)$$etc/ ; }
 
 clean:
 	rm -rf $(VENV) .cache build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
