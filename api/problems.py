@@ -55,6 +55,7 @@ STATUS = {
     "signaled": 502,
     "out_of_memory": 502,
     "output_limit": 502,
+    "cpu_time": 502,
     "killed": 502,
     "timed_out": 504,
 }
@@ -136,6 +137,8 @@ def _told(invocation: Invocation) -> str:
             return "the function needed more memory than its jail may use"
         case Verdict.output_limit:
             return "the function printed more than it may; details has the beginning"
+        case Verdict.cpu_time:
+            return "the function used more processor time than it may"
         case Verdict.timed_out:
             return "the function did not end in time; details has what it printed until then"
         case _:

@@ -7,6 +7,7 @@ it, who it works for, what became of it. `jails.Jails` brings the two together.
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import os
 import time
@@ -27,6 +28,9 @@ from skyisland.model import (
 from skyisland.process import Running, until_ended
 
 log = logging.getLogger(__name__)
+
+LOOK_S = 0.02
+"""Processor time is looked at no more often than this."""
 
 
 class Jail(Protocol):
@@ -131,6 +135,37 @@ class AddressPool(Protocol):
         ...
 
 
+class Budget:
+    """Ends a jail's process when the jail has used up its processor time.
+
+    It is looked at when that can have happened at the earliest, which a jail that spins finds out in a few
+    looks; one that waits costs a timer. Where nobody counts the time, nothing is ended (`capabilities`).
+    """
+
+    def __init__(self, jail: Jail) -> None:
+        limits = jail.spec.limits
+        self.used_up = False
+        self._jail = jail
+        self._limit_s = limits.cpu_time_s
+        self._cores = limits.cpus or os.cpu_count() or 1
+        self._timer: asyncio.TimerHandle | None = None
+        if self._limit_s is not None:
+            self._look(self._limit_s)
+
+    def _look(self, limit_s: float) -> None:
+        used_s = self._jail.usage().cpu_s or 0.0
+        if used_s >= limit_s:
+            self.used_up = True
+            self._jail.process.kill()
+            return
+        pause_s = max(LOOK_S, (limit_s - used_s) / self._cores)
+        self._timer = asyncio.get_running_loop().call_later(pause_s, self._look, limit_s)
+
+    def close(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+
+
 class Inmate:
     """A jail's place in the register: what was made for it, and what became of it."""
 
@@ -180,10 +215,16 @@ class Inmate:
         jail = self.jail
         assert jail is not None  # noqa: S101 - only `Jails.jail` hands out inmates, and with a jail
         process = jail.process
-        timed_out = await until_ended(process, data, timeout_s)
+        budget = Budget(jail)
+        try:
+            timed_out = await until_ended(process, data, timeout_s)
+        finally:
+            budget.close()
         verdict, code, signal = Verdict.ok, None, None
         if self.killed:
             verdict = Verdict.killed
+        elif budget.used_up:
+            verdict = Verdict.cpu_time
         elif process.returncode != 0 and jail.ran_out_of_memory():
             verdict = Verdict.out_of_memory
         elif timed_out:

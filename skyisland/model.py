@@ -115,6 +115,8 @@ class Limits(Struct, frozen=True, kw_only=True):
     pids: int | None = None
     cpus: float | None = None
     """Share of processors: 1.0 is one core."""
+    cpu_time_s: float | None = None
+    """Processor time of all processes together."""
     stdout_bytes: int = 1 << 20
     stderr_bytes: int = 1 << 16
     open_files: int | None = None
@@ -185,6 +187,8 @@ class Verdict(StrEnum):
     out_of_memory = "out_of_memory"
     output_limit = "output_limit"
     timed_out = "timed_out"
+    cpu_time = "cpu_time"
+    """It used more processor time than it may."""
     killed = "killed"
     """By the operator, or because the island stopped."""
 

@@ -22,6 +22,8 @@ def refusal(outcome: Outcome, source: Source | None, limit: str) -> IslandError:
             return BuildFailed(f"the build took longer than {limit}")
         case Verdict.out_of_memory:
             return BuildFailed("the compiler ran out of memory (build.memory)")
+        case Verdict.cpu_time:
+            return BuildFailed("the compiler used more processor time than it may (build.cpu_time)")
         case Verdict.killed:
             return Unavailable("the build was stopped by the operator", retry_after_s=1)
     if outcome.signal == signal.SIGKILL:

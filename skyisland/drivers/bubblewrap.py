@@ -377,6 +377,7 @@ class BubblewrapJails:
                 remedy="" if self._may_set_rlimits else "start the island with CAP_SYS_RESOURCE",
             ),
             *self._cgroups.capabilities(),
+            self._cgroups.counting(),
         ]
 
 

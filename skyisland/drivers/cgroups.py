@@ -430,3 +430,13 @@ class Cgroups:
             else:
                 found.append(Capability(name=name, enforced=False, how="not looked at yet"))
         return found
+
+    def counting(self) -> Capability:
+        """Whether the processor time of a jail is known."""
+        how = (
+            "what a jail's group has used, looked at while it runs"
+            if self.places.found
+            else "nobody counts it"
+        )
+        remedy = "" if self.places.found else "see the remedy for cpu"
+        return Capability(name="cpu_time", enforced=bool(self.places.found), how=how, remedy=remedy)

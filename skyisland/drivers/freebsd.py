@@ -340,7 +340,12 @@ class FreeBSDJails:
         """Nothing to do: users and devfs rules stay for the next start."""
 
     def capabilities(self) -> list[Capability]:
-        how = {"memory": "memoryuse, sampled each second", "pids": "maxproc and nthr", "cpu": "pcpu"}
+        how = {
+            "memory": "memoryuse, sampled each second",
+            "pids": "maxproc and nthr",
+            "cpu": "pcpu",
+            "cpu_time": "cputime, looked at each second",
+        }
         limits = [
             Capability(name=name, enforced=True, how=f"rctl(8): {rule}")
             if self.limits

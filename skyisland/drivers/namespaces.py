@@ -26,6 +26,7 @@ import msgspec
 from skyisland.drivers import launcher
 from skyisland.drivers.bubblewrap import destroy_group, readable
 from skyisland.drivers.cgroups import Cgroups, Group
+from skyisland.drivers.rlimits import cpu_seconds
 from skyisland.drivers.seccomp import compile_filter
 from skyisland.errors import DriverError, HostUnfit
 from skyisland.model import Capability, Clone, JailSpec, Limits, Network, Snapshot, Usage
@@ -392,6 +393,7 @@ class NamespaceJails:
                 how=f"a tmpfs of its own: as much as the memory limit, {SCRATCH_INODES} files",
             ),
             *self._cgroups.capabilities(),
+            self._cgroups.counting(),
         ]
 
 
@@ -400,6 +402,7 @@ def _rlimits(limits: Limits) -> dict[str, int]:
         "RLIMIT_CORE": 0,
         "RLIMIT_NOFILE": limits.open_files,
         "RLIMIT_FSIZE": limits.file_bytes,
+        "RLIMIT_CPU": None if limits.cpu_time_s is None else cpu_seconds(limits.cpu_time_s),
     }
     return {name: value for name, value in wanted.items() if value is not None}
 

@@ -12,6 +12,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import functools
+import math
 import os
 import platform
 import resource
@@ -37,9 +38,16 @@ def limit_process(pid: int, uid: int | None, limits: Limits) -> None:
         wanted[resource.RLIMIT_NOFILE] = limits.open_files
     if limits.file_bytes is not None:
         wanted[resource.RLIMIT_FSIZE] = limits.file_bytes
+    if limits.cpu_time_s is not None:
+        wanted[resource.RLIMIT_CPU] = cpu_seconds(limits.cpu_time_s)
     with _as_user(uid):
         for which, most in wanted.items():
             resource.prlimit(pid, which, (most, most))
+
+
+def cpu_seconds(limit_s: float) -> int:
+    """What RLIMIT_CPU is to be, for each process, so that `jail.Budget` is the first to notice."""
+    return math.ceil(limit_s) + 1
 
 
 @contextlib.contextmanager

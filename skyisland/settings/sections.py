@@ -21,6 +21,7 @@ from skyisland.settings.values import (
     Count,
     Dataset,
     Duration,
+    DurationLimit,
     GoProxy,
     HostUid,
     Interface,
@@ -232,6 +233,9 @@ class JailLimits(Section, frozen=True, kw_only=True):
     """Processes and threads (a Go program needs about ten); 0 for no limit."""
     cpus: Cores = 1.0
     """Cores: 0.5 is half of one; 0 for no limit."""
+    cpu_time: DurationLimit = 0.0
+    """Processor time of all processes together; one that uses more is stopped. "0s" for no limit: then the
+    deadline and cpus bound it."""
     stdout: Size = 1 << 20
     """Output; a process that prints more is stopped."""
     stderr: Size = 64 << 10
@@ -246,6 +250,7 @@ class JailLimits(Section, frozen=True, kw_only=True):
             memory_bytes=self.memory or None,
             pids=self.pids or None,
             cpus=self.cpus or None,
+            cpu_time_s=self.cpu_time or None,
             stdout_bytes=self.stdout,
             stderr_bytes=self.stderr,
             open_files=self.open_files or None,

@@ -64,6 +64,10 @@ def read_duration(value: object) -> float:
     return whole / 10**9
 
 
+def _read_duration_limit(value: object) -> float:
+    return 0.0 if value == "0s" else read_duration(value)
+
+
 def write_duration(seconds: float) -> str:
     """The shortest notation without fractions that `read_duration` turns back into `seconds`."""
     rest, text = round(Fraction(seconds) * 10**9), ""
@@ -71,7 +75,7 @@ def write_duration(seconds: float) -> str:
         count, rest = divmod(rest, _NANOSECONDS[unit])
         if count:
             text += f"{count}{unit}"
-    return text
+    return text or "0s"
 
 
 _SIZE = re.compile(r"([0-9]{1,19})([kmgt]?)", re.IGNORECASE)
@@ -173,6 +177,12 @@ Duration = Annotated[
     float, _kind('a duration above zero, such as "250ms", "10s", "1h30m"', read_duration, write_duration)
 ]
 """Seconds."""
+
+DurationLimit = Annotated[
+    float,
+    _kind('a duration such as "250ms", "10s"; "0s" for no limit', _read_duration_limit, write_duration),
+]
+"""Seconds; 0 for no limit."""
 
 Size = Annotated[
     int, _kind('a size above zero, such as "64k", "256m", 4096', _read_positive_size, write_size)

@@ -20,7 +20,7 @@ from skyisland import errors
 from skyisland.drivers.fake import Script
 from skyisland.events import InvocationFinished, JailCreated
 from skyisland.island import Policy
-from skyisland.model import Verdict
+from skyisland.model import Limits, Verdict
 
 PATH = "/api/v1/function"
 PHASES = ["queue", "resolve", "clone", "build", "jail", "exec", "total"]
@@ -269,6 +269,16 @@ async def test_overload_is_refused_and_health_answers() -> None:
         await world.island.kill_all()
         assert (await running).status_code == 502
         await world.island.stop()
+
+
+async def test_processor_time_has_an_end_of_its_own() -> None:
+    world = make_world(Policy(limits=Limits(cpu_time_s=0.005)))
+    await world.island.start()
+    plays(world, duration_s=float("inf"))
+    async with world.client() as client:
+        response = await call(client)
+    assert (response.status_code, response.json()["code"]) == (502, "cpu_time")
+    await world.island.stop()
 
 
 @pytest.mark.parametrize("method", ["GET", "PUT", "DELETE", "HEAD"])

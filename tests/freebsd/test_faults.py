@@ -117,7 +117,7 @@ async def test_racct_is_off(world: World) -> None:
     unlimited = {
         capability.name: capability for capability in driver.capabilities() if not capability.enforced
     }
-    assert set(unlimited) == {"memory", "pids", "cpu"}
+    assert set(unlimited) == {"memory", "pids", "cpu", "cpu_time"}
     assert "kern.racct.enable=1" in unlimited["memory"].remedy
     assert await driver.existing() == []
 

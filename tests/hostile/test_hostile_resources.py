@@ -162,6 +162,14 @@ async def test_r8_neighbours_get_theirs(said: Said, inside: Inside, jails: Jails
     assert sorted(times)[-2] < 2.0
 
 
+@pytest.mark.case("R8")
+async def test_r8_processor_time_ends(outside: Outside, inside: Inside, said: Said, limits: Limits) -> None:
+    assert int(outside("spin", 1000, 4)) > 200
+    scant = replace(limits, cpu_time_s=0.2, cpus=2.0)
+    assert (await inside("spin", 60_000, 4, limits=scant)).verdict is Verdict.cpu_time
+    assert await said("cwd", limits=scant) == "/"
+
+
 @pytest.mark.case("R9")
 async def test_r9_the_deaf_are_killed(start, inside: Inside) -> None:
     free = start("deaf")
