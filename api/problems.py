@@ -55,6 +55,7 @@ STATUS = {
     "signaled": 502,
     "out_of_memory": 502,
     "output_limit": 502,
+    "disk_full": 502,
     "cpu_time": 502,
     "killed": 502,
     "timed_out": 504,
@@ -137,6 +138,8 @@ def _told(invocation: Invocation) -> str:
             return "the function needed more memory than its jail may use"
         case Verdict.output_limit:
             return "the function printed more than it may; details has the beginning"
+        case Verdict.disk_full:
+            return "the function failed when its disk was full; details has its stderr"
         case Verdict.cpu_time:
             return "the function used more processor time than it may"
         case Verdict.timed_out:

@@ -66,6 +66,10 @@ class Jail(Protocol):
 
     def ran_out_of_memory(self) -> bool: ...
 
+    def filled_its_disk(self) -> bool:
+        """Whether there was no room left for files when its process ended, as far as the driver can tell."""
+        ...
+
     def usage(self) -> Usage: ...
 
 
@@ -233,7 +237,9 @@ class Inmate:
             verdict = Verdict.output_limit
         else:
             code, signal = jail.ended()
-            if signal is not None:
+            if (signal is not None or code) and jail.filled_its_disk():
+                verdict = Verdict.disk_full
+            elif signal is not None:
                 verdict = Verdict.signaled
             elif code:
                 verdict = Verdict.exited

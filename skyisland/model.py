@@ -120,6 +120,8 @@ class Limits(Struct, frozen=True, kw_only=True):
     stdout_bytes: int = 1 << 20
     stderr_bytes: int = 1 << 16
     open_files: int | None = None
+    disk_bytes: int | None = None
+    """All files together, where the jail has a disk of its own in memory; None for as much as memory."""
     file_bytes: int | None = None
     """Largest single file."""
 
@@ -187,6 +189,8 @@ class Verdict(StrEnum):
     out_of_memory = "out_of_memory"
     output_limit = "output_limit"
     timed_out = "timed_out"
+    disk_full = "disk_full"
+    """It failed, and had no room left for files."""
     cpu_time = "cpu_time"
     """It used more processor time than it may."""
     killed = "killed"

@@ -22,6 +22,8 @@ def refusal(outcome: Outcome, source: Source | None, limit: str) -> IslandError:
             return BuildFailed(f"the build took longer than {limit}")
         case Verdict.out_of_memory:
             return BuildFailed("the compiler ran out of memory (build.memory)")
+        case Verdict.disk_full:
+            return BuildFailed("the build's disk is full (build.disk, build.memory, filesystem.quota)")
         case Verdict.cpu_time:
             return BuildFailed("the compiler used more processor time than it may (build.cpu_time)")
         case Verdict.killed:

@@ -189,6 +189,10 @@ class BubblewrapJail:
     def ran_out_of_memory(self) -> bool:
         return self._group.ran_out_of_memory()
 
+    def filled_its_disk(self) -> bool:
+        """Nobody can tell: what it writes is its memory, and running out of that has an end of its own."""
+        return False
+
     def usage(self) -> Usage:
         return self._group.usage()
 

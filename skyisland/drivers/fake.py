@@ -55,6 +55,7 @@ class Script(Struct, frozen=True, kw_only=True):
     duration_s: float = 0.0
     """How long it takes; infinite for one that must be killed."""
     out_of_memory: bool = False
+    disk_full: bool = False
 
 
 class FakeProcess:
@@ -144,6 +145,9 @@ class FakeJail:
 
     def ran_out_of_memory(self) -> bool:
         return self.process.script.out_of_memory
+
+    def filled_its_disk(self) -> bool:
+        return self.process.script.disk_full
 
     def usage(self) -> Usage:
         return Usage(memory_bytes=12 << 20, cpu_s=0.01, pids=1)

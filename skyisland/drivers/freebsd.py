@@ -40,6 +40,9 @@ from skyisland.process import Process
 
 log = logging.getLogger(__name__)
 
+FULL_BYTES = 128 << 10
+"""A clone with less room than this, the size of a record of ZFS, counts as full."""
+
 # Jails
 
 
@@ -91,6 +94,13 @@ class FreeBSDJail:
         if limit is None or not self._driver.limits or self.process.returncode != -signal.SIGKILL:
             return False
         return self._driver.peak_bytes(self.process) >= limit * 0.9
+
+    def filled_its_disk(self) -> bool:
+        try:
+            disk = os.statvfs(self.spec.clone.path or "/")
+        except OSError:
+            return False
+        return disk.f_bavail * disk.f_frsize < FULL_BYTES
 
     def usage(self) -> Usage:
         """As of a second ago; asking starts the next look."""

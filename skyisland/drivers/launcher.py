@@ -18,8 +18,9 @@ Theory of operation, for each order:
 There is no user namespace: init and function are an unprivileged uid of the host, with no capability,
 none to be gained (no new privileges, empty bounding set, every mount nosuid) and the system call filter.
 
-Status pipe, one record a line: `!text` it could not be made; `+` the function is started; `e3` it ended
-with exit code 3; `s9` by signal 9. The end of the pipe without either: init was killed.
+Status pipe, one record a line: `!text` it could not be made; `+` the function is started; `d` it failed,
+and its disk was full then; `e3` it ended with exit code 3; `s9` by signal 9. The end of the pipe without
+either: init was killed.
 
 Init dies with the launcher and the launcher with the island (`PR_SET_PDEATHSIG`, and the end of the
 socket).
@@ -57,6 +58,8 @@ CALLS = {
 """Numbers of system calls that the C library has no plain function for."""
 DEVICES = (("null", 1, 3), ("zero", 1, 5), ("full", 1, 7), ("random", 1, 8), ("urandom", 1, 9))
 LINKS = (("fd", ""), ("stdin", "/0"), ("stdout", "/1"), ("stderr", "/2"))
+FULL_BYTES = 128 << 10
+"""A disk with less room than this counts as full: ZFS writes records of that size."""
 ORDER_BYTES = 1 << 17
 FDS = 4
 """That come with an order: standard input, output, error, status pipe."""
@@ -290,6 +293,10 @@ class Launcher:
             pid, how = os.wait()
             if pid == function:
                 break
+        if how:
+            disk = os.statvfs("/")
+            if disk.f_bavail * disk.f_frsize < FULL_BYTES or disk.f_favail == 0:
+                os.write(STATUS, b"d\n")
         if os.WIFSIGNALED(how):
             os.write(STATUS, f"s{os.WTERMSIG(how)}\n".encode())
         else:

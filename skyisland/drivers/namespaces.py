@@ -137,6 +137,7 @@ class Launched(Piped):
         self.returncode: int | None = None
         self.failure = ""
         """Why it never started, if so."""
+        self.disk_full = False
         self._pidfd = pidfd
         self._status = status
         self._told = b""
@@ -161,6 +162,8 @@ class Launched(Piped):
             self.returncode = int(text)
         elif kind == b"s":
             self.returncode = -int(text)
+        elif kind == b"d":
+            self.disk_full = True
         elif kind == b"!":
             self.failure = text.decode(errors="replace")
 
@@ -224,6 +227,9 @@ class NamespaceJail:
 
     def ran_out_of_memory(self) -> bool:
         return self._group.ran_out_of_memory()
+
+    def filled_its_disk(self) -> bool:
+        return self.process.disk_full
 
     def usage(self) -> Usage:
         return self._group.usage()
@@ -344,7 +350,7 @@ class NamespaceJails:
             if spec.dns != self._dns:
                 await asyncio.to_thread(self._write_resolv, spec.dns)
             mounts.append((str(self._resolv), "/etc/resolv.conf", False))
-        size = spec.limits.memory_bytes or SCRATCH_BYTES
+        size = spec.limits.disk_bytes or spec.limits.memory_bytes or SCRATCH_BYTES
         return {
             "name": spec.name,
             "argv": spec.argv,
@@ -390,7 +396,7 @@ class NamespaceJails:
             Capability(
                 name="disk",
                 enforced=True,
-                how=f"a tmpfs of its own: as much as the memory limit, {SCRATCH_INODES} files",
+                how=f"a tmpfs of its own, {SCRATCH_INODES} files at most",
             ),
             *self._cgroups.capabilities(),
             self._cgroups.counting(),

@@ -242,6 +242,9 @@ class JailLimits(Section, frozen=True, kw_only=True):
     """Error output; a process that prints more is stopped."""
     open_files: Count = 256
     """Open files per process; 0 for no limit."""
+    disk: SizeLimit = 128 << 20
+    """All files of a jail together, which are also memory, where jails.driver is "namespaces" and storage
+    "overlay" (with ZFS it is filesystem.quota); 0 for as much as memory."""
     file_size: SizeLimit = 64 << 20
     """The largest single file; 0 for no limit."""
 
@@ -254,6 +257,7 @@ class JailLimits(Section, frozen=True, kw_only=True):
             stdout_bytes=self.stdout,
             stderr_bytes=self.stderr,
             open_files=self.open_files or None,
+            disk_bytes=self.disk or None,
             file_bytes=self.file_size or None,
         )
 
@@ -292,6 +296,7 @@ class Build(JailLimits, frozen=True, kw_only=True):
     cpus: Cores = 0.0
     stderr: Size = 1 << 20
     open_files: Count = 4096
+    disk: SizeLimit = 0
     file_size: SizeLimit = 1 << 30
 
 

@@ -60,7 +60,9 @@ CASES = (
     Case("R1", "fork bomb", "EAGAIN at the limit; a racing one dies with its jail"),
     Case("R2", "memory bomb", "the whole jail is killed, and the outcome says out_of_memory"),
     Case("R3", "file descriptors taken without end", "EMFILE inside, the daemon's own unchanged"),
-    Case("R4", "disk filled", "ENOSPC, or out_of_memory where the disk is memory; freed at once"),
+    Case(
+        "R4", "disk filled", "ENOSPC and disk_full, or out_of_memory where the disk is memory; freed at once"
+    ),
     Case("R5", "inodes taken without end", "ENOSPC, or charged as memory"),
     Case("R6", "endless output", "cut at the limit, output_limit; the daemon's memory stays flat"),
     Case("R7", "a trickle of output, never closed", "timed_out with what was printed"),

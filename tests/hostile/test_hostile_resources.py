@@ -100,6 +100,21 @@ async def test_r4_a_full_disk_is_the_jails_own(outside: Outside, inside: Inside,
 
 
 @pytest.mark.case("R4")
+async def test_r4_who_fails_on_a_full_disk_is_told_so(
+    outside: Outside, inside: Inside, said: Said, jails: Jails, limits: Limits, state_dir: Path
+) -> None:
+    assert outside("disk", state_dir, 96) == "worked"
+    scant = replace(limits, disk_bytes=8 * MIB)
+    outcome = await inside("full", "/tmp", 96, limits=scant)
+    if jails.driver.name == "namespaces":
+        assert (outcome.verdict, outcome.exit_code, outcome.stdout) == (Verdict.disk_full, 1, b"ENOSPC")
+    else:
+        assert outcome.verdict is Verdict.out_of_memory
+    room = await inside("full", "/tmp", 2, limits=scant)
+    assert (room.verdict, room.stdout) == (Verdict.exited, b"worked")
+
+
+@pytest.mark.case("R4")
 async def test_r4_no_file_is_larger_than_it_may(
     outside: Outside, said: Said, limits: Limits, state_dir: Path
 ) -> None:

@@ -112,7 +112,7 @@ def test_toml_lies_over_the_defaults(load_settings: Callable[..., Settings]) -> 
     )
     assert (settings.bind, settings.url) == ("[::1]:3280", "http://[::1]:3280")
     assert settings.limits.as_limits() == Limits(
-        memory_bytes=64 << 20, pids=None, cpus=1.0, open_files=256, file_bytes=64 << 20
+        memory_bytes=64 << 20, pids=None, cpus=1.0, open_files=256, disk_bytes=128 << 20, file_bytes=64 << 20
     )
     assert settings.build.as_limits().memory_bytes == 1 << 30
     assert settings.build.as_limits().pids == Build().pids

@@ -21,7 +21,7 @@ import (
 
 var verbs = map[string]func(words []string){
 	"memory": memory, "memory-child": memoryChild, "forks": forks, "storm": storm, "zombies": zombies,
-	"orphans": orphans, "stray": stray, "fds": fds, "hoard": hoard, "disk": disk, "inodes": inodes,
+	"orphans": orphans, "stray": stray, "fds": fds, "hoard": hoard, "disk": disk, "full": full, "inodes": inodes,
 	"large": large, "tree": tree, "flood": flood, "trickle": trickle, "spin": spin, "deaf": deaf,
 	"kill": kill, "syscall": attempt, "open": open, "list": list, "inherited": inherited, "env": environ,
 	"cwd": cwd, "mknod": mknod, "keyring": keyring, "shm": shm, "limits": limits, "rewrite": rewrite,
@@ -314,6 +314,12 @@ func disk(words []string) {
 		}
 	}
 	fmt.Print("worked")
+}
+
+// A program that does not get over a full disk.
+func full(words []string) {
+	disk(words)
+	os.Exit(1)
 }
 
 func inodes(words []string) {
