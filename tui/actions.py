@@ -11,7 +11,6 @@ from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from textual.app import App
 from textual.screen import Screen
 
 from skyisland import events as ev
@@ -23,6 +22,7 @@ from tui.canvas import Pager
 from tui.dialogs import Ask, AskToken, Choice, FilterBar, Help
 from tui.filter import Filter
 from tui.invoke import Invoke
+from tui.keyboard import Keyboard
 from tui.link import Link
 from tui.logs import Logs
 from tui.look import Look, Spans
@@ -42,7 +42,7 @@ REFRESH_S = (0.1, 0.25, 0.5, 1.0, 2.0, 5.0)
 """The paces that + and - go through."""
 
 
-class Actions(App[int]):
+class Actions(Keyboard[int]):
     """The console's actions; `Console` gives them what they work on."""
 
     port: Port
@@ -78,7 +78,7 @@ class Actions(App[int]):
         @property
         def chosen(self) -> list[Any]: ...
         def chosen_jails(self) -> list[Jail]: ...
-        def show_view(self, view: str) -> None: ...
+        async def show_view(self, view: str) -> None: ...
         def paint_all(self) -> None: ...
         def _tick(self) -> None: ...
 
@@ -343,15 +343,15 @@ class Actions(App[int]):
             url, call = row.url, row.function if "(" in row.function else f"{row.function}("
         self.push_screen(Invoke(url, call))
 
-    def action_logs(self) -> None:
+    async def action_logs(self) -> None:
         jails = self.chosen_jails()
         row = self.row
         name = jails[0].name if jails else row.jail if isinstance(row, Request) else None
-        self.show_view("logs")
+        await self.show_view("logs")
         self.shown_view.query_one(Logs).show_jail(name)
 
-    def action_view(self, view: str) -> None:
-        self.show_view(view)
+    async def action_view(self, view: str) -> None:
+        await self.show_view(view)
 
     def action_filter(self) -> None:
         pane = self._home.focused
@@ -370,7 +370,7 @@ class Actions(App[int]):
         pane, self._focus_before = self._focus_before, None
         self._home.query_one("#keys").display = True
         if pane is not None:
-            pane.focus()
+            self._home.set_focus(pane)
         self.call_after_refresh(self.paint_all)
 
     def action_faults(self) -> None:
@@ -452,7 +452,7 @@ class Actions(App[int]):
     def action_picture(self) -> None:
         self.deliver_screenshot()
 
-    def action_widen(self) -> None:
+    async def action_widen(self) -> None:
         """Undo the last narrowing: marks, filter, a jail's log, zoom; then go to the overview."""
         pane, view = self._home.focused, self.shown_view
         if isinstance(pane, Table) and pane.marks:
@@ -464,7 +464,7 @@ class Actions(App[int]):
         elif view.has_class("-zoom"):
             self.action_zoom()
         elif self.view != "overview":
-            self.show_view("overview")
+            await self.show_view("overview")
         self.paint_all()
 
     def action_help(self) -> None:
@@ -494,7 +494,7 @@ class Actions(App[int]):
         if self.port.attached or not self._follow:
             self.exit(0)
             return
-        count = len(self.board.jails)
+        count = self.board.busy
         what = {0: "no jail is running", 1: "1 jail is running"}.get(count, f"{count} jails are running")
         rows: list[Spans] = [
             [(f"The island ends with this console; {what}.", "text")],

@@ -564,6 +564,11 @@ class Board:
                 return request.error
         return None
 
+    @property
+    def busy(self) -> int:
+        """Jails that have something to do; warm ones wait for it."""
+        return sum(jail.info.state is not JailState.warm for jail in self.jails.values())
+
     def count_slots(self) -> dict[str, int]:
         counts = {"available": 0, "leased": 0, "out": 0, "setting": 0}
         for slot in self.slots.values():

@@ -106,7 +106,7 @@ class Tabs(Canvas):
         right: Spans = []
         if status is not None:
             free = self.board.count_slots()
-            right = [("jails ", "dim"), (f"{len(self.board.jails)}/{status.policy.max_running}", "strong")]
+            right = [("jails ", "dim"), (f"{self.board.busy}/{status.policy.max_running}", "strong")]
             if width >= 110:
                 right += [("  queue ", "dim"), (str(status.queued), "warn" if status.queued else "strong")]
             if self.board.slots:
@@ -118,10 +118,10 @@ class Tabs(Canvas):
             right.append((" ", "text"))
         return [Line(spread(left, right, width))]
 
-    def on_click(self, event: events.Click) -> None:
+    async def on_click(self, event: events.Click) -> None:
         for end, view in self._ends:
             if event.x < end:
-                self.console.show_view(view)
+                await self.console.show_view(view)
                 return
 
 

@@ -57,6 +57,17 @@ SNAPSHOT_S = 2.0
 LOG_LINES = 5000
 
 
+_VIEWS: dict[str, Callable[..., View]] = {
+    "jails": JailsView,
+    "ips": AddressesView,
+    "cache": CacheView,
+    "requests": RequestsView,
+    "logs": LogsView,
+    "host": HostView,
+}
+"""All but the overview, with which the console starts."""
+
+
 class Hint(NamedTuple):
     """A key for the line at the bottom."""
 
@@ -196,26 +207,16 @@ class Console(Actions):
             yield Keys(id="keys")
         yield TooSmall(id="too-small")
 
-    async def _mount_others(self) -> None:
-        """The other views, once the first picture stands: they cost as much as all the rest of the start."""
-        switcher = self._home.query_one(ContentSwitcher)
-        others = (JailsView, AddressesView, CacheView, RequestsView, LogsView, HostView)
-        for (name, _, _), kind in zip(VIEWS[1:], others, strict=True):
-            view = kind(self.board, id=name)
-            view.display = False
-            await switcher.mount(view)
-
     def on_mount(self) -> None:
         if self._ascii:
             self.screen.add_class("-ascii")
             self.add_class("-ascii")
         self.board.watch(self._confirm)
         self._home.query_one("#banner").display = False
-        self.shown_view.main.focus()
+        self._home.set_focus(self.shown_view.main)
         if self._follow:
             self.run_worker(self._follow_island(), group="follow", exclusive=True)
             self._timer = self.set_interval(self.refresh_s / 2, self._tick)
-        self.call_after_refresh(self._mount_others)
         self._home.bindings_updated_signal.subscribe(self, lambda _: self._paint_keys())
 
     @property
@@ -391,14 +392,19 @@ class Console(Actions):
                 names.append(row.jail or "")
         return [self.board.jails[name] for name in dict.fromkeys(names) if name in self.board.jails]
 
-    def show_view(self, view: str) -> None:
+    async def show_view(self, view: str) -> None:
+        """Show a view; it is made when it is first wanted."""
         switcher = self._home.query_one(ContentSwitcher)
-        if not switcher.query(f"#{view}"):  # so early that it is not made yet
-            self.call_after_refresh(self.show_view, view)
-            return
+        if not switcher.query(f"#{view}"):
+            made = _VIEWS[view](self.board, id=view)
+            made.display = False
+            await switcher.mount(made)
         self.view = view
         switcher.current = view
-        self._home.set_focus(self.shown_view.main)
+        main = self.shown_view.main
+        self._home.set_focus(main)
+        if isinstance(main, Table):
+            main.collect()  # the next key may be meant for its rows already
         if view in ("logs", "jails") and self._follow and self.link.state == "live":
             self.run_worker(self._quietly(self._fetch_logs()), group="logs", exclusive=True)
         self.call_after_refresh(self.paint_all)
@@ -413,21 +419,21 @@ class Console(Actions):
             if not isinstance(canvas, Table):
                 canvas.paint()
 
-    def on_table_opened(self, message: Table.Opened) -> None:
+    async def on_table_opened(self, message: Table.Opened) -> None:
         row = message.table.current
         place = {Jail: "jails", Request: "requests", Slot: "ips", Cached: "cache"}[type(row)]
         if self.view == place:
             if isinstance(row, Jail):
-                self.action_logs()
+                await self.action_logs()
             elif isinstance(row, Slot) and row.info.jail in self.board.jails:
-                self._go_to("jails", row.info.jail)
+                await self._go_to("jails", row.info.jail)
             elif isinstance(row, Request) and row.jail in self.board.jails:
-                self._go_to("jails", row.jail)
+                await self._go_to("jails", row.jail)
             return
-        self._go_to(place, message.table.cursor)
+        await self._go_to(place, message.table.cursor)
 
-    def _go_to(self, view: str, key: Any) -> None:
-        self.show_view(view)
+    async def _go_to(self, view: str, key: Any) -> None:
+        await self.show_view(view)
         self.shown_view.main.select(key)
 
     def on_descendant_focus(self, event: ui.DescendantFocus) -> None:

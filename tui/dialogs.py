@@ -98,7 +98,7 @@ class Ask(ModalScreen[str | None]):
                     yield Button(label, id=f"choice-{choice.key}", variant=choice.variant, compact=True)  # type: ignore[arg-type]
 
     def on_mount(self) -> None:
-        self.query(Button).first().focus()
+        self.set_focus(self.query(Button).first())
 
     def on_key(self, event: events.Key) -> None:
         for choice in self.choices:
@@ -199,7 +199,7 @@ class FilterBar(Input):
         self.display = True
         self.value = text
         self.cursor_position = len(text)
-        self.focus()
+        self.screen.set_focus(self)
 
     def on_input_changed(self, event: Input.Changed) -> None:
         event.stop()

@@ -110,7 +110,7 @@ class Invoke(ModalScreen[None]):
         empty = [field for field in self.query(Input) if not field.value]
         order = ("invoke-url", "invoke-call")
         first = next((field for field in empty if field.id in order), self.query_one("#invoke-call", Input))
-        first.focus()
+        self.set_focus(first)
 
     def request(self) -> FunctionRequest:
         """What the fields say."""

@@ -77,7 +77,7 @@ class Pool(Canvas):
     def _told(self, slot: Slot, width: int) -> list[Line]:
         glyph, tone = self.look.state(slot.state, str(slot.info.state))
         since = f"for {age(self.console.now - slot.info.since)}" if slot.info.since else "-"
-        holder = slot.info.jail or ("taken out by the operator" if slot.state == "out" else "-")
+        holder = slot.info.jail or ("taken out by an operator" if slot.state == "out" else "-")
         pairs = [("address", slot.ip, "strong"), ("state", glyph, tone), ("since", since, "text")]
         pairs += [("jail", line(holder), "text"), ("function", slot.function or "-", "text")]
         rows = [Line([(f" {name:>8} ", "dim"), (value, own)]) for name, value, own in pairs]

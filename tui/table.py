@@ -137,7 +137,8 @@ class Table(Canvas, Generic[R], can_focus=True):
     def sorted_by(self) -> str:
         return self.columns[self._sort].title
 
-    def _collect(self) -> None:
+    def collect(self) -> None:
+        """Look at the model: which rows there are, in which order, and where the cursor is."""
         now = self.console.now
         rows = list(self.source())
         self._total = len(rows)
@@ -175,13 +176,13 @@ class Table(Canvas, Generic[R], can_focus=True):
     def select(self, key: Hashable) -> None:
         """Put the cursor on the row with this key, now or when it comes."""
         self.cursor = key
-        self._collect()
+        self.collect()
         self.paint()
 
     # Drawing
 
     def draw(self, width: int, height: int) -> list[Line]:
-        self._collect()
+        self.collect()
         look, now = self.look, self.console.now
         body = height - 1
         bar = len(self.rows) > body

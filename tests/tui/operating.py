@@ -9,6 +9,8 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
 from msgspec import structs
+from textual.events import Key
+from textual.keys import _character_to_key
 from textual.pilot import Pilot
 
 from api import create_app
@@ -121,13 +123,26 @@ class World:
             await task
 
 
+async def type_ahead(console: Console, *keys: str) -> None:
+    """Give a console all these keys at once; returns when the last has done its work, or the console ends."""
+    for key in keys:
+        letter = key if len(key) == 1 else None
+        console.post_message(Key(_character_to_key(letter) if letter else key, letter))
+    done = asyncio.Event()
+    console.call_later(done.set)
+    while not (done.is_set() or console._exit):  # noqa: ASYNC110 - no event tells of its end
+        await asyncio.sleep(0.005)
+
+
 class Operator:
     """Somebody at the console, who looks before going on."""
 
     def __init__(self, console: Console, pilot: Pilot[int]) -> None:
         self.console = console
         self.pilot = pilot
-        self.press = pilot.press
+
+    async def press(self, *keys: str) -> None:
+        await type_ahead(self.console, *keys)
 
     async def sees(self, truth: Callable[[], object], within_s: float = 30.0) -> None:
         """Wait until `truth` holds."""

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from fake_island import NOON, FakeIsland
+from operating import type_ahead
 from textual.pilot import Pilot
 
 from skyisland import events as ev
@@ -155,21 +156,20 @@ class Picture(NamedTuple):
     svg: str
 
 
-async def play(scene: Scene, sizes: Sequence[tuple[int, int]]) -> list[Picture]:
-    """The scene's last screen, drawn at each of these sizes."""
+async def play(scene: Scene, sizes: Sequence[tuple[int, int]], *, drawn: bool = False) -> list[Picture]:
+    """The scene's last screen at each of these sizes; `drawn`: as SVG, too."""
     stage = scene.stage()
     pictures = []
     async with stage.console.run_test(size=sizes[0]) as pilot:
         await stage.begin(pilot)
-        await pilot.press(*scene.keys)
-        await pilot.pause()
+        await type_ahead(stage.console, *scene.keys)
         if scene.then is not None:
             await scene.then(stage, pilot)
         for size in sizes:
             if size != sizes[0]:
                 await pilot.resize_terminal(*size)
             await stage.settle(pilot)
-            svg = stage.console.export_screenshot(title="Sky Island")
+            svg = stage.console.export_screenshot(title="Sky Island") if drawn else ""
             pictures.append(Picture(size, text_of(stage.console), svg))
     return pictures
 
@@ -219,7 +219,7 @@ def main(argv: list[str]) -> None:
     folder = Path(argv[0]) if argv else Path(__file__).parents[2] / "screenshots"
     folder.mkdir(parents=True, exist_ok=True)
     for scene in SCENES:
-        for picture in asyncio.run(play(scene, scene.sizes)):
+        for picture in asyncio.run(play(scene, scene.sizes, drawn=True)):
             size = f"{picture.size[0]}x{picture.size[1]}"
             name = f"{scene.name}-{size}"
             if argv[1:] and not {scene.name, name} & set(argv[1:]):

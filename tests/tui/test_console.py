@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import pytest
-from operating import HEADER, SLOW, TOKEN, World, operating
+from fake_island import FakeIsland
+from operating import HEADER, SLOW, TOKEN, World, operating, type_ahead
 
 from skyisland.model import AddressState, FunctionRequest, Verdict
 from tui.board import Jail
@@ -71,6 +72,20 @@ async def test_filters_and_widens_again(port: Port, world: World) -> None:
         await operator.reads("/fn:sleep")
         await operator.press("escape")
         await operator.sees(lambda: len(table.rows) == 2)
+
+
+async def test_keys_that_come_at_once_are_taken_one_by_one() -> None:
+    """As a link with a long way delivers them, and as nobody's fingers do."""
+    island = FakeIsland()
+    async with operating(island) as operator:
+        await operator.reads("sky-main-9a01")
+        keys = ("2", "slash", *"fn:nightly", "enter", "K", "y", "i", *"Run(1)")
+        await type_ahead(operator.console, *keys)
+        await operator.reads("Run(1)")
+        dialog = operator.console.screen
+        assert isinstance(dialog, Invoke)
+        assert (dialog.request().url, dialog.request().call) == ("git.example/etl/nightly", "Run(1)")
+        assert island.asked == [("kill", "sky-main-9a01")]
 
 
 async def test_the_cursor_stays_with_its_row(port: Port, world: World) -> None:
@@ -290,8 +305,6 @@ async def test_a_missing_token_is_asked_for(world: World) -> None:
 
 @pytest.mark.parametrize("size", [(59, 20), (100, 14)])
 async def test_too_small_a_terminal_says_so(world: World, size: tuple[int, int]) -> None:
-    from fake_island import FakeIsland
-
     async with operating(FakeIsland(), size=size) as operator:
         await operator.reads("enlarge the terminal")
         await operator.pilot.resize_terminal(80, 24)
