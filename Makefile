@@ -5,7 +5,7 @@ VENV = .venv
 BIN = $(VENV)/bin
 READY = $(VENV)/.ready
 
-.PHONY: demo run test test-zfs test-zfs-qemu chaos security check bench screenshots install clean
+.PHONY: demo run test test-zfs test-zfs-qemu chaos fuzz security check bench screenshots install clean
 
 demo: $(READY)
 	$(BIN)/python examples/demo.py
@@ -32,6 +32,13 @@ CHAOS_SECONDS = 3600
 
 chaos: $(READY)
 	SKYISLAND_CHAOS_SECONDS=$(CHAOS_SECONDS) $(BIN)/pytest -q -s -p no:cacheprovider tests/faults/test_chaos.py
+
+# Coverage-guided fuzzing of all that reads foreign text, FUZZ_SECONDS for each target (Linux, x86-64).
+FUZZ_SECONDS = 60
+
+fuzz: $(READY)
+	$(BIN)/pip install --quiet --disable-pip-version-check -e '.[fuzz]'
+	$(BIN)/python tests/fuzz/fuzz.py $(FUZZ_SECONDS)
 
 # docs/security.md, from the results of the tests that prove its cases.
 security: $(READY)

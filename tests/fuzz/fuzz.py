@@ -1,0 +1,175 @@
+"""Coverage-guided fuzzing of what reads strangers', operators' or programs' text: `make fuzz`.
+
+`fuzz.py SECONDS [TARGET …]` runs each target in a process of its own, on a corpus in `.cache/fuzz` that
+grows from run to run. A target takes any bytes and may raise nothing but the refusals it is to raise; what
+else it raises ends the run, and the input lies beside the corpus. tests/hostile/test_fuzz.py says the same
+of a few hundred examples each, in every run of the tests.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import subprocess
+import sys
+import tomllib
+from collections.abc import Callable
+from pathlib import Path
+
+CORPUS = Path(__file__).parents[2] / ".cache" / "fuzz"
+LONGEST_BYTES = 4096
+SLOWEST_S = 5
+SEEDS = {
+    "call": [b"Encode(100.1, -80.9, \"a\\n\", 'x', nil)", b"geohash.New([]string{`a`}).Run(F(1)...)[0]"],
+    "body": [b'{"url": "github.com/user/repo", "call": "F()", "stdin_base64": "aGk="}'],
+    "url": [b"https://github.com/user/repo/v2", b"git@host:a/b.git", b"host:8443/a/b"],
+    "settings": [b'[jails]\nexec_timeout = "1h30m"\n[limits]\nmemory = "64m"\n[network.ip4]\nnat = true\n'],
+    "git": [b"0123456789012345678901234567890123456789\trefs/heads/main\n", b"100644 blob 01 12\ta/b\0"],
+    "freebsd": [b'{"jail-information": {"jail": [{"jid": 1, "name": "a", "path": "/a", "dying": false}]}}'],
+    "zfs": [b"zroot/sky\t-\t/zroot/sky\tyes\t0\n"],
+    "compiler": [b"skyisland.call:1:4: undefined: F\n/src/a.go:1: x\n"],
+    "origin": [b"https://[::1]:3280\n[::1]:3280"],
+}
+
+
+def call(data: bytes) -> None:
+    from skyisland.call import parse_call
+    from skyisland.errors import BadCall
+
+    try:
+        understood = parse_call(data.decode(errors="surrogateescape"))
+    except BadCall as refusal:
+        assert refusal.message
+        return
+    assert parse_call(understood.text).text == understood.text
+
+
+def body(data: bytes) -> None:
+    from api.wire import AddressBody, FunctionBody, decode
+    from skyisland.errors import BadRequest
+
+    for shape in (FunctionBody, AddressBody):
+        with contextlib.suppress(BadRequest):
+            read = decode(data, shape)
+            if isinstance(read, FunctionBody):
+                read.request()
+
+
+def url(data: bytes) -> None:
+    from skyisland.errors import IslandError
+    from skyisland.giturl import check_version, parse_url, remote_of
+
+    text = data.decode(errors="surrogateescape")
+    with contextlib.suppress(IslandError):
+        for name in parse_url(text, ("https", "http", "ssh", "file")).roots():
+            assert not remote_of(name, ()).url.startswith("-")
+    with contextlib.suppress(IslandError):
+        check_version(text)
+
+
+def settings(data: bytes) -> None:
+    from skyisland.errors import SettingsError
+    from skyisland.settings import Settings
+    from skyisland.settings.reading import overlay
+    from skyisland.settings.writing import dump
+
+    try:
+        tables = tomllib.loads(data.decode())
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError):
+        return
+    try:
+        read = overlay(Settings(), tables, "fuzz")
+    except SettingsError as refusal:
+        assert all(line.isprintable() for line in refusal.message.splitlines())
+        return
+    assert overlay(Settings(), tomllib.loads(dump(read, secrets=True)), "written") == read
+
+
+def git(data: bytes) -> None:
+    from skyisland.errors import IslandError
+    from skyisland.gitcommand import trouble_of
+    from skyisland.giturl import commit_among, is_commit
+    from skyisland.mirror import presentable
+
+    for version in (None, "main"):
+        with contextlib.suppress(IslandError):
+            found = commit_among(data, version)
+            assert found is None or is_commit(found)
+    said = data.decode(errors="replace")
+    trouble_of(said)
+    assert presentable(said, "https://host/a", "host/a").isprintable()
+
+
+def freebsd(data: bytes) -> None:
+    from skyisland.drivers import freebsd_commands as commands
+    from skyisland.errors import DriverError
+
+    text = data.decode(errors="replace")
+    for parse in (commands.parse_jls, commands.parse_mounts, commands.parse_rules, commands.parse_usage):
+        with contextlib.suppress(DriverError):
+            parse(text)
+
+
+def zfs(data: bytes) -> None:
+    from skyisland.drivers.zfs_commands import parse_list
+    from skyisland.errors import DriverError
+
+    with contextlib.suppress(DriverError):
+        parse_list(data.decode(errors="replace"))
+
+
+def compiler(data: bytes) -> None:
+    from skyisland.harness import call_errors, classify
+    from skyisland.refusal import clean, explain
+
+    text = data.decode(errors="replace")
+    call_errors(text)
+    assert explain(classify(text), text, None)
+    assert all(line.isprintable() or "\t" in line for line in clean(text, None).split("\n"))
+
+
+def origin(data: bytes) -> None:
+    from api.origin import ForeignOrigin, Origins
+
+    shown, _, host = data.partition(b"\n")
+    headers = [(b"host", host), (b"origin", shown)]
+    with contextlib.suppress(ForeignOrigin):
+        Origins().check("POST", headers)
+        assert shown.endswith(b"://" + host)
+
+
+TARGETS: dict[str, Callable[[bytes], None]] = {
+    target.__name__: target for target in (call, body, url, settings, git, freebsd, zfs, compiler, origin)
+}
+
+
+def fuzz(name: str, seconds: int) -> None:
+    """Never returns: atheris ends the process."""
+    import atheris
+
+    with atheris.instrument_imports(include=["skyisland", "api"]):
+        TARGETS[name](b"")
+    folder = CORPUS / name
+    folder.mkdir(parents=True, exist_ok=True)
+    for number, seed in enumerate(SEEDS[name]):
+        (folder / f"seed-{number}").write_bytes(seed)
+    options = [f"-max_total_time={seconds}", f"-max_len={LONGEST_BYTES}", f"-timeout={SLOWEST_S}"]
+    quiet = ["-verbosity=0", "-print_final_stats=1", f"-artifact_prefix={CORPUS}/{name}-"]
+    atheris.Setup([name, *options, *quiet, str(folder)], TARGETS[name])
+    atheris.Fuzz()
+
+
+def main() -> int:
+    if sys.argv[1] == "--one":
+        fuzz(sys.argv[2], int(sys.argv[3]))
+    failed = []
+    for name in sys.argv[2:] or TARGETS:
+        print(f"{name}: {sys.argv[1]} s", flush=True)
+        if subprocess.run([sys.executable, __file__, "--one", name, sys.argv[1]], check=False).returncode:
+            failed.append(name)
+    if failed:
+        print(f"failed: {', '.join(failed)}; the inputs lie in {CORPUS}")
+    return bool(failed)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
