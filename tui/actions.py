@@ -17,7 +17,7 @@ from skyisland import events as ev
 from skyisland.errors import IslandError
 from skyisland.events import Event
 from skyisland.model import AddressState, FunctionRequest
-from tui.board import Board, Cached, Jail, Request, Slot
+from tui.board import Board
 from tui.canvas import Pager
 from tui.dialogs import Ask, AskToken, Choice, FilterBar, Help
 from tui.filter import Filter
@@ -27,6 +27,7 @@ from tui.link import Link
 from tui.logs import Logs
 from tui.look import Look, Spans
 from tui.port import LinkLost, Port, Snapshot
+from tui.rows import Cached, Jail, Request, Slot
 from tui.table import Table
 from tui.words import duration, fit, line
 

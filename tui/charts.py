@@ -12,9 +12,10 @@ from collections.abc import Sequence
 from rich.cells import chop_cells
 
 from skyisland.model import Phase
-from tui.board import BUCKETS_S, Request, Slot, percentile
+from tui.board import BUCKETS_S, percentile
 from tui.canvas import Line
 from tui.look import PHASES, Look, Span, Spans
+from tui.rows import Request, Slot
 from tui.words import duration
 
 

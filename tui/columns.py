@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from skyisland.model import Phase
-from tui.board import Cached, Jail, Request, Slot
 from tui.charts import phase_bar
 from tui.look import Span, Spans
+from tui.rows import Cached, Jail, Request, Slot
 from tui.table import Column, Ink
 from tui.words import age, clock, duration, size, tail
 

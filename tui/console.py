@@ -31,7 +31,7 @@ from textual.widgets import ContentSwitcher
 from skyisland.errors import Forbidden, IslandError, Unauthorized
 from skyisland.events import Event
 from tui.actions import Actions
-from tui.board import Board, Cached, Jail, Request, Slot
+from tui.board import Board
 from tui.canvas import Canvas, Line, Palette
 from tui.chrome import VIEWS, Banner, Head, Keys, Meters, Tabs
 from tui.dialogs import FilterBar
@@ -39,6 +39,7 @@ from tui.link import Link
 from tui.logs import LogRow, Logs
 from tui.look import ANSI_VARIABLES, SKY, Look
 from tui.port import LinkLost, LogLine, Port, Snapshot
+from tui.rows import Cached, Jail, Request, Slot
 from tui.table import Table
 from tui.views import (
     AddressesView,

@@ -13,13 +13,13 @@ from textual.widgets import Input, Label
 
 from skyisland.errors import IslandError
 from skyisland.model import FunctionRequest
-from tui.board import Request, seconds_of
 from tui.canvas import Line, Pager
 from tui.charts import wrapped
 from tui.dialogs import Toggle
 from tui.look import PHASES
 from tui.panels import story
 from tui.port import Answer, LinkLost
+from tui.rows import Request, seconds_of
 from tui.words import clean, line
 
 if TYPE_CHECKING:

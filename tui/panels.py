@@ -6,11 +6,12 @@ from collections.abc import Callable
 
 from skyisland import events as ev
 from skyisland.events import Event
-from tui.board import WINDOW, Cached, Jail, Request, Slot
+from tui.board import WINDOW
 from tui.canvas import Canvas, Line, Pager
 from tui.charts import address_map, flowed, histogram, legend, percentiles, waterfall, wrapped
 from tui.columns import SLO_S
 from tui.look import Look, Span, Spans
+from tui.rows import Cached, Jail, Request, Slot
 from tui.words import age, clock, duration, fit, line, size, uptime
 
 

@@ -8,11 +8,12 @@ from textual.app import ComposeResult
 from textual.containers import Container, Horizontal, Vertical
 
 from skyisland.model import AddressState
-from tui.board import Board, Cached, Jail, Request, Slot
+from tui.board import Board
 from tui.canvas import Canvas
 from tui.columns import ADDRESSES, CACHE, JAILS, REQUESTS, SLO_S
 from tui.logs import Logs
 from tui.panels import CacheDetail, Host, IslandFacts, JailDetail, Latency, Phases, Pool, Tail, Waterfall
+from tui.rows import Cached, Jail, Request, Slot
 from tui.table import Table
 
 

@@ -7,11 +7,11 @@ from fake_island import FakeIsland
 from operating import HEADER, SLOW, TOKEN, World, operating, type_ahead
 
 from skyisland.model import AddressState, FunctionRequest, Verdict
-from tui.board import Jail
 from tui.dialogs import Ask, AskToken, Help
 from tui.invoke import Invoke
 from tui.port import Port
 from tui.remote import Remote
+from tui.rows import Jail
 
 QUICK = FunctionRequest(url="github.com/mmcloughlin/geohash", call="Encode(100.1, 80.9)")
 
