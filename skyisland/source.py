@@ -28,7 +28,7 @@ from skyisland.errors import BadRequest, IslandError, SourceUnavailable
 from skyisland.events import Events, SourceFetched
 from skyisland.flight import Flights
 from skyisland.folder import aside, open_folder, remove, sweep
-from skyisland.gitcommand import GitFailed, Trouble
+from skyisland.gitcommand import GitFailed, Trouble, size_of
 from skyisland.giturl import Address, check_version, commit_among, is_commit, parse_url, refs_of
 from skyisland.mirror import Lookup, Mirrors, folder_of, lookup
 from skyisland.model import Source
@@ -36,6 +36,8 @@ from skyisland.settings import Git as GitSettings
 
 RETRY_S = 30.0
 """So long a remote that could not be reached is left alone, where an older commit can serve."""
+FRESH_S = 60.0
+"""What was asked for less long ago stays, however little room there is."""
 
 
 class KnownCommit(Struct, frozen=True):
@@ -114,6 +116,7 @@ class Sources:
         self._unreachable: dict[tuple[str, str | None], float] = {}
         self._used: dict[Path, float] = {}
         self._held: dict[Path, int] = {}
+        self._sizes: dict[Path, int] = {}
         self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
         self._probes: Flights[str] = Flights()
         self._questions: Flights[_Answer] = Flights()
@@ -242,6 +245,7 @@ class Sources:
                     raise await self._without(resolved) from None
                 raise self._mirrors.explain(name, failure) from None
         self._roots.add(name)
+        await self._trim(place, self._mirrors.path(name))
         if self._events is not None:
             spent = time.perf_counter() - started
             self._events.publish(SourceFetched(url=name, commit=commit, duration_s=spent))
@@ -292,16 +296,28 @@ class Sources:
         only `idle_s` protects it: let it be longer than that takes.
         """
         kept = {self._checkouts / folder_of(url) / commit for url, commit in keep}
-        removed = 0
-        for path in list(self._used):
-            folder = path.parent.name if path.is_relative_to(self._checkouts) else path.name
-            async with self._lock(folder):
-                idle = time.monotonic() - self._used.get(path, time.monotonic()) >= idle_s
-                if idle and path not in kept and path not in self._held:
-                    del self._used[path]
-                    await aside(self._remove, path)
-                    removed += 1
-        return removed
+        return sum([await self._drop(path, idle_s) for path in list(self._used) if path not in kept])
+
+    async def _trim(self, *changed: Path) -> None:
+        """Remove what nobody asked for longest while all together is more than `cache_limit`."""
+        unknown = {*self._used} - {*self._sizes}
+        self._sizes |= await aside(lambda: {path: size_of(path) for path in unknown.union(changed)})
+        for path in sorted(self._used, key=self._used.__getitem__):
+            if sum(self._sizes.values()) <= self._git.cache_limit:
+                break
+            await self._drop(path, FRESH_S)
+
+    async def _drop(self, path: Path, idle_s: float) -> bool:
+        """Remove a mirror or checkout, unless it is in use or was less than `idle_s` ago."""
+        folder = path.parent.name if path.is_relative_to(self._checkouts) else path.name
+        async with self._lock(folder):
+            now = time.monotonic()
+            if path in self._held or now - self._used.get(path, now) < idle_s:
+                return False
+            self._used.pop(path, None)
+            self._sizes.pop(path, None)
+            await aside(self._remove, path)
+            return True
 
     def _remove(self, path: Path) -> None:
         if path.is_relative_to(self._checkouts):

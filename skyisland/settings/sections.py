@@ -313,6 +313,8 @@ class Git(Section, frozen=True, kw_only=True):
     """A clone or fetch that takes longer is stopped."""
     max_size: Size = 512 << 20
     """A repository that is larger is refused, and what was fetched of it deleted."""
+    cache_limit: Size = 4 << 30
+    """Room for all repositories and checkouts; beyond it those that nobody asked for longest are deleted."""
 
     def __post_init__(self) -> None:
         if not self.allowed_schemes:

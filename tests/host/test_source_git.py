@@ -14,7 +14,7 @@ import sys
 import threading
 import zlib
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, contextmanager, nullcontext
 from functools import partial
 from http.server import BaseHTTPRequestHandler, SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -22,9 +22,10 @@ from typing import Any
 
 import pytest
 
+from skyisland import source as sources
 from skyisland.errors import BadRequest, IslandError, SourceRefused, SourceUnavailable
 from skyisland.events import Event, Events, SourceFetched
-from skyisland.gitcommand import GitCommand, GitFailed, Trouble
+from skyisland.gitcommand import GitCommand, GitFailed, Trouble, size_of
 from skyisland.model import Source
 from skyisland.settings import Git
 from skyisland.source import CommitMemory, KnownCommit, Sources
@@ -76,7 +77,9 @@ class Room:
         events = Events()
         events.tap(self.fetched.append)
         settings = {
-            key: options.pop(key) for key in ("timeout", "max_size", "allowed_schemes") if key in options
+            key: options.pop(key)
+            for key in ("timeout", "max_size", "cache_limit", "allowed_schemes")
+            if key in options
         }
         self.known = options.setdefault("known", CommitMemory())
         self.sources = Sources(
@@ -282,6 +285,26 @@ async def test_a_caller_may_name_a_file_where_the_operator_permits_it(
     async with room(state_dir, {}, allowed_schemes=("https", "file")) as it:
         source = await it.get(f"file://{repository.path}/sub")
         assert (source.url, source.package) == (f"file://{repository.path}", "sub")
+
+
+@pytest.mark.parametrize("busy", [False, True])
+async def test_beyond_the_room_for_all_those_go_that_nobody_asked_for_longest(
+    state_dir: Path,
+    repository: Repository,
+    mirrored: dict[str, str],
+    monkeypatch: pytest.MonkeyPatch,
+    busy: bool,
+) -> None:
+    monkeypatch.setattr(sources, "FRESH_S", 0.0)
+    async with room(state_dir, mirrored) as it:
+        first = await it.get()
+        room_bytes = sum([await asyncio.to_thread(size_of, path) for path in (it.repos, it.checkouts)])
+    async with room(state_dir, mirrored, cache_limit=room_bytes + 10_000) as it:
+        with it.sources.using(first) if busy else nullcontext():
+            repository.commit(a_go="package a\n" + "// more\n" * 2000)
+            second = await it.get(refresh=True)
+        assert first.checkout.is_dir() == busy
+        assert second.checkout.is_dir()
 
 
 async def test_purging_spares_what_is_in_use_or_kept(

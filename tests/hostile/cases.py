@@ -79,6 +79,7 @@ CASES = (
         (
             *_tests(ROLES, "test_a_client_has_only_so_many_calls_and_others_theirs"),
             *_tests(BUILD, "test_beyond_the_limit_the_least_recently_used_goes"),
+            *_tests(GIT, "test_beyond_the_room_for_all_those_go_that_nobody_asked_for_longest"),
         ),
     ),
     Case("K1", "kill(-1), signals to the host's processes", "ESRCH"),
