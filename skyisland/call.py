@@ -385,7 +385,10 @@ def _root(call: str) -> Node:
 def _first_error(node: Node) -> Node:
     """The first place where the parser did not know what to make of the text."""
     while not node.is_error and not node.is_missing:
-        node = next(child for child in node.children if child.has_error)
+        inner = next((child for child in node.children if child.has_error), None)
+        if inner is None:  # what is missing does not show: the end of a statement, before the last one
+            return node.children[-1] if node.children else node
+        node = inner
     return node
 
 

@@ -170,6 +170,7 @@ class TestRefusals:
             ("F(1 2)", 2, "not a Go expression"),
             ("F(1,,2)", 4, "not a Go expression"),
             ("F(1)::", 4, "not a Go expression"),
+            ("F(1)5", 4, "not a Go expression"),
             ("F(08)", 2, "octal"),
             ("F(1x)", 2, "malformed number"),
             ("F(1_)", 2, "malformed number"),
