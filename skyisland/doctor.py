@@ -15,7 +15,7 @@ import re
 import shutil
 import stat
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Protocol
 
@@ -94,6 +94,15 @@ async def examine(
     for other in others:
         checks += await other.examine()
     return checks
+
+
+async def vital(name: str, look: Callable[[], Awaitable[str]]) -> Check:
+    """A check that calls depend on: `look` tells what there is, or raises an error "what; remedy"."""
+    try:
+        return Check(name=name, ok=True, found=await look(), vital=True)
+    except IslandError as error:
+        what, _, remedy = error.message.partition("; ")
+        return Check(name=name, ok=False, found=what, remedy=remedy, vital=True)
 
 
 def from_capabilities(capabilities: Iterable[Capability]) -> list[Check]:

@@ -168,8 +168,11 @@ def _policy(settings: Settings) -> Policy:
     )
 
 
-def clone_driver(settings: Settings, island: str, progress: Progress = silent) -> CloneDriver:
-    """Where the jails' roots come from.
+def clone_driver(
+    settings: Settings, island: str, progress: Progress = silent, *, trial: bool = False
+) -> CloneDriver:
+    """Where the jails' roots come from. `trial`: beside an island that may run with the same settings, and
+    not for long.
 
     Raises:
         HostUnfit: this system has no storage of that name.
@@ -199,13 +202,14 @@ def clone_driver(settings: Settings, island: str, progress: Progress = silent) -
                 release,
                 cache=settings.layout.state_dir / "archives",
                 source=settings.base_sys_pkg_dir,
+                update=not trial,
                 progress=progress,
             )
         return ZfsClones(
             settings.filesystem.zfs_dataset,
             island,
             jails=settings.layout.jails,
-            bases=settings.layout.base,
+            bases=settings.layout.base / island if trial else settings.layout.base,
             base=base,
             compression=settings.filesystem.compression,
             quota_bytes=settings.filesystem.quota or None,

@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.table import Table
 
 from skyisland.client import Client
-from skyisland.doctor import Check, Examiner, examine, from_capabilities
+from skyisland.doctor import Check, Examiner, examine, from_capabilities, vital
 from skyisland.errors import IslandError
 from skyisland.model import Capability
 from skyisland.network import NetworkDriver, NoInterfaces
@@ -60,16 +60,29 @@ async def report(settings: Settings, *, full: bool, as_json: bool) -> int:
 def _others(settings: Settings, network: NetworkDriver | None, *, full: bool) -> list[Examiner]:
     """What the drivers of this system have to look at themselves."""
     if not FREEBSD:
-        return []
+        return [Pool(settings)] if settings.filesystem.storage == "zfs" else []
     from skyisland.drivers.freebsd import FreeBSDJails
     from skyisland.drivers.freebsd_checks import FreeBSDChecks
     from skyisland.drivers.zfs import ZfsClones
 
     jails = jail_driver(settings, TRIAL, network or NoInterfaces("an island runs and has it"))
-    clones = clone_driver(settings, TRIAL)
+    clones = clone_driver(settings, TRIAL, trial=True)
     if isinstance(jails, FreeBSDJails) and isinstance(clones, ZfsClones):
         return [FreeBSDChecks(jails, clones, full=full)]
     return []
+
+
+class Pool:
+    """Whether the pool that the settings name is there."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+
+    async def examine(self) -> list[Check]:
+        from skyisland.drivers.zfs import ZfsClones
+
+        clones = clone_driver(self._settings, TRIAL, trial=True)
+        return [await vital("zfs", clones.look)] if isinstance(clones, ZfsClones) else []
 
 
 def _of_running(settings: Settings) -> list[Capability]:

@@ -18,7 +18,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 
-from skyisland.doctor import Check, from_capabilities
+from skyisland.doctor import Check, from_capabilities, vital
 from skyisland.drivers import freebsd_commands as commands
 from skyisland.drivers.freebsd import FreeBSDJail, FreeBSDJails
 from skyisland.drivers.programs import ProgramFailed
@@ -30,6 +30,7 @@ from skyisland.process import until_ended
 NOT_AS_ASSUMED = "please report what was found, with the output of `freebsd-version -ku` and `zfs version`"
 LIMITS = Limits(memory_bytes=64 << 20, pids=64, cpus=1.0, open_files=99, file_bytes=7 << 20)
 SLOW_S = 0.5
+NO_BASE = Snapshot("none", Path("/nonexistent"))
 NO_RULES = 6061
 """A devfs ruleset that nobody is likely to have filled."""
 
@@ -50,19 +51,32 @@ class FreeBSDChecks:
         self._base: Snapshot | None = None
 
     async def examine(self) -> list[Check]:
-        """See `Examiner`. Takes a few seconds, with `full` up to a minute; leaves the base for the next."""
-        try:
-            self._base = await self.clones.prepare()
-            await self.jails.prepare(self._base)
-        except IslandError as error:
-            what, _, remedy = error.message.partition("; ")
-            return [Check(name="jails", ok=False, found=what, remedy=remedy, vital=True)]
-        checks = from_capabilities([*self.jails.capabilities(), *self.clones.capabilities()])
-        if self.full:
-            for name, trial in self._trials().items():
+        """See `Examiner`. With `full` it takes a minute or two, for a base system has to be unpacked."""
+        checks = [await vital("zfs", self.clones.look), await vital("jails", self._fit)]
+        checks += from_capabilities([*self.jails.capabilities(), *self.clones.capabilities()])
+        if self.full and all(check.ok for check in checks if check.vital):
+            checks.append(await vital("base system", self._sweep))
+            for name, trial in self._trials().items() if checks[-1].ok else ():
                 checks.append(await self._try(name, trial))
-        await self.clones.close()
+            checks.append(await self._try("everything is taken back", self._vanish))
         return checks
+
+    async def _fit(self) -> str:
+        await self.jails.prepare(NO_BASE)
+        return "jail(8) has every parameter, and there are users and devfs rules"
+
+    async def _sweep(self) -> str:
+        """Lay the base, and take back what an earlier doctor left when he was called away."""
+        self._base = await self.clones.prepare()
+        for name in await self.jails.existing():
+            await self.jails.remove(name)
+        for clone in await self.clones.existing():
+            await self.clones.destroy(clone)
+        return f"{self._base.name}, for these trials"
+
+    async def _vanish(self) -> str:
+        await self.clones.vanish()
+        return f"{self.clones.root} is gone"
 
     async def _try(self, name: str, trial: Callable[[], Awaitable[str]]) -> Check:
         try:

@@ -14,6 +14,7 @@ The command lines stand in `zfs_commands`.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import secrets
 import sys
@@ -142,6 +143,19 @@ class ZfsClones:
         self._snapshot = Snapshot(snapshot, path)
         return self._snapshot
 
+    async def look(self) -> str:
+        """What is there already, in words; nothing is made.
+
+        Raises:
+            HostUnfit: there is no such pool or dataset.
+        """
+        parent = self.root.rpartition("/")[0]
+        try:
+            await self._zfs(commands.list_argv(parent, depth=0))
+        except ProgramFailed as failure:
+            raise self._no_parent(failure) from failure
+        return f"the dataset {parent}"
+
     async def _known(self) -> dict[str, commands.Dataset]:
         """What of ours exists: datasets, and the snapshots of generations."""
         try:
@@ -164,19 +178,22 @@ class ZfsClones:
         }
 
     async def _make_root(self) -> None:
-        parent, _, _ = self.root.rpartition("/")
         properties = {"canmount": "off", "mountpoint": "none", "compression": self._compression}
         create = commands.create_argv(self.root, **properties, **{commands.MARK: self.island})
         try:
             await self._zfs(create)
         except ProgramFailed as failure:
             if "does not exist" in failure.said or "no such pool" in failure.said:
-                raise HostUnfit(
-                    f"there is no dataset {parent} ({failure.said}); see `zfs list`, then set "
-                    f"filesystem.zfs_dataset, or make it: zfs create {parent}",
-                    dataset=parent,
-                ) from failure
+                raise self._no_parent(failure) from failure
             raise
+
+    def _no_parent(self, failure: ProgramFailed) -> HostUnfit:
+        parent = self.root.rpartition("/")[0]
+        return HostUnfit(
+            f"there is no dataset {parent} ({failure.said}); see `zfs list`, then set "
+            f"filesystem.zfs_dataset, or make it: zfs create {parent}",
+            dataset=parent,
+        )
 
     async def _lay(self, generation: str, path: Path, *, half_made: bool) -> None:
         if half_made:
@@ -304,6 +321,20 @@ class ZfsClones:
             if isinstance(failure, BaseException):
                 log.error("a clone made ahead stays until the next start: %s", failure)
         await self.ends.close()
+
+    async def vanish(self) -> None:
+        """Take back everything, generations of the base included; none may carry a clone any more.
+
+        Raises:
+            HostUnfit, DriverError
+        """
+        await self.close()
+        self._snapshot = None
+        for name in sorted(await self._known(), reverse=True):  # what lies deeper comes first
+            if name.endswith(f"@{commands.READY}"):
+                with contextlib.suppress(ProgramFailed):  # not held: it was cut short before
+                    await self._zfs(commands.argv("release", commands.HOLD, name))
+            await self._zfs(commands.destroy_argv(name))
 
     def capabilities(self) -> list[Capability]:
         quota = self._quota_bytes
