@@ -144,6 +144,7 @@ export PATH=/usr/sbin:/usr/bin:/sbin:/bin
 mount -n -t tmpfs -o size=80% tmpfs /run; mkdir -p /dev/pts /dev/shm    # /tmp stays the overlay's: the project may lie there
 mount -n -t devpts devpts /dev/pts; mount -n -t tmpfs tmpfs /dev/shm
 mount -n -t cgroup2 cgroup2 /sys/fs/cgroup 2>/dev/null || :     # under UML without a controller
+mount -n --make-rshared /                       # as systemd has it
 stty -F /dev/console -opost 2>/dev/null; B=/busybox-zfsvm; \$B hostname zfsvm; \$B ip link set lo up
 truncate -s ${ZFSVM_POOL:-4G} /run/tank.img
 zpool create -O compression=lz4 -O atime=off -m /tank tank /run/tank.img || echo "zfsvm: no pool"
@@ -192,7 +193,7 @@ run_qemu() {
   /usr/lib/qemu/virtiofsd -f --socket-path="$RUN/vfs" -o source=/ -o sandbox=chroot -o cache=always -o log_level=err 2> "$RUN/vfs.log" &
   local i; V=$!; for i in $(seq 200); do [ -S "$RUN/vfs" ] && break; sleep 0.02; done
   trap 'kill $V 2>/dev/null || :; rm -rf "$RUN"' EXIT
-  guarded qemu-system-x86_64 -accel tcg,thread=multi,tb-size=512 -cpu max -smp 2 -m "$MEM" \
+  guarded qemu-system-x86_64 -accel tcg,thread=multi,tb-size=512 -cpu max -smp "${ZFSVM_CPUS:-2}" -m "$MEM" \
     -nodefaults -no-user-config -display none -no-reboot -object memory-backend-memfd,id=mem,size="${MEM}M",share=on -machine pc,memory-backend=mem \
     -chardev socket,id=c,path="$RUN/vfs" -device vhost-user-fs-pci,chardev=c,tag=hostroot,queue-size=1024 -device virtio-rng-pci \
     -kernel "$C/qemu/vmlinuz" -initrd "$C/qemu/initrd.img" -append "console=ttyS0 quiet panic=-1 mitigations=off zrun=$RUN zout=$ZFSVM_OUT" \
