@@ -18,14 +18,23 @@ test: $(READY)
 	$(BIN)/pytest -q -n 2 --dist loadgroup
 
 # A real pool in a virtual machine (Debian 12, root): tests/zfs/vm.sh builds it once, outside this folder.
-ZFS_TESTS = -q -p no:cacheprovider -m zfs tests/zfs tests/contract/test_clones.py
+# Each run leaves a report (JUnit) in .cache/zfs.
+IN_VM = mkdir -p .cache/zfs && ZFSVM_OUT=`pwd`/.cache/zfs
+ZFS_TESTS = $(BIN)/python -m pytest -q -p no:cacheprovider tests/zfs tests/contract/test_clones.py
+LINUX_TESTS = tests/host/test_zfs_island.py tests/host/test_cgroups_host.py tests/host/test_network_host.py
 
 test-zfs: $(READY)
-	tests/zfs/vm.sh uml -- $(BIN)/python -m pytest $(ZFS_TESTS)
-	ZFSVM_ZFS=bookworm-backports tests/zfs/vm.sh uml -- $(BIN)/python -m pytest $(ZFS_TESTS)
+	ZFSVM_KEEP=1 tests/zfs/vm.sh build-uml
+	ZFSVM_ZFS=bookworm-backports tests/zfs/vm.sh build-uml
+	$(IN_VM) tests/zfs/vm.sh uml -- $(ZFS_TESTS) --junitxml=.cache/zfs/uml-2.1.xml
+	$(IN_VM) ZFSVM_ZFS=bookworm-backports tests/zfs/vm.sh uml -- $(ZFS_TESTS) --junitxml=.cache/zfs/uml-2.3.xml
 
+# An emulated processor is twenty times slower: what can be compiled before is compiled out here.
 test-zfs-qemu: $(READY)
-	ZFSVM_TIMEOUT=1800 tests/zfs/vm.sh qemu -- $(BIN)/python -m pytest $(ZFS_TESTS)
+	$(BIN)/pytest -q tests/contract/test_jails.py::test_output_comes_back \
+	  tests/host/test_whole_path.py::test_same_path_in_process
+	$(IN_VM) ZFSVM_TIMEOUT=7200 ZFSVM_MEM=4096 TEST_PATIENCE_S=900 tests/zfs/vm.sh qemu -- \
+	  $(ZFS_TESTS) $(LINUX_TESTS) --junitxml=.cache/zfs/qemu.xml
 
 # An hour of good and hostile calls while jails and daemon are killed; CHAOS_SECONDS=60 for a minute.
 CHAOS_SECONDS = 3600
