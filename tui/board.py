@@ -1,7 +1,7 @@
 """What the console knows: a snapshot, and the facts since.
 
 `load` takes a snapshot, `fold` one event; panels read rows and figures and draw nothing that is not
-here. No clock of its own: `now` is the island's time, as the watch tells it.
+here. No clock of its own: `now` is the island's time, as the station tells it.
 """
 
 from __future__ import annotations

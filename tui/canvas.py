@@ -8,7 +8,7 @@ draws at once.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, ClassVar, NamedTuple, Self
+from typing import TYPE_CHECKING, ClassVar, NamedTuple, Self, cast
 
 from rich.cells import cell_len
 from rich.segment import Segment
@@ -20,11 +20,12 @@ from textual.geometry import Region
 from textual.strip import Strip
 from textual.widget import Widget
 
-from tui.look import TONES, Look, Spans
+from tui.look import Look, Spans
 
 if TYPE_CHECKING:
     from tui.board import Board
-    from tui.console import Console
+    from tui.desk import Desk
+    from tui.station import Station
 
 
 class Line(NamedTuple):
@@ -32,20 +33,6 @@ class Line(NamedTuple):
 
     spans: Spans
     base: str = ""
-
-
-class Palette(Widget):
-    """The tones, as the stylesheet and the theme give them; one for all canvases, and never shown.
-
-    Component classes on every canvas would cost most of the start: Textual works out each of them again
-    whenever a widget gains or loses the focus.
-    """
-
-    COMPONENT_CLASSES: ClassVar[set[str]] = {f"tone--{tone}" for tone in TONES}
-    DEFAULT_CSS = "Palette { display: none; }"
-
-    def tone(self, name: str) -> Style:
-        return self.get_component_rich_style(f"tone--{name}", partial=True)
 
 
 class Canvas(Widget):
@@ -62,16 +49,20 @@ class Canvas(Widget):
         self._titles = ("", "")
 
     @property
-    def console(self) -> Console:
-        return self.app  # type: ignore[return-value]
+    def desk(self) -> Desk:
+        return cast("Desk", self.app)
+
+    @property
+    def station(self) -> Station:
+        return self.desk.station
 
     @property
     def board(self) -> Board:
-        return self.console.board
+        return self.station.board
 
     @property
     def look(self) -> Look:
-        return self.console.look
+        return self.desk.look
 
     def draw(self, width: int, height: int) -> list[Line]:
         """The lines for a panel of this size; fewer than `height` leave the rest empty."""
@@ -161,7 +152,7 @@ class Canvas(Widget):
             # Dim letters on the cursor's ground could not be read.
             for name in (base, "text" if (base, tone) == ("cursor", "dim") else tone):
                 if name:
-                    found += self.console.palette.tone(name)
+                    found += self.desk.palette.tone(name)
             self._tones[tone, base] = found
         return found
 

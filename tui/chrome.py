@@ -27,17 +27,17 @@ class Head(Canvas):
     """Who we are, whether the data is live, and what time it is on the island."""
 
     def draw(self, width: int, height: int) -> list[Line]:
-        console, look, status = self.console, self.look, self.board.status
-        left: Spans = [(f" {look['island']} SKY ISLAND  ", "title"), console.link.span(look, console.clock())]
-        left.append((f"  {console.port.where}", "dim"))
+        desk, station, look, status = self.desk, self.station, self.look, self.board.status
+        left: Spans = [(f" {look['island']} SKY ISLAND  ", "title"), station.link.span(look, station.clock())]
+        left.append((f"  {station.port.where}", "dim"))
         if width >= 100:
-            left.append((" attached" if console.port.attached else " in process", "dim"))
+            left.append((" attached" if station.port.attached else " in process", "dim"))
         tags: list[Span] = []
         if status is not None and "fake" in (status.driver, status.storage):
             tags.append(("FAKE DRIVER", "warn"))
-        if console.readonly:
+        if desk.readonly:
             tags.append(("READ-ONLY", "info"))
-        if console.paused:
+        if station.paused:
             tags.append(("PAUSED", "warn"))
         if status is not None and status.draining:
             tags.append(("DRAINING", "bad"))
@@ -45,8 +45,8 @@ class Head(Canvas):
             tags.append((f"{self.board.missed} events missed", "warn"))
         right: Spans = []
         if status is not None and width >= 90:
-            right.append((f"{line(status.island)}  up {uptime(console.now - status.started_at)}  ", "dim"))
-        right.append((f"{clock(console.time)}Z ", "strong"))
+            right.append((f"{line(status.island)}  up {uptime(station.now - status.started_at)}  ", "dim"))
+        right.append((f"{clock(station.time)}Z ", "strong"))
         for tag in tags:
             left += [("  ", "text"), tag]
         return [Line(spread(left, right, width), "head")]
@@ -56,7 +56,7 @@ class Meters(Canvas):
     """Rate, median, tail and faults of the last minutes."""
 
     def draw(self, width: int, height: int) -> list[Line]:
-        board, look, now = self.board, self.look, self.console.now
+        board, look, now = self.board, self.look, self.station.now
         each = (width - 1) // 4
         room = each - 2
         seconds = board.series(now, room)
@@ -96,12 +96,12 @@ class Tabs(Canvas):
     """The views, and the three numbers one always wants."""
 
     def draw(self, width: int, height: int) -> list[Line]:
-        console, status = self.console, self.board.status
+        status = self.board.status
         names = [(view, full if width >= 110 else brief) for view, full, brief in VIEWS]
         left: Spans = []
         self._ends: list[tuple[int, str]] = []
         for n, (view, name) in enumerate(names, 1):
-            left.append((f" {n} {name} ", "on" if view == console.view else "dim"))
+            left.append((f" {n} {name} ", "on" if view == self.desk.view else "dim"))
             self._ends.append((sum(len(text) for text, _ in left), view))
         right: Spans = []
         if status is not None:
@@ -121,7 +121,7 @@ class Tabs(Canvas):
     async def on_click(self, event: events.Click) -> None:
         for end, view in self._ends:
             if event.x < end:
-                await self.console.show_view(view)
+                await self.desk.show_view(view)
                 return
 
 
@@ -129,7 +129,7 @@ class Banner(Canvas):
     """Why the data is old, and what happens next. Hidden while all is well."""
 
     def draw(self, width: int, height: int) -> list[Line]:
-        text = self.console.link.banner(self.look, self.console.clock())
+        text = self.station.link.banner(self.look, self.station.clock())
         return [Line([(fit(f" {text}", width, more=self.look["more"]), "banner")], "banner")]
 
 
@@ -137,7 +137,7 @@ class Keys(Canvas):
     """The keys that do something here, from the bindings."""
 
     def draw(self, width: int, height: int) -> list[Line]:
-        hints = self.console.hints()
+        hints = self.desk.hints()
         last = [hint for hint in hints if hint.action in ("help", "quit")]
         reserved = sum(hint.width for hint in last)
         spans: Spans = [(" ", "text")]
@@ -156,5 +156,5 @@ class Keys(Canvas):
     async def on_click(self, event: events.Click) -> None:
         for end, action in self._ends:
             if event.x < end:
-                await self.app.run_action(action)
+                await self.desk.run_action(action)
                 return

@@ -1,23 +1,19 @@
 """The operations console: what an operator looks at all day.
 
-One `Console` for an island in this process and for one far away: it knows its `Port` only. It follows
-the island (a snapshot, then facts, then a snapshot now and then), keeps a `Board`, and paints the view
-that is shown at its own pace; keys repaint at once. Every action is an island's method, confirmed by
-the event that follows it or answered by an error that says why.
+One `Console` for an island in this process and for one far away: its `Station` knows a `Port` only. From
+the ground up it is a keyboard, a desk with what its parts need, actions that choose what is shown
+(`looking`) and actions that change the island (`orders`). Here are the keys, the frame, and the pace at
+which the shown view is painted; keys repaint at once.
 """
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
 import time
 import traceback
-from collections import deque
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar
 
-from msgspec import structs
 from rich.text import Text
 from textual import events as ui
 from textual.app import ComposeResult, SystemCommand
@@ -25,63 +21,23 @@ from textual.binding import Binding, BindingType
 from textual.containers import Container
 from textual.driver import Driver
 from textual.screen import Screen
-from textual.widget import Widget
 from textual.widgets import ContentSwitcher
 
-from skyisland.errors import Forbidden, IslandError, Unauthorized
-from skyisland.events import Event
-from tui.actions import Actions
-from tui.board import Board
-from tui.canvas import Canvas, Line, Palette
+from tui.canvas import Canvas, Line
 from tui.chrome import VIEWS, Banner, Head, Keys, Meters, Tabs
+from tui.desk import Hint, Palette
 from tui.dialogs import FilterBar
-from tui.link import Link
-from tui.logs import LogRow, Logs
+from tui.logs import Logs
 from tui.look import ANSI_VARIABLES, SKY, Look
-from tui.port import LinkLost, LogLine, Port, Snapshot
-from tui.rows import Cached, Jail, Request, Slot
+from tui.orders import Orders
+from tui.port import Port
+from tui.station import Station
 from tui.table import Table
-from tui.views import (
-    AddressesView,
-    CacheView,
-    HostView,
-    JailsView,
-    LogsView,
-    Overview,
-    RequestsView,
-    View,
-)
+from tui.views import Overview
 from tui.words import clean, line
 
-SNAPSHOT_S = 2.0
-"""Between two snapshots, which bring what no event tells: use of processor and memory."""
-LOG_LINES = 5000
 
-
-_VIEWS: dict[str, Callable[..., View]] = {
-    "jails": JailsView,
-    "ips": AddressesView,
-    "cache": CacheView,
-    "requests": RequestsView,
-    "logs": LogsView,
-    "host": HostView,
-}
-"""All but the overview, with which the console starts."""
-
-
-class Hint(NamedTuple):
-    """A key for the line at the bottom."""
-
-    key: str
-    word: str
-    action: str
-
-    @property
-    def width(self) -> int:
-        return len(self.key) + len(self.word) + 3
-
-
-class Console(Actions):
+class Console(Orders):
     """The console on one island."""
 
     TITLE = "Sky Island"
@@ -144,54 +100,21 @@ class Console(Actions):
         driver_class: type[Driver] | None = None,
         theme: str = "sky",
     ) -> None:
-        """`follow`: False leaves the feeding to the caller (`receive`), for pictures and tests."""
+        """`follow`: False leaves the feeding to the caller (`station.receive`), for pictures and tests."""
         super().__init__(driver_class=driver_class)
-        self.port = port
+        self.station = Station(port, clock, changed=self.paint_all, refused=self.action_token)
         self.readonly = readonly
         self.refresh_s = refresh_s
-        self.clock = clock
         self.look = Look(ascii=ascii)
-        self.board = Board()
-        self.link = Link()
         self.palette = Palette()
-        self.log_rows: deque[LogRow] = deque(maxlen=LOG_LINES)
-        self.serving: dict[str, str] = {}
-        """Which jail served an invocation, as the log told."""
-        self.view = "overview"
-        self.paused = False
-        self.stopping = False
-        """The island ends with this console."""
-        self._follow = follow
-        self._ascii = ascii
-        self._held: deque[Event | Snapshot] = deque(maxlen=50_000)
-        self._skew = 0.0
-        self._frozen_at: float | None = None
-        self._again = asyncio.Event()
-        self._waiting: list[tuple[Callable[[Event], bool], asyncio.Event]] = []
+        self.follows = follow
         self._ticks = 0
-        self._focus_before: Widget | None = None
         self.register_theme(SKY)
         self.theme = theme
 
     def get_theme_variable_defaults(self) -> dict[str, str]:
         """Our own colours, for themes that do not know them."""
         return ANSI_VARIABLES if self.current_theme.ansi else SKY.variables
-
-    # Time
-
-    @property
-    def now(self) -> float:
-        """The island's time of what is shown; it stands still while paused or cut off."""
-        if self._frozen_at is not None:
-            return self._frozen_at
-        if self.link.state in ("down", "unauthorized") and self.link.heard_at is not None:
-            return self.link.heard_at + self._skew
-        return self.time
-
-    @property
-    def time(self) -> float:
-        """The island's time of day, whatever is shown."""
-        return self.clock() + self._skew
 
     # Building
 
@@ -204,104 +127,20 @@ class Console(Actions):
             yield Banner(id="banner")
             with ContentSwitcher(initial="overview", id="views"):
                 yield Overview(self.board, id="overview")
-            yield FilterBar(self._filtered, self._filter_done)
+            yield FilterBar(self.filtered, self.filter_done)
             yield Keys(id="keys")
         yield TooSmall(id="too-small")
 
     def on_mount(self) -> None:
-        if self._ascii:
+        if self.look.ascii:
             self.screen.add_class("-ascii")
             self.add_class("-ascii")
-        self.board.watch(self._confirm)
-        self._home.query_one("#banner").display = False
-        self._home.set_focus(self.shown_view.main)
-        if self._follow:
-            self.run_worker(self._follow_island(), group="follow", exclusive=True)
-            self._timer = self.set_interval(self.refresh_s / 2, self._tick)
-        self._home.bindings_updated_signal.subscribe(self, lambda _: self._paint_keys())
-
-    @property
-    def _home(self) -> Screen[Any]:
-        return self.screen_stack[0]
-
-    @property
-    def shown_view(self) -> View:
-        return self._home.query_one(f"#{self.view}", View)
-
-    def log_lines(self, jail: str) -> list[LogLine]:
-        """The lines of one jail, oldest first."""
-        return [row.line for row in self.log_rows if row.of(jail, self.serving)]
-
-    # Following the island
-
-    async def _follow_island(self) -> None:
-        """Snapshot, then facts, for ever; after a loss again, sooner or later or on R."""
-        while True:
-            self._again.clear()
-            wait: float | None = None
-            try:
-                self.receive(await self.port.snapshot())
-                async with asyncio.TaskGroup() as group:
-                    group.create_task(self._follow_events())
-                    group.create_task(self._poll())
-            except* (Unauthorized, Forbidden) as refusals:
-                self.link.refused(line(str(refusals.exceptions[0])))
-                self.action_token()
-            except* LinkLost as losses:
-                wait = self.link.lost(line(_first(losses)), self.clock())
-            except* IslandError as errors:
-                wait = self.link.lost(line(_first(errors)), self.clock())
-            self.paint_all()
-            with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._again.wait(), wait)
-
-    async def _follow_events(self) -> None:
-        async for bunch in self.port.events():
-            self.receive(bunch)
-        raise LinkLost("the island ended the stream")
-
-    async def _poll(self) -> None:
-        while True:
-            await asyncio.sleep(max(SNAPSHOT_S, self.refresh_s))
-            self.receive(await self.port.snapshot())
-            if self.view in ("logs", "jails"):
-                await self._fetch_logs()
-
-    async def _fetch_logs(self) -> None:
-        after = self.log_rows[-1].line.seq if self.log_rows else 0
-        self.take_logs(await self.port.logs(after))
-
-    def take_logs(self, lines: Iterable[LogLine]) -> None:
-        """Keep lines of the log, cleaned."""
-        for entry in lines:
-            jail = line(entry.jail) if entry.jail else None
-            if jail and entry.invocation:
-                self.serving[entry.invocation] = jail
-            text = clean(entry.text).rstrip("\n")
-            self.log_rows.append(
-                LogRow(structs.replace(entry, level=line(entry.level), text=text, jail=jail))
-            )
-        while len(self.serving) > LOG_LINES:
-            del self.serving[next(iter(self.serving))]
-
-    def receive(self, news: Snapshot | Sequence[Event]) -> None:
-        """Take a snapshot or some facts; while paused they are kept for later."""
-        was_good = self.link.state == "live"
-        self.link.heard(self.clock())
-        if isinstance(news, Snapshot):
-            self._skew = news.at - self.clock()
-        if self.paused:
-            self._held.extend([news] if isinstance(news, Snapshot) else news)
-            if not isinstance(news, Snapshot):
-                for event in news:
-                    self._confirm(event)
-        elif isinstance(news, Snapshot):
-            self.board.load(news)
-        else:
-            for event in news:
-                self.board.fold(event)
-        if not was_good:
-            self.paint_all()
+        self.home.query_one("#banner").display = False
+        self.home.set_focus(self.shown_view.main)
+        if self.follows:
+            self.run_worker(self.station.follow(), group="follow", exclusive=True)
+            self.keep_pace(self.refresh_s)
+        self.home.bindings_updated_signal.subscribe(self, lambda _: self._paint_keys())
 
     # Painting
 
@@ -316,7 +155,7 @@ class Console(Actions):
             return
         if charts and second:
             self._show_banner()
-            for canvas in self._home.query("Head, Meters, Tabs, Banner").results(Canvas):
+            for canvas in self.home.query("Head, Meters, Tabs, Banner").results(Canvas):
                 canvas.paint()
         elif not charts:
             self._after_a_stall()
@@ -332,12 +171,12 @@ class Console(Actions):
             self.screen.refresh(layout=True)
 
     def _show_banner(self) -> None:
-        banner = self._home.query_one("#banner")
-        wanted = bool(self.link.banner(self.look, self.clock()))
+        banner = self.home.query_one("#banner")
+        wanted = bool(self.station.link.banner(self.look, self.station.clock()))
         if banner.display != wanted:
             banner.display = wanted
-        good = self.link.good(self.clock()) or self.link.state == "connecting"
-        self._home.set_class(not good, "-old")
+        good = self.station.good or self.station.link.state == "connecting"
+        self.home.set_class(not good, "-old")
 
     def paint_all(self) -> None:
         """Paint everything that is shown, now."""
@@ -346,17 +185,20 @@ class Console(Actions):
         self._show_banner()
         for canvas in self.shown_view.canvases:
             canvas.paint()
-        for canvas in self._home.query("Head, Meters, Tabs, Banner, Keys").results(Canvas):
+        for canvas in self.home.query("Head, Meters, Tabs, Banner, Keys").results(Canvas):
             canvas.paint()
+
+    def on_descendant_focus(self, event: ui.DescendantFocus) -> None:
+        self._paint_keys()
 
     def _paint_keys(self) -> None:
         if self.is_running:
-            self._home.query_one("#keys", Keys).paint()
+            self.home.query_one("#keys", Keys).paint()
 
     def hints(self) -> list[Hint]:
         """The keys that do something now, the focused pane's first."""
         hints: list[Hint] = []
-        for active in self._home.active_bindings.values():
+        for active in self.home.active_bindings.values():
             binding = active.binding
             if binding.show and active.enabled and binding.description and not binding.system:
                 namespace = "" if active.node is self else "focused."
@@ -364,83 +206,6 @@ class Console(Actions):
                 if not any(other.word == hint.word for other in hints):
                     hints.append(hint)
         return hints
-
-    # Where the operator is
-
-    @property
-    def table(self) -> Table[Any] | None:
-        """The table that has the focus."""
-        focused = self._home.focused or self._focus_before
-        return focused if isinstance(focused, Table) else None
-
-    @property
-    def row(self) -> Jail | Request | Slot | Cached | None:
-        return self.table.current if self.table is not None else None
-
-    @property
-    def chosen(self) -> list[Any]:
-        return self.table.chosen if self.table is not None else []
-
-    def chosen_jails(self) -> list[Jail]:
-        """The living jails that the marked rows, or the one under the cursor, stand for."""
-        names = []
-        for row in self.chosen:
-            if isinstance(row, Jail):
-                names.append(row.info.name)
-            elif isinstance(row, Slot):
-                names.append(row.info.jail or "")
-            elif isinstance(row, Request) and not row.verdict:
-                names.append(row.jail or "")
-        return [self.board.jails[name] for name in dict.fromkeys(names) if name in self.board.jails]
-
-    async def show_view(self, view: str) -> None:
-        """Show a view; it is made when it is first wanted."""
-        switcher = self._home.query_one(ContentSwitcher)
-        if not switcher.query(f"#{view}"):
-            made = _VIEWS[view](self.board, id=view)
-            made.display = False
-            await switcher.mount(made)
-        self.view = view
-        switcher.current = view
-        main = self.shown_view.main
-        self._home.set_focus(main)
-        if isinstance(main, Table):
-            main.collect()  # the next key may be meant for its rows already
-        if view in ("logs", "jails") and self._follow and self.link.state == "live":
-            self.run_worker(self._quietly(self._fetch_logs()), group="logs", exclusive=True)
-        self.call_after_refresh(self.paint_all)
-
-    async def _quietly(self, work: Awaitable[None]) -> None:
-        with contextlib.suppress(IslandError, LinkLost):
-            await work
-        self.paint_all()
-
-    def on_table_moved(self, message: Table.Moved) -> None:
-        for canvas in self.shown_view.canvases:
-            if not isinstance(canvas, Table):
-                canvas.paint()
-
-    async def on_table_opened(self, message: Table.Opened) -> None:
-        row = message.table.current
-        place = {Jail: "jails", Request: "requests", Slot: "ips", Cached: "cache"}[type(row)]
-        if self.view == place:
-            if isinstance(row, Jail):
-                await self.action_logs()
-            elif isinstance(row, Slot) and row.info.jail in self.board.jails:
-                await self._go_to("jails", row.info.jail)
-            elif isinstance(row, Request) and row.jail in self.board.jails:
-                await self._go_to("jails", row.jail)
-            return
-        await self._go_to(place, message.table.cursor)
-
-    async def _go_to(self, view: str, key: Any) -> None:
-        await self.show_view(view)
-        self.shown_view.main.select(key)
-
-    def on_descendant_focus(self, event: ui.DescendantFocus) -> None:
-        if isinstance(event.widget, (Table, Logs)):
-            self._focus_before = None
-        self._paint_keys()
 
     # Its end
 
@@ -463,7 +228,7 @@ class Console(Actions):
         yield SystemCommand(
             "Theme", "other colours; ansi-dark and ansi-light are the terminal's own", self.search_themes
         )
-        for active in self._home.active_bindings.values():
+        for active in self.home.active_bindings.values():
             binding = active.binding
             if active.node is self and active.enabled and binding.description and not binding.system:
                 action = binding.action
@@ -484,10 +249,3 @@ class TooSmall(Canvas):
             Line([("enlarge the terminal", "strong")]),
             Line([(f"{size.width}x{size.height}, needs 60x15", "dim")]),
         ]
-
-
-def _first(group: BaseExceptionGroup[Any]) -> str:
-    error: BaseException = group
-    while isinstance(error, BaseExceptionGroup):
-        error = error.exceptions[0]
-    return str(error)

@@ -23,7 +23,8 @@ from tui.rows import Request, seconds_of
 from tui.words import clean, line
 
 if TYPE_CHECKING:
-    from tui.console import Console
+    from tui.desk import Desk
+    from tui.station import Station
 
 
 class Reply(Pager):
@@ -45,7 +46,7 @@ class Reply(Pager):
             return lines + wrapped(clean(str(output)), width, "text", indent=" ") if output else lines
         if self.answer is None or self.request is None:
             return [Line([(f" {self.note[0]}", self.note[1])])]
-        now = self.console.now
+        now = self.station.now
         lines = story(self.request, now, width, look, self.board.usual_s(self.request))
         for title, text, tone in (
             ("output", self.answer.data, "text"),
@@ -77,8 +78,12 @@ class Invoke(ModalScreen[None]):
         self._sending = False
 
     @property
-    def console(self) -> Console:
-        return cast("Console", self.app)
+    def desk(self) -> Desk:
+        return cast("Desk", self.app)
+
+    @property
+    def station(self) -> Station:
+        return self.desk.station
 
     def compose(self) -> ComposeResult:
         url, call, version = self._start
@@ -166,15 +171,15 @@ class Invoke(ModalScreen[None]):
         reply = self.query_one(Reply)
         request = self.request()
         reply.answer = reply.failure = None
-        reply.note = (f"running{self.console.look['more']}   esc hangs up", "info")
+        reply.note = (f"running{reply.look['more']}   esc hangs up", "info")
         reply.paint()
         try:
-            answer = await self.console.port.invoke(request)
+            answer = await self.station.port.invoke(request)
         except (IslandError, LinkLost) as failure:
             reply.failure = failure
         else:
             reply.answer = answer
-            reply.request = as_request(request, answer, self.console.now)
+            reply.request = as_request(request, answer, self.station.now)
         finally:
             self._sending = False
         reply.first = 0
@@ -182,8 +187,8 @@ class Invoke(ModalScreen[None]):
             reply.paint()
 
     def action_curl(self) -> None:
-        self.app.copy_to_clipboard(self.console.port.curl(self.request()))
-        self.console.say("copied as curl")
+        self.desk.copy_to_clipboard(self.station.port.curl(self.request()))
+        self.desk.say("copied as curl")
 
     def action_leave(self) -> None:
         self.dismiss(None)

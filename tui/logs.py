@@ -10,6 +10,7 @@ from textual.binding import Binding, BindingType
 from tui.canvas import Canvas, Line
 from tui.charts import wrapped
 from tui.filter import Filter
+from tui.journal import LogRow
 from tui.look import Spans
 from tui.port import LogLine
 from tui.words import clock, fit, tail
@@ -20,27 +21,6 @@ _LEVELS = {
     "WARNING": ("WARN", "warn"),
     "ERROR": ("ERROR", "bad"),
 }
-
-
-class LogRow:
-    """A log line, to a filter."""
-
-    def __init__(self, line: LogLine) -> None:
-        self.line = line
-        self._hay = f"{line.level} {line.jail or ''} {line.text}".lower()
-
-    def of(self, jail: str, serving: dict[str, str]) -> bool:
-        """It tells of this jail, or of an invocation that this jail served."""
-        return (self.line.jail or serving.get(self.line.invocation or "")) == jail
-
-    def field(self, name: str) -> str:
-        return {"jail": self.line.jail or "", "state": self.line.level, "code": self.line.level}.get(name, "")
-
-    def haystack(self) -> str:
-        return self._hay
-
-    def seconds(self, now: float) -> float:
-        return now - self.line.at
 
 
 class Logs(Canvas, can_focus=True):
@@ -78,15 +58,15 @@ class Logs(Canvas, can_focus=True):
     @property
     def shown(self) -> list[LogRow]:
         """The lines that match, oldest first."""
-        log = self.console.log_rows
-        seen = (log[-1].line.seq if log else 0, len(log), self.filter, self.jail, self.faults_only)
+        journal = self.station.journal
+        seen = (journal.last, len(journal.rows), self.filter, self.jail, self.faults_only)
         if seen != self._seen:
             self._seen = seen
-            now = self.console.now
+            now = self.station.now
             self._rows = [
                 row
-                for row in log
-                if (self.jail is None or row.of(self.jail, self.console.serving))
+                for row in journal.rows
+                if (self.jail is None or journal.tells_of(row, self.jail))
                 and (not self.faults_only or row.line.level in ("WARNING", "ERROR"))
                 and (not self.filter or self.filter(row, now))
             ]

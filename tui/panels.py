@@ -77,7 +77,7 @@ class Pool(Canvas):
 
     def _told(self, slot: Slot, width: int) -> list[Line]:
         glyph, tone = self.look.state(slot.state, str(slot.info.state))
-        since = f"for {age(self.console.now - slot.info.since)}" if slot.info.since else "-"
+        since = f"for {age(self.station.now - slot.info.since)}" if slot.info.since else "-"
         holder = slot.info.jail or ("taken out by an operator" if slot.state == "out" else "-")
         pairs = [("address", slot.ip, "strong"), ("state", glyph, tone), ("since", since, "text")]
         pairs += [("jail", line(holder), "text"), ("function", slot.function or "-", "text")]
@@ -101,7 +101,7 @@ class Waterfall(Canvas):
         request = self.request()
         if request is None:
             return [Line([("  no request is selected", "dim")])]
-        return story(request, self.console.now, width, self.look, self.board.usual_s(request))
+        return story(request, self.station.now, width, self.look, self.board.usual_s(request))
 
     def titles(self, width: int) -> tuple[str, str]:
         request = self.request()
@@ -133,7 +133,7 @@ class JailDetail(Canvas):
         self.jail = jail
 
     def draw(self, width: int, height: int) -> list[Line]:
-        jail, status, now = self.jail(), self.board.status, self.console.now
+        jail, status, now = self.jail(), self.board.status, self.station.now
         if jail is None or status is None:
             return [Line([("  no jail is selected", "dim")])]
         info, limits, look = jail.info, status.policy.limits, self.look
@@ -167,7 +167,7 @@ class JailDetail(Canvas):
         if request is not None:
             lines.append(Line([]))
             lines += waterfall(request, now, width, look, self.board.usual_s(request))
-        words = self.console.log_lines(info.name)[-max(0, height - len(lines) - 2) :]
+        words = self.station.journal.of(info.name)[-max(0, height - len(lines) - 2) :]
         if words and height - len(lines) > 2:
             lines += [Line([]), Line([(" last log lines", "strong")])]
             lines += [Line([(f" {clock(w.at)} ", "dim"), (line(w.text), "text")]) for w in words]
@@ -186,7 +186,7 @@ class CacheDetail(Canvas):
         self.row = row
 
     def draw(self, width: int, height: int) -> list[Line]:
-        row, now = self.row(), self.console.now
+        row, now = self.row(), self.station.now
         if row is None:
             return [Line([("  nothing is selected", "dim")])]
         glyph, tone = self.look.state(row.shown_state)
@@ -301,7 +301,7 @@ class IslandFacts(Canvas):
     """The island itself: what it runs on and what it allows."""
 
     def draw(self, width: int, height: int) -> list[Line]:
-        status, now = self.board.status, self.console.now
+        status, now = self.board.status, self.station.now
         if status is None:
             return []
         policy, limits = status.policy, status.policy.limits

@@ -1,7 +1,7 @@
 """What the tables show a row of: a jail, a request, an address, a binary.
 
-Each knows what a filter may ask (`field`, `haystack`, `seconds`), and every text in it that a jail or
-caller made was cleaned on its way in.
+Each has a `key` of its own and answers what a filter asks (`field`, `haystack`, `seconds`). Every text in
+it that a jail or caller made was cleaned on its way in.
 """
 
 from __future__ import annotations
@@ -35,6 +35,10 @@ class Jail:
         self.cpu_percent: float | None = None
         self.killing = False
         self._hay = ""
+
+    @property
+    def key(self) -> str:
+        return self.info.name
 
     @property
     def state(self) -> str:
@@ -130,6 +134,10 @@ class Request:
         self.total_s = end.timings.total_s
 
     @property
+    def key(self) -> str:
+        return self.id
+
+    @property
     def state(self) -> str:
         """`open`, `ok` or `bad`, as the glyphs know it."""
         return "open" if not self.verdict else "ok" if self.verdict == "ok" else "bad"
@@ -171,6 +179,10 @@ class Slot:
         self.function = ""
         self.setting: AddressState | None = None
         """What an operator asked for and the island has not confirmed yet."""
+
+    @property
+    def key(self) -> str:
+        return self.ip
 
     @property
     def state(self) -> str:

@@ -6,8 +6,8 @@ places. Sorting and filtering look at the model; `draw` formats the visible line
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Iterable
-from typing import Any, ClassVar, Generic, NamedTuple, TypeVar
+from collections.abc import Callable, Iterable
+from typing import Any, ClassVar, Generic, NamedTuple, Protocol, TypeVar
 
 from textual import events
 from textual.binding import Binding, BindingType
@@ -18,7 +18,17 @@ from tui.filter import Filter, Filterable
 from tui.look import Look, Span, Spans
 from tui.words import fit
 
-R = TypeVar("R", bound=Filterable)
+
+class Row(Filterable, Protocol):
+    """What a table shows in a line."""
+
+    @property
+    def key(self) -> str:
+        """Tells it from all others, also when it is made anew."""
+        ...
+
+
+R = TypeVar("R", bound=Row)
 
 
 class Ink(NamedTuple):
@@ -88,7 +98,6 @@ class Table(Canvas, Generic[R], can_focus=True):
         kind: type[R],
         columns: list[Column],
         source: Callable[[], Iterable[R]],
-        key: Callable[[R], Hashable],
         *,
         sort: str,
         empty: str,
@@ -101,7 +110,6 @@ class Table(Canvas, Generic[R], can_focus=True):
         self.kind = kind
         self.columns = columns
         self.source = source
-        self.key = key
         self.empty = empty
         self.faulty = faulty
         self.row_tone = row_tone
@@ -109,8 +117,8 @@ class Table(Canvas, Generic[R], can_focus=True):
         self.faults_only = False
         self.rows: list[R] = []
         """What is shown, in order."""
-        self.marks: set[Hashable] = set()
-        self.cursor: Hashable = None
+        self.marks: set[str] = set()
+        self.cursor: str | None = None
         self._at = 0
         self._top = 0
         self._sort = next(n for n, column in enumerate(columns) if column.title == sort)
@@ -128,7 +136,7 @@ class Table(Canvas, Generic[R], can_focus=True):
     @property
     def chosen(self) -> list[R]:
         """The marked rows, or else the one under the cursor."""
-        marked = [row for row in self.rows if self.key(row) in self.marks]
+        marked = [row for row in self.rows if row.key in self.marks]
         if marked:
             return marked
         return [self.current] if self.current is not None else []
@@ -139,7 +147,7 @@ class Table(Canvas, Generic[R], can_focus=True):
 
     def collect(self) -> None:
         """Look at the model: which rows there are, in which order, and where the cursor is."""
-        now = self.console.now
+        now = self.station.now
         rows = list(self.source())
         self._total = len(rows)
         if self.faults_only:
@@ -151,29 +159,29 @@ class Table(Canvas, Generic[R], can_focus=True):
             rows.sort(key=lambda row: order(row, now), reverse=self._falling)
         self.rows = rows
         if self.marks:
-            self.marks.intersection_update({self.key(row) for row in rows})
+            self.marks.intersection_update({row.key for row in rows})
         self._find_cursor()
 
     def _find_cursor(self) -> None:
-        rows, key = self.rows, self.key
+        rows = self.rows
         at = self._at
         if not rows:
             self._at = 0
-        elif not (at < len(rows) and key(rows[at]) == self.cursor):
-            found = next((n for n, row in enumerate(rows) if key(row) == self.cursor), None)
+        elif not (at < len(rows) and rows[at].key == self.cursor):
+            found = next((n for n, row in enumerate(rows) if row.key == self.cursor), None)
             self._at = min(at, len(rows) - 1) if found is None else found
-            before, self.cursor = self.cursor, key(rows[self._at])
+            before, self.cursor = self.cursor, rows[self._at].key
             if self.cursor != before and before is not None:
                 self.post_message(self.Moved(self))
 
     def _move_to(self, at: int) -> None:
         if self.rows:
             self._at = max(0, min(len(self.rows) - 1, at))
-            self.cursor = self.key(self.rows[self._at])
+            self.cursor = self.rows[self._at].key
             self.post_message(self.Moved(self))
         self.paint()
 
-    def select(self, key: Hashable) -> None:
+    def select(self, key: str) -> None:
         """Put the cursor on the row with this key, now or when it comes."""
         self.cursor = key
         self.collect()
@@ -183,7 +191,7 @@ class Table(Canvas, Generic[R], can_focus=True):
 
     def draw(self, width: int, height: int) -> list[Line]:
         self.collect()
-        look, now = self.look, self.console.now
+        look, now = self.look, self.station.now
         body = height - 1
         bar = len(self.rows) > body
         inner = width - 2
@@ -212,7 +220,7 @@ class Table(Canvas, Generic[R], can_focus=True):
     def _row(self, n: int, look: Look, now: float) -> Line:
         row = self.rows[n]
         here = n == self._at
-        marked = bool(self.marks) and self.key(row) in self.marks
+        marked = bool(self.marks) and row.key in self.marks
         gutter = look["mark"] if marked else look["cursor"] if here else " "
         spans: Spans = [(gutter, "mark" if marked else "key")]
         tone = "mark" if marked else self.row_tone(row)
@@ -275,11 +283,11 @@ class Table(Canvas, Generic[R], can_focus=True):
 
     def action_mark(self) -> None:
         if self.current is not None:
-            self.marks ^= {self.key(self.current)}
+            self.marks ^= {self.current.key}
             self._move_to(self._at + 1)
 
     def action_mark_all(self) -> None:
-        shown = {self.key(row) for row in self.rows}
+        shown = {row.key for row in self.rows}
         self.marks = set() if self.marks == shown else shown
         self.paint()
 

@@ -40,10 +40,10 @@ class Stage:
 
     async def begin(self, pilot: Pilot[int]) -> None:
         await pilot.pause()
-        self.console.receive(await self.island.snapshot())
+        self.console.station.receive(await self.island.snapshot())
         if self.island.jails:
-            self.console.receive(self.living())
-        self.console.take_logs(await self.island.logs())
+            self.console.station.receive(self.living())
+        self.console.station.journal.take(await self.island.logs())
         await self.settle(pilot)
 
     def living(self) -> list[ev.Event]:
@@ -87,8 +87,8 @@ class Scene(NamedTuple):
 
 async def _down(stage: Stage, pilot: Pilot[int]) -> None:
     stage.time += 41
-    stage.console.link.lost("connection refused by http://127.0.0.1:3280", stage.time)
-    stage.console.link.retry_at = stage.time + 3
+    stage.console.station.link.lost("connection refused by http://127.0.0.1:3280", stage.time)
+    stage.console.station.link.retry_at = stage.time + 3
 
 
 async def _stale(stage: Stage, pilot: Pilot[int]) -> None:
@@ -96,7 +96,7 @@ async def _stale(stage: Stage, pilot: Pilot[int]) -> None:
 
 
 async def _unauthorized(stage: Stage, pilot: Pilot[int]) -> None:
-    stage.console.link.refused(str(Unauthorized("this island wants its admin token")))
+    stage.console.station.link.refused(str(Unauthorized("this island wants its admin token")))
     stage.console.action_token()
 
 
@@ -139,8 +139,8 @@ SCENES = (
 def _in_process() -> Stage:
     stage = Stage()
     stage.island.attached = False
-    stage.console._follow = True
-    stage.console._follow_island = _nothing  # type: ignore[method-assign]
+    stage.console.follows = True
+    stage.console.station.follow = _nothing  # type: ignore[method-assign]
     return stage
 
 

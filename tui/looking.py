@@ -1,0 +1,292 @@
+"""Where the operator looks: the view and the pane, and what of them is shown.
+
+Nothing here changes the island.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING, Any
+
+from textual import events as ui
+from textual.screen import Screen
+from textual.widget import Widget
+from textual.widgets import ContentSwitcher
+
+from skyisland.errors import IslandError
+from skyisland.model import FunctionRequest
+from tui import questions
+from tui.canvas import Pager
+from tui.desk import Desk
+from tui.dialogs import AskToken, FilterBar
+from tui.filter import Filter
+from tui.logs import Logs
+from tui.port import LinkLost
+from tui.rows import Cached, Jail, Request, Slot
+from tui.station import SNAPSHOT_S
+from tui.table import Table
+from tui.views import AddressesView, CacheView, HostView, JailsView, LogsView, RequestsView, View
+from tui.words import duration, line
+
+if TYPE_CHECKING:
+    from textual.timer import Timer
+
+REFRESH_S = (0.1, 0.25, 0.5, 1.0, 2.0, 5.0)
+"""The paces that + and - go through."""
+_VIEWS: dict[str, Callable[..., View]] = {
+    "jails": JailsView,
+    "ips": AddressesView,
+    "cache": CacheView,
+    "requests": RequestsView,
+    "logs": LogsView,
+    "host": HostView,
+}
+"""All but the overview, with which the console starts."""
+
+
+class Looking(Desk):
+    """The actions that choose what is shown."""
+
+    follows: bool
+    """It feeds itself from the port."""
+    refresh_s: float
+    _pane_before: Widget | None = None
+    """What had the focus when the filter line took it."""
+    _timer: Timer
+
+    def _tick(self) -> None:
+        raise NotImplementedError
+
+    # Where the operator is
+
+    @property
+    def home(self) -> Screen[Any]:
+        """The screen below all dialogs."""
+        return self.screen_stack[0]
+
+    @property
+    def shown_view(self) -> View:
+        return self.home.query_one(f"#{self.view}", View)
+
+    @property
+    def table(self) -> Table[Any] | None:
+        """The table that has the focus."""
+        focused = self.home.focused or self._pane_before
+        return focused if isinstance(focused, Table) else None
+
+    @property
+    def row(self) -> Jail | Request | Slot | Cached | None:
+        return self.table.current if self.table is not None else None
+
+    @property
+    def chosen(self) -> list[Any]:
+        """The marked rows, or the one under the cursor."""
+        return self.table.chosen if self.table is not None else []
+
+    def chosen_jails(self) -> list[Jail]:
+        """The living jails that the chosen rows stand for."""
+        names = []
+        for row in self.chosen:
+            if isinstance(row, Jail):
+                names.append(row.info.name)
+            elif isinstance(row, Slot):
+                names.append(row.info.jail or "")
+            elif isinstance(row, Request) and not row.verdict:
+                names.append(row.jail or "")
+        return [self.board.jails[name] for name in dict.fromkeys(names) if name in self.board.jails]
+
+    # Views
+
+    async def show_view(self, view: str) -> None:
+        """Show a view; it is made when it is first wanted."""
+        switcher = self.home.query_one(ContentSwitcher)
+        if not switcher.query(f"#{view}"):
+            made = _VIEWS[view](self.board, id=view)
+            made.display = False
+            await switcher.mount(made)
+        self.view = view
+        switcher.current = view
+        main = self.shown_view.main
+        self.home.set_focus(main)
+        if isinstance(main, Table):
+            main.collect()  # the next key may be meant for its rows already
+        self.station.reads_log = view in ("logs", "jails")
+        if self.station.reads_log and self.follows and self.station.link.state == "live":
+            self.run_worker(self._quietly(self.station.fetch_log()), group="logs", exclusive=True)
+        self.call_after_refresh(self.paint_all)
+
+    async def _quietly(self, work: Awaitable[None]) -> None:
+        with contextlib.suppress(IslandError, LinkLost):
+            await work
+        self.paint_all()
+
+    async def _go_to(self, view: str, key: Any) -> None:
+        await self.show_view(view)
+        self.shown_view.main.select(key)
+
+    def on_table_moved(self, message: Table.Moved) -> None:
+        for canvas in self.shown_view.canvases:
+            if not isinstance(canvas, Table):
+                canvas.paint()
+
+    async def on_table_opened(self, message: Table.Opened) -> None:
+        row = message.table.current
+        place = {Jail: "jails", Request: "requests", Slot: "ips", Cached: "cache"}[type(row)]
+        if self.view != place:
+            await self._go_to(place, message.table.cursor)
+        elif isinstance(row, Jail):
+            await self.action_logs()
+        elif isinstance(row, Slot) and row.info.jail in self.board.jails:
+            await self._go_to("jails", row.info.jail)
+        elif isinstance(row, Request) and row.jail in self.board.jails:
+            await self._go_to("jails", row.jail)
+
+    def on_descendant_focus(self, event: ui.DescendantFocus) -> None:
+        if isinstance(event.widget, (Table, Logs)):
+            self._pane_before = None
+
+    async def action_view(self, view: str) -> None:
+        await self.show_view(view)
+
+    async def action_logs(self) -> None:
+        jails = self.chosen_jails()
+        row = self.row
+        name = jails[0].name if jails else row.jail if isinstance(row, Request) else None
+        await self.show_view("logs")
+        self.shown_view.query_one(Logs).show_jail(name)
+
+    def action_zoom(self) -> None:
+        """Give the whole view to the focused pane, or take it back."""
+        view, pane = self.shown_view, self.home.focused
+        zoomed = not view.has_class("-zoom")
+        for node in view.query(".-path"):
+            node.remove_class("-path")
+        if zoomed and pane is not None:
+            for ancestor in pane.ancestors_with_self:
+                if ancestor is view:
+                    break
+                ancestor.add_class("-path")
+        view.set_class(zoomed, "-zoom")
+        self.call_after_refresh(self.paint_all)
+
+    async def action_widen(self) -> None:
+        """Undo the last narrowing: marks, filter, a jail's log, zoom; then go to the overview."""
+        pane, view = self.home.focused, self.shown_view
+        if isinstance(pane, Table) and pane.marks:
+            pane.marks.clear()
+        elif isinstance(pane, (Table, Logs)) and (pane.filter or pane.faults_only):
+            pane.filter, pane.faults_only = Filter(), False
+        elif isinstance(pane, Logs) and pane.jail is not None:
+            pane.jail = None
+        elif view.has_class("-zoom"):
+            self.action_zoom()
+        elif self.view != "overview":
+            await self.show_view("overview")
+        self.paint_all()
+
+    # What of it is shown
+
+    def action_filter(self) -> None:
+        pane = self.home.focused
+        if isinstance(pane, (Table, Logs)):
+            self._pane_before = pane
+            self.home.query_one("#keys").display = False
+            self.home.query_one(FilterBar).open(pane.filter.text)
+
+    def filtered(self, text: str) -> None:
+        """The filter line says `text`."""
+        pane = self._pane_before
+        if isinstance(pane, (Table, Logs)):
+            pane.filter = Filter(text)
+            pane.paint()
+
+    def filter_done(self) -> None:
+        """The filter line was left."""
+        pane, self._pane_before = self._pane_before, None
+        self.home.query_one("#keys").display = True
+        if pane is not None:
+            self.home.set_focus(pane)
+        self.call_after_refresh(self.paint_all)
+
+    def action_faults(self) -> None:
+        pane = self.home.focused
+        if isinstance(pane, (Table, Logs)):
+            pane.faults_only = not pane.faults_only
+            self.paint_all()
+
+    def action_pause(self) -> None:
+        """Freeze what is shown; what happens meanwhile is taken in afterwards."""
+        if self.station.paused:
+            self.station.resume()
+        else:
+            self.station.pause()
+        self.paint_all()
+
+    def action_pace(self, by: int) -> None:
+        paces = sorted({*REFRESH_S, self.refresh_s})
+        at = max(0, min(len(paces) - 1, paces.index(self.refresh_s) + by))
+        self.keep_pace(paces[at])
+        self.say(f"refreshed every {duration(self.refresh_s)}")
+
+    def keep_pace(self, refresh_s: float) -> None:
+        self.refresh_s = refresh_s
+        self.station.snapshot_s = max(SNAPSHOT_S, refresh_s)
+        if self.follows:
+            if hasattr(self, "_timer"):
+                self._timer.stop()
+            self._timer = self.set_interval(refresh_s / 2, self._tick)
+
+    # What may be taken along
+
+    def action_copy(self) -> None:
+        row = self.row
+        if row is not None:
+            self.copy_to_clipboard(line(row.key))
+            self.say(f"copied {row.key}")
+
+    def action_curl(self) -> None:
+        if isinstance(self.row, Request):
+            request = FunctionRequest(url=self.row.url, call=self.row.call)
+            self.copy_to_clipboard(self.station.port.curl(request))
+            self.say("copied as curl")
+
+    def action_picture(self) -> None:
+        self.deliver_screenshot()
+
+    # The line to the island
+
+    def action_retry(self) -> None:
+        self.station.retry()
+
+    def action_token(self) -> None:
+        if any(isinstance(screen, AskToken) for screen in self.screen_stack):
+            return
+
+        def given(token: str | None) -> None:
+            if token:
+                self.station.authorize(token)
+
+        self.push_screen(AskToken(self.station.link.cause), given)
+
+    def action_help(self) -> None:
+        self.push_screen(questions.keys(self.home, self.home.focused))
+
+    # What may be done here
+
+    def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
+        focused = self.home.focused if self.screen_stack else None
+        match action:
+            case "filter" | "faults":
+                return isinstance(focused, (Table, Logs))
+            case "zoom":
+                return isinstance(focused, (Table, Logs, Pager))
+            case "logs":
+                return self.view != "logs"
+            case "curl":
+                return focused is not None and self.table is not None and self.table.kind is Request
+            case "retry":
+                return self.station.link.state != "live"
+            case "token":
+                return self.station.link.state == "unauthorized"
+        return True

@@ -1,0 +1,209 @@
+"""What the operator has done: jails killed, addresses taken out, binaries evicted and built anew.
+
+Every order is one of the island's methods, reached through the port. It is done when the event that
+follows it says so; an error, or some seconds without that event, is told in words.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Sequence
+
+from skyisland import events as ev
+from skyisland.errors import IslandError
+from skyisland.model import AddressState
+from tui import questions
+from tui.invoke import Invoke
+from tui.looking import Looking
+from tui.port import LinkLost
+from tui.rows import Cached, Jail, Request, Slot
+from tui.words import line
+
+
+class Orders(Looking):
+    """The actions that change the island."""
+
+    stopping = False
+    """The island ends with this console."""
+
+    def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
+        focused = self.home.focused if self.screen_stack else None
+        kind = self.table.kind if focused is not None and self.table is not None else None
+        match action:
+            case "kill" | "kill_now":
+                return not self.readonly and kind in (Jail, Slot, Request)
+            case "set_address":
+                return not self.readonly and kind in (Slot, Jail)
+            case "rebuild" | "evict":
+                return not self.readonly and kind is Cached
+            case "invoke":
+                return not self.readonly
+        return super().check_action(action, parameters)
+
+    def _may_act(self) -> bool:
+        if self.station.good:
+            return True
+        self.say("the island is out of reach: nothing was done", bad=True)
+        return False
+
+    def _begin(self) -> None:
+        """The rows are taken: marks go, and what was asked for shows."""
+        if self.table is not None:
+            self.table.marks.clear()
+        self.paint_all()
+
+    async def _all(self, done: str, work: Sequence[tuple[str, Awaitable[str]]]) -> None:
+        """Wait for several orders and say in one sentence what came of them."""
+        results = await asyncio.gather(*(each for _, each in work))
+        bad = [(name, why) for (name, _), why in zip(work, results, strict=True) if why]
+        good = [name for (name, _), why in zip(work, results, strict=True) if not why]
+        if good:
+            self.say(f"{done} {good[0]}" if len(good) == 1 else f"{done} {len(good)}")
+        for name, why in bad[:3]:
+            self.say(f"{name}: {why}", bad=True)
+        if len(bad) > 3:
+            self.say(f"and {len(bad) - 3} more failed", bad=True)
+        self.paint_all()
+
+    # Jails
+
+    def action_kill(self) -> None:
+        jails = self.chosen_jails()
+        if not jails:
+            self.say("no living jail is selected", bad=True)
+        elif self._may_act():
+            self.push_screen(
+                questions.kill(jails, self.look),
+                lambda answer: self._kill(jails) if answer == "yes" else None,
+            )
+
+    def action_kill_now(self) -> None:
+        jails = self.chosen_jails()[:1]
+        if jails and self._may_act():
+            self._kill(jails)
+
+    def _kill(self, jails: list[Jail]) -> None:
+        for jail in jails:
+            jail.killing = True
+        self._begin()
+
+        async def kill(jail: Jail) -> str:
+            name = jail.info.name
+            why = await self.station.done(
+                lambda event: isinstance(event, (ev.JailKilled, ev.JailDestroyed)) and event.jail == name,
+                self.station.port.kill(name),
+            )
+            if why:
+                jail.killing = False
+            return why
+
+        self.run_worker(self._all("killed", [(jail.name, kill(jail)) for jail in jails]), group="act")
+
+    # Addresses
+
+    def _chosen_slots(self) -> list[Slot]:
+        slots = []
+        for row in self.chosen:
+            if isinstance(row, Slot):
+                slots.append(row)
+            elif isinstance(row, Jail) and row.info.ip4 in self.board.slots:
+                slots.append(self.board.slots[row.info.ip4])
+        return slots
+
+    def action_set_address(self) -> None:
+        slots = self._chosen_slots()
+        if not slots:
+            self.say("no address is selected", bad=True)
+        elif self._may_act():
+            self.push_screen(
+                questions.address_state(slots, self.look),
+                lambda answer: self._set_addresses(slots, AddressState(answer)) if answer else None,
+            )
+
+    def _set_addresses(self, slots: list[Slot], state: AddressState) -> None:
+        for slot in slots:
+            slot.setting = state
+        self._begin()
+
+        async def put(ip: str) -> str:
+            why = await self.station.done(
+                lambda event: isinstance(event, ev.AddressStateSet) and event.ip == ip,
+                self.station.port.set_address(ip, state),
+            )
+            if ip in self.board.slots:
+                self.board.slots[ip].setting = None
+            return why
+
+        self.run_worker(self._all(f"{state}:", [(slot.ip, put(slot.info.ip)) for slot in slots]), group="act")
+
+    # The build cache
+
+    def _chosen_cached(self) -> list[Cached]:
+        return [row for row in self.chosen if isinstance(row, Cached)]
+
+    def action_evict(self) -> None:
+        rows = [row for row in self._chosen_cached() if row.artifact is not None]
+        if not rows:
+            self.say("no binary is selected", bad=True)
+        elif self._may_act():
+            self.push_screen(
+                questions.evict(rows, self.look),
+                lambda answer: self._evict(rows) if answer == "yes" else None,
+            )
+
+    def _evict(self, rows: list[Cached]) -> None:
+        for row in rows:
+            row.evicting = True
+        self._begin()
+
+        async def evict(row: Cached) -> str:
+            why = await self.station.done(
+                lambda event: isinstance(event, ev.ArtifactEvicted) and event.key == row.key,
+                self.station.port.evict(row.key),
+            )
+            if why and row.key in self.board.cache:
+                self.board.cache[row.key].evicting = False
+            return why
+
+        self.run_worker(self._all("evicted", [(row.label, evict(row)) for row in rows]), group="act")
+
+    def action_rebuild(self) -> None:
+        rows = self._chosen_cached()
+        if not rows or not self._may_act():
+            return
+        self._begin()
+
+        async def rebuild(row: Cached) -> str:
+            try:
+                await self.station.port.rebuild(row.key)
+            except (IslandError, LinkLost) as failure:
+                return str(failure)
+            return ""
+
+        self.say("rebuilding " + (rows[0].label if len(rows) == 1 else f"{len(rows)} binaries"))
+        self.run_worker(self._all("rebuilt", [(row.label, rebuild(row)) for row in rows]), group="act")
+
+    # Calls, and the island itself
+
+    def action_invoke(self) -> None:
+        row = self.row
+        url, call = "", ""
+        if isinstance(row, Request):
+            url, call = row.url, row.call
+        elif isinstance(row, Jail):
+            url, call = line(row.info.url), line(row.info.call)
+        elif isinstance(row, Cached):
+            url, call = row.url, row.function if "(" in row.function else f"{row.function}("
+        self.push_screen(Invoke(url, call))
+
+    async def action_quit(self) -> None:
+        if self.station.port.attached or not self.follows:
+            self.exit(0)
+            return
+
+        def answered(answer: str | None) -> None:
+            if answer == "yes":
+                self.stopping = True
+                self.exit(0)
+
+        self.push_screen(questions.stop_island(self.board.busy), answered)

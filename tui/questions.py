@@ -1,0 +1,109 @@
+"""What the operator is asked before something is done, and told about the keys."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from textual.screen import Screen
+from textual.widget import Widget
+
+from skyisland.model import AddressState
+from tui.dialogs import Ask, Choice, Help
+from tui.look import Look, Spans
+from tui.rows import Cached, Jail, Slot
+from tui.words import fit
+
+SHOWN = 6
+"""Targets that a question lists; of more it gives the number."""
+NO = Choice("n", "No", "no")
+
+
+def _listed(rows: Sequence[Spans]) -> list[Spans]:
+    more: list[Spans] = [[(f"and {len(rows) - SHOWN} more", "dim")]] if len(rows) > SHOWN else []
+    return [*rows[:SHOWN], *more, []]
+
+
+def kill(jails: Sequence[Jail], look: Look) -> Ask:
+    rows: list[Spans] = []
+    for jail in jails:
+        glyph, tone = look.state(jail.state)
+        rows.append(
+            [
+                (f"{fit(jail.name, 14)} {fit(jail.label, 24, more=look['more'])} ", "text"),
+                (fit(glyph, 11), tone),
+                (f"{jail.info.ip4 or '-':<14}", "text"),
+                (jail.request, "dim"),
+            ]
+        )
+    told = "Each caller is told: killed by the operator."
+    if any(jail.info.ip4 for jail in jails):
+        told += " Addresses go back to the pool."
+    title = f"Kill {len(jails)} jails?" if len(jails) > 1 else "Kill this jail?"
+    choices = (NO, Choice("y", "Kill", "yes", "error"))
+    return Ask(title, [*_listed(rows), [(told, "dim")]], choices, danger=True)
+
+
+def address_state(slots: Sequence[Slot], look: Look) -> Ask:
+    """Answered with the name of an `AddressState`."""
+    rows: list[Spans] = []
+    for slot in slots:
+        glyph, tone = look.state(slot.state, str(slot.info.state))
+        rows.append([(f"{slot.ip:<16}", "strong"), (fit(glyph, 15), tone), (slot.info.jail or "", "text")])
+    lines = [
+        *_listed(rows),
+        [("available    ", "strong"), ("jails may lease it", "dim")],
+        [("unavailable  ", "strong"), ("out of the pool until an operator gives it back", "dim")],
+    ]
+    if any(slot.info.jail for slot in slots):
+        lines += [[], [("A leased address stays with its jail until that ends.", "warn")]]
+    title = f"State of {slots[0].ip}" if len(slots) == 1 else f"State of {len(slots)} addresses"
+    choices = [Choice("a", "Available", "available"), Choice("u", "Unavailable", "unavailable")]
+    if all(slot.info.state is AddressState.available for slot in slots):
+        choices.reverse()
+    return Ask(title, lines, choices)
+
+
+def evict(rows: Sequence[Cached], look: Look) -> Ask:
+    names: list[Spans] = [
+        [(fit(row.label, 44, more=look["more"]), "text"), (f"  {row.key[:12]}", "dim")] for row in rows
+    ]
+    title = f"Evict {len(rows)} binaries?" if len(rows) > 1 else "Evict this binary?"
+    lines: list[Spans] = [*_listed(names), [("The next call of each is built anew.", "dim")]]
+    return Ask(title, lines, (NO, Choice("y", "Evict", "yes", "warning")))
+
+
+def stop_island(busy: int) -> Ask:
+    """`busy`: jails that have something to do."""
+    what = {0: "no jail is running", 1: "1 jail is running"}.get(busy, f"{busy} jails are running")
+    rows: list[Spans] = [
+        [(f"The island ends with this console; {what}.", "text")],
+        [("Running calls get some seconds to finish.", "dim")],
+    ]
+    return Ask("Stop the island?", rows, (NO, Choice("y", "Stop the island", "yes", "error")), danger=True)
+
+
+FILTERS = [
+    ("encode", "rows that show this word"),
+    ("!warm", "rows that do not"),
+    ("fn: st: ip:", "in function, state, address"),
+    ("code: jail: req:", "in result, jail, request"),
+    (">400ms  <2s", "by time: age, or total"),
+]
+
+
+def keys(screen: Screen[Any], pane: Widget | None) -> Help:
+    """Every key that works on `screen` now, those of its `pane` first; made from the bindings."""
+    groups: list[tuple[str, list[tuple[str, str]]]] = []
+    for title, nodes in (("This pane", (pane,)), ("Everywhere", (screen.app, screen))):
+        found: dict[tuple[str, str], list[str]] = {}
+        for active in screen.active_bindings.values():
+            binding = active.binding
+            if binding.action == "screen.copy_text":
+                continue  # there is nothing to select here
+            if active.node in nodes and binding.description and not binding.system:
+                names = found.setdefault((binding.description, binding.action), [])
+                names.append(screen.app.get_key_display(binding))
+        if found:
+            groups.append((title, [(" ".join(names), word) for (word, _), names in found.items()]))
+    return Help([*groups, ("Filter: all words must match", FILTERS)])
