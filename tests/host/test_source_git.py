@@ -287,6 +287,17 @@ async def test_a_caller_may_name_a_file_where_the_operator_permits_it(
         assert (source.url, source.package) == (f"file://{repository.path}", "sub")
 
 
+async def test_what_can_be_no_version_never_reaches_git(
+    state_dir: Path, repository: Repository, mirrored: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with room(state_dir, mirrored) as it:
+        monkeypatch.setattr(GitCommand, "result", None)
+        for version in ("--upload-pack=touch /tmp/sky", "a..b", "main@{1}", ""):
+            with pytest.raises(BadRequest) as refusal:
+                await it.get(version=version)
+            assert refusal.value.details == {"field": "version"}
+
+
 @pytest.mark.parametrize("busy", [False, True])
 async def test_beyond_the_room_for_all_those_go_that_nobody_asked_for_longest(
     state_dir: Path,

@@ -237,7 +237,15 @@ CASES = (
             "test_a_server_that_prints_without_end_is_cut_off",
         ),
     ),
-    Case("G9", "versions --x, a..b, @{", "refused", _tests(SOURCE, "test_what_can_be_no_version")),
+    Case(
+        "G9",
+        "versions --x, a..b, @{",
+        "refused",
+        (
+            *_tests(SOURCE, "test_what_can_be_no_version"),
+            *_tests(GIT, "test_what_can_be_no_version_never_reaches_git"),
+        ),
+    ),
     Case("B1", "flags for cgo", "there is no cgo", _tests(JAIL, "test_b1_cgo_is_off")),
     Case(
         "B2",

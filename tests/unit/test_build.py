@@ -795,3 +795,7 @@ def test_different_wishes_have_different_keys(one: tuple[str, ...], two: tuple[s
     builds = object.__new__(Builds)
     builds._compiler = type("Compiler", (), {"toolchain": type("T", (), {"version": "go1.27.3"})})  # type: ignore[assignment]
     assert (builds._key(one) == builds._key(two)) == (one == two)  # type: ignore[arg-type]
+    # The same characters, divided otherwise.
+    url, package, *rest = one
+    moved = (f"{url}/", package, *rest), (url, f"/{package}", *rest)
+    assert len({builds._key(wish) for wish in moved}) == 2  # type: ignore[arg-type]
