@@ -67,6 +67,7 @@ def test_killed_at_any_step(live: Live, settings: Settings, fresh: bool) -> None
         code, told_lines = live(at, f'Number("{number}")', fresh=fresh)
         assert told_lines[0]["left"] == [], f"after a kill at step {at} of {steps}"
         killed += code == SIGKILLED
+    print(f"killed at {killed} of {len(points)} points of {steps} steps")
     assert killed > len(points) // 2, "calls take about as many steps as the one that was measured"
     code, (found, told) = live(0, 'Number("77")', fresh=False)
     assert (code, found["left"], told["said"]) == (0, [], "77 <nil>")

@@ -423,7 +423,7 @@ CASES = (
     Case(
         "H10",
         "overload",
-        "429 with Retry-After; health and admin answer",
+        "429 with Retry-After, at a pace; health and admin answer within 50 ms",
         _tests(FUNCTION, "test_overload_is_refused_and_health_answers"),
     ),
     Case(
