@@ -29,8 +29,8 @@ from skyisland.process import Completed, spawn, until_ended
 from skyisland.toolchain import Toolchains
 
 TRIAL_TIMEOUT_S = 20.0
-OLDEST_GIT = (2, 32)
-"""The first that can be told to read no configuration of its user (GIT_CONFIG_GLOBAL)."""
+OLDEST_GIT = (2, 37)
+"""The first that fetches from the address that was looked at (http.curloptResolve)."""
 OLDEST_LINUX = (5, 11)
 """The first with overlays in user namespaces."""
 LITTLE_DISK_BYTES = 2 << 30
@@ -117,7 +117,7 @@ def from_capabilities(capabilities: Iterable[Capability]) -> list[Check]:
 
 
 async def _git(search_path: str) -> Check:
-    remedy = "install Git 2.32 or newer (apt install git, pkg install git)"
+    remedy = "install Git 2.37 or newer (apt install git, pkg install git)"
     git = await asyncio.to_thread(shutil.which, "git", path=search_path)
     if git is None:
         return Check(name="git", ok=False, found=f"no git in {search_path}", remedy=remedy, vital=True)
