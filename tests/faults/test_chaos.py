@@ -255,8 +255,8 @@ class Chaos:
         return "\n".join([*lines, *(f"  WRONG {wrong}" for wrong in self.wrong[:20])])
 
 
-def test_chaos(make_daemon: Callable[..., Daemon], capsys: pytest.CaptureFixture[str]) -> None:
-    running = make_daemon(
+def test_chaos(daemon: Callable[..., Daemon], capsys: pytest.CaptureFixture[str]) -> None:
+    running = daemon(
         jails={"exec_timeout": f"{DEADLINE_S}s", "max_running": 8, "max_queued": 16},
         limits={"memory": "64m", "pids": 64},
     )
@@ -277,6 +277,7 @@ def test_chaos(make_daemon: Callable[..., Daemon], capsys: pytest.CaptureFixture
     assert chaos.wrong == []
     assert running.call("textkit", 'Number("7")').json()["data"] == "7 <nil>"
     running.quiet()
-    running.__exit__(None, None, None)
+    assert running.stop() == 0
+    assert running.leftovers() == []
     with closing(sqlite3.connect(running.state / "island.db")) as db:
         assert db.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
