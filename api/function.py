@@ -9,8 +9,6 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager
 
 from hypercorn.typing import ASGIReceiveCallable, ASGISendCallable, HTTPScope
 
@@ -24,6 +22,8 @@ from skyisland.model import Invocation, Timings, Verdict
 from skyisland.settings import Api
 
 PATH = "/api/v1/function"
+LISTEN_S = 0.005
+"""A call is that old before its caller is listened to: most are over by then, and to listen takes a task."""
 PATIENCE = 4
 """So many times the limit of a body that is too long are read, so that its sender hears why."""
 
@@ -70,8 +70,11 @@ class FunctionEndpoint:
     async def __call__(self, scope: HTTPScope, receive: ASGIReceiveCallable, send: ASGISendCallable) -> None:
         if scope["method"] == "POST":
             try:
-                with self._counted(scope):
+                client = self._admit(scope)
+                try:
                     answer = await self._run(receive)
+                finally:
+                    self._dismiss(client)
             except HungUp:
                 return
             except TooBusy as error:
@@ -83,9 +86,8 @@ class FunctionEndpoint:
             answer = _OPTIONS if scope["method"] == "OPTIONS" else _NOT_ALLOWED
         await send_reply(answer, send)
 
-    @contextmanager
-    def _counted(self, scope: HTTPScope) -> Iterator[None]:
-        """A call of this client, if it may call and has not too many."""
+    def _admit(self, scope: HTTPScope) -> str:
+        """Count one more call of this client, if it may call and has not too many; returns who it is."""
         address = scope["client"][0] if scope["client"] else ""
         shown = next((value for name, value in scope["headers"] if name == self._header), b"")
         who = self._gate.admit_call(shown.decode("latin-1"), address)
@@ -93,17 +95,17 @@ class FunctionEndpoint:
         if most and self._calls[client] >= most:
             raise TooBusy(f"you have {most} calls under way; wait for one of them", retry_after_s=1)
         self._calls[client] += 1
-        try:
-            yield
-        finally:
-            self._calls[client] -= 1
-            if not self._calls[client]:
-                del self._calls[client]
+        return client
+
+    def _dismiss(self, client: str) -> None:
+        self._calls[client] -= 1
+        if not self._calls[client]:
+            del self._calls[client]
 
     async def _run(self, receive: ASGIReceiveCallable) -> Reply:
         self._metrics.count("handlers.function.run")
         request = decode(await self._body(receive), FunctionBody).request()
-        async with _until_hang_up(receive):
+        with _UntilHangUp(receive):
             invocation = await self._island.invoke(request)
         return answered(invocation)
 
@@ -149,34 +151,39 @@ def server_timing(timings: Timings) -> str:
     )
 
 
-@asynccontextmanager
-async def _until_hang_up(receive: ASGIReceiveCallable) -> AsyncIterator[None]:
-    """Cancel the block when the caller hangs up.
+class _UntilHangUp:
+    """Cancels the block when the caller hangs up.
 
     Raises:
         HungUp: that happened.
     """
-    caller = asyncio.ensure_future(receive())  # after the body, all that can come is a disconnect
-    task = asyncio.current_task()
-    assert task is not None  # noqa: S101 - we are in a coroutine
-    gone = over = False
 
-    def hung_up(_: object) -> None:
-        nonlocal gone
-        if not (over or caller.cancelled()):
-            gone = True
-            task.cancel()
+    def __init__(self, receive: ASGIReceiveCallable) -> None:
+        self._receive = receive
+        self._caller: asyncio.Task[object] | None = None
+        self._gone = False
 
-    caller.add_done_callback(hung_up)
-    try:
-        yield
-    except asyncio.CancelledError:
-        if gone and task.uncancel() == 0:
+    def __enter__(self) -> None:
+        self._task = asyncio.current_task()
+        self._timer = asyncio.get_running_loop().call_later(LISTEN_S, self._listen)
+
+    def _listen(self) -> None:
+        # After the body, all that can come is a disconnect.
+        self._caller = asyncio.ensure_future(self._receive())
+        self._caller.add_done_callback(self._hung_up)
+
+    def _hung_up(self, caller: asyncio.Task[object]) -> None:
+        if self._task is not None and not caller.cancelled():
+            self._gone = True
+            self._task.cancel()
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        task, self._task = self._task, None
+        self._timer.cancel()
+        if self._caller is not None:
+            self._caller.cancel()
+        if self._gone and kind is asyncio.CancelledError and task is not None and task.uncancel() == 0:
             raise HungUp from None
-        raise
-    finally:
-        over = True
-        caller.cancel()
 
 
 _ALLOW = (("Allow", "OPTIONS, POST"),)
