@@ -33,8 +33,9 @@ from api.stream import Feed
 from skyisland.errors import Draining
 from skyisland.island import Island
 from skyisland.logs import LogRing
-from skyisland.metrics import Metrics, Traffic
+from skyisland.metrics import Metrics
 from skyisland.settings import Api as ApiSettings
+from skyisland.traffic import Traffic
 
 __all__ = ["Api", "create_app"]
 

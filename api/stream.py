@@ -23,6 +23,12 @@ BUNCH = 500
 """Events sent in one piece at most."""
 
 
+_WORDY = frozenset(
+    kind for kind in Event.__subclasses__() if {"call", "url"}.intersection(kind.__struct_fields__)
+)
+"""Events with a text of the caller's."""
+
+
 class Fact(Struct):
     """An event in the ring."""
 
@@ -69,10 +75,12 @@ class Feed:
 
     def _fold(self, event: Event) -> None:
         self._number += 1
-        size = 500 + len(getattr(event, "call", "")) + len(getattr(event, "url", ""))
+        size = 500
+        if type(event) in _WORDY:
+            size += len(getattr(event, "call", "")) + len(getattr(event, "url", ""))
         self._ring.append(Fact(self._number, event, size))
         self._bytes += size
-        while len(self._ring) > self._limit or self._bytes > self._limit_bytes:
+        while self._bytes > self._limit_bytes or len(self._ring) > self._limit:
             self._bytes -= self._ring.popleft().size
         for wake in self._wakes:
             wake.set()

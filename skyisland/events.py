@@ -5,9 +5,9 @@ A fact is published after what it tells has happened and is on record. Per invoc
 its jail is a story of its own and may follow.
 
 Two doors. `tap(fold)` calls a function at once, in order, for every event: exact, so it must be
-quick and must not raise (metrics, history). `subscribe()` is an async iterator over a bounded queue
-that drops the oldest and says how many in a `Gap` (console, API stream): a slow watcher never slows
-an invocation.
+quick and must not raise (metrics, history); who names kinds hears of no others. `subscribe()` is an
+async iterator over a bounded queue that drops the oldest and says how many in a `Gap` (console, API
+stream): a slow watcher never slows an invocation.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ import time
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import contextmanager
+from typing import Any
 
 from msgspec import Struct, field
 
@@ -158,15 +159,23 @@ class Gap(Event, frozen=True, kw_only=True):
     missed: int
 
 
+Fold = Callable[[Any], None]
+"""What is done with each event."""
+
+
 class Events:
     """The stream. Publishing never waits, and a watcher's failure stays the watcher's."""
 
     def __init__(self) -> None:
-        self._taps: list[Callable[[Event], None]] = []
+        self._taps: list[tuple[Fold, tuple[type[Event], ...]]] = []
+        self._listening: dict[type[Event], tuple[Fold, ...]] = {}
         self._subscriptions: set[Subscription] = set()
 
     def publish(self, event: Event) -> None:
-        for fold in self._taps:
+        kind = type(event)
+        if kind not in self._listening:
+            self._listening[kind] = tuple(fold for fold, kinds in self._taps if not kinds or kind in kinds)
+        for fold in self._listening[kind]:
             try:
                 fold(event)
             except Exception:
@@ -174,10 +183,18 @@ class Events:
         for subscription in self._subscriptions:
             subscription.offer(event)
 
-    def tap(self, fold: Callable[[Event], None]) -> Callable[[], None]:
-        """Call `fold` for every event from now on; returns the function that ends it."""
-        self._taps.append(fold)
-        return lambda: self._taps.remove(fold)
+    def tap(self, fold: Fold, *kinds: type[Event]) -> Callable[[], None]:
+        """Call `fold` for every event of these kinds (of all, without any) from now on; returns the function
+        that ends it."""
+        tapped = (fold, kinds)
+
+        def untap() -> None:
+            self._taps.remove(tapped)
+            self._listening.clear()
+
+        self._taps.append(tapped)
+        self._listening.clear()
+        return untap
 
     @contextmanager
     def subscribe(self, limit: int = 1000) -> Iterator[Subscription]:

@@ -11,8 +11,6 @@ import asyncio
 import logging
 import secrets
 import time
-from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager
 
 from msgspec import Struct
 
@@ -27,12 +25,7 @@ from skyisland.errors import (
     SettingsError,
     TooBusy,
 )
-from skyisland.events import (
-    Events,
-    InvocationFinished,
-    IslandStarted,
-    IslandStopped,
-)
+from skyisland.events import Events, InvocationFinished, IslandStarted, IslandStopped
 from skyisland.jail import Inmate
 from skyisland.jails import Jails
 from skyisland.model import (
@@ -211,18 +204,38 @@ class Island:
             IslandError: the request was refused or could not be carried out. What happens inside the
                 jail is no error but the invocation's `Outcome`.
         """
-        with self._story(request) as story:
-            call = await read_call(request.call)
-            if request.ip4:
-                self.network.require()
+        if self._draining:
+            raise Draining("the island is stopping and takes no new calls", retry_after_s=5)
+        story = Story(request, self.events)
+        task = asyncio.current_task()
+        assert task is not None  # noqa: S101 - we are in a coroutine
+        self._running.add(task)
+        try:
+            return story.tell(await self._tell(request, story))
+        except IslandError as refusal:
+            story.fail(refusal.code, refusal.message)
+            raise
+        except Exception as failure:
+            story.fail(IslandError.code, type(failure).__name__)
+            raise
+        finally:
+            self._running.discard(task)
+            story.end()
+
+    async def _tell(self, request: FunctionRequest, story: Story) -> Outcome:
+        call = await read_call(request.call)
+        if request.ip4:
+            self.network.require()
+        try:
+            artifact = await self._artifact(request, call, story)
+        except OSError as error:  # the disk is full, no descriptor is left …
+            raise DriverError(f"the host fails us: {error.strerror}; see its log") from error
+        with self.builds.using(artifact):
+            await self._enter(story)
             try:
-                artifact = await self._artifact(request, call, story)
-            except OSError as error:  # the disk is full, no descriptor is left …
-                raise DriverError(f"the host fails us: {error.strerror}; see its log") from error
-            with self.builds.using(artifact):
-                async with self._place(story):
-                    outcome = await self._run(request, call, artifact, story)
-            return story.tell(outcome)
+                return await self._run(request, call, artifact, story)
+            finally:
+                self._places.release()
 
     async def _artifact(self, request: FunctionRequest, call: Call, story: Story) -> Artifact:
         with story.phase(Phase.resolve):
@@ -239,7 +252,8 @@ class Island:
 
     async def _run(self, request: FunctionRequest, call: Call, artifact: Artifact, story: Story) -> Outcome:
         nonce = secrets.token_hex(16)
-        with self.pool.calling():
+        self.pool.call_begins()
+        try:
             with story.phase(Phase.jail):
                 inmate = await self._jail(request, call, artifact, story)
             try:
@@ -249,6 +263,8 @@ class Island:
                     outcome = await inmate.converse(frame, self.policy.exec_timeout_s)
             finally:
                 self.jails.discard(inmate)
+        finally:
+            self.pool.call_ends()
         if refusal := harness.rejection(outcome, nonce):
             raise refusal
         return outcome
@@ -278,12 +294,15 @@ class Island:
             cached=story.cached,
         )
 
-    @asynccontextmanager
-    async def _place(self, story: Story) -> AsyncIterator[None]:
-        """A place among the running; first come, first served."""
-        if self._places.locked() and self._queued >= self.policy.max_queued:
+    async def _enter(self, story: Story) -> None:
+        """Take a place among the running; first come, first served."""
+        full = self._places.locked()
+        if full and self._queued >= self.policy.max_queued:
             raise TooBusy("the queue of waiting calls is full; try again later", retry_after_s=1)
         with story.phase(Phase.queue):
+            if not full:
+                await self._places.acquire()  # at once
+                return
             self._queued += 1
             try:
                 async with asyncio.timeout(self.policy.queue_timeout_s):
@@ -292,47 +311,6 @@ class Island:
                 raise TooBusy("no jail became free in time; try again later", retry_after_s=1) from None
             finally:
                 self._queued -= 1
-        try:
-            yield
-        finally:
-            self._places.release()
-
-    @contextmanager
-    def _story(self, request: FunctionRequest) -> Iterator[Story]:
-        """Publish the beginning and, whatever happens, the one end of an invocation."""
-        if self._draining:
-            raise Draining("the island is stopping and takes no new calls", retry_after_s=5)
-        story = Story(request, self.events)
-        task = asyncio.current_task()
-        assert task is not None  # noqa: S101 - we are in a coroutine
-        self._running.add(task)
-        verdict, error = "cancelled", ""
-        try:
-            yield story
-            assert story.outcome is not None  # noqa: S101 - `tell` ends every good story
-            verdict = str(story.outcome.verdict)
-        except IslandError as refusal:
-            verdict, error = refusal.code, refusal.message
-            raise
-        except Exception as failure:
-            verdict, error = IslandError.code, type(failure).__name__
-            raise
-        finally:
-            self._running.discard(task)
-            self.events.publish(
-                InvocationFinished(
-                    invocation=story.id,
-                    url=request.url,
-                    call=request.call,
-                    verdict=verdict,
-                    error=error,
-                    timings=story.timings(),
-                    jail=story.jail,
-                    commit=story.commit,
-                    cached=story.cached,
-                    warm=story.warm,
-                )
-            )
 
     # What operators see and do
 

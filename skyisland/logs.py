@@ -64,6 +64,10 @@ def blot(text: str, secrets: Collection[str]) -> str:
     return text
 
 
+LONG = 1000
+"""An event with a longer text is not kept as it is until somebody reads it."""
+
+
 class Line(Struct, frozen=True, kw_only=True):
     """A line of the log, for people; it holds printable characters only."""
 
@@ -104,27 +108,35 @@ _TELL: dict[type[Event], Callable[..., str]] = {
 
 
 class LogRing(logging.Handler):
-    """The latest lines, for the console and the API: records as a handler, events as a tap (`fold`)."""
+    """The latest lines, for the console and the API: records as a handler, events as a tap (`fold`).
+
+    An event becomes a line when somebody reads it: most are gone by then.
+    """
 
     def __init__(self, limit: int = 5000, *, secrets: Collection[str] = ()) -> None:
         super().__init__()
-        self._lines: deque[Line] = deque(maxlen=limit)
+        self._lines: deque[Line | Event] = deque(maxlen=limit)
         self._secrets = tuple(secrets)
         self._seq = 0
+        """Of the latest."""
 
     def fold(self, event: Event) -> None:
         """Take an event in, if people care for it."""
-        if tell := _TELL.get(type(event)):
-            finished = isinstance(event, InvocationFinished)
-            bad = finished and getattr(event, "verdict", "ok") != "ok"
-            self._append(
-                event.at,
-                logging.WARNING if bad else logging.INFO,
-                "events",
-                tell(event),
-                getattr(event, "jail", None),
-                event.invocation,
-            )
+        if type(event) in _TELL:
+            short = len(getattr(event, "call", "")) + len(getattr(event, "url", "")) < LONG
+            self._append(lambda seq: event if short else self._told(seq, event))
+
+    def _told(self, seq: int, event: Event) -> Line:
+        bad = isinstance(event, InvocationFinished) and event.verdict != "ok"
+        return self._line(
+            seq,
+            event.at,
+            logging.WARNING if bad else logging.INFO,
+            "events",
+            _TELL[type(event)](event),
+            getattr(event, "jail", None),
+            event.invocation,
+        )
 
     def emit(self, record: logging.LogRecord) -> None:
         try:
@@ -132,30 +144,38 @@ class LogRing(logging.Handler):
             if record.exc_info and record.exc_info[1] is not None:
                 text = f"{text}: {record.exc_info[1]!r}"
             jail, invocation = getattr(record, "jail", None), getattr(record, "invocation", None)
-            self._append(record.created, record.levelno, record.name, text, jail, invocation)
+            about = record.created, record.levelno, record.name, text, jail, invocation
+            self._append(lambda seq: self._line(seq, *about))
         except Exception:
             self.handleError(record)
 
-    def _append(
-        self, at: float, level: int, logger: str, text: str, jail: str | None, invocation: str | None
-    ) -> None:
-        text = printable(blot(text, self._secrets))
+    def _append(self, entry: Callable[[int], Line | Event]) -> None:
         self.acquire()
         try:
+            self._lines.append(entry(self._seq + 1))
             self._seq += 1
-            self._lines.append(
-                Line(
-                    seq=self._seq,
-                    at=at,
-                    level=logging.getLevelName(min(level, logging.ERROR)),
-                    logger=logger,
-                    text=text,
-                    jail=jail,
-                    invocation=invocation,
-                )
-            )
         finally:
             self.release()
+
+    def _line(
+        self,
+        seq: int,
+        at: float,
+        level: int,
+        logger: str,
+        text: str,
+        jail: str | None,
+        invocation: str | None,
+    ) -> Line:
+        return Line(
+            seq=seq,
+            at=at,
+            level=logging.getLevelName(min(level, logging.ERROR)),
+            logger=logger,
+            text=printable(blot(text, self._secrets)),
+            jail=jail,
+            invocation=invocation,
+        )
 
     def lines(self, *, jail: str | None = None, after: int = 0, limit: int | None = None) -> list[Line]:
         """The lines with a `seq` above `after`, oldest first, the latest `limit` of them.
@@ -164,14 +184,21 @@ class LogRing(logging.Handler):
         """
         self.acquire()
         try:
-            found = list(self._lines)
+            found = list(enumerate(self._lines, self._seq - len(self._lines) + 1))
         finally:
             self.release()
         if jail is not None:
-            served = {line.invocation for line in found if line.jail == jail and line.invocation}
-            found = [line for line in found if line.jail == jail or line.invocation in served]
-        found = [line for line in found if line.seq > after]
-        return found if limit is None else found[max(0, len(found) - limit) :]
+            of_jail = [entry for _, entry in found if getattr(entry, "jail", None) == jail]
+            served = {entry.invocation for entry in of_jail if entry.invocation}
+            found = [
+                (seq, entry)
+                for seq, entry in found
+                if getattr(entry, "jail", None) == jail or entry.invocation in served
+            ]
+        found = [(seq, entry) for seq, entry in found if seq > after]
+        if limit is not None:
+            found = found[max(0, len(found) - limit) :]
+        return [entry if isinstance(entry, Line) else self._told(seq, entry) for seq, entry in found]
 
 
 class JsonLines(logging.Handler):
@@ -282,7 +309,9 @@ async def logging_to(
     before = root.handlers[:], root.level
     lines = JsonLines(stream, secrets=secrets) if stream is not None else None
     handlers: list[LogRing | JsonLines] = [ring] if lines is None else [ring, lines]
-    untap = [events.tap(handler.fold) for handler in handlers]
+    untap = [events.tap(ring.fold, *_TELL)]
+    if lines is not None:
+        untap.append(events.tap(lines.fold))
     root.handlers[:] = handlers
     root.setLevel(level)
     for name in QUIET:

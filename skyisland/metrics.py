@@ -1,4 +1,4 @@
-"""Events folded into numbers: StatsD datagrams, a Prometheus text and the figures of api-stats.
+"""Events folded into numbers: StatsD datagrams and a Prometheus text.
 
 StatsD keeps the names of the original, so that its dashboards go on working. Counts are counters
 (`c`; the original sent a histogram of ones), times are milliseconds (`ms`).
@@ -32,23 +32,23 @@ and those of map look-ups (`network.populate_pool`, `network.allocate`, `network
 from __future__ import annotations
 
 import asyncio
+import itertools
 import logging
-import os
 import re
-import time
+from bisect import bisect_left
 from collections import Counter as Tally
 from collections.abc import Callable, Iterator
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 import prometheus_client as prometheus
-from msgspec import Struct
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.registry import Collector
+from prometheus_client.utils import floatToGoString
 from statsd import StatsClient
 
 from skyisland import events
 from skyisland.model import Phase
+from skyisland.traffic import Traffic
 
 if TYPE_CHECKING:
     from skyisland.island import Status
@@ -56,98 +56,6 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 BUCKETS_S = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 60.0)
-
-
-class ApiStats(Struct, frozen=True, kw_only=True):
-    """What api-stats answers, field by field as in github.com/thoas/stats, which the original used.
-
-    Times of day and durations are Go's texts (`2025-01-02 15:04:05.999 +0000 UTC`, `1m2.5s`), their
-    `_sec` twins numbers.
-    """
-
-    pid: int
-    uptime: str
-    uptime_sec: float
-    time: str
-    unixtime: int
-    status_code_count: dict[str, int]
-    """Responses within the present second, by status."""
-    total_status_code_count: dict[str, int]
-    count: int
-    total_count: int
-    total_response_time: str
-    total_response_time_sec: float
-    average_response_time: str
-    average_response_time_sec: float
-
-
-class Traffic:
-    """Counts HTTP responses."""
-
-    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
-        self.by_status: Tally[int] = Tally()
-        self._clock = clock
-        self._started = clock()
-        self._seconds = 0.0
-        self._lately: Tally[int] = Tally()
-        self._second = 0
-
-    def record(self, status: int, duration_s: float) -> None:
-        """Count one response."""
-        self._forget()
-        self._lately[status] += 1
-        self.by_status[status] += 1
-        self._seconds += duration_s
-
-    def _forget(self) -> None:
-        second = int(self._clock())
-        if second != self._second:
-            self._second = second
-            self._lately.clear()
-
-    def stats(self) -> ApiStats:
-        self._forget()
-        now = datetime.now(UTC)
-        uptime = self._clock() - self._started
-        total = self.by_status.total()
-        average = self._seconds / total if total else 0.0
-        return ApiStats(
-            pid=os.getpid(),
-            uptime=go_duration(uptime),
-            uptime_sec=uptime,
-            time=f"{now:%Y-%m-%d %H:%M:%S.%f} +0000 UTC",
-            unixtime=int(now.timestamp()),
-            status_code_count={str(status): n for status, n in self._lately.items()},
-            total_status_code_count={str(status): n for status, n in self.by_status.items()},
-            count=self._lately.total(),
-            total_count=total,
-            total_response_time=go_duration(self._seconds),
-            total_response_time_sec=self._seconds,
-            average_response_time=go_duration(average),
-            average_response_time_sec=average,
-        )
-
-
-def go_duration(seconds: float) -> str:
-    """A duration as Go's time.Duration prints it: `0s`, `1.5µs`, `250ms`, `1h0m2.5s`."""
-    nanoseconds = round(seconds * 1e9)
-    if nanoseconds == 0:
-        return "0s"
-    for unit, size in (("ns", 1), ("µs", 10**3), ("ms", 10**6)):
-        if nanoseconds < size * 1000:
-            return f"{_decimal(nanoseconds, size)}{unit}"
-    minutes, rest = divmod(nanoseconds, 60 * 10**9)
-    hours, minutes = divmod(minutes, 60)
-    text = f"{_decimal(rest, 10**9)}s"
-    if hours:
-        return f"{hours}h{minutes}m{text}"
-    return f"{minutes}m{text}" if minutes else text
-
-
-def _decimal(value: int, unit: int) -> str:
-    whole, part = divmod(value, unit)
-    digits = f"{part:0{len(str(unit)) - 1}d}".rstrip("0") if part else ""
-    return f"{whole}.{digits}" if digits else str(whole)
 
 
 class StatsD:
@@ -235,6 +143,25 @@ class _Datagrams(StatsClient):  # type: ignore[misc]  # statsd has no types
             self._owner.lost += 1
 
 
+class _Times:
+    """Durations counted by `BUCKETS_S`. Five of them come with each call, and `prometheus.Histogram` takes a
+    lock for each bucket that it passes."""
+
+    def __init__(self) -> None:
+        self._counts = [0] * (len(BUCKETS_S) + 1)
+        self._sum_s = 0.0
+
+    def add(self, duration_s: float) -> None:
+        self._counts[bisect_left(BUCKETS_S, duration_s)] += 1
+        self._sum_s += duration_s
+
+    def tell(self, family: HistogramMetricFamily, phase: str) -> None:
+        """Put the counts into `family`, which has them cumulative."""
+        bounds = [*map(floatToGoString, BUCKETS_S), "+Inf"]
+        buckets = list(zip(bounds, itertools.accumulate(self._counts), strict=True))
+        family.add_metric([phase], buckets, self._sum_s)
+
+
 class Metrics:
     """All figures of an island: `events.tap(metrics.fold)`."""
 
@@ -243,14 +170,7 @@ class Metrics:
         self.traffic = Traffic()
         self._registry = registry = prometheus.CollectorRegistry()
         self._status: Status | None = None
-        phases = prometheus.Histogram(
-            "skyisland_phase_seconds",
-            "Time of a phase of a call, and of the whole (total).",
-            ["phase"],
-            buckets=BUCKETS_S,
-            registry=registry,
-        )
-        self._phases = {phase: phases.labels(phase) for phase in (*Phase, "total")}
+        self.phases = {str(phase): _Times() for phase in (*Phase, "total")}
         self._invocations = prometheus.Counter(
             "skyisland_invocations_total",
             "Calls that are over, by how they ended and whether the binary was there already.",
@@ -288,6 +208,11 @@ class Metrics:
             events.InvocationFinished: self._finished,
         }
 
+    @property
+    def kinds(self) -> tuple[type[events.Event], ...]:
+        """Those that `fold` takes into account."""
+        return tuple(self._folds)
+
     def fold(self, event: events.Event) -> None:
         """Take an event into account."""
         if fold := self._folds.get(type(event)):
@@ -311,7 +236,7 @@ class Metrics:
             self.statsd.time(name, duration_s)
 
     def _phase(self, event: events.PhaseFinished) -> None:
-        self._phases[event.phase].observe(event.duration_s)
+        self.phases[event.phase].add(event.duration_s)
         self._time(f"handlers.function.{event.phase}", event.duration_s)
 
     def _finished(self, event: events.InvocationFinished) -> None:
@@ -319,7 +244,7 @@ class Metrics:
         if key not in self._ended:
             self._ended[key] = self._invocations.labels(event.verdict, str(event.cached).lower())
         self._ended[key].inc()
-        self._phases["total"].observe(event.timings.total_s)
+        self.phases["total"].add(event.timings.total_s)
         self._time("handlers.function.total", event.timings.total_s)
         self.count(f"handlers.function.verdict.{event.verdict}")
 
@@ -363,6 +288,14 @@ class _Momentary(Collector):
         self._metrics = metrics
 
     def collect(self) -> Iterator[Metric]:
+        times = HistogramMetricFamily(
+            "skyisland_phase_seconds",
+            "Time of a phase of a call, and of the whole (total).",
+            labels=["phase"],
+        )
+        for phase, spent in self._metrics.phases.items():
+            spent.tell(times, phase)
+        yield times
         traffic = self._metrics.traffic
         responses = CounterMetricFamily("skyisland_http_responses", "HTTP responses.", labels=["status"])
         for code, number in traffic.by_status.items():

@@ -28,12 +28,12 @@ import logging
 import math
 import os
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 
 from msgspec import Struct
 
 from skyisland.errors import IslandError
-from skyisland.events import ArtifactEvicted, Event, Events
+from skyisland.events import ArtifactEvicted, Events
 from skyisland.jail import Inmate
 from skyisland.jails import Jails
 from skyisland.model import FUNCTION, Artifact, Limits, Mount
@@ -120,7 +120,7 @@ def plan(counts: Mapping[str, float], bounds: Bounds, jail_bytes: int) -> dict[s
 
 
 class WarmPool:
-    """Warm jails by artifact. `take` and `calling` are on the path of a call and do no I/O."""
+    """Warm jails by artifact. `take`, `call_begins` and `call_ends` are on the path of a call: no I/O."""
 
     def __init__(self, jails: Jails, bounds: Bounds, limits: Limits, events: Events) -> None:
         self._jails = jails
@@ -137,7 +137,7 @@ class WarmPool:
         self._status = {"hits": 0, "misses": 0, "made": 0, "wasted": 0}
         self._make_s = 0.0
         self._jail_bytes = 4 << 20
-        events.tap(self._fold)
+        events.tap(self._fold, ArtifactEvicted)
 
     def start(self) -> None:
         """Begin to make jails ahead; without this the pool stays empty and only counts."""
@@ -174,17 +174,16 @@ class WarmPool:
         self._status["misses"] += 1
         return None
 
-    @contextlib.contextmanager
-    def calling(self) -> Iterator[None]:
-        """A call runs for the length of the block: making jails ahead waits a little."""
+    def call_begins(self) -> None:
+        """A call runs from now on: making jails ahead waits a little."""
         self._calls += 1
         self._quiet.clear()
-        try:
-            yield
-        finally:
-            self._calls -= 1
-            if not self._calls:
-                self._quiet.set()
+
+    def call_ends(self) -> None:
+        """Each that has begun ends once."""
+        self._calls -= 1
+        if not self._calls:
+            self._quiet.set()
 
     # Ahead of the calls
 
@@ -292,10 +291,9 @@ class WarmPool:
         if watch is not None:
             watch.cancel()
 
-    def _fold(self, event: Event) -> None:
-        if isinstance(event, ArtifactEvicted):
-            self._demands.pop(event.key, None)
-            self._drop(event.key, 0)
+    def _fold(self, event: ArtifactEvicted) -> None:
+        self._demands.pop(event.key, None)
+        self._drop(event.key, 0)
 
     # What operators see
 

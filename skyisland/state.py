@@ -228,7 +228,7 @@ class State:
 
     def follow(self, events: Events) -> None:
         """Remember, from now on, the invocations that finish and the jail numbers that are used."""
-        self._untap = events.tap(self._fold)
+        self._untap = events.tap(self._fold, InvocationFinished, JailCreated)
 
     def _fold(self, event: Event) -> None:
         if isinstance(event, InvocationFinished):

@@ -13,7 +13,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from skyisland import events
 from skyisland.island import Policy, Status
-from skyisland.metrics import ApiStats, Metrics, StatsD, Traffic, go_duration
+from skyisland.metrics import Metrics, StatsD
 from skyisland.model import (
     AddressInfo,
     AddressState,
@@ -23,6 +23,7 @@ from skyisland.model import (
     Timings,
 )
 from skyisland.pool import PoolStatus
+from skyisland.traffic import ApiStats, Traffic, go_duration
 
 JAIL = JailInfo(
     jid=1,
