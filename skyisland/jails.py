@@ -74,8 +74,8 @@ class Jails:
         self.events = events
         self.prefix = f"sky-{island}-"
         self._jids = itertools.count(first_jid)
-        self._uids: asyncio.Queue[int] | None = None
         self._range = frozenset(uids or ())
+        self._uids: asyncio.Queue[int] | None = None
         if uids is not None:
             self._uids = asyncio.Queue()
             for uid in sorted(self._range):

@@ -28,7 +28,7 @@ import logging
 import math
 import os
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 
 from msgspec import Struct
 
@@ -128,7 +128,6 @@ class WarmPool:
         self._limits = limits
         self._demands: dict[str, Demand] = {}
         self._idle: dict[str, list[Inmate]] = {}
-        self._watches: dict[Inmate, asyncio.Task[None]] = {}
         self._work = asyncio.Event()
         self._quiet = asyncio.Event()
         self._quiet.set()
@@ -165,7 +164,7 @@ class WarmPool:
         waiting = self._idle.get(artifact.key)
         while waiting:
             inmate = waiting.pop()
-            self._unwatch(inmate)
+            _watch(inmate, None)
             if inmate.jail is not None and inmate.jail.process.returncode is None and not inmate.killed:
                 self._status["hits"] += 1
                 demand.strikes = 0
@@ -193,10 +192,11 @@ class WarmPool:
             await self._work.wait()
             self._work.clear()
             while (artifact := self._next()) is not None:
-                patience_s = PATIENCE_S if self._calls < PROCESSORS else PATIENCE_BUSY_S
-                with contextlib.suppress(TimeoutError):
-                    async with asyncio.timeout(patience_s):
-                        await self._quiet.wait()
+                if not self._quiet.is_set():
+                    patience_s = PATIENCE_S if self._calls < PROCESSORS else PATIENCE_BUSY_S
+                    with contextlib.suppress(TimeoutError):
+                        async with asyncio.timeout(patience_s):
+                            await self._quiet.wait()
                 await self._make(artifact)
 
     def _next(self) -> Artifact | None:
@@ -233,13 +233,10 @@ class WarmPool:
         spent = time.perf_counter() - started
         self._make_s = spent if not self._make_s else 0.9 * self._make_s + 0.1 * spent
         self._idle.setdefault(artifact.key, []).append(inmate)
-        self._watches[inmate] = asyncio.create_task(self._watch(inmate, artifact.key))
+        _watch(inmate, lambda: self._ended(inmate, artifact.key))
 
-    async def _watch(self, inmate: Inmate, key: str) -> None:
+    def _ended(self, inmate: Inmate, key: str) -> None:
         """A warm process that ends by itself (its `init` exits or panics) is replaced."""
-        assert inmate.jail is not None  # noqa: S101 - `make` returned it alive
-        await inmate.jail.process.wait()
-        del self._watches[inmate]
         self._idle[key].remove(inmate)
         self._give_up(inmate)
         if not inmate.killed:
@@ -282,14 +279,9 @@ class WarmPool:
             self._idle.pop(key, None)
 
     def _give_up(self, inmate: Inmate) -> None:
-        self._unwatch(inmate)
+        _watch(inmate, None)
         self._status["wasted"] += 1
         self._jails.discard(inmate)
-
-    def _unwatch(self, inmate: Inmate) -> None:
-        watch = self._watches.pop(inmate, None)
-        if watch is not None:
-            watch.cancel()
 
     def _fold(self, event: ArtifactEvicted) -> None:
         self._demands.pop(event.key, None)
@@ -306,6 +298,11 @@ class WarmPool:
             memory_bytes=_memory(inmate for inmates in self._idle.values() for inmate in inmates),
             **self._status,
         )
+
+
+def _watch(inmate: Inmate, listener: Callable[[], None] | None) -> None:
+    if inmate.jail is not None:
+        inmate.jail.process.news.listen(listener)
 
 
 def _memory(inmates: Iterable[Inmate]) -> int:

@@ -17,7 +17,7 @@ import os
 import signal
 import subprocess
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol
 
 from msgspec import Struct
@@ -37,10 +37,30 @@ class Completed(Struct, frozen=True):
     overflowed: bool = False
 
 
-class Capture:
-    """The first `limit` bytes of a stream. `overflowed` when there was more, of which `news` is set."""
+class News:
+    """Tells one listener, once, that a process has ended or that an output of it is over its limit."""
 
-    def __init__(self, fd: int, limit: int, news: asyncio.Event) -> None:
+    def __init__(self) -> None:
+        self._told = False
+        self._listener: Callable[[], None] | None = None
+
+    def listen(self, listener: Callable[[], None] | None) -> None:
+        """From now on this one listens, None for nobody; it is called at once if there were news before."""
+        self._listener = listener
+        if self._told and listener is not None:
+            listener()
+
+    def tell(self) -> None:
+        if not self._told:
+            self._told = True
+            if self._listener is not None:
+                self._listener()
+
+
+class Capture:
+    """The first `limit` bytes of a stream. `overflowed` when there was more, which is `news`."""
+
+    def __init__(self, fd: int, limit: int, news: News) -> None:
         self.limit = limit
         self.data = bytearray()
         self.overflowed = False
@@ -65,7 +85,7 @@ class Capture:
         self.data += chunk[:room]
         if len(chunk) > room:
             self.overflowed = True
-            self._news.set()
+            self._news.tell()
             # Past the cap nothing is read: the pipe fills up and the writer waits for its end.
             self.close()
 
@@ -98,9 +118,7 @@ class Running(Protocol):
     @property
     def returncode(self) -> int | None: ...
     @property
-    def news(self) -> asyncio.Event:
-        """Set when it has ended, or when an output is over its limit."""
-        ...
+    def news(self) -> News: ...
 
     def offer(self, data: bytes) -> memoryview: ...
     async def feed(self, data: bytes | memoryview) -> None: ...
@@ -140,7 +158,7 @@ class Piped:
         pipes.hand_over()
         self._stdin: int | None = pipes.stdin
         os.set_blocking(pipes.stdin, False)
-        self.news = asyncio.Event()
+        self.news = News()
         self.stdout = Capture(pipes.stdout, stdout_bytes, self.news)
         self.stderr = Capture(pipes.stderr, stderr_bytes, self.news)
 
@@ -246,7 +264,7 @@ class Process(Piped):
             self._popen.returncode = os.waitstatus_to_exitcode(status)
             self.peak_memory_bytes = used.ru_maxrss * 1024
         self._exited.set()
-        self.news.set()
+        self.news.tell()
 
     async def wait(self) -> int:
         """Its return code, once it has ended and its outputs are collected."""
@@ -343,13 +361,17 @@ async def until_ended(process: Running, stdin: bytes, timeout_s: float) -> bool:
     """
     rest = process.offer(stdin)
     feeding = asyncio.ensure_future(process.feed(rest)) if rest else None
-    timed_out = False
+    loop = asyncio.get_running_loop()
+    over: asyncio.Future[bool] = loop.create_future()
+
+    def end(timed_out: bool = False) -> None:
+        if not over.done():
+            over.set_result(timed_out)
+
+    timer = loop.call_later(timeout_s, end, True)
+    process.news.listen(end)
     try:
-        try:
-            async with asyncio.timeout(timeout_s):
-                await process.news.wait()
-        except TimeoutError:
-            timed_out = True
+        timed_out = await over
         if process.returncode is None:
             process.kill()
         await process.wait()
@@ -358,6 +380,8 @@ async def until_ended(process: Running, stdin: bytes, timeout_s: float) -> bool:
         process.kill()
         raise
     finally:
+        timer.cancel()
+        process.news.listen(None)
         if feeding is not None:
             feeding.cancel()
             await asyncio.gather(feeding, return_exceptions=True)

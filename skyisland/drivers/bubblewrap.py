@@ -396,7 +396,9 @@ def _prefer_for_oom(pid: int) -> None:
 
 
 async def destroy_group(group: Group) -> None:
-    """Remove a jail's cgroup; its last tasks may still be on their way out."""
+    """Take back the cgroup of a jail that is dead; its last tasks may still be on their way out."""
+    if group.set_aside():
+        return
     for pause_s in (0.0, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5):
         await asyncio.sleep(pause_s)
         if group.destroy():
@@ -407,10 +409,15 @@ async def destroy_group(group: Group) -> None:
 async def readable(fd: int) -> None:
     """Wait until a descriptor is; a pidfd is when its process has ended."""
     loop = asyncio.get_running_loop()
-    ready = asyncio.Event()
-    loop.add_reader(fd, ready.set)
+    ready = loop.create_future()
+
+    def tell() -> None:
+        if not ready.done():
+            ready.set_result(None)
+
+    loop.add_reader(fd, tell)
     try:
-        await ready.wait()
+        await ready
     finally:
         loop.remove_reader(fd)
 

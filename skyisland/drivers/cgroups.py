@@ -4,10 +4,11 @@ Theory of operation. `prepare` finds the places for this island's groups (cgroup
 jail gets a group in each of them, with the limits that can be set there. What cannot be had is no
 error: `capabilities` tells what is enforced, and why not and what to do.
 
-Used again. Making and removing a group costs more than all the rest of its life, so an empty group is
-kept for the next jail with the same limits: only when no task is left in it, nobody was killed for
-memory in it, and little memory is still charged to it. At most `spare` groups are kept, and `close`
-removes them. Groups are therefore numbered, and `existing` gives the names of the jails in them.
+Used again. Making and removing a group costs more than all the rest of its life, so the group of a dead
+jail is kept for the next one with the same limits. Its last tasks are still on their way out when it is
+put aside, and nobody waits for that: the next jail looks whether no task is left in it, nobody was
+killed for memory in it, and little memory is still charged to it. At most `spare` groups are kept, and
+`close` removes them. Groups are therefore numbered, and `existing` gives the names of the jails in them.
 
 What it costs: every call is a few operations on files without a disk, 10 to 70 µs each. One may be
 slow: to attach another process the kernel waits for a grace period unless somebody did so in the last
@@ -33,6 +34,9 @@ from skyisland.model import Capability, Limits, Usage
 CPU_PERIOD_US = 100_000
 LEFT_CHARGED_BYTES = 4 << 20
 """A group to which more memory is still charged (cached files, mostly) is not used again."""
+
+LOOKS = 4
+"""So many kept groups, those kept for longest, are looked at for a jail before one is made."""
 
 WAITS = 4
 """How often `destroy` answers "not yet" where the group could be removed, to use it again."""
@@ -94,7 +98,7 @@ class Group:
         """Hand an empty group to the next jail. To set the quota again fills this period's budget."""
         self.jail = jail
         self._waited = 0
-        for path, text in self._cpu_settings(self.key[2]):
+        for path, text in list(self._cpu_settings(self.key[2]))[-1:]:  # the quota; the period stays
             self._kernel.write(path, text)
 
     def _settings(self, limits: Limits) -> Iterator[tuple[str, str]]:
@@ -252,21 +256,25 @@ class Group:
         """
         return self._cgroups.take_back(self)
 
+    def set_aside(self) -> bool:
+        """Keep the group of a jail that is dead for the next one; False if that cannot be: `destroy` it."""
+        return self._cgroups.set_aside(self)
+
     def worth_waiting(self) -> bool:
         """Whether all that is left are the dead whom nobody has waited for, and may soon."""
         self._waited += 1
         return self._waited <= WAITS and bool(self._pids()) and not self._listed()
 
     def reusable(self) -> bool:
-        """Whether the next jail could not tell it from a new one."""
-        if not self._places or self.ran_out_of_memory() or self._occupied():
+        """Whether the next jail could not tell it from a new one, now that no task is left in it."""
+        if not self._places or self.ran_out_of_memory():
             return False
         if (self._memory_bytes() or 0) > LEFT_CHARGED_BYTES:
             return False
         self._cpu_before_s = self._cpu_s()
         return True
 
-    def _occupied(self) -> bool:
+    def occupied(self) -> bool:
         """Whether a task is left; where tasks are counted, one number tells."""
         count = self._pids()
         return self._listed() if count is None else count > 0
@@ -304,14 +312,15 @@ class Cgroups:
         self._spare = spare
         self._numbers = itertools.count()
         self._live: dict[str, Group] = {}
-        self._idle: dict[Key, list[Group]] = {}
+        self._kept: dict[str, Group] = {}
+        """By slot, those kept for longest first."""
 
     def prepare(self) -> None:
         """Find the hierarchies and make our parent in each where we may; to be called in a thread.
 
         May be repeated. Never raises for lack of rights: `capabilities` says so.
         """
-        self._sweep_idle()
+        self._sweep_kept()
         self.places.find()
         self.limits_swap = False
         for hierarchy in self.places.found:
@@ -327,19 +336,33 @@ class Cgroups:
         Raises:
             DriverError: the kernel refused.
         """
-        idle = self._idle.get(_key(limits))
         try:
-            if idle:
-                group = idle[-1]
-                group.renew(jail)
-                idle.pop()
-            else:
+            group = self._ready(_key(limits))
+            if group is None:
                 group = self._make(jail, limits)
+            else:
+                group.renew(jail)
+                del self._kept[group.slot]
         except OSError as error:
             raise DriverError(f"cannot make a cgroup for {jail}: {error}", jail=jail) from error
         self._live[group.slot] = group
         group.watch()
         return group
+
+    def _ready(self, key: Key) -> Group | None:
+        """A kept group that is as good as new; those that never will be are removed."""
+        fitting = (group for group in self._kept.values() if group.key == key)
+        for group in list(itertools.islice(fitting, LOOKS)):
+            try:
+                if group.occupied():
+                    continue
+                if group.reusable():
+                    return group
+            except FileNotFoundError:  # somebody has removed it
+                pass
+            if group.remove():
+                del self._kept[group.slot]
+        return None
 
     def _make(self, jail: str, limits: Limits) -> Group:
         while True:
@@ -352,31 +375,46 @@ class Cgroups:
         """`Group.destroy`."""
         if self._live.get(group.slot) is not group:
             return True
-        keep = sum(map(len, self._idle.values())) < self._spare
+        keep = len(self._kept) < self._spare
         try:
             if keep and group.worth_waiting():
                 return False
-            keep = keep and group.reusable()
+            keep = keep and not group.occupied() and group.reusable()
         except OSError:  # half of it is removed already
             keep = False
         if keep:
             group.unwatch()
-            self._idle.setdefault(group.key, []).append(group)
+            self._kept[group.slot] = group
         elif not group.remove():
             return False
         del self._live[group.slot]
         return True
 
-    def _sweep_idle(self) -> None:
-        for group in itertools.chain.from_iterable(self._idle.values()):
+    def set_aside(self, group: Group) -> bool:
+        """`Group.set_aside`."""
+        if self._live.get(group.slot) is not group:
+            return True
+        if not self._spare or not group.join_paths:
+            return False
+        if len(self._kept) >= self._spare:
+            oldest = next(iter(self._kept.values()))
+            if not oldest.remove():
+                return False
+            del self._kept[oldest.slot]
+        group.unwatch()
+        self._kept[group.slot] = self._live.pop(group.slot)
+        return True
+
+    def _sweep_kept(self) -> None:
+        for group in self._kept.values():
             group.remove()
-        self._idle.clear()
+        self._kept.clear()
 
     def existing(self) -> list[str]:
         """Names of the jails that have a group; where an earlier life left one, the group's own name."""
         slots = {slot for folder in self.places.parents() for slot in self.kernel.folders(folder)}
         # Copies, because the event loop may make and take back groups meanwhile.
-        idle = {group.slot for groups in list(self._idle.values()) for group in list(groups)}
+        idle = set(self._kept)
         live = list(self._live.values())
         left = {slot for slot in slots if slot.startswith(f"{self._name}-")}
         return sorted({group.jail for group in live} | left - idle - {group.slot for group in live})
@@ -408,7 +446,7 @@ class Cgroups:
 
     def close(self) -> None:
         """Remove what is empty: kept groups and our parents; and move back to where we were."""
-        self._sweep_idle()
+        self._sweep_kept()
         self.places.undo()
 
     def capabilities(self) -> list[Capability]:

@@ -40,7 +40,7 @@ from skyisland.model import (
     Source,
     Usage,
 )
-from skyisland.process import Capture
+from skyisland.process import Capture, News
 from skyisland.toolchain import Progress, silent
 
 NOT_REAL = "this is the fake driver: nothing is confined"
@@ -70,7 +70,7 @@ class FakeProcess:
         self._choose = script
         out_r, self._out = os.pipe()
         err_r, self._err = os.pipe()
-        self.news = asyncio.Event()
+        self.news = News()
         self.stdout = Capture(out_r, limits_stdout, self.news)
         self.stderr = Capture(err_r, limits_stderr, self.news)
         self._ended = asyncio.Event()
@@ -104,7 +104,7 @@ class FakeProcess:
             os.close(self._out)
             os.close(self._err)
             self._ended.set()
-            self.news.set()
+            self.news.tell()
 
     async def wait(self) -> int:
         await self._ended.wait()

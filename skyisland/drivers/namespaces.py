@@ -175,7 +175,7 @@ class Launched(Piped):
         if self.returncode is None:
             self.returncode = -signal.SIGKILL  # init is gone without a word
         self._ended.set()
-        self.news.set()
+        self.news.tell()
 
     async def wait(self) -> int:
         await self._ended.wait()
