@@ -13,7 +13,6 @@ A call with literal arguments is compiled for the function alone. What turns out
 from __future__ import annotations
 
 import asyncio
-import functools
 import hashlib
 import logging
 import time
@@ -166,7 +165,7 @@ class Builds:
         *place, expression = wanted
         parts = ["function", *map(str, place)] if expression is None else ["expression", *map(str, wanted)]
         digest = hashlib.sha256()
-        for part in (*parts, self._compiler.toolchain.version, _harness_version(), *this_platform()):
+        for part in (*parts, self._compiler.toolchain.version, harness.version(), *this_platform()):
             # With the lengths in front, no two lists of parts make the same bytes.
             digest.update(len(part.encode()).to_bytes(8, "big") + part.encode())
         return digest.hexdigest()
@@ -301,15 +300,3 @@ def _id(place: Place, call: Call) -> Id:
 
 def _function(place: Place, call: Call) -> tuple[str, str, str, str]:
     return (place.url, place.package, place.commit, call.function)
-
-
-@functools.cache
-def _harness_version() -> str:
-    """A hash of the main programs: another version makes other binaries."""
-    digest = hashlib.sha256()
-    for arguments in ((), None):
-        call = Call(text="F()", function="F", arguments=arguments)
-        for statement in (False, True):
-            files = harness.render_main(call, "p", "p", statement=statement)
-            digest.update(repr(sorted(files.items())).encode())
-    return digest.hexdigest()

@@ -125,11 +125,13 @@ class Compiler:
         self.toolchain = toolchain
         await asyncio.to_thread(self.caches.prepare, toolchain.version)
         helper, all_done = self.caches.helper / "gocache", self.caches.home / "whole"
+        tried = self.caches.home / f"harness-{harness.version()[:16]}"
         try:
-            if not await asyncio.to_thread(helper.exists):
+            if not await asyncio.to_thread(lambda: helper.exists() and tried.exists()):
                 progress("compiling what every build needs", 0, 0)
                 await self._try_out()
                 await self._compile_helper(helper)
+                await asyncio.to_thread(tried.touch)
             if whole and not await asyncio.to_thread(all_done.exists):
                 await self._compile_library(progress)
                 await asyncio.to_thread(all_done.touch)
@@ -146,8 +148,12 @@ class Compiler:
         for form in (call, harness.as_expression(call)):
             main = harness.render_main(form, name, "hello", statement=False)
             files = {f"{harness.FOLDER}/{file}": data for file, data in main.items()}
-            async with self._workplace(package | files) as work:
-                await self._go("build", *FLAGS, *_TARGET, work=work, library=True, cwd="/gen")
+            files = {**package, **files, **_laid_over({})}
+            async with self._workplace(files) as work:
+                await self._go(
+                    *("build", "-overlay=/gen/overlay.json", *FLAGS, *_TARGET),
+                    work=work, library=True, cwd="/gen",
+                )  # fmt: skip
 
     async def _compile_helper(self, target: Path) -> None:
         program = resources.files("skyisland").joinpath("gocache", "main.go")
@@ -328,15 +334,23 @@ class Compiler:
 
 
 def _generated(files: Mapping[str, bytes], source: Source, package: Package) -> dict[str, bytes]:
-    """The generated files of a build, and the overlay that puts them where Go should see them."""
-    main = posixpath.join("/src", source.package, harness.FOLDER)
-    replace = {f"{main}/{name}": f"/gen/{name}" for name in files}
-    generated = dict(files)
+    """What lies below /gen for a build: the main program, and a go.mod where there is none."""
+    home = posixpath.join("/src", source.package, harness.FOLDER)
+    laid = {f"{home}/{name}": data for name, data in files.items()}
     if package.go_mod is not None:
-        replace["/src/go.mod"] = "/gen/go.mod"
-        generated["go.mod"] = package.go_mod.encode()
-    generated["overlay.json"] = json.dumps({"Replace": replace}).encode()
-    return generated
+        laid["/src/go.mod"] = package.go_mod.encode()
+    return _laid_over(laid)
+
+
+def _laid_over(files: Mapping[str, bytes]) -> dict[str, bytes]:
+    """These files and the harness, for /gen, and the overlay that puts them where Go should see them."""
+    laid = {path: posixpath.basename(path) for path in files}
+    generated = {laid[path]: data for path, data in files.items()}
+    for name, data in harness.library().items():
+        laid[f"/usr/local/go/src/{harness.LIBRARY}/{name}"] = f"library/{name}"
+        generated[f"library/{name}"] = data
+    overlay = {path: f"/gen/{name}" for path, name in laid.items()}
+    return {**generated, "overlay.json": json.dumps({"Replace": overlay}).encode()}
 
 
 def _go_mod(module: str, toolchain: Toolchain) -> str:

@@ -17,12 +17,19 @@ exit 0 and have called nothing. They read no environment. Arguments that do not 
 `EXIT_REJECTED` with one line on standard error, which `rejection` understands; the function was not called.
 
 How to build
-    Put the rendered files, by way of `-overlay`, into the folder `FOLDER` *inside the package's own
-    folder*, and build that folder from there. With `checkout` and `package` as in `Source`:
+    Put the rendered main program, by way of `-overlay`, into the folder `FOLDER` *inside the package's own
+    folder*, and build that folder from there; put the files of `library` into a folder `LIBRARY` of the
+    standard library. With `checkout` and `package` as in `Source`:
 
         home = checkout / package
-        overlay = {"Replace": {str(home / FOLDER / name): str(written[name]) for name in files}}
+        overlay = {"Replace": {
+            str(home / FOLDER / "main.go"): …,
+            **{str(goroot / "src" / LIBRARY / name): … for name in library()},
+        }}
         cd home && go build -trimpath -buildvcs=false -ldflags="-s -w" -overlay FILE -o OUT ./_skyisland
+
+    The harness is a part of the standard library so that it is compiled once and not with each function: it
+    is three times the work of compiling a main program.
 
     Being inside the package's folder makes internal packages (the package itself may be one), nested
     modules, `vendor` and `go.sum` work as they do for the repository's own code, and wildcards never see
@@ -32,13 +39,15 @@ How to build
     `go list -f '{{.ImportPath}} {{.Name}}' .` says in `home`.
 
 The main program imports the package with a dot, so a call is compiled as it stands in `Call.text`. That is
-safe because `call.py` lets no lower-case name through but predeclared ones, and all names of the
-harness begin with a lower-case letter. Its files need Go 1.21 and get that version of the language even in
-modules that ask for an older one.
+safe because `call.py` lets no lower-case name through but predeclared ones, and the name by which the main
+program knows the harness begins with a lower-case letter. Main programs need Go 1.21 and get that version of
+the language even in modules that ask for an older one.
 """
 
 from __future__ import annotations
 
+import functools
+import hashlib
 import re
 import struct
 from enum import StrEnum
@@ -50,7 +59,10 @@ from skyisland.errors import BadCall, BadRequest
 from skyisland.model import Call, Outcome, Verdict
 
 FOLDER = "_skyisland"
-"""Where the files of `render_main` belong, below the folder of the package."""
+"""Where the main program belongs, below the folder of the package."""
+
+LIBRARY = "skyisland_harness"
+"""Where the files of `library` belong, below `src` in the toolchain: an import path that nobody else has."""
 
 EXIT_REJECTED = 64
 """The harness refused the arguments; `rejection` tells why."""
@@ -74,10 +86,14 @@ package main
 _FUNCTION = (
     _HEAD
     + """\
-import . {path}
+import (
+	harness "{library}"
+
+	. {path}
+)
 
 func main() {{
-	answer(/*line {call}:1:1*/{text})
+	harness.Answer(/*line {call}:1:1*/{text})
 }}
 """
 )
@@ -87,12 +103,13 @@ _EXPRESSION = (
     + """\
 import (
 	"fmt"
+	harness "{library}"
 
 	. {path}
 )
 
 func main() {{
-	if _, ok := readFrame(); ok {{
+	if _, ok := harness.ReadFrame(); ok {{
 		fmt.Print(/*line {call}:1:1*/{text})
 	}}
 }}
@@ -102,10 +119,14 @@ func main() {{
 _STATEMENT = (
     _HEAD
     + """\
-import . {path}
+import (
+	harness "{library}"
+
+	. {path}
+)
 
 func main() {{
-	if _, ok := readFrame(); ok {{
+	if _, ok := harness.ReadFrame(); ok {{
 		/*line {call}:1:1*/{text}
 	}}
 }}
@@ -117,7 +138,7 @@ _CALL = "skyisland.call"
 
 
 def render_main(call: Call, import_path: str, package_name: str, *, statement: bool) -> dict[str, bytes]:
-    """Write the main program of a call: file names and contents, the same for the same input.
+    """Write the main program of a call: file name and content, the same for the same input.
 
     In function form the arguments play no part. `statement` is for an expression without a value and
     means nothing in function form, which prints whatever there is.
@@ -137,14 +158,28 @@ def render_main(call: Call, import_path: str, package_name: str, *, statement: b
         )
     if not re.fullmatch(r"[\w.~+@=:!,/-]+", import_path):
         raise BadRequest(f"url: {import_path!r} is no import path of Go")
-    needed: tuple[str, ...] = ("frame.go",)
     if call.arguments is not None:
         template, text = _FUNCTION, call.function
-        needed = ("arguments.go", "constant.go", "frame.go")
     else:
         template, text = _STATEMENT if statement else _EXPRESSION, call.text
-    main = template.format(path=f'"{import_path}"', call=_CALL, text=text)
-    return {"main.go": main.encode(), **{name: _SOURCES[name] for name in needed}}
+    main = template.format(library=LIBRARY, path=f'"{import_path}"', call=_CALL, text=text)
+    return {"main.go": main.encode()}
+
+
+def library() -> dict[str, bytes]:
+    """The files of the package that all main programs import."""
+    return dict(_SOURCES)
+
+
+@functools.cache
+def version() -> str:
+    """A hash of all that is compiled with a function: another version makes other binaries."""
+    programs: list[bytes] = []
+    for arguments in ((), None):
+        call = Call(text="F()", function="F", arguments=arguments)
+        for statement in (False, True):
+            programs += render_main(call, "p", "p", statement=statement).values()
+    return hashlib.sha256(repr((programs, sorted(_SOURCES.items()))).encode()).hexdigest()
 
 
 def as_expression(call: Call) -> Call:
@@ -222,7 +257,7 @@ _COMPLAINTS: tuple[tuple[Complaint, str], ...] = (
     ),
     (
         Complaint.generic,
-        rf"{_CALL}:1:1: cannot use generic function|in call to answer, .*cannot infer",
+        rf"{_CALL}:1:1: cannot use generic function|in call to harness\.Answer, .*cannot infer",
     ),
     (Complaint.type, rf"{_CALL}:1:1: (?:\S+ \(type\) is not an expression|cannot use generic type)"),
     (Complaint.no_value, rf"{_CALL}:1:1: .*\(no value\) used as value"),

@@ -1,4 +1,4 @@
-package main
+package harness
 
 import (
 	"fmt"
@@ -8,11 +8,11 @@ import (
 	"strings"
 )
 
-// answer waits for a frame, calls the function with the arguments in it, and prints the results as
+// Answer waits for a frame, calls the function with the arguments in it, and prints the results as
 // fmt.Print(function(arguments...)) does. Arguments that do not fit are the caller's mistake: the function
 // is not called, and one line on standard error says so: the nonce of the frame, a space, and JSON.
-func answer(function interface{}) {
-	header, ok := readFrame()
+func Answer(function interface{}) {
+	header, ok := ReadFrame()
 	if !ok {
 		return
 	}

@@ -1,4 +1,6 @@
-package main
+// Package harness is what every main program of Sky Island needs. It is compiled once for all of them, as a
+// part of the standard library.
+package harness
 
 import (
 	"io"
@@ -13,10 +15,10 @@ const (
 
 const maxHeader = 1 << 20
 
-// readFrame waits for the frame and returns its JSON header. It reads from the file descriptor itself
+// ReadFrame waits for the frame and returns its JSON header. It reads from the file descriptor itself
 // and not one byte more than the frame has: what follows belongs to the function. It reports false when
 // standard input ends before a frame begins, which is how a jail that was made ahead is thrown away.
-func readFrame() (header string, ok bool) {
+func ReadFrame() (header string, ok bool) {
 	var length [4]byte
 	switch _, err := io.ReadFull(os.Stdin, length[:]); err {
 	case nil:

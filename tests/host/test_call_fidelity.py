@@ -173,11 +173,13 @@ class Bench:
         self.folder, self.go = folder, go
         (folder / "go.mod").write_text("module example.com/subject\n\ngo 1.21\n")
         (folder / "subject.go").write_text(SUBJECT.read_text())
-        files = harness.render_main(parse_call("Int(1)"), "example.com/subject", "subject", statement=False)
+        (folder / "harness").mkdir()
+        for name, data in harness.library().items():
+            (folder / "harness" / name).write_bytes(data)
         table = "".join(f'"{name}": {name},\n' for name in AIMS)
-        choice = f"answer(map[string]interface{{}}{{\n{table}}}[os.Args[1]])"
-        files["main.go"] = _program('"os"\n. "example.com/subject"', f"func main() {{ {choice} }}")
-        built = self._build("functions", files)
+        choice = f"harness.Answer(map[string]interface{{}}{{\n{table}}}[os.Args[1]])"
+        imports = '"os"\n. "example.com/subject"\n"example.com/subject/harness"'
+        built = self._build("functions", {"main.go": _program(imports, f"func main() {{ {choice} }}")})
         assert built.returncode == 0, built.stderr
 
     def _build(self, folder: str, files: dict[str, bytes]) -> subprocess.CompletedProcess[str]:

@@ -88,7 +88,7 @@ class Workshop:
         work = self.folder / f"work{next(self._numbers)}"
         work.mkdir()
         home = (checkout or self.checkout) / package
-        replace = {}
+        replace = self._library()
         for path, content in (extra or {}).items():
             (work / path.name).write_text(content)
             replace[str(path)] = str(work / path.name)
@@ -107,6 +107,15 @@ class Workshop:
         built = self.go("build", *flags, overlay, "-o", work / "out", f"./{harness.FOLDER}", cwd=home)
         assert (work / "out").exists() == (built.returncode == 0)
         return work / "out", built.stderr + built.stdout
+
+    def _library(self) -> dict[str, str]:
+        """The overlay that makes the harness a part of the standard library."""
+        src = Path(self.go("env", "GOROOT", cwd=self.folder).stdout.strip()) / "src" / harness.LIBRARY
+        replace = {}
+        for name, data in harness.library().items():
+            (self.folder / name).write_bytes(data)
+            replace[str(src / name)] = str(self.folder / name)
+        return replace
 
     def complaint(self, text: str | Call, package: str = "", *, statement: bool = False) -> Complaint:
         binary, said = self.build(text, package, statement=statement)

@@ -363,7 +363,7 @@ NO_VALUE = "./_skyisland/skyisland.call:1:1: Run() (no value) used as value"
 
 @pytest.mark.parametrize("complaint", [GENERIC, A_TYPE])
 async def test_what_is_no_function_is_compiled_with_its_arguments(shop: Workshop, complaint: str) -> None:
-    shop.go.answers.append(complains(complaint, when="answer("))
+    shop.go.answers.append(complains(complaint, when="harness.Answer("))
     source_ = shop.source()
     built = await shop.build(source_, "Map(1)")
     assert built.expression == "Map(1)"
@@ -376,10 +376,10 @@ async def test_what_is_no_function_is_compiled_with_its_arguments(shop: Workshop
 
 async def test_what_is_no_function_is_remembered_over_a_restart(state_dir: Path) -> None:
     async with opened(state_dir) as shop:
-        shop.go.answers.append(complains(GENERIC, when="answer("))
+        shop.go.answers.append(complains(GENERIC, when="harness.Answer("))
         await shop.build(shop.source(), "Map(1)")
     async with opened(state_dir) as shop:
-        shop.go.answers.append(complains(GENERIC, when="answer("))
+        shop.go.answers.append(complains(GENERIC, when="harness.Answer("))
         source_ = shop.source()
         assert shop.builds.known(source_, parse_call("Map(1)")) is not None
         await shop.build(source_, "Map(2)")
@@ -388,7 +388,7 @@ async def test_what_is_no_function_is_remembered_over_a_restart(state_dir: Path)
 
 async def test_two_calls_of_a_generic_function_get_a_binary_each(shop: Workshop) -> None:
     """They wait for the same attempt, and go separate ways after it."""
-    shop.go.answers.append(complains(GENERIC, when="answer("))
+    shop.go.answers.append(complains(GENERIC, when="harness.Answer("))
     source_ = shop.source()
     one, two = await asyncio.gather(shop.build(source_, "Map(1)"), shop.build(source_, "Map(2)"))
     assert (one.expression, two.expression) == ("Map(1)", "Map(2)")

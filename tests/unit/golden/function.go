@@ -4,8 +4,12 @@
 
 package main
 
-import . "github.com/mmcloughlin/geohash"
+import (
+	harness "skyisland_harness"
+
+	. "github.com/mmcloughlin/geohash"
+)
 
 func main() {
-	answer(/*line skyisland.call:1:1*/Encode)
+	harness.Answer(/*line skyisland.call:1:1*/Encode)
 }

@@ -4,10 +4,14 @@
 
 package main
 
-import . "github.com/mmcloughlin/geohash"
+import (
+	harness "skyisland_harness"
+
+	. "github.com/mmcloughlin/geohash"
+)
 
 func main() {
-	if _, ok := readFrame(); ok {
+	if _, ok := harness.ReadFrame(); ok {
 		/*line skyisland.call:1:1*/Default.Reset()
 	}
 }
