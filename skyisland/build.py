@@ -25,13 +25,14 @@ from msgspec import structs
 from skyisland import harness
 from skyisland.artifacts import Artifacts, Describe, Id, Records
 from skyisland.caches import Caches
-from skyisland.compiler import Compiler, Package
+from skyisland.compiler import Compiler
 from skyisland.errors import BuildFailed
 from skyisland.events import BuildFinished, BuildStarted, Events
 from skyisland.flight import Flights
 from skyisland.harness import Complaint
 from skyisland.jails import Jails
 from skyisland.model import Artifact, Call, Source
+from skyisland.packages import Package
 from skyisland.settings import Build, Layout
 from skyisland.store import Store
 from skyisland.toolchain import Progress, Toolchains, silent, this_platform
@@ -39,6 +40,10 @@ from skyisland.toolchain import Progress, Toolchains, silent, this_platform
 log = logging.getLogger(__name__)
 
 UPKEEP_S = 300.0
+_DOUBTFUL = {
+    *map(str, (Complaint.program, Complaint.no_go_files, Complaint.missing_module, Complaint.package))
+}
+"""Complaints that may come of a package that is not what its files seemed to tell."""
 PACKAGES = 1000
 """Descriptions of packages kept in memory."""
 
@@ -183,7 +188,24 @@ class Builds:
             SourceUnavailable: modules could not be downloaded.
             HostUnfit, DriverError: no build jail can be made.
         """
-        package = await self._package(source, invocation, refresh=refresh)
+        where = (source.url, source.package, source.commit)
+        package = None if refresh else self._packages.get(where)
+        if package is None:
+            package = await self._package(source, invocation, ask=False)
+        try:
+            return await self._formed(source, package, call, invocation, refresh=refresh)
+        except BuildFailed as error:
+            if package.by_go or error.details.get("complaint") not in _DOUBTFUL:
+                raise
+            # Go has not been asked yet, and may know better what is wrong, or what the package is.
+            told = await self._package(source, invocation, ask=True)
+            if (told.name, told.import_path) == (package.name, package.import_path):
+                raise
+        return await self._formed(source, told, call, invocation, refresh=refresh)
+
+    async def _formed(
+        self, source: Source, package: Package, call: Call, invocation: str | None, *, refresh: bool
+    ) -> Artifact:
         call = self._form(source, call)
         try:
             return await self._built(source, package, call, invocation, refresh=refresh)
@@ -195,17 +217,15 @@ class Builds:
         call = harness.as_expression(call)
         return await self._built(source, package, call, invocation, refresh=refresh)
 
-    async def _package(self, source: Source, invocation: str | None, *, refresh: bool) -> Package:
-        """What Go says of the source's package, its modules ready; remembered for its commit."""
+    async def _package(self, source: Source, invocation: str | None, *, ask: bool) -> Package:
+        """What the source's package is, its modules ready; remembered for its commit."""
         where = (source.url, source.package, source.commit)
-        if not refresh and (found := self._packages.get(where)):
-            return found
-        return await self._describing.join(where, lambda: self._describe(source, where, invocation))
+        return await self._describing.join((where, ask), lambda: self._describe(source, invocation, ask=ask))
 
-    async def _describe(self, source: Source, where: tuple[str, str, str], invocation: str | None) -> Package:
+    async def _describe(self, source: Source, invocation: str | None, *, ask: bool) -> Package:
         async with self._places:
-            package = await self._compiler.describe(source, invocation=invocation)
-        self._packages[where] = package
+            package = await self._compiler.describe(source, ask=ask, invocation=invocation)
+        self._packages[source.url, source.package, source.commit] = package
         if len(self._packages) > PACKAGES:
             del self._packages[next(iter(self._packages))]
         return package

@@ -32,11 +32,10 @@ import shutil
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from importlib import resources
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
 
 import msgspec
-from msgspec import Struct
 
 from skyisland import harness
 from skyisland.caches import Caches
@@ -44,6 +43,7 @@ from skyisland.errors import BuildFailed, HostUnfit, SourceUnavailable, Unavaila
 from skyisland.harness import Complaint
 from skyisland.jails import Jails
 from skyisland.model import Call, Mount, Network, Source, Verdict
+from skyisland.packages import Package, go_mod, read_package
 from skyisland.refusal import explain, refusal
 from skyisland.settings import Build
 from skyisland.store import copy_out
@@ -85,19 +85,6 @@ _DESCRIBE = (
 _UNREACHABLE = re.compile(
     r"dial tcp|i/o timeout|TLS handshake|connection re|no such host|\b5\d\d [A-Z]|: EOF"
 )
-
-
-class Package(Struct, frozen=True):
-    """What Go says of a package."""
-
-    name: str
-    import_path: str
-    mod: str
-    """Go's -mod: `vendor` or `readonly`."""
-    go_mod: str | None
-    """The go.mod to put at the repository's root, where it has none."""
-    requires: bool
-    """Modules must be there before it compiles."""
 
 
 class Compiler:
@@ -144,7 +131,7 @@ class Compiler:
     async def _try_out(self) -> None:
         """Compile a call in both forms, so that the cache has what the main programs import."""
         name, call = "sky.example/hello", Call(text="Hello()", function="Hello", arguments=())
-        package = {"go.mod": _go_mod(name, self.toolchain).encode(), "hello.go": _HELLO}
+        package = {"go.mod": go_mod(name, self.toolchain.version).encode(), "hello.go": _HELLO}
         for form in (call, harness.as_expression(call)):
             main = harness.render_main(form, name, "hello", statement=False)
             files = {f"{harness.FOLDER}/{file}": data for file, data in main.items()}
@@ -174,15 +161,19 @@ class Compiler:
 
     # The steps of a build
 
-    async def describe(self, source: Source, *, invocation: str | None = None) -> Package:
-        """Ask Go what package lies in the source's folder. What it needs of other modules is fetched first,
-        in the same step, which has a network then and compiles nothing.
+    async def describe(self, source: Source, *, ask: bool, invocation: str | None = None) -> Package:
+        """Say what package lies in the source's folder, by its files where they are plain.
+
+        Go is told to `ask`, and asked where the files are not plain. What the package needs of other modules
+        is fetched first, in the same step, which has a network then and compiles nothing.
 
         Raises:
             BuildFailed: there is none that could be imported, or go.mod, go.sum and the proxy do not agree.
             SourceUnavailable: the proxy did not answer.
         """
-        package = await asyncio.to_thread(_look, source, self.toolchain)
+        package = await asyncio.to_thread(read_package, source, self.toolchain.version)
+        if package.name and not package.requires and not ask:
+            return package
         how = self._online() if package.requires else {}
         question = ("-deps",) if package.requires else ("-find", "-e")
         async with self._workplace(_generated({}, source, package)) as work:
@@ -213,7 +204,7 @@ class Compiler:
         if files == "0":
             message = explain(Complaint.no_go_files, why, source)
             raise BuildFailed(message, complaint=str(Complaint.no_go_files))
-        return msgspec.structs.replace(package, name=name, import_path=import_path)
+        return msgspec.structs.replace(package, name=name, import_path=import_path, by_go=True)
 
     def _online(self) -> dict[str, Any]:
         """What a jail gets that may fetch modules."""
@@ -351,37 +342,3 @@ def _laid_over(files: Mapping[str, bytes]) -> dict[str, bytes]:
         generated[f"library/{name}"] = data
     overlay = {path: f"/gen/{name}" for path, name in laid.items()}
     return {**generated, "overlay.json": json.dumps({"Replace": overlay}).encode()}
-
-
-def _go_mod(module: str, toolchain: Toolchain) -> str:
-    """A go.mod for a repository without: the module is the repository, the language today's."""
-    if not re.fullmatch(r"[\w.-]+(/[\w.~-]*\w)*", module, re.ASCII):
-        module = "sky.example/repository"
-    language = re.match(r"go(\d+\.\d+)", toolchain.version)
-    return f"module {module}\n\ngo {language[1] if language else '1.24'}\n"
-
-
-def _look(source: Source, toolchain: Toolchain) -> Package:
-    """What the files tell, before Go is asked. Blocks."""
-    if not (source.checkout / source.package).is_dir():
-        raise BuildFailed(
-            f"the repository has no folder {source.package!r} at {source.commit[:12]}",
-            complaint=str(Complaint.no_go_files),
-        )
-    path = PurePosixPath(source.package)
-    for folder in (source.checkout / part for part in (path, *path.parents)):
-        # The go.mod that rules the package is the next one upwards, as for Go itself.
-        if (folder / "go.mod").is_file():
-            vendored = (folder / "vendor" / "modules.txt").is_file()
-            requires = not vendored and _requires(folder / "go.mod")
-            return Package("", source.import_path, "vendor" if vendored else "readonly", None, requires)
-    root = msgspec.structs.replace(source, package="")
-    return Package("", source.import_path, "readonly", _go_mod(root.import_path, toolchain), requires=False)
-
-
-def _requires(go_mod: Path) -> bool:
-    """Whether it may name other modules. Too much is harmless: then Go finds nothing to download."""
-    if go_mod.is_symlink():
-        return True
-    with go_mod.open("rb") as file:
-        return re.search(rb"^\s*(require|replace)\b", file.read(1 << 20), re.MULTILINE) is not None

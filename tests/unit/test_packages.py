@@ -1,0 +1,100 @@
+"""What a package is, as its files tell without Go."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from skyisland.errors import BuildFailed
+from skyisland.model import Source
+from skyisland.packages import Package, read_package
+
+LICENCE = "/* Copyright, for\n * ever and a day. **/\n\n//go:build linux\n\n// Package sub does things.\n"
+
+
+def read(folder: Path, files: dict[str, str], package: str = "sub") -> Package:
+    for name, text in files.items():
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+    source = Source(url="example.com/user/repo", package=package, commit="c" * 40, checkout=folder)
+    return read_package(source, "go1.27.3")
+
+
+@pytest.mark.parametrize(
+    ("files", "import_path"),
+    [
+        ({"go.mod": "module m\n", "sub/x.go": "package sub\n"}, "m/sub"),
+        ({"go.mod": '// a\nmodule "m.org/v2" // b\r\n', "sub/x.go": "\ufeffpackage sub;"}, "m.org/v2/sub"),
+        ({"sub/go.mod": "module deep\n", "go.mod": "module m\n", "sub/x.go": "package sub\n"}, "deep"),
+        ({"sub/x.go": LICENCE + 'package sub // import "x"\n'}, "example.com/user/repo/sub"),
+        ({"sub/x.go": "package sub", "sub/x_test.go": "package sub_test"}, "example.com/user/repo/sub"),
+        (
+            {
+                "sub/x.go": "package sub",
+                "sub/_y.go": "package y",
+                "sub/gen.go": "//go:build ignore\n\npackage main",
+            },
+            "example.com/user/repo/sub",
+        ),
+    ],
+)
+def test_what_is_plain(tmp_path: Path, files: dict[str, str], import_path: str) -> None:
+    found = read(tmp_path, files)
+    assert (found.name, found.import_path, found.by_go) == ("sub", import_path, False)
+
+
+@pytest.mark.parametrize(
+    "files",
+    [
+        {"sub/x.go": "package sub", "sub/y.go": "package other"},
+        {"sub/x.go": "package main"},
+        {"sub/x.go": "package documentation"},
+        {"sub/x.go": "package /* which? */ sub"},
+        {"sub/x.go": "/* never closed"},
+        {"sub/x.go": "// package sub"},
+        {"sub/x.go": "package \u00e9t\u00e9"},
+        {"sub/x.go": "//" + "x" * (1 << 16) + "\npackage sub"},
+        {"sub/x_test.go": "package sub"},
+        {"sub/README": "package sub"},
+        {"go.mod": "module (\n\tm\n)\n", "sub/x.go": "package sub"},
+        {"go.mod": "module `m`\n", "sub/x.go": "package sub"},
+        {"go.mod": "module m\nmodule n\n", "sub/x.go": "package sub"},
+        {"go.mod": "", "sub/x.go": "package sub"},
+    ],
+)
+def test_what_is_left_to_go(tmp_path: Path, files: dict[str, str]) -> None:
+    assert read(tmp_path, files).name == ""
+
+
+@pytest.mark.parametrize(
+    ("files", "mod", "requires"),
+    [
+        ({"go.mod": "module m\n"}, "readonly", False),
+        ({"go.mod": "module m\nrequire (\n\td v1\n)\n"}, "readonly", True),
+        ({"go.mod": "module m\n\treplace d => e v1\n"}, "readonly", True),
+        ({"go.mod": "module m\nrequire d v1\n", "vendor/modules.txt": ""}, "vendor", False),
+        ({}, "readonly", False),
+    ],
+)
+def test_modules(tmp_path: Path, files: dict[str, str], mod: str, requires: bool) -> None:
+    found = read(tmp_path, {"sub/x.go": "package sub\n", **files})
+    assert (found.mod, found.requires) == (mod, requires)
+    assert (found.go_mod is None) == ("go.mod" in files)
+
+
+@pytest.mark.parametrize("name", ["sub/x.go", "go.mod"])
+def test_no_link_is_followed(tmp_path: Path, name: str) -> None:
+    files = {"go.mod": "module m\n", "sub/x.go": "package sub\n"}
+    (tmp_path / "elsewhere").write_text(files.pop(name))
+    (tmp_path / "sub").mkdir()
+    (tmp_path / name).symlink_to(tmp_path / "elsewhere")
+    found = read(tmp_path, files)
+    assert found.name == ""
+    assert found.requires == (name == "go.mod")
+
+
+def test_a_folder_that_is_not_there(tmp_path: Path) -> None:
+    with pytest.raises(BuildFailed, match="no folder 'sub'"):
+        read(tmp_path, {})
