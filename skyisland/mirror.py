@@ -31,6 +31,7 @@ DEEPEST_PATH = 100
 LONGEST_PATH = 1024
 """Files deeper down or with longer paths (bytes) are refused: no program should have to delete them."""
 
+_FETCH = ("fetch", "--quiet", "--no-tags", "--no-recurse-submodules", "--no-write-fetch-head")
 _ATTRIBUTES = "* -text -eol -ident -filter !working-tree-encoding\n"
 """A checkout is what the commit says, byte for byte, whatever the repository's .gitattributes ask for."""
 
@@ -104,23 +105,34 @@ class Mirrors:
                 raise
             await self._fetch_anew(name, commit, whole=True)
 
+    async def discover(self, name: str) -> str:
+        """Fetch the default branch of a repository that has no mirror yet; returns its commit.
+
+        One connection, where to ask for the commit first would take two.
+        """
+        async with partial(self._repos) as made:
+            mirror = made / "mirror"
+            await aside(_make_empty, mirror, name)
+            await self._remotely(name, [*_FETCH, "--depth=1"], ["+HEAD:refs/sky/head"], mirror)
+            commit = await aside(_name_head, mirror)
+            await aside(take_place, mirror, self.path(name))
+            return commit
+
     async def _fetch_anew(self, name: str, commit: str, *, whole: bool = False) -> None:
         """Fetch into a new mirror, which takes the place of the old one once it holds the commit."""
         async with partial(self._repos) as made:
             mirror = made / "mirror"
-            await self._locally(mirror, "init", "--quiet", "--bare", "--template=")
-            await aside(_describe, mirror, name)
+            await aside(_make_empty, mirror, name)
             await self._fetch_into(mirror, name, commit, whole=whole)
             await aside(take_place, mirror, self.path(name))
 
     async def _fetch_into(self, mirror: Path, name: str, commit: str, *, whole: bool = False) -> None:
-        fetch = ["fetch", "--quiet", "--no-tags", "--no-recurse-submodules", "--no-write-fetch-head"]
         if whole:
-            refs = ["+refs/heads/*:refs/heads/*", "+refs/tags/*:refs/tags/*"]
+            await self._remotely(
+                name, _FETCH, ["+refs/heads/*:refs/heads/*", "+refs/tags/*:refs/tags/*"], mirror
+            )
         else:
-            refs = [f"{commit}:refs/sky/{commit}"]
-            fetch.append("--depth=1")
-        await self._remotely(name, fetch, refs, mirror)
+            await self._remotely(name, [*_FETCH, "--depth=1"], [f"{commit}:refs/sky/{commit}"], mirror)
         if not await self._holds(mirror, commit):
             raise GitFailed(Trouble.no_commit)
 
@@ -266,10 +278,24 @@ def presentable(said: str, remote: str, name: str) -> str:
     return "".join(char if char.isprintable() else "\N{REPLACEMENT CHARACTER}" for char in text)[:400]
 
 
-def _describe(mirror: Path, name: str) -> None:
+def _make_empty(mirror: Path, name: str) -> None:
+    """What `git init --bare` makes (gitrepository-layout(5)), without a process, and what we add to it."""
+    for folder in ("info", "objects/info", "objects/pack", "refs/heads", "refs/tags", "refs/sky"):
+        (mirror / folder).mkdir(parents=True)
+    (mirror / "HEAD").write_text("ref: refs/heads/main\n")
+    (mirror / "config").write_text(
+        "[core]\n\trepositoryformatversion = 0\n\tfilemode = true\n\tbare = true\n"
+    )
     (mirror / "description").write_text(name)
-    (mirror / "info").mkdir(exist_ok=True)
     (mirror / "info" / "attributes").write_text(_ATTRIBUTES)
+
+
+def _name_head(mirror: Path) -> str:
+    """Name the reference that `discover` fetched after its commit, as those of other commits are."""
+    head = mirror / "refs" / "sky" / "head"
+    commit = head.read_text().strip()
+    head.rename(head.with_name(commit))
+    return commit
 
 
 def _packs(mirror: Path) -> int:

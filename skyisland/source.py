@@ -116,6 +116,8 @@ class Sources:
         self._unreachable: dict[tuple[str, str | None], float] = {}
         self._used: dict[Path, float] = {}
         self._held: dict[Path, int] = {}
+        self._discovered: dict[str, float] = {}
+        """Seconds that fetching took for those who asked for a commit; told when it is laid out."""
         self._sizes: dict[Path, int] = {}
         self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
         self._probes: Flights[str] = Flights()
@@ -160,6 +162,10 @@ class Sources:
         return await self._questions.join((name, version), lambda: self._ask(name, version, known))
 
     async def _ask(self, name: str, version: str | None, known: KnownCommit | None) -> _Answer:
+        if version is None and known is None:
+            commit = await self._discover(name)
+            if commit is not None:
+                return await self._learn(name, version, commit)
         try:
             listing = await self._mirrors.ask(name, refs_of(version))
         except GitFailed as failure:
@@ -176,6 +182,28 @@ class Sources:
                 f"version: {name} has no branch or tag {version!r} (of a commit, give all forty digits)",
                 field="version",
             )
+        return await self._learn(name, version, commit)
+
+    async def _discover(self, name: str) -> str | None:
+        """The default branch's commit of a repository that was never fetched, and fetch it in the same breath;
+        None where that is not possible.
+        """
+        started = time.perf_counter()
+        mirror = self._mirrors.path(name)
+        async with self._lock(folder_of(name)):
+            if await aside(mirror.is_dir):
+                return None
+            try:
+                commit = await self._mirrors.discover(name)
+            except GitFailed as failure:
+                if failure.trouble in (Trouble.other, Trouble.only_whole, Trouble.no_commit):
+                    return None
+                raise self._mirrors.explain(name, failure) from None
+            self._used[mirror] = time.monotonic()
+        self._discovered[name] = time.perf_counter() - started
+        return commit
+
+    async def _learn(self, name: str, version: str | None, commit: str) -> _Answer:
         self._roots.add(name)
         await self._known.put(name, version or "", KnownCommit(commit, time.time()))
         return _Answer(commit)
@@ -247,7 +275,7 @@ class Sources:
         self._roots.add(name)
         await self._trim(place, self._mirrors.path(name))
         if self._events is not None:
-            spent = time.perf_counter() - started
+            spent = time.perf_counter() - started + self._discovered.pop(name, 0.0)
             self._events.publish(SourceFetched(url=name, commit=commit, duration_s=spent))
 
     async def _without(self, resolved: Resolved) -> IslandError:
