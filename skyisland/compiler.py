@@ -25,6 +25,7 @@ Build jails share one host uid, because their caches outlive them.
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import json
 import posixpath
 import re
@@ -73,6 +74,7 @@ ENVIRONMENT = {
 FLAGS = ("-trimpath", "-buildvcs=false", "-ldflags=-s -w")
 BINARY = "function"
 _TARGET = ("-o", f"/out/{BINARY}", f"./{harness.FOLDER}")
+_HELPER = resources.files("skyisland").joinpath("gocache", "main.go")
 _HELLO = b'package hello\n\nfunc Hello() string { return "hello" }\n'
 STEP = 20
 """Packages of the standard library compiled by one command: often enough for a progress bar."""
@@ -112,7 +114,7 @@ class Compiler:
         self.toolchain = toolchain
         await asyncio.to_thread(self.caches.prepare, toolchain.version)
         helper, all_done = self.caches.helper / "gocache", self.caches.home / "whole"
-        tried = self.caches.home / f"harness-{harness.version()[:16]}"
+        tried = self.caches.home / f"ready-{await asyncio.to_thread(_ours)}"
         try:
             if not await asyncio.to_thread(lambda: helper.exists() and tried.exists()):
                 progress("compiling what every build needs", 0, 0)
@@ -143,8 +145,7 @@ class Compiler:
                 )  # fmt: skip
 
     async def _compile_helper(self, target: Path) -> None:
-        program = resources.files("skyisland").joinpath("gocache", "main.go")
-        async with self._workplace({"main.go": await asyncio.to_thread(program.read_bytes)}) as work:
+        async with self._workplace({"main.go": await asyncio.to_thread(_HELPER.read_bytes)}) as work:
             await self._go(
                 "build", *FLAGS, "-o", f"/out/{BINARY}", "main.go", work=work, library=True, cwd="/gen"
             )
@@ -331,6 +332,11 @@ def _generated(files: Mapping[str, bytes], source: Source, package: Package) -> 
     if package.go_mod is not None:
         laid["/src/go.mod"] = package.go_mod.encode()
     return _laid_over(laid)
+
+
+def _ours() -> str:
+    """A hash of what of ours is compiled ahead. Blocks."""
+    return hashlib.sha256(harness.version().encode() + _HELPER.read_bytes()).hexdigest()[:16]
 
 
 def _laid_over(files: Mapping[str, bytes]) -> dict[str, bytes]:

@@ -185,7 +185,8 @@ class Sources:
         return await self._learn(name, version, commit)
 
     async def _discover(self, name: str) -> str | None:
-        """The default branch's commit of a repository that was never fetched, and fetch it in the same breath;
+        """The default branch's commit of a repository that was never fetched, fetched in the same breath.
+
         None where that is not possible.
         """
         started = time.perf_counter()

@@ -10,10 +10,13 @@ package main
 
 import (
 	"bufio"
+	"bytes"
+	"encoding/hex"
 	"encoding/json"
 	"fmt"
 	"os"
 	"path/filepath"
+	"strconv"
 )
 
 type request struct {
@@ -34,7 +37,11 @@ type response struct {
 	DiskPath      string   `json:",omitempty"`
 }
 
-const entryFormat = "v1 %x %x %20d %20d\n" // action, output, size, time in nanoseconds
+// An entry has fixed columns: action, output, size, time in nanoseconds.
+const (
+	entryFormat = "v1 %x %x %20d %20d\n"
+	entrySize   = 3 + 64 + 1 + 64 + 1 + 20 + 1 + 20 + 1
+)
 
 func main() {
 	shared, own := os.Args[1], os.Args[2]
@@ -67,18 +74,22 @@ func main() {
 }
 
 func place(folder string, id []byte, kind string) string {
-	return filepath.Join(folder, fmt.Sprintf("%02x", id[0]), fmt.Sprintf("%x-%s", id, kind))
+	name := hex.EncodeToString(id)
+	return folder + "/" + name[:2] + "/" + name + "-" + kind
 }
 
 // get reports whether the folder has the action's output, whole.
 func get(folder string, action []byte, answer *response) bool {
 	entry, err := os.ReadFile(place(folder, action, "a"))
+	if err != nil || len(entry) != entrySize {
+		return false
+	}
+	output, err := hex.DecodeString(string(entry[68:132]))
 	if err != nil {
 		return false
 	}
-	var same, output []byte
-	var size, at int64
-	if _, err := fmt.Sscanf(string(entry), "v1 %x %x %d %d", &same, &output, &size, &at); err != nil || len(output) == 0 {
+	size, err := strconv.ParseInt(string(bytes.TrimLeft(entry[133:153], " ")), 10, 64)
+	if err != nil {
 		return false
 	}
 	path := place(folder, output, "d")
