@@ -4,6 +4,7 @@
     slow with its headers        `idle_s`, for all of them together
     slow with its body           the readers of bodies, 10 s for the whole
     not reading its answer       the kernel (TCP_USER_TIMEOUT), 30 s after it last took something
+    many connections             `CONNECTIONS`, or half of the open files that the host permits
     long headers, many streams   the limits of h11 and h2
 
 Hypercorn's `read_timeout` stays off: it would cut the connection of a caller who waits for a build. A
@@ -17,6 +18,7 @@ import contextlib
 import errno
 import logging
 import math
+import resource
 import socket
 import ssl
 import sys
@@ -40,6 +42,8 @@ WAITING = 1024
 ACCEPTED_AT_ONCE = 16
 """asyncio (before 3.12.8) goes on trying so many times in a row when it has no descriptor left, and again
 for each of these a second later: with many, the loop would do nothing else."""
+CONNECTIONS = 4096
+"""So many at one time; one more is told to come back and closed."""
 STALL_S = 30
 """A client that takes nothing of what is sent to it is cut off after so long."""
 CUT_S = 1.0
@@ -109,7 +113,10 @@ def _cut_the_stalled(sock: socket.socket) -> None:
 
 
 def _config(sock: socket.socket, grace_s: float, idle_s: float, tls: Tls | None) -> Config:
-    config = Config()
+    config = Limited()
+    open_files, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if open_files != resource.RLIM_INFINITY:
+        config.most_connections = min(CONNECTIONS, open_files // 2)
     if tls is not None:
         config.certfile, config.keyfile = tls.certificate, tls.key
     config.bind = [f"fd://{sock.detach()}"]
@@ -127,8 +134,24 @@ def _config(sock: socket.socket, grace_s: float, idle_s: float, tls: Tls | None)
     return config
 
 
+class Limited(Config):
+    """With a limit on the connections of a server, and their number."""
+
+    connections = 0
+    most_connections = CONNECTIONS
+
+
+_FULL = (
+    b"HTTP/1.1 503 Service Unavailable\r\nRetry-After: 1\r\nConnection: close\r\n"
+    b"Content-Type: application/json\r\nContent-Length: 67\r\n\r\n"
+    b'{"error":"too many connections; try again later","code":"too_busy"}'
+)
+
+
 class Connection(TCPServer):
-    """Hypercorn's, with two changes.
+    """Hypercorn's, with three changes.
+
+    There are no more than the configuration permits.
 
     One task looks after idleness for as long as the connection lives, where Hypercorn makes two for each
     request and cancels them. And when the client has closed it, it is closed here at once: Hypercorn waits
@@ -140,8 +163,17 @@ class Connection(TCPServer):
     """Since when it is without a whole request; None while there is one."""
 
     async def run(self) -> None:
-        self._idle_since = self.loop.time()
-        await super().run()
+        assert isinstance(self.config, Limited)  # noqa: S101 - `serve` made it
+        if self.config.connections >= self.config.most_connections:
+            self.writer.write(_FULL)
+            self.writer.close()
+            return
+        self.config.connections += 1
+        try:
+            self._idle_since = self.loop.time()
+            await super().run()
+        finally:
+            self.config.connections -= 1
 
     async def protocol_send(self, event: Event) -> None:
         if isinstance(event, Updated):

@@ -12,6 +12,7 @@ import asyncio
 import os
 import platform
 import re
+import resource
 import shutil
 import stat
 import sys
@@ -33,6 +34,8 @@ OLDEST_GIT = (2, 37)
 """The first that fetches from the address that was looked at (http.curloptResolve)."""
 OLDEST_LINUX = (5, 11)
 """The first with overlays in user namespaces."""
+FEW_OPEN_FILES = 4096
+"""A jail takes some ten, a connection one."""
 LITTLE_DISK_BYTES = 2 << 30
 """A toolchain, its compiled standard library and a few binaries take about one GiB."""
 
@@ -88,7 +91,7 @@ async def examine(
         checks += await asyncio.to_thread(_cgroups)
     if uid is not None:
         checks += await asyncio.to_thread(lambda: [_reachable(what, path) for what, path in readers])
-    checks.append(await asyncio.to_thread(_disk, state_dir))
+    checks += [await asyncio.to_thread(_disk, state_dir), _open_files()]
     if network is not None:
         checks += await _network(network)
     for other in others:
@@ -167,6 +170,18 @@ def _disk(state_dir: Path) -> Check:
         ok=ok,
         found=f"{free / (1 << 30):.1f} GiB free at {folder}",
         remedy="" if ok else "free some, or set state_dir to a larger file system",
+    )
+
+
+def _open_files() -> Check:
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    endless = most == resource.RLIM_INFINITY
+    ok = endless or most >= FEW_OPEN_FILES
+    return Check(
+        name="open files",
+        ok=ok,
+        found=f"{'any number' if endless else most} may be open, which serve makes use of",
+        remedy="" if ok else f"raise the hard limit to {FEW_OPEN_FILES} (LimitNOFILE=, ulimit -Hn)",
     )
 
 

@@ -14,6 +14,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import resource
 import signal
 import subprocess
 import threading
@@ -385,3 +386,12 @@ async def until_ended(process: Running, stdin: bytes, timeout_s: float) -> bool:
         if feeding is not None:
             feeding.cancel()
             await asyncio.gather(feeding, return_exceptions=True)
+
+
+def open_as_many_as_allowed() -> int:
+    """Raise the limit on open files to what this user may have; returns it. A jail takes some ten of them."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with contextlib.suppress(ValueError, OSError):  # a hard limit without end may be none that can be had
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+        soft = hard
+    return soft

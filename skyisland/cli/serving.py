@@ -20,6 +20,7 @@ from skyisland.events import Events
 from skyisland.island import Island
 from skyisland.logs import LogRing, logging_to
 from skyisland.metrics import Metrics, StatsD
+from skyisland.process import open_as_many_as_allowed
 from skyisland.settings import Settings, admin_token
 from skyisland.toolchain import Progress as Report
 from skyisland.toolchain import silent
@@ -37,6 +38,7 @@ def serve(chosen: Chosen, /, no_tui: bool, **look: Any) -> None:
     away. Without a terminal, or with --no-tui, one line of JSON per event goes to standard output.
     """
     settings = chosen.settings()
+    open_as_many_as_allowed()
     headless = no_tui or not (sys.stdin.isatty() and sys.stdout.isatty())
     with asyncio.Runner(loop_factory=_loop_factory()) as runner:
         sys.exit(runner.run(_serve(settings, None if headless else look)))

@@ -69,6 +69,26 @@ async def test_a_real_client(server: Server) -> None:
         assert snapshot.json()["jails"] == []
 
 
+async def test_one_connection_more_than_permitted_is_told_so(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(serving, "CONNECTIONS", 2)
+    async with world.served() as server:
+        held = [await server.connect() for _ in range(2)]
+        for reader, writer in held:
+            writer.write(b"GET /healthcheck HTTP/1.1\r\nHost: island\r\n\r\n")
+            assert (await reader.readline()).startswith(b"HTTP/1.1 200")
+        async with httpx.AsyncClient(base_url=server.url) as client:
+            refused = await client.get("/healthcheck")
+            assert (refused.status_code, refused.json()["code"]) == (503, "too_busy")
+            for reader, writer in held:
+                writer.close()
+                await reader.read()
+            async with asyncio.timeout(10):
+                while (await client.get("/healthcheck")).status_code != 200:
+                    pass
+
+
 @pytest.mark.parametrize("abort", [False, True])
 async def test_a_client_that_hangs_up_stops_its_jail(world: World, server: Server, abort: bool) -> None:
     endless(world)

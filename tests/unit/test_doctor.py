@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import resource
 import sys
 from pathlib import Path
 
@@ -109,6 +110,12 @@ async def test_a_host_that_cannot_give_jails_addresses(state_dir: Path) -> None:
     assert network == Check(name="network", ok=False, found="no rights", remedy="be root")
     network = (await examined(state_dir, network=NoNetwork(DriverError("netlink broke"))))["network"]
     assert (network.ok, network.found) == (False, "netlink broke")
+
+
+@pytest.mark.parametrize(("hard", "ok"), [(1024, False), (1 << 20, True), (resource.RLIM_INFINITY, True)])
+def test_open_files(monkeypatch: pytest.MonkeyPatch, hard: int, ok: bool) -> None:
+    monkeypatch.setattr(doctor.resource, "getrlimit", lambda which: (256, hard))
+    assert doctor._open_files().ok == ok
 
 
 async def test_drivers_bring_their_own_checks(state_dir: Path) -> None:
