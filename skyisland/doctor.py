@@ -73,14 +73,18 @@ async def examine(
     uid: int | None,
     toolchains: Toolchains,
     network: NetworkDriver | None = None,
+    launcher: Path | None = None,
     others: Sequence[Examiner] = (),
     search_path: str = SEARCH,
 ) -> list[Check]:
     """Everything that matters, in the order in which a call needs it.
 
     `uid`: the unprivileged host user to try a jail as, None when the island itself is not root.
+    `launcher`: the folder of the program that makes its jails, if one does.
     """
     checks = [await _git(search_path), await _go(toolchains)]
+    if launcher is not None and checks[-1].ok:
+        checks.append(await _launcher(launcher, toolchains))
     readers = [("the state folder", state_dir.parent)]  # the island opens the folder itself when it starts
     if sys.platform == "linux":
         bwrap, found = await _bwrap()
@@ -138,6 +142,16 @@ async def _go(toolchains: Toolchains) -> Check:
     if found is None:
         return Check(name="go", ok=False, found="no Go toolchain", remedy=remedy, vital=True)
     return Check(name="go", ok=True, found=f"{found.version} at {found.goroot}", vital=True)
+
+
+async def _launcher(folder: Path, toolchains: Toolchains) -> Check:
+    from skyisland.drivers.launcher import Launcher
+
+    toolchain = await toolchains.present()
+    assert toolchain is not None  # noqa: S101 - it has just been found
+    made = await asyncio.to_thread(Launcher(folder, toolchains).compiled, toolchain)
+    found = f"compiled at {made}" if made else f"{toolchain.version} compiles it when the island starts"
+    return Check(name="launcher", ok=True, found=found)
 
 
 def _existing(path: Path) -> Path:

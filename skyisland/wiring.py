@@ -86,10 +86,11 @@ def _wire(settings: Settings, events: Events, state: State, search_path: str, pr
     if root:
         # The first of the range compiles: what it leaves in the build caches must stay its own.
         uids = range(first_uid + 1, first_uid + settings.jails.uid_count)
+    toolchains = toolchains_for(settings, search_path)
     network = network_driver(settings, state.island)
     addresses = Addresses(settings.network.ip4, network, state, events)
     jails = Jails(
-        jail_driver(settings, state.island, network),
+        jail_driver(settings, state.island, network, toolchains, progress),
         clone_driver(settings, state.island, progress),
         addresses,
         events,
@@ -114,12 +115,6 @@ def _wire(settings: Settings, events: Events, state: State, search_path: str, pr
             network=addresses,
             history=state,
         )
-    toolchains = Toolchains(
-        layout.toolchain,
-        goroot=settings.build.goroot,
-        version=settings.go_version,
-        search_path=search_path,
-    )
     return Island(
         name=state.island,
         version=__version__,
@@ -217,8 +212,24 @@ def clone_driver(
     raise HostUnfit(f"filesystem.storage: {wanted!r} does not work on this system; use 'auto'")
 
 
-def jail_driver(settings: Settings, island: str, network: NetworkDriver) -> JailDriver:
-    """What confines.
+def toolchains_for(settings: Settings, search_path: str) -> Toolchains:
+    """What finds the Go toolchain that the settings ask for."""
+    return Toolchains(
+        settings.layout.toolchain,
+        goroot=settings.build.goroot,
+        version=settings.go_version,
+        search_path=search_path,
+    )
+
+
+def jail_driver(
+    settings: Settings,
+    island: str,
+    network: NetworkDriver,
+    toolchains: Toolchains,
+    progress: Progress = silent,
+) -> JailDriver:
+    """What confines. `toolchains`: for the driver's own program, where it has one.
 
     Raises:
         HostUnfit: this system has no driver of that name.
@@ -233,9 +244,12 @@ def jail_driver(settings: Settings, island: str, network: NetworkDriver) -> Jail
 
         return FakeJails()
     if wanted == "namespaces" and LINUX:
+        from skyisland.drivers.launcher import Launcher
         from skyisland.drivers.namespaces import NamespaceJails
 
-        return NamespaceJails(island, settings.layout.run, probe_uid=settings.jails.uid_start)
+        layout, uid = settings.layout, settings.jails.uid_start
+        launcher = Launcher(layout.launcher, toolchains, library=layout.gocache, uid=uid, progress=progress)
+        return NamespaceJails(island, layout.run, launcher, probe_uid=uid)
     if wanted == "bubblewrap" and LINUX:
         from skyisland.drivers.bubblewrap import BubblewrapJails
 

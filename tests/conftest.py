@@ -16,7 +16,9 @@ from hypothesis import HealthCheck
 from hypothesis import settings as hypothesis_settings
 
 import skyisland
+from skyisland.drivers.launcher import Launcher
 from skyisland.settings import Settings
+from skyisland.toolchain import Toolchains
 
 
 def _package(name: str) -> ModuleType:
@@ -103,7 +105,7 @@ def go() -> Callable[..., subprocess.CompletedProcess[str]]:
     root = Path(toolchain.__file__).parent
     cache = Path(__file__).parents[1] / ".cache" / "go-build"
 
-    def run(*words: str | Path, cwd: Path) -> subprocess.CompletedProcess[str]:
+    def run(*words: str | Path, cwd: Path, **more: str) -> subprocess.CompletedProcess[str]:
         environment = {
             "GOROOT": str(root),
             "GOCACHE": str(cache),
@@ -113,6 +115,7 @@ def go() -> Callable[..., subprocess.CompletedProcess[str]]:
             "GOPROXY": "off",
             "CGO_ENABLED": "0",
             "PATH": os.environ["PATH"],
+            **more,
         }
         return subprocess.run(
             [root / "bin" / "go", *words],
@@ -133,6 +136,13 @@ def base_dir() -> Iterator[Path]:
     folder.chmod(0o755)
     yield folder
     shutil.rmtree(folder)
+
+
+@pytest.fixture(scope="session")
+def launcher() -> Launcher:
+    """The program that makes jails, compiled by the first test that makes one, and kept for later runs."""
+    cache = Path(__file__).parents[1] / ".cache"
+    return Launcher(cache / "launcher", Toolchains(cache / "toolchain"))
 
 
 @pytest.fixture(scope="session")

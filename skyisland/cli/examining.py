@@ -19,7 +19,7 @@ from skyisland.model import Capability
 from skyisland.network import NetworkDriver, NoInterfaces
 from skyisland.settings import Settings
 from skyisland.toolchain import Toolchains
-from skyisland.wiring import FREEBSD, clone_driver, jail_driver, network_driver
+from skyisland.wiring import FREEBSD, LINUX, clone_driver, jail_driver, network_driver, toolchains_for
 
 NETWORK = ("network", "isolation", "nat")
 
@@ -34,17 +34,14 @@ async def report(settings: Settings, *, full: bool, as_json: bool) -> int:
     # To try the network takes the bridge's name and subnet, which a running island has already.
     running = await asyncio.to_thread(_of_running, settings)
     network = None if running else network_driver(settings, TRIAL)
+    toolchains = toolchains_for(settings, path)
     checks = await examine(
         state_dir=settings.state_dir,
         uid=settings.jails.uid_start if os.geteuid() == 0 else None,
-        toolchains=Toolchains(
-            settings.layout.toolchain,
-            goroot=settings.build.goroot,
-            version=settings.go_version,
-            search_path=path,
-        ),
+        toolchains=toolchains,
+        launcher=settings.layout.launcher if _has_launcher(settings) else None,
         network=network,
-        others=_others(settings, network, full=full),
+        others=_others(settings, network, toolchains, full=full),
         search_path=path,
     )
     if network is not None:
@@ -57,7 +54,14 @@ async def report(settings: Settings, *, full: bool, as_json: bool) -> int:
     return 1 if any(check.vital and not check.ok for check in checks) else 0
 
 
-def _others(settings: Settings, network: NetworkDriver | None, *, full: bool) -> list[Examiner]:
+def _has_launcher(settings: Settings) -> bool:
+    """Whether its jails are made by a program that is compiled here."""
+    return LINUX and os.geteuid() == 0 and settings.jails.driver in ("auto", "namespaces")
+
+
+def _others(
+    settings: Settings, network: NetworkDriver | None, toolchains: Toolchains, *, full: bool
+) -> list[Examiner]:
     """What the drivers of this system have to look at themselves."""
     if not FREEBSD:
         return [Pool(settings)] if settings.filesystem.storage == "zfs" else []
@@ -65,7 +69,7 @@ def _others(settings: Settings, network: NetworkDriver | None, *, full: bool) ->
     from skyisland.drivers.freebsd_checks import FreeBSDChecks
     from skyisland.drivers.zfs import ZfsClones
 
-    jails = jail_driver(settings, TRIAL, network or NoInterfaces("an island runs and has it"))
+    jails = jail_driver(settings, TRIAL, network or NoInterfaces("an island runs and has it"), toolchains)
     clones = clone_driver(settings, TRIAL, trial=True)
     if isinstance(jails, FreeBSDJails) and isinstance(clones, ZfsClones):
         return [FreeBSDChecks(jails, clones, full=full)]

@@ -1,334 +1,256 @@
-"""The launcher: a small process of root that makes jails of namespaces, one fork each.
+"""The launcher of jails: compiled for this host, and spoken to.
 
-It is a program of its own (`python -I -S launcher.py FD`), started by `namespaces.py`, because a process
-of a few megabytes and one thread forks several times faster than the island, may be born into a cgroup,
-and has no secret in its memory. It reads orders from a SOCK_SEQPACKET socket and answers each with the
-jail's init as pid and pidfd; everything else a jail tells goes through its own status pipe.
+The launcher is a program of its own (`skyisland/launcher/`, where it is told what it does and why it is
+written as it is). The island's own toolchain compiles it, once for each version of the toolchain and of
+the source, and a `Link` is the island's end of the socket to a running one.
 
-Theory of operation, for each order:
-
-    launcher ── clone(new namespaces) ──▶ init ── fork ──▶ the function
-
-    init      joins its cgroups (before anything can be charged elsewhere), lays its root
-              (`lay_root`), drops what root can do (`confine`), forks the function, reaps whatever is
-              orphaned in the jail, reports the function's end, and dies; with it, as the kernel does for
-              every process namespace, all that is left in the jail.
-    function  sees descriptors 0 to 2 and executes the binary.
-
-There is no user namespace: init and function are an unprivileged uid of the host, with no capability,
-none to be gained (no new privileges, empty bounding set, every mount nosuid) and the system call filter.
-
-Status pipe, one record a line: `!text` it could not be made; `+` the function is started; `d` it failed,
-and its disk was full then; `e3` it ended with exit code 3; `s9` by signal 9. The end of the pipe without
-either: init was killed.
-
-Init dies with the launcher and the launcher with the island (`PR_SET_PDEATHSIG`, and the end of the
-socket).
+What the compiler works out on the way, the better part of what every function is made of, it keeps in a
+cache that nobody but the island can write to. Afterwards that becomes the library cache of the build
+jails if they have none yet, so that they need not compile it again. It never goes the other way: of what
+a build jail could write to, nothing gets into a program that root executes.
 """
 
 from __future__ import annotations
 
-import array
-import ctypes
-import fcntl
-import gc
-import json
+import asyncio
+import contextlib
+import errno
+import hashlib
 import os
-import platform
-import resource
-import select
+import shutil
 import signal
 import socket
-import struct
-import sys
-from typing import Any, NoReturn
+import stat
+import tempfile
+from collections.abc import Sequence
+from importlib import resources
+from pathlib import Path
 
-CLONE_NEWNS, CLONE_NEWCGROUP, CLONE_NEWUTS = 0x0002_0000, 0x0200_0000, 0x0400_0000
-CLONE_NEWIPC, CLONE_NEWPID, CLONE_NEWNET = 0x0800_0000, 0x2000_0000, 0x4000_0000
-MS_RDONLY, MS_NOSUID, MS_NODEV, MS_NOEXEC, MS_REMOUNT = 1, 2, 4, 8, 32
-MS_BIND, MS_REC, MS_PRIVATE = 4096, 16384, 1 << 18
-MNT_DETACH = 2
-PR_SET_PDEATHSIG, PR_SET_SECCOMP, PR_CAPBSET_DROP, PR_SET_NO_NEW_PRIVS = 1, 22, 24, 38
-PR_CAP_AMBIENT, PR_CAP_AMBIENT_CLEAR_ALL = 47, 4
-SECCOMP_MODE_FILTER = 2
-CALLS = {
-    "x86_64": {"clone": 56, "pivot_root": 155},
-    "aarch64": {"clone": 220, "pivot_root": 41},
+from skyisland.errors import DriverError, HostUnfit
+from skyisland.process import run
+from skyisland.toolchain import Progress, Toolchain, Toolchains, silent, this_platform
+
+MESSAGE_BYTES = 1 << 17
+"""An order has no more."""
+COMPILE_TIMEOUT_S = 600.0
+FLAGS = ("-trimpath", "-buildvcs=false", "-ldflags=-E main.begin -s -w")
+ENVIRONMENT = {
+    "CGO_ENABLED": "0",
+    "GOENV": "off",
+    "GOFLAGS": "",
+    "GOPATH": "/nonexistent",
+    "GOPROXY": "off",
+    "GOTOOLCHAIN": "local",
+    "GOWORK": "off",
+    "HOME": "/nonexistent",
 }
-"""Numbers of system calls that the C library has no plain function for."""
-DEVICES = (("null", 1, 3), ("zero", 1, 5), ("full", 1, 7), ("random", 1, 8), ("urandom", 1, 9))
-LINKS = (("fd", ""), ("stdin", "/0"), ("stdout", "/1"), ("stderr", "/2"))
-FULL_BYTES = 128 << 10
-"""A disk with less room than this counts as full: ZFS writes records of that size."""
-ORDER_BYTES = 1 << 17
-FDS = 4
-"""That come with an order: standard input, output, error, status pipe."""
-STATUS = 3
-OURS = (signal.SIGCHLD, signal.SIGINT, signal.SIGPIPE, signal.SIGXFSZ)
-"""Signals that the interpreter, or we, treat otherwise than the system does; exec would pass that on."""
-SIOCGIFFLAGS, SIOCSIFFLAGS, IFF_UP = 0x8913, 0x8914, 1
-
-libc = ctypes.CDLL(None, use_errno=True)
-libc.syscall.restype = ctypes.c_long
-
-
-class Failed(Exception):
-    """A step of making a jail did not work; the text reaches the operator."""
-
-
-def check(result: int, what: str) -> int:
-    if result < 0:
-        raise Failed(f"{what}: {os.strerror(ctypes.get_errno())}")
-    return result
-
-
-def mount(source: str, target: str, kind: str | None, flags: int, data: str | None = None) -> None:
-    result = libc.mount(
-        os.fsencode(source),
-        os.fsencode(target),
-        os.fsencode(kind) if kind else None,
-        ctypes.c_ulong(flags),
-        os.fsencode(data) if data else None,
-    )
-    check(result, f"mount {source} on {target}")
+"""All that the go command is told beside its own folders."""
+REMEDY = 'name another toolchain in build.goroot, or set jails.driver = "bubblewrap"'
+GONE = "the launcher of jails is gone; start the island again"
 
 
 class Launcher:
-    """What outlives the orders: the socket, the filter, and the folder where roots are laid."""
+    """The program, compiled when it is first needed."""
 
-    def __init__(self, link: socket.socket, scratch: str, program: bytes) -> None:
-        self.link = link
-        self.scratch = scratch
-        """An empty folder; each jail mounts its own scratch tmpfs over it, in its own namespace."""
-        self.devices = f"{scratch}.dev"
-        self.call = CALLS[platform.machine()]
-        self._instructions = ctypes.create_string_buffer(program, len(program))
-        self._filter = struct.pack("HxxxxxxP", len(program) // 8, ctypes.addressof(self._instructions))
+    def __init__(
+        self,
+        folder: Path,
+        toolchains: Toolchains,
+        *,
+        library: Path | None = None,
+        uid: int = 0,
+        progress: Progress = silent,
+    ) -> None:
+        """`folder`: where it is kept. `library`: Go's build caches of the build jails, by version, and
+        `uid` whose they are to be."""
+        self.folder = folder
+        self.toolchains = toolchains
+        self.library = library
+        self.uid = uid
+        self.progress = progress
 
-    def prepare(self) -> None:
-        """A mount namespace of our own, so that no mount of a jail ever shows on the host; the devices."""
-        libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
-        check(libc.unshare(CLONE_NEWNS), "unshare")
-        mount("none", "/", None, MS_REC | MS_PRIVATE)
-        mount("tmpfs", self.devices, "tmpfs", MS_NOSUID | MS_NOEXEC, "mode=755,size=64k")
-        os.umask(0)
-        for name, major, minor in DEVICES:
-            os.mknod(f"{self.devices}/{name}", 0o020666, os.makedev(major, minor))
-        for name, end in LINKS:
-            os.symlink(f"/proc/self/fd{end}", f"{self.devices}/{name}")
-        mount("none", self.devices, None, MS_REMOUNT | MS_RDONLY | MS_NOSUID | MS_NOEXEC)
-        for capability in range(64):
-            if libc.prctl(PR_CAPBSET_DROP, capability, 0, 0, 0) < 0:
-                break
-        libc.prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0)
-        os.umask(0o022)
+    async def program(self) -> Path:
+        """The program, ready to be executed.
 
-    def serve(self) -> None:
-        """Carry out orders until the island closes the socket; wait for inits that have ended."""
-        wake_r, wake_w = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
-        signal.set_wakeup_fd(wake_w, warn_on_full_buffer=False)
-        signal.signal(signal.SIGCHLD, lambda *_: None)
-        poll = select.poll()
-        poll.register(self.link, select.POLLIN)
-        poll.register(wake_r, select.POLLIN)
-        # Forks share memory for as long as nobody writes to it, and a collector writes.
-        gc.collect()
-        gc.freeze()
-        gc.disable()
-        while True:
-            for fd, _ in poll.poll():
-                if fd == wake_r:
-                    os.read(wake_r, 4096)
-                    self._reap()
-                elif not self._take_order():
-                    return
+        Raises:
+            SettingsError, HostUnfit: there is no Go that works here; the text says what to do.
+        """
+        toolchain = await self.toolchains.present()
+        if toolchain is not None and (found := await asyncio.to_thread(self.compiled, toolchain)):
+            return found
+        toolchain = await self.toolchains.find(self.progress)
+        self.progress("compiling the launcher of jails", 0, 0)
+        return await self._compile(toolchain)
 
-    def _reap(self) -> None:
+    def compiled(self, toolchain: Toolchain) -> Path | None:
+        """The program that this toolchain has made of this source, if it has. Blocks."""
+        path = self._path(toolchain, _source())
+        with contextlib.suppress(OSError):
+            found = path.lstat()
+            ours = found.st_uid == os.geteuid() and not found.st_mode & (stat.S_IWGRP | stat.S_IWOTH)
+            if stat.S_ISREG(found.st_mode) and ours:
+                return path
+        return None
+
+    def _path(self, toolchain: Toolchain, source: dict[str, bytes]) -> Path:
+        made_of = (toolchain.version, this_platform(), FLAGS, sorted(source.items()))
+        return self.folder / f"sky-launcher-{hashlib.sha256(repr(made_of).encode()).hexdigest()[:16]}"
+
+    async def _compile(self, toolchain: Toolchain) -> Path:
+        work = await asyncio.to_thread(self._workplace)
         try:
-            while os.waitpid(-1, os.WNOHANG)[0]:
-                pass
-        except ChildProcessError:
-            pass
-
-    def _take_order(self) -> bool:
-        data, ancillary, _, _ = self.link.recvmsg(ORDER_BYTES, socket.CMSG_SPACE(FDS * 4))
-        if not data:
-            return False
-        fds = array.array("i")
-        for _level, _kind, payload in ancillary:
-            fds.frombytes(payload)
-        pidfd = -1
-        try:
-            order = json.loads(data)
-            pid = self._clone(order, list(fds))
-            pidfd = os.pidfd_open(pid)
-            rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, struct.pack("i", pidfd))]
-            self.link.sendmsg([json.dumps({"name": order["name"], "pid": pid}).encode()], rights)
-        except (Failed, OSError) as failure:
-            answer = {"name": order["name"], "error": str(failure)}
-            self.link.send(json.dumps(answer).encode())
+            go = toolchain.goroot / "bin" / "go"
+            env = {**ENVIRONMENT, "GOROOT": str(toolchain.goroot), "GOCACHE": str(work / "cache")}
+            made = await run(
+                [go, "build", *FLAGS, "-o", str(work / "made"), "."],
+                env={**env, "TMPDIR": str(work)},
+                cwd=work / "source",
+                timeout_s=COMPILE_TIMEOUT_S,
+            )
+            if made.returncode != 0:
+                said = (made.stderr or made.stdout).decode(errors="replace").strip()
+                raise HostUnfit(f"{toolchain.version} cannot compile the launcher of jails: {said}; {REMEDY}")
+            return await asyncio.to_thread(self._keep, work, toolchain)
+        except DriverError as error:
+            raise HostUnfit(f"cannot compile the launcher of jails: {error.message}; {REMEDY}") from error
         finally:
-            for fd in (*fds, *((pidfd,) if pidfd >= 0 else ())):
-                os.close(fd)
-        return True
+            await asyncio.to_thread(shutil.rmtree, work, ignore_errors=True)
 
-    def _clone(self, order: dict[str, Any], fds: list[int]) -> int:
-        """Fork init into its namespaces. clone(2) as a plain system call: there is one thread, and none
-        of the C library's own preparations for a fork are needed."""
-        spaces = CLONE_NEWNS | CLONE_NEWUTS | CLONE_NEWIPC | CLONE_NEWPID
-        if order["network"] != "host":
-            spaces |= CLONE_NEWNET
-        flags = ctypes.c_ulong(spaces | signal.SIGCHLD)
-        zero = ctypes.c_ulong(0)
-        pid = int(libc.syscall(ctypes.c_long(self.call["clone"]), flags, zero, zero, zero, zero))
-        check(pid, "clone")
-        if pid == 0:
-            self._init(order, fds)
-        return pid
+    def _workplace(self) -> Path:
+        self.folder.mkdir(mode=0o755, parents=True, exist_ok=True)
+        work = Path(tempfile.mkdtemp(prefix="sky-compiling-", dir=self.folder))
+        (work / "source").mkdir()
+        for name, data in _source().items():
+            (work / "source" / name).write_bytes(data)
+        return work
 
-    # In the jail
+    def _keep(self, work: Path, toolchain: Toolchain) -> Path:
+        """Put the program in its place, whole, and remove others and what was cut short."""
+        final = self._path(toolchain, _source())
+        made = work / "made"
+        made.chmod(0o755)
+        with made.open("rb") as file:
+            os.fsync(file.fileno())
+        made.rename(final)
+        if self.library is not None:
+            self._hand_on(work / "cache", self.library / toolchain.version / "std")
+        for other in self.folder.glob("sky-*"):
+            if other.is_dir() and other != work:
+                shutil.rmtree(other, ignore_errors=True)
+            elif not other.is_dir() and other != final:
+                other.unlink(missing_ok=True)
+        return final
 
-    def _init(self, order: dict[str, Any], fds: list[int]) -> NoReturn:
-        """Never returns into the launcher's loop, whatever happens."""
-        code = 125
+    def _hand_on(self, cache: Path, library: Path) -> None:
+        """Make the cache the library of build jails, unless they have one."""
+        if library.exists():
+            return
+        for parent, _, files in os.walk(cache):
+            for path in (parent, *(os.path.join(parent, name) for name in files)):
+                os.chown(path, self.uid, self.uid)
+        library.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
+        cache.rename(library)
+
+
+def _source() -> dict[str, bytes]:
+    """The files of the program, by name."""
+    folder = resources.files("skyisland").joinpath("launcher")
+    names = (file.name for file in folder.iterdir() if file.name.endswith((".go", ".s", ".mod")))
+    return {name: folder.joinpath(name).read_bytes() for name in sorted(names)}
+
+
+class Link:
+    """The island's end of the socket to the launcher."""
+
+    def __init__(self, end: socket.socket) -> None:
+        end.setblocking(False)
+        self._end = end
+        self._waiting: dict[str, asyncio.Future[tuple[bytes, int]]] = {}
+        self.lost = False
+        asyncio.get_running_loop().add_reader(end, self._read)
+
+    async def order(self, name: str, words: Sequence[str], fds: Sequence[int]) -> tuple[int, int]:
+        """Have a jail of this name made; returns its init's pid, and a pidfd that is the caller's.
+
+        `words`: the order (`order.take` in order.go); `fds`: standard input, output, error, status pipe.
+
+        Raises:
+            DriverError: the launcher refused, or is gone.
+            OSError: no descriptors can be sent.
+        """
+        message = "\0".join((f"n{name}", *words, "")).encode()
+        if message.count(0) != len(words) + 1:
+            raise DriverError("cannot make the jail: a word of its order has a zero byte", jail=name)
+        if len(message) > MESSAGE_BYTES:
+            raise DriverError("cannot make the jail: its order is too long", jail=name)
+        future = asyncio.get_running_loop().create_future()
+        self._waiting[name] = future
         try:
-            _arrange(fds)
-            signal.set_wakeup_fd(-1)
-            for number in OURS:
-                signal.signal(number, signal.SIG_DFL)
-            self._join(order)
-            self._lay_root(order)
-            self._confine(order)
-            function = self._execute(order)
-            os.closerange(0, STATUS)
-            os.write(STATUS, b"+\n")
-            code = self._wait(function)
-        except BaseException as failure:
-            # Whatever it is, it is told and ends here: this is a copy of the launcher.
-            os.write(STATUS, f"!{failure}\n".encode())
+            while True:
+                try:
+                    socket.send_fds(self._end, [message], fds)
+                    break
+                except BlockingIOError:
+                    await self._writable()
+            answer, pidfd = await future
+        except (BrokenPipeError, ConnectionError) as error:
+            raise DriverError(GONE) from error
         finally:
-            os._exit(code)
+            self._waiting.pop(name, None)
+        if pidfd < 0:
+            raise DriverError(f"cannot make the jail: {explain(answer)}", jail=name)
+        return int(answer), pidfd
 
-    def _join(self, order: dict[str, Any]) -> None:
-        for path in order["cgroups"]:
-            fd = os.open(path, os.O_WRONLY)
-            os.write(fd, b"0")
-            os.close(fd)
-        check(libc.unshare(CLONE_NEWCGROUP), "unshare the cgroups")
-        fd = os.open("/proc/self/oom_score_adj", os.O_WRONLY)
-        os.write(fd, b"1000")  # when the host runs out of memory, jails go before the island
-        os.close(fd)
-
-    def _lay_root(self, order: dict[str, Any]) -> None:
-        scratch = self.scratch
-        root = f"{scratch}/root"
-        mount("tmpfs", scratch, "tmpfs", MS_NOSUID | MS_NODEV, order["scratch"])
-        for folder in ("root", "upper", "upper/tmp", "work"):
-            os.mkdir(f"{scratch}/{folder}")
-        os.chmod(f"{scratch}/upper/tmp", 0o1777)  # noqa: S103 - the jail's own
-        if order["clone"]:
-            mount(order["clone"], root, None, MS_BIND | MS_REC)
-        else:
-            layers = f"lowerdir={_plain(order['base'])},upperdir={_plain(scratch)}/upper,"
-            layers += f"workdir={_plain(scratch)}/work"
-            mount("overlay", root, "overlay", MS_NOSUID | MS_NODEV, layers)
-        mount("proc", f"{root}/proc", "proc", MS_NOSUID | MS_NODEV | MS_NOEXEC)
-        mount(self.devices, f"{root}/dev", None, MS_BIND)
-        for source, target, writable in order["mounts"]:
-            self._show(source, f"{root}{target}", writable)
-        os.chdir(root)
-        here = b"."
-        check(
-            int(libc.syscall(ctypes.c_long(self.call["pivot_root"]), here, here)),
-            "pivot_root",
-        )
-        # Old root and new lie on one another now; the upper one is the old.
-        check(libc.umount2(here, MNT_DETACH), "leave the old root")
-        os.chdir("/")
-        socket.sethostname(order["name"])
-        if order["network"] != "host":
-            self._raise_loopback()
-
-    def _show(self, source: str, target: str, writable: bool) -> None:
-        """A host path in the jail; a remount is what makes a bind mount read-only."""
-        if not os.path.lexists(target):
-            os.makedirs(os.path.dirname(target), exist_ok=True)
-            if os.path.isdir(source):
-                os.mkdir(target)
-            else:
-                os.close(os.open(target, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o644))
-        mount(source, target, None, MS_BIND)
-        flags = MS_REMOUNT | MS_BIND | MS_NOSUID | MS_NODEV
-        mount("none", target, None, flags if writable else flags | MS_RDONLY)
-
-    def _raise_loopback(self) -> None:
-        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as any_socket:
-            request = struct.pack("16sh14x", b"lo", IFF_UP)
-            fcntl.ioctl(any_socket, SIOCSIFFLAGS, request)
-
-    def _confine(self, order: dict[str, Any]) -> None:
-        """From here on nothing of root is left, and nothing of it can come back."""
-        for name, value in order["rlimits"].items():
-            resource.setrlimit(getattr(resource, name), (value, value))
-        os.setsid()
-        os.setgroups([])
-        os.setresgid(order["uid"], order["uid"], order["uid"])
-        os.setresuid(order["uid"], order["uid"], order["uid"])  # every capability goes with uid 0
-        # A change of uid forgets this wish, so it comes after.
-        check(libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0), "die with the launcher")
-        check(libc.prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0), "no new privileges")
-        check(libc.prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, self._filter, 0, 0), "load the filter")
-
-    def _execute(self, order: dict[str, Any]) -> int:
-        """Start the function; vfork, so that init's memory is not copied once more."""
-        os.chdir(order["cwd"])
-        try:
-            return os.posix_spawn(order["argv"][0], order["argv"], order["env"])
-        except OSError as failure:
-            raise Failed(f"cannot execute {order['argv'][0]}: {failure.strerror}") from failure
-
-    def _wait(self, function: int) -> int:
-        """Reap until the function has ended, and tell how."""
+    def _read(self) -> None:
         while True:
-            pid, how = os.wait()
-            if pid == function:
-                break
-        if how:
-            disk = os.statvfs("/")
-            if disk.f_bavail * disk.f_frsize < FULL_BYTES or disk.f_favail == 0:
-                os.write(STATUS, b"d\n")
-        if os.WIFSIGNALED(how):
-            os.write(STATUS, f"s{os.WTERMSIG(how)}\n".encode())
-        else:
-            os.write(STATUS, f"e{os.WEXITSTATUS(how)}\n".encode())
-        return 0
+            try:
+                data, fds, _, _ = socket.recv_fds(self._end, MESSAGE_BYTES, 1)
+            except BlockingIOError:
+                return
+            except OSError:
+                data, fds = b"", []
+            if not data:
+                self._lose()
+                return
+            name, _, answer = data.partition(b"\0")
+            if not fds and answer.isdigit():
+                # We had no descriptor left for its pidfd. It was made a moment ago: its number is its own.
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(int(answer), signal.SIGKILL)
+                answer = b"!%d take its pidfd" % errno.EMFILE
+            future = self._waiting.get(name.decode())
+            if future is not None and not future.done():
+                future.set_result((answer, fds[0] if fds else -1))
+            elif fds:
+                # Nobody waits any more: the jail must not live on unknown.
+                with contextlib.suppress(ProcessLookupError):
+                    signal.pidfd_send_signal(fds[0], signal.SIGKILL)
+                os.close(fds[0])
+
+    def _lose(self) -> None:
+        self.lost = True
+        asyncio.get_running_loop().remove_reader(self._end)
+        for future in self._waiting.values():
+            if not future.done():
+                future.set_exception(DriverError(GONE))
+
+    async def _writable(self) -> None:
+        loop = asyncio.get_running_loop()
+        ready = asyncio.Event()
+        loop.add_writer(self._end, ready.set)
+        try:
+            await ready.wait()
+        finally:
+            loop.remove_writer(self._end)
+
+    def close(self) -> None:
+        if not self.lost:
+            self._lose()
+        self._end.close()
 
 
-def _plain(path: str) -> str:
-    """A path among overlayfs options, where three characters have a meaning."""
-    return path.replace("\\", "\\\\").replace(":", "\\:").replace(",", "\\,")
-
-
-def _arrange(fds: list[int]) -> None:
-    """Make the four descriptors of an order 0 to 3, the last closed by exec, and close all others."""
-    aloft = [fcntl.fcntl(fd, fcntl.F_DUPFD, 64) for fd in fds]
-    for number, fd in enumerate(aloft):
-        os.dup2(fd, number, inheritable=number != STATUS)
-    os.closerange(STATUS + 1, 4096)
-
-
-def main() -> None:
-    link = socket.socket(fileno=int(sys.argv[1]))
-    setup = json.loads(link.recv(ORDER_BYTES))
-    launcher = Launcher(link, setup["scratch"], bytes.fromhex(setup["filter"]))
-    try:
-        launcher.prepare()
-    except (Failed, OSError) as failure:
-        link.send(json.dumps({"error": str(failure)}).encode())
-        sys.exit(1)
-    link.send(b"{}")
-    launcher.serve()
-
-
-if __name__ == "__main__":
-    main()
+def explain(failure: bytes) -> str:
+    """What the launcher or an init could not do: `!2 mount /a`, in words."""
+    number, _, what = failure.lstrip(b"!").partition(b" ")
+    reason = os.strerror(int(number)) if number.isdigit() else "it said nothing of use"
+    return f"{what.decode(errors='replace')}: {reason}"

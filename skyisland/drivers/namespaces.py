@@ -1,32 +1,26 @@
 """Jails on Linux for an island that is root: namespaces made by our own launcher.
 
 The same confinement as `bubblewrap.py` in fewer steps. bwrap is executed anew for each jail, makes a user
-namespace to be allowed the rest, and forks three times; the launcher is there already, small, and root
-(see `launcher.py` for what it does). What a jail writes goes to a tmpfs of its own with a limit of its
-own. An island that is not root cannot do this and uses bubblewrap.
+namespace to be allowed the rest, and forks three times; the launcher is there already, tiny, and root
+(see `skyisland/launcher/main.go` for what it does). What a jail writes goes to a tmpfs of its own with a
+limit of its own. An island that is not root cannot do this and uses bubblewrap.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-import errno
-import json
 import os
 import shutil
 import signal
 import socket
-import sys
 from contextlib import AsyncExitStack
 from pathlib import Path
-from typing import Any
 
-import msgspec
-
-from skyisland.drivers import launcher
 from skyisland.drivers.bubblewrap import destroy_group, readable
 from skyisland.drivers.cgroups import Cgroups, Group
-from skyisland.drivers.rlimits import cpu_seconds
+from skyisland.drivers.launcher import MESSAGE_BYTES, REMEDY, Launcher, Link, explain
+from skyisland.drivers.rlimits import by_number
 from skyisland.drivers.seccomp import compile_filter
 from skyisland.errors import DriverError, HostUnfit
 from skyisland.model import Capability, Clone, JailSpec, Limits, Network, Snapshot, Usage
@@ -36,96 +30,6 @@ SETUP_TIMEOUT_S = 10.0
 SCRATCH_BYTES = 64 << 20
 SCRATCH_INODES = 1 << 16
 """Files and folders that a jail may make."""
-
-
-class Answer(msgspec.Struct):
-    """What the launcher says to an order."""
-
-    name: str = ""
-    pid: int = 0
-    error: str = ""
-
-
-class Link:
-    """The island's end of the socket to the launcher."""
-
-    def __init__(self, end: socket.socket) -> None:
-        end.setblocking(False)
-        self._end = end
-        self._waiting: dict[str, asyncio.Future[tuple[Answer, int]]] = {}
-        self.lost = False
-        asyncio.get_running_loop().add_reader(end, self._read)
-
-    async def order(self, order: dict[str, Any], fds: list[int]) -> tuple[int, int]:
-        """Have a jail made; returns its init's pid, and a pidfd that is the caller's.
-
-        Raises:
-            DriverError: the launcher refused, or is gone.
-        """
-        future = asyncio.get_running_loop().create_future()
-        self._waiting[order["name"]] = future
-        try:
-            while True:
-                try:
-                    socket.send_fds(self._end, [msgspec.json.encode(order)], fds)
-                    break
-                except BlockingIOError:
-                    await self._writable()
-            answer, pidfd = await future
-        except (BrokenPipeError, ConnectionError) as error:
-            raise DriverError("the launcher of jails is gone; start the island again") from error
-        finally:
-            self._waiting.pop(order["name"], None)
-        if pidfd < 0:
-            raise DriverError(f"cannot make the jail: {answer.error}", jail=order["name"])
-        return answer.pid, pidfd
-
-    def _read(self) -> None:
-        while True:
-            try:
-                data, fds, _, _ = socket.recv_fds(self._end, launcher.ORDER_BYTES, 1)
-            except BlockingIOError:
-                return
-            except OSError:
-                data, fds = b"", []
-            if not data:
-                self._lose()
-                return
-            answer = msgspec.json.decode(data, type=Answer)
-            if answer.pid and not fds:
-                # We had no descriptor left for its pidfd. It was made a moment ago: its number is its own.
-                with contextlib.suppress(ProcessLookupError):
-                    os.kill(answer.pid, signal.SIGKILL)
-                answer.error = os.strerror(errno.EMFILE)
-            future = self._waiting.get(answer.name)
-            if future is not None and not future.done():
-                future.set_result((answer, fds[0] if fds else -1))
-            elif fds:
-                # Nobody waits any more: the jail must not live on unknown.
-                with contextlib.suppress(ProcessLookupError):
-                    signal.pidfd_send_signal(fds[0], signal.SIGKILL)
-                os.close(fds[0])
-
-    def _lose(self) -> None:
-        self.lost = True
-        asyncio.get_running_loop().remove_reader(self._end)
-        for future in self._waiting.values():
-            if not future.done():
-                future.set_exception(DriverError("the launcher of jails is gone; start the island again"))
-
-    async def _writable(self) -> None:
-        loop = asyncio.get_running_loop()
-        ready = asyncio.Event()
-        loop.add_writer(self._end, ready.set)
-        try:
-            await ready.wait()
-        finally:
-            loop.remove_writer(self._end)
-
-    def close(self) -> None:
-        if not self.lost:
-            self._lose()
-        self._end.close()
 
 
 class Launched(Piped):
@@ -165,7 +69,7 @@ class Launched(Piped):
         elif kind == b"d":
             self.disk_full = True
         elif kind == b"!":
-            self.failure = text.decode(errors="replace")
+            self.failure = explain(text)
 
     def _close(self) -> None:
         if self._ended.is_set():
@@ -241,8 +145,10 @@ class NamespaceJails:
     name = "namespaces"
     connects_late = True
 
-    def __init__(self, island: str, run: Path, *, probe_uid: int) -> None:
-        """`run`: a folder of ours for what lives no longer than the island; `probe_uid`: see `prepare`."""
+    def __init__(self, island: str, run: Path, launcher: Launcher, *, probe_uid: int) -> None:
+        """`run`: a folder of ours for what lives no longer than the island; `probe_uid`: of the first jail,
+        which only tries whether there can be one."""
+        self.launcher = launcher
         self.prefix = f"sky-{island}-"
         self._scratch = run / f"sky-{island}-root"
         self._folders = (self._scratch, Path(f"{self._scratch}.dev"))
@@ -250,7 +156,7 @@ class NamespaceJails:
         self._probe_uid = probe_uid
         self._cgroups = Cgroups(island)
         self._link: Link | None = None
-        self._launcher: Process | None = None
+        self._process: Process | None = None
         self._dns: tuple[str, ...] | None = None
 
     # Life
@@ -265,19 +171,20 @@ class NamespaceJails:
             raise HostUnfit(
                 'only root can make jails of namespaces directly; set jails.driver = "bubblewrap"'
             )
-        program = await asyncio.to_thread(compile_filter)
+        program = await self.launcher.program()
+        system_calls = await asyncio.to_thread(compile_filter)
         await asyncio.to_thread(self._cgroups.prepare)
         await asyncio.to_thread(self._sweep)
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         with theirs:
             fd = theirs.fileno()
-            argv = [sys.executable, "-I", "-S", launcher.__file__, str(fd)]
-            self._launcher = spawn(argv, env={}, pass_fds=[fd])
-        setup = {"scratch": str(self._scratch), "filter": program.hex()}
-        answer = await asyncio.to_thread(_exchange, ours, json.dumps(setup).encode())
-        if error := json.loads(answer or b'{"error": "it ended"}').get("error"):
+            self._process = spawn([program, str(fd), str(self._scratch)], env={}, pass_fds=[fd])
+        answer = await asyncio.to_thread(_exchange, ours, system_calls)
+        if answer != b"+":
             ours.close()
-            raise HostUnfit(f"the launcher of jails cannot start: {error}")
+            raise HostUnfit(
+                f"the launcher of jails cannot start: {explain(answer) if answer else 'it ended'}; {REMEDY}"
+            )
         self._link = Link(ours)
         await self._probe(base)
 
@@ -309,9 +216,9 @@ class NamespaceJails:
         if self._link is not None:
             self._link.close()
             self._link = None
-        if self._launcher is not None:
-            await self._launcher.wait()
-            self._launcher = None
+        if self._process is not None:
+            await self._process.wait()
+            self._process = None
         await asyncio.to_thread(self._clear)
         await asyncio.to_thread(self._cgroups.close)
 
@@ -331,7 +238,7 @@ class NamespaceJails:
                 try:
                     order = await self._order(spec, group)
                     async with asyncio.timeout(SETUP_TIMEOUT_S):
-                        pid, pidfd = await self._link.order(order, [*pipes.theirs, status_w])
+                        pid, pidfd = await self._link.order(spec.name, order, (*pipes.theirs, status_w))
                 finally:
                     os.close(status_w)
             except TimeoutError as failure:
@@ -341,30 +248,34 @@ class NamespaceJails:
             undo.pop_all()
         return NamespaceJail(spec, Launched(pipes, spec.limits, status_r, pid, pidfd), group)
 
-    async def _order(self, spec: JailSpec, group: Group) -> dict[str, Any]:
-        mounts = [(str(m.source), m.target, m.writable) for m in spec.mounts]
+    async def _order(self, spec: JailSpec, group: Group) -> list[str]:
+        """The words of an order; what their first letters mean tells `order.go`."""
+        scratch, limits = self._scratch, spec.limits
+        size = limits.disk_bytes or limits.memory_bytes or SCRATCH_BYTES
+        words = [
+            f"b{path.parent}" if path.name == "cgroup.procs" else f"g{path}" for path in group.join_paths
+        ]
+        words.append(f"tmode=755,size={size},nr_inodes={SCRATCH_INODES}")
+        if spec.clone.path:
+            words.append(f"c{spec.clone.path}")
+        else:
+            layers = f"lowerdir={_plain(spec.clone.origin.path)},upperdir={_plain(scratch)}/upper"
+            words.append(f"o{layers},workdir={_plain(scratch)}/work")
+        for m in spec.mounts:
+            words += (f"{'w' if m.writable else 'r'}{m.source}", f"i{m.target}")
         if spec.network is Network.host:
+            words.append("h")
             for name in ("/etc/resolv.conf", "/etc/hosts"):
-                mounts.append((name, name, False))
+                words += (f"r{name}", f"i{name}")
         elif spec.dns:
             if spec.dns != self._dns:
                 await asyncio.to_thread(self._write_resolv, spec.dns)
-            mounts.append((str(self._resolv), "/etc/resolv.conf", False))
-        size = spec.limits.disk_bytes or spec.limits.memory_bytes or SCRATCH_BYTES
-        return {
-            "name": spec.name,
-            "argv": spec.argv,
-            "env": dict(spec.env),
-            "cwd": spec.cwd,
-            "uid": spec.uid,
-            "base": str(spec.clone.origin.path),
-            "clone": str(spec.clone.path) if spec.clone.path else "",
-            "mounts": mounts,
-            "network": str(spec.network),
-            "cgroups": [str(path) for path in group.join_paths],
-            "rlimits": _rlimits(spec.limits),
-            "scratch": f"mode=755,size={size},nr_inodes={SCRATCH_INODES}",
-        }
+            words += (f"r{self._resolv}", "i/etc/resolv.conf")
+        words += [f"l{which}={most}" for which, most in by_number(limits).items()]
+        words += (f"u{spec.uid}", f"d{spec.cwd}")
+        words += [f"a{argument}" for argument in spec.argv]
+        words += [f"e{name}={value}" for name, value in spec.env]
+        return words
 
     def _write_resolv(self, dns: tuple[str, ...]) -> None:
         self._resolv.write_text("".join(f"nameserver {server}\n" for server in dns))
@@ -403,18 +314,16 @@ class NamespaceJails:
         ]
 
 
-def _rlimits(limits: Limits) -> dict[str, int]:
-    wanted = {
-        "RLIMIT_CORE": 0,
-        "RLIMIT_NOFILE": limits.open_files,
-        "RLIMIT_FSIZE": limits.file_bytes,
-        "RLIMIT_CPU": None if limits.cpu_time_s is None else cpu_seconds(limits.cpu_time_s),
-    }
-    return {name: value for name, value in wanted.items() if value is not None}
+def _plain(path: Path) -> str:
+    """A path among overlayfs options, where three characters have a meaning."""
+    return str(path).replace("\\", "\\\\").replace(":", "\\:").replace(",", "\\,")
 
 
 def _exchange(end: socket.socket, message: bytes) -> bytes:
-    """Send and hear the answer; blocks."""
+    """Send and hear the answer, which is empty if the other side ended; blocks."""
     end.settimeout(SETUP_TIMEOUT_S)
-    end.send(message)
-    return end.recv(launcher.ORDER_BYTES)
+    try:
+        end.send(message)
+        return end.recv(MESSAGE_BYTES)
+    except ConnectionError:
+        return b""

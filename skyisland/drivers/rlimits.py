@@ -33,21 +33,22 @@ def limit_process(pid: int, uid: int | None, limits: Limits) -> None:
     Raises:
         PermissionError: not even as `uid`.
     """
+    with _as_user(uid):
+        for which, most in by_number(limits).items():
+            resource.prlimit(pid, which, (most, most))
+
+
+def by_number(limits: Limits) -> dict[int, int]:
+    """What a process of a jail may have at most, by the system's numbers of resources."""
     wanted = {resource.RLIMIT_CORE: 0}
     if limits.open_files is not None:
         wanted[resource.RLIMIT_NOFILE] = limits.open_files
     if limits.file_bytes is not None:
         wanted[resource.RLIMIT_FSIZE] = limits.file_bytes
     if limits.cpu_time_s is not None:
-        wanted[resource.RLIMIT_CPU] = cpu_seconds(limits.cpu_time_s)
-    with _as_user(uid):
-        for which, most in wanted.items():
-            resource.prlimit(pid, which, (most, most))
-
-
-def cpu_seconds(limit_s: float) -> int:
-    """What RLIMIT_CPU is to be, for each process, so that `jail.Budget` is the first to notice."""
-    return math.ceil(limit_s) + 1
+        # A little more, for each process, so that `jail.Budget` is the first to notice.
+        wanted[resource.RLIMIT_CPU] = math.ceil(limits.cpu_time_s) + 1
+    return wanted
 
 
 @contextlib.contextmanager

@@ -45,6 +45,11 @@ class Layout(Struct, frozen=True):
         return self.state_dir / "go"
 
     @property
+    def launcher(self) -> Path:
+        """The program that makes jails, compiled for this host."""
+        return self.state_dir / "launcher"
+
+    @property
     def base(self) -> Path:
         """Generations of the base system."""
         return self.state_dir / "base"

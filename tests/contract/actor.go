@@ -35,6 +35,9 @@ func main() {
 		signal.Reset()
 		_ = syscall.Kill(os.Getpid(), syscall.Signal(number()))
 		time.Sleep(time.Hour)
+	case "linger":
+		fmt.Print("lingering")
+		time.Sleep(time.Hour)
 	case "sleep":
 		signal.Ignore()
 		time.Sleep(time.Hour)

@@ -96,7 +96,8 @@ async def jails(
         uids = range(1_950_000_000, 1_950_000_016) if os.geteuid() == 0 else None
         real: JailDriver = BubblewrapJails("c0de")
         if request.param == "namespaces":
-            real = NamespaceJails("c0de", base_dir, probe_uid=1_950_000_016)
+            launcher = request.getfixturevalue("launcher")
+            real = NamespaceJails("c0de", base_dir, launcher, probe_uid=1_950_000_016)
         service = Jails(real, OverlayClones(base_dir), FakeAddresses(), stream, island="c0de", uids=uids)
     await service.prepare()
     yield service

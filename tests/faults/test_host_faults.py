@@ -12,7 +12,7 @@ import tempfile
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
@@ -40,20 +40,22 @@ ISLAND = "fa17"
 @pytest.fixture(params=["namespaces", "bubblewrap"])
 def driver(request: pytest.FixtureRequest, state_dir: Path) -> JailDriver:
     if request.param == "namespaces":
-        return NamespaceJails(ISLAND, state_dir / "run", probe_uid=UIDS[0])
+        launcher = request.getfixturevalue("launcher")
+        return NamespaceJails(ISLAND, state_dir / "run", launcher, probe_uid=UIDS[0])
     return BubblewrapJails(ISLAND, probe_uid=UIDS[0])
 
 
-async def begin(driver: JailDriver, base_dir: Path) -> Jails:
-    jails = Jails(driver, OverlayClones(base_dir), FakeAddresses(), Events(), island=ISLAND, uids=UIDS)
-    await jails.prepare()
-    return jails
+@pytest.fixture
+async def jails(driver: JailDriver, base_dir: Path) -> AsyncIterator[Jails]:
+    made = Jails(driver, OverlayClones(base_dir), FakeAddresses(), Events(), island=ISLAND, uids=UIDS)
+    await made.prepare()
+    yield made
+    await made.close()
+    assert await driver.existing() == []
 
 
 @pytest.mark.case("D2")
-async def test_d2_jails_outlive_the_threads_of_the_island(
-    driver: JailDriver, base_dir: Path, actor: Path
-) -> None:
+async def test_d2_jails_outlive_the_threads_of_the_island(jails: Jails, actor: Path) -> None:
     """A process that a thread started with a death signal dies with that thread (shown first)."""
     victims: list[subprocess.Popen[bytes]] = []
     dying = "import ctypes,time; ctypes.CDLL(None).prctl(1, 9); print('ready', flush=True); time.sleep(60)"
@@ -70,7 +72,6 @@ async def test_d2_jails_outlive_the_threads_of_the_island(
     assert victims[0].stdout is not None
     victims[0].stdout.close()
 
-    jails = await begin(driver, base_dir)
     async with jails.jail(
         ("/function",), purpose="function", mounts=(Mount(actor, "/function"),), limits=Limits()
     ) as inmate:
@@ -81,33 +82,30 @@ async def test_d2_jails_outlive_the_threads_of_the_island(
             await asyncio.to_thread(worker.join)
         outcome = await inmate.converse(b"say alive", 20)
     assert (outcome.verdict, outcome.stdout) == (Verdict.ok, b"alive")
-    await jails.close()
 
 
 @pytest.mark.case("D3")
-async def test_d3_jails_go_before_the_island(driver: JailDriver, base_dir: Path, actor: Path) -> None:
-    jails = await begin(driver, base_dir)
+async def test_d3_jails_go_before_the_island(jails: Jails, actor: Path) -> None:
+    """A jail's first process begins with this, so it is looked at once the function has spoken."""
     async with jails.jail(
         ("/function",), purpose="function", mounts=(Mount(actor, "/function"),), limits=Limits()
     ) as inmate:
         assert inmate.jail is not None
-        conversing = asyncio.ensure_future(inmate.converse(b"sleep", 30))
+        conversing = asyncio.ensure_future(inmate.converse(b"linger", 30))
+        while not inmate.jail.process.stdout.data and not conversing.done():
+            await asyncio.sleep(0.005)
         jail = Path(f"/proc/{inmate.jail.pid}/oom_score_adj")
-        assert (int(jail.read_text()), int(Path("/proc/self/oom_score_adj").read_text()) < 1000) == (
-            1000,
-            True,
-        )
+        assert int(jail.read_text()) == 1000
+        assert int(Path("/proc/self/oom_score_adj").read_text()) < 1000
         await jails.kill_all()
         await conversing
-    await jails.close()
 
 
 @pytest.mark.case("D5")
 async def test_d5_deadlines_do_not_follow_the_clock(
-    driver: JailDriver, base_dir: Path, actor: Path, monkeypatch: pytest.MonkeyPatch
+    jails: Jails, actor: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Whoever looks at the clock twice, before and after a jump, is off by a day (shown first)."""
-    jails = await begin(driver, base_dir)
     real = time.time
     for jump_s in (-86400.0, 86400.0):
         async with jails.jail(
@@ -122,7 +120,6 @@ async def test_d5_deadlines_do_not_follow_the_clock(
                 outcome = await conversing
         assert outcome.verdict is Verdict.timed_out
         assert 0.4 <= time.monotonic() - started < 10
-    await jails.close()
 
 
 @contextmanager
@@ -145,10 +142,7 @@ def descriptors(left: int) -> Iterator[None]:
         yield
 
 
-async def test_descriptors_run_out_at_any_step_of_making_a_jail(
-    driver: JailDriver, base_dir: Path, actor: Path
-) -> None:
-    jails = await begin(driver, base_dir)
+async def test_descriptors_run_out_at_any_step_of_making_a_jail(jails: Jails, actor: Path) -> None:
     limits = Limits(pids=64, cpus=1.0)
 
     async def call() -> bytes:
@@ -172,8 +166,6 @@ async def test_descriptors_run_out_at_any_step_of_making_a_jail(
     assert 4 < len(refusals) < 25
     assert all("Too many open files" in message for _, message in refusals), refusals
     assert len(os.listdir("/proc/self/fd")) <= before
-    assert await driver.existing() == []
-    await jails.close()
 
 
 # With a whole daemon

@@ -66,7 +66,7 @@ async def live(settings: Settings, url: str, call: str, fresh: bool) -> None:
 def left(settings: Settings, island: Island) -> list[str]:
     """What an earlier life left that is still there, and what it left broken."""
     state, own = settings.state_dir, {os.getpid(), *(pid for pid, _ in family(os.getpid()))}
-    found = [line for line in processes(state, island.name) if int(line.split()[1].rstrip(":")) not in own]
+    found = processes(state, island.name, but=own)
     found += [line for line in host_objects(state, island.name) if not line.startswith("cgroup")]
     for folder in ("repos", "checkouts", "artifacts", "base", "."):
         found += [str(path) for path in (state / folder).glob("sky-*")]

@@ -6,6 +6,7 @@ next run, under a name that changes with everything it depends on.
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import os
 import shutil
@@ -14,6 +15,7 @@ import sys
 import tempfile
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any
@@ -24,6 +26,7 @@ from daemon import SKYISLAND, Daemon, copy_of
 
 import skyisland
 from skyisland.compiler import ENVIRONMENT, FLAGS, STEP
+from skyisland.drivers.launcher import Launcher
 from skyisland.drivers.overlay import GENERATION
 from skyisland.events import Events
 from skyisland.island import Island
@@ -81,14 +84,24 @@ def make_repository(place: Path, files: dict[str, str]) -> str:
 
 
 @pytest.fixture(scope="session")
-def prepared(host_dir: Path) -> Path:
+def prepared(host_dir: Path, launcher: Launcher) -> Path:
     """The folder of a state that is ready to build in, to be copied."""
     state = host_dir / "prepared"
+    _prepare(host_dir, state)
+    # Of today's source, whatever the state was prepared with. (Asynchronous fixtures have a loop here.)
+    with ThreadPoolExecutor() as pool:
+        program = pool.submit(asyncio.run, launcher.program()).result()
+    (state / "launcher").mkdir(exist_ok=True)
+    shutil.copy2(program, state / "launcher")
+    return state
+
+
+def _prepare(host_dir: Path, state: Path) -> None:
     kept = CHECKOUT / ".cache" / f"island-{_fingerprint()}"
     if kept.is_dir():
         os.utime(kept)
         copy_of(kept, state, share=False)
-        return state
+        return
     settings = host_dir / "prepare.toml"
     settings.write_text(f'state_dir = "{state}"\n')
     made = subprocess.run([SKYISLAND, "-c", settings, "init"], capture_output=True, text=True, check=False)
@@ -104,7 +117,6 @@ def prepared(host_dir: Path) -> Path:
     with suppress(OSError):  # another run may have been quicker
         (fresh / "state").rename(kept)
     shutil.rmtree(fresh)
-    return state
 
 
 def _fingerprint() -> str:
@@ -113,7 +125,8 @@ def _fingerprint() -> str:
 
     told = (FLAGS, STEP, sorted(ENVIRONMENT.items()), GENERATION)
     digest = hashlib.sha256(repr(told).encode() + (Path(go.__file__).parent / "VERSION").read_bytes())
-    for path in sorted(Path(skyisland.__file__).parent.glob("*/*.go")):
+    source = Path(skyisland.__file__).parent
+    for path in sorted((*source.glob("gocache/*.go"), *source.glob("harness/*.go"))):
         digest.update(path.read_bytes())
     return digest.hexdigest()[:16]
 

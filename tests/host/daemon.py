@@ -16,7 +16,7 @@ import sys
 import threading
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any, Self
@@ -335,12 +335,12 @@ def _since(pid: int) -> str:
     return ""
 
 
-def processes(state: Path, island: str) -> list[str]:
+def processes(state: Path, island: str, *, but: Collection[int] = ()) -> list[str]:
     """Processes that an island on a state folder started: by command line, environment or cgroup."""
     signs = (str(state).encode(), f"sky-{island}".encode())
     found = []
     for entry in os.scandir("/proc"):
-        if not entry.name.isdigit():
+        if not entry.name.isdigit() or int(entry.name) in but:
             continue
         try:
             texts = [Path(entry.path, name).read_bytes() for name in ("cmdline", "environ", "cgroup")]
@@ -377,7 +377,8 @@ def copy_of(prepared: Path, state: Path, *, share: bool = True) -> None:
         subprocess.run(["cp", "-a", prepared, state], check=True)
         return
     shared = [*prepared.glob("gocache/*/std"), *prepared.glob("base/*")]
-    for path in (*shared, *prepared.glob("gocache/*/helper/*"), *prepared.glob("gocache/*/whole")):
+    linked = ("gocache/*/helper/*", "gocache/*/whole", "launcher/*")
+    for path in (*shared, *(path for names in linked for path in prepared.glob(names))):
         place = state / path.relative_to(prepared)
         place.parent.mkdir(parents=True, exist_ok=True)
         if path in shared:

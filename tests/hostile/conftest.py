@@ -87,7 +87,8 @@ def outside(start: Callable[..., subprocess.Popen[bytes]]) -> Outside:
 async def jails(request: pytest.FixtureRequest, base_dir: Path, state_dir: Path) -> AsyncIterator[Jails]:
     """Jails as the daemon makes them. After each case nothing is left, and the next call is normal."""
     if request.param == "namespaces":
-        driver: JailDriver = NamespaceJails(ISLAND, state_dir / "run", probe_uid=UIDS[0])
+        launcher = request.getfixturevalue("launcher")
+        driver: JailDriver = NamespaceJails(ISLAND, state_dir / "run", launcher, probe_uid=UIDS[0])
     else:
         driver = BubblewrapJails(ISLAND, probe_uid=UIDS[0])
     service = Jails(driver, OverlayClones(base_dir), FakeAddresses(), Events(), island=ISLAND, uids=UIDS)

@@ -16,6 +16,7 @@ import pytest
 from hostility import STRANGER, Inside, Outside, Said, heard
 
 from skyisland.drivers.bubblewrap import find_bwrap
+from skyisland.drivers.launcher import Launcher
 from skyisland.jails import Jails
 from skyisland.model import Verdict
 
@@ -107,6 +108,16 @@ async def test_k1_no_signal_leaves_the_jail(start, outside: Outside, inside: Ins
     assert victim.wait(10) == -9
 
 
+@pytest.mark.case("K1")
+async def test_k1_the_jails_own_first_process_hears_no_signal(outside: Outside, inside: Inside) -> None:
+    """Whoever outlived it would not be waited for, and the call would have no end."""
+    victim = subprocess.Popen(["sleep", "60"])
+    assert outside("besiege", victim.pid) == "worked"
+    assert await asyncio.to_thread(victim.wait, 20) < 0
+    outcome = await inside("besiege", 1)
+    assert (outcome.verdict, outcome.stdout) == (Verdict.ok, b"worked")
+
+
 async def said_by(inside: Inside, *words: object, **options: object) -> str:
     return (await inside(*words, **options)).stdout.decode().strip()
 
@@ -133,6 +144,21 @@ async def test_k2_other_processes_cannot_be_looked_into(
     assert await said(*aimed) in ("EPERM", "ESRCH", "ENOENT", "EINVAL")
 
 
+@pytest.mark.case("K2")
+async def test_k2_the_jails_own_first_process_cannot_be_looked_into(
+    outside: Outside, inside: Inside, jails: Jails
+) -> None:
+    """What it remembers is the launcher's. (bwrap's is a process of the jail like others.)"""
+    attempts = [("open", "r", "/proc/{}/mem"), ("open", "r", "/proc/{}/environ"), ("list", "/proc/{}/fd")]
+    victim = subprocess.Popen(["sleep", "60"], user=STRANGER, group=STRANGER)
+    for words in attempts:
+        assert outside(*(word.format(victim.pid) for word in words), uid=STRANGER)[:6] != "EACCES"
+        found = await said_by(inside, *(word.format(1) for word in words), uid=STRANGER)
+        assert jails.driver.name != "namespaces" or found == "EACCES", words
+    victim.kill()
+    await asyncio.to_thread(victim.wait)
+
+
 @pytest.mark.case("K6")
 async def test_k6_no_key_waits_for_the_next_call(outside: Outside, said: Said) -> None:
     with_keyring = ("keyctl", "session", "-") if shutil.which("keyctl") else ()
@@ -142,7 +168,9 @@ async def test_k6_no_key_waits_for_the_next_call(outside: Outside, said: Said) -
 
 
 @pytest.mark.case("K11")
-async def test_k11_the_launcher_cannot_be_rewritten(start, outside: Outside, said: Said, state_dir) -> None:
+async def test_k11_the_launcher_cannot_be_rewritten(
+    start, outside: Outside, said: Said, state_dir, launcher: Launcher
+) -> None:
     """CVE-2019-5736: what runs is opened by /proc/PID/exe, and written to once it has ended."""
     victim_program = state_dir / "victim"
     shutil.copy("/bin/sleep", victim_program)
@@ -152,11 +180,11 @@ async def test_k11_the_launcher_cannot_be_rewritten(start, outside: Outside, sai
     await reaped
     assert outcome == "worked"
 
-    launcher = await asyncio.to_thread(find_bwrap)
-    before = hashlib.sha256(launcher.read_bytes()).digest()
+    programs = [await asyncio.to_thread(find_bwrap), await launcher.program()]
+    before = [hashlib.sha256(program.read_bytes()).digest() for program in programs]
     for program in ("/proc/1/exe", "/proc/self/exe", "/function"):
         assert await said("rewrite", program) in ("EACCES", "EROFS", "ETXTBSY", "EPERM"), program
-    assert hashlib.sha256(launcher.read_bytes()).digest() == before
+    assert [hashlib.sha256(program.read_bytes()).digest() for program in programs] == before
 
 
 @pytest.mark.case("K12")

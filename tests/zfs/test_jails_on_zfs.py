@@ -27,7 +27,8 @@ async def jails(request: pytest.FixtureRequest, state_dir: Path) -> AsyncIterato
     if request.param == "bubblewrap":
         driver = BubblewrapJails("c0de", probe_uid=FIRST_UID)
     else:
-        driver = NamespaceJails("c0de", state_dir / "run", probe_uid=FIRST_UID)
+        launcher = request.getfixturevalue("launcher")
+        driver = NamespaceJails("c0de", state_dir / "run", launcher, probe_uid=FIRST_UID)
     clones = ZfsClones("tank", "c0de", jails=state_dir / "jails", bases=state_dir / "bases", ahead=1)
     made = Jails(
         driver,

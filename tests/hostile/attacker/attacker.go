@@ -23,7 +23,7 @@ var verbs = map[string]func(words []string){
 	"memory": memory, "memory-child": memoryChild, "forks": forks, "storm": storm, "zombies": zombies,
 	"orphans": orphans, "stray": stray, "fds": fds, "hoard": hoard, "disk": disk, "full": full, "inodes": inodes,
 	"large": large, "tree": tree, "flood": flood, "trickle": trickle, "spin": spin, "deaf": deaf,
-	"kill": kill, "syscall": attempt, "open": open, "list": list, "inherited": inherited, "env": environ,
+	"kill": kill, "besiege": besiege, "syscall": attempt, "open": open, "list": list, "inherited": inherited, "env": environ,
 	"cwd": cwd, "mknod": mknod, "keyring": keyring, "shm": shm, "limits": limits, "rewrite": rewrite,
 	"listen": listen, "connect": connect, "lookup": lookup, "socket": socket, "ids": ids, "chroot": chroot,
 	"namespace": namespace, "handle": handle, "lock": lock, "passed": passed, "raise": raise,
@@ -427,6 +427,15 @@ func raise([]string) {
 
 func kill(words []string) {
 	say(syscall.Kill(number(words[0]), syscall.Signal(number(words[1]))))
+}
+
+// besiege PID: every signal there is, again and again.
+func besiege(words []string) {
+	var err error
+	for i := 0; i < 6400; i++ {
+		err = syscall.Kill(number(words[0]), syscall.Signal(i%64+1))
+	}
+	say(err)
 }
 
 // syscall NUMBER ARGUMENT…: numbers, or text after a colon.
