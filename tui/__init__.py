@@ -13,6 +13,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from skyisland.errors import SettingsError
+
 if TYPE_CHECKING:
     from tui.port import Port
     from tui.supervisor import Serve
@@ -37,7 +39,12 @@ def run_console(
     """Show the island behind `port` until the operator leaves; returns the exit code.
 
     `log`: where prints of libraries go, and the traceback should the console crash.
+
+    Raises:
+        SettingsError: there is no terminal.
     """
+    if not ((os.isatty(0) and (os.isatty(1) or os.isatty(2))) or "TEXTUAL_DRIVER" in os.environ):
+        raise SettingsError("the console needs a terminal; over ssh: ssh -t host skyisland console")
     _calm()
     from tui.supervisor import attach
 

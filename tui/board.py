@@ -113,7 +113,7 @@ class Board:
     def _load_jails(self, infos: Iterable[JailInfo], at: float) -> None:
         jails: dict[str, Jail] = {}
         usage: dict[str, tuple[float, float]] = {}
-        for info in infos:
+        for info in map(self._with_url, infos):
             before = self.jails.get(info.name)
             if before is None:
                 jail = Jail(info)
@@ -129,6 +129,11 @@ class Board:
                 if at - then > 0.05:
                     jail.cpu_percent = max(0.0, 100 * (info.usage.cpu_s - spent) / (at - then))
         self.jails, self._usage = jails, usage
+
+    def _with_url(self, info: JailInfo) -> JailInfo:
+        """A build's jail does not say whose it is; its request does."""
+        request = self.requests.get(info.invocation or "")
+        return structs.replace(info, url=request.url) if request and not info.url else info
 
     def _adopt_running(self) -> None:
         """Take in the requests that began before this console looked; their jails tell of them."""
@@ -214,7 +219,7 @@ class Board:
                 pid=event.pid,
                 created_at=event.at - event.duration_s,
                 purpose=event.purpose,
-                url=event.url,
+                url=event.url or (request.url if request else ""),
                 call=event.call,
                 invocation=event.invocation,
                 ip4=event.ip4,

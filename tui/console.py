@@ -58,25 +58,31 @@ class Console(Orders):
         (45, "-h45"),
     ]
     BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("slash", "filter", "Filter", key_display="/", id="filter"),
-        Binding("K", "kill", "Kill", id="kill"),
+        Binding(
+            "slash", "filter", "Filter", key_display="/", tooltip="filter the rows or lines", id="filter"
+        ),
+        Binding("K", "kill", "Kill", tooltip="kill the marked ones; asks", id="kill"),
         Binding("ctrl+k", "kill_now", "kill without asking", show=False, id="kill_now"),
-        Binding("s", "set_address", "IP state", id="set_address"),
-        Binding("b", "rebuild", "Rebuild", id="rebuild"),
-        Binding("D", "evict", "Evict", id="evict"),
-        Binding("l", "logs", "Logs", id="logs"),
-        Binding("i", "invoke", "Invoke", id="invoke"),
-        Binding("e", "faults", "Faults", id="faults"),
-        Binding("p", "pause", "Pause", id="pause"),
-        Binding("z", "zoom", "Zoom", id="zoom"),
+        Binding(
+            "s",
+            "set_address",
+            "IP state",
+            tooltip="take an address out, or back",
+            id="set_address",
+        ),
+        Binding("b", "rebuild", "Rebuild", tooltip="build the binary anew", id="rebuild"),
+        Binding("D", "evict", "Evict", tooltip="drop the binary; asks", id="evict"),
+        Binding("l", "logs", "Logs", tooltip="the log, of this jail", id="logs"),
+        Binding("i", "invoke", "Invoke", tooltip="call a function by hand", id="invoke"),
+        Binding("e", "faults", "Faults", tooltip="faults only, or all", id="faults"),
+        Binding("p", "pause", "Pause", tooltip="hold what is shown, or go on", id="pause"),
+        Binding("z", "zoom", "Zoom", tooltip="all room for this pane", id="zoom"),
         Binding("c", "copy", "copy the id", show=False, id="copy"),
         Binding("C", "curl", "copy the request as curl", show=False, id="curl"),
         *(
             Binding(str(n), f"view('{view}')", name, show=False, id=f"view.{view}")
             for n, (view, name, _) in enumerate(VIEWS, 1)
         ),
-        Binding("tab", "focus_next", "next pane", show=False, id="next"),
-        Binding("shift+tab", "focus_previous", "previous pane", show=False, id="previous"),
         Binding("plus", "pace(-1)", "faster", show=False, id="faster"),
         Binding("minus", "pace(1)", "slower", show=False, id="slower"),
         Binding("R", "retry", "retry now", show=False, id="retry"),
@@ -84,8 +90,8 @@ class Console(Orders):
         Binding("S", "picture", "save a picture of the screen", show=False, id="picture"),
         Binding("colon", "command_palette", "commands", show=False, id="palette"),
         Binding("escape", "widen", "back", show=False, id="widen"),
-        Binding("question_mark", "help", "Help", key_display="?", id="help"),
-        Binding("q", "quit", "Quit", id="quit"),
+        Binding("question_mark", "help", "Help", key_display="?", tooltip="this help", id="help"),
+        Binding("q", "quit", "Quit", tooltip="leave", id="quit"),
     ]
 
     def __init__(
@@ -99,8 +105,10 @@ class Console(Orders):
         follow: bool = True,
         driver_class: type[Driver] | None = None,
         theme: str = "sky",
+        ready: Callable[[], object] = lambda: None,
     ) -> None:
-        """`follow`: False leaves the feeding to the caller (`station.receive`), for pictures and tests."""
+        """`follow`: False leaves the feeding to the caller (`station.receive`), for pictures and tests.
+        `ready`: called when the first picture stands."""
         super().__init__(driver_class=driver_class)
         self.station = Station(port, clock, changed=self.paint_all, refused=self.action_token)
         self.readonly = readonly
@@ -108,6 +116,7 @@ class Console(Orders):
         self.look = Look(ascii=ascii)
         self.palette = Palette()
         self.follows = follow
+        self._drawn = ready
         self._ticks = 0
         self.register_theme(SKY)
         self.theme = theme
@@ -141,6 +150,11 @@ class Console(Orders):
             self.run_worker(self.station.follow(), group="follow", exclusive=True)
             self.keep_pace(self.refresh_s)
         self.home.bindings_updated_signal.subscribe(self, lambda _: self._paint_keys())
+        self.home.screen_layout_refresh_signal.subscribe(self, lambda _: self.refocus())
+
+    def on_ready(self) -> None:
+        """The first picture stands."""
+        self._drawn()
 
     # Painting
 

@@ -27,6 +27,9 @@ if TYPE_CHECKING:
     from tui.station import Station
 
 
+_LABELS = {"url": "repository", "stdin": "input"}
+
+
 class Reply(Pager):
     """What came back."""
 
@@ -90,20 +93,18 @@ class Invoke(ModalScreen[None]):
         with Vertical(classes="dialog wide", id="invoke") as box:
             box.border_title = "Invoke a function"
             box.border_subtitle = "ctrl+r send   ctrl+y copy as curl   esc close"
-            with Horizontal(classes="field"):
-                yield Label("repository")
-                yield Input(url, id="invoke-url", placeholder="github.com/user/repo/package", compact=True)
-            with Horizontal(classes="field"):
-                yield Label("call")
-                yield Input(call, id="invoke-call", placeholder="Encode(100.1, 80.9)", compact=True)
-            with Horizontal(classes="field"):
-                yield Label("version")
-                yield Input(version, id="invoke-version", placeholder="branch, tag or commit", compact=True)
-            with Horizontal(classes="field"):
-                yield Label("input")
-                yield Input(
-                    id="invoke-stdin", placeholder="what the function reads; \\n is a new line", compact=True
-                )
+            for name, text, hint in (
+                ("url", url, "github.com/user/repo/package"),
+                ("call", call, "Encode(100.1, 80.9)"),
+                ("version", version, "branch, tag or commit"),
+                ("stdin", "", "what the function reads; \\n is a new line"),
+            ):
+                with Horizontal(classes="field"):
+                    yield Label(_LABELS.get(name, name))
+                    # Nothing is selected: what stands there is to be gone on with.
+                    yield Input(
+                        text, id=f"invoke-{name}", placeholder=hint, compact=True, select_on_focus=False
+                    )
             with Horizontal(classes="field options"):
                 yield Label("options")
                 yield Toggle("own address", id="invoke-ip4")
@@ -150,8 +151,8 @@ class Invoke(ModalScreen[None]):
         return ""
 
     def on_input_changed(self, event: Input.Changed) -> None:
-        if event.input.id == "invoke-call" and event.value:
-            self._tell(self.fault())
+        if event.input.id == "invoke-call" and event.value != self._start[1]:
+            self._tell(self.fault() if event.value else "")
 
     def on_input_submitted(self, event: Input.Submitted) -> None:
         self.action_send()

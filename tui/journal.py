@@ -45,7 +45,10 @@ class Journal:
         return self.rows[-1].line.seq if self.rows else 0
 
     def take(self, lines: Iterable[LogLine]) -> None:
+        """Keep these lines, but those that are here already."""
         for entry in lines:
+            if entry.seq <= self.last:
+                continue
             jail = line(entry.jail) if entry.jail else None
             if jail and entry.invocation:
                 self._served_by[entry.invocation] = jail

@@ -24,12 +24,19 @@ PATIENCE_S = 1.0
 
 
 class Keyboard(App[R]):
-    """An app that is done with one key before it takes the next."""
+    """An app that is done with one key before it takes the next; once it ends, it takes none."""
 
     async def on_event(self, event: events.Event) -> None:
         if isinstance(event, events.Key) and not event.is_forwarded:
+            if self._exit:
+                return
             self.app_focus = True  # whoever types is here, whatever the terminal reported
-            await self._press(event)
+            try:
+                await self._press(event)
+            except Exception:
+                # What a key runs into while everything is taken down is no fault of anything.
+                if not self._exit:
+                    raise
         else:
             await super().on_event(event)
 

@@ -47,13 +47,16 @@ class Link:
         """The data is of now, and actions will reach the island."""
         return self.state == "live" and not self.stale(now)
 
+    def _next(self, now: float) -> str:
+        return f"retry in {age(self.retry_at - now)}" if self.retry_at > now else "trying again"
+
     def span(self, look: Look, now: float) -> Span:
         if self.stale(now):
             return f"{look['stale']} STALE {age(self.silent_s(now))}", "warn"
         if self.state == "live":
             return f"{look['live']} LIVE", "ok"
         if self.state == "down":
-            return f"{look['down']} DOWN retry {age(self.retry_at - now)}", "bad"
+            return f"{look['down']} DOWN {self._next(now)}", "bad"
         if self.state == "unauthorized":
             return f"{look['down']} NO TOKEN", "bad"
         return f"{look['stale']} CONNECTING", "info"
@@ -62,7 +65,7 @@ class Link:
         """One line for the banner, empty when there is nothing to say."""
         old = f"   data is {age(self.silent_s(now))} old" if self.heard_at is not None else ""
         if self.state == "down":
-            return f"{look['bad']} {self.cause}{old}   retry in {age(self.retry_at - now)}   R retries now"
+            return f"{look['bad']} {self.cause}{old}   {self._next(now)}   R retries now"
         if self.state == "unauthorized":
             return f"{look['bad']} {self.cause}{old}   T asks for a token"
         if self.stale(now):

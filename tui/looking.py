@@ -96,10 +96,18 @@ class Looking(Desk):
                 names.append(row.jail or "")
         return [self.board.jails[name] for name in dict.fromkeys(names) if name in self.board.jails]
 
+    def refocus(self) -> None:
+        """A terminal that was too small for a while took the focus away."""
+        fits = not (self.home.has_class("-tiny") or self.home.has_class("-flat"))
+        if fits and self.home.focused is None:
+            self.home.set_focus(self.shown_view.main)
+
     # Views
 
     async def show_view(self, view: str) -> None:
         """Show a view; it is made when it is first wanted."""
+        if self._exit:
+            return
         switcher = self.home.query_one(ContentSwitcher)
         if not switcher.query(f"#{view}"):
             made = _VIEWS[view](self.board, id=view)

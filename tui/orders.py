@@ -79,7 +79,9 @@ class Orders(Looking):
 
     def action_kill_now(self) -> None:
         jails = self.chosen_jails()[:1]
-        if jails and self._may_act():
+        if self.table is not None and self.table.floating:
+            self.action_kill()  # who knows which row it was when the key was pressed
+        elif jails and self._may_act():
             self._kill(jails)
 
     def _kill(self, jails: list[Jail]) -> None:
@@ -95,7 +97,7 @@ class Orders(Looking):
             )
             if why:
                 jail.killing = False
-            return why
+            return "it had ended already" if why and name not in self.board.jails else why
 
         self.run_worker(self._all("killed", [(jail.name, kill(jail)) for jail in jails]), group="act")
 

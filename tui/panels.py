@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 from skyisland import events as ev
 from skyisland.events import Event
+from skyisland.model import Phase
 from tui.board import WINDOW
 from tui.canvas import Canvas, Line, Pager
 from tui.charts import address_map, flowed, histogram, legend, percentiles, waterfall, wrapped
@@ -111,7 +112,8 @@ class Waterfall(Canvas):
 def story(request: Request, now: float, width: int, look: Look, usual_s: float | None) -> list[Line]:
     """A request in full: what it was, how it ended, its waterfall."""
     glyph, tone = look.state(request.state, request.verdict or request.phase)
-    facts = ["cache hit" if request.cached else "cache miss"] if request.verdict else []
+    looked = request.verdict and Phase.resolve in request.spent
+    facts = ["cache hit" if request.cached else "cache miss"] if looked else []
     facts += [f"{'warm ' if request.warm else ''}jail {request.jail}"] if request.jail else []
     facts += [f"at {request.commit[:8]}"] if request.commit else []
     label = fit(request.label, min(len(request.label), max(12, width - len(glyph) - 4)), more=look["more"])
@@ -327,7 +329,9 @@ class IslandFacts(Canvas):
             ),
             ("warm pool", warm),
             ("run time", f"{duration(policy.exec_timeout_s)} at most"),
+            ("processor", most(limits.cpu_time_s and duration(limits.cpu_time_s))),
             ("memory", most(limits.memory_bytes and size(limits.memory_bytes))),
+            ("disk", most(limits.disk_bytes and size(limits.disk_bytes))),
             ("processes", most(limits.pids)),
             ("cores", most(limits.cpus)),
             ("output", f"{size(limits.stdout_bytes)}, errors {size(limits.stderr_bytes)}"),

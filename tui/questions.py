@@ -91,6 +91,13 @@ FILTERS = [
     (">400ms  <2s", "by time: age, or total"),
 ]
 
+_OWN = {
+    "Focus Next": "next pane",
+    "Focus Previous": "previous pane",
+    "Quit the app and return to the command prompt.": "leave",
+}
+"""Our words for Textual's own keys."""
+
 
 def keys(screen: Screen[Any], pane: Widget | None) -> Help:
     """Every key that works on `screen` now, those of its `pane` first; made from the bindings."""
@@ -102,7 +109,9 @@ def keys(screen: Screen[Any], pane: Widget | None) -> Help:
             if binding.action == "screen.copy_text":
                 continue  # there is nothing to select here
             if active.node in nodes and binding.description and not binding.system:
-                names = found.setdefault((binding.description, binding.action), [])
+                told = binding.tooltip or binding.description
+                word = _OWN.get(told, told)
+                names = found.setdefault((word, binding.action), [])
                 names.append(screen.app.get_key_display(binding))
         if found:
             groups.append((title, [(" ".join(names), word) for (word, _), names in found.items()]))

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import os
 import signal
 import sys
@@ -99,7 +100,11 @@ async def serve_with_console(
         signal.SIGINT: stop.set,
         signal.SIGHUP: lost.set,
     }
-    console = Console(port, readonly=readonly, ascii=ascii, refresh_s=refresh_s, driver_class=SkyDriver)
+    # What Textual has built by its first picture stays: were the collector of garbage to look through it
+    # again and again, all calls would wait for it, each time some 80 ms.
+    console = Console(
+        port, readonly=readonly, ascii=ascii, refresh_s=refresh_s, driver_class=SkyDriver, ready=gc.freeze
+    )
     last_words = ""
     with _handlers(handlers):
         api = asyncio.ensure_future(serve(stop.wait))

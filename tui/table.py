@@ -104,7 +104,10 @@ class Table(Canvas, Generic[R], can_focus=True):
         id: str,  # noqa: A002 - as Textual names it
         faulty: Callable[[R], bool] = lambda row: False,
         row_tone: Callable[[R], str] = lambda row: "",
+        floats: bool = False,
     ) -> None:
+        """`floats`: the cursor stays on the first line until the operator chooses a row, for rows that come
+        at the top; on all others, and once it is chosen, it sticks to its row."""
         super().__init__(id=id)
         self.title = title
         self.kind = kind
@@ -113,6 +116,9 @@ class Table(Canvas, Generic[R], can_focus=True):
         self.empty = empty
         self.faulty = faulty
         self.row_tone = row_tone
+        self.floats = floats
+        self._chosen = False
+        """The operator put the cursor where it is."""
         self.filter = Filter()
         self.faults_only = False
         self.rows: list[R] = []
@@ -142,6 +148,11 @@ class Table(Canvas, Generic[R], can_focus=True):
         return [self.current] if self.current is not None else []
 
     @property
+    def floating(self) -> bool:
+        """The row under the cursor is another one every moment."""
+        return self.floats and not self._chosen
+
+    @property
     def sorted_by(self) -> str:
         return self.columns[self._sort].title
 
@@ -165,8 +176,9 @@ class Table(Canvas, Generic[R], can_focus=True):
     def _find_cursor(self) -> None:
         rows = self.rows
         at = self._at
-        if not rows:
+        if not rows or self.floating:
             self._at = 0
+            self.cursor = rows[0].key if rows else self.cursor
         elif not (at < len(rows) and rows[at].key == self.cursor):
             found = next((n for n, row in enumerate(rows) if row.key == self.cursor), None)
             self._at = min(at, len(rows) - 1) if found is None else found
@@ -177,6 +189,7 @@ class Table(Canvas, Generic[R], can_focus=True):
     def _move_to(self, at: int) -> None:
         if self.rows:
             self._at = max(0, min(len(self.rows) - 1, at))
+            self._chosen = self._at > 0
             self.cursor = self.rows[self._at].key
             self.post_message(self.Moved(self))
         self.paint()
@@ -184,6 +197,7 @@ class Table(Canvas, Generic[R], can_focus=True):
     def select(self, key: str) -> None:
         """Put the cursor on the row with this key, now or when it comes."""
         self.cursor = key
+        self._chosen = True
         self.collect()
         self.paint()
 
@@ -266,6 +280,8 @@ class Table(Canvas, Generic[R], can_focus=True):
         count = f"{shown} shown" if shown == self._total else f"{shown} of {self._total} shown"
         if self.marks:
             count = f"{len(self.marks)} marked  {count}"
+        if self.floats and self._chosen:
+            count += "  held, g follows"
         arrow = look["sorted_down" if self._falling else "sorted_up"]
         lower = f"{count}  sort {self.sorted_by.lower()} {arrow}"
         return title, lower if len(lower) + 6 < width else count

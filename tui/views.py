@@ -41,6 +41,7 @@ def requests_table(board: Board, id: str) -> Table[Request]:  # noqa: A002
         empty="no request yet   i invokes a function",
         id=id,
         faulty=lambda request: request.state == "bad" or request.total_s > SLO_S,
+        floats=True,
     )
 
 

@@ -101,12 +101,12 @@ async def _unauthorized(stage: Stage, pilot: Pilot[int]) -> None:
 
 
 async def _send(stage: Stage, pilot: Pilot[int]) -> None:
-    await pilot.press("ctrl+r")
+    await type_ahead(stage.console, "ctrl+r")
     await pilot.pause()
 
 
 async def _type_filter(stage: Stage, pilot: Pilot[int]) -> None:
-    await pilot.press("slash", *"fn:geohash >10ms")
+    await type_ahead(stage.console, "slash", *"fn:geohash >10ms")
 
 
 SCENES = (
@@ -168,6 +168,7 @@ async def play(scene: Scene, sizes: Sequence[tuple[int, int]], *, drawn: bool = 
         for size in sizes:
             if size != sizes[0]:
                 await pilot.resize_terminal(*size)
+                await type_ahead(stage.console)
             await stage.settle(pilot)
             svg = stage.console.export_screenshot(title="Sky Island") if drawn else ""
             pictures.append(Picture(size, text_of(stage.console), svg))

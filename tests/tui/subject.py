@@ -4,8 +4,8 @@
 
 `serve` is an island of fake rooms with its API and console in one loop; `attach` a console on the
 seeded island, which is in this process but says that it is not. The API's port is written to
-FOLDER/port. `noise`: libraries, children and threads print. `crash`: ctrl+g breaks the console.
-`crash-api`: a request for /boom ends the API.
+FOLDER/port. `noise`: from SIGUSR2 on, libraries, children and threads print. `crash`: ctrl+g breaks the
+console. `crash-api`: SIGUSR2 breaks the API.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ async def serve(folder: Path, mood: str) -> int:
                 raise RuntimeError("the API broke")
 
         if mood == "crash-api":
-            asyncio.get_running_loop().call_later(2.0, broken.set)
+            asyncio.get_running_loop().add_signal_handler(signal.SIGUSR2, broken.set)
         code = await tui.serve_with_console(
             port, api, refresh_s=0.1, log=folder / "log", headless=lambda: (folder / "headless").touch()
         )
@@ -67,8 +67,9 @@ def _disturb(mood: str) -> None:
                 subprocess.run(["/bin/sh", "-c", "echo NOISE from a child; echo NOISE >&2"], check=False)
                 threading.Event().wait(0.1)
 
-        # Once the console has the terminal; before and after, it is anybody's.
-        asyncio.get_running_loop().call_later(2.0, threading.Thread(target=shout, daemon=True).start)
+        # Not before the console has the terminal: until then it is anybody's.
+        shouting = threading.Thread(target=shout, daemon=True)
+        asyncio.get_running_loop().add_signal_handler(signal.SIGUSR2, shouting.start)
     elif mood == "crash":
         from textual.binding import Binding
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 from fake_island import FakeIsland
+from msgspec import structs
 from operating import HEADER, SLOW, TOKEN, World, operating, type_ahead
 
 from skyisland.model import AddressState, FunctionRequest, Verdict
@@ -79,7 +80,7 @@ async def test_keys_that_come_at_once_are_taken_one_by_one() -> None:
     island = FakeIsland()
     async with operating(island) as operator:
         await operator.reads("sky-main-9a01")
-        keys = ("2", "slash", *"fn:nightly", "enter", "K", "y", "i", *"Run(1)")
+        keys = ("2", "slash", *"fn:nightly", "enter", "K", "y", "i", "ctrl+u", *"Run(1)")
         await type_ahead(operator.console, *keys)
         await operator.reads("Run(1)")
         dialog = operator.console.screen
@@ -102,6 +103,30 @@ async def test_the_cursor_stays_with_its_row(port: Port, world: World) -> None:
         world.call()
         await operator.sees(lambda: len(table.rows) == 3)
         assert table.cursor == kept
+
+
+async def test_the_newest_request_is_in_sight_until_one_is_chosen() -> None:
+    island = FakeIsland()
+
+    def ends(invocation: str, later_s: float) -> None:
+        end = structs.replace(island.recent[0], invocation=invocation, at=island.now + later_s)
+        island.news.put_nowait([end])
+
+    async with operating(island) as operator:
+        await operator.press("5")
+        table = operator.console.table
+        assert table is not None
+        for n in range(40):
+            ends(f"inv-{n}", 10.0 + n)
+        await operator.sees(lambda: table.cursor == "inv-39")
+        await operator.press("j")
+        assert table.cursor == "inv-38"
+        ends("inv-40", 60.0)
+        await operator.sees(lambda: table.rows[0].key == "inv-40")
+        assert table.cursor == "inv-38"
+        await operator.press("g")
+        ends("inv-41", 70.0)
+        await operator.sees(lambda: table.cursor == "inv-41")
 
 
 async def test_takes_an_address_out_and_gives_it_back(port: Port, world: World) -> None:
@@ -264,8 +289,6 @@ async def test_hostile_names_neither_crash_nor_reach_the_terminal(port: Port, wo
 
 
 def _renamed(jail: object) -> object:
-    from msgspec import structs
-
     return structs.replace(jail, name="x", call=HOSTILE, url="h/\x9b31m[/]")
 
 
@@ -309,3 +332,5 @@ async def test_too_small_a_terminal_says_so(world: World, size: tuple[int, int])
         await operator.reads("enlarge the terminal")
         await operator.pilot.resize_terminal(80, 24)
         await operator.reads("sky-main-9a00")
+        await operator.press("K")
+        await operator.reads("Kill this jail?")

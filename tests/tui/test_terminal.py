@@ -25,11 +25,17 @@ from pathlib import Path
 
 import pyte
 import pytest
+from fake_island import FakeIsland
 from subject import SECRET
+
+from skyisland.errors import SettingsError
+from tui import run_console
 
 HERE = Path(__file__).parent
 WIDTH, HEIGHT = 120, 35
 PATIENCE_S = 60.0
+STALL_S = float(os.environ.get("SKYISLAND_TEST_STALL_S", "4"))
+"""For how long the terminal reads nothing."""
 
 
 class Patient:
@@ -125,11 +131,17 @@ class Patient:
         return int(path.read_text())
 
     def ask(self) -> float:
-        """Seconds that the API took for a health check."""
-        started = time.perf_counter()
-        with urllib.request.urlopen(f"http://127.0.0.1:{self.port}/healthcheck", timeout=10) as reply:
+        """Seconds that the API took for a health check, less those in which it or we got no processor."""
+        url = f"http://127.0.0.1:{self.port}/healthcheck"
+        started, waited = time.perf_counter(), self._waited_s()
+        with urllib.request.urlopen(url, timeout=10) as reply:
             assert reply.status == 200
-        return time.perf_counter() - started
+        return time.perf_counter() - started - (self._waited_s() - waited)
+
+    def _waited_s(self) -> float:
+        """For how long its first thread and ours were ready to run while others ran (proc(5), schedstat)."""
+        threads = (f"/proc/{self.process.pid}/schedstat", "/proc/thread-self/schedstat")
+        return sum(int(Path(thread).read_text().split()[1]) for thread in threads) / 1e9
 
     def assert_restored(self) -> None:
         """The terminal is as it was: settings, main screen, cursor, mouse, paste."""
@@ -169,6 +181,12 @@ def start(tmp_path: Path) -> Iterator[Start]:
     yield begin
     for patient in patients:
         patient.close()
+
+
+def test_without_a_terminal_it_says_what_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "isatty", lambda fd: False)
+    with pytest.raises(SettingsError, match="ssh -t"):
+        run_console(FakeIsland())
 
 
 def test_q_asks_then_stops_the_island(start: Start) -> None:
@@ -221,7 +239,7 @@ def test_a_vanished_terminal_leaves_a_quiet_headless_island(start: Start) -> Non
     patient.hang_up()
     patient.until((patient.folder / "headless").exists, "the news that it is alone")
     spent = _cpu_s(patient.process.pid)
-    for _ in range(20):
+    for _ in range(10):
         with urllib.request.urlopen(f"http://127.0.0.1:{at}/healthcheck", timeout=10) as reply:
             assert reply.status == 200
         threading.Event().wait(0.05)
@@ -260,6 +278,7 @@ def test_a_crash_of_an_attached_console_tells_the_truth(start: Start) -> None:
 
 def test_a_crash_of_the_api_ends_the_console(start: Start) -> None:
     patient = start("serve", "crash-api")
+    patient.process.send_signal(signal.SIGUSR2)
     assert patient.ends() == 1
     patient.assert_restored()
     assert b"the island failed: RuntimeError: the API broke" in patient.said
@@ -267,11 +286,11 @@ def test_a_crash_of_the_api_ends_the_console(start: Start) -> None:
 
 def test_a_stalled_terminal_does_not_stall_the_api(start: Start) -> None:
     patient = start("serve")
-    reading = _p99(patient, seconds=3)
+    reading = _p99(patient, seconds=2)
     patient.stall()
-    _p99(patient, seconds=2)  # what the pipe between us still takes
-    # The bound is 100 ms; what the same keys cost beside a terminal that reads is the machine's own.
-    assert _p99(patient, seconds=6) < 0.1 + reading
+    _p99(patient, seconds=1)  # what the pipe between us still takes
+    # The bound is 100 ms. A slow machine takes longer to change views, also beside a terminal that reads.
+    assert _p99(patient, seconds=STALL_S) < max(0.1, 1.5 * reading)
     patient.recover()
     patient.press("3")
     patient.reads("ADDRESS")
@@ -284,7 +303,7 @@ def test_a_stalled_terminal_does_not_stall_the_api(start: Start) -> None:
 def test_a_terminal_that_is_stalled_at_the_end_holds_nobody(start: Start) -> None:
     patient = start("serve")
     patient.stall()
-    for _ in range(40):
+    for _ in range(20):
         patient.press("12")
         threading.Event().wait(0.05)
     patient.process.send_signal(signal.SIGTERM)
@@ -292,23 +311,27 @@ def test_a_terminal_that_is_stalled_at_the_end_holds_nobody(start: Start) -> Non
 
 
 def test_a_storm_of_resizes(start: Start) -> None:
-    patient = start("attach")
+    patient = start("serve")
     for n in range(120):
         patient.resize(40 + n * 7 % 160, 8 + n * 5 % 60)
         os.killpg(patient.process.pid, signal.SIGWINCH)
+        if n % 10 == 0:
+            patient.ask()
         threading.Event().wait(0.005)
     patient.resize(WIDTH, HEIGHT)
     os.killpg(patient.process.pid, signal.SIGWINCH)
     patient.press("7")
-    patient.reads("What this host enforces")
-    patient.reads("7 Host")
-    patient.press("q")
+    for text in ("SKY ISLAND", "req/s", "7 Host", "What this host enforces", "q Quit"):
+        patient.reads(text)
+    assert patient.ask() < 1
+    patient.process.send_signal(signal.SIGTERM)
     assert patient.ends() == 0
     patient.assert_restored()
 
 
 def test_prints_of_libraries_and_children_stay_off_the_screen(start: Start) -> None:
     patient = start("serve", "noise")
+    patient.process.send_signal(signal.SIGUSR2)
     log = patient.folder / "log"
     patient.until(lambda: log.exists() and log.read_text().count("NOISE") > 20, "noise in the log")
     told = log.read_text()
