@@ -61,6 +61,8 @@ def blockbuster() -> Iterator[BlockBuster]:
             function.can_block_in(
                 "skyisland/drivers/cgroupfs.py", {"read", "write", "make", "remove", "alarm"}
             )
+        # What is free on a mounted file system the kernel knows by heart.
+        watch.functions["os.statvfs"].can_block_in("skyisland/drivers/freebsd.py", {"filled_its_disk"})
         # Popen waits for its child's exec, as it does below asyncio's own subprocesses.
         watch.functions["os.read"].can_block_in("subprocess.py", {"_execute_child"})
         yield watch
