@@ -28,6 +28,7 @@ from skyisland.model import JailState, Limits, Mount, Verdict
 from standins.island import freebsd_jails
 from standins.world import World
 
+ISLAND = f"{os.getpid() & 0xFFFF:04x}"
 LIMITS = Limits(memory_bytes=64 << 20, pids=32, cpus=1.0, stdout_bytes=4096, stderr_bytes=4096)
 
 
@@ -94,11 +95,11 @@ async def jails(
         service = Jails(driver, clones, FakeAddresses(), stream, island="c0de", uids=None)
     else:
         uids = range(1_950_000_000, 1_950_000_016) if os.geteuid() == 0 else None
-        real: JailDriver = BubblewrapJails("c0de")
+        real: JailDriver = BubblewrapJails(ISLAND)
         if request.param == "namespaces":
             launcher = request.getfixturevalue("launcher")
-            real = NamespaceJails("c0de", base_dir, launcher, probe_uid=1_950_000_016)
-        service = Jails(real, OverlayClones(base_dir), FakeAddresses(), stream, island="c0de", uids=uids)
+            real = NamespaceJails(ISLAND, base_dir, launcher, probe_uid=1_950_000_016)
+        service = Jails(real, OverlayClones(base_dir), FakeAddresses(), stream, island=ISLAND, uids=uids)
     await service.prepare()
     yield service
     await service.close()

@@ -34,7 +34,7 @@ pytestmark = [pytest.mark.host, pytest.mark.root]
 
 Make = Callable[..., Daemon]
 UIDS = range(1_952_000_000, 1_952_000_008)
-ISLAND = "fa17"
+ISLAND = f"{os.getpid() & 0xFFFF:04x}"
 
 
 @pytest.fixture(params=["namespaces", "bubblewrap"])
