@@ -249,7 +249,8 @@ def jail_driver(
 
         layout, uid = settings.layout, settings.jails.uid_start
         launcher = Launcher(layout.launcher, toolchains, library=layout.gocache, uid=uid, progress=progress)
-        return NamespaceJails(island, layout.run, launcher, probe_uid=uid)
+        clones = layout.jails if settings.filesystem.storage == "zfs" else None
+        return NamespaceJails(island, layout.run, launcher, probe_uid=uid, clones=clones)
     if wanted == "bubblewrap" and LINUX:
         from skyisland.drivers.bubblewrap import BubblewrapJails
 

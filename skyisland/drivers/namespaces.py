@@ -145,10 +145,13 @@ class NamespaceJails:
     name = "namespaces"
     connects_late = True
 
-    def __init__(self, island: str, run: Path, launcher: Launcher, *, probe_uid: int) -> None:
+    def __init__(
+        self, island: str, run: Path, launcher: Launcher, *, probe_uid: int, clones: Path | None = None
+    ) -> None:
         """`run`: a folder of ours for what lives no longer than the island; `probe_uid`: of the first jail,
-        which only tries whether there can be one."""
+        which only tries whether there can be one; `clones`: where clones will be mounted, if they are."""
         self.launcher = launcher
+        self._clones = clones
         self.prefix = f"sky-{island}-"
         self._scratch = run / f"sky-{island}-root"
         self._folders = (self._scratch, Path(f"{self._scratch}.dev"))
@@ -171,6 +174,8 @@ class NamespaceJails:
             raise HostUnfit(
                 'only root can make jails of namespaces directly; set jails.driver = "bubblewrap"'
             )
+        if self._clones is not None:
+            await asyncio.to_thread(_must_be_shared, self._clones)
         program = await self.launcher.program()
         system_calls = await asyncio.to_thread(compile_filter)
         await asyncio.to_thread(self._cgroups.prepare)
@@ -312,6 +317,26 @@ class NamespaceJails:
             *self._cgroups.capabilities(),
             self._cgroups.counting(),
         ]
+
+
+def _must_be_shared(folder: Path) -> None:
+    """The launcher began with the mounts of then; those that come later must reach it."""
+    if not shares(Path("/proc/self/mountinfo").read_text(), folder.resolve()):
+        raise HostUnfit(
+            f"this host does not share its mounts, so no jail would see its clone below {folder}; "
+            'mount --make-rshared /, or set jails.driver = "bubblewrap"'
+        )
+
+
+def shares(mountinfo: str, folder: Path) -> bool:
+    """Whether a mount made below `folder` shows in the mount namespaces that stem from ours
+    (proc_pid_mountinfo(5), mount_namespaces(7))."""
+    nearest, shared = "", False
+    for line in mountinfo.splitlines():
+        fields = line.partition(" - ")[0].split(" ")
+        if folder.is_relative_to(fields[4]) and len(fields[4]) >= len(nearest):
+            nearest, shared = fields[4], any(field.startswith("shared:") for field in fields[6:])
+    return shared
 
 
 def _plain(path: Path) -> str:

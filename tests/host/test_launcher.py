@@ -20,7 +20,7 @@ from skyisland.drivers import launcher as launchers
 from skyisland.drivers.cgroups import Group
 from skyisland.drivers.fake import FakeAddresses
 from skyisland.drivers.launcher import Launcher, Link
-from skyisland.drivers.namespaces import NamespaceJails
+from skyisland.drivers.namespaces import NamespaceJails, shares
 from skyisland.drivers.overlay import OverlayClones
 from skyisland.errors import DriverError, HostUnfit
 from skyisland.events import Events
@@ -61,6 +61,16 @@ async def jails(driver: NamespaceJails, base_dir: Path) -> AsyncIterator[Jails]:
     yield made
     await made.close()
     assert await driver.existing() == []
+
+
+async def test_clones_that_no_jail_would_see_are_refused(
+    state_dir: Path, shared: Path, launcher: Launcher
+) -> None:
+    driver = NamespaceJails(ISLAND, state_dir / "run", launcher, probe_uid=UIDS[0], clones=shared / "not/yet")
+    assert shares(Path("/proc/self/mountinfo").read_text(), shared / "not/yet")
+    subprocess.run(["mount", "--make-private", shared.parent], check=True)
+    with pytest.raises(HostUnfit, match="mount --make-rshared"):
+        await driver.prepare(Snapshot("tank/base@ready", state_dir))
 
 
 async def perform(

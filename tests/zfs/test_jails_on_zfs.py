@@ -28,7 +28,8 @@ async def jails(request: pytest.FixtureRequest, state_dir: Path) -> AsyncIterato
         driver = BubblewrapJails("c0de", probe_uid=FIRST_UID)
     else:
         launcher = request.getfixturevalue("launcher")
-        driver = NamespaceJails("c0de", state_dir / "run", launcher, probe_uid=FIRST_UID)
+        folders = {"run": state_dir / "run", "clones": state_dir / "jails"}
+        driver = NamespaceJails("c0de", launcher=launcher, probe_uid=FIRST_UID, **folders)
     clones = ZfsClones("tank", "c0de", jails=state_dir / "jails", bases=state_dir / "bases", ahead=1)
     made = Jails(
         driver,
