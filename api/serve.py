@@ -22,6 +22,7 @@ import resource
 import socket
 import ssl
 import sys
+import time
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -42,6 +43,8 @@ WAITING = 1024
 ACCEPTED_AT_ONCE = 16
 """asyncio (before 3.12.8) goes on trying so many times in a row when it has no descriptor left, and again
 for each of these a second later: with many, the loop would do nothing else."""
+DIRECT_BYTES = 1 << 15
+"""So much may wait to be sent before whoever sends more waits, too."""
 CONNECTIONS = 4096
 """So many at one time; one more is told to come back and closed."""
 STALL_S = 30
@@ -135,10 +138,17 @@ def _config(sock: socket.socket, grace_s: float, idle_s: float, tls: Tls | None)
 
 
 class Limited(Config):
-    """With a limit on the connections of a server, and their number."""
+    """With a limit on the connections of a server, and their number; tells the time once a second."""
 
     connections = 0
     most_connections = CONNECTIONS
+    _told: tuple[int, list[tuple[bytes, bytes]]] = (0, [])
+
+    def response_headers(self, protocol: str) -> list[tuple[bytes, bytes]]:
+        second = int(time.time())
+        if self._told[0] != second:
+            self._told = second, super().response_headers(protocol)
+        return self._told[1]
 
 
 _FULL = (
@@ -149,9 +159,10 @@ _FULL = (
 
 
 class Connection(TCPServer):
-    """Hypercorn's, with three changes.
+    """Hypercorn's, with some changes.
 
-    There are no more than the configuration permits.
+    There are no more than the configuration permits. What a client that reads is sent goes out without a
+    lock.
 
     One task looks after idleness for as long as the connection lives, where Hypercorn makes two for each
     request and cancels them. And when the client has closed it, it is closed here at once: Hypercorn waits
@@ -178,8 +189,17 @@ class Connection(TCPServer):
     async def protocol_send(self, event: Event) -> None:
         if isinstance(event, Updated):
             self._idle_since = self.loop.time() if event.idle else None
-        elif not isinstance(event, RawData) or event.data:  # the end of an answer is often without bytes
+        elif not isinstance(event, RawData) or self._backed_up:
             await super().protocol_send(event)
+        elif event.data:  # the end of an answer is often without bytes
+            self.writer.write(event.data)
+
+    @property
+    def _backed_up(self) -> bool:
+        """Whether what is sent has to wait for its turn, for the client or for an end."""
+        transport = self.writer.transport
+        waiting = transport.get_write_buffer_size() > DIRECT_BYTES
+        return waiting or transport.is_closing() or self.send_lock.locked()
 
     async def _idle_timeout(self) -> None:
         left_s = idle_s = self.config.keep_alive_timeout

@@ -17,16 +17,10 @@ from msgspec import Struct
 
 from api.wire import encode
 from skyisland.errors import TooBusy
-from skyisland.events import Event, Events, Gap
+from skyisland.events import WORDY, Event, Events, Gap
 
 BUNCH = 500
 """Events sent in one piece at most."""
-
-
-_WORDY = frozenset(
-    kind for kind in Event.__subclasses__() if {"call", "url"}.intersection(kind.__struct_fields__)
-)
-"""Events with a text of the caller's."""
 
 
 class Fact(Struct):
@@ -76,7 +70,7 @@ class Feed:
     def _fold(self, event: Event) -> None:
         self._number += 1
         size = 500
-        if type(event) in _WORDY:
+        if type(event) in WORDY:
             size += len(getattr(event, "call", "")) + len(getattr(event, "url", ""))
         self._ring.append(Fact(self._number, event, size))
         self._bytes += size

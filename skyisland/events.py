@@ -159,6 +159,11 @@ class Gap(Event, frozen=True, kw_only=True):
     missed: int
 
 
+WORDY = frozenset(
+    kind for kind in Event.__subclasses__() if {"call", "url"}.intersection(kind.__struct_fields__)
+)
+"""Events with a text of a caller's, of any length."""
+
 Fold = Callable[[Any], None]
 """What is done with each event."""
 

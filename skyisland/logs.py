@@ -28,6 +28,7 @@ from msgspec import Struct
 from pythonjsonlogger.json import JsonFormatter
 
 from skyisland.events import (
+    WORDY,
     AddressLeased,
     AddressReleased,
     AddressStateSet,
@@ -119,12 +120,18 @@ class LogRing(logging.Handler):
         self._secrets = tuple(secrets)
         self._seq = 0
         """Of the latest."""
+        self._lock = threading.Lock()
 
     def fold(self, event: Event) -> None:
         """Take an event in, if people care for it."""
-        if type(event) in _TELL:
-            short = len(getattr(event, "call", "")) + len(getattr(event, "url", "")) < LONG
-            self._append(lambda seq: event if short else self._told(seq, event))
+        if type(event) not in _TELL:
+            return
+        if type(event) in WORDY and len(getattr(event, "call", "")) + len(getattr(event, "url", "")) >= LONG:
+            self._append(lambda seq: self._told(seq, event))
+            return
+        with self._lock:
+            self._seq += 1
+            self._lines.append(event)
 
     def _told(self, seq: int, event: Event) -> Line:
         bad = isinstance(event, InvocationFinished) and event.verdict != "ok"
@@ -149,13 +156,10 @@ class LogRing(logging.Handler):
         except Exception:
             self.handleError(record)
 
-    def _append(self, entry: Callable[[int], Line | Event]) -> None:
-        self.acquire()
-        try:
-            self._lines.append(entry(self._seq + 1))
+    def _append(self, line: Callable[[int], Line]) -> None:
+        with self._lock:
             self._seq += 1
-        finally:
-            self.release()
+            self._lines.append(line(self._seq))
 
     def _line(
         self,
@@ -182,11 +186,8 @@ class LogRing(logging.Handler):
 
         `jail`: only those of the jail with this name, and of the invocations it served.
         """
-        self.acquire()
-        try:
+        with self._lock:
             found = list(enumerate(self._lines, self._seq - len(self._lines) + 1))
-        finally:
-            self.release()
         if jail is not None:
             of_jail = [entry for _, entry in found if getattr(entry, "jail", None) == jail]
             served = {entry.invocation for entry in of_jail if entry.invocation}

@@ -208,10 +208,10 @@ class Metrics:
             events.InvocationFinished: self._finished,
         }
 
-    @property
-    def kinds(self) -> tuple[type[events.Event], ...]:
-        """Those that `fold` takes into account."""
-        return tuple(self._folds)
+    def follow(self, stream: events.Events) -> None:
+        """Take every event of `stream` into account from now on, as `fold` does."""
+        for kind, fold in self._folds.items():
+            stream.tap(fold, kind)
 
     def fold(self, event: events.Event) -> None:
         """Take an event into account."""

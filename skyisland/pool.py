@@ -50,6 +50,8 @@ PATIENCE_S = 0.005
 """Making a jail waits for running calls no longer than this."""
 PATIENCE_BUSY_S = 0.1
 PROCESSORS = os.cpu_count() or 1
+REPLAN_S = 0.05
+"""So long a plan is good, unless something new comes up: rates change more slowly."""
 LOOK_S = 2.0
 """How often idle jails are looked at."""
 IDLE_CPU_S = 0.5
@@ -134,6 +136,8 @@ class WarmPool:
         self._calls = 0
         self._tasks: list[asyncio.Task[None]] = []
         self._status = {"hits": 0, "misses": 0, "made": 0, "wasted": 0}
+        self._plan: dict[str, int] = {}
+        self._replan_at = 0.0
         self._make_s = 0.0
         self._jail_bytes = 4 << 20
         events.tap(self._fold, ArtifactEvicted)
@@ -159,6 +163,7 @@ class WarmPool:
         demand = self._demands.get(artifact.key)
         if demand is None:
             demand = self._demands[artifact.key] = Demand(artifact)
+            self._replan_at = 0.0
         demand.note(time.monotonic())
         self._work.set()
         waiting = self._idle.get(artifact.key)
@@ -200,11 +205,15 @@ class WarmPool:
                 await self._make(artifact)
 
     def _next(self) -> Artifact | None:
-        wanted = self._wanted()
-        for key in list(self._idle):
-            self._drop(key, wanted.get(key, 0))
-        for key, number in wanted.items():
-            if len(self._idle.get(key, ())) < number:
+        """The artifact that a jail is to be made for, by a plan that is not older than `REPLAN_S`."""
+        now = time.monotonic()
+        if now >= self._replan_at:
+            self._replan_at = now + REPLAN_S
+            self._plan = self._wanted()
+            for key in list(self._idle):
+                self._drop(key, self._plan.get(key, 0))
+        for key, number in self._plan.items():
+            if key in self._demands and len(self._idle.get(key, ())) < number:
                 return self._demands[key].artifact
         return None
 
@@ -262,11 +271,13 @@ class WarmPool:
             for key in [key for key, demand in self._demands.items() if demand.count(now) < WORTH / 10]:
                 self._drop(key, 0)
                 del self._demands[key]
+            self._replan_at = 0.0
             self._work.set()
 
     def _strike(self, key: str) -> None:
         if demand := self._demands.get(key):
             demand.strikes += 1
+            self._replan_at = 0.0
             if demand.strikes == STRIKES:
                 log.warning("%s gets no warm jails any more: they end or work early", demand.artifact.url)
 

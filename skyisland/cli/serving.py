@@ -71,7 +71,7 @@ async def _serve(settings: Settings, look: dict[str, Any] | None) -> int:
     async with logging_to(ring, events, stream=stream, level=level, secrets=secrets):
         sock = await asyncio.to_thread(listen, settings.listen, settings.http_port)
         with contextlib.closing(sock):
-            events.tap(metrics.fold, *metrics.kinds)
+            metrics.follow(events)
             async with _opened(settings, events) as island, _sending(metrics):
                 app = create_app(
                     island,
