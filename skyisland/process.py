@@ -1,9 +1,8 @@
 """The only place that starts programs (Git's are GitPython's).
 
-`spawn` gives a `Process` with three pipes; `run` waits for a short one. Outputs are read as they come
-and kept up to a cap: a program that writes without end costs the island the cap and no more. The end
-of a process is its own end, not that of its pipes: what it left in them is taken, and a stray child
-that holds them open delays nobody.
+`spawn` gives a `Process` with three pipes; `run` waits for a short one. The end of a process is its own
+end, not that of its pipes: what it left in them is taken, and a stray child that holds them open delays
+nobody.
 
 Spawning happens on the event loop's thread, which lives as long as the island: on Linux the kernel
 delivers `PR_SET_PDEATHSIG` when the spawning *thread* ends (prctl(2)).
@@ -18,14 +17,17 @@ import resource
 import signal
 import subprocess
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Protocol
 
 from msgspec import Struct
 
 from skyisland.errors import DriverError
+from skyisland.pipes import Capture, News, Piped, Pipes
 
-CHUNK = 1 << 16
+LISTEN_S = 0.005
+"""The outputs of a process are read at its end, or from then on: most functions are over by then, and leave
+less than a pipe holds. It spares a turn of the event loop."""
 
 
 class Completed(Struct, frozen=True):
@@ -36,75 +38,6 @@ class Completed(Struct, frozen=True):
     stderr: bytes
     timed_out: bool = False
     overflowed: bool = False
-
-
-class News:
-    """Tells one listener, once, that a process has ended or that an output of it is over its limit."""
-
-    def __init__(self) -> None:
-        self._told = False
-        self._listener: Callable[[], None] | None = None
-
-    def listen(self, listener: Callable[[], None] | None) -> None:
-        """From now on this one listens, None for nobody; it is called at once if there were news before."""
-        self._listener = listener
-        if self._told and listener is not None:
-            listener()
-
-    def tell(self) -> None:
-        if not self._told:
-            self._told = True
-            if self._listener is not None:
-                self._listener()
-
-
-class Capture:
-    """The first `limit` bytes of a stream. `overflowed` when there was more, which is `news`."""
-
-    def __init__(self, fd: int, limit: int, news: News) -> None:
-        self.limit = limit
-        self.data = bytearray()
-        self.overflowed = False
-        self._news = news
-        self.ended = asyncio.Event()
-        self._fd: int | None = fd
-        os.set_blocking(fd, False)
-        asyncio.get_running_loop().add_reader(fd, self._read)
-
-    def _read(self) -> None:
-        assert self._fd is not None  # noqa: S101 - the reader is removed with the descriptor
-        try:
-            chunk = os.read(self._fd, CHUNK)
-        except BlockingIOError:
-            return
-        except OSError:
-            chunk = b""
-        if not chunk:
-            self.close()
-            return
-        room = self.limit - len(self.data)
-        self.data += chunk[:room]
-        if len(chunk) > room:
-            self.overflowed = True
-            self._news.tell()
-            # Past the cap nothing is read: the pipe fills up and the writer waits for its end.
-            self.close()
-
-    def drain(self) -> None:
-        """Take what lies in the pipe now, and close it."""
-        while self._fd is not None:
-            before = len(self.data)
-            self._read()
-            if len(self.data) == before:
-                break
-        self.close()
-
-    def close(self) -> None:
-        if self._fd is not None:
-            asyncio.get_running_loop().remove_reader(self._fd)
-            os.close(self._fd)
-            self._fd = None
-            self.ended.set()
 
 
 class Running(Protocol):
@@ -123,91 +56,9 @@ class Running(Protocol):
 
     def offer(self, data: bytes) -> memoryview: ...
     async def feed(self, data: bytes | memoryview) -> None: ...
+    def listen(self) -> None: ...
     async def wait(self) -> int: ...
     def kill(self) -> None: ...
-
-
-class Pipes:
-    """The three pipes of a process that is about to be: `theirs` are its ends, in order."""
-
-    def __init__(self) -> None:
-        self._open: list[int] = []
-        try:
-            for _ in range(3):
-                self._open.extend(os.pipe())
-        except OSError:
-            self.close()
-            raise
-        stdin_r, self.stdin, self.stdout, out_w, self.stderr, err_w = self._open
-        self.theirs = (stdin_r, out_w, err_w)
-
-    def hand_over(self) -> None:
-        """The process has its ends now, and ours alone stay open."""
-        for fd in self.theirs:
-            os.close(fd)
-
-    def close(self) -> None:
-        """There will be no process."""
-        for fd in self._open:
-            os.close(fd)
-
-
-class Piped:
-    """Our side of a process's pipes: what goes in, and what came out."""
-
-    def __init__(self, pipes: Pipes, stdout_bytes: int, stderr_bytes: int) -> None:
-        pipes.hand_over()
-        self._stdin: int | None = pipes.stdin
-        os.set_blocking(pipes.stdin, False)
-        self.news = News()
-        self.stdout = Capture(pipes.stdout, stdout_bytes, self.news)
-        self.stderr = Capture(pipes.stderr, stderr_bytes, self.news)
-
-    def offer(self, data: bytes | memoryview) -> memoryview:
-        """Write to its standard input what fits, and return the rest; with none left, that is closed.
-
-        A reader that has gone is no error.
-        """
-        view = memoryview(data)
-        try:
-            while view and self._stdin is not None:
-                view = view[os.write(self._stdin, view) :]
-        except BlockingIOError:
-            return view
-        except BrokenPipeError:
-            pass
-        self.close_stdin()
-        return memoryview(b"")
-
-    async def feed(self, data: bytes | memoryview) -> None:
-        """Write all of `data` to its standard input and close it."""
-        try:
-            while view := self.offer(data):
-                data = view
-                if self._stdin is not None:
-                    await self._writable(self._stdin)
-        finally:
-            self.close_stdin()
-
-    async def _writable(self, fd: int) -> None:
-        loop = asyncio.get_running_loop()
-        ready = asyncio.Event()
-        loop.add_writer(fd, ready.set)
-        try:
-            await ready.wait()
-        finally:
-            loop.remove_writer(fd)
-
-    def close_stdin(self) -> None:
-        if self._stdin is not None:
-            os.close(self._stdin)
-            self._stdin = None
-
-    def collect(self) -> None:
-        """The process has ended: take what it left in its pipes, and close them."""
-        self.close_stdin()
-        self.stdout.drain()
-        self.stderr.drain()
 
 
 class Process(Piped):
@@ -217,6 +68,7 @@ class Process(Piped):
         self, popen: subprocess.Popen[bytes], pipes: Pipes, stdout_bytes: int, stderr_bytes: int
     ) -> None:
         super().__init__(pipes, stdout_bytes, stderr_bytes)
+        self.listen()
         self._popen = popen
         self._exited = asyncio.Event()
         self.peak_memory_bytes = 0
@@ -369,7 +221,7 @@ async def until_ended(process: Running, stdin: bytes, timeout_s: float) -> bool:
         if not over.done():
             over.set_result(timed_out)
 
-    timer = loop.call_later(timeout_s, end, True)
+    timers = (loop.call_later(timeout_s, end, True), loop.call_later(LISTEN_S, process.listen))
     process.news.listen(end)
     try:
         timed_out = await over
@@ -381,7 +233,8 @@ async def until_ended(process: Running, stdin: bytes, timeout_s: float) -> bool:
         process.kill()
         raise
     finally:
-        timer.cancel()
+        for timer in timers:
+            timer.cancel()
         process.news.listen(None)
         if feeding is not None:
             feeding.cancel()

@@ -40,7 +40,7 @@ from skyisland.model import (
     Source,
     Usage,
 )
-from skyisland.process import Capture, News
+from skyisland.pipes import Capture, News
 from skyisland.toolchain import Progress, silent
 
 NOT_REAL = "this is the fake driver: nothing is confined"
@@ -85,6 +85,10 @@ class FakeProcess:
             self._timer = loop.call_later(self.script.duration_s, self._finish)
 
         return memoryview(b"")
+
+    def listen(self) -> None:
+        self.stdout.listen()
+        self.stderr.listen()
 
     async def feed(self, data: bytes | memoryview) -> None:
         self.offer(bytes(data))

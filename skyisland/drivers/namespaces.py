@@ -24,7 +24,8 @@ from skyisland.drivers.rlimits import by_number
 from skyisland.drivers.seccomp import compile_filter
 from skyisland.errors import DriverError, HostUnfit
 from skyisland.model import Capability, Clone, JailSpec, Limits, Network, Snapshot, Usage
-from skyisland.process import Piped, Pipes, Process, spawn
+from skyisland.pipes import Piped, Pipes
+from skyisland.process import Process, spawn
 
 SETUP_TIMEOUT_S = 10.0
 SCRATCH_BYTES = 64 << 20
