@@ -61,7 +61,7 @@ class Group:
         self._places = [(h, f"{h.parent}/{slot}") for h in cgroups.places.found]
         self._folders = {name: (h, folder) for h, folder in self._places for name in h.controllers}
         self._cpu_before_s = 0.0
-        self._waited = 0
+        self.waited = 0
         self._alarm: int | None = None
         self._rang = False
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -97,7 +97,7 @@ class Group:
     def renew(self, jail: str) -> None:
         """Hand an empty group to the next jail. To set the quota again fills this period's budget."""
         self.jail = jail
-        self._waited = 0
+        self.waited = 0
         for path, text in list(self._cpu_settings(self.key[2]))[-1:]:  # the quota; the period stays
             self._kernel.write(path, text)
 
@@ -262,8 +262,8 @@ class Group:
 
     def worth_waiting(self) -> bool:
         """Whether all that is left are the dead whom nobody has waited for, and may soon."""
-        self._waited += 1
-        return self._waited <= WAITS and bool(self._pids()) and not self._listed()
+        self.waited += 1
+        return self.waited <= WAITS and bool(self._pids()) and not self._listed()
 
     def reusable(self) -> bool:
         """Whether the next jail could not tell it from a new one, now that no task is left in it."""
@@ -355,8 +355,9 @@ class Cgroups:
         for group in list(itertools.islice(fitting, LOOKS)):
             try:
                 if group.occupied():
-                    continue
-                if group.reusable():
+                    if group.worth_waiting():
+                        continue
+                elif group.reusable():
                     return group
             except FileNotFoundError:  # somebody has removed it
                 pass
@@ -402,6 +403,7 @@ class Cgroups:
                 return False
             del self._kept[oldest.slot]
         group.unwatch()
+        group.waited = 0
         self._kept[group.slot] = self._live.pop(group.slot)
         return True
 

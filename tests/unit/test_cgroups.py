@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from skyisland.drivers.cgroupfs import Kernel, Mounted
-from skyisland.drivers.cgroups import Cgroups
+from skyisland.drivers.cgroups import WAITS, Cgroups
 from skyisland.errors import DriverError
 from skyisland.model import Capability, Limits, Usage
 
@@ -477,3 +477,43 @@ def test_birth_is_not_for_version_2(unit: FakeKernel) -> None:
     with cgroups(unit).create("sky-test-1", LIMITS).birth() as born:
         assert not born
     assert unit.where() == f"{UNIT}/sky-daemon-test"
+
+
+def test_the_group_of_a_dead_jail_is_put_aside_and_looked_at_when_one_is_wanted(unit: FakeKernel) -> None:
+    found = cgroups(unit)
+    first = found.create("sky-test-1", LIMITS)
+    folder = str(first.join_paths[0].parent)
+    unit.groups[folder].zombies = 1
+    assert first.set_aside()
+    assert first.set_aside(), "it may be repeated"
+    assert found.existing() == []
+    second = found.create("sky-test-2", LIMITS)
+    assert second.join_paths != first.join_paths
+    unit.groups[folder].zombies = 0
+    assert found.create("sky-test-3", LIMITS).join_paths == first.join_paths
+
+
+@pytest.mark.parametrize("left", ["memory", "killed", "zombie", "process"])
+def test_a_group_that_stays_unfit_is_removed(unit: FakeKernel, left: str) -> None:
+    found = cgroups(unit)
+    group = found.create("sky-test-1", LIMITS)
+    folder = str(group.join_paths[0].parent)
+    if left == "memory":
+        unit.groups[folder].values["memory.current"] = str(32 << 20)
+    elif left == "killed":
+        unit.groups[folder].values["memory.events"] = "oom 1\noom_kill 1\n"
+    elif left == "zombie":
+        unit.groups[folder].zombies = 1
+    else:
+        group.attach(4242)
+    assert group.set_aside()
+    for number in range(WAITS + 1):
+        assert found.create(f"sky-test-{number}", LIMITS).join_paths != group.join_paths
+    assert (folder in unit.groups) == (left == "process")
+
+
+def test_no_more_groups_are_kept_than_wanted(unit: FakeKernel) -> None:
+    found = cgroups(unit, spare=2)
+    groups = [found.create(f"sky-test-{number}", LIMITS) for number in range(4)]
+    assert all(group.set_aside() for group in groups)
+    assert [str(group.join_paths[0].parent) for group in groups[2:]] == unit.children(f"{UNIT}/sky-test")
