@@ -233,7 +233,10 @@ class Board:
         if jail is not None:
             call = request.call if request else jail.info.call
             jail = Jail(
-                structs.replace(jail.info, state=JailState.running, invocation=event.invocation, call=call)
+                # Its binary was there before its call.
+                structs.replace(
+                    jail.info, state=JailState.running, invocation=event.invocation, call=call, cached=True
+                )
             )
             self.jails[event.jail] = jail
         if request is not None:

@@ -65,7 +65,7 @@ def cache_table(board: Board, id: str) -> Table[Cached]:  # noqa: A002
         CACHE,
         lambda: board.cache.values(),
         sort="HITS",
-        empty="nothing is built yet   i invokes a function",
+        empty="no binary yet   i invokes a function",
         id=id,
         faulty=lambda row: row.state == "failed",
     )

@@ -165,7 +165,7 @@ async def test_evicts_and_rebuilds(port: Port, world: World) -> None:
         await operator.press("D", "n")
         assert world.builds.store
         await operator.press("D", "y")
-        await operator.reads("nothing is built yet")
+        await operator.reads("no binary yet")
         assert not world.builds.store
 
 
