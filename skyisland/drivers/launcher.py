@@ -118,14 +118,14 @@ class Launcher:
 
     def _workplace(self) -> Path:
         self.folder.mkdir(mode=0o755, parents=True, exist_ok=True)
-        work = Path(tempfile.mkdtemp(prefix="sky-compiling-", dir=self.folder))
+        work = Path(tempfile.mkdtemp(prefix=f"sky-compiling-{os.getpid()}-", dir=self.folder))
         (work / "source").mkdir()
         for name, data in _source().items():
             (work / "source" / name).write_bytes(data)
         return work
 
     def _keep(self, work: Path, toolchain: Toolchain) -> Path:
-        """Put the program in its place, whole, and remove others and what was cut short."""
+        """Put the program in its place, whole, and remove others and what the dead left half-made."""
         final = self._path(toolchain, _source())
         made = work / "made"
         made.chmod(0o755)
@@ -134,11 +134,12 @@ class Launcher:
         made.rename(final)
         if self.library is not None:
             self._hand_on(work / "cache", self.library / toolchain.version / "std")
-        for other in self.folder.glob("sky-*"):
-            if other.is_dir() and other != work:
-                shutil.rmtree(other, ignore_errors=True)
-            elif not other.is_dir() and other != final:
+        for other in self.folder.glob("sky-launcher-*"):
+            if other != final:
                 other.unlink(missing_ok=True)
+        for other in self.folder.glob("sky-compiling-*"):
+            if not Path("/proc", other.name.split("-")[2]).exists():
+                shutil.rmtree(other, ignore_errors=True)
         return final
 
     def _hand_on(self, cache: Path, library: Path) -> None:

@@ -123,8 +123,13 @@ def _goroot() -> Path:
     return Path(go.__file__).parent
 
 
-async def test_it_is_compiled_once(launcher: Launcher, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_it_is_compiled_once(
+    launcher: Launcher, state_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.copy2(await launcher.program(), state_dir)
+    launcher = Launcher(state_dir, launcher.toolchains)
     first = await launcher.program()
+    assert first.parent == state_dir
     assert (first.stat().st_uid, first.stat().st_mode & 0o7777) == (0, 0o755)
 
     async def compile_again(self: Launcher, toolchain: Toolchain) -> Path:
@@ -174,6 +179,8 @@ async def test_what_was_compiled_on_the_way_is_handed_on(
     monkeypatch.setattr(launchers, "run", compiled)
     library = state_dir / "gocache"
     made = Launcher(state_dir / "launcher", launcher.toolchains, library=library, uid=UIDS[0])
+    (made.folder / "sky-compiling-99999999-cut-short").mkdir(parents=True)
+    (made.folder / "sky-launcher-of-another-source").touch()
     for _ in range(2):
         program = await made.program()
         assert [path.name for path in made.folder.iterdir()] == [program.name]
