@@ -17,6 +17,7 @@ from bench.stand import Stand
 RATE = 10.0
 """Slow enough for a traced island."""
 SETTLE_S = 1.0
+WAITS = ("epoll_wait", "epoll_pwait", "epoll_pwait2")
 
 
 def counts(stand: Stand, calls: int) -> Found:
@@ -41,6 +42,10 @@ def counts(stand: Stand, calls: int) -> Found:
             totals = _table(table.decode(errors="replace"))
             kept[f"{name}, {who}"] = {call: number / calls for call, number in totals.items()}
             rows.append(Row(figure=figure, what=what, ours=f"{sum(totals.values()) / calls:.0f}"))
+            if not flags:
+                turns = sum(number for call, number in totals.items() if call in WAITS)
+                what = f"turns of the event loop per {name} call"
+                rows.append(Row(figure=figure, what=what, ours=f"{turns / calls:.0f}"))
     rows.append(_instructions(stand, calls))
     return rows, kept
 
