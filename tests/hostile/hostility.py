@@ -13,8 +13,9 @@ from skyisland.model import JailState, Outcome
 
 ISLAND = f"{os.getpid() & 0xFFFF:04x}"
 """Of this run alone: another on the same host does not meet it."""
-UIDS = range(1_951_000_000, 1_951_000_032)
-STRANGER = 1_951_000_900
+_FIRST = 1_951_000_000 + (os.getpid() & 0xFFFF) * 64
+UIDS = range(_FIRST, _FIRST + 32)
+STRANGER = _FIRST + 63
 """A host uid that owns nothing but what a test starts as it."""
 MIB = 1 << 20
 
