@@ -330,10 +330,8 @@ def test_descriptors_run_out_and_come_back(daemon: Make) -> None:
         refused = early.post("/api/v1/function", json=call)
         assert (refused.status_code, refused.json()["code"]) == (500, "driver_error")
         assert "Too many open files" in refused.json()["error"]
-        try:
-            assert httpx.get(f"{url}/healthcheck", timeout=20).status_code == 200  # what the call gave back
-        except httpx.TransportError as cut:
-            assert not isinstance(cut, httpx.TimeoutException)
+        with suppress(httpx.NetworkError, httpx.ProtocolError):  # cut off, unless the call gave one back
+            assert httpx.get(f"{url}/healthcheck", timeout=20).status_code == 200
         held.close()
         until = time.monotonic() + PATIENCE_S
         while len(os.listdir(f"/proc/{running.pid}/fd")) > used + 5:
