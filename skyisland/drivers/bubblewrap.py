@@ -27,7 +27,8 @@ from pathlib import Path
 
 import msgspec
 
-from skyisland.drivers.cgroups import Cgroups, Group
+from skyisland.drivers.cgroup import Group
+from skyisland.drivers.cgroups import Cgroups
 from skyisland.drivers.overlay import DEVICES
 from skyisland.drivers.rlimits import limit_process
 from skyisland.drivers.seccomp import compile_filter

@@ -18,7 +18,8 @@ from contextlib import AsyncExitStack
 from pathlib import Path
 
 from skyisland.drivers.bubblewrap import destroy_group, readable
-from skyisland.drivers.cgroups import Cgroups, Group
+from skyisland.drivers.cgroup import Group
+from skyisland.drivers.cgroups import Cgroups
 from skyisland.drivers.launcher import MESSAGE_BYTES, REMEDY, Launcher, Link, explain
 from skyisland.drivers.rlimits import by_number
 from skyisland.drivers.seccomp import compile_filter

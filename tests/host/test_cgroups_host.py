@@ -15,8 +15,9 @@ from pathlib import Path
 
 import pytest
 
+from skyisland.drivers.cgroup import Group
 from skyisland.drivers.cgroupfs import Hierarchy, Kernel, kill_all
-from skyisland.drivers.cgroups import Cgroups, Group
+from skyisland.drivers.cgroups import Cgroups
 from skyisland.model import Limits
 
 pytestmark = [pytest.mark.host, pytest.mark.root]

@@ -17,7 +17,7 @@ from hostility import heard, processes_of
 
 import skyisland
 from skyisland.drivers import launcher as launchers
-from skyisland.drivers.cgroups import Group
+from skyisland.drivers.cgroup import Group
 from skyisland.drivers.fake import FakeAddresses
 from skyisland.drivers.launcher import Launcher, Link
 from skyisland.drivers.namespaces import NamespaceJails, shares

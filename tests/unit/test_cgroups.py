@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from skyisland.drivers.cgroup import WAITS
 from skyisland.drivers.cgroupfs import Kernel, Mounted
-from skyisland.drivers.cgroups import WAITS, Cgroups
+from skyisland.drivers.cgroups import Cgroups
 from skyisland.errors import DriverError
 from skyisland.model import Capability, Limits, Usage
 
