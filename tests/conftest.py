@@ -35,17 +35,6 @@ hypothesis_settings.load_profile("sky")
 OURS = [_package(name) for name in ("skyisland", "api", "tui")]
 
 
-ON_THE_HOST = {"contract", "faults", "host", "hostile", "zfs"}
-"""Folders whose tests make real jails, and count what is left on the host after them."""
-
-
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Among several workers (`-n`), one runs all that is done to the host; the rest goes folder by folder."""
-    for item in items:
-        folder = item.path.parent.name
-        item.add_marker(pytest.mark.xdist_group(folder if folder not in ON_THE_HOST else "host"))
-
-
 @pytest.fixture(autouse=True)
 def blockbuster() -> Iterator[BlockBuster]:
     """Makes our own blocking calls on a running event loop fail: one blocked loop freezes API and console.
