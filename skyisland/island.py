@@ -252,8 +252,7 @@ class Island:
 
     async def _run(self, request: FunctionRequest, call: Call, artifact: Artifact, story: Story) -> Outcome:
         nonce = secrets.token_hex(16)
-        self.pool.call_begins()
-        try:
+        with self.pool.call():
             with story.phase(Phase.jail):
                 inmate = await self._jail(request, call, artifact, story)
             try:
@@ -263,8 +262,6 @@ class Island:
                     outcome = await inmate.converse(frame, self.policy.exec_timeout_s)
             finally:
                 self.jails.discard(inmate)
-        finally:
-            self.pool.call_ends()
         if refusal := harness.rejection(outcome, nonce):
             raise refusal
         return outcome

@@ -12,7 +12,8 @@ latest. A call beyond what is there gets a jail made for it, as if there were no
 
 Making waits while calls run, but never longer than `PATIENCE_S`: calls come first, and are never the
 reason that the pool stays empty. Where as many calls run as there are processors, each jail made ahead
-would delay one made for a call by as much as it saves, so it waits up to `PATIENCE_BUSY_S`.
+would delay one made for a call by as much as it saves, so it waits up to `PATIENCE_BUSY_S`. A call that
+takes longer than `SHORT_S` most likely waits itself for something, and is no longer waited for.
 
 What runs ahead. A package's `init` and variable initialisers run when the jail is made, before the
 request. They may not use that time to work: a warm jail that uses more than `IDLE_CPU_S` of CPU is
@@ -28,7 +29,7 @@ import logging
 import math
 import os
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 
 from msgspec import Struct
 
@@ -49,6 +50,7 @@ WORTH = 0.05
 PATIENCE_S = 0.005
 """Making a jail waits for running calls no longer than this."""
 PATIENCE_BUSY_S = 0.1
+SHORT_S = 0.025
 PROCESSORS = os.cpu_count() or 1
 REPLAN_S = 0.05
 """So long a plan is good, unless something new comes up: rates change more slowly."""
@@ -122,7 +124,7 @@ def plan(counts: Mapping[str, float], bounds: Bounds, jail_bytes: int) -> dict[s
 
 
 class WarmPool:
-    """Warm jails by artifact. `take`, `call_begins` and `call_ends` are on the path of a call: no I/O."""
+    """Warm jails by artifact. `take` and `call` are on the path of a call: no I/O."""
 
     def __init__(self, jails: Jails, bounds: Bounds, limits: Limits, events: Events) -> None:
         self._jails = jails
@@ -133,7 +135,7 @@ class WarmPool:
         self._work = asyncio.Event()
         self._quiet = asyncio.Event()
         self._quiet.set()
-        self._calls = 0
+        self._short: set[object] = set()
         self._tasks: list[asyncio.Task[None]] = []
         self._status = {"hits": 0, "misses": 0, "made": 0, "wasted": 0}
         self._plan: dict[str, int] = {}
@@ -178,15 +180,22 @@ class WarmPool:
         self._status["misses"] += 1
         return None
 
-    def call_begins(self) -> None:
-        """A call runs from now on: making jails ahead waits a little."""
-        self._calls += 1
+    @contextlib.contextmanager
+    def call(self) -> Iterator[None]:
+        """While this call runs, making jails ahead waits a little."""
+        call = object()
+        self._short.add(call)
         self._quiet.clear()
+        long = asyncio.get_running_loop().call_later(SHORT_S, self._over, call)
+        try:
+            yield
+        finally:
+            long.cancel()
+            self._over(call)
 
-    def call_ends(self) -> None:
-        """Each that has begun ends once."""
-        self._calls -= 1
-        if not self._calls:
+    def _over(self, call: object) -> None:
+        self._short.discard(call)
+        if not self._short:
             self._quiet.set()
 
     # Ahead of the calls
@@ -198,7 +207,7 @@ class WarmPool:
             self._work.clear()
             while (artifact := self._next()) is not None:
                 if not self._quiet.is_set():
-                    patience_s = PATIENCE_S if self._calls < PROCESSORS else PATIENCE_BUSY_S
+                    patience_s = PATIENCE_S if len(self._short) < PROCESSORS else PATIENCE_BUSY_S
                     with contextlib.suppress(TimeoutError):
                         async with asyncio.timeout(patience_s):
                             await self._quiet.wait()

@@ -43,11 +43,11 @@ def run_console(
     Raises:
         SettingsError: there is no terminal.
     """
-    if not ((os.isatty(0) and (os.isatty(1) or os.isatty(2))) or "TEXTUAL_DRIVER" in os.environ):
-        raise SettingsError("the console needs a terminal; over ssh: ssh -t host skyisland console")
     _calm()
-    from tui.supervisor import attach
+    from tui.supervisor import IN_BROWSER, attach
 
+    if not (IN_BROWSER or (os.isatty(0) and (os.isatty(1) or os.isatty(2)))):
+        raise SettingsError("the console needs a terminal; over ssh: ssh -t host skyisland console")
     return asyncio.run(
         attach(port, readonly=readonly, mouse=mouse, ascii=ascii, refresh_s=refresh_s, log=log)
     )

@@ -27,12 +27,13 @@ from importlib import resources
 from pathlib import Path
 
 from skyisland.errors import DriverError, HostUnfit
-from skyisland.process import run
+from skyisland.process import Process, run, spawn
 from skyisland.toolchain import Progress, Toolchain, Toolchains, silent, this_platform
 
 MESSAGE_BYTES = 1 << 17
 """An order has no more."""
 COMPILE_TIMEOUT_S = 600.0
+START_TIMEOUT_S = 10.0
 FLAGS = ("-trimpath", "-buildvcs=false", "-ldflags=-E main.begin -s -w")
 ENVIRONMENT = {
     "CGO_ENABLED": "0",
@@ -46,7 +47,7 @@ ENVIRONMENT = {
 }
 """All that the go command is told beside its own folders."""
 REMEDY = 'name another toolchain in build.goroot, or set jails.driver = "bubblewrap"'
-GONE = "the launcher of jails is gone; start the island again"
+GONE = "the launcher of jails ended while it made this one; call again, the next has another"
 
 
 class Launcher:
@@ -160,12 +161,46 @@ def _source() -> dict[str, bytes]:
     return {name: folder.joinpath(name).read_bytes() for name in sorted(names)}
 
 
-class Link:
-    """The island's end of the socket to the launcher."""
+async def start(program: Path, scratch: Path, system_calls: bytes) -> Link:
+    """Start the launcher.
 
-    def __init__(self, end: socket.socket) -> None:
+    `scratch`: the folder that it is told (main.go); `system_calls`: the filter on those of its jails.
+
+    Raises:
+        HostUnfit: it ended, or cannot use the filter.
+    """
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    with contextlib.ExitStack() as undo:
+        undo.callback(ours.close)
+        with theirs:
+            process = spawn([program, str(theirs.fileno()), str(scratch)], env={}, pass_fds=[theirs.fileno()])
+        answer = await asyncio.to_thread(_exchange, ours, system_calls)
+        if answer == b"+":
+            undo.pop_all()
+            return Link(ours, process)
+    await process.wait()
+    raise HostUnfit(
+        f"the launcher of jails cannot start: {explain(answer) if answer else 'it ended'}; {REMEDY}"
+    )
+
+
+def _exchange(end: socket.socket, message: bytes) -> bytes:
+    """Send and hear the answer, which is empty if the other side ended; blocks."""
+    end.settimeout(START_TIMEOUT_S)
+    try:
+        end.send(message)
+        return end.recv(MESSAGE_BYTES)
+    except (ConnectionError, TimeoutError):
+        return b""
+
+
+class Link:
+    """The island's end of the socket to a running launcher, which ends with it."""
+
+    def __init__(self, end: socket.socket, process: Process | None = None) -> None:
         end.setblocking(False)
         self._end = end
+        self._process = process
         self._waiting: dict[str, asyncio.Future[tuple[bytes, int]]] = {}
         self.lost = False
         asyncio.get_running_loop().add_reader(end, self._read)
@@ -244,10 +279,13 @@ class Link:
         finally:
             loop.remove_writer(self._end)
 
-    def close(self) -> None:
+    async def close(self) -> None:
+        """End the launcher, and every jail with it. May be repeated."""
         if not self.lost:
             self._lose()
         self._end.close()
+        if self._process is not None:
+            await self._process.wait()
 
 
 def explain(failure: bytes) -> str:

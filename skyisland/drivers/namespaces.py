@@ -10,23 +10,26 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import os
 import shutil
 import signal
-import socket
+from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
+from functools import partial
 from pathlib import Path
 
 from skyisland.drivers.bubblewrap import destroy_group, readable
 from skyisland.drivers.cgroup import Group
 from skyisland.drivers.cgroups import Cgroups
-from skyisland.drivers.launcher import MESSAGE_BYTES, REMEDY, Launcher, Link, explain
+from skyisland.drivers.launcher import Launcher, Link, explain, start
 from skyisland.drivers.rlimits import by_number
 from skyisland.drivers.seccomp import compile_filter
 from skyisland.errors import DriverError, HostUnfit
 from skyisland.model import Capability, Clone, JailSpec, Limits, Network, Snapshot, Usage
 from skyisland.pipes import Piped, Pipes
-from skyisland.process import Process, spawn
+
+log = logging.getLogger(__name__)
 
 SETUP_TIMEOUT_S = 10.0
 SCRATCH_BYTES = 64 << 20
@@ -160,8 +163,9 @@ class NamespaceJails:
         self._resolv = run / f"sky-{island}-resolv.conf"
         self._probe_uid = probe_uid
         self._cgroups = Cgroups(island)
+        self._start: Callable[[], Awaitable[Link]] | None = None
+        self._starting = asyncio.Lock()
         self._link: Link | None = None
-        self._process: Process | None = None
         self._dns: tuple[str, ...] | None = None
 
     # Life
@@ -182,18 +186,20 @@ class NamespaceJails:
         system_calls = await asyncio.to_thread(compile_filter)
         await asyncio.to_thread(self._cgroups.prepare)
         await asyncio.to_thread(self._sweep)
-        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        with theirs:
-            fd = theirs.fileno()
-            self._process = spawn([program, str(fd), str(self._scratch)], env={}, pass_fds=[fd])
-        answer = await asyncio.to_thread(_exchange, ours, system_calls)
-        if answer != b"+":
-            ours.close()
-            raise HostUnfit(
-                f"the launcher of jails cannot start: {explain(answer) if answer else 'it ended'}; {REMEDY}"
-            )
-        self._link = Link(ours)
+        self._start = partial(start, program, self._scratch, system_calls)
+        self._link = await self._start()
         await self._probe(base)
+
+    async def _running(self) -> Link:
+        """The launcher; if it has ended, and every jail of its with it, another."""
+        async with self._starting:
+            if self._link is None or self._start is None:
+                raise DriverError("the island has not started its launcher of jails, or stops")
+            if self._link.lost:
+                log.error("the launcher of jails has ended; another is started")
+                await self._link.close()
+                self._link = await self._start()
+            return self._link
 
     async def _probe(self, base: Snapshot) -> None:
         name = f"{self.prefix}0"
@@ -221,19 +227,15 @@ class NamespaceJails:
 
     async def close(self) -> None:
         if self._link is not None:
-            self._link.close()
+            await self._link.close()
             self._link = None
-        if self._process is not None:
-            await self._process.wait()
-            self._process = None
         await asyncio.to_thread(self._clear)
         await asyncio.to_thread(self._cgroups.close)
 
     # One jail
 
     async def create(self, spec: JailSpec) -> NamespaceJail:
-        if self._link is None:
-            raise DriverError("the launcher of jails is not running; start the island again")
+        link = await self._running()
         async with AsyncExitStack() as undo:
             group = self._cgroups.create(spec.name, spec.limits)
             undo.push_async_callback(destroy_group, group)
@@ -245,7 +247,7 @@ class NamespaceJails:
                 try:
                     order = await self._order(spec, group)
                     async with asyncio.timeout(SETUP_TIMEOUT_S):
-                        pid, pidfd = await self._link.order(spec.name, order, (*pipes.theirs, status_w))
+                        pid, pidfd = await link.order(spec.name, order, (*pipes.theirs, status_w))
                 finally:
                     os.close(status_w)
             except TimeoutError as failure:
@@ -344,13 +346,3 @@ def shares(mountinfo: str, folder: Path) -> bool:
 def _plain(path: Path) -> str:
     """A path among overlayfs options, where three characters have a meaning."""
     return str(path).replace("\\", "\\\\").replace(":", "\\:").replace(",", "\\,")
-
-
-def _exchange(end: socket.socket, message: bytes) -> bytes:
-    """Send and hear the answer, which is empty if the other side ended; blocks."""
-    end.settimeout(SETUP_TIMEOUT_S)
-    try:
-        end.send(message)
-        return end.recv(MESSAGE_BYTES)
-    except ConnectionError:
-        return b""

@@ -219,11 +219,17 @@ def _programs() -> tuple[Mount, ...]:
     )
 
 
+def pid_of(driver: NamespaceJails) -> int:
+    """The launcher's."""
+    assert driver._link is not None
+    assert driver._link._process is not None
+    return driver._link._process.pid
+
+
 async def test_memory_and_descriptors_stay_as_they_are(
     jails: Jails, driver: NamespaceJails, actor: Path
 ) -> None:
-    assert driver._process is not None
-    itself = Path(f"/proc/{driver._process.pid}")
+    itself = Path(f"/proc/{pid_of(driver)}")
 
     def look() -> tuple[int, int]:
         return int((itself / "statm").read_text().split()[1]), len(os.listdir(itself / "fd"))
@@ -309,7 +315,7 @@ async def test_no_word_of_an_order_holds_another(words: list[str]) -> None:
         link = Link(ours)
         with pytest.raises(DriverError, match="zero byte"):
             await link.order("sky-c0de-1", words, ())
-        link.close()
+        await link.close()
 
 
 async def test_what_cannot_be_done_is_told(jails: Jails, actor: Path, state_dir: Path) -> None:
@@ -330,19 +336,43 @@ async def test_what_cannot_be_done_is_told(jails: Jails, actor: Path, state_dir:
     assert (await perform(jails, "/function", mounts=function)).verdict is Verdict.ok
 
 
-async def test_nothing_outlives_the_launcher(jails: Jails, driver: NamespaceJails, actor: Path) -> None:
+async def test_nothing_outlives_the_launcher_and_the_next_jail_has_another(
+    jails: Jails, driver: NamespaceJails, actor: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     call = asyncio.ensure_future(
         perform(jails, "/function", mounts=(Mount(actor, "/function"),), order=b"linger")
     )
     await heard(jails, b"lingering")
     assert len(processes_of(UIDS)) == 2
-    assert driver._process is not None
-    os.kill(driver._process.pid, signal.SIGKILL)
+    before = pid_of(driver)
+    os.kill(before, signal.SIGKILL)
     outcome = await call
     assert (outcome.verdict, outcome.signal) == (Verdict.signaled, 9)
     assert processes_of(UIDS) == []
-    with pytest.raises(DriverError, match=r"gone|not running"):
-        await perform(jails, "/function", mounts=())
+    # A burst, which finds it gone, has one started and no more.
+    function = (Mount(actor, "/function"),)
+    outcomes = await asyncio.gather(*(perform(jails, "/function", mounts=function) for _ in range(4)))
+    assert {outcome.verdict for outcome in outcomes} == {Verdict.ok}
+    assert pid_of(driver) != before
+    assert caplog.messages.count("the launcher of jails has ended; another is started") == 1
+
+
+async def test_a_launcher_that_cannot_start_again_is_tried_again(
+    jails: Jails, driver: NamespaceJails, actor: Path, launcher: Launcher, state_dir: Path
+) -> None:
+    function = (Mount(actor, "/function"),)
+    program = await launcher.program()
+    aside = program.rename(state_dir / "aside")
+    try:
+        os.kill(pid_of(driver), signal.SIGKILL)
+        assert driver._link is not None
+        while not driver._link.lost:  # noqa: ASYNC110 - the island hears of it in its own time
+            await asyncio.sleep(0)
+        with pytest.raises(DriverError, match="No such file"):
+            await perform(jails, "/function", mounts=function)
+    finally:
+        aside.rename(program)
+    assert (await perform(jails, "/function", mounts=function)).verdict is Verdict.ok
 
 
 @pytest.fixture(autouse=True)

@@ -93,6 +93,11 @@ class World:
     def warm(self) -> list[str]:
         return [jail.name for jail in self.island.status().jails if jail.state is JailState.warm]
 
+    async def at_work(self) -> None:
+        """Wait for a call that is in its jail."""
+        while all(jail.state is not JailState.running for jail in self.island.status().jails):  # noqa: ASYNC110
+            await asyncio.sleep(0)
+
     async def gone(self, name: str) -> None:
         """Wait for the end of a jail."""
         with self.events.subscribe() as news:
@@ -235,6 +240,33 @@ async def test_a_killed_warm_jail_is_replaced(make) -> None:
     await world.island.kill(name)
     await world.gone(name)
     assert (await world.settle(1)) != [name]
+
+
+async def test_making_waits_for_calls_but_not_for_those_that_wait_themselves(make, monkeypatch) -> None:
+    monkeypatch.setattr(pool_module, "PATIENCE_S", 3600.0)
+    monkeypatch.setattr(pool_module, "PATIENCE_BUSY_S", 3600.0)
+    world = await make()
+    world.driver.script = lambda data: Script(duration_s=math.inf if b"long" in data else 0.0)
+    await world.call()
+    await world.settle(1)
+
+    monkeypatch.setattr(pool_module, "SHORT_S", 3600.0)
+    working = asyncio.ensure_future(world.call('F("long")'))
+    await world.at_work()
+    for _ in range(200):  # turns of the loop: one is made in a few
+        await asyncio.sleep(0)
+    assert world.warm() == []
+    await world.island.kill_all()
+    await working
+    await world.settle(1)
+
+    monkeypatch.setattr(pool_module, "SHORT_S", 0.0)
+    waiting = asyncio.ensure_future(world.call('F("long")'))
+    await world.at_work()
+    await world.settle(1)
+    assert not waiting.done()
+    await world.island.kill_all()
+    await waiting
 
 
 async def test_without_room_there_is_no_pool(make) -> None:
