@@ -13,13 +13,14 @@ demo: $(READY)
 run: $(READY)
 	$(BIN)/skyisland serve
 
-# The console is driven in a browser and in a terminal multiplexer, which Debian has.
+# The console is driven in a browser and in a terminal multiplexer, which Debian has. Two files of tests run
+# side by side: jails, users and networks of one file are not those of another.
 test: $(READY)
 	for tool in chromium tmux; do \
 	  command -v $$tool >/dev/null || ! command -v apt-get >/dev/null || \
 	    { apt-get update -q && apt-get install -y -q --no-install-recommends $$tool; } || exit 1; \
 	done
-	$(BIN)/pytest -q
+	$(BIN)/pytest -q -n 2 --dist loadfile
 
 # A real pool in a virtual machine (Debian 12, root): tests/zfs/vm.sh builds it once, outside this folder.
 # Each run leaves a report (JUnit) in .cache/zfs.

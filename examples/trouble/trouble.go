@@ -42,6 +42,23 @@ func Hog(mebibytes int) int {
 	return len(memory)
 }
 
+// Spin keeps a processor busy for ever.
+func Spin() {
+	for {
+	}
+}
+
+// Fill writes so many MiB to a file, and panics when the disk is full.
+func Fill(mebibytes int) {
+	file, err := os.Create("/tmp/filled")
+	for written := 0; err == nil && written < mebibytes; written++ {
+		_, err = file.Write(make([]byte, 1<<20))
+	}
+	if err != nil {
+		panic(err)
+	}
+}
+
 // Flood writes so many MiB to standard output.
 func Flood(mebibytes int) {
 	line := strings.Repeat("sky island\n", 95326)

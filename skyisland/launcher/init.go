@@ -22,8 +22,6 @@ func live() {
 		give(failure{errno, "cannot execute", wanted.argv.words[0]})
 	}
 	syscall.RawSyscall(sysCloseRange, 0, status-1, 0)
-	record.byte('+')
-	tell()
 	var how uint32
 	for {
 		pid, _, errno := syscall.RawSyscall6(syscall.SYS_WAIT4, ^uintptr(0), at(&how), 0, 0, 0, 0)
@@ -35,12 +33,11 @@ func live() {
 		}
 	}
 	if how != 0 && full(c("/\x00")) {
-		record.clear()
 		record.byte('d')
 		tell()
+		record.clear()
 	}
 	ended := syscall.WaitStatus(how)
-	record.clear()
 	if ended.Signaled() {
 		record.byte('s')
 		record.number(uintptr(ended.Signal()))

@@ -28,9 +28,9 @@
 // the status pipe come with it as descriptors. The answer is the jail's name, a zero byte, and the pid, or
 // a failure: `!2 mount /a`, the number of the error and what was tried.
 //
-// Status pipe, one record a line: `!2 mount /a` it could not be made; `+` the function is started; `d` it
-// failed, and its disk was full then; `e3` it ended with exit code 3; `s9` by signal 9. The end of the pipe
-// without either: init was killed.
+// Status pipe, one record a line: `!2 mount /a` it could not be made; `d` the function failed, and its disk
+// was full then; `e3` it ended with exit code 3; `s9` by signal 9. The end of the pipe without either: init
+// was killed.
 //
 // Init dies with the launcher and the launcher with the island (PR_SET_PDEATHSIG, and the end of the
 // socket).

@@ -7,6 +7,7 @@ next run, under a name that changes with everything it depends on.
 from __future__ import annotations
 
 import asyncio
+import fcntl
 import hashlib
 import os
 import shutil
@@ -16,7 +17,7 @@ import tempfile
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -87,7 +88,11 @@ def make_repository(place: Path, files: dict[str, str]) -> str:
 def prepared(host_dir: Path, launcher: Launcher) -> Path:
     """The folder of a state that is ready to build in, to be copied."""
     state = host_dir / "prepared"
-    _prepare(host_dir, state)
+    # Tests run side by side: one of them prepares, the others wait and copy.
+    (CHECKOUT / ".cache").mkdir(exist_ok=True)
+    with (CHECKOUT / ".cache" / "preparing").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        _prepare(host_dir, state)
     # Of today's source, whatever the state was prepared with. (Asynchronous fixtures have a loop here.)
     with ThreadPoolExecutor() as pool:
         program = pool.submit(asyncio.run, launcher.program()).result()
@@ -108,15 +113,13 @@ def _prepare(host_dir: Path, state: Path) -> None:
     assert made.returncode == 0, made.stderr
     for name in ("admin-token", "island.db", "island.db-wal", "island.db-shm", "lock"):
         (state / name).unlink(missing_ok=True)
-    kept.parent.mkdir(exist_ok=True)
     for old in kept.parent.glob("island-*"):
         if old.stat().st_mtime < time.time() - UNUSED_S:
             shutil.rmtree(old)
     fresh = Path(tempfile.mkdtemp(dir=kept.parent))
     copy_of(state, fresh / "state", share=False)
-    with suppress(OSError):  # another run may have been quicker
-        (fresh / "state").rename(kept)
-    shutil.rmtree(fresh)
+    (fresh / "state").rename(kept)
+    fresh.rmdir()
 
 
 def _fingerprint() -> str:

@@ -146,14 +146,16 @@ class Patient:
     def assert_restored(self) -> None:
         """The terminal is as it was: settings, main screen, cursor, mouse, paste."""
         assert termios.tcgetattr(self.slave) == self.before
-        said = bytes(self.said)
         for on, off in (
             (b"?1049h", b"?1049l"),
             (b"?25l", b"?25h"),
             (b"?1003h", b"?1003l"),
             (b"?2004h", b"?2004l"),
         ):
-            assert said.rfind(off) > said.rfind(on), f"{on!r} was never taken back"
+            # Its last words may still be on their way to us.
+            self.until(
+                lambda on=on, off=off: self.said.rfind(off) > self.said.rfind(on), f"the end of {on!r}"
+            )
 
     def close(self) -> None:
         if self.process.poll() is None:
