@@ -92,6 +92,7 @@ class Demand:
     def __init__(self, artifact: Artifact) -> None:
         self.artifact = artifact
         self.strikes = 0
+        self.struck_at = 0.0
         self._count = 0.0
         self._at = 0.0
 
@@ -245,7 +246,7 @@ class WarmPool:
             )
         except IslandError as error:
             log.warning("cannot make a warm jail for %s: %s", artifact.url, error.message)
-            self._strike(artifact.key)
+            self._strike(artifact.key, time.time())
             return
         self._status["made"] += 1
         spent = time.perf_counter() - started
@@ -258,7 +259,7 @@ class WarmPool:
         self._idle[key].remove(inmate)
         self._give_up(inmate)
         if not inmate.killed:
-            self._strike(key)
+            self._strike(key, inmate.created_at)
         self._work.set()
 
     async def _look_after(self) -> None:
@@ -273,7 +274,7 @@ class WarmPool:
                         self._jail_bytes = max(1 << 20, (7 * self._jail_bytes + usage.memory_bytes) // 8)
                     busy = usage is not None and (usage.cpu_s or 0.0) > IDLE_CPU_S
                     if busy:
-                        self._strike(key)
+                        self._strike(key, inmate.created_at)
                     if busy or inmate.created_at < old:
                         inmates.remove(inmate)
                         self._give_up(inmate)
@@ -283,9 +284,13 @@ class WarmPool:
             self._replan_at = 0.0
             self._work.set()
 
-    def _strike(self, key: str) -> None:
-        if demand := self._demands.get(key):
+    def _strike(self, key: str, made_at: float) -> None:
+        """A jail failed. One that was made before the last one failed tells nothing new: something may have
+        ended them all."""
+        demand = self._demands.get(key)
+        if demand and made_at >= demand.struck_at:
             demand.strikes += 1
+            demand.struck_at = time.time()
             self._replan_at = 0.0
             if demand.strikes == STRIKES:
                 log.warning("%s gets no warm jails any more: they end or work early", demand.artifact.url)

@@ -48,14 +48,13 @@ func Spin() {
 	}
 }
 
-// Fill writes so many MiB to a file, and panics when the disk is full.
+// Fill writes so many files of a MiB, and panics when the disk is full.
 func Fill(mebibytes int) {
-	file, err := os.Create("/tmp/filled")
-	for written := 0; err == nil && written < mebibytes; written++ {
-		_, err = file.Write(make([]byte, 1<<20))
-	}
-	if err != nil {
-		panic(err)
+	for number := range mebibytes {
+		name := fmt.Sprint("/tmp/filled-", number)
+		if err := os.WriteFile(name, make([]byte, 1<<20), 0o600); err != nil {
+			panic(err)
+		}
 	}
 }
 

@@ -210,7 +210,11 @@ class NamespaceJails:
         try:
             await jail.process.wait()
             if not jail.process.failure.startswith("cannot execute /nonexistent"):
-                raise HostUnfit(f"cannot make a jail here: {jail.process.failure or 'it said nothing'}")
+                why = jail.process.failure or "it said nothing"
+                raise HostUnfit(
+                    f"cannot make a jail here: {why}; the island must be root with all of its capabilities, "
+                    'or set jails.driver = "bubblewrap"'
+                )
         finally:
             await jail.destroy()
 

@@ -87,7 +87,8 @@ ACTS: dict[str, tuple[int, Act]] = {
 ALWAYS_FAIR = {("too_busy", 429), ("killed", 502), ("draining", 503), ("unavailable", 503)}
 """The killer's deeds and the lack of room may meet any call."""
 FROM_OUTSIDE = {("driver_error", 500), ("signaled", 502)}
-"""And so may a SIGKILL from the host to a jail's first process: one call each."""
+"""And so may a SIGKILL from the host to a jail's first process, one call each; or to the launcher, which
+ends every jail."""
 
 
 class Chaos:
@@ -162,7 +163,11 @@ class Chaos:
             with suppress(httpx.TransportError, ProcessLookupError, IndexError):
                 jails = self.daemon.admin.get("/jails").json()["jails"]
                 jail = chance.choice(jails)
-                if chance.random() < 0.7:
+                if chance.random() < 0.01:
+                    for pid in self.daemon.launchers():
+                        os.kill(pid, signal.SIGKILL)
+                        self.deeds["launcher of jails killed"] += 1
+                elif chance.random() < 0.7:
                     self.daemon.admin.delete(f"/jail/{jail['name']}")
                     self.deeds["jails killed by the operator"] += 1
                 elif jail["pid"]:
@@ -234,8 +239,11 @@ class Chaos:
         fates: Counter[str] = sum(self.seen.values(), Counter())
         outside = sum(fates[code] for code, _ in FROM_OUTSIDE)
         found = []
-        if outside > (most := self.deeds["jails killed from outside"]):
-            found.append(f"{outside} calls whose jail died, of which {most} were killed from outside")
+        most = self.deeds["jails killed from outside"] + CLIENTS * self.deeds["launcher of jails killed"]
+        if outside > most:
+            found.append(
+                f"{outside} calls whose jail died, of which {most} can have been killed from outside"
+            )
         if fates["late"] > (most := max(2, int(fates.total() * LATE))):
             found.append(f"{fates['late']} calls were late, {most} may be")
         return found

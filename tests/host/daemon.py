@@ -234,6 +234,12 @@ class Daemon:
 
     # The host
 
+    def launchers(self) -> list[int]:
+        """Its launcher of jails, by pid; none, or one that ends, while another is started."""
+        tasks = Path(f"/proc/{self.pid}/task").glob("*/children")
+        children = [int(pid) for task in tasks for pid in task.read_text().split()]
+        return [pid for pid in children if "sky-launcher" in _words(pid)]
+
     def quiet(self) -> None:
         """Have it destroy its warm jails, and wait until no jail is left."""
         assert self.admin.post("/cache/purge").status_code == 200

@@ -206,6 +206,16 @@ async def test_one_that_ends_early_is_replaced_but_not_forever(make) -> None:
     assert (await world.call()).outcome.verdict is Verdict.ok
 
 
+async def test_what_ends_them_all_at_once_is_not_held_against_them(make, monkeypatch) -> None:
+    monkeypatch.setattr(pool_module, "HORIZON_S", 1000.0)
+    world = await make(max_jails=2 * pool_module.STRIKES)
+    await world.call()
+    for name in await world.settle(2 * pool_module.STRIKES):
+        world.driver.alive[name].process.kill()
+    await world.settle(0)
+    await world.settle(2 * pool_module.STRIKES)
+
+
 async def test_one_that_works_while_it_waits_is_destroyed(make, monkeypatch) -> None:
     monkeypatch.setattr(pool_module, "LOOK_S", 0.01)
     world = await make()
