@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import argparse
-import importlib.util
 import json
 import os
 import shutil
-import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
@@ -19,6 +17,7 @@ import msgspec
 from rich.console import Console
 
 from bench import figures, report
+from bench.console import cost
 from bench.counts import counts
 from bench.figures import Field, Found
 from bench.firstcall import first_call
@@ -39,7 +38,7 @@ def side_by_side(full: bool) -> dict[str, Callable[[Field], Found]]:
         "warm": lambda field: figures.warm_call(field, effort),
         "throughput": lambda field: figures.throughput(field, effort),
         "miss": lambda field: figures.pool_miss(field, effort),
-        "first": lambda field: first_call(field, 21 if full else 5),
+        "first": lambda field: first_call(field, 11 if full else 5),
         "arguments": lambda field: figures.arguments(field, effort),
     }
 
@@ -53,11 +52,11 @@ def alone(full: bool) -> dict[str, Callable[[Stand], Found]]:
 
     def soaked(stand: Stand) -> Found:
         with stand.island():
-            return soak(stand, 100_000, 100) if full else soak(stand, 5_000, 50)
+            return soak(stand, 100_000, 120) if full else soak(stand, 5_000, 50)
 
     functions, jails = ([1, 10, 100, 1000], [10, 100, 500]) if full else ([1, 10, 30], [10, 100])
     return {
-        "growth": lambda stand: growth(stand, functions, jails, 200 if full else 50, 5 if full else 3),
+        "growth": lambda stand: growth(stand, functions, jails, 100 if full else 50, 5 if full else 3),
         "counts": counted,
         "soak": soaked,
     }
@@ -95,11 +94,11 @@ def main() -> int:
         for name, single in alone(full).items():
             if name in names:
                 measure(name, lambda single=single: single(stand))  # type: ignore[misc]
+    if "console" in names:
+        measure("console", lambda: cost(5 if full else 3, 10.0))
     known["load_average_after"] = list(os.getloadavg())
     result["rows"].sort(key=lambda row: row["figure"])
     _keep(options.output, result)
-    if "console" in names and importlib.util.find_spec("bench.console"):
-        subprocess.run([sys.executable, "-m", "bench.console"], check=True)
     return 0
 
 
@@ -126,7 +125,7 @@ def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
     effort = parser.add_mutually_exclusive_group()
     effort.add_argument("--quick", action="store_true", help="few samples; ten minutes (the default)")
-    effort.add_argument("--full", action="store_true", help="many samples; more than an hour")
+    effort.add_argument("--full", action="store_true", help="many samples, a hundred thousand calls; more than half an hour")
     parser.add_argument(
         "--only", nargs="+", metavar="NAME", choices=names, default=names, help=", ".join(names)
     )

@@ -1,9 +1,9 @@
-"""What the console costs: `python -m bench.console [--seconds N]`.
+"""Figure 9: what the console costs. Alone: `python -m bench.console [--rounds N --seconds N]`.
 
 An island of fake rooms holds 500 jails and answers 100 requests a second over HTTP, from a process of
-its own. It runs headless, then with the console in its loop (140x40, on a pseudo terminal that is
-read), then headless with three consoles attached. Processor time is the island's process alone; the
-consoles that are attached pay for themselves.
+its own. In turns: one that is headless, one with the console in its loop (140x40, on a pseudo terminal
+that is read), one that is headless with three consoles attached. Processor time is the island's process
+alone; the consoles that are attached pay for themselves.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import math
 import os
 import pty
 import resource
+import signal
 import statistics
 import struct
 import subprocess
@@ -23,13 +24,14 @@ import tempfile
 import termios
 import threading
 import time
-from collections.abc import Awaitable, Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Awaitable, Callable
+from contextlib import ExitStack
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any
 
 from rich.console import Console as Paper
-from rich.table import Table
+
+from bench.rows import Row, ms, p50, p99
 
 JAILS = 500
 RATE = 100
@@ -100,14 +102,6 @@ async def island(folder: Path, console: bool) -> None:
 # The load
 
 
-class Measured(NamedTuple):
-    cpu: float
-    """Percent of one core, of the island's process."""
-    p50_ms: float
-    p99_ms: float
-    drawn_kb_s: float = 0.0
-
-
 Lane = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 
 
@@ -143,29 +137,11 @@ async def load(port: int, seconds: float) -> list[float]:
     return sorted(times)
 
 
-def measure(pid: int, port: int, seconds: float, drawn: Callable[[], int] = lambda: 0) -> Measured:
-    asyncio.run(load(port, 3))  # until caches are warm and the first picture is drawn
-    spent, at, bytes_before = _cpu_s(pid), time.perf_counter(), drawn()
-    times = asyncio.run(load(port, seconds))
-    wall = time.perf_counter() - at
-    return Measured(
-        100 * (_cpu_s(pid) - spent) / wall,
-        1000 * statistics.median(times),
-        1000 * times[int(0.99 * len(times))],
-        (drawn() - bytes_before) / wall / 1000,
-    )
-
-
-def _cpu_s(pid: int) -> float:
-    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
-
-
 # Terminals
 
 
 class Screen:
-    """A process on a pseudo terminal that is read."""
+    """A console on a pseudo terminal that is read."""
 
     def __init__(self, *words: str) -> None:
         self.master, slave = pty.openpty()
@@ -194,29 +170,157 @@ class Screen:
                 if b"sky-bench-" in seen:
                     self.first_picture = time.perf_counter() - self.started
 
+    def picture_s(self) -> float:
+        """Seconds from its start to its first picture, when that is there."""
+        while self.first_picture is None:
+            time.sleep(0.01)
+        return self.first_picture
 
-@contextmanager
-def running(folder: Path, console: bool) -> Iterator[tuple[int, int, Screen | None]]:
-    """An island; gives its process, its port, and its screen if it has one."""
-    told = folder / "port"
-    told.unlink(missing_ok=True)
-    words = ("--island", str(folder), *(["--console"] if console else []))
-    screen = Screen(*words) if console else None
-    process = screen.process if screen else subprocess.Popen([sys.executable, "-m", "bench.console", *words])
-    try:
+    def end(self) -> None:
+        self.process.kill()
+        self.process.wait()
+
+
+class Subject:
+    """An island and the consoles that look at it. All of it stands still while another is measured."""
+
+    def __init__(self, folder: Path, *, console: bool = False, attached: int = 0) -> None:
+        folder.mkdir()
+        words = ("--island", str(folder), *(["--console"] if console else []))
+        self.screens = [Screen(*words)] if console else []
+        command = [sys.executable, "-m", "bench.console", *words]
+        self.process = self.screens[0].process if console else subprocess.Popen(command)
+        told = folder / "port"
         while not (told.exists() and told.read_text()):
             time.sleep(0.05)
-        yield process.pid, int(told.read_text()), screen
-    finally:
-        process.kill()
-        process.wait()
+        self.port = int(told.read_text())
+        self.screens += [Screen("--attach", self.url) for _ in range(attached)]
+        for screen in self.screens:
+            screen.picture_s()
+        self.times: list[list[float]] = []
+        self.cpu: list[float] = []
+        """Percent of one core, of the island's process, by round."""
+        self.drawn_kb_s: list[float] = []
+        self.go_on(False)
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+    def go_on(self, moving: bool) -> None:
+        for process in {self.process, *(screen.process for screen in self.screens)}:
+            process.send_signal(signal.SIGCONT if moving else signal.SIGSTOP)
+
+    def measure(self, seconds: float) -> None:
+        self.go_on(True)
+        asyncio.run(load(self.port, 2))  # until it has caught up
+        spent, drawn, at = _cpu_s(self.process.pid), self._drawn(), time.perf_counter()
+        self.times.append(asyncio.run(load(self.port, seconds)))
+        wall = time.perf_counter() - at
+        self.cpu.append(100 * (_cpu_s(self.process.pid) - spent) / wall)
+        self.drawn_kb_s.append((self._drawn() - drawn) / wall / 1000)
+        self.go_on(False)
+
+    def _drawn(self) -> int:
+        return sum(screen.drawn for screen in self.screens)
+
+    def end(self) -> None:
+        for screen in self.screens:
+            screen.end()
+        self.process.kill()
+        self.process.wait()
+
+
+def _cpu_s(pid: int) -> float:
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+# Figure 9
+
+
+def cost(rounds: int, seconds: float) -> tuple[list[Row], dict[str, Any]]:
+    """What the console costs an island, headless, inside and looked at in turns."""
+    with tempfile.TemporaryDirectory() as folder, ExitStack() as stack:
+        place = Path(folder)
+        headless = Subject(place / "headless")
+        stack.callback(headless.end)
+        inside = Subject(place / "inside", console=True)
+        stack.callback(inside.end)
+        attached = Subject(place / "attached", attached=3)
+        stack.callback(attached.end)
+        for _ in range(rounds):
+            for subject in (headless, inside, attached):
+                subject.measure(seconds)
+        headless.go_on(True)
+        pictures = []
+        for _ in range(rounds):
+            screen = Screen("--attach", headless.url)
+            stack.callback(screen.end)
+            pictures.append(screen.picture_s())
+    around = f"{JAILS} jails, {RATE} requests/s, {WIDTH}x{HEIGHT}"
+    rows = [
+        _more("9a", f"console in the island's process: its CPU ({around})", inside, headless, 15),
+        _later("9b", "the same: the API's p99", inside, headless, 25),
+        _more("9c", "three consoles attached: the island's CPU", attached, headless, 1),
+        _later("9d", "the same: the API's p99", attached, headless, None),
+        Row(
+            figure="9e",
+            what="a console attaches: first picture",
+            ours=f"{statistics.median(pictures):.2f} s",
+            target="≤ 1.5 s",
+            hit=statistics.median(pictures) <= 1.5,
+        ),
+    ]
+    subjects = {"headless": headless, "inside": inside, "attached": attached}
+    samples = {
+        name: {
+            "cpu_percent_by_round": [round(value, 2) for value in subject.cpu],
+            "p50_ms_by_round": [round(1000 * p50(times), 2) for times in subject.times],
+            "p99_ms_by_round": [round(1000 * p99(times), 2) for times in subject.times],
+            "drawn_kb_s_by_round": [round(value, 1) for value in subject.drawn_kb_s],
+        }
+        for name, subject in subjects.items()
+    }
+    return rows, {**samples, "first_picture_s": [round(value, 3) for value in pictures]}
+
+
+def _more(figure: str, what: str, subject: Subject, headless: Subject, most: float) -> Row:
+    more = statistics.median(a - b for a, b in zip(subject.cpu, headless.cpu, strict=True))
+    return Row(
+        figure=figure,
+        what=what,
+        ours=f"{statistics.median(subject.cpu):.1f} % of a core",
+        peer=f"{statistics.median(headless.cpu):.1f} %",
+        peer_name="headless",
+        note=f"{more:+.1f}",
+        target=f"≤ {most} more",
+        hit=more <= most,
+    )
+
+
+def _later(figure: str, what: str, subject: Subject, headless: Subject, most: float | None) -> Row:
+    ours = [1000 * p99(times) for times in subject.times]
+    peer = [1000 * p99(times) for times in headless.times]
+    later = statistics.median(a - b for a, b in zip(ours, peer, strict=True))
+    return Row(
+        figure=figure,
+        what=what,
+        ours=ms(statistics.median(ours)),
+        peer=ms(statistics.median(peer)),
+        peer_name="headless",
+        note=f"{later:+.1f}",
+        target="" if most is None else f"≤ {most:g} ms more",
+        hit=None if most is None else later <= most,
+    )
 
 
 def main() -> None:
     reader = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    reader.add_argument("--seconds", type=float, default=20.0)
+    reader.add_argument("--rounds", type=int, default=3)
+    reader.add_argument("--seconds", type=float, default=10.0)
     reader.add_argument("--island", type=Path, help=argparse.SUPPRESS)
     reader.add_argument("--attach", help=argparse.SUPPRESS)
     reader.add_argument("--console", action="store_true", help=argparse.SUPPRESS)
@@ -231,66 +335,10 @@ def main() -> None:
         from tui.remote import Remote
 
         sys.exit(run_console(Remote(chosen.attach, token=TOKEN)))
-    with tempfile.TemporaryDirectory() as place:
-        compare(Path(place), chosen.seconds)
+    from bench.report import table
 
-
-def compare(folder: Path, seconds: float) -> None:
-    with running(folder, console=False) as (pid, port, _):
-        headless = measure(pid, port, seconds)
-        consoles = [Screen("--attach", f"http://127.0.0.1:{port}") for _ in range(3)]
-        attached = measure(pid, port, seconds)
-        first = [console.first_picture or math.nan for console in consoles]
-        for console in consoles:
-            console.process.terminate()
-            console.process.wait()
-        again = Screen("--attach", f"http://127.0.0.1:{port}")
-        while again.first_picture is None:
-            time.sleep(0.02)
-        first.append(again.first_picture)
-        again.process.terminate()
-        again.process.wait()
-    with running(folder, console=True) as (pid, port, screen):
-        assert screen is not None
-        inside = measure(pid, port, seconds, lambda: screen.drawn)
-    paper = Paper()
-    table = Table(title=f"{JAILS} jails, {RATE} requests a second, {WIDTH}x{HEIGHT}, {seconds:g} s each")
-    for name in (
-        "",
-        "CPU %",
-        "more than headless",
-        "allowed",
-        "p50 ms",
-        "p99 ms",
-        "more",
-        "allowed",
-        "kB/s drawn",
-    ):
-        table.add_column(name, justify="left" if not name else "right")
-    rows = (
-        ("headless", headless, "", ""),
-        ("console in the loop", inside, "15", "25"),
-        ("three attached", attached, "1", ""),
-    )
-    for name, found, cpu, p99 in rows:
-        more = "" if found is headless else f"{found.cpu - headless.cpu:.1f}"
-        later = "" if found is headless else f"{found.p99_ms - headless.p99_ms:.1f}"
-        drawn = f"{found.drawn_kb_s:.1f}" if found.drawn_kb_s else ""
-        table.add_row(
-            name,
-            f"{found.cpu:.1f}",
-            more,
-            cpu,
-            f"{found.p50_ms:.1f}",
-            f"{found.p99_ms:.1f}",
-            later,
-            p99,
-            drawn,
-        )
-    paper.print(table)
-    paper.print(
-        f"start to first picture: {first[-1]:.2f} s attached (allowed: 1.5), {max(first[:3]):.2f} s for three"
-    )
+    rows, _ = cost(chosen.rounds, chosen.seconds)
+    Paper(width=None if sys.stdout.isatty() else 130).print(table(rows))
 
 
 if __name__ == "__main__":

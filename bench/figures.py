@@ -40,7 +40,7 @@ class Effort(Struct, frozen=True, kw_only=True):
 
 
 QUICK = Effort(rounds=5, calls=50, containers=10, burst=600)
-FULL = Effort(rounds=11, calls=250, containers=40, burst=4000)
+FULL = Effort(rounds=9, calls=100, containers=20, burst=2000)
 
 
 class Field(Struct, frozen=True, kw_only=True):
