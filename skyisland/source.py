@@ -116,8 +116,9 @@ class Sources:
         self._unreachable: dict[tuple[str, str | None], float] = {}
         self._used: dict[Path, float] = {}
         self._held: dict[Path, int] = {}
-        self._discovered: dict[str, float] = {}
-        """Seconds that fetching took for those who asked for a commit; told when it is laid out."""
+        self._discovered: dict[tuple[str, str], float] = {}
+        """Commits that are in a mirror because somebody asked for the default branch, of which repository,
+        and the seconds that this took; told when they are laid out."""
         self._sizes: dict[Path, int] = {}
         self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
         self._probes: Flights[str] = Flights()
@@ -201,7 +202,7 @@ class Sources:
                     return None
                 raise self._mirrors.explain(name, failure) from None
             self._used[mirror] = time.monotonic()
-        self._discovered[name] = time.perf_counter() - started
+        self._discovered[name, commit] = time.perf_counter() - started
         return commit
 
     async def _learn(self, name: str, version: str | None, commit: str) -> _Answer:
@@ -266,8 +267,10 @@ class Sources:
             if await aside(place.is_dir):
                 return
             self._used[self._mirrors.path(name)] = time.monotonic()
+            discovery_s = self._discovered.pop((name, commit), None)
             try:
-                await self._mirrors.fetch(name, commit)
+                if discovery_s is None:
+                    await self._mirrors.fetch(name, commit)
                 await self._mirrors.lay_out(name, commit, place)
             except GitFailed as failure:
                 if failure.trouble is Trouble.no_commit:
@@ -276,7 +279,7 @@ class Sources:
         self._roots.add(name)
         await self._trim(place, self._mirrors.path(name))
         if self._events is not None:
-            spent = time.perf_counter() - started + self._discovered.pop(name, 0.0)
+            spent = time.perf_counter() - started + (discovery_s or 0.0)
             self._events.publish(SourceFetched(url=name, commit=commit, duration_s=spent))
 
     async def _without(self, resolved: Resolved) -> IslandError:
