@@ -327,6 +327,9 @@ def test_descriptors_run_out_and_come_back(daemon: Make) -> None:
         resource.prlimit(running.pid, resource.RLIMIT_NOFILE, (used + 20, before[1]))
         for _ in range(100):
             held.enter_context(socket.create_connection(("127.0.0.1", running.port), timeout=5))
+        until = time.monotonic() + PATIENCE_S
+        while len(os.listdir(f"/proc/{running.pid}/fd")) < used + 16:  # a call needs more than are left then
+            assert time.monotonic() < until, "the daemon does not take the connections"
         refused = early.post("/api/v1/function", json=call)
         assert (refused.status_code, refused.json()["code"]) == (500, "driver_error")
         assert "Too many open files" in refused.json()["error"]
