@@ -283,9 +283,12 @@ class Link:
         """End the launcher, and every jail with it. May be repeated."""
         if not self.lost:
             self._lose()
-        self._end.close()
+        with contextlib.suppress(OSError):
+            self._end.shutdown(socket.SHUT_RDWR)
         if self._process is not None:
             await self._process.wait()
+        await asyncio.sleep(0)  # whoever waits to send an order wakes up, and finds that it cannot
+        self._end.close()
 
 
 def explain(failure: bytes) -> str:
