@@ -52,7 +52,7 @@ def alone(full: bool) -> dict[str, Callable[[Stand], Found]]:
 
     def soaked(stand: Stand) -> Found:
         with stand.island():
-            return soak(stand, 100_000, 120) if full else soak(stand, 5_000, 50)
+            return soak(stand, 100_000, 150) if full else soak(stand, 5_000, 50)
 
     functions, jails = ([1, 10, 100, 1000], [10, 100, 500]) if full else ([1, 10, 30], [10, 100])
     return {
