@@ -125,7 +125,9 @@ def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
     effort = parser.add_mutually_exclusive_group()
     effort.add_argument("--quick", action="store_true", help="few samples; ten minutes (the default)")
-    effort.add_argument("--full", action="store_true", help="many samples, a hundred thousand calls; more than half an hour")
+    effort.add_argument(
+        "--full", action="store_true", help="many samples, a hundred thousand calls; more than half an hour"
+    )
     parser.add_argument(
         "--only", nargs="+", metavar="NAME", choices=names, default=names, help=", ".join(names)
     )

@@ -70,16 +70,15 @@ def markdown(result: Mapping[str, Any]) -> str:
     machine, rows = result["machine"], msgspec.convert(result["rows"], list[Row])
     lines = [
         f"Measured {machine['at'][:10]} by `python -m bench --{result['mode']}` on {headline(machine)}.",
-        "Ratios are taken within each round of one run, all parties in turns; the table gives the median.",
+        "Ratios are taken within each round of one run, all in turns: the median, least and greatest.",
         "",
         "| # | what | island | peer | ratio | target | |",
         "| --- | --- | ---: | ---: | ---: | ---: | --- |",
     ]
     for row in rows:
         what = row.what + (f" ({row.note})" if row.note else "")
-        ratio = "" if row.ratio is None else f"{row.ratio:.2f}"
         peer = f"{row.peer} {row.peer_name}".strip()
-        cells = (row.figure, what, row.ours, peer, ratio, row.target, verdict(row))
+        cells = (row.figure, what, row.ours, peer, ratio_of(row), row.target, verdict(row))
         lines.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |")
     return "\n".join(lines)
 
