@@ -28,7 +28,10 @@ def growth(stand: Stand, functions: Sequence[int], jails: Sequence[int], calls: 
     _publish(stand, max(functions))
     rows: list[Row] = []
     kept: dict[str, Any] = {}
-    settings = {"jails": {"max_running": max(jails) + 64, "max_queued": 1000, "exec_timeout": "30m"}}
+    settings = {
+        "jails": {"max_running": max(jails) + 64, "max_queued": 1000, "exec_timeout": "30m"},
+        "api": {"calls_per_client": 0},
+    }
     with stand.island(**settings):
         binary = stand.binary()
         rows.append(_idle(stand))

@@ -31,6 +31,26 @@ def machine() -> dict[str, Any]:
     }
 
 
+class Processors:
+    """What became of the processors' time since this was made: proc_stat(5), all processors together."""
+
+    def __init__(self) -> None:
+        self._busy, self._stolen = _ticks()
+
+    def stolen(self) -> float:
+        """The share that a virtual machine's host gave to others, of the time that this machine wanted."""
+        busy, stolen = _ticks()
+        busy, stolen = busy - self._busy, stolen - self._stolen
+        return stolen / max(busy + stolen, 1)
+
+
+def _ticks() -> tuple[int, int]:
+    """Time spent working, and time spent waiting for the host."""
+    fields = Path("/proc/stat").read_text().split("\n", 1)[0].split()[1:]
+    user, nice, system, _, _, irq, softirq, steal = map(int, fields[:8])
+    return user + nice + system + irq + softirq, steal
+
+
 def _cpu() -> str:
     for line in Path("/proc/cpuinfo").read_text().splitlines():
         if line.startswith("model name"):

@@ -29,12 +29,16 @@ SOAK = {
 
 
 def headline(machine: Mapping[str, Any]) -> str:
-    """The machine in a line."""
+    """The machine in a line, and how busy it was."""
     load = " ".join(f"{value:.1f}" for value in machine["load_average"])
+    return f"{host(machine)}; load average {load}"
+
+
+def host(machine: Mapping[str, Any]) -> str:
     memory = f"{machine['memory_bytes'] / 2**30:.0f} GiB"
     where = f"{machine['cpu']}, {machine['cores']} cores, {memory}, {machine['system']}"
     versions = f"Linux {machine['kernel']}, Python {machine['python']}, {machine['go']}"
-    return f"{where}, {versions}; load average {load}"
+    return f"{where}, {versions}"
 
 
 def ratio_of(row: Row) -> str:
@@ -71,6 +75,7 @@ def markdown(result: Mapping[str, Any]) -> str:
     lines = [
         f"Measured {machine['at'][:10]} by `python -m bench --{result['mode']}` on {headline(machine)}.",
         "Ratios are taken within each round of one run, all in turns: the median, least and greatest.",
+        *([stolen(result["stolen"])] if result["stolen"] else []),
         "",
         "| # | what | island | peer | ratio | target | |",
         "| --- | --- | ---: | ---: | ---: | ---: | --- |",
@@ -81,6 +86,12 @@ def markdown(result: Mapping[str, Any]) -> str:
         cells = (row.figure, what, row.ours, peer, ratio_of(row), row.target, verdict(row))
         lines.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |")
     return "\n".join(lines)
+
+
+def stolen(shares: Mapping[str, float]) -> str:
+    """What the host of a virtual machine took, figure by figure: so much of the times is luck."""
+    told = ", ".join(f"{name} {share:.0%}" for name, share in shares.items())
+    return f"Processor time that the host gave to others, of what this machine wanted meanwhile: {told}."
 
 
 def draw(result: Mapping[str, Any]) -> list[Path]:

@@ -32,6 +32,7 @@ CALL = "Encode(57.64911, 10.40744)"
 GEOHASH = "u4pruydqqvj8"
 PATIENCE_S = 60.0
 START_S = 1200.0
+MOVE_S = 60.0
 """The first start compiles a part of Go's standard library."""
 
 
@@ -168,7 +169,7 @@ class Stand:
             self.settle()
 
     def _until(self, fits: Callable[[Any], bool]) -> None:
-        until = time.monotonic() + START_S
+        until = time.monotonic() + MOVE_S
         while not fits(self.snapshot()):
             if time.monotonic() > until:
                 raise SystemExit("the island does not get where the bench wants it")
