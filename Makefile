@@ -5,7 +5,7 @@ VENV = .venv
 BIN = $(VENV)/bin
 READY = $(VENV)/.ready
 
-.PHONY: demo run test test-zfs test-zfs-qemu chaos fuzz security check bench screenshots install clean
+.PHONY: demo run test test-zfs test-zfs-qemu test-arm64 chaos fuzz security check bench screenshots install clean
 
 demo: $(READY)
 	$(BIN)/python examples/demo.py
@@ -40,6 +40,10 @@ test-zfs-qemu: $(READY)
 	  tests/host/test_whole_path.py::test_same_path_in_process
 	$(IN_VM) ZFSVM_TIMEOUT=7200 ZFSVM_MEM=4096 TEST_PATIENCE_S=900 tests/zfs/vm.sh qemu -- \
 	  $(ZFS_TESTS) $(LINUX_TESTS) --junitxml=.cache/zfs/qemu.xml
+
+# The launcher of jails on an arm64 kernel, emulated (Debian, root).
+test-arm64: $(READY)
+	tests/arm64/boot.sh
 
 # An hour of good and hostile calls while jails and daemon are killed; CHAOS_SECONDS=60 for a minute.
 CHAOS_SECONDS = 3600

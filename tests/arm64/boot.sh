@@ -1,0 +1,44 @@
+#!/bin/bash
+# The launcher of jails on arm64: Debian's own kernel in an emulated machine, with nothing in it but the
+# launcher and a program that orders jails of it (guest/).  Wants Debian and root; fetches the kernel
+# once, into ~/.cache/skyisland/arm64, and installs the emulator if it is missing.
+set -euo pipefail
+cd "$(dirname "$0")/../.."
+VENV=$PWD/.venv/bin CACHE=${XDG_CACHE_HOME:-$HOME/.cache}/skyisland/arm64
+WORK=$(mktemp -d /tmp/sky-arm64-XXXXXX); trap 'rm -rf "$WORK"' EXIT
+
+missing=(); for package in qemu-system-arm cpio; do
+  dpkg -s "$package" > /dev/null 2>&1 || missing+=("$package"); done
+[ ${#missing[@]} = 0 ] || { apt-get -qq update
+  DEBIAN_FRONTEND=noninteractive apt-get -qq install -y --no-install-recommends "${missing[@]}" > /dev/null; }
+
+if [ ! -e "$CACHE/.ok" ]; then       # the host's own sources, for the other architecture; its own state stays as it is
+  rm -rf "$CACHE"; mkdir -p "$CACHE"/{lists,archives}/partial; touch "$CACHE/status"
+  foreign=(-qq -o APT::Architecture=arm64 -o APT::Architectures::=arm64 -o APT::Sandbox::User=root
+    -o "Dir::State::Lists=$CACHE/lists" -o "Dir::Cache=$CACHE" -o "Dir::State::status=$CACHE/status")
+  apt-get "${foreign[@]}" update
+  image=$(apt-cache "${foreign[@]/-qq/-q}" depends linux-image-cloud-arm64 | sed -n 's/.*Depends: //p' | head -1)
+  (cd "$WORK"; apt-get "${foreign[@]}" download "$image"; dpkg-deb -x linux-image-*.deb kernel)
+  rm -rf "${CACHE:?}"/*
+  cp "$WORK"/kernel/boot/vmlinuz-* "$CACHE/vmlinuz"
+  cp "$WORK"/kernel/lib/modules/*/kernel/fs/overlayfs/overlay.ko "$CACHE/"
+  touch "$CACHE/.ok"
+fi
+
+# The launcher is compiled with the flags that an island compiles it with.
+mkdir "$WORK/root"
+cp -r skyisland/launcher "$WORK/launcher"; cp -r tests/arm64/guest "$WORK/guest"
+mapfile -t flags < <("$VENV/python" -c 'from skyisland.drivers.launcher import FLAGS; print(*FLAGS, sep="\n")')
+export GOARCH=arm64 GOOS=linux CGO_ENABLED=0 GOTOOLCHAIN=local GOFLAGS= GOCACHE="$WORK/cache"
+(cd "$WORK/launcher"; "$VENV/go" vet .; "$VENV/go" build "${flags[@]}" -o "$WORK/root/launcher" .)
+(cd "$WORK/guest"; "$VENV/go" vet .; "$VENV/go" build -trimpath -buildvcs=false -o "$WORK/root/guest" .)
+"$VENV/python" -c 'import sys
+from skyisland.drivers.seccomp import compile_filter
+sys.stdout.buffer.write(compile_filter("aarch64"))' > "$WORK/root/filter"
+cp "$CACHE/overlay.ko" "$WORK/root/"; ln "$WORK/root/guest" "$WORK/root/init"
+(cd "$WORK/root"; find . | cpio -o -H newc --quiet | gzip -1) > "$WORK/initrd"
+
+timeout 300 qemu-system-aarch64 -M virt -cpu max -m 512 -nodefaults -display none -no-reboot -serial stdio \
+  -kernel "$CACHE/vmlinuz" -initrd "$WORK/initrd" -append "console=ttyAMA0 quiet panic=-1" < /dev/null |
+  tr -d '\r' | tee "$WORK/said"
+grep -qx passed "$WORK/said"
