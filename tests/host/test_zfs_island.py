@@ -20,13 +20,18 @@ POOL = os.environ.get("TEST_ZPOOL", "")
 SUBNET = "10.213.96"
 
 
+def root_of(daemon: Daemon) -> str:
+    return f"{POOL}/sky-{tag(daemon.state)}"
+
+
+def listed(daemon: Daemon, columns: str) -> list[str]:
+    argv = ["zfs", "list", "-H", "-o", columns, "-r", root_of(daemon)]
+    return subprocess.run(argv, capture_output=True, text=True, check=True).stdout.splitlines()
+
+
 def datasets(daemon: Daemon) -> list[str]:
     """What the island has in the pool, below its own dataset."""
-    root = f"{POOL}/sky-{tag(daemon.state)}"
-    listed = subprocess.run(
-        ["zfs", "list", "-H", "-o", "name", "-r", root], capture_output=True, text=True, check=True
-    )
-    return sorted(name.removeprefix(root) for name in listed.stdout.split())
+    return sorted(name.removeprefix(root_of(daemon)) for name in listed(daemon, "name"))
 
 
 @pytest.fixture(scope="module", params=["bubblewrap", "namespaces"])
@@ -40,6 +45,11 @@ def running(request: pytest.FixtureRequest, make_daemon: type[Daemon]) -> Iterat
     with made:
         yield made
     assert datasets(made) == ["", "/base", f"/base/{BareBase.generation}", "/run"]
+    # The base stays for the island's next life. There is none, and its folder is about to be removed.
+    for line in reversed(listed(made, "mounted,name")):
+        mounted, name = line.split("\t")
+        if mounted == "yes":
+            subprocess.run(["zfs", "unmount", name], check=True)
 
 
 def test_everything_is_enforced(running: Daemon) -> None:
