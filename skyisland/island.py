@@ -311,7 +311,12 @@ class Island:
 
     # What operators see and do
 
+    async def look(self) -> None:
+        """See what the jails use, for the next `status`."""
+        await self.jails.look()
+
     def status(self) -> Status:
+        """Everything at once, from memory: what jails use is as old as the last `look`."""
         return Status(
             island=self.name,
             version=self.version,
@@ -345,7 +350,9 @@ class Island:
         Raises:
             JailNotFound
         """
-        return self.jails.find(jail).info()
+        inmate = self.jails.find(jail)
+        inmate.look()
+        return inmate.info()
 
     async def kill(self, jail: str | int) -> JailInfo:
         """End a jail, named by its number or name; its caller gets an outcome that says so.

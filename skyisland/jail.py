@@ -31,6 +31,8 @@ log = logging.getLogger(__name__)
 
 LOOK_S = 0.02
 """Processor time is looked at no more often than this."""
+USAGE_S = 1.0
+"""What operators are told of a jail's use is no older than this, when they have asked for a look."""
 
 
 class Jail(Protocol):
@@ -185,10 +187,21 @@ class Inmate:
         self.jail: Jail | None = None
         self.killed: str | None = None
         """Why somebody killed it."""
+        self.usage = Usage()
+        """What it used when somebody last looked."""
+        self._looked_at = -USAGE_S
 
     def work_for(self, invocation: str | None, call: str, *, cached: bool) -> None:
         """From now on it serves this invocation."""
         self.invocation, self.call, self.cached = invocation, call, cached
+
+    def look(self) -> bool:
+        """See what it uses, unless that was seen a moment ago; tells whether it took the system calls."""
+        now = time.monotonic()
+        if self.jail is None or self.state is JailState.dying or now - self._looked_at < USAGE_S:
+            return False
+        self.usage, self._looked_at = self.jail.usage(), now
+        return True
 
     def info(self) -> JailInfo:
         jail = self.jail
@@ -207,7 +220,7 @@ class Inmate:
             invocation=self.invocation,
             ip4=self.spec.address.ip if self.spec.address else None,
             cached=self.cached,
-            usage=jail.usage() if jail and self.state is not JailState.dying else Usage(),
+            usage=Usage() if self.state is JailState.dying else self.usage,
         )
 
     async def converse(self, data: bytes, timeout_s: float) -> Outcome:

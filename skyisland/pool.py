@@ -269,10 +269,11 @@ class WarmPool:
             now, old = time.monotonic(), time.time() - self._bounds.idle_expires_s
             for key, inmates in self._idle.items():
                 for inmate in list(inmates):
-                    usage = inmate.jail.usage() if inmate.jail else None
-                    if usage and usage.memory_bytes:
+                    inmate.look()
+                    usage = inmate.usage
+                    if usage.memory_bytes:
                         self._jail_bytes = max(1 << 20, (7 * self._jail_bytes + usage.memory_bytes) // 8)
-                    busy = usage is not None and (usage.cpu_s or 0.0) > IDLE_CPU_S
+                    busy = (usage.cpu_s or 0.0) > IDLE_CPU_S
                     if busy:
                         self._strike(key, inmate.created_at)
                     if busy or inmate.created_at < old:
@@ -331,4 +332,4 @@ def _watch(inmate: Inmate, listener: Callable[[], None] | None) -> None:
 
 
 def _memory(inmates: Iterable[Inmate]) -> int:
-    return sum(inmate.jail.usage().memory_bytes or 0 for inmate in inmates if inmate.jail)
+    return sum(inmate.usage.memory_bytes or 0 for inmate in inmates)

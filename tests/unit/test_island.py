@@ -13,6 +13,7 @@ from skyisland.drivers.fake import (
     FakeBuilds,
     FakeClones,
     FakeHistory,
+    FakeJail,
     FakeJails,
     FakeSources,
     Script,
@@ -30,8 +31,8 @@ from skyisland.errors import (
 from skyisland.events import Event, Events, InvocationFinished, InvocationStarted, PhaseFinished
 from skyisland.harness import EXIT_REJECTED
 from skyisland.island import Island, Policy
-from skyisland.jails import Jails
-from skyisland.model import AddressState, FunctionRequest, Verdict
+from skyisland.jails import FEW, Jails
+from skyisland.model import AddressState, FunctionRequest, Usage, Verdict
 
 URL = "github.com/mmcloughlin/geohash"
 
@@ -222,6 +223,32 @@ async def test_an_address_is_leased_for_the_length_of_a_call(make) -> None:
     assert (await call).outcome.verdict is Verdict.killed
     await world.until("AddressReleased")
     assert {a.state for a in world.network.addresses()} == {AddressState.available}
+
+
+async def test_many_jails_are_looked_at_a_few_at_a_time_and_not_twice(make, monkeypatch) -> None:
+    world = await make(max_running=100)
+    world.behave(duration_s=float("inf"))
+    calls = [asyncio.ensure_future(world.call()) for _ in range(100)]
+    await world.until("JailCreated", count=100)
+    turns: list[int] = []
+    looked: list[str] = []
+
+    def usage(jail: FakeJail) -> Usage:
+        looked.append(jail.spec.name)
+        turns.append(turn)
+        return Usage(memory_bytes=1 << 20)
+
+    monkeypatch.setattr(FakeJail, "usage", usage)
+    assert all(jail.usage == Usage() for jail in world.island.status().jails), "nobody has looked yet"
+    looks, turn = asyncio.gather(world.island.look(), world.island.look()), 0
+    while not looks.done():
+        await asyncio.sleep(0)
+        turn += 1
+    assert sorted(looked) == sorted(jail.name for jail in world.jails.living())
+    assert max(turns.count(turn) for turn in turns) <= 2 * FEW, "that is, a few for each who looks"
+    assert all(jail.usage.memory_bytes == 1 << 20 for jail in world.island.status().jails)
+    await world.island.kill_all()
+    await asyncio.gather(*calls)
 
 
 async def test_no_address_is_said_before_anything_is_built(make) -> None:
