@@ -162,7 +162,7 @@ class Connection(TCPServer):
     """Hypercorn's, with some changes.
 
     There are no more than the configuration permits. What a client that reads is sent goes out without a
-    lock.
+    lock, and an answer's head together with what follows it in the same turn of the event loop.
 
     One task looks after idleness for as long as the connection lives, where Hypercorn makes two for each
     request and cancels them. And when the client has closed it, it is closed here at once: Hypercorn waits
@@ -172,6 +172,8 @@ class Connection(TCPServer):
 
     _idle_since: float | None = None
     """Since when it is without a whole request; None while there is one."""
+    _head = b""
+    """The beginning of an answer that is not sent yet."""
 
     async def run(self) -> None:
         assert isinstance(self.config, Limited)  # noqa: S101 - `serve` made it
@@ -190,9 +192,19 @@ class Connection(TCPServer):
         if isinstance(event, Updated):
             self._idle_since = self.loop.time() if event.idle else None
         elif not isinstance(event, RawData) or self._backed_up:
+            self._send_head()
             await super().protocol_send(event)
+        elif event.data.startswith(b"HTTP/1.") and not self._head:
+            self._head = event.data
+            self.loop.call_soon(self._send_head)
         elif event.data:  # the end of an answer is often without bytes
-            self.writer.write(event.data)
+            self.writer.write(self._head + event.data)
+            self._head = b""
+
+    def _send_head(self) -> None:
+        head, self._head = self._head, b""
+        if head and not self.writer.transport.is_closing():
+            self.writer.write(head)
 
     @property
     def _backed_up(self) -> bool:

@@ -45,9 +45,10 @@ class Feed:
         limit_bytes: int = 4 << 20,
         streams: int = 32,
         heartbeat_s: float = 2.0,
-        pause_s: float = 0.05,
+        pause_s: float = 0.25,
     ) -> None:
-        """`pause_s`: how long a stream gathers what happens before it sends again."""
+        """`pause_s`: how long a stream gathers what happens before it sends again; each piece costs the
+        island a fraction of a millisecond for each console, however little is in it."""
         self._limit, self._limit_bytes = limit, limit_bytes
         self._streams, self._heartbeat_s, self._pause_s = streams, heartbeat_s, pause_s
         self._life = secrets.token_hex(4)

@@ -69,6 +69,31 @@ async def test_a_real_client(server: Server) -> None:
         assert snapshot.json()["jails"] == []
 
 
+async def test_an_answer_goes_out_in_one_piece(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    pieces: list[bytes] = []
+    write = asyncio.StreamWriter.write
+
+    def noted(writer: asyncio.StreamWriter, data: bytes) -> None:
+        if data.startswith(b"HTTP/1.1 ") or pieces:
+            pieces.append(data)
+        write(writer, data)
+
+    monkeypatch.setattr(asyncio.StreamWriter, "write", noted)
+    reader, writer = await server.connect()
+    for body in (BODY, b"{}"):
+        writer.write(
+            b"POST /api/v1/function HTTP/1.1\r\nHost: island\r\nContent-Length: %d\r\n\r\n" % len(body)
+        )
+        writer.write(body)
+        head = await reader.readuntil(b"\r\n\r\n")
+        length = int(head.lower().split(b"content-length: ")[1].split(b"\r\n")[0])
+        assert pieces == [head + await reader.readexactly(length)]
+        pieces.clear()
+    writer.write(b"HEAD /healthcheck HTTP/1.1\r\nHost: island\r\n\r\n")
+    assert (await reader.readuntil(b"\r\n\r\n")).startswith(b"HTTP/1.1 200"), "one without a body comes too"
+    writer.close()
+
+
 async def test_one_connection_more_than_permitted_is_told_so(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
