@@ -75,6 +75,7 @@ def markdown(result: Mapping[str, Any]) -> str:
     lines = [
         f"Measured {machine['at'][:10]} by `python -m bench --{result['mode']}` on {headline(machine)}.",
         "Ratios are taken within each round of one run, all in turns: the median, least and greatest.",
+        tally(rows),
         *([stolen(result["stolen"])] if result["stolen"] else []),
         "",
         "| # | what | island | peer | ratio | target | |",
@@ -86,6 +87,12 @@ def markdown(result: Mapping[str, Any]) -> str:
         cells = (row.figure, what, row.ours, peer, ratio_of(row), row.target, verdict(row))
         lines.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |")
     return "\n".join(lines)
+
+
+def tally(rows: Sequence[Row]) -> str:
+    missed = [row.figure for row in rows if row.hit is False]
+    targets = sum(row.hit is not None for row in rows)
+    return f"Of {targets} targets {targets - len(missed)} are hit; missed: {', '.join(missed) or 'none'}."
 
 
 def stolen(shares: Mapping[str, float]) -> str:
