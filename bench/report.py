@@ -74,7 +74,7 @@ def markdown(result: Mapping[str, Any]) -> str:
     machine, rows = result["machine"], msgspec.convert(result["rows"], list[Row])
     lines = [
         f"Measured {machine['at'][:10]} by `python -m bench --{result['mode']}` on {headline(machine)}.",
-        "Ratios are taken within each round of one run, all in turns: the median, least and greatest.",
+        "Every ratio is of one run, within its rounds, all in turns: the median, least and greatest.",
         tally(rows),
         *([stolen(result["stolen"])] if result["stolen"] else []),
         "",
