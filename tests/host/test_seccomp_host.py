@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -34,6 +35,7 @@ def confined() -> Callable[..., subprocess.CompletedProcess[str]]:
             jail: list[str | Path] = [
                 *(find_bwrap(), "--unshare-all", "--cap-drop", "ALL", "--new-session"),
                 *("--ro-bind", "/", "/", "--proc", "/proc", "--dev", "/dev", "--tmpfs", "/tmp"),
+                *("--ro-bind", sys.prefix, sys.prefix),  # Go is there, and it may lie below /tmp
                 *("--seccomp", str(fd), "--clearenv"),
             ]
             for folder in writable:
