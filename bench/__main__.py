@@ -10,6 +10,7 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -89,10 +90,10 @@ def main() -> int:
         if beside:
             with stand.island(), figures.field(stand) as field:
                 for name, figure in beside.items():
-                    measure(name, lambda figure=figure: figure(field))  # type: ignore[misc]
+                    measure(name, partial(figure, field))
         for name, single in alone(full).items():
             if name in names:
-                measure(name, lambda single=single: single(stand))  # type: ignore[misc]
+                measure(name, partial(single, stand))
     if "console" in names:
         measure("console", lambda: cost(5 if full else 3, 10.0))
     known["load_average_after"] = list(os.getloadavg())
@@ -108,8 +109,8 @@ def _begin(options: argparse.Namespace, known: dict[str, Any]) -> dict[str, Any]
     if options.only != options.names and options.output.exists():
         earlier: dict[str, Any] = json.loads(options.output.read_text())
         if earlier["mode"] == mode and report.host(earlier["machine"]) == report.host(known):
-            return {**earlier, "machine": known}
-    return {"machine": known, "mode": mode, "stolen": {}, "rows": [], "samples": {}}
+            return {**earlier, "machine": known, "runs": earlier["runs"] + 1}
+    return {"machine": known, "mode": mode, "runs": 1, "stolen": {}, "rows": [], "samples": {}}
 
 
 def _keep(output: Path, result: dict[str, Any]) -> None:

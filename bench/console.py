@@ -78,7 +78,7 @@ async def island(folder: Path, console: bool) -> None:
     await made.start()
     sleeping = FunctionRequest(url="github.com/user/repo", call="Sleep(3600)")
     calls = [asyncio.create_task(made.invoke(sleeping)) for _ in range(JAILS)]
-    while len(driver.alive) < JAILS:  # noqa: ASYNC110
+    while len(driver.alive) < JAILS:  # noqa: ASYNC110 - tells nobody
         await asyncio.sleep(0.05)
     app = create_app(made, token=TOKEN, token_header="X-Sky-Island-Token", metrics=Metrics(), logs=ring)  # noqa: S106
     sock = await asyncio.to_thread(listen, "127.0.0.1", 0)

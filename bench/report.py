@@ -35,6 +35,7 @@ def headline(machine: Mapping[str, Any]) -> str:
 
 
 def host(machine: Mapping[str, Any]) -> str:
+    """What must be the same for results to stand beside each other."""
     memory = f"{machine['memory_bytes'] / 2**30:.0f} GiB"
     where = f"{machine['cpu']}, {machine['cores']} cores, {memory}, {machine['system']}"
     versions = f"Linux {machine['kernel']}, Python {machine['python']}, {machine['go']}"
@@ -74,7 +75,8 @@ def markdown(result: Mapping[str, Any]) -> str:
     machine, rows = result["machine"], msgspec.convert(result["rows"], list[Row])
     lines = [
         f"Measured {machine['at'][:10]} by `python -m bench --{result['mode']}` on {headline(machine)}.",
-        "Every ratio is of one run, within its rounds, all in turns: the median, least and greatest.",
+        f"Every ratio is of one run (the table: of {result['runs']}), within its rounds, all in turns: "
+        "the median, least and greatest.",
         tally(rows),
         *([stolen(result["stolen"])] if result["stolen"] else []),
         "",
