@@ -164,5 +164,5 @@ def create_app(
     app.register_blueprint(admins)
     function = FunctionEndpoint(island, metrics, gate, settings)
     app.front = Front(function, app.asgi_app, metrics.traffic, Origins(settings.origins))
-    app.asgi_app = app.front  # type: ignore[method-assign]
+    app.asgi_app = app.front  # type: ignore[method-assign] # Quart's way to put something in front
     return app

@@ -231,6 +231,7 @@ class Connection(TCPServer):
         await self.idle_task.stop()
 
 
+# Hypercorn has no setting for the class of its connections.
 hypercorn.asyncio.run.TCPServer = Connection  # type: ignore[attr-defined]
 
 

@@ -36,7 +36,7 @@ def main() -> int:
     try:
         return demonstrate(folder)
     finally:
-        subprocess.run(["chmod", "-R", "u+rwX", folder], check=False)  # noqa: S607
+        subprocess.run(["chmod", "-R", "u+rwX", folder], check=False)  # noqa: S607 - the user's own
         shutil.rmtree(folder)
 
 

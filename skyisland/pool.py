@@ -83,7 +83,7 @@ class PoolStatus(Struct, frozen=True, kw_only=True):
     make_s: float = 0.0
     """Time that making one took, on average of late."""
     memory_bytes: int = 0
-    """What the idle ones use together, as far as the host can tell."""
+    """What the idle ones used together when somebody last looked, as far as the host can tell."""
 
 
 class Demand:

@@ -12,7 +12,7 @@ missing=(); for package in qemu-system-arm cpio; do
 [ ${#missing[@]} = 0 ] || { apt-get -qq update
   DEBIAN_FRONTEND=noninteractive apt-get -qq install -y --no-install-recommends "${missing[@]}" > /dev/null; }
 
-if [ ! -e "$CACHE/.ok" ]; then       # the host's own sources, for the other architecture; its own state stays as it is
+if [ ! -e "$CACHE/.ok" ]; then       # the host's own sources, for another architecture, in a state of our own
   rm -rf "$CACHE"; mkdir -p "$CACHE"/{lists,archives}/partial; touch "$CACHE/status"
   foreign=(-qq -o APT::Architecture=arm64 -o APT::Architectures::=arm64 -o APT::Sandbox::User=root
     -o "Dir::State::Lists=$CACHE/lists" -o "Dir::Cache=$CACHE" -o "Dir::State::status=$CACHE/status")
