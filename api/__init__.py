@@ -142,7 +142,7 @@ def create_app(
     app.config["MAX_CONTENT_LENGTH"] = ADMIN_BODY_LIMIT_BYTES
     app.config["BODY_TIMEOUT"] = settings.body_timeout
     app.url_map.merge_slashes = False
-    app.feed = feed or Feed(island.events, streams=settings.event_streams)
+    app.feed = feed or Feed(island.events, island.pulse, streams=settings.event_streams)
     gate = Gate(token_header, token, settings)
 
     async def admit() -> None:

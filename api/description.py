@@ -117,7 +117,8 @@ OPERATIONS = (
     Operation(
         method="get",
         path="/api/v1/admin/events",
-        does="What happens, as it happens: server-sent events without end.",
+        does="What happens, as it happens: server-sent events without end. A `Gap` tells how many are lost; "
+        "a `Pulse`, every 2 s and without an id, what the jails use.",
         role=Role.operator,
         query=(("last_event_id", "Go on after this one (or the header Last-Event-ID).", TEXT),),
         answer=str,

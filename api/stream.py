@@ -1,37 +1,42 @@
 """The event stream: server-sent events from one ring that all streams read.
 
 A stream is a place in the ring and no queue of its own, so a slow reader costs nothing; one that falls
-behind the ring's end is told how much it missed by a `Gap`. Ids are `<life>-<number>`: a reader that comes
-back with the last id it saw goes on where it was, as long as the ring remembers and the island lives.
+behind the ring's end is told how much it missed by a `Gap`. Streams that keep up send at the same moments,
+so each page of events is written once for all of them. Ids are `<life>-<number>`: a reader that comes back
+with the last id it saw goes on where it was, as long as the ring remembers and the island lives.
+
+While there are streams, the island's pulse is felt for them. It has no id: nobody wants an old one.
 """
 
 from __future__ import annotations
 
 import asyncio
+import functools
 import itertools
+import logging
 import secrets
 from collections import deque
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 
 from msgspec import Struct
 
 from api.wire import encode
 from skyisland.errors import TooBusy
-from skyisland.events import WORDY, Event, Events, Gap
+from skyisland.events import WORDY, Event, Events, Gap, Pulse
+from skyisland.island import PULSE_S
+
+log = logging.getLogger(__name__)
 
 BUNCH = 500
-"""Events sent in one piece at most."""
+"""Events on a page at most."""
 
 
-class Fact(Struct):
-    """An event in the ring."""
+class Page(Struct, frozen=True):
+    """The events after number `after` up to `last`, as they are sent."""
 
-    number: int
-    event: Event
-    size: int
-    """About how many bytes it keeps alive."""
-    text: bytes = b""
-    """The event as it is sent; made when the first stream wants it."""
+    after: int
+    last: int
+    text: bytes
 
 
 class Feed:
@@ -40,22 +45,31 @@ class Feed:
     def __init__(
         self,
         events: Events,
+        pulse: Callable[[], Awaitable[Pulse]],
         *,
         limit: int = 2000,
         limit_bytes: int = 4 << 20,
         streams: int = 32,
-        heartbeat_s: float = 2.0,
+        pulse_s: float = PULSE_S,
         pause_s: float = 0.25,
     ) -> None:
-        """`pause_s`: how long a stream gathers what happens before it sends again; each piece costs the
-        island a fraction of a millisecond for each console, however little is in it."""
+        """`pause_s`: how long streams gather what happens before they send again; each page costs the island
+        a fraction of a millisecond for each of them, however little is on it."""
         self._limit, self._limit_bytes = limit, limit_bytes
-        self._streams, self._heartbeat_s, self._pause_s = streams, heartbeat_s, pause_s
+        self._streams, self._pulse_s, self._pause_s = streams, pulse_s, pause_s
         self._life = secrets.token_hex(4)
-        self._ring: deque[Fact] = deque()
+        self._ring: deque[Event] = deque()
         self._bytes = 0
         self._number = 0
-        self._wakes: set[asyncio.Event] = set()
+        self._page = Page(0, 0, b"")
+        self._open = 0
+        self._news = asyncio.Event()
+        self._gathering: asyncio.Event | None = None
+        self._feel = pulse
+        self._pulse = b""
+        """The latest, as it is sent."""
+        self._pulses = 0
+        self._feeling: asyncio.Task[None] | None = None
         self._closed = False
         self._untap = events.tap(self._fold)
 
@@ -66,19 +80,15 @@ class Feed:
 
     @property
     def open_streams(self) -> int:
-        return len(self._wakes)
+        return self._open
 
     def _fold(self, event: Event) -> None:
         self._number += 1
-        size = 500
-        if type(event) in WORDY:
-            size += len(getattr(event, "call", "")) + len(getattr(event, "url", ""))
-        self._ring.append(Fact(self._number, event, size))
-        self._bytes += size
+        self._ring.append(event)
+        self._bytes += _size(event)
         while self._bytes > self._limit_bytes or len(self._ring) > self._limit:
-            self._bytes -= self._ring.popleft().size
-        for wake in self._wakes:
-            wake.set()
+            self._bytes -= _size(self._ring.popleft())
+        self._news.set()
 
     def open(self, last_event_id: str | None = None) -> AsyncIterator[bytes]:
         """What happens from now on, or from after `last_event_id`, as text/event-stream.
@@ -87,56 +97,91 @@ class Feed:
             TooBusy: too many streams are open.
         """
         if self._full:
-            raise TooBusy(f"{len(self._wakes)} event streams are open; close one", retry_after_s=5)
+            raise TooBusy(f"{self._open} event streams are open; close one", retry_after_s=5)
         return self._follow(last_event_id)
 
     @property
     def _full(self) -> bool:
-        return len(self._wakes) >= self._streams
+        return self._open >= self._streams
 
     def close(self) -> None:
         """End all streams at once, and the ring; may be repeated."""
         if not self._closed:
             self._closed = True
             self._untap()
-        for wake in self._wakes:
-            wake.set()
+        self._news.set()
+        if self._gathering is not None:
+            self._gathering.set()
 
     async def _follow(self, last_event_id: str | None) -> AsyncIterator[bytes]:
         if self._full:  # others may have come between `open` and this first step
             return
-        wake = asyncio.Event()
-        self._wakes.add(wake)
+        self._open += 1
+        if self._feeling is None:
+            self._feeling = asyncio.create_task(self._feel_pulse())
         try:
-            number = self._known(last_event_id)
+            number, pulses = self._known(last_event_id), self._pulses
             yield b"retry: 1000\n\n"
             if number is None:
                 number = self._number
                 yield self._sent(Gap(missed=0), number)
             while not self._closed:
-                wake.clear()
-                missed, facts = self._since(number)
-                if missed:
+                missed = self._number - len(self._ring) - number
+                if missed > 0:
                     number += missed
                     yield self._sent(Gap(missed=missed), number)
-                if facts:
-                    number = facts[-1].number
-                    yield b"".join(map(self._text, facts))
-                    await asyncio.sleep(self._pause_s)
-                    continue
-                try:
-                    async with asyncio.timeout(self._heartbeat_s):
-                        await wake.wait()
-                except TimeoutError:
-                    yield b":\n\n"
+                elif pulses < self._pulses:
+                    pulses = self._pulses
+                    yield self._pulse
+                elif number < self._number:
+                    page = self._after(number)
+                    number = page.last
+                    yield page.text
+                    if page.last - page.after < BUNCH:  # else it is behind, and goes on at once
+                        await self._gather()
+                else:
+                    self._news.clear()
+                    await self._news.wait()
         finally:
-            self._wakes.discard(wake)
+            self._open -= 1
+            if not self._open:
+                self._feeling.cancel()
+                self._feeling = None
 
-    def _since(self, number: int) -> tuple[int, list[Fact]]:
-        """How many events after this one are forgotten, and the next ones after those."""
-        oldest = self._ring[0].number if self._ring else self._number + 1
-        start = max(0, number + 1 - oldest)
-        return max(0, oldest - 1 - number), list(itertools.islice(self._ring, start, start + BUNCH))
+    async def _feel_pulse(self) -> None:
+        """Also a sign of life, where nothing happens."""
+        while True:
+            await asyncio.sleep(self._pulse_s)
+            try:
+                pulse = await self._feel()
+            except Exception:
+                log.exception("the island has no pulse")
+                continue
+            self._pulse = _kind(Pulse) + encode(pulse) + b"\n\n"
+            self._pulses += 1
+            self._news.set()
+
+    def _after(self, number: int) -> Page:
+        """The page that follows this event."""
+        last = min(self._number, number + BUNCH)
+        if (self._page.after, self._page.last) != (number, last):
+            start = number - (self._number - len(self._ring))
+            events = itertools.islice(self._ring, start, start + BUNCH)
+            text = b"".join(map(self._sent, events, itertools.count(number + 1)))
+            self._page = Page(number, last, text)
+        return self._page
+
+    async def _gather(self) -> None:
+        """Wait until it is time for the next page, for all streams alike."""
+        if self._gathering is None:
+            self._gathering = asyncio.Event()
+            asyncio.get_running_loop().call_later(self._pause_s, self._gathered)
+        await self._gathering.wait()
+
+    def _gathered(self) -> None:
+        if self._gathering is not None:
+            self._gathering.set()
+            self._gathering = None
 
     def _known(self, last_event_id: str | None) -> int | None:
         """The number of the event with this id; the latest for no id, None for one of another life."""
@@ -147,16 +192,17 @@ class Feed:
             return min(int(number), self._number)
         return None
 
-    def _text(self, fact: Fact) -> bytes:
-        if not fact.text:
-            fact.text = self._sent(fact.event, fact.number)
-        return fact.text
-
     def _sent(self, event: Event, number: int) -> bytes:
-        name = type(event).__name__
-        return b"id: %b-%d\nevent: %b\ndata: %b\n\n" % (
-            self._life.encode(),
-            number,
-            name.encode(),
-            encode(event),
-        )
+        return b"id: %b-%d\n%b%b\n\n" % (self._life.encode(), number, _kind(type(event)), encode(event))
+
+
+def _size(event: Event) -> int:
+    """About how many bytes an event keeps alive."""
+    if type(event) in WORDY:
+        return 500 + len(getattr(event, "call", "")) + len(getattr(event, "url", ""))
+    return 500
+
+
+@functools.cache
+def _kind(kind: type[Event]) -> bytes:
+    return b"event: %b\ndata: " % kind.__name__.encode()

@@ -22,7 +22,7 @@ from typing import Any
 
 from msgspec import Struct, field
 
-from skyisland.model import Phase, Timings
+from skyisland.model import Phase, Timings, Usage
 
 log = logging.getLogger(__name__)
 
@@ -157,6 +157,16 @@ class Gap(Event, frozen=True, kw_only=True):
     """This watcher was too slow and lost `missed` events."""
 
     missed: int
+
+
+class Pulse(Event, frozen=True, kw_only=True):
+    """How the island is now, in figures that no fact tells. Made for those who watch, and never published."""
+
+    running: int
+    queued: int
+    draining: bool
+    usage: dict[str, Usage]
+    """What jails use, by their names."""
 
 
 WORDY = frozenset(

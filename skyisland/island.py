@@ -25,7 +25,7 @@ from skyisland.errors import (
     SettingsError,
     TooBusy,
 )
-from skyisland.events import Events, InvocationFinished, IslandStarted, IslandStopped
+from skyisland.events import Events, InvocationFinished, IslandStarted, IslandStopped, Pulse
 from skyisland.jail import Inmate
 from skyisland.jails import Jails
 from skyisland.model import (
@@ -51,6 +51,8 @@ from skyisland.toolchain import Progress, silent
 
 log = logging.getLogger(__name__)
 
+PULSE_S = 2.0
+"""Who watches the island feels its pulse so often."""
 STUBBORN_S = 5.0
 """A call whose jail was killed has so long to end by itself before it is cancelled."""
 
@@ -314,6 +316,16 @@ class Island:
     async def look(self) -> None:
         """See what the jails use, for the next `status`."""
         await self.jails.look()
+
+    async def pulse(self) -> Pulse:
+        """A little of `status`, with what the jails use now: for those who watch, again and again."""
+        await self.jails.look()
+        return Pulse(
+            running=len(self._running),
+            queued=self._queued,
+            draining=self._draining,
+            usage=self.jails.usage(),
+        )
 
     def status(self) -> Status:
         """Everything at once, from memory: what jails use is as old as the last `look`."""

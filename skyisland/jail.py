@@ -29,6 +29,7 @@ from skyisland.process import Running, until_ended
 
 log = logging.getLogger(__name__)
 
+OS_RELEASE = os.uname().release
 LOOK_S = 0.02
 """Processor time is looked at no more often than this."""
 USAGE_S = 1.0
@@ -210,7 +211,7 @@ class Inmate:
             name=self.spec.name,
             hostname=self.spec.name,
             path=str(self.spec.clone.path or self.spec.clone.origin.path),
-            os_release=os.uname().release,
+            os_release=OS_RELEASE,
             state=self.state,
             pid=jail.pid if jail else None,
             created_at=self.created_at,

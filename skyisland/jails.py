@@ -44,6 +44,7 @@ from skyisland.model import (
     Mount,
     Network,
     Snapshot,
+    Usage,
 )
 from skyisland.storage import CloneDriver
 
@@ -291,14 +292,18 @@ class Jails:
     # The register
 
     async def look(self) -> None:
-        """See what every jail uses, for `living`: some system calls each, a few jails at a time, so that
-        calls go on meanwhile. Several who ask at one time share the work."""
+        """See what every jail uses, for `living` and `usage`: some system calls each, a few jails at a time,
+        so that calls go on meanwhile. Several who ask at one time share the work."""
         looked = 0
         for inmate in list(self._register.values()):
             looked += inmate.look()
             if looked == FEW:
                 looked = 0
                 await asyncio.sleep(0)
+
+    def usage(self) -> dict[str, Usage]:
+        """What every jail used at the last `look`, by name."""
+        return {inmate.spec.name: inmate.usage for inmate in self._register.values()}
 
     def living(self) -> list[JailInfo]:
         return [inmate.info() for inmate in self._register.values()]

@@ -15,6 +15,7 @@ from msgspec import structs
 from skyisland import events as ev
 from skyisland.events import Event, InvocationFinished
 from skyisland.island import Status
+from skyisland.jail import USAGE_S
 from skyisland.model import AddressInfo, AddressState, JailInfo, JailState, Phase
 from tui.look import PHASES
 from tui.port import Snapshot
@@ -82,6 +83,7 @@ class Board:
             ev.BuildFinished: self._build_finished,
             ev.ArtifactEvicted: self._evicted,
             ev.Gap: self._gap,
+            ev.Pulse: self._felt,
         }
 
     # Coming in
@@ -112,7 +114,6 @@ class Board:
 
     def _load_jails(self, infos: Iterable[JailInfo], at: float) -> None:
         jails: dict[str, Jail] = {}
-        usage: dict[str, tuple[float, float]] = {}
         for info in map(self._with_url, infos):
             before = self.jails.get(info.name)
             if before is None:
@@ -123,12 +124,20 @@ class Board:
                     jail = Jail(info)
                     jail.killing = before.killing
             jails[info.name] = jail
-            if info.usage.cpu_s is not None:
-                usage[info.name] = (at, info.usage.cpu_s)
-                then, spent = self._usage.get(info.name, (info.created_at, 0.0))
-                if at - then > 0.05:
-                    jail.cpu_percent = max(0.0, 100 * (info.usage.cpu_s - spent) / (at - then))
-        self.jails, self._usage = jails, usage
+            self._spent(jail, at)
+        self.jails = jails
+        self._usage = {name: seen for name, seen in self._usage.items() if name in jails}
+
+    def _spent(self, jail: Jail, at: float) -> None:
+        """Take the processor time that was seen at this moment, unless it may still be that of the last."""
+        now_s = jail.info.usage.cpu_s
+        if now_s is None:
+            return
+        seen = self._usage.get(jail.key)
+        then, then_s = seen or (jail.info.created_at, 0.0)
+        if at - then >= (USAGE_S if seen else 0.05):
+            jail.cpu_percent = max(0.0, 100 * (now_s - then_s) / (at - then))
+            self._usage[jail.key] = (at, now_s)
 
     def _with_url(self, info: JailInfo) -> JailInfo:
         """A build's jail does not say whose it is; its request does."""
@@ -248,6 +257,7 @@ class Board:
 
     def _jail_destroyed(self, event: ev.JailDestroyed) -> None:
         self.jails.pop(event.jail, None)
+        self._usage.pop(event.jail, None)
 
     def _address(self, ip: str, state: AddressState, jail: str | None, at: float) -> Slot | None:
         slot = self.slots.get(ip)
@@ -294,6 +304,16 @@ class Board:
 
     def _gap(self, event: ev.Gap) -> None:
         self.missed += event.missed
+
+    def _felt(self, event: ev.Pulse) -> None:
+        if self.status is not None:
+            self.status = structs.replace(
+                self.status, running=event.running, queued=event.queued, draining=event.draining
+            )
+        for name, usage in event.usage.items():
+            if jail := self.jails.get(name):
+                jail.info = structs.replace(jail.info, usage=usage)
+                self._spent(jail, event.at)
 
     # Figures
 
@@ -362,5 +382,5 @@ class Board:
         return counts
 
 
-_QUIET = (ev.PhaseFinished, ev.CloneCreated, ev.CloneDestroyed, ev.InvocationStarted)
+_QUIET = (ev.PhaseFinished, ev.CloneCreated, ev.CloneDestroyed, ev.InvocationStarted, ev.Pulse)
 """Too many to be worth a line of their own."""

@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator
 
 from skyisland.client import body
 from skyisland.events import Event, Gap
-from skyisland.island import Island
+from skyisland.island import PULSE_S, Island
 from skyisland.logs import Line as LogLine
 from skyisland.logs import LogRing
 from skyisland.model import AddressState, FunctionRequest, Invocation
@@ -52,6 +52,7 @@ class InProcess:
                 missed += 1
 
         untap = self._island.events.tap(fold)
+        felt = time.monotonic()
         try:
             while True:
                 await asyncio.sleep(BUNCH_S)
@@ -59,6 +60,9 @@ class InProcess:
                 if missed:
                     taken.append(Gap(missed=missed))
                     missed = 0
+                if time.monotonic() - felt >= PULSE_S:
+                    felt = time.monotonic()
+                    taken.append(await self._island.pulse())
                 yield taken
         finally:
             untap()

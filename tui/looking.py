@@ -24,7 +24,7 @@ from tui.filter import Filter
 from tui.logs import Logs
 from tui.port import LinkLost
 from tui.rows import Cached, Jail, Request, Slot
-from tui.station import SNAPSHOT_S
+from tui.station import POLL_S
 from tui.table import Table
 from tui.views import AddressesView, CacheView, HostView, JailsView, LogsView, RequestsView, View
 from tui.words import duration, line
@@ -120,6 +120,8 @@ class Looking(Desk):
         if isinstance(main, Table):
             main.collect()  # the next key may be meant for its rows already
         self.station.reads_log = view in ("logs", "jails")
+        self.station.reads_closely = view in ("cache", "host")
+        self.station.look_again()
         if self.station.reads_log and self.follows and self.station.link.state == "live":
             self.run_worker(self._quietly(self.station.fetch_log()), group="logs", exclusive=True)
         self.call_after_refresh(self.paint_all)
@@ -239,7 +241,7 @@ class Looking(Desk):
 
     def keep_pace(self, refresh_s: float) -> None:
         self.refresh_s = refresh_s
-        self.station.snapshot_s = max(SNAPSHOT_S, refresh_s)
+        self.station.poll_s = max(POLL_S, refresh_s)
         if self.follows:
             if hasattr(self, "_timer"):
                 self._timer.stop()

@@ -20,7 +20,7 @@ from tui.port import Answer, LinkLost, Snapshot
 
 TIMEOUT_S = 10.0
 SILENCE_S = 20.0
-"""A stream that says nothing for so long is dead: the island sends a heartbeat every 5 s."""
+"""A stream that says nothing for so long is dead: the island has a pulse every 2 s."""
 _SAID: tuple[tuple[type[Exception], str], ...] = (
     (httpx.ConnectTimeout, "no connection in time to"),
     (httpx.ConnectError, "no connection to"),

@@ -1,8 +1,8 @@
 """Where one island is watched from: what is known of it, whether that is true now, and orders to it.
 
-A snapshot, then facts, then a snapshot now and then, which brings what no event tells: use of processor
-and memory. A line that is lost is taken up again. Nothing here is drawn; `changed` and `refused` say when
-there is something to draw, or to ask.
+A snapshot, then facts and a pulse, and again a snapshot when it is likely to tell more than they do. A line
+that is lost is taken up again. Nothing here is drawn; `changed` and `refused` say when there is something to
+draw, or to ask.
 """
 
 from __future__ import annotations
@@ -14,15 +14,19 @@ from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
 from skyisland.errors import Forbidden, IslandError, Unauthorized
-from skyisland.events import Event
+from skyisland.events import BuildFinished, Event, Gap, Pulse
 from tui.board import Board
 from tui.journal import Journal
 from tui.link import Link
 from tui.port import LinkLost, Port, Snapshot
 from tui.words import line
 
-SNAPSHOT_S = 2.0
-"""At least so long between two snapshots."""
+POLL_S = 2.0
+"""At least so long between two snapshots, and between two looks at the log."""
+SNAPSHOT_S = 10.0
+"""At most so long between two snapshots; each costs the island some milliseconds."""
+_WHOLE_STORY: tuple[type[Event], ...] = (BuildFinished, Gap)
+"""After these only a snapshot tells everything."""
 HELD = 50_000
 """Facts that a pause keeps for later; of more, the newest."""
 CONFIRM_S = 5.0
@@ -46,9 +50,12 @@ class Station:
         self.board = Board()
         self.link = Link()
         self.journal = Journal()
-        self.snapshot_s = SNAPSHOT_S
+        self.poll_s = POLL_S
         self.reads_log = False
         """Somebody looks at log lines."""
+        self.reads_closely = False
+        """Somebody looks at what only snapshots tell."""
+        self._stale = False
         self._changed = changed
         self._refused = refused
         self._skew = 0.0
@@ -106,9 +113,13 @@ class Station:
         raise LinkLost("the island ended the stream")
 
     async def _poll(self) -> None:
+        age_s = 0.0
         while True:
-            await asyncio.sleep(self.snapshot_s)
-            self.receive(await self.port.snapshot())
+            await asyncio.sleep(self.poll_s)
+            age_s += self.poll_s
+            if not self.paused and (self._stale or self.reads_closely or age_s >= SNAPSHOT_S):
+                age_s, self._stale = 0.0, False
+                self.receive(await self.port.snapshot())
             if self.reads_log:
                 await self.fetch_log()
 
@@ -122,18 +133,31 @@ class Station:
         self.link.heard(self.clock())
         if isinstance(news, Snapshot):
             self._skew = news.at - self.clock()
-        if self.paused:
-            self._held.extend([news] if isinstance(news, Snapshot) else news)
-            if not isinstance(news, Snapshot):
-                for event in news:
-                    self._confirm(event)
-        elif isinstance(news, Snapshot):
-            self.board.load(news)
+            self._take(news)
         else:
             for event in news:
-                self.board.fold(event)
+                self._stale = self._stale or isinstance(event, _WHOLE_STORY)
+                self._take(event)
         if not was_live:
             self._changed()
+
+    def look_again(self) -> None:
+        """Take a snapshot at the next poll."""
+        self._stale = True
+
+    def _take(self, news: Snapshot | Event) -> None:
+        if not self.paused:
+            self._know(news)
+        elif not isinstance(news, Pulse):  # there will be a newer one
+            self._held.append(news)
+            if isinstance(news, Event):
+                self._confirm(news)
+
+    def _know(self, news: Snapshot | Event) -> None:
+        if isinstance(news, Snapshot):
+            self.board.load(news)
+        else:
+            self.board.fold(news)
 
     def retry(self) -> None:
         self._again.set()
@@ -158,10 +182,7 @@ class Station:
         held = list(self._held)
         self._held.clear()
         for news in held:
-            if isinstance(news, Snapshot):
-                self.board.load(news)
-            else:
-                self.board.fold(news)
+            self._know(news)
 
     # Orders
 

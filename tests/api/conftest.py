@@ -119,7 +119,7 @@ def make_world(
         token_header=HEADER,
         metrics=metrics,
         logs=logs,
-        feed=Feed(events, **feed) if feed else None,
+        feed=Feed(events, island.pulse, **feed) if feed else None,
         settings=settings,
     )
     return World(

@@ -16,7 +16,8 @@ from conftest import ADMIN, CALL, World, make_world
 from api.stream import Feed
 from api.wire import Snapshot
 from skyisland.errors import TooBusy
-from skyisland.events import Events, InvocationStarted, IslandStarted
+from skyisland.events import Events, InvocationStarted, IslandStarted, Pulse
+from skyisland.model import Usage
 
 STREAM = "/api/v1/admin/events"
 
@@ -123,10 +124,14 @@ def sent(text: bytes) -> list[Sent]:
     """The events in a piece of a stream, without comments."""
     found = []
     for block in text.decode().split("\n\n"):
-        fields = dict(line.split(": ", 1) for line in block.splitlines() if not line.startswith(":"))
+        fields = dict(line.split(": ", 1) for line in block.splitlines())
         if "data" in fields:
-            found.append(Sent(fields["id"], fields["event"], json.loads(fields["data"])))
+            found.append(Sent(fields.get("id", ""), fields["event"], json.loads(fields["data"])))
     return found
+
+
+async def pulse() -> Pulse:
+    return Pulse(running=3, queued=0, draining=False, usage={"sky-t-1": Usage(memory_bytes=4096)})
 
 
 async def events_of(stream: AsyncIterator[bytes], count: int) -> list[Sent]:
@@ -155,7 +160,7 @@ def swept(found: list[Sent]) -> list[int]:
 
 async def test_events_in_order_with_ids() -> None:
     events = Events()
-    feed = Feed(events, pause_s=0)
+    feed = Feed(events, pulse, pause_s=0)
     say(events, 0)
     async with reading(feed) as stream:
         say(events, 1, 2)
@@ -169,7 +174,7 @@ async def test_events_in_order_with_ids() -> None:
 
 async def test_resume() -> None:
     events = Events()
-    feed = Feed(events, pause_s=0)
+    feed = Feed(events, pulse, pause_s=0)
     before = feed.last_id
     say(events, 1)
     middle = feed.last_id
@@ -182,7 +187,7 @@ async def test_resume() -> None:
 
 async def test_resume_past_the_ring_tells_a_gap() -> None:
     events = Events()
-    feed = Feed(events, limit=2, pause_s=0)
+    feed = Feed(events, pulse, limit=2, pause_s=0)
     before = feed.last_id
     say(events, 1, 2, 3, 4, 5)
     async with reading(feed, before) as stream:
@@ -195,7 +200,7 @@ async def test_resume_past_the_ring_tells_a_gap() -> None:
 
 async def test_a_slow_reader_is_told_a_gap() -> None:
     events = Events()
-    feed = Feed(events, limit=2, pause_s=0)
+    feed = Feed(events, pulse, limit=2, pause_s=0)
     async with reading(feed) as stream:
         say(events, 1)
         assert swept(await events_of(stream, 1)) == [1]
@@ -208,7 +213,7 @@ async def test_a_slow_reader_is_told_a_gap() -> None:
 @pytest.mark.parametrize("last_id", ["x", "0-0", "deadbeef-1", "-", "1", "\u0661-\u0661", "x" * 5000])
 async def test_an_id_of_another_life_tells_a_gap(last_id: str) -> None:
     events = Events()
-    feed = Feed(events, pause_s=0)
+    feed = Feed(events, pulse, pause_s=0)
     say(events, 1)
     async with reading(feed, last_id) as stream:
         (gap,) = await events_of(stream, 1)
@@ -219,7 +224,7 @@ async def test_an_id_of_another_life_tells_a_gap(last_id: str) -> None:
 
 async def test_the_ring_is_bounded_in_bytes() -> None:
     events = Events()
-    feed = Feed(events, limit_bytes=100_000, pause_s=0)
+    feed = Feed(events, pulse, limit_bytes=100_000, pause_s=0)
     before = feed.last_id
     for _ in range(10):
         events.publish(InvocationStarted(url="u", call="x" * 30_000))
@@ -228,15 +233,80 @@ async def test_the_ring_is_bounded_in_bytes() -> None:
     assert (gap.data["missed"], len(rest)) == (7, 3)
 
 
-async def test_heartbeats() -> None:
-    feed = Feed(Events(), heartbeat_s=0.001)
+async def test_streams_that_keep_up_share_their_pages() -> None:
+    events = Events()
+    feed = Feed(events, pulse, pause_s=0)
+    async with reading(feed) as first, reading(feed) as second:
+        for number in range(3):
+            say(events, number)
+            page = await anext(first)
+            assert await anext(second) is page
+            assert swept(sent(page)) == [number]
+
+
+async def test_who_is_behind_catches_up_without_a_pause_and_then_gathers() -> None:
+    events = Events()
+    feed = Feed(events, pulse, pause_s=3600)
+    before = feed.last_id
+    say(events, *range(1200))
+    async with reading(feed, before) as stream:
+        assert swept(await events_of(stream, 1200)) == list(range(1200))
+        gathering = asyncio.ensure_future(anext(stream, None))
+        say(events, 1)
+        for _ in range(10):
+            await asyncio.sleep(0)
+        assert not gathering.done()
+        feed.close()
+        assert await gathering is None
+
+
+async def test_a_pulse_without_a_number_for_who_watches() -> None:
+    events = Events()
+    feed = Feed(events, pulse, pulse_s=0.001, pause_s=0)
     async with reading(feed) as stream:
-        assert await anext(stream) == b":\n\n"
-        assert await anext(stream) == b":\n\n"
+        for _ in range(2):
+            felt = await anext(stream)
+            assert felt.startswith(b"event: Pulse\ndata: ")
+            data = json.loads(felt.split(b"data: ")[1])
+            assert (data["running"], data["usage"]["sky-t-1"]["memory_bytes"]) == (3, 4096)
+        say(events, 1)
+        found: list[Sent] = []
+        while not found:
+            found = [one for one in sent(await anext(stream)) if one.event != "Pulse"]
+        assert found[0].id == feed.last_id
+
+
+async def test_nobody_feels_the_pulse_of_an_island_that_nobody_watches() -> None:
+    felt = asyncio.Event()
+
+    async def noticed() -> Pulse:
+        felt.set()
+        return await pulse()
+
+    feed = Feed(Events(), noticed, pulse_s=0)
+    async with reading(feed):
+        await felt.wait()
+    felt.clear()
+    for _ in range(10):
+        await asyncio.sleep(0)
+    assert not felt.is_set()
+
+
+async def test_a_failing_pulse_is_told_to_the_log_and_felt_again(caplog: pytest.LogCaptureFixture) -> None:
+    failures = [OSError("no such group"), OSError("no such group")]
+
+    async def sick() -> Pulse:
+        if failures:
+            raise failures.pop()
+        return await pulse()
+
+    async with reading(Feed(Events(), sick, pulse_s=0)) as stream:
+        assert (await anext(stream)).startswith(b"event: Pulse")
+    assert caplog.text.count("the island has no pulse") == 2
 
 
 async def test_streams_are_capped() -> None:
-    feed = Feed(Events(), streams=1)
+    feed = Feed(Events(), pulse, streams=1)
     async with reading(feed), aclosing(feed._follow(None)) as late:  # type: ignore[type-var]
         with pytest.raises(TooBusy):
             feed.open()
@@ -255,7 +325,7 @@ async def test_too_many_streams_are_told() -> None:
 
 async def test_closing_ends_streams() -> None:
     events = Events()
-    feed = Feed(events)
+    feed = Feed(events, pulse)
     async with reading(feed) as stream:
         waiting = asyncio.ensure_future(anext(stream, None))
         await asyncio.sleep(0)

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 from fake_island import FakeIsland
 from msgspec import structs
 from operating import HEADER, SLOW, TOKEN, World, operating, type_ahead
 
-from skyisland.model import AddressState, FunctionRequest, Verdict
+from skyisland.drivers.fake import FakeJail
+from skyisland.model import AddressState, FunctionRequest, Usage, Verdict
+from tui import station
 from tui.dialogs import Ask, AskToken, Help
 from tui.invoke import Invoke
 from tui.port import Port
@@ -30,6 +34,18 @@ async def test_sees_what_runs_and_kills_it(port: Port, world: World) -> None:
         assert (await call).outcome.verdict is Verdict.killed
         await operator.sees(lambda: "killed sky-test-1" in operator.toasts)
         await operator.reads("killed")  # the request, in its table
+
+
+async def test_what_a_jail_uses_needs_no_snapshot(
+    port: Port, world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(FakeJail, "usage", lambda jail: Usage(memory_bytes=77 << 20))
+    monkeypatch.setattr(station, "SNAPSHOT_S", math.inf)
+    async with operating(port) as operator:
+        await operator.reads("no jail is running")
+        world.call()
+        await operator.press("2")
+        await operator.reads("77.0M")
 
 
 async def test_focus_of_a_dangerous_question_is_on_no(port: Port, world: World) -> None:

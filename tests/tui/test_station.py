@@ -1,0 +1,124 @@
+"""What a console knows of its island, without a picture: snapshots, facts, pulses and pauses."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+
+import pytest
+from fake_island import NOON, FakeIsland
+
+from skyisland.events import BuildFinished, Event, Gap, InvocationStarted, Pulse
+from skyisland.model import Usage
+from tui.port import Snapshot
+from tui.station import Station
+
+BUILT = BuildFinished(key="k", url="u", function="f", ok=True, duration_s=0.1)
+QUIET = InvocationStarted(invocation="i-1", url="u", call="F()")
+
+
+class Counting(FakeIsland):
+    """Counts the snapshots that were taken of it."""
+
+    taken = 0
+
+    async def snapshot(self) -> Snapshot:
+        self.taken += 1
+        return await super().snapshot()
+
+
+@pytest.fixture
+def island() -> Counting:
+    return Counting(jails=1)
+
+
+@pytest.fixture
+async def station(island: Counting) -> AsyncIterator[Station]:
+    """On the line, with a clock that stands still and no patience between two polls."""
+    station = Station(island, lambda: NOON, changed=lambda: None, refused=lambda: None)
+    station.poll_s = 0
+    following = asyncio.create_task(station.follow())
+    await until(lambda: station.good)
+    yield station
+    following.cancel()
+    await asyncio.gather(following, return_exceptions=True)
+
+
+async def until(truth: Callable[[], object]) -> None:
+    async with asyncio.timeout(10):
+        while not truth():  # noqa: ASYNC110 - a station tells nobody
+            await asyncio.sleep(0)
+
+
+async def some_polls() -> None:
+    for _ in range(200):
+        await asyncio.sleep(0)
+
+
+def pulse(at: float, jail: str, cpu_s: float, memory_bytes: int = 1 << 20) -> Pulse:
+    usage = {jail: Usage(cpu_s=cpu_s, memory_bytes=memory_bytes), "sky-gone-1": Usage(cpu_s=1.0)}
+    return Pulse(at=at, running=5, queued=2, draining=False, usage=usage)
+
+
+async def test_a_snapshot_is_taken_again_when_it_has_more_to_tell(station: Station, island: Counting) -> None:
+    await some_polls()
+    assert island.taken == 1
+    reasons: list[Event] = [BUILT, Gap(missed=3)]
+    for taken, reason in enumerate(reasons, start=2):
+        island.tell(QUIET)
+        island.tell(reason)
+        await until(lambda taken=taken: island.taken == taken)
+        await some_polls()
+        assert island.taken == taken
+
+
+async def test_a_snapshot_is_taken_again_when_it_is_wanted(station: Station, island: Counting) -> None:
+    station.look_again()
+    await until(lambda: island.taken == 2)
+    await some_polls()
+    assert island.taken == 2
+
+
+async def test_who_reads_closely_is_told_at_every_poll(station: Station, island: Counting) -> None:
+    station.reads_closely = True
+    await until(lambda: island.taken > 3)
+
+
+async def test_a_pulse_tells_what_jails_use(station: Station, island: Counting) -> None:
+    (name,) = island.jails
+    jail = station.board.jails[name]
+    before = jail.info.usage.cpu_s
+    assert before is not None
+    station.receive([pulse(NOON + 2, name, before + 0.5, 7 << 20)])
+    assert (jail.cpu_percent, jail.info.usage.memory_bytes) == (pytest.approx(25), 7 << 20)
+    assert station.board.status is not None
+    assert (station.board.status.running, station.board.status.queued) == (5, 2)
+    assert list(station.board.jails) == [name]
+
+
+async def test_the_same_look_twice_is_not_taken_for_idleness(station: Station, island: Counting) -> None:
+    (name,) = island.jails
+    jail = station.board.jails[name]
+    before = jail.info.usage.cpu_s
+    assert before is not None
+    station.receive([pulse(NOON + 2, name, before + 0.5)])
+    station.receive([pulse(NOON + 2.3, name, before + 0.5)])
+    assert jail.cpu_percent == pytest.approx(25)
+    station.receive([pulse(NOON + 4, name, before + 1.5)])
+    assert jail.cpu_percent == pytest.approx(50)
+
+
+async def test_a_pause_keeps_facts_but_neither_pulses_nor_snapshots(
+    station: Station, island: Counting
+) -> None:
+    (name,) = island.jails
+    station.pause()
+    station.reads_closely = True
+    island.tell(QUIET, pulse(NOON + 2, name, 90.0))
+    await until(lambda: station._held)
+    await some_polls()
+    assert [type(news) for news in station._held] == [InvocationStarted]
+    assert island.taken == 1
+    station.resume()
+    assert "i-1" in station.board.requests
+    await until(lambda: island.taken > 1)
