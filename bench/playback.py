@@ -1,0 +1,77 @@
+"""What an island tells its consoles, recorded, and played to others.
+
+A console that is played a recording reads, folds and draws as one that is attached: on the machine it
+is as busy, and costs no island anything.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import httpx
+import msgspec
+from msgspec import Struct
+
+SNAPSHOT_S = 2.0
+"""Between two snapshots, as consoles ask for them."""
+
+
+class Recording(Struct, frozen=True):
+    """What one console heard: pieces of the stream, each with its second, and snapshots."""
+
+    pieces: list[tuple[float, bytes]]
+    snapshots: list[bytes]
+
+
+async def record(url: str, headers: dict[str, str], seconds: float) -> Recording:
+    """Listen to the island at `url` for so long."""
+    recording = Recording([], [])
+    async with httpx.AsyncClient(base_url=url, headers=headers, trust_env=False) as client:
+        first = (await client.get("/api/v1/admin/snapshot")).content
+        recording.snapshots.append(first)
+        last_id = msgspec.json.decode(first)["last_event_id"]
+        began = time.perf_counter()
+
+        async def listen() -> None:
+            after = {"Last-Event-ID": last_id}
+            async with client.stream("GET", "/api/v1/admin/events", headers=after, timeout=None) as response:
+                async for piece in response.aiter_raw():
+                    recording.pieces.append((time.perf_counter() - began, piece))
+
+        listening = asyncio.create_task(listen())
+        while time.perf_counter() - began < seconds:
+            await asyncio.sleep(SNAPSHOT_S)
+            recording.snapshots.append((await client.get("/api/v1/admin/snapshot")).content)
+        listening.cancel()
+        await asyncio.gather(listening, return_exceptions=True)
+    return recording
+
+
+class Player(httpx.AsyncBaseTransport):
+    """A way to an API that answers from a recording, in its time; after its end it is silent."""
+
+    def __init__(self, path: Path) -> None:
+        self._recording = msgspec.msgpack.decode(path.read_bytes(), type=Recording)
+        self._asked = 0
+
+    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        if request.url.path.endswith("/events"):
+            return httpx.Response(200, stream=_Stream(self._recording.pieces))
+        snapshots = self._recording.snapshots
+        self._asked += 1
+        return httpx.Response(200, content=snapshots[min(self._asked, len(snapshots)) - 1])
+
+
+class _Stream(httpx.AsyncByteStream):
+    def __init__(self, pieces: list[tuple[float, bytes]]) -> None:
+        self._pieces = pieces
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        began = time.perf_counter()
+        for at, piece in self._pieces:
+            await asyncio.sleep(max(0.0, began + at - time.perf_counter()))
+            yield piece
+        await asyncio.Event().wait()
