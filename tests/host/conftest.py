@@ -24,6 +24,7 @@ from typing import Any
 import pytest
 import tomli_w
 from daemon import SKYISLAND, Daemon, copy_of
+from upstream import Repository, Server, backend
 
 import skyisland
 from skyisland.compiler import ENVIRONMENT, FLAGS, STEP
@@ -206,3 +207,24 @@ async def island(settings: Settings) -> AsyncIterator[Island]:
             yield made
         finally:
             await made.stop()
+
+
+# Repositories to fetch, and their servers
+
+
+@pytest.fixture
+def repository(state_dir: Path) -> Repository:
+    repository = Repository(state_dir / "srv/user/repo")
+    repository.commit(a_go="package a\n")
+    return repository
+
+
+@pytest.fixture
+def mirrored(state_dir: Path) -> dict[str, str]:
+    return {"https://github.com/": f"file://{state_dir}/srv/"}
+
+
+@pytest.fixture
+def served(state_dir: Path, repository: Repository) -> Iterator[Server]:
+    with Server(backend(state_dir / "srv")) as server:
+        yield server

@@ -9,7 +9,9 @@ from __future__ import annotations
 from msgspec import Struct
 
 SOURCE, GIT = "tests/unit/test_source.py", "tests/host/test_source_git.py"
-BUILD, JAIL, CALL = "tests/unit/test_build.py", "tests/host/test_build_jail.py", "tests/unit/test_call.py"
+HARM, SERVERS = "tests/host/test_source_hostile.py", "tests/host/test_source_servers.py"
+BUILD, KEPT = "tests/unit/test_build.py", "tests/unit/test_artifacts.py"
+JAIL, CALL = "tests/host/test_build_jail.py", "tests/unit/test_call.py"
 SERVE, FUNCTION = "tests/api/test_api_serve.py", "tests/api/test_api_function.py"
 ADMIN, OBSERVE, ROLES = (
     "tests/api/test_api_admin.py",
@@ -78,7 +80,7 @@ CASES = (
         "each client has its share; what is used stays cached",
         (
             *_tests(ROLES, "test_a_client_has_only_so_many_calls_and_others_theirs"),
-            *_tests(BUILD, "test_beyond_the_limit_the_least_recently_used_goes"),
+            *_tests(KEPT, "test_beyond_the_limit_the_least_recently_used_goes"),
             *_tests(GIT, "test_beyond_the_room_for_all_those_go_that_nobody_asked_for_longest"),
         ),
     ),
@@ -166,7 +168,7 @@ CASES = (
         "refused; Git itself may use one transport",
         (
             *_tests(SOURCE, "test_what_the_settings_do_not_permit_is_refused_with_the_remedy"),
-            *_tests(GIT, "test_git_speaks_the_permitted_transport_only"),
+            *_tests(SERVERS, "test_git_speaks_the_permitted_transport_only"),
         ),
     ),
     Case(
@@ -180,7 +182,7 @@ CASES = (
                 "test_private_hosts_are_refused_unless_the_operator_names_them",
             ),
             *_tests(
-                GIT,
+                SERVERS,
                 "test_redirects_are_not_followed",
                 "test_a_name_that_leads_into_the_own_network_is_refused",
                 "test_git_goes_where_a_name_was_found_to_lead",
@@ -192,7 +194,7 @@ CASES = (
         "submodules, names with ..",
         "never fetched, refused",
         _tests(
-            GIT,
+            HARM,
             "test_nothing_of_a_repository_or_of_our_environment_is_run",
             "test_a_tree_with_evil_names_is_refused",
         ),
@@ -201,7 +203,7 @@ CASES = (
         "G5",
         "hooks, filters, LFS",
         "not run",
-        _tests(GIT, "test_nothing_of_a_repository_or_of_our_environment_is_run"),
+        _tests(HARM, "test_nothing_of_a_repository_or_of_our_environment_is_run"),
     ),
     Case(
         "G6",
@@ -217,7 +219,7 @@ CASES = (
         "pack bombs, huge and deep repositories",
         "refused within limits of size and time, nothing left",
         _tests(
-            GIT,
+            HARM,
             "test_a_repository_beyond_the_limit_is_refused_and_gone",
             "test_files_that_only_compressed_are_small_are_refused",
             "test_a_tree_of_ten_thousand_million_files_is_refused",
@@ -230,7 +232,7 @@ CASES = (
         "a server that stalls, or asks for a password",
         "given up in time; nobody is asked",
         _tests(
-            GIT,
+            SERVERS,
             "test_a_server_that_stalls_is_given_up_in_time",
             "test_a_private_repository_is_as_good_as_none",
             "test_a_server_that_lies_is_believed_nothing",
@@ -343,7 +345,7 @@ CASES = (
         "C6",
         "ambiguous cache keys",
         "different wishes have different keys",
-        _tests(BUILD, "test_different_wishes_have_different_keys"),
+        _tests(KEPT, "test_different_wishes_have_different_keys"),
     ),
     Case(
         "H1",

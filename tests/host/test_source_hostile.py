@@ -1,0 +1,193 @@
+"""The source room against repositories that mean harm, and Git on its leash."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import struct
+import subprocess
+import zlib
+from pathlib import Path
+
+import pytest
+from upstream import Repository, room
+
+from skyisland.errors import SourceRefused, SourceUnavailable
+from skyisland.gitcommand import GitCommand, GitFailed, Trouble
+
+
+async def test_nothing_of_a_repository_or_of_our_environment_is_run(
+    state_dir: Path, repository: Repository, mirrored: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    marker = state_dir / "marker"
+    hooks = state_dir / "hooks"
+    hooks.mkdir()
+    for hook in ("post-checkout", "reference-transaction", "post-index-change", "fsmonitor"):
+        (hooks / hook).write_text(f"#!/bin/sh\ntouch {marker}\n")
+        (hooks / hook).chmod(0o755)
+    configuration = state_dir / "gitconfig"
+    configuration.write_text(
+        f'[core]\n hooksPath = {hooks}\n[filter "evil"]\n smudge = touch {marker}; cat\n required = true\n'
+    )
+    other = Repository(state_dir / "srv/other")
+    other.commit(x_go="package x\n")
+    (repository.path / ".gitattributes").write_text("* filter=evil text eol=crlf ident\n")
+    repository.git("submodule", "--quiet", "add", f"file://{other.path}", "module")
+    content = "package a // $Id$\n"
+    commit = repository.commit(a_go=content)
+    # The attack works on a Git that is left to itself.
+    victim = {"PATH": os.environ["PATH"], "HOME": "/dev/null", "GIT_CONFIG_GLOBAL": str(configuration)}
+    clone = ["git", "clone", "--quiet", f"file://{repository.path}", str(state_dir / "victim")]
+    subprocess.run(clone, env=victim, check=True, capture_output=True)
+    assert marker.exists()
+    marker.unlink()
+    for name, value in {
+        "GIT_CONFIG_GLOBAL": str(configuration),
+        "GIT_DIR": str(repository.path / ".git"),
+        "GIT_TRACE": str(marker),
+        "GIT_CONFIG_COUNT": "1",
+        "GIT_CONFIG_KEY_0": "core.hooksPath",
+        "GIT_CONFIG_VALUE_0": str(hooks),
+    }.items():
+        monkeypatch.setenv(name, value)
+    async with room(state_dir, mirrored) as it:
+        checkout = (await it.get(version=commit)).checkout
+    assert (checkout / "a.go").read_bytes() == content.encode()
+    assert list((checkout / "module").iterdir()) == []
+    assert not marker.exists()
+
+
+async def test_a_tree_with_evil_names_is_refused(
+    state_dir: Path, repository: Repository, mirrored: dict[str, str]
+) -> None:
+    blob = repository.git("hash-object", "-w", "--stdin", stdin=b"[core]\n fsmonitor = touch /tmp/x\n")
+    for name in (".git", ".GIT", ".."):
+        inner = b"100644 config\0" + bytes.fromhex(blob)
+        tree = repository.git("hash-object", "-w", "-t", "tree", "--literally", "--stdin", stdin=inner)
+        outer = f"40000 {name}\0".encode() + bytes.fromhex(tree)
+        evil = repository.git("hash-object", "-w", "-t", "tree", "--literally", "--stdin", stdin=outer)
+        repository.git("update-ref", "refs/heads/evil", repository.git("commit-tree", "-m", "x", evil))
+        async with room(state_dir, mirrored) as it:
+            with pytest.raises(SourceUnavailable):
+                await it.get(version="evil")
+            assert list(it.checkouts.iterdir()) == []
+
+
+async def test_a_repository_beyond_the_limit_is_refused_and_gone(
+    state_dir: Path, repository: Repository, mirrored: dict[str, str]
+) -> None:
+    (repository.path / "noise").write_bytes(os.urandom(3 << 20))
+    repository.commit()
+    async with room(state_dir, mirrored, max_size=1 << 20) as it:
+        with pytest.raises(SourceRefused, match=r"\[git\] max_size"):
+            await it.get()
+        assert list(it.repos.iterdir()) == []
+        assert list(it.checkouts.iterdir()) == []
+
+
+async def test_files_that_only_compressed_are_small_are_refused(
+    state_dir: Path, repository: Repository, mirrored: dict[str, str]
+) -> None:
+    (repository.path / "zeros").write_bytes(bytes(3 << 20))
+    repository.commit()
+    async with room(state_dir, mirrored, max_size=1 << 20) as it:
+        with pytest.raises(SourceRefused, match=r"bytes of files, more than \[git\] max_size"):
+            await it.get()
+        assert list(it.checkouts.iterdir()) == []
+
+
+async def test_a_tree_of_ten_thousand_million_files_is_refused(
+    state_dir: Path, repository: Repository, mirrored: dict[str, str]
+) -> None:
+    entry = f"100644 blob {repository.git('hash-object', '-w', '--stdin')}\tf"
+    for _ in range(10):
+        lines = "\n".join(entry.rpartition("\t")[0] + f"\t{digit}" for digit in range(10))
+        entry = f"040000 tree {repository.git('mktree', stdin=lines.encode())}\tx"
+    tree = entry.split()[2]
+    repository.git("update-ref", "refs/heads/bomb", repository.git("commit-tree", "-m", "x", tree))
+    async with room(state_dir, mirrored) as it:
+        with pytest.raises(SourceRefused, match="larger"):
+            await it.get(version="bomb")
+        assert list(it.checkouts.iterdir()) == []
+
+
+async def test_a_tree_too_deep_to_be_deleted_is_refused(
+    state_dir: Path, repository: Repository, mirrored: dict[str, str]
+) -> None:
+    entry = f"100644 blob {repository.git('hash-object', '-w', '--stdin')}\tf"
+    for _ in range(150):
+        entry = f"040000 tree {repository.git('mktree', stdin=entry.encode())}\td"
+    tree = entry.split()[2]
+    repository.git("update-ref", "refs/heads/deep", repository.git("commit-tree", "-m", "x", tree))
+    async with room(state_dir, mirrored) as it:
+        with pytest.raises(SourceRefused, match="deeper than 100 folders"):
+            await it.get(version="deep")
+
+
+def delta_bomb() -> bytes:
+    """A pack of a few kilobytes: a blob of 64 KiB, and a delta that repeats it 6,000 times (400 MB)."""
+
+    def head(kind: int, size: int) -> bytes:
+        encoded, size = bytearray([kind << 4 | size & 15]), size >> 4
+        while size:
+            encoded[-1] |= 128
+            encoded.append(size & 127)
+            size >>= 7
+        return bytes(encoded)
+
+    def varint(size: int) -> bytes:
+        encoded = bytearray()
+        while size > 127:
+            encoded.append(size & 127 | 128)
+            size >>= 7
+        return bytes([*encoded, size])
+
+    base, copies = bytes(1 << 16), 6000
+    name = hashlib.sha1(b"blob 65536\0" + base, usedforsecurity=False).digest()
+    # One copy instruction without offset and size bytes: 64 KiB from the start.
+    delta = varint(len(base)) + varint(len(base) * copies) + b"\x80" * copies
+    pack = b"PACK" + struct.pack(">II", 2, 2)
+    pack += head(3, len(base)) + zlib.compress(base) + head(7, len(delta)) + name + zlib.compress(delta)
+    return pack + hashlib.sha1(pack, usedforsecurity=False).digest()
+
+
+async def test_a_delta_that_would_fill_the_memory_is_not_unfolded(state_dir: Path) -> None:
+    pack = state_dir / "bomb.pack"
+    pack.write_bytes(delta_bomb())
+    async with room(state_dir, {}) as it:
+        command = GitCommand(["index-pack", str(pack)], leashes=it.repos, timeout_s=10)
+        with pytest.raises(GitFailed) as failure:
+            await command.result(it.sources._mirrors._threads)
+        assert failure.value.trouble is Trouble.too_large
+
+
+async def test_git_runs_in_an_environment_of_ours_alone_and_cannot_fill_the_memory(
+    state_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SECRET", "x")
+    monkeypatch.setenv("GIT_SSL_NO_VERIFY", "1")
+    async with room(state_dir, {}) as it:
+        command = GitCommand(
+            ["-c", "alias.tell=!env; ulimit -v", "tell"], leashes=it.repos, timeout_s=10, scheme="https"
+        )
+        *lines, limit = (await command.result(it.sources._mirrors._threads)).decode().splitlines()
+    told = dict(line.split("=", 1) for line in lines)
+    assert told["GIT_ALLOW_PROTOCOL"] == "https"
+    assert told["HOME"] == "/dev/null"
+    assert not {"SECRET", "GIT_SSL_NO_VERIFY", "VIRTUAL_ENV"} & set(told)
+    assert int(limit) == 4 << 20
+
+
+async def test_a_folder_that_outgrew_its_limit_fails_even_a_quick_command(state_dir: Path) -> None:
+    (state_dir / "large").write_bytes(bytes(1000))
+    (state_dir / "out").symlink_to("/")
+    async with room(state_dir, {}) as it:
+        for limit in (999, 100_000):
+            command = GitCommand(
+                ["version"], leashes=it.repos, timeout_s=10, watch=state_dir, watch_bytes=limit
+            )
+            if limit == 999:
+                with pytest.raises(GitFailed, match="too_large"):
+                    await command.result(it.sources._mirrors._threads)
+            else:
+                assert await command.result(it.sources._mirrors._threads)

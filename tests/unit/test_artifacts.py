@@ -1,0 +1,209 @@
+"""What is kept of builds on a fake `go`, and for how long."""
+
+from __future__ import annotations
+
+import os
+import time
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from msgspec import structs
+from workshop import Workshop, host, opened, refused, source, verb
+
+from skyisland.build import Builds
+from skyisland.call import parse_call
+from skyisland.drivers.fake import Script
+from skyisland.errors import ArtifactNotFound
+from skyisland.events import ArtifactEvicted
+from skyisland.model import JailSpec
+from skyisland.settings import Build
+
+# What a hostile build leaves instead of a binary
+
+
+@pytest.mark.parametrize("kind", ["link", "pipe", "folder", "nothing", "large"])
+async def test_only_a_regular_file_of_due_size_is_taken(state_dir: Path, tmp_path: Path, kind: str) -> None:
+    secret = tmp_path / "secret"
+    secret.write_text("the host's own")
+
+    def leave(spec: JailSpec) -> Script | None:
+        out = host(spec, "/out/function")
+        if verb(spec) != "build" or not source(spec) or not out:
+            return None
+        match kind:
+            case "link":
+                out.symlink_to(secret)
+            case "pipe":
+                os.mkfifo(out)
+            case "folder":
+                out.mkdir()
+            case "large":
+                with out.open("wb") as file:
+                    file.truncate((1 << 20) + 1)
+        return Script(stdout=b"")
+
+    async with opened(state_dir, Build(file_size=1 << 20)) as shop:
+        shop.go.answers.append(leave)
+        await refused(shop, shop.source())
+        assert shop.binaries() == set()
+        assert shop.builds.artifacts() == []
+    assert secret.read_text() == "the host's own"
+
+
+# Keeping and forgetting
+
+
+async def test_everything_is_known_after_a_restart(state_dir: Path) -> None:
+    async with opened(state_dir) as shop:
+        built = await shop.build(shop.source(), "Encode(1)")
+        used = shop.builds.known(shop.source(), parse_call("Encode(2)"))
+        assert used is not None
+    async with opened(state_dir) as shop:
+        assert shop.builds.artifacts() == [used]
+        assert shop.binaries() == {built.sha256}
+
+
+async def test_a_damaged_binary_is_forgotten_and_a_stray_file_removed(state_dir: Path) -> None:
+    async with opened(state_dir) as shop:
+        gone = await shop.build(shop.source(), "Gone()")
+        torn = await shop.build(shop.source(), "Torn()")
+        kept = await shop.build(shop.source(), "Kept()")
+    gone.path.unlink()
+    torn.path.chmod(0o644)
+    torn.path.write_bytes(b"half")
+    stray = state_dir / "state" / "artifacts" / "ab" / ("ab" * 32)
+    stray.parent.mkdir(exist_ok=True)
+    stray.write_text("from a build that was killed")
+    async with opened(state_dir) as shop:
+        assert [artifact.key for artifact in shop.builds.artifacts()] == [kept.key]
+        assert shop.binaries() == {kept.sha256}
+        assert [artifact.key for artifact in await shop.state.artifacts()] == [kept.key]
+
+
+async def test_eviction_by_hand(shop: Workshop) -> None:
+    built = await shop.build(shop.source(), "F()")
+    assert (await shop.builds.evict(built.key)).key == built.key
+    assert shop.builds.artifacts() == []
+    assert shop.binaries() == set()
+    assert [e.reason for e in shop.told if isinstance(e, ArtifactEvicted)] == ["operator"]
+    with pytest.raises(ArtifactNotFound):
+        await shop.builds.evict(built.key)
+
+
+async def test_the_file_of_one_in_use_stays_until_its_last_user_is_gone(shop: Workshop) -> None:
+    built = await shop.build(shop.source(), "F()")
+    with shop.builds.using(built):
+        with shop.builds.using(built):
+            await shop.builds.evict(built.key)
+            assert built.path.exists()
+        assert built.path.exists()
+    await shop.builds.close()
+    assert not built.path.exists()
+
+
+async def test_built_again_while_its_evicted_file_is_in_use(shop: Workshop) -> None:
+    source_ = shop.source()
+    built = await shop.build(source_, "F()")
+    with shop.builds.using(built):
+        await shop.builds.evict(built.key)
+        again = await shop.build(source_, "F()")
+    await shop.builds.close()
+    assert again.sha256 == built.sha256
+    assert again.path.exists()
+
+
+async def test_a_file_that_two_functions_share_stays_for_the_other(shop: Workshop) -> None:
+    one = await shop.build(shop.source(commit="1" * 40), "F()")
+    two = await shop.build(shop.source(commit="2" * 40), "F()")
+    assert one.sha256 == two.sha256
+    await shop.builds.evict(one.key)
+    assert two.path.exists()
+    await shop.builds.evict(two.key)
+    assert not two.path.exists()
+
+
+async def test_purge_leaves_what_is_in_use(shop: Workshop) -> None:
+    used = await shop.build(shop.source(), "Used()")
+    idle = await shop.build(shop.source(), "Idle()")
+    with shop.builds.using(used):
+        assert [artifact.key for artifact in await shop.builds.purge()] == [idle.key]
+    assert [artifact.key for artifact in shop.builds.artifacts()] == [used.key]
+
+
+async def test_what_was_not_used_for_long_goes(state_dir: Path) -> None:
+    async with opened(state_dir, unused_s=100.0) as shop:
+        old = await shop.build(shop.source(), "Old()")
+        shop.builds._artifacts._known = {
+            wanted: structs.replace(artifact, used_at=time.time() - 101)
+            for wanted, artifact in shop.builds._artifacts._known.items()
+        }
+        new = await shop.build(shop.source(), "New()")
+        assert [artifact.key for artifact in shop.builds.artifacts()] == [new.key]
+        evicted = [event for event in shop.told if isinstance(event, ArtifactEvicted)]
+        assert [(event.key, event.reason) for event in evicted] == [(old.key, "unused")]
+
+
+async def test_beyond_the_limit_the_least_recently_used_goes(state_dir: Path) -> None:
+    async with opened(state_dir) as shop:
+        size = (await shop.build(shop.source(), "A()")).size_bytes
+    async with opened(state_dir, Build(cache_limit=3 * size)) as shop:
+        source_ = shop.source()
+        for name in "BC":
+            await shop.build(source_, f"{name}()")
+        assert shop.builds.known(source_, parse_call("A()")) is not None
+        await shop.build(source_, "D()")
+        assert {artifact.function for artifact in shop.builds.artifacts()} == {"A", "C", "D"}
+        with shop.builds.using(next(a for a in shop.builds.artifacts() if a.function == "C")):
+            await shop.build(source_, "E()")
+            assert {artifact.function for artifact in shop.builds.artifacts()} == {"C", "D", "E"}
+
+
+async def test_a_limit_too_small_for_one_still_serves_it(state_dir: Path) -> None:
+    async with opened(state_dir, Build(cache_limit=1)) as shop:
+        built = await shop.build(shop.source(), "F()")
+        assert built.path.exists()
+
+
+async def test_old_caches_and_too_many_modules_go(state_dir: Path) -> None:
+    async with opened(state_dir, Build(cache_limit=1000), unused_s=100.0) as shop:
+        caches = shop.builds._caches
+        async with caches.of("example.com/old") as old:
+            os.utime(old, (1, 1))
+            assert not await caches.trim()
+            assert old.exists()  # in use
+            os.utime(old, (1, 1))
+        async with caches.of("example.com/new") as new:
+            (new / "entry").write_bytes(b"x" * 900)
+        (caches.modules / "zip").write_bytes(b"x" * 1001)
+        assert await caches.trim()
+        assert not old.exists()
+        assert new.exists()
+        assert list(caches.modules.iterdir()) == []
+        async with caches.of("example.com/newer") as newer:
+            (newer / "entry").write_bytes(b"x" * 900)
+            os.utime(new, (time.time() - 10,) * 2)
+        assert not await caches.trim()
+        assert not new.exists()
+        assert newer.exists()
+
+
+# Keys
+
+
+PARTS = st.text(max_size=5)
+
+
+@given(
+    st.tuples(PARTS, PARTS, PARTS, PARTS, st.none() | PARTS),
+    st.tuples(PARTS, PARTS, PARTS, PARTS, st.none() | PARTS),
+)
+def test_different_wishes_have_different_keys(one: tuple[str, ...], two: tuple[str, ...]) -> None:
+    builds = object.__new__(Builds)
+    builds._compiler = type("Compiler", (), {"toolchain": type("T", (), {"version": "go1.27.3"})})  # type: ignore[assignment]
+    assert (builds._key(one) == builds._key(two)) == (one == two)  # type: ignore[arg-type]
+    # The same characters, divided otherwise.
+    url, package, *rest = one
+    moved = (f"{url}/", package, *rest), (url, f"/{package}", *rest)
+    assert len({builds._key(wish) for wish in moved}) == 2  # type: ignore[arg-type]
