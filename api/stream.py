@@ -27,7 +27,7 @@ from skyisland.island import PULSE_S
 
 log = logging.getLogger(__name__)
 
-BUNCH = 500
+BUNCH = 1000
 """Events on a page at most."""
 
 
@@ -51,13 +51,14 @@ class Feed:
         limit_bytes: int = 4 << 20,
         streams: int = 32,
         pulse_s: float = PULSE_S,
-        pause_s: float = 0.25,
+        pause_s: float = 0.5,
     ) -> None:
         """`pause_s`: how long streams gather what happens before they send again; each page costs the island
         a fraction of a millisecond for each of them, however little is on it."""
         self._limit, self._limit_bytes = limit, limit_bytes
         self._streams, self._pulse_s, self._pause_s = streams, pulse_s, pause_s
         self._life = secrets.token_hex(4)
+        self._id = f"id: {self._life}-".encode()
         self._ring: deque[Event] = deque()
         self._bytes = 0
         self._number = 0
@@ -193,7 +194,7 @@ class Feed:
         return None
 
     def _sent(self, event: Event, number: int) -> bytes:
-        return b"id: %b-%d\n%b%b\n\n" % (self._life.encode(), number, _kind(type(event)), encode(event))
+        return b"%b%d\n%b%b\n\n" % (self._id, number, _kind(type(event)), encode(event))
 
 
 def _size(event: Event) -> int:

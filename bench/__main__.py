@@ -95,7 +95,7 @@ def main() -> int:
             if name in names:
                 measure(name, partial(single, stand))
     if "console" in names:
-        measure("console", lambda: cost(5 if full else 3, 10.0))
+        measure("console", lambda: cost(12 if full else 4, 6.0))
     known["load_average_after"] = list(os.getloadavg())
     result["rows"].sort(key=lambda row: row["figure"])
     _keep(options.output, result)

@@ -351,8 +351,8 @@ def main() -> None:
     reader = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    reader.add_argument("--rounds", type=int, default=3)
-    reader.add_argument("--seconds", type=float, default=10.0)
+    reader.add_argument("--rounds", type=int, default=4)
+    reader.add_argument("--seconds", type=float, default=6.0)
     reader.add_argument("--island", type=Path, help=argparse.SUPPRESS)
     reader.add_argument("--attach", help=argparse.SUPPRESS)
     reader.add_argument("--play", type=Path, help=argparse.SUPPRESS)

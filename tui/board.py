@@ -67,6 +67,8 @@ class Board:
         self._seconds: dict[int, Second] = {}
         self._finished: deque[Request] = deque(maxlen=WINDOW)
         self._usage: dict[str, tuple[float, float]] = {}
+        self._lately: deque[Event] = deque(maxlen=1000)
+        """The last facts about what a snapshot lists: it may be older than they are."""
         self._watchers: list[Callable[[Event], None]] = []
         self._folds: dict[type[Event], Callable[..., None]] = {
             ev.InvocationStarted: self._started,
@@ -105,6 +107,9 @@ class Board:
             before = self.cache.get(key)
             row.evicting = bool(before and before.evicting)
         self.cache = {**kept, **fresh}
+        for event in self._lately:
+            if event.at > snapshot.at:
+                self._folds[type(event)](event)
         for end in reversed(snapshot.recent):
             known = self.requests.get(end.invocation or "")
             if known is None or not known.verdict:
@@ -168,6 +173,8 @@ class Board:
         fold = self._folds.get(type(event))
         if fold is not None:
             fold(event)
+        if isinstance(event, _LISTED):
+            self._lately.append(event)
         if not isinstance(event, _QUIET):
             self.tail.append(event)
         for watcher in self._watchers:
@@ -382,5 +389,11 @@ class Board:
         return counts
 
 
+_LISTED = (
+    *(ev.JailCreated, ev.JailClaimed, ev.JailKilled, ev.JailDestroyed),
+    *(ev.AddressLeased, ev.AddressReleased, ev.AddressStateSet),
+    *(ev.BuildStarted, ev.BuildFinished, ev.ArtifactEvicted),
+)
+"""What changes a list of a snapshot. Taken twice they do no harm."""
 _QUIET = (ev.PhaseFinished, ev.CloneCreated, ev.CloneDestroyed, ev.InvocationStarted, ev.Pulse)
 """Too many to be worth a line of their own."""

@@ -248,9 +248,9 @@ async def test_who_is_behind_catches_up_without_a_pause_and_then_gathers() -> No
     events = Events()
     feed = Feed(events, pulse, pause_s=3600)
     before = feed.last_id
-    say(events, *range(1200))
+    say(events, *range(1700))
     async with reading(feed, before) as stream:
-        assert swept(await events_of(stream, 1200)) == list(range(1200))
+        assert swept(await events_of(stream, 1700)) == list(range(1700))
         gathering = asyncio.ensure_future(anext(stream, None))
         say(events, 1)
         for _ in range(10):

@@ -8,7 +8,18 @@ from collections.abc import AsyncIterator, Callable
 import pytest
 from fake_island import NOON, FakeIsland
 
-from skyisland.events import BuildFinished, Event, Gap, InvocationStarted, Pulse
+from skyisland.events import (
+    AddressLeased,
+    AddressStateSet,
+    ArtifactEvicted,
+    BuildFinished,
+    Event,
+    Gap,
+    InvocationStarted,
+    JailCreated,
+    JailDestroyed,
+    Pulse,
+)
 from skyisland.model import Usage
 from tui.port import Snapshot
 from tui.station import Station
@@ -82,6 +93,28 @@ async def test_a_snapshot_is_taken_again_when_it_is_wanted(station: Station, isl
 async def test_who_reads_closely_is_told_at_every_poll(station: Station, island: Counting) -> None:
     station.reads_closely = True
     await until(lambda: island.taken > 3)
+
+
+async def test_a_snapshot_undoes_nothing_that_happened_after_it(station: Station, island: Counting) -> None:
+    (ended,) = island.jails
+    snapshot = await island.snapshot()
+    address, other = (info.ip for info in snapshot.addresses[-2:])
+    station.receive(
+        [
+            JailDestroyed(at=NOON + 1, jail=ended, jid=1, duration_s=0.1),
+            JailCreated(at=NOON + 1, jail="sky-main-2", jid=2, pid=1, purpose="function", ip4=address),
+            AddressLeased(at=NOON + 1, ip=address, jail="sky-main-2"),
+            AddressStateSet(at=NOON - 1, ip=other, state="unavailable"),
+            ArtifactEvicted(
+                at=NOON + 1, key=snapshot.artifacts[0].key, url="u", function="f", reason="space"
+            ),
+        ]
+    )
+    station.receive(snapshot)
+    assert list(station.board.jails) == ["sky-main-2"]
+    assert station.board.slots[address].state == "leased"
+    assert station.board.slots[other].state == "available"
+    assert set(station.board.cache) == {artifact.key for artifact in snapshot.artifacts[1:]}
 
 
 async def test_a_pulse_tells_what_jails_use(station: Station, island: Counting) -> None:
