@@ -51,6 +51,7 @@ def _number(most: int, default: int) -> Schema:
 
 
 TEXT: Schema = {"type": "string"}
+CHOICE: Schema = {"type": "boolean", "default": False}
 BASE64 = "^([A-Za-z0-9+/]{4})*([A-Za-z0-9+/]{2}==|[A-Za-z0-9+/]{3}=)?$"
 PATHS = {"jail": "A jail's number or name.", "key": "An artifact's key."}
 OPERATIONS = (
@@ -120,7 +121,10 @@ OPERATIONS = (
         does="What happens, as it happens: server-sent events without end. A `Gap` tells how many are lost; "
         "a `Pulse`, every 2 s and without an id, what the jails use.",
         role=Role.operator,
-        query=(("last_event_id", "Go on after this one (or the header Last-Event-ID).", TEXT),),
+        query=(
+            ("last_event_id", "Go on after this one (or the header Last-Event-ID).", TEXT),
+            ("brief", "Leave out what others say that are sent at the same moment.", CHOICE),
+        ),
         answer=str,
         media="text/event-stream",
     ),

@@ -42,6 +42,18 @@ def number(name: str, default: int, most: int) -> int:
     return int(text)
 
 
+def flag(name: str) -> bool:
+    """A choice of the query, made by `true`.
+
+    Raises:
+        BadRequest: it is something else.
+    """
+    text = request.args.get(name, "false")
+    if text not in ("true", "false"):
+        raise BadRequest(f"{name} must be true or false, not {text[:40]!r}", field=name)
+    return text == "true"
+
+
 def open_to_all(routes: Quart, island: Island) -> None:
     """GET /healthcheck, /api/v1/healthcheck, /api/v1/capabilities."""
 
@@ -91,7 +103,8 @@ def for_admins(routes: Blueprint, island: Island, metrics: Metrics, logs: LogRin
     async def events() -> Response:
         if request.method == "HEAD":
             return Response(b"", content_type="text/event-stream")
-        stream = feed.open(request.headers.get("Last-Event-ID") or request.args.get("last_event_id"))
+        last_id = request.headers.get("Last-Event-ID") or request.args.get("last_event_id")
+        stream = feed.open(last_id, brief=flag("brief"))
         response = Response(stream, content_type="text/event-stream")
         response.headers["Cache-Control"] = "no-store"
         response.headers["X-Accel-Buffering"] = "no"

@@ -22,7 +22,7 @@ from msgspec import Struct
 
 from api.wire import encode
 from skyisland.errors import TooBusy
-from skyisland.events import WORDY, Event, Events, Gap, Pulse
+from skyisland.events import WORDY, Event, Events, Gap, Pulse, included
 from skyisland.island import PULSE_S
 
 log = logging.getLogger(__name__)
@@ -62,7 +62,7 @@ class Feed:
         self._ring: deque[Event] = deque()
         self._bytes = 0
         self._number = 0
-        self._page = Page(0, 0, b"")
+        self._whole = self._brief = Page(0, 0, b"")
         self._open = 0
         self._news = asyncio.Event()
         self._gathering: asyncio.Event | None = None
@@ -91,15 +91,17 @@ class Feed:
             self._bytes -= _size(self._ring.popleft())
         self._news.set()
 
-    def open(self, last_event_id: str | None = None) -> AsyncIterator[bytes]:
+    def open(self, last_event_id: str | None = None, *, brief: bool = False) -> AsyncIterator[bytes]:
         """What happens from now on, or from after `last_event_id`, as text/event-stream.
+
+        `brief`: without events that others of the same page include; of a busy island, a third remains.
 
         Raises:
             TooBusy: too many streams are open.
         """
         if self._full:
             raise TooBusy(f"{self._open} event streams are open; close one", retry_after_s=5)
-        return self._follow(last_event_id)
+        return self._follow(last_event_id, brief)
 
     @property
     def _full(self) -> bool:
@@ -114,7 +116,7 @@ class Feed:
         if self._gathering is not None:
             self._gathering.set()
 
-    async def _follow(self, last_event_id: str | None) -> AsyncIterator[bytes]:
+    async def _follow(self, last_event_id: str | None, brief: bool) -> AsyncIterator[bytes]:
         if self._full:  # others may have come between `open` and this first step
             return
         self._open += 1
@@ -135,9 +137,10 @@ class Feed:
                     pulses = self._pulses
                     yield self._pulse
                 elif number < self._number:
-                    page = self._after(number)
+                    page = self._after(number, brief)
                     number = page.last
-                    yield page.text
+                    if page.text:
+                        yield page.text
                     if page.last - page.after < BUNCH:  # else it is behind, and goes on at once
                         await self._gather()
                 else:
@@ -162,15 +165,26 @@ class Feed:
             self._pulses += 1
             self._news.set()
 
-    def _after(self, number: int) -> Page:
-        """The page that follows this event."""
+    def _after(self, number: int, brief: bool) -> Page:
+        """The page that follows this event; one that is written is there for all."""
         last = min(self._number, number + BUNCH)
-        if (self._page.after, self._page.last) != (number, last):
-            start = number - (self._number - len(self._ring))
-            events = itertools.islice(self._ring, start, start + BUNCH)
-            text = b"".join(map(self._sent, events, itertools.count(number + 1)))
-            self._page = Page(number, last, text)
-        return self._page
+        page = self._brief if brief else self._whole
+        if (page.after, page.last) == (number, last):
+            return page
+        start = number - (self._number - len(self._ring))
+        events = list(itertools.islice(self._ring, start, start + BUNCH))
+        leave = included(events) if brief else None
+        text = b"".join(
+            self._sent(event, number)
+            for number, event in enumerate(events, number + 1)
+            if leave is None or not leave(event)
+        )
+        page = Page(number, last, text)
+        if brief:
+            self._brief = page
+        else:
+            self._whole = page
+        return page
 
     async def _gather(self) -> None:
         """Wait until it is time for the next page, for all streams alike."""

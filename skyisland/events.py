@@ -16,7 +16,7 @@ import asyncio
 import logging
 import time
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -173,6 +173,17 @@ WORDY = frozenset(
     kind for kind in Event.__subclasses__() if {"call", "url"}.intersection(kind.__struct_fields__)
 )
 """Events with a text of a caller's, of any length."""
+
+_STEPS = (InvocationStarted, PhaseFinished, JailClaimed)
+_PARTS = (CloneCreated, CloneDestroyed)
+
+
+def included(events: Iterable[Event]) -> Callable[[Event], bool]:
+    """For who reads many events at once: tells of each whether others among them say as much. The steps of an
+    invocation are in its end, if that is there; a clone comes and goes with its jail."""
+    over = {event.invocation for event in events if isinstance(event, InvocationFinished)}
+    return lambda event: isinstance(event, _PARTS) or (isinstance(event, _STEPS) and event.invocation in over)
+
 
 Fold = Callable[[Any], None]
 """What is done with each event."""

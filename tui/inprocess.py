@@ -9,7 +9,7 @@ import time
 from collections.abc import AsyncIterator
 
 from skyisland.client import body
-from skyisland.events import Event, Gap
+from skyisland.events import Event, Gap, included
 from skyisland.island import PULSE_S, Island
 from skyisland.logs import Line as LogLine
 from skyisland.logs import LogRing
@@ -56,7 +56,8 @@ class InProcess:
         try:
             while True:
                 await asyncio.sleep(BUNCH_S)
-                taken, bunch = bunch, []
+                leave = included(bunch)
+                taken, bunch = [event for event in bunch if not leave(event)], []
                 if missed:
                     taken.append(Gap(missed=missed))
                     missed = 0

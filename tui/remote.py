@@ -111,7 +111,9 @@ class Remote:
     async def events(self) -> AsyncIterator[list[Event]]:
         headers = {"Last-Event-ID": self._last_id} if self._last_id else {}
         timeout = httpx.Timeout(TIMEOUT_S, read=SILENCE_S)
-        request = self._client.build_request("GET", "/api/v1/admin/events", headers=headers, timeout=timeout)
+        request = self._client.build_request(
+            "GET", "/api/v1/admin/events", params={"brief": "true"}, headers=headers, timeout=timeout
+        )
         try:
             response = await self._client.send(request, stream=True)
         except (httpx.HTTPError, OSError) as error:

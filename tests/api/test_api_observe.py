@@ -16,8 +16,17 @@ from conftest import ADMIN, CALL, World, make_world
 from api.stream import Feed
 from api.wire import Snapshot
 from skyisland.errors import TooBusy
-from skyisland.events import Events, InvocationStarted, IslandStarted, Pulse
-from skyisland.model import Usage
+from skyisland.events import (
+    CloneCreated,
+    Event,
+    Events,
+    InvocationFinished,
+    InvocationStarted,
+    IslandStarted,
+    PhaseFinished,
+    Pulse,
+)
+from skyisland.model import Phase, Timings, Usage
 
 STREAM = "/api/v1/admin/events"
 
@@ -244,6 +253,37 @@ async def test_streams_that_keep_up_share_their_pages() -> None:
             assert swept(sent(page)) == [number]
 
 
+async def test_a_brief_stream_leaves_out_what_others_include() -> None:
+    events = Events()
+    feed = Feed(events, pulse, pause_s=0)
+    before = feed.last_id
+    told: list[Event] = [
+        InvocationStarted(invocation="i-1", url="u", call="F()"),
+        InvocationStarted(invocation="i-2", url="u", call="F()"),
+        CloneCreated(clone="c", duration_s=0.1),
+        PhaseFinished(invocation="i-1", phase=Phase.exec, duration_s=0.1),
+        PhaseFinished(invocation="i-2", phase=Phase.jail, duration_s=0.1),
+        InvocationFinished(invocation="i-1", url="u", call="F()", verdict="ok", timings=Timings()),
+    ]
+    for event in told:
+        events.publish(event)
+    async with aclosing(feed.open(before, brief=True)) as brief, reading(feed, before) as whole:  # type: ignore[type-var]
+        assert await anext(brief) == b"retry: 1000\n\n"
+        short, long = sent(await anext(brief)), sent(await anext(whole))
+        assert [one.id for one in long] == [f"{before.split('-')[0]}-{n}" for n in range(1, 7)]
+        assert [one for one in long if one in short] == short
+        assert [(one.event, one.data["invocation"]) for one in short] == [
+            ("InvocationStarted", "i-2"),
+            ("PhaseFinished", "i-2"),
+            ("InvocationFinished", "i-1"),
+        ]
+
+
+async def test_a_choice_is_true_or_false(admin: httpx.AsyncClient) -> None:
+    response = await admin.get(f"{STREAM}?brief=yes")
+    assert (response.status_code, response.json()["details"]["field"]) == (400, "brief")
+
+
 async def test_who_is_behind_catches_up_without_a_pause_and_then_gathers() -> None:
     events = Events()
     feed = Feed(events, pulse, pause_s=3600)
@@ -307,7 +347,7 @@ async def test_a_failing_pulse_is_told_to_the_log_and_felt_again(caplog: pytest.
 
 async def test_streams_are_capped() -> None:
     feed = Feed(Events(), pulse, streams=1)
-    async with reading(feed), aclosing(feed._follow(None)) as late:  # type: ignore[type-var]
+    async with reading(feed), aclosing(feed._follow(None, brief=False)) as late:  # type: ignore[type-var]
         with pytest.raises(TooBusy):
             feed.open()
         assert [piece async for piece in late] == []
