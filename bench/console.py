@@ -319,14 +319,15 @@ def cost(rounds: int, seconds: float) -> tuple[list[Row], dict[str, Any]]:
 def _more(
     figure: str, what: str, ours: Samples, peer: Samples, peer_name: str, most: float | None = None
 ) -> Row:
-    more = statistics.median(a - b for a, b in zip(ours.cpu, peer.cpu, strict=True))
+    by_round = [a - b for a, b in zip(ours.cpu, peer.cpu, strict=True)]
+    more = statistics.median(by_round)
     return Row(
         figure=figure,
         what=what,
         ours=f"{statistics.median(ours.cpu):.1f} % of a core",
         peer=f"{statistics.median(peer.cpu):.1f} %",
         peer_name=peer_name,
-        note=f"{more:+.1f}",
+        note=f"{more:+.1f}; rounds {min(by_round):+.1f} to {max(by_round):+.1f}",
         target="" if most is None else f"≤ {most:g} more",
         hit=None if most is None else more <= most,
     )

@@ -37,7 +37,8 @@ async def record(url: str, headers: dict[str, str], seconds: float) -> Recording
 
         async def listen() -> None:
             after = {"Last-Event-ID": last_id}
-            async with client.stream("GET", "/api/v1/admin/events", headers=after, timeout=None) as response:
+            path = "/api/v1/admin/events?brief=true"
+            async with client.stream("GET", path, headers=after, timeout=None) as response:
                 async for piece in response.aiter_raw():
                     recording.pieces.append((time.perf_counter() - began, piece))
 
