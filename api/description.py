@@ -22,6 +22,7 @@ from api.problems import Problem
 from api.wire import AddressBody, Answer, FunctionBody, Jail, Snapshot, encode
 from skyisland import __version__
 from skyisland.events import InvocationFinished
+from skyisland.island import PULSE_S
 from skyisland.logs import Line
 from skyisland.model import AddressInfo, Artifact, Capability
 
@@ -119,11 +120,15 @@ OPERATIONS = (
         method="get",
         path="/api/v1/admin/events",
         does="What happens, as it happens: server-sent events without end. A `Gap` tells how many are lost; "
-        "a `Pulse`, every 2 s and without an id, what the jails use.",
+        f"a `Pulse`, every {PULSE_S:g} s and without an id, what the jails use.",
         role=Role.operator,
         query=(
             ("last_event_id", "Go on after this one (or the header Last-Event-ID).", TEXT),
-            ("brief", "Leave out what others say that are sent at the same moment.", CHOICE),
+            (
+                "brief",
+                "Leave out clones, and the steps of calls whose end is sent with them.",
+                CHOICE,
+            ),
         ),
         answer=str,
         media="text/event-stream",

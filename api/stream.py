@@ -62,7 +62,7 @@ class Feed:
         self._ring: deque[Event] = deque()
         self._bytes = 0
         self._number = 0
-        self._whole = self._brief = Page(0, 0, b"")
+        self._pages = {brief: Page(0, 0, b"") for brief in (False, True)}
         self._open = 0
         self._news = asyncio.Event()
         self._gathering: asyncio.Event | None = None
@@ -94,7 +94,7 @@ class Feed:
     def open(self, last_event_id: str | None = None, *, brief: bool = False) -> AsyncIterator[bytes]:
         """What happens from now on, or from after `last_event_id`, as text/event-stream.
 
-        `brief`: without events that others of the same page include; of a busy island, a third remains.
+        `brief`: without the events that others of the same page include; of a busy island's, a third is left.
 
         Raises:
             TooBusy: too many streams are open.
@@ -168,7 +168,7 @@ class Feed:
     def _after(self, number: int, brief: bool) -> Page:
         """The page that follows this event; one that is written is there for all."""
         last = min(self._number, number + BUNCH)
-        page = self._brief if brief else self._whole
+        page = self._pages[brief]
         if (page.after, page.last) == (number, last):
             return page
         start = number - (self._number - len(self._ring))
@@ -179,11 +179,7 @@ class Feed:
             for number, event in enumerate(events, number + 1)
             if leave is None or not leave(event)
         )
-        page = Page(number, last, text)
-        if brief:
-            self._brief = page
-        else:
-            self._whole = page
+        page = self._pages[brief] = Page(number, last, text)
         return page
 
     async def _gather(self) -> None:

@@ -1,7 +1,7 @@
 """Figure 9: what the console costs. Alone: `python -m bench.console [--rounds N --seconds N]`.
 
 An island of fake rooms holds 500 jails and answers 100 requests a second over HTTP, from a process of
-its its own. In turns: one with the console in its loop (140x40, on a pseudo terminal that is read), and one
+its own. In turns: one with the console in its loop (140x40, on a pseudo terminal that is read), and one
 that is headless, alone, with three consoles attached, and beside three that are played a recording.
 Processor time is the island's process alone: consoles that are attached pay for themselves. But on a machine
 of few cores their work changes everybody's times, whoever they look at, so the island with three on its line
@@ -187,7 +187,7 @@ class Screen:
         self.process.wait()
 
 
-class Samples:
+class Rounds:
     """What one setting took, by round."""
 
     def __init__(self) -> None:
@@ -227,7 +227,7 @@ class Subject:
     def go_on(self, moving: bool) -> None:
         self.process.send_signal(signal.SIGCONT if moving else signal.SIGSTOP)
 
-    def measure(self, seconds: float, samples: Samples, *consoles: str) -> None:
+    def measure(self, seconds: float, samples: Rounds, *consoles: str) -> None:
         """Under load, while three consoles run that were started with these words, if there are any."""
         self.go_on(True)
         with ExitStack() as stack:
@@ -273,7 +273,7 @@ def _cpu_s(pid: int) -> float:
 
 def cost(rounds: int, seconds: float) -> tuple[list[Row], dict[str, Any]]:
     """What the console costs an island: headless, inside, looked at and beside others, in turns."""
-    headless, inside, attached, beside = Samples(), Samples(), Samples(), Samples()
+    headless, inside, attached, beside = Rounds(), Rounds(), Rounds(), Rounds()
     with tempfile.TemporaryDirectory() as folder, ExitStack() as stack:
         place = Path(folder)
         alone = Subject(place / "headless")
@@ -317,7 +317,7 @@ def cost(rounds: int, seconds: float) -> tuple[list[Row], dict[str, Any]]:
 
 
 def _more(
-    figure: str, what: str, ours: Samples, peer: Samples, peer_name: str, most: float | None = None
+    figure: str, what: str, ours: Rounds, peer: Rounds, peer_name: str, most: float | None = None
 ) -> Row:
     by_round = [a - b for a, b in zip(ours.cpu, peer.cpu, strict=True)]
     more = statistics.median(by_round)
@@ -333,7 +333,7 @@ def _more(
     )
 
 
-def _later(figure: str, what: str, ours: Samples, peer: Samples, peer_name: str, most: float | None) -> Row:
+def _later(figure: str, what: str, ours: Rounds, peer: Rounds, peer_name: str, most: float | None) -> Row:
     mine, theirs = ([1000 * p99(times) for times in samples.times] for samples in (ours, peer))
     later = statistics.median(a - b for a, b in zip(mine, theirs, strict=True))
     return Row(

@@ -16,14 +16,14 @@ import msgspec
 from msgspec import Struct
 
 SNAPSHOT_S = 2.0
-"""Between two snapshots, as consoles ask for them."""
+"""Between two snapshots; a console asks for them less often, and is played the latest."""
 
 
 class Recording(Struct, frozen=True):
-    """What one console heard: pieces of the stream, each with its second, and snapshots."""
+    """What one console heard: pieces of the stream, and snapshots, each with its second."""
 
     pieces: list[tuple[float, bytes]]
-    snapshots: list[bytes]
+    snapshots: list[tuple[float, bytes]]
 
 
 async def record(url: str, headers: dict[str, str], seconds: float) -> Recording:
@@ -31,7 +31,7 @@ async def record(url: str, headers: dict[str, str], seconds: float) -> Recording
     recording = Recording([], [])
     async with httpx.AsyncClient(base_url=url, headers=headers, trust_env=False) as client:
         first = (await client.get("/api/v1/admin/snapshot")).content
-        recording.snapshots.append(first)
+        recording.snapshots.append((0.0, first))
         last_id = msgspec.json.decode(first)["last_event_id"]
         began = time.perf_counter()
 
@@ -45,7 +45,8 @@ async def record(url: str, headers: dict[str, str], seconds: float) -> Recording
         listening = asyncio.create_task(listen())
         while time.perf_counter() - began < seconds:
             await asyncio.sleep(SNAPSHOT_S)
-            recording.snapshots.append((await client.get("/api/v1/admin/snapshot")).content)
+            snapshot = (await client.get("/api/v1/admin/snapshot")).content
+            recording.snapshots.append((time.perf_counter() - began, snapshot))
         listening.cancel()
         await asyncio.gather(listening, return_exceptions=True)
     return recording
@@ -56,23 +57,22 @@ class Player(httpx.AsyncBaseTransport):
 
     def __init__(self, path: Path) -> None:
         self._recording = msgspec.msgpack.decode(path.read_bytes(), type=Recording)
-        self._asked = 0
+        self._began = time.perf_counter()
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
         if request.url.path.endswith("/events"):
-            return httpx.Response(200, stream=_Stream(self._recording.pieces))
-        snapshots = self._recording.snapshots
-        self._asked += 1
-        return httpx.Response(200, content=snapshots[min(self._asked, len(snapshots)) - 1])
+            return httpx.Response(200, stream=_Stream(self._recording.pieces, self._began))
+        now = time.perf_counter() - self._began
+        *_, latest = (snapshot for at, snapshot in self._recording.snapshots if at <= now)
+        return httpx.Response(200, content=latest)
 
 
 class _Stream(httpx.AsyncByteStream):
-    def __init__(self, pieces: list[tuple[float, bytes]]) -> None:
-        self._pieces = pieces
+    def __init__(self, pieces: list[tuple[float, bytes]], began: float) -> None:
+        self._pieces, self._began = pieces, began
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
-        began = time.perf_counter()
         for at, piece in self._pieces:
-            await asyncio.sleep(max(0.0, began + at - time.perf_counter()))
+            await asyncio.sleep(max(0.0, self._began + at - time.perf_counter()))
             yield piece
         await asyncio.Event().wait()

@@ -67,7 +67,7 @@ ENVIRONMENT = {
     "GOVCS": "*:off",
     "GOWORK": "off",
     "HOME": "/nonexistent",
-    "TMPDIR": "/tmp",  # noqa: S108
+    "TMPDIR": "/tmp",  # noqa: S108 - the jail's own
 }
 """All that the go command is told. Without a home it keeps no telemetry."""
 

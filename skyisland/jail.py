@@ -33,7 +33,7 @@ OS_RELEASE = os.uname().release
 LOOK_S = 0.02
 """Processor time is looked at no more often than this."""
 USAGE_S = 1.0
-"""What operators are told of a jail's use is no older than this, when they have asked for a look."""
+"""A look sees nothing new within this time: what a driver told then is good enough for operators."""
 
 
 class Jail(Protocol):

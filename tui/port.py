@@ -65,7 +65,8 @@ class Port(Protocol):
     async def snapshot(self) -> Snapshot: ...
 
     def events(self) -> AsyncIterator[list[Event]]:
-        """Facts in order, in bunches some tenths of a second apart; an empty bunch says "still here"."""
+        """Facts in order, in bunches some tenths of a second apart, without those that others of their bunch
+        include; a `Pulse` every 2 s. An empty bunch says "still here"."""
         ...
 
     async def logs(self, after: int = 0) -> list[LogLine]:

@@ -55,7 +55,7 @@ class Station:
         """Somebody looks at log lines."""
         self.reads_closely = False
         """Somebody looks at what only snapshots tell."""
-        self._stale = False
+        self._due = False
         self._changed = changed
         self._refused = refused
         self._skew = 0.0
@@ -117,8 +117,8 @@ class Station:
         while True:
             await asyncio.sleep(self.poll_s)
             age_s += self.poll_s
-            if not self.paused and (self._stale or self.reads_closely or age_s >= SNAPSHOT_S):
-                age_s, self._stale = 0.0, False
+            if not self.paused and (self._due or self.reads_closely or age_s >= SNAPSHOT_S):
+                age_s, self._due = 0.0, False
                 self.receive(await self.port.snapshot())
             if self.reads_log:
                 await self.fetch_log()
@@ -136,14 +136,14 @@ class Station:
             self._take(news)
         else:
             for event in news:
-                self._stale = self._stale or isinstance(event, _WHOLE_STORY)
+                self._due = self._due or isinstance(event, _WHOLE_STORY)
                 self._take(event)
         if not was_live:
             self._changed()
 
     def look_again(self) -> None:
         """Take a snapshot at the next poll."""
-        self._stale = True
+        self._due = True
 
     def _take(self, news: Snapshot | Event) -> None:
         if not self.paused:
