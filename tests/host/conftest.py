@@ -23,6 +23,8 @@ from typing import Any
 
 import pytest
 import tomli_w
+from buildroom import Workshop, make_proxy
+from buildroom import opened as opened_builds
 from daemon import SKYISLAND, Daemon, copy_of
 from upstream import Repository, Server, backend
 
@@ -228,3 +230,23 @@ def mirrored(state_dir: Path) -> dict[str, str]:
 def served(state_dir: Path, repository: Repository) -> Iterator[Server]:
     with Server(backend(state_dir / "srv")) as server:
         yield server
+
+
+# Builds
+
+
+@pytest.fixture(scope="session")
+def gocache(prepared: Path, host_dir: Path) -> Path:
+    copy_of(prepared / "gocache", host_dir / "gocache-of-builds")
+    return host_dir / "gocache-of-builds"
+
+
+@pytest.fixture
+async def shop(state_dir: Path, gocache: Path) -> AsyncIterator[Workshop]:
+    async with opened_builds(state_dir, gocache) as workshop:
+        yield workshop
+
+
+@pytest.fixture
+def proxy(state_dir: Path) -> str:
+    return make_proxy(state_dir / "proxy")

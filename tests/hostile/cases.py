@@ -11,7 +11,8 @@ from msgspec import Struct
 SOURCE, GIT = "tests/unit/test_source.py", "tests/host/test_source_git.py"
 HARM, SERVERS = "tests/host/test_source_hostile.py", "tests/host/test_source_servers.py"
 BUILD, KEPT = "tests/unit/test_build.py", "tests/unit/test_artifacts.py"
-JAIL, CALL = "tests/host/test_build_jail.py", "tests/unit/test_call.py"
+JAIL, KINDS = "tests/host/test_build_hostile.py", "tests/host/test_build_jail.py"
+CALL = "tests/unit/test_call.py"
 SERVE, FUNCTION = "tests/api/test_api_serve.py", "tests/api/test_api_function.py"
 ADMIN, OBSERVE, ROLES = (
     "tests/api/test_api_admin.py",
@@ -297,7 +298,7 @@ CASES = (
         "the step with a network runs no code of the repository and fetches by the proxy",
         (
             *_tests(BUILD, "test_the_jail_of_a_build", "test_modules_are_downloaded_only_when_needed"),
-            *_tests(JAIL, "test_a_dependency_from_the_proxy"),
+            *_tests(KINDS, "test_a_dependency_from_the_proxy"),
         ),
     ),
     Case(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import string
 from pathlib import Path
 
@@ -10,8 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from skyisland.errors import BadRequest, IslandError, SourceRefused, SourceUnavailable
-from skyisland.flight import Flights
+from skyisland.errors import BadRequest, SourceRefused, SourceUnavailable
 from skyisland.gitcommand import Trouble, trouble_of
 from skyisland.giturl import (
     Remote,
@@ -441,86 +439,3 @@ def test_a_tree_within_limits_passes() -> None:
 def test_a_tree_beyond_limits_is_refused(files: list[tuple[str, str]], reason: str) -> None:
     with pytest.raises(SourceRefused, match=reason):
         check_tree("r", listing(*files), 30)
-
-
-# Flights
-
-
-class Work:
-    """A piece of work that tells when it starts and how it ends, and waits to be let go."""
-
-    def __init__(self) -> None:
-        self.started = 0
-        self.cancelled = 0
-        self.go = asyncio.Event()
-        self.error: IslandError | None = None
-
-    async def __call__(self) -> int:
-        self.started += 1
-        try:
-            await self.go.wait()
-        except asyncio.CancelledError:
-            self.cancelled += 1
-            raise
-        if self.error:
-            raise self.error
-        return self.started
-
-
-async def turns(count: int = 5) -> None:
-    for _ in range(count):
-        await asyncio.sleep(0)
-
-
-async def test_many_wait_for_one_piece_of_work() -> None:
-    flights: Flights[int] = Flights()
-    work = Work()
-    waiting = [asyncio.create_task(flights.join("key", work)) for _ in range(200)]
-    await turns()
-    work.go.set()
-    assert await asyncio.gather(*waiting) == [1] * 200
-    assert await flights.join("key", work) == 2
-    assert len(flights) == 0
-
-
-async def test_its_error_is_everyones() -> None:
-    flights: Flights[int] = Flights()
-    work = Work()
-    work.error = SourceUnavailable("no")
-    work.go.set()
-    results = await asyncio.gather(*(flights.join(1, work) for _ in range(3)), return_exceptions=True)
-    assert results == [work.error] * 3
-
-
-async def test_who_leaves_does_not_disturb_the_others() -> None:
-    flights: Flights[int] = Flights()
-    work = Work()
-    first, second = (asyncio.create_task(flights.join(1, work)) for _ in range(2))
-    await turns()
-    first.cancel()
-    await turns()
-    work.go.set()
-    assert await second == 1
-    assert first.cancelled()
-
-
-async def test_the_last_to_leave_ends_the_work_before_it_leaves() -> None:
-    flights: Flights[int] = Flights()
-    work = Work()
-    waiting = [asyncio.create_task(flights.join(1, work)) for _ in range(3)]
-    await turns()
-    for task in waiting:
-        task.cancel()
-    await asyncio.wait(waiting)
-    assert (work.started, work.cancelled, len(flights)) == (1, 1, 0)
-
-
-async def test_closing_ends_all() -> None:
-    flights: Flights[int] = Flights()
-    work = Work()
-    waiting = asyncio.create_task(flights.join(1, work))
-    await turns()
-    await flights.close()
-    assert work.cancelled == 1
-    with pytest.raises(asyncio.CancelledError):
-        await waiting
