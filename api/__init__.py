@@ -32,10 +32,10 @@ from api.problems import Reply
 from api.stream import Feed
 from skyisland.errors import Draining
 from skyisland.island import Island
-from skyisland.logs import LogRing
-from skyisland.metrics import Metrics
+from skyisland.record.logs import LogRing
+from skyisland.record.metrics import Metrics
+from skyisland.record.traffic import Traffic
 from skyisland.settings import Api as ApiSettings
-from skyisland.traffic import Traffic
 
 __all__ = ["Api", "create_app"]
 

@@ -13,8 +13,8 @@ from api.problems import BadState
 from api.wire import AddressBody, Jail, decode
 from skyisland.errors import BadRequest
 from skyisland.island import Island
-from skyisland.metrics import Metrics
 from skyisland.model import AddressInfo, AddressState
+from skyisland.record.metrics import Metrics
 
 log = logging.getLogger("api.audit")
 

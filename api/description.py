@@ -23,8 +23,8 @@ from api.wire import AddressBody, Answer, FunctionBody, Jail, Snapshot, encode
 from skyisland import __version__
 from skyisland.events import InvocationFinished
 from skyisland.island import PULSE_S
-from skyisland.logs import Line
 from skyisland.model import AddressInfo, Artifact, Capability
+from skyisland.record.logs import Line
 
 Schema = dict[str, Any]
 

@@ -17,8 +17,8 @@ from api.problems import Reply, RequestTimeout, TooLarge, misfortune, reply
 from api.wire import Answer, FunctionBody, decode, encode
 from skyisland.errors import TooBusy
 from skyisland.island import Island
-from skyisland.metrics import Metrics
 from skyisland.model import Invocation, Timings, Verdict
+from skyisland.record.metrics import Metrics
 from skyisland.settings import Api
 
 PATH = "/api/v1/function"

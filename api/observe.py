@@ -11,8 +11,8 @@ from api.stream import Feed
 from api.wire import Snapshot, encode
 from skyisland.errors import BadRequest
 from skyisland.island import Island
-from skyisland.logs import LogRing
-from skyisland.metrics import Metrics
+from skyisland.record.logs import LogRing
+from skyisland.record.metrics import Metrics
 
 PROMETHEUS = "text/plain; version=0.0.4; charset=utf-8"
 RECENT = 100

@@ -61,10 +61,10 @@ async def island(folder: Path, console: bool) -> None:
     from skyisland.drivers import fake
     from skyisland.events import Events
     from skyisland.island import Island, Policy
-    from skyisland.jails import Jails
-    from skyisland.logs import LogRing
-    from skyisland.metrics import Metrics
+    from skyisland.jails.register import Jails
     from skyisland.model import FunctionRequest
+    from skyisland.record.logs import LogRing
+    from skyisland.record.metrics import Metrics
 
     def script(data: bytes) -> fake.Script:
         return fake.Script(duration_s=math.inf) if b'"3600"' in data else fake.Script(duration_s=0.004)
@@ -98,7 +98,7 @@ async def island(folder: Path, console: bool) -> None:
 
     if console:
         from tui import serve_with_console
-        from tui.inprocess import InProcess
+        from tui.watch.inprocess import InProcess
 
         await serve_with_console(InProcess(made, ring, f"http://127.0.0.1:{port}"), api, log=folder / "log")
     else:
@@ -366,7 +366,7 @@ def main() -> None:
         return
     if chosen.attach or chosen.play:
         from tui import run_console
-        from tui.remote import Remote
+        from tui.watch.remote import Remote
 
         player = Player(chosen.play) if chosen.play else None
         sys.exit(run_console(Remote(chosen.attach or "http://bench", token=TOKEN, transport=player)))

@@ -23,7 +23,7 @@ import tomli_w
 from bench.cpu import descendants
 from bench.load import Connection, Http, post
 from examples.publish import HOST, publish, rewrite
-from skyisland import harness
+from skyisland.golang import harness
 from skyisland.model import Call
 
 TOKEN = "bench"  # noqa: S105 - of an island on loopback that lives for the bench

@@ -22,12 +22,12 @@ from typing import Protocol
 
 from msgspec import Struct
 
-from skyisland.drivers.programs import ENVIRONMENT, SEARCH
 from skyisland.errors import DriverError, HostUnfit, IslandError
+from skyisland.host.process import Completed, spawn, until_ended
+from skyisland.host.programs import ENVIRONMENT, SEARCH
+from skyisland.host.toolchain import Toolchains
+from skyisland.jails.addresses import NetworkDriver
 from skyisland.model import Capability
-from skyisland.network import NetworkDriver
-from skyisland.process import Completed, spawn, until_ended
-from skyisland.toolchain import Toolchains
 
 TRIAL_TIMEOUT_S = 20.0
 OLDEST_GIT = (2, 37)
@@ -145,7 +145,7 @@ async def _go(toolchains: Toolchains) -> Check:
 
 
 async def _launcher(folder: Path, toolchains: Toolchains) -> Check:
-    from skyisland.drivers.launcher import Launcher
+    from skyisland.drivers.linux.launching import Launcher
 
     toolchain = await toolchains.present()
     assert toolchain is not None  # noqa: S101 - it has just been found
@@ -220,7 +220,7 @@ def _kernel() -> Check:
 
 
 async def _bwrap() -> tuple[Path | None, Check]:
-    from skyisland.drivers.bubblewrap import find_bwrap
+    from skyisland.drivers.linux.bubblewrap import find_bwrap
 
     try:
         bwrap = await asyncio.to_thread(find_bwrap)
@@ -238,7 +238,7 @@ async def _bwrap() -> tuple[Path | None, Check]:
 
 async def _trials(bwrap: Path, lower: Path, uid: int | None) -> list[Check]:
     """Let bwrap print its version in a jail: in namespaces, then with an overlay, then with the filter."""
-    from skyisland.drivers.seccomp import REMEDY, compile_filter
+    from skyisland.drivers.linux.seccomp import REMEDY, compile_filter
 
     who = "this user" if uid is None else f"uid {uid}"
     jail = [str(bwrap), "--unshare-all", "--ro-bind", "/", "/", "--cap-drop", "ALL"]
@@ -295,7 +295,7 @@ def _namespace_remedy() -> str:
 
 
 def _cgroups() -> list[Check]:
-    from skyisland.drivers.cgroups import Cgroups
+    from skyisland.drivers.linux.cgroup.groups import Cgroups
 
     # A name of its own: an island may be alive.
     cgroups = Cgroups(f"doctor-{os.getpid()}")

@@ -14,8 +14,6 @@ import time
 
 from msgspec import Struct
 
-from skyisland import harness
-from skyisland.call import read_call
 from skyisland.errors import (
     ArtifactNotFound,
     Draining,
@@ -26,8 +24,12 @@ from skyisland.errors import (
     TooBusy,
 )
 from skyisland.events import Events, InvocationFinished, IslandStarted, IslandStopped, Pulse
-from skyisland.jail import Inmate
-from skyisland.jails import Jails
+from skyisland.golang import harness
+from skyisland.golang.call import read_call
+from skyisland.host.toolchain import Progress, silent
+from skyisland.jails.inmate import Inmate
+from skyisland.jails.pool import Bounds, PoolStatus, WarmPool
+from skyisland.jails.register import Jails
 from skyisland.model import (
     FUNCTION,
     AddressInfo,
@@ -44,10 +46,8 @@ from skyisland.model import (
     Outcome,
     Phase,
 )
-from skyisland.pool import Bounds, PoolStatus, WarmPool
 from skyisland.rooms import AddressRoom, BuildRoom, HistoryRoom, SourceRoom
 from skyisland.story import Story
-from skyisland.toolchain import Progress, silent
 
 log = logging.getLogger(__name__)
 

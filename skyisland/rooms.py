@@ -6,9 +6,9 @@ from contextlib import AbstractContextManager
 from typing import Any, Protocol
 
 from skyisland.events import InvocationFinished
-from skyisland.jail import AddressPool
+from skyisland.host.toolchain import Progress, silent
+from skyisland.jails.inmate import AddressPool
 from skyisland.model import AddressInfo, AddressState, Artifact, Call, Capability, Source
-from skyisland.toolchain import Progress, silent
 
 
 class Resolved(Protocol):

@@ -15,19 +15,19 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 from skyisland import __version__
-from skyisland.build import Builds
+from skyisland.builds.builds import Builds
 from skyisland.errors import HostUnfit, SettingsError
 from skyisland.events import Events
+from skyisland.host.toolchain import Progress, Toolchains, silent
 from skyisland.island import Island, Policy
-from skyisland.jail import JailDriver
-from skyisland.jails import Jails
-from skyisland.network import Addresses, NetworkDriver, NoInterfaces
-from skyisland.pool import Bounds
+from skyisland.jails.addresses import Addresses, NetworkDriver, NoInterfaces
+from skyisland.jails.driver import CloneDriver
+from skyisland.jails.inmate import JailDriver
+from skyisland.jails.pool import Bounds
+from skyisland.jails.register import Jails
+from skyisland.record.state import State
 from skyisland.settings import Layout, Settings
-from skyisland.source import Sources
-from skyisland.state import State
-from skyisland.storage import CloneDriver
-from skyisland.toolchain import Progress, Toolchains, silent
+from skyisland.sources.sources import Sources
 
 LINUX = sys.platform.startswith("linux")
 FREEBSD = sys.platform.startswith("freebsd")
@@ -180,17 +180,17 @@ def clone_driver(
 
         return FakeClones()
     if wanted == "overlay" and LINUX:
-        from skyisland.drivers.overlay import OverlayClones
+        from skyisland.drivers.linux.overlay import OverlayClones
 
         return OverlayClones(settings.layout.base)
     if wanted == "zfs" and (LINUX or FREEBSD):
-        from skyisland.drivers.zfs import ZfsClones
+        from skyisland.drivers.zfs.clones import ZfsClones
 
         if not settings.filesystem.zfs_dataset:
             raise HostUnfit('filesystem.zfs_dataset: name the pool or dataset to use, such as "zroot"')
         base = None
         if FREEBSD:
-            from skyisland.drivers.freebsd_base import FreeBSDBase
+            from skyisland.drivers.freebsd.base import FreeBSDBase
 
             release = settings.release or "-".join(os.uname().release.split("-")[:2])
             base = FreeBSDBase(
@@ -244,20 +244,20 @@ def jail_driver(
 
         return FakeJails()
     if wanted == "namespaces" and LINUX:
-        from skyisland.drivers.launcher import Launcher
-        from skyisland.drivers.namespaces import NamespaceJails
+        from skyisland.drivers.linux.launching import Launcher
+        from skyisland.drivers.linux.namespaces import NamespaceJails
 
         layout, uid = settings.layout, settings.jails.uid_start
         launcher = Launcher(layout.launcher, toolchains, library=layout.gocache, uid=uid, progress=progress)
         clones = layout.jails if settings.filesystem.storage == "zfs" else None
         return NamespaceJails(island, layout.run, launcher, probe_uid=uid, clones=clones)
     if wanted == "bubblewrap" and LINUX:
-        from skyisland.drivers.bubblewrap import BubblewrapJails
+        from skyisland.drivers.linux.bubblewrap import BubblewrapJails
 
         return BubblewrapJails(island, probe_uid=settings.jails.uid_start if root else None)
     if wanted == "freebsd" and FREEBSD:
-        from skyisland.drivers.freebsd import FreeBSDJails
-        from skyisland.drivers.freebsd_network import FreeBSDNetwork
+        from skyisland.drivers.freebsd.jails import FreeBSDJails
+        from skyisland.drivers.freebsd.network import FreeBSDNetwork
 
         return FreeBSDJails(
             island,
@@ -275,11 +275,11 @@ def network_driver(settings: Settings, island: str) -> NetworkDriver:
     if settings.jails.driver == "fake":
         return NoInterfaces("fake jails have no interfaces")
     if LINUX:
-        from skyisland.drivers.netlink import Netlink
+        from skyisland.drivers.linux.bridge import Netlink
 
         return Netlink(ip4, island=island)
     if FREEBSD:
-        from skyisland.drivers.freebsd_network import FreeBSDNetwork
+        from skyisland.drivers.freebsd.network import FreeBSDNetwork
 
         return FreeBSDNetwork(ip4, island=island, vnet=ip4.vnet)
     return NoInterfaces("this system has no network driver")

@@ -16,9 +16,9 @@ from hypothesis import HealthCheck
 from hypothesis import settings as hypothesis_settings
 
 import skyisland
-from skyisland.drivers.launcher import Launcher
+from skyisland.drivers.linux.launching import Launcher
+from skyisland.host.toolchain import Toolchains
 from skyisland.settings import Settings
-from skyisland.toolchain import Toolchains
 
 
 def _package(name: str) -> ModuleType:
@@ -45,13 +45,13 @@ def blockbuster() -> Iterator[BlockBuster]:
     with blockbuster_ctx(OURS) as watch:
         # Memory files, /proc and cgroups are the kernel's own memory: calls on them wait for no device.
         quick = {"_memory_file", "_prefer_for_oom"}
-        watch.functions["os.write"].can_block_in("skyisland/drivers/bubblewrap.py", quick)
+        watch.functions["os.write"].can_block_in("skyisland/drivers/linux/bubblewrap.py", quick)
         for function in watch.functions.values():
             function.can_block_in(
-                "skyisland/drivers/cgroupfs.py", {"read", "write", "make", "remove", "alarm"}
+                "skyisland/drivers/linux/cgroup/hierarchy.py", {"read", "write", "make", "remove", "alarm"}
             )
         # What is free on a mounted file system the kernel knows by heart.
-        watch.functions["os.statvfs"].can_block_in("skyisland/drivers/freebsd.py", {"filled_its_disk"})
+        watch.functions["os.statvfs"].can_block_in("skyisland/drivers/freebsd/jails.py", {"filled_its_disk"})
         # Popen waits for its child's exec, as it does below asyncio's own subprocesses.
         watch.functions["os.read"].can_block_in("subprocess.py", {"_execute_child"})
         yield watch

@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING
 from skyisland.errors import SettingsError
 
 if TYPE_CHECKING:
-    from tui.port import Port
     from tui.supervisor import Serve
+    from tui.watch.port import Port
 
 
 def _calm() -> None:

@@ -23,18 +23,18 @@ from textual.driver import Driver
 from textual.screen import Screen
 from textual.widgets import ContentSwitcher
 
-from tui.canvas import Canvas, Line
-from tui.chrome import VIEWS, Banner, Head, Keys, Meters, Tabs
 from tui.desk import Hint, Palette
 from tui.dialogs import FilterBar
-from tui.logs import Logs
-from tui.look import ANSI_VARIABLES, SKY, Look
+from tui.draw.canvas import Canvas, Line
+from tui.draw.chrome import VIEWS, Banner, Head, Keys, Meters, Tabs
+from tui.draw.logs import Logs
+from tui.draw.look import ANSI_VARIABLES, SKY, Look
+from tui.draw.table import Table
+from tui.draw.views import Overview
+from tui.draw.words import clean, line
 from tui.orders import Orders
-from tui.port import Port
-from tui.station import Station
-from tui.table import Table
-from tui.views import Overview
-from tui.words import clean, line
+from tui.watch.port import Port
+from tui.watch.station import Station
 
 
 class Console(Orders):

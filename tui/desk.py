@@ -7,11 +7,11 @@ from typing import ClassVar, NamedTuple
 from rich.style import Style
 from textual.widget import Widget
 
-from tui.board import Board
+from tui.draw.look import TONES, Look
+from tui.draw.words import line
 from tui.keyboard import Keyboard
-from tui.look import TONES, Look
-from tui.station import Station
-from tui.words import line
+from tui.watch.board import Board
+from tui.watch.station import Station
 
 
 class Palette(Widget):

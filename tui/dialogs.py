@@ -13,9 +13,9 @@ from textual.content import Content
 from textual.screen import ModalScreen
 from textual.widgets import Button, Input, Label
 
-from tui.canvas import Canvas, Line, Pager
-from tui.look import Spans
-from tui.words import fit
+from tui.draw.canvas import Canvas, Line, Pager
+from tui.draw.look import Spans
+from tui.draw.words import fit
 
 
 class Text(Canvas):

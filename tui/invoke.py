@@ -13,18 +13,18 @@ from textual.widgets import Input, Label
 
 from skyisland.errors import IslandError
 from skyisland.model import FunctionRequest
-from tui.canvas import Line, Pager
-from tui.charts import wrapped
 from tui.dialogs import Toggle
-from tui.look import PHASES
-from tui.panels import story
-from tui.port import Answer, LinkLost
-from tui.rows import Request, seconds_of
-from tui.words import clean, line
+from tui.draw.canvas import Line, Pager
+from tui.draw.charts import wrapped
+from tui.draw.look import PHASES
+from tui.draw.panels import story
+from tui.draw.words import clean, line
+from tui.watch.port import Answer, LinkLost
+from tui.watch.rows import Request, seconds_of
 
 if TYPE_CHECKING:
     from tui.desk import Desk
-    from tui.station import Station
+    from tui.watch.station import Station
 
 
 _LABELS = {"url": "repository", "stdin": "input"}
@@ -142,7 +142,7 @@ class Invoke(ModalScreen[None]):
         if not request.call:
             return "which call?"
         # The grammar takes 20 ms to load, which the console's start shall not pay.
-        from skyisland.call import parse_call
+        from skyisland.golang.call import parse_call
 
         try:
             parse_call(request.call)

@@ -17,17 +17,17 @@ from textual.widgets import ContentSwitcher
 from skyisland.errors import IslandError
 from skyisland.model import FunctionRequest
 from tui import questions
-from tui.canvas import Pager
 from tui.desk import Desk
 from tui.dialogs import AskToken, FilterBar
-from tui.filter import Filter
-from tui.logs import Logs
-from tui.port import LinkLost
-from tui.rows import Cached, Jail, Request, Slot
-from tui.station import POLL_S
-from tui.table import Table
-from tui.views import AddressesView, CacheView, HostView, JailsView, LogsView, RequestsView, View
-from tui.words import duration, line
+from tui.draw.canvas import Pager
+from tui.draw.filter import Filter
+from tui.draw.logs import Logs
+from tui.draw.table import Table
+from tui.draw.views import AddressesView, CacheView, HostView, JailsView, LogsView, RequestsView, View
+from tui.draw.words import duration, line
+from tui.watch.port import LinkLost
+from tui.watch.rows import Cached, Jail, Request, Slot
+from tui.watch.station import POLL_S
 
 if TYPE_CHECKING:
     from textual.timer import Timer

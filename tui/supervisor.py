@@ -22,8 +22,8 @@ from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 
 from tui.console import Console
-from tui.port import Port
 from tui.terminal import SkyDriver, Terminal, attributes, shielded
+from tui.watch.port import Port
 
 LEAVE_S = 7.0
 """How long the console may take to end."""

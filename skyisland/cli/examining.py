@@ -15,10 +15,10 @@ from rich.table import Table
 from skyisland.client import Client
 from skyisland.doctor import Check, Examiner, examine, from_capabilities, vital
 from skyisland.errors import IslandError
+from skyisland.host.toolchain import Toolchains
+from skyisland.jails.addresses import NetworkDriver, NoInterfaces
 from skyisland.model import Capability
-from skyisland.network import NetworkDriver, NoInterfaces
 from skyisland.settings import Settings
-from skyisland.toolchain import Toolchains
 from skyisland.wiring import FREEBSD, LINUX, clone_driver, jail_driver, network_driver, toolchains_for
 
 NETWORK = ("network", "isolation", "nat")
@@ -65,9 +65,9 @@ def _others(
     """What the drivers of this system have to look at themselves."""
     if not FREEBSD:
         return [Pool(settings)] if settings.filesystem.storage == "zfs" else []
-    from skyisland.drivers.freebsd import FreeBSDJails
-    from skyisland.drivers.freebsd_checks import FreeBSDChecks
-    from skyisland.drivers.zfs import ZfsClones
+    from skyisland.drivers.freebsd.checks import FreeBSDChecks
+    from skyisland.drivers.freebsd.jails import FreeBSDJails
+    from skyisland.drivers.zfs.clones import ZfsClones
 
     jails = jail_driver(settings, TRIAL, network or NoInterfaces("an island runs and has it"), toolchains)
     clones = clone_driver(settings, TRIAL, trial=True)
@@ -83,7 +83,7 @@ class Pool:
         self._settings = settings
 
     async def examine(self) -> list[Check]:
-        from skyisland.drivers.zfs import ZfsClones
+        from skyisland.drivers.zfs.clones import ZfsClones
 
         clones = clone_driver(self._settings, TRIAL, trial=True)
         return [await vital("zfs", clones.look)] if isinstance(clones, ZfsClones) else []

@@ -19,8 +19,8 @@ from rich.table import Table
 
 from skyisland.cli import EXIT_FUNCTION, Chosen, looks
 from skyisland.client import Called, Client
-from skyisland.logs import printable
 from skyisland.model import AddressState, FunctionRequest, Phase, Verdict
+from skyisland.record.logs import printable
 from skyisland.settings import admin_token
 
 as_json = click.option("--json", "as_json", is_flag=True, help="For machines.")
@@ -294,7 +294,7 @@ def _size(count: float | None) -> str:
 def console(chosen: Chosen, /, **look: Any) -> None:
     """Watch and steer a running island: ssh -t host skyisland console"""
     from tui import run_console
-    from tui.remote import Remote
+    from tui.watch.remote import Remote
 
     settings = chosen.settings()
     token = admin_token(settings, make=False)

@@ -17,13 +17,13 @@ from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeEl
 
 from skyisland.cli import Chosen, looks
 from skyisland.events import Events
+from skyisland.host.process import open_as_many_as_allowed
+from skyisland.host.toolchain import Progress as Report
+from skyisland.host.toolchain import silent
 from skyisland.island import Island
-from skyisland.logs import LogRing, logging_to
-from skyisland.metrics import Metrics, StatsD
-from skyisland.process import open_as_many_as_allowed
+from skyisland.record.logs import LogRing, logging_to
+from skyisland.record.metrics import Metrics, StatsD
 from skyisland.settings import Settings, admin_token
-from skyisland.toolchain import Progress as Report
-from skyisland.toolchain import silent
 from skyisland.wiring import opened
 
 
@@ -101,7 +101,7 @@ async def _serve(settings: Settings, look: dict[str, Any] | None) -> int:
                         await serving(stop.wait)
                         return 0
                     from tui import serve_with_console
-                    from tui.inprocess import InProcess
+                    from tui.watch.inprocess import InProcess
 
                     port = InProcess(island, ring, settings.url)
                     return await serve_with_console(port, serving, log=settings.layout.console_log, **look)

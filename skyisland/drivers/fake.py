@@ -27,6 +27,8 @@ from skyisland.errors import (
     NoAddress,
 )
 from skyisland.events import Event, Events, InvocationFinished
+from skyisland.host.pipes import Capture, News
+from skyisland.host.toolchain import Progress, silent
 from skyisland.model import (
     Address,
     AddressInfo,
@@ -40,8 +42,6 @@ from skyisland.model import (
     Source,
     Usage,
 )
-from skyisland.pipes import Capture, News
-from skyisland.toolchain import Progress, silent
 
 NOT_REAL = "this is the fake driver: nothing is confined"
 

@@ -17,9 +17,9 @@ from api.stream import Feed
 from skyisland.drivers.fake import FakeAddresses, FakeBuilds, FakeClones, FakeHistory, FakeJails, FakeSources
 from skyisland.events import Event, Events
 from skyisland.island import Island, Policy
-from skyisland.jails import Jails
-from skyisland.logs import LogRing
-from skyisland.metrics import Metrics
+from skyisland.jails.register import Jails
+from skyisland.record.logs import LogRing
+from skyisland.record.metrics import Metrics
 from skyisland.settings import Api as ApiSettings
 
 TOKEN = "a token for tests é"

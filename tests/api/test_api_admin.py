@@ -14,8 +14,8 @@ from api.auth import Gate
 from skyisland.drivers.fake import Script
 from skyisland.errors import Forbidden
 from skyisland.events import JailCreated
-from skyisland.logs import LogRing
-from skyisland.metrics import Metrics, StatsD
+from skyisland.record.logs import LogRing
+from skyisland.record.metrics import Metrics, StatsD
 
 ADMIN_PATHS = [
     ("GET", "/metrics"),

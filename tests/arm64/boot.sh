@@ -27,13 +27,13 @@ fi
 
 # The launcher is compiled with the flags that an island compiles it with.
 mkdir "$WORK/root"
-cp -r skyisland/launcher "$WORK/launcher"; cp -r tests/arm64/guest "$WORK/guest"
-mapfile -t flags < <("$VENV/python" -c 'from skyisland.drivers.launcher import FLAGS; print(*FLAGS, sep="\n")')
+cp -r skyisland/drivers/linux/launcher "$WORK/launcher"; cp -r tests/arm64/guest "$WORK/guest"
+mapfile -t flags < <("$VENV/python" -c 'from skyisland.drivers.linux.launching import FLAGS; print(*FLAGS, sep="\n")')
 export GOARCH=arm64 GOOS=linux CGO_ENABLED=0 GOTOOLCHAIN=local GOFLAGS= GOCACHE="$WORK/cache"
 (cd "$WORK/launcher"; "$VENV/go" vet .; "$VENV/go" build "${flags[@]}" -o "$WORK/root/launcher" .)
 (cd "$WORK/guest"; "$VENV/go" vet .; "$VENV/go" build -trimpath -buildvcs=false -o "$WORK/root/guest" .)
 "$VENV/python" -c 'import sys
-from skyisland.drivers.seccomp import compile_filter
+from skyisland.drivers.linux.seccomp import compile_filter
 sys.stdout.buffer.write(compile_filter("aarch64"))' > "$WORK/root/filter"
 cp "$CACHE/overlay.ko" "$WORK/root/"; ln "$WORK/root/guest" "$WORK/root/init"
 (cd "$WORK/root"; find . | cpio -o -H newc --quiet | gzip -1) > "$WORK/initrd"

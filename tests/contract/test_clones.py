@@ -15,10 +15,10 @@ from pathlib import Path
 import pytest
 
 from skyisland.drivers.fake import FakeClones
-from skyisland.drivers.overlay import OverlayClones
-from skyisland.drivers.zfs import ZfsClones
+from skyisland.drivers.linux.overlay import OverlayClones
+from skyisland.drivers.zfs.clones import ZfsClones
+from skyisland.jails.driver import CloneDriver
 from skyisland.model import Clone, Snapshot
-from skyisland.storage import CloneDriver
 from standins.island import zfs_clones
 from standins.world import World
 

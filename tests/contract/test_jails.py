@@ -16,14 +16,14 @@ from pathlib import Path
 import pytest
 
 from skyisland import events
-from skyisland.drivers.bubblewrap import BubblewrapJails
 from skyisland.drivers.fake import FakeAddresses, FakeClones, FakeJails, Script
-from skyisland.drivers.namespaces import NamespaceJails
-from skyisland.drivers.overlay import OverlayClones
+from skyisland.drivers.linux.bubblewrap import BubblewrapJails
+from skyisland.drivers.linux.namespaces import NamespaceJails
+from skyisland.drivers.linux.overlay import OverlayClones
 from skyisland.errors import DriverError, JailNotFound
 from skyisland.events import Events
-from skyisland.jail import Inmate, JailDriver
-from skyisland.jails import Jails
+from skyisland.jails.inmate import Inmate, JailDriver
+from skyisland.jails.register import Jails
 from skyisland.model import JailState, Limits, Mount, Verdict
 from standins.island import freebsd_jails
 from standins.world import World

@@ -20,14 +20,14 @@ import httpx
 import pytest
 from daemon import HOST, PATIENCE_S, Daemon, copy_of
 
-from skyisland.drivers.bubblewrap import BubblewrapJails
 from skyisland.drivers.fake import FakeAddresses
-from skyisland.drivers.namespaces import NamespaceJails
-from skyisland.drivers.overlay import OverlayClones
+from skyisland.drivers.linux.bubblewrap import BubblewrapJails
+from skyisland.drivers.linux.namespaces import NamespaceJails
+from skyisland.drivers.linux.overlay import OverlayClones
 from skyisland.errors import DriverError
 from skyisland.events import Events
-from skyisland.jail import JailDriver
-from skyisland.jails import Jails
+from skyisland.jails.inmate import JailDriver
+from skyisland.jails.register import Jails
 from skyisland.model import Limits, Mount, Verdict
 
 pytestmark = [pytest.mark.host, pytest.mark.root]

@@ -21,12 +21,12 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-from skyisland.drivers.freebsd_network import FreeBSDNetwork
-from skyisland.drivers.programs import Programs
+from skyisland.drivers.freebsd.network import FreeBSDNetwork
 from skyisland.events import Events
-from skyisland.jails import Jails
+from skyisland.host.programs import Programs
+from skyisland.jails.addresses import Addresses
+from skyisland.jails.register import Jails
 from skyisland.model import AddressState, Limits, Mount, Network
-from skyisland.network import Addresses
 from skyisland.settings import IP4
 from standins.island import freebsd_jails
 from standins.world import World

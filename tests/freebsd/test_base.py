@@ -13,10 +13,10 @@ from pathlib import Path
 
 import pytest
 
-from skyisland.drivers import freebsd_base
-from skyisland.drivers.freebsd_base import FreeBSDBase, architecture, host_release, manifest_sum
-from skyisland.drivers.programs import Programs
+from skyisland.drivers.freebsd import base as freebsd_base
+from skyisland.drivers.freebsd.base import FreeBSDBase, architecture, host_release, manifest_sum
 from skyisland.errors import DriverError, HostUnfit, SettingsError
+from skyisland.host.programs import Programs
 from standins.base import fill
 from standins.world import World
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from skyisland.drivers.freebsd_checks import FreeBSDChecks
+from skyisland.drivers.freebsd.checks import FreeBSDChecks
 from standins.island import freebsd_driver, zfs_clones
 from standins.world import World
 

@@ -12,13 +12,13 @@ from pathlib import Path
 import pytest
 from msgspec import structs
 
-from skyisland.drivers import freebsd_commands as commands
-from skyisland.drivers.freebsd_network import FreeBSDNetwork
-from skyisland.drivers.programs import Programs
-from skyisland.drivers.zfs import ZfsClones
+from skyisland.drivers.freebsd import commands
+from skyisland.drivers.freebsd.network import FreeBSDNetwork
+from skyisland.drivers.zfs.clones import ZfsClones
 from skyisland.errors import DriverError, HostUnfit
 from skyisland.events import Events
-from skyisland.jails import Jails
+from skyisland.host.programs import Programs
+from skyisland.jails.register import Jails
 from skyisland.model import Address, Limits, Mount, Snapshot, Verdict
 from skyisland.settings import IP4
 from standins.island import freebsd_driver, freebsd_jails, zfs_clones

@@ -13,10 +13,9 @@ from pathlib import Path
 
 import pytest
 
-from skyisland.drivers import freebsd_base as base
-from skyisland.drivers import freebsd_commands as jail
-from skyisland.drivers import freebsd_network as network
-from skyisland.drivers import zfs_commands as zfs
+from skyisland.drivers.freebsd import base, network
+from skyisland.drivers.freebsd import commands as jail
+from skyisland.drivers.zfs import commands as zfs
 from skyisland.model import Address, Clone, JailSpec, Limits, Mount, Network, Snapshot
 
 PAGE = Path(__file__).parents[2] / "docs" / "freebsd-commands.md"
@@ -177,7 +176,7 @@ PARTS: list[tuple[str, str, list[tuple[str, ...]]]] = [
     ),
     (
         "The end of many clones",
-        "With the channel program of `skyisland/drivers/zfs_commands.py` on standard input.",
+        "With the channel program of `skyisland/drivers/zfs/commands.py` on standard input.",
         [
             zfs.umount_argv([str(ROOT), "/sky/jails/sky-c0de-11d0a7b2ee"]),
             zfs.program_argv("zroot", [CLONE, "zroot/sky-c0de/run/sky-c0de-11d0a7b2ee"]),

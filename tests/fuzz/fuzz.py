@@ -32,8 +32,8 @@ SEEDS = {
 
 
 def call(data: bytes) -> None:
-    from skyisland.call import parse_call
     from skyisland.errors import BadCall
+    from skyisland.golang.call import parse_call
 
     try:
         understood = parse_call(data.decode(errors="surrogateescape"))
@@ -56,7 +56,7 @@ def body(data: bytes) -> None:
 
 def url(data: bytes) -> None:
     from skyisland.errors import IslandError
-    from skyisland.giturl import check_version, parse_url, remote_of
+    from skyisland.sources.url import check_version, parse_url, remote_of
 
     text = data.decode(errors="surrogateescape")
     with contextlib.suppress(IslandError):
@@ -86,9 +86,9 @@ def settings(data: bytes) -> None:
 
 def git(data: bytes) -> None:
     from skyisland.errors import IslandError
-    from skyisland.gitcommand import trouble_of
-    from skyisland.giturl import commit_among, is_commit
-    from skyisland.mirror import presentable
+    from skyisland.sources.git import trouble_of
+    from skyisland.sources.mirror import presentable
+    from skyisland.sources.url import commit_among, is_commit
 
     for version in (None, "main"):
         with contextlib.suppress(IslandError):
@@ -100,7 +100,7 @@ def git(data: bytes) -> None:
 
 
 def freebsd(data: bytes) -> None:
-    from skyisland.drivers import freebsd_commands as commands
+    from skyisland.drivers.freebsd import commands
     from skyisland.errors import DriverError
 
     text = data.decode(errors="replace")
@@ -110,7 +110,7 @@ def freebsd(data: bytes) -> None:
 
 
 def zfs(data: bytes) -> None:
-    from skyisland.drivers.zfs_commands import parse_list
+    from skyisland.drivers.zfs.commands import parse_list
     from skyisland.errors import DriverError
 
     with contextlib.suppress(DriverError):
@@ -118,8 +118,8 @@ def zfs(data: bytes) -> None:
 
 
 def compiler(data: bytes) -> None:
-    from skyisland.harness import call_errors, classify
-    from skyisland.refusal import clean, explain
+    from skyisland.golang.complaints import clean, explain
+    from skyisland.golang.harness import call_errors, classify
 
     text = data.decode(errors="replace")
     call_errors(text)

@@ -13,20 +13,20 @@ from pathlib import Path
 
 import pytest
 
-from skyisland import harness
-from skyisland.build import Builds
-from skyisland.call import parse_call
-from skyisland.drivers.bubblewrap import BubblewrapJails
+from skyisland.builds.builds import Builds
 from skyisland.drivers.fake import FakeAddresses
-from skyisland.drivers.overlay import OverlayClones
+from skyisland.drivers.linux.bubblewrap import BubblewrapJails
+from skyisland.drivers.linux.overlay import OverlayClones
 from skyisland.errors import IslandError
 from skyisland.events import Events
-from skyisland.jail import Jail
-from skyisland.jails import Jails
+from skyisland.golang import harness
+from skyisland.golang.call import parse_call
+from skyisland.host.toolchain import Toolchains
+from skyisland.jails.inmate import Jail
+from skyisland.jails.register import Jails
 from skyisland.model import JailSpec, Limits, Mount, Outcome, Source, Verdict
+from skyisland.record.state import State
 from skyisland.settings import Build, Layout
-from skyisland.state import State
-from skyisland.toolchain import Toolchains
 
 BUILDER = 1_952_000_000
 UIDS = range(BUILDER + 1, BUILDER + 32)

@@ -28,11 +28,11 @@ from buildroom import opened as opened_builds
 from daemon import SKYISLAND, Daemon, copy_of
 from upstream import Repository, Server, backend
 
-import skyisland
-from skyisland.compiler import ENVIRONMENT, FLAGS, STEP
-from skyisland.drivers.launcher import Launcher
-from skyisland.drivers.overlay import GENERATION
+from skyisland import golang
+from skyisland.drivers.linux.launching import Launcher
+from skyisland.drivers.linux.overlay import GENERATION
 from skyisland.events import Events
+from skyisland.golang.compiler import ENVIRONMENT, FLAGS, STEP
 from skyisland.island import Island
 from skyisland.settings import Settings
 from skyisland.wiring import opened
@@ -131,7 +131,7 @@ def _fingerprint() -> str:
 
     told = (FLAGS, STEP, sorted(ENVIRONMENT.items()), GENERATION)
     digest = hashlib.sha256(repr(told).encode() + (Path(go.__file__).parent / "VERSION").read_bytes())
-    source = Path(skyisland.__file__).parent
+    source = Path(golang.__file__).parent
     for path in sorted((*source.glob("gocache/*.go"), *source.glob("harness/*.go"))):
         digest.update(path.read_bytes())
     return digest.hexdigest()[:16]

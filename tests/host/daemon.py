@@ -24,7 +24,7 @@ from typing import Any, Self
 import httpx
 import tomli_w
 
-from skyisland.drivers import netlink
+from skyisland.drivers.linux import bridge as netlink
 
 SKYISLAND = Path(sys.executable).with_name("skyisland")
 HOST = "examples.skyisland.test"

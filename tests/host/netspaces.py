@@ -19,8 +19,8 @@ from typing import Any, TypeVar
 
 from pyroute2 import IPRoute
 
-from skyisland.drivers import rtnetlink
-from skyisland.drivers.netlink import CLONE_NEWNET, LIBC, Netlink
+from skyisland.drivers.linux import rtnetlink
+from skyisland.drivers.linux.bridge import CLONE_NEWNET, LIBC, Netlink
 from skyisland.model import Address, Capability
 from skyisland.settings import IP4
 

@@ -14,9 +14,9 @@ from pathlib import Path
 import pytest
 from buildroom import BUILDER, DEP, PLAIN, UIDS, USER, Workshop, opened
 
-from skyisland import harness
-from skyisland.call import parse_call
 from skyisland.errors import BuildFailed
+from skyisland.golang import harness
+from skyisland.golang.call import parse_call
 from skyisland.model import Mount, Verdict
 from skyisland.settings import Build
 

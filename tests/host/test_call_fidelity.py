@@ -16,8 +16,8 @@ import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
-from skyisland import harness
-from skyisland.call import _BLANK, parse_call
+from skyisland.golang import harness
+from skyisland.golang.call import _BLANK, parse_call
 from skyisland.model import Call
 
 Go = Callable[..., subprocess.CompletedProcess[str]]

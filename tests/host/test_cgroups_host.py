@@ -15,9 +15,9 @@ from pathlib import Path
 
 import pytest
 
-from skyisland.drivers.cgroup import Group
-from skyisland.drivers.cgroupfs import Hierarchy, Kernel, kill_all
-from skyisland.drivers.cgroups import Cgroups
+from skyisland.drivers.linux.cgroup.group import Group
+from skyisland.drivers.linux.cgroup.groups import Cgroups
+from skyisland.drivers.linux.cgroup.hierarchy import Hierarchy, Kernel, kill_all
 from skyisland.model import Limits
 
 pytestmark = [pytest.mark.host, pytest.mark.root]

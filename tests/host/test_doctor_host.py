@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from skyisland.doctor import examine
-from skyisland.drivers.cgroupfs import Kernel
-from skyisland.toolchain import Toolchains
+from skyisland.drivers.linux.cgroup.hierarchy import Kernel
+from skyisland.host.toolchain import Toolchains
 
 pytestmark = [pytest.mark.host, pytest.mark.root]
 

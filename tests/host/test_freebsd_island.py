@@ -22,11 +22,11 @@ from msgspec import structs
 from api import create_app
 from skyisland import wiring
 from skyisland.cli import examining
-from skyisland.drivers import programs
 from skyisland.events import Events
+from skyisland.host import programs
 from skyisland.island import Island
-from skyisland.logs import LogRing
-from skyisland.metrics import Metrics
+from skyisland.record.logs import LogRing
+from skyisland.record.metrics import Metrics
 from skyisland.settings import IP4, Filesystem, Settings
 from standins.base import fill
 from standins.world import World

@@ -15,23 +15,22 @@ from pathlib import Path
 import pytest
 from hostility import heard, processes_of
 
-import skyisland
-from skyisland.drivers import launcher as launchers
-from skyisland.drivers.cgroup import Group
 from skyisland.drivers.fake import FakeAddresses
-from skyisland.drivers.launcher import Launcher, Link
-from skyisland.drivers.namespaces import NamespaceJails, shares
-from skyisland.drivers.overlay import OverlayClones
+from skyisland.drivers.linux import launching as launchers
+from skyisland.drivers.linux.cgroup.group import Group
+from skyisland.drivers.linux.launching import Launcher, Link
+from skyisland.drivers.linux.namespaces import NamespaceJails, shares
+from skyisland.drivers.linux.overlay import OverlayClones
 from skyisland.errors import DriverError, HostUnfit
 from skyisland.events import Events
-from skyisland.jails import Jails
+from skyisland.host.process import Completed
+from skyisland.host.toolchain import Toolchain, Toolchains
+from skyisland.jails.register import Jails
 from skyisland.model import Clone, JailSpec, Limits, Mount, Outcome, Snapshot, Verdict
-from skyisland.process import Completed
-from skyisland.toolchain import Toolchain, Toolchains
 
 pytestmark = [pytest.mark.host, pytest.mark.root]
 
-SOURCE = Path(skyisland.__file__).parent / "launcher"
+SOURCE = Path(launchers.__file__).parent / "launcher"
 UIDS = range(1_953_000_000, 1_953_000_008)
 ISLAND = "1a0c"
 Go = Callable[..., subprocess.CompletedProcess[str]]

@@ -41,12 +41,12 @@ from netspaces import (
 )
 from pyroute2 import IPRoute
 
-from skyisland.drivers import nftables, rtnetlink
-from skyisland.drivers.netlink import LIBC, Host, Netlink, port_name
+from skyisland.drivers.linux import nftables, rtnetlink
+from skyisland.drivers.linux.bridge import LIBC, Host, Netlink, port_name
 from skyisland.errors import DriverError, HostUnfit
 from skyisland.events import Events
+from skyisland.jails.addresses import Addresses
 from skyisland.model import Address, AddressState
-from skyisland.network import Addresses
 from skyisland.settings import IP4
 
 pytestmark = [pytest.mark.host, pytest.mark.root]

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from skyisland.drivers.bubblewrap import find_bwrap
-from skyisland.drivers.seccomp import compile_filter
+from skyisland.drivers.linux.bubblewrap import find_bwrap
+from skyisland.drivers.linux.seccomp import compile_filter
 
 pytestmark = [pytest.mark.host]
 

@@ -13,9 +13,9 @@ from pathlib import Path
 import pytest
 from upstream import URL, Repository, room
 
-from skyisland import source as sources
 from skyisland.errors import BadRequest, IslandError, SourceUnavailable
-from skyisland.gitcommand import GitCommand, size_of
+from skyisland.sources import sources
+from skyisland.sources.git import GitCommand, size_of
 
 
 async def test_default_branch_branch_tags_and_commits(

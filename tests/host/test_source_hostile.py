@@ -13,7 +13,7 @@ import pytest
 from upstream import Repository, room
 
 from skyisland.errors import SourceRefused, SourceUnavailable
-from skyisland.gitcommand import GitCommand, GitFailed, Trouble
+from skyisland.sources.git import GitCommand, GitFailed, Trouble
 
 
 async def test_nothing_of_a_repository_or_of_our_environment_is_run(

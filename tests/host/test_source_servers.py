@@ -18,8 +18,8 @@ from upstream import URL, Quiet, Repository, Room, Server, Staller, alive, backe
 
 from skyisland.errors import BadRequest, IslandError, SourceRefused, SourceUnavailable
 from skyisland.events import SourceFetched
-from skyisland.gitcommand import GitCommand, GitFailed
-from skyisland.source import CommitMemory, KnownCommit
+from skyisland.sources.git import GitCommand, GitFailed
+from skyisland.sources.sources import CommitMemory, KnownCommit
 
 
 async def test_two_hundred_want_a_new_repository_and_it_is_fetched_once(
@@ -110,7 +110,7 @@ async def test_a_killed_daemons_git_is_found_and_ended(state_dir: Path) -> None:
 import asyncio
 from pathlib import Path
 from skyisland.settings import Git
-from skyisland.source import CommitMemory, Sources
+from skyisland.sources.sources import CommitMemory, Sources
 async def main():
     sources = Sources(Git(rewrite={{rewrite}}), Path("{state_dir}/repos"), Path("{state_dir}/checkouts"),
                       trust_s=1, known=CommitMemory())

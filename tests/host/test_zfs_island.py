@@ -12,7 +12,7 @@ from collections.abc import Iterator
 import pytest
 from daemon import BRIDGE, Daemon, tag
 
-from skyisland.drivers.zfs import BareBase
+from skyisland.drivers.zfs.clones import BareBase
 
 pytestmark = [pytest.mark.zfs, pytest.mark.host, pytest.mark.root]
 

@@ -17,7 +17,7 @@ from typing import Any
 from skyisland.events import Event, Events
 from skyisland.model import Source
 from skyisland.settings import Git
-from skyisland.source import CommitMemory, Sources
+from skyisland.sources.sources import CommitMemory, Sources
 
 URL = "github.com/user/repo"
 DAY_S = 86400.0

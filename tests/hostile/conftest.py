@@ -15,13 +15,13 @@ import pytest
 from hostility import ISLAND, MIB, UIDS, Inside, Outside, left_on_the_host, processes_of
 from msgspec.structs import replace
 
-from skyisland.drivers.bubblewrap import BubblewrapJails
 from skyisland.drivers.fake import FakeAddresses
-from skyisland.drivers.namespaces import NamespaceJails
-from skyisland.drivers.overlay import OverlayClones
+from skyisland.drivers.linux.bubblewrap import BubblewrapJails
+from skyisland.drivers.linux.namespaces import NamespaceJails
+from skyisland.drivers.linux.overlay import OverlayClones
 from skyisland.events import Events
-from skyisland.jail import JailDriver
-from skyisland.jails import Jails
+from skyisland.jails.inmate import JailDriver
+from skyisland.jails.register import Jails
 from skyisland.model import Limits, Mount, Outcome, Verdict
 from skyisland.settings import CallLimits
 

@@ -7,8 +7,8 @@ import os
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
-from skyisland.jail import Inmate
-from skyisland.jails import Jails
+from skyisland.jails.inmate import Inmate
+from skyisland.jails.register import Jails
 from skyisland.model import JailState, Outcome
 
 ISLAND = f"{os.getpid() & 0xFFFF:04x}"

@@ -11,13 +11,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from api.wire import AddressBody, FunctionBody, decode
-from skyisland.call import read_call
-from skyisland.drivers import freebsd_commands, zfs_commands
+from skyisland.drivers.freebsd import commands as freebsd_commands
+from skyisland.drivers.zfs import commands as zfs_commands
 from skyisland.errors import BadCall, BadRequest, DriverError, IslandError, SettingsError
-from skyisland.giturl import check_version, parse_url
-from skyisland.harness import call_errors, classify
+from skyisland.golang.call import read_call
+from skyisland.golang.harness import call_errors, classify
 from skyisland.settings import Git, Settings
 from skyisland.settings.reading import overlay
+from skyisland.sources.url import check_version, parse_url
 
 GO = st.sampled_from(
     [

@@ -9,11 +9,11 @@ from pathlib import Path
 import pytest
 from hostility import STRANGER, UIDS, Inside, Outside, Said
 
+from skyisland.builds.store import Store
 from skyisland.errors import BuildFailed
-from skyisland.folder import remove, sweep
-from skyisland.jails import Jails
+from skyisland.host.folder import remove, sweep
+from skyisland.jails.register import Jails
 from skyisland.model import Mount, Verdict
-from skyisland.store import Store
 
 pytestmark = [pytest.mark.host, pytest.mark.root]
 

@@ -15,9 +15,9 @@ import pyseccomp
 import pytest
 from hostility import STRANGER, Inside, Outside, Said, heard
 
-from skyisland.drivers.bubblewrap import find_bwrap
-from skyisland.drivers.launcher import Launcher
-from skyisland.jails import Jails
+from skyisland.drivers.linux.bubblewrap import find_bwrap
+from skyisland.drivers.linux.launching import Launcher
+from skyisland.jails.register import Jails
 from skyisland.model import Verdict
 
 pytestmark = [pytest.mark.host, pytest.mark.root]

@@ -13,7 +13,7 @@ import pytest
 from hostility import MIB, STRANGER, UIDS, Inside, Outside, Said, heard, processes_of
 from msgspec.structs import replace
 
-from skyisland.jails import Jails
+from skyisland.jails.register import Jails
 from skyisland.model import Limits, Outcome, Verdict
 
 pytestmark = [pytest.mark.host, pytest.mark.root]

@@ -8,9 +8,9 @@ from collections.abc import AsyncIterator
 import pytest
 from operating import HEADER, TOKEN, World
 
-from tui.inprocess import InProcess
-from tui.port import Port
-from tui.remote import Remote
+from tui.watch.inprocess import InProcess
+from tui.watch.port import Port
+from tui.watch.remote import Remote
 
 
 @pytest.fixture

@@ -18,6 +18,7 @@ from skyisland import events as ev
 from skyisland.errors import ArtifactNotFound, IslandError, JailNotFound
 from skyisland.events import Event, InvocationFinished
 from skyisland.island import Policy, Status
+from skyisland.jails.pool import PoolStatus
 from skyisland.model import (
     AddressInfo,
     AddressState,
@@ -30,8 +31,7 @@ from skyisland.model import (
     Timings,
     Usage,
 )
-from skyisland.pool import PoolStatus
-from tui.port import Answer, LinkLost, LogLine, Snapshot
+from tui.watch.port import Answer, LinkLost, LogLine, Snapshot
 
 NOON = 1_767_961_400.0
 """When the clock stands still: 2026-01-09 12:23:20 UTC."""

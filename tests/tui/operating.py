@@ -27,12 +27,12 @@ from skyisland.drivers.fake import (
 )
 from skyisland.events import AddressStateSet, ArtifactEvicted, Events
 from skyisland.island import Island, Policy
-from skyisland.jails import Jails
-from skyisland.logs import LogRing
-from skyisland.metrics import Metrics
+from skyisland.jails.register import Jails
 from skyisland.model import AddressInfo, AddressState, Artifact, FunctionRequest, Invocation, Limits
+from skyisland.record.logs import LogRing
+from skyisland.record.metrics import Metrics
 from tui.console import Console
-from tui.port import Port
+from tui.watch.port import Port
 
 TOKEN = "a-token-for-tests"
 HEADER = "X-Sky-Island-Token"

@@ -29,7 +29,7 @@ SECRET = "the-token-nobody-may-see"
 async def serve(folder: Path, mood: str) -> int:
     from operating import World
 
-    from tui.inprocess import InProcess
+    from tui.watch.inprocess import InProcess
 
     world = World()
     await world.island.start()

@@ -11,12 +11,12 @@ from operating import HEADER, SLOW, TOKEN, World, operating, type_ahead
 
 from skyisland.drivers.fake import FakeJail
 from skyisland.model import AddressState, FunctionRequest, Usage, Verdict
-from tui import station
 from tui.dialogs import Ask, AskToken, Help
 from tui.invoke import Invoke
-from tui.port import Port
-from tui.remote import Remote
-from tui.rows import Jail
+from tui.watch import station
+from tui.watch.port import Port
+from tui.watch.remote import Remote
+from tui.watch.rows import Jail
 
 QUICK = FunctionRequest(url="github.com/mmcloughlin/geohash", call="Encode(100.1, 80.9)")
 

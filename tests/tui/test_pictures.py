@@ -10,7 +10,7 @@ from pictures import SCENES, Scene, Stage, as_text, kept, play
 from rich.cells import cell_len
 from textual.color import Color
 
-from tui.look import _ASCII, _BARS, _UNICODE, PHASES, SKY, TONES
+from tui.draw.look import _ASCII, _BARS, _UNICODE, PHASES, SKY, TONES
 
 
 @pytest.mark.parametrize("scene", SCENES, ids=[scene.name for scene in SCENES])

@@ -21,8 +21,8 @@ from skyisland.events import (
     Pulse,
 )
 from skyisland.model import Usage
-from tui.port import Snapshot
-from tui.station import Station
+from tui.watch.port import Snapshot
+from tui.watch.station import Station
 
 BUILT = BuildFinished(key="k", url="u", function="f", ok=True, duration_s=0.1)
 QUIET = InvocationStarted(invocation="i-1", url="u", call="F()")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import os
 
-from skyisland.drivers.cgroupfs import Kernel
+from skyisland.drivers.linux.cgroup.hierarchy import Kernel
 
 TOP = "/fake/cgroup"
 ISLAND_PID = "100"

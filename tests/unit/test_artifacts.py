@@ -12,11 +12,11 @@ from hypothesis import strategies as st
 from msgspec import structs
 from workshop import Workshop, host, opened, refused, source, verb
 
-from skyisland.build import Builds
-from skyisland.call import parse_call
+from skyisland.builds.builds import Builds
 from skyisland.drivers.fake import Script
 from skyisland.errors import ArtifactNotFound
 from skyisland.events import ArtifactEvicted
+from skyisland.golang.call import parse_call
 from skyisland.model import JailSpec
 from skyisland.settings import Build
 

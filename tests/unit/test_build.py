@@ -13,10 +13,10 @@ import pytest
 from msgspec import structs
 from workshop import COMMIT, Workshop, complains, host, opened, refused, source, verb
 
-from skyisland.call import parse_call
 from skyisland.drivers.fake import Script
 from skyisland.errors import BadCall, HostUnfit, SourceUnavailable, Unavailable
 from skyisland.events import BuildFinished, BuildStarted
+from skyisland.golang.call import parse_call
 from skyisland.model import JailSpec, Network
 from skyisland.settings import Build
 

@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from skyisland.call import _BLANK, MAX_BYTES, MAX_NESTING, parse_call, read_call
 from skyisland.errors import BadCall
+from skyisland.golang.call import _BLANK, MAX_BYTES, MAX_NESTING, parse_call, read_call
 from skyisland.model import Call
 
 
@@ -261,7 +261,7 @@ class TestSize:
             threads.append(threading.current_thread() is threading.main_thread())
             return parse_call(text)
 
-        monkeypatch.setattr("skyisland.call.parse_call", watch)
+        monkeypatch.setattr("skyisland.golang.call.parse_call", watch)
         assert (await read_call("F(1)")).arguments == ("1",)
         assert (await read_call(f'F("{"x" * 5000}")')).function == "F"
         assert threads == [True, False]

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 from fakekernel import TOP, FakeKernel
 
-from skyisland.drivers.cgroup import WAITS
-from skyisland.drivers.cgroupfs import Mounted
-from skyisland.drivers.cgroups import Cgroups
+from skyisland.drivers.linux.cgroup.group import WAITS
+from skyisland.drivers.linux.cgroup.groups import Cgroups
+from skyisland.drivers.linux.cgroup.hierarchy import Mounted
 from skyisland.errors import DriverError
 from skyisland.model import Capability, Limits, Usage
 

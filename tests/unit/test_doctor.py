@@ -12,8 +12,8 @@ import pytest
 from skyisland import doctor
 from skyisland.doctor import Check, examine, from_capabilities
 from skyisland.errors import DriverError, HostUnfit
+from skyisland.host.toolchain import Toolchains
 from skyisland.model import Address, Capability
-from skyisland.toolchain import Toolchains
 
 
 class NoNetwork:

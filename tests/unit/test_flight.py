@@ -7,7 +7,7 @@ import asyncio
 import pytest
 
 from skyisland.errors import IslandError, SourceUnavailable
-from skyisland.flight import Flights
+from skyisland.host.flight import Flights
 
 
 class Work:

@@ -9,10 +9,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from skyisland import harness
-from skyisland.call import parse_call
 from skyisland.errors import BadCall, BadRequest
-from skyisland.harness import Complaint
+from skyisland.golang import harness
+from skyisland.golang.call import parse_call
+from skyisland.golang.harness import Complaint
 from skyisland.model import Call, Outcome, Verdict
 
 GOLDEN = Path(__file__).parent / "golden"

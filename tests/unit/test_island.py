@@ -29,9 +29,9 @@ from skyisland.errors import (
     TooBusy,
 )
 from skyisland.events import Event, Events, InvocationFinished, InvocationStarted, PhaseFinished
-from skyisland.harness import EXIT_REJECTED
+from skyisland.golang.harness import EXIT_REJECTED
 from skyisland.island import Island, Policy
-from skyisland.jails import FEW, Jails
+from skyisland.jails.register import FEW, Jails
 from skyisland.model import AddressState, FunctionRequest, Usage, Verdict
 
 URL = "github.com/mmcloughlin/geohash"

@@ -16,8 +16,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from skyisland import events
-from skyisland.logs import JsonLines, LogRing, logging_to, printable
 from skyisland.model import Phase, Timings
+from skyisland.record.logs import JsonLines, LogRing, logging_to, printable
 
 FORGERY = 'x\n{"level":"INFO"}\r\x1b]52;c;aGk=\x07\x85\u2028\u202e\x9b31m\x7f'
 

@@ -13,7 +13,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from skyisland import events
 from skyisland.island import Policy, Status
-from skyisland.metrics import Metrics, StatsD
+from skyisland.jails.pool import PoolStatus
 from skyisland.model import (
     AddressInfo,
     AddressState,
@@ -22,8 +22,8 @@ from skyisland.model import (
     Phase,
     Timings,
 )
-from skyisland.pool import PoolStatus
-from skyisland.traffic import ApiStats, Traffic, go_duration
+from skyisland.record.metrics import Metrics, StatsD
+from skyisland.record.traffic import ApiStats, Traffic, go_duration
 
 JAIL = JailInfo(
     jid=1,
@@ -176,12 +176,12 @@ async def test_an_unknown_server_is_looked_for_again(caplog: pytest.LogCaptureFi
     looked = asyncio.Event()
     watch = logging.Handler()
     watch.emit = lambda record: looked.set()  # type: ignore[method-assign]
-    logging.getLogger("skyisland.metrics").addHandler(watch)
+    logging.getLogger("skyisland.record.metrics").addHandler(watch)
     try:
         running = asyncio.create_task(statsd.run())
         await looked.wait()
     finally:
-        logging.getLogger("skyisland.metrics").removeHandler(watch)
+        logging.getLogger("skyisland.record.metrics").removeHandler(watch)
     Metrics(statsd).fold(created())
     assert statsd.lost == 2
     assert host in caplog.text

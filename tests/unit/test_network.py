@@ -9,11 +9,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from skyisland.drivers.netlink import bridge_mac, jail_mac, port_name
+from skyisland.drivers.linux.bridge import bridge_mac, jail_mac, port_name
 from skyisland.errors import AddressInUse, AddressNotFound, DriverError, HostUnfit, NoAddress
 from skyisland.events import AddressStateSet, Event, Events
+from skyisland.jails.addresses import Addresses, NoInterfaces, name_servers
 from skyisland.model import Address, AddressInfo, AddressState, Capability
-from skyisland.network import Addresses, NoInterfaces, name_servers
 from skyisland.settings import IP4
 
 AVAILABLE, UNAVAILABLE = AddressState.available, AddressState.unavailable

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from skyisland.errors import BuildFailed
+from skyisland.golang.packages import Package, read_package
 from skyisland.model import Source
-from skyisland.packages import Package, read_package
 
 LICENCE = "/* Copyright, for\n * ever and a day. **/\n\n//go:build linux\n\n// Package sub does things.\n"
 

@@ -10,7 +10,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from skyisland import pool as pool_module
 from skyisland.drivers.fake import (
     FakeAddresses,
     FakeBuilds,
@@ -22,9 +21,10 @@ from skyisland.drivers.fake import (
 )
 from skyisland.events import ArtifactEvicted, Event, Events, JailDestroyed
 from skyisland.island import Island, Policy
-from skyisland.jails import Jails
+from skyisland.jails import pool as pool_module
+from skyisland.jails.pool import FADE_S, WORTH, Bounds, plan
+from skyisland.jails.register import Jails
 from skyisland.model import AddressState, FunctionRequest, JailState, Usage, Verdict
-from skyisland.pool import FADE_S, WORTH, Bounds, plan
 
 MIB = 1 << 20
 
@@ -301,7 +301,7 @@ async def test_a_failure_to_make_one_ahead_harms_no_call(make) -> None:
 
 
 def test_a_rate_fades() -> None:
-    from skyisland.pool import Demand
+    from skyisland.jails.pool import Demand
 
     demand = Demand(None)  # type: ignore[arg-type]
     demand.note(0.0)

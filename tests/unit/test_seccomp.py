@@ -16,8 +16,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from seccomp_attempts import ATTEMPTS, ORDINARY
 
-from skyisland.drivers import seccomp
-from skyisland.drivers.seccomp import ALLOWED, BY_ARGUMENTS, MACHINES, REFUSED, compile_filter
+from skyisland.drivers.linux import seccomp
+from skyisland.drivers.linux.seccomp import ALLOWED, BY_ARGUMENTS, MACHINES, REFUSED, compile_filter
 from skyisland.errors import HostUnfit
 
 ALLOW, KILL = "allow", "kill"

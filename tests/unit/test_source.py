@@ -10,8 +10,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from skyisland.errors import BadRequest, SourceRefused, SourceUnavailable
-from skyisland.gitcommand import Trouble, trouble_of
-from skyisland.giturl import (
+from skyisland.model import Source
+from skyisland.sources.git import Trouble, trouble_of
+from skyisland.sources.mirror import check_tree, folder_of, presentable
+from skyisland.sources.url import (
     Remote,
     check_version,
     commit_among,
@@ -21,8 +23,6 @@ from skyisland.giturl import (
     pin,
     remote_of,
 )
-from skyisland.mirror import check_tree, folder_of, presentable
-from skyisland.model import Source
 
 HTTPS = ("https",)
 ALL = ("https", "http", "ssh", "file")

@@ -17,8 +17,8 @@ from msgspec import structs
 from skyisland.errors import DriverError, SettingsError
 from skyisland.events import Events, InvocationFinished, JailCreated
 from skyisland.model import AddressState, Artifact, Timings
-from skyisland.source import KnownCommit
-from skyisland.state import COMMITS, JID_MARGIN, MIGRATIONS, State
+from skyisland.record.state import COMMITS, JID_MARGIN, MIGRATIONS, State
+from skyisland.sources.sources import KnownCommit
 
 
 @asynccontextmanager
@@ -162,7 +162,7 @@ from pathlib import Path
 sys.path.insert(0, sys.argv[2])
 from test_state import artifact, finished, jailed
 from skyisland.events import Events
-from skyisland.state import State
+from skyisland.record.state import State
 
 async def main():
     state = await State.open(Path(sys.argv[1]))

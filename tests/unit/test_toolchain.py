@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from skyisland.errors import HostUnfit, SettingsError
-from skyisland.toolchain import Toolchain, Toolchains, read, this_platform
+from skyisland.host.toolchain import Toolchain, Toolchains, read, this_platform
 
 
 def lay(root: Path, version: str = "go1.27.3") -> Path:

@@ -17,16 +17,16 @@ from pathlib import Path
 import pytest
 from msgspec import structs
 
-from skyisland.build import Builds
-from skyisland.call import parse_call
+from skyisland.builds.builds import Builds
 from skyisland.drivers.fake import FakeAddresses, FakeClones, FakeJail, FakeJails, Script
 from skyisland.errors import BuildFailed
 from skyisland.events import Event, Events
-from skyisland.jails import Jails
+from skyisland.golang.call import parse_call
+from skyisland.host.toolchain import Toolchains
+from skyisland.jails.register import Jails
 from skyisland.model import Artifact, JailSpec, Source
+from skyisland.record.state import State
 from skyisland.settings import Build, Layout
-from skyisland.state import State
-from skyisland.toolchain import Toolchains
 
 COMMIT = "c0ffee" * 6 + "abcd"
 

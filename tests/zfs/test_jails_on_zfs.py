@@ -8,12 +8,12 @@ from pathlib import Path
 import pytest
 from test_zfs import clear
 
-from skyisland.drivers.bubblewrap import BubblewrapJails
 from skyisland.drivers.fake import FakeAddresses
-from skyisland.drivers.namespaces import NamespaceJails
-from skyisland.drivers.zfs import ZfsClones
+from skyisland.drivers.linux.bubblewrap import BubblewrapJails
+from skyisland.drivers.linux.namespaces import NamespaceJails
+from skyisland.drivers.zfs.clones import ZfsClones
 from skyisland.events import Events
-from skyisland.jails import Jails
+from skyisland.jails.register import Jails
 from skyisland.model import Limits, Mount, Outcome, Verdict
 
 pytestmark = pytest.mark.zfs

@@ -14,11 +14,11 @@ from pathlib import Path
 import pytest
 
 from skyisland.drivers.fake import FakeAddresses, FakeJails
-from skyisland.drivers.programs import Programs
-from skyisland.drivers.zfs import ZfsClones
+from skyisland.drivers.zfs.clones import ZfsClones
 from skyisland.errors import DriverError, HostUnfit
 from skyisland.events import Events
-from skyisland.jails import Jails
+from skyisland.host.programs import Programs
+from skyisland.jails.register import Jails
 from standins.base import TinyBase
 from standins.world import World
 

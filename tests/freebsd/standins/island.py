@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from skyisland.drivers.fake import FakeAddresses
-from skyisland.drivers.freebsd import FreeBSDJails
-from skyisland.drivers.freebsd_network import FreeBSDNetwork
-from skyisland.drivers.programs import Programs
-from skyisland.drivers.zfs import ZfsClones
+from skyisland.drivers.freebsd.jails import FreeBSDJails
+from skyisland.drivers.freebsd.network import FreeBSDNetwork
+from skyisland.drivers.zfs.clones import ZfsClones
 from skyisland.events import Events
-from skyisland.jail import AddressPool
-from skyisland.jails import Jails
+from skyisland.host.programs import Programs
+from skyisland.jails.inmate import AddressPool
+from skyisland.jails.register import Jails
 from standins.base import TinyBase
 from standins.world import World
 

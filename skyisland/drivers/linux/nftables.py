@@ -1,0 +1,256 @@
+"""The packet filter around the jails' bridge: one nftables table per island, put up in one transaction.
+
+What passes, seen from a jail (from the host, and from whoever the host's routes and other rules let
+through, connections *to* jails are free: that is what an address is for):
+
+    to the host            nothing but answers; DNS, where the gateway is a configured name server
+    to other jails         nothing, not even by way of the host
+    outside, without NAT   nothing but answers
+    outside, with NAT      everything but IPv6, foreign source addresses and `closed` networks;
+                           configured name servers even there; where `egress` is given, that alone
+
+Direct traffic between jails never comes here: their bridge ports are isolated.
+
+The messages are pyroute2's; its own nftables socket sends a transaction without waiting for the
+kernel's verdict, so they travel over `rtnetlink.Netlink`. Rule expressions are those of the kernel's
+linux/netfilter/nf_tables.h, as `nft --debug=netlink` prints them.
+"""
+
+from __future__ import annotations
+
+import errno
+import sys
+from collections.abc import Iterator
+from ipaddress import IPv4Address, IPv4Network
+from typing import Any
+
+from msgspec import Struct
+from pyroute2.netlink import NLM_F_ACK, NLM_F_APPEND, NLM_F_CREATE, NLM_F_REQUEST
+from pyroute2.netlink.nfnetlink import NFNL_SUBSYS_NFTABLES, nfgen_msg
+from pyroute2.netlink.nfnetlink.nftsocket import (
+    NFT_MSG_DELTABLE,
+    NFT_MSG_GETTABLE,
+    NFT_MSG_NEWCHAIN,
+    NFT_MSG_NEWRULE,
+    NFT_MSG_NEWTABLE,
+    Cmp,
+    Meta,
+    nft_chain_msg,
+    nft_rule_msg,
+    nft_table_msg,
+)
+from pyroute2.nftables.expressions import genex, masq, verdict
+
+from skyisland.drivers.linux.rtnetlink import Netlink
+
+Expressions = list[Any]
+
+NFPROTO_INET, NFPROTO_IPV4 = 1, 2
+NFNL_MSG_BATCH_BEGIN, NFNL_MSG_BATCH_END = 16, 17
+HOOKS = {"input": 1, "forward": 2, "postrouting": 4}
+FILTER_PRIORITY, SOURCE_NAT_PRIORITY = 0, 100
+SOURCE, DESTINATION = 12, 16
+"""Offsets of the addresses in an IPv4 header."""
+ESTABLISHED_OR_RELATED = 2 | 4
+CT_STATE = 0
+UDP, TCP, DNS_PORT = 17, 6, 53
+DROP, ACCEPT = verdict(0), verdict(1)
+
+ALWAYS_CLOSED = tuple(
+    IPv4Network(network)
+    for network in (
+        "0.0.0.0/8",
+        "10.0.0.0/8",
+        "100.64.0.0/10",
+        "127.0.0.0/8",
+        "169.254.0.0/16",
+        "172.16.0.0/12",
+        "192.0.0.0/24",
+        "192.168.0.0/16",
+        "198.18.0.0/15",
+        "224.0.0.0/4",
+        "240.0.0.0/4",
+    )
+)
+"""What is not the Internet (RFC 6890): private networks, link-local with the clouds' metadata services,
+multicast and broadcast."""
+
+
+class Filter(Struct, frozen=True, kw_only=True):
+    """What the table says."""
+
+    table: str
+    bridge: str
+    subnet: IPv4Network
+    gateway: IPv4Address
+    dns: tuple[IPv4Address, ...] = ()
+    nat: bool = False
+    uplink: str = ""
+    """The only interface that NAT leaves through; any without it."""
+    closed: tuple[IPv4Network, ...] = ALWAYS_CLOSED
+    open: tuple[IPv4Network, ...] = ()
+    """Networks that the operator opens although they are closed."""
+    egress: tuple[IPv4Network, ...] = ()
+    """With any, these are the only ones outside, beside `open` and the name servers."""
+
+
+def exists(netlink: Netlink, table: str) -> bool:
+    try:
+        netlink.transact([_message(nft_table_msg, NFT_MSG_GETTABLE, 0, {"NFTA_TABLE_NAME": table})])
+    except OSError as error:
+        if error.errno == errno.ENOENT:
+            return False
+        raise
+    return True
+
+
+def install(netlink: Netlink, filter_: Filter) -> None:
+    """Put the table up in place of one of the same name: all of it or, with an OSError, nothing."""
+    name = filter_.table
+    messages = [
+        _table(NFT_MSG_NEWTABLE, name),
+        _table(NFT_MSG_DELTABLE, name),
+        _table(NFT_MSG_NEWTABLE, name),
+    ]
+    messages += [_chain(name, hook) for hook in HOOKS]
+    messages += [_rule(name, hook, expressions) for hook, expressions in rules(filter_)]
+    _commit(netlink, messages)
+
+
+def remove(netlink: Netlink, table: str) -> bool:
+    """Take the table down; whether it was there."""
+    try:
+        _commit(netlink, [_table(NFT_MSG_DELTABLE, table)])
+    except OSError as error:
+        if error.errno == errno.ENOENT:
+            return False
+        raise
+    return True
+
+
+def rules(filter_: Filter) -> Iterator[tuple[str, Expressions]]:
+    """Chain and rule, in order; the first that fits a packet decides."""
+    from_jail = _interface(Meta.NFT_META_IIFNAME, filter_.bridge)
+
+    yield "input", from_jail + _answers() + ACCEPT
+    if filter_.gateway in filter_.dns:
+        for protocol in (UDP, TCP):
+            yield "input", from_jail + _dns(protocol, filter_.gateway) + ACCEPT
+    yield "input", from_jail + DROP
+
+    yield "forward", from_jail + _answers() + ACCEPT
+    if not filter_.nat:
+        yield "forward", from_jail + DROP
+        return
+    yield "forward", from_jail + _interface(Meta.NFT_META_OIFNAME, filter_.bridge) + DROP
+    if filter_.uplink:
+        elsewhere = _interface(Meta.NFT_META_OIFNAME, filter_.uplink, Cmp.NFT_CMP_NEQ)
+        yield "forward", from_jail + elsewhere + DROP
+    yield "forward", from_jail + _meta(Meta.NFT_META_NFPROTO, NFPROTO_IPV4, Cmp.NFT_CMP_NEQ) + DROP
+    yield "forward", from_jail + _network(SOURCE, filter_.subnet, Cmp.NFT_CMP_NEQ) + DROP
+    for server in filter_.dns:
+        for protocol in (UDP, TCP):
+            yield "forward", from_jail + _dns(protocol, server) + ACCEPT
+    for network in (*filter_.open, *filter_.egress):
+        yield "forward", from_jail + _network(DESTINATION, network) + ACCEPT
+    if filter_.egress:
+        yield "forward", from_jail + DROP
+    for network in filter_.closed:
+        yield "forward", from_jail + _network(DESTINATION, network) + DROP
+
+    outside = _interface(Meta.NFT_META_OIFNAME, filter_.bridge, Cmp.NFT_CMP_NEQ)
+    yield "postrouting", _network(SOURCE, filter_.subnet) + outside + masq()
+
+
+def _interface(key: Meta, name: str, op: Cmp = Cmp.NFT_CMP_EQ) -> Expressions:
+    return _load("meta", key=key) + _compare(name.encode().ljust(16, b"\0"), op)
+
+
+def _meta(key: Meta, value: int, op: Cmp = Cmp.NFT_CMP_EQ) -> Expressions:
+    return _load("meta", key=key) + _compare(bytes([value]), op)
+
+
+def _network(offset: int, network: IPv4Network, op: Cmp = Cmp.NFT_CMP_EQ) -> Expressions:
+    masked = genex(
+        "bitwise",
+        {"sreg": 1, "dreg": 1, "len": 4, "mask": _data(network.netmask.packed), "xor": _data(bytes(4))},
+    )
+    return [
+        *_meta(Meta.NFT_META_NFPROTO, NFPROTO_IPV4),
+        *_load("payload", base=1, offset=offset, len=4),
+        masked,
+        *_compare(network.network_address.packed, op),
+    ]
+
+
+def _dns(protocol: int, server: IPv4Address) -> Expressions:
+    return [
+        *_network(DESTINATION, IPv4Network(server)),
+        *_meta(Meta.NFT_META_L4PROTO, protocol),
+        *_load("payload", base=2, offset=2, len=2),
+        *_compare(DNS_PORT.to_bytes(2, "big")),
+    ]
+
+
+def _answers() -> Expressions:
+    """Packets of connections that the other side began. The state is a number in the host's byte order."""
+    states = _data(ESTABLISHED_OR_RELATED.to_bytes(4, sys.byteorder))
+    masked = genex("bitwise", {"sreg": 1, "dreg": 1, "len": 4, "mask": states, "xor": _data(bytes(4))})
+    return [*_load("ct", key=CT_STATE), masked, *_compare(bytes(4), Cmp.NFT_CMP_NEQ)]
+
+
+def _load(what: str, **which: int) -> Expressions:
+    """Put a property of the packet into register 1."""
+    return [genex(what, {"dreg": 1, **which})]
+
+
+def _compare(value: bytes, op: Cmp = Cmp.NFT_CMP_EQ) -> Expressions:
+    """Go on with the rule only if register 1 is, or is not, this."""
+    return [genex("cmp", {"sreg": 1, "op": op, "data": _data(value)})]
+
+
+def _data(value: bytes) -> dict[str, Any]:
+    return {"attrs": [("NFTA_DATA_VALUE", value)]}
+
+
+def _table(kind: int, name: str) -> Any:
+    return _message(nft_table_msg, kind, NLM_F_CREATE, {"NFTA_TABLE_NAME": name})
+
+
+def _chain(table: str, hook: str) -> Any:
+    nat = hook == "postrouting"
+    priority = SOURCE_NAT_PRIORITY if nat else FILTER_PRIORITY
+    place = {"attrs": [("NFTA_HOOK_HOOKNUM", HOOKS[hook]), ("NFTA_HOOK_PRIORITY", priority)]}
+    attributes = {
+        "NFTA_CHAIN_TABLE": table,
+        "NFTA_CHAIN_NAME": hook,
+        "NFTA_CHAIN_HOOK": place,
+        "NFTA_CHAIN_TYPE": "nat" if nat else "filter",
+    }
+    return _message(nft_chain_msg, NFT_MSG_NEWCHAIN, NLM_F_CREATE, attributes)
+
+
+def _rule(table: str, chain: str, expressions: Expressions) -> Any:
+    attributes = {"NFTA_RULE_TABLE": table, "NFTA_RULE_CHAIN": chain, "NFTA_RULE_EXPRESSIONS": expressions}
+    return _message(nft_rule_msg, NFT_MSG_NEWRULE, NLM_F_CREATE | NLM_F_APPEND, attributes)
+
+
+def _message(kind: Any, number: int, flags: int, attributes: dict[str, Any]) -> Any:
+    message = kind()
+    message["nfgen_family"] = NFPROTO_INET
+    message["attrs"] = list(attributes.items())
+    message["header"]["type"] = NFNL_SUBSYS_NFTABLES << 8 | number
+    message["header"]["flags"] = NLM_F_REQUEST | NLM_F_ACK | flags
+    return message
+
+
+def _commit(netlink: Netlink, messages: list[Any]) -> None:
+    netlink.transact([_bracket(NFNL_MSG_BATCH_BEGIN), *messages, _bracket(NFNL_MSG_BATCH_END)])
+
+
+def _bracket(kind: int) -> Any:
+    message = nfgen_msg()
+    message["res_id"] = NFNL_SUBSYS_NFTABLES
+    message["header"]["type"] = kind
+    message["header"]["flags"] = NLM_F_REQUEST
+    return message

@@ -1,0 +1,350 @@
+"""Go in the build jail.
+
+A build jail is a jail like any other: a clone of the base, no network, an unprivileged user. What it
+sees beyond that:
+
+    /usr/local/go  the toolchain                           read-only
+    /src           the checkout                            read-only
+    /gen           the generated main program, overlay     read-only
+    /std           the compiled standard library           read-only
+    /mod           modules                                 read-only, but in the step that fetches them
+    /cache         what was compiled of this repository    writable
+    /out           where the binary goes                   writable, new for each build
+
+Nothing here runs code of a repository: there is no cgo, no `go generate`, no test, and the go command
+reads no settings but the environment below. One step may have a network: where go.mod requires modules and
+they are not vendored, `go list -deps` fetches those that the package needs (`go mod download` would fetch
+all that any package or test of the repository needs, and write to go.sum) from the configured proxy, and
+verifies them. Should a compiler be led astray all the same, it finds files of its own
+repository and no other's: caches are kept apart by repository (`gocache/main.go` layers each over the
+shared standard library), modules are shared, and no compiler can write to them.
+
+Build jails share one host uid, because their caches outlive them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import json
+import posixpath
+import re
+import shutil
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from skyisland.builds.store import copy_out
+from skyisland.errors import BuildFailed, HostUnfit, SourceUnavailable, Unavailable
+from skyisland.golang import harness
+from skyisland.golang.caches import Caches
+from skyisland.golang.complaints import explain, refusal
+from skyisland.golang.harness import Complaint
+from skyisland.golang.packages import Package, go_mod, read_package
+from skyisland.host.toolchain import Progress, Toolchain, silent
+from skyisland.jails.register import Jails
+from skyisland.model import Call, Mount, Network, Source, Verdict
+from skyisland.settings import Build
+
+GO = "/usr/local/go/bin/go"
+ENVIRONMENT = {
+    "CGO_ENABLED": "0",
+    "GOAUTH": "off",
+    "GOCACHE": "/tmp/gocache",  # noqa: S108 - the jail's own, and unused where GOCACHEPROG is set
+    "GODEBUG": "",
+    "GOENV": "off",
+    "GOEXPERIMENT": "",
+    "GOFLAGS": "",
+    "GOMODCACHE": "/mod",
+    "GOPATH": "/nonexistent",
+    "GOPROXY": "off",
+    "GOROOT": "/usr/local/go",
+    "GOTOOLCHAIN": "local",
+    "GOVCS": "*:off",
+    "GOWORK": "off",
+    "HOME": "/nonexistent",
+    "TMPDIR": "/tmp",  # noqa: S108 - the jail's own
+}
+"""All that the go command is told. Without a home it keeps no telemetry."""
+
+FLAGS = ("-trimpath", "-buildvcs=false", "-ldflags=-s -w")
+BINARY = "function"
+_TARGET = ("-o", f"/out/{BINARY}", f"./{harness.FOLDER}")
+_HELPER = resources.files("skyisland.golang").joinpath("gocache", "main.go")
+_HELLO = b'package hello\n\nfunc Hello() string { return "hello" }\n'
+STEP = 20
+"""Packages of the standard library compiled by one command: often enough for a progress bar."""
+LIBRARY_TIMEOUT_S = 1800.0
+_DESCRIBE = (
+    "-f",
+    "{{if not .DepOnly}}{{.ImportPath}}\n{{.Name}}\n{{len .GoFiles}}\n{{with .Error}}{{.Err}}{{end}}{{end}}",
+)
+"""Import path, name, number of files, what is wrong: four lines."""
+_UNREACHABLE = re.compile(
+    r"dial tcp|i/o timeout|TLS handshake|connection re|no such host|\b5\d\d [A-Z]|: EOF"
+)
+
+
+class Compiler:
+    """Compiles functions; every method that runs Go does so in a build jail of its own."""
+
+    def __init__(self, settings: Build, jails: Jails, caches: Caches, *, timeout_s: float) -> None:
+        self.settings = settings
+        self.jails = jails
+        self.caches = caches
+        self.timeout_s = timeout_s
+        self.toolchain = Toolchain(Path(), "")
+
+    # Making ready
+
+    async def prepare(
+        self, toolchain: Toolchain, progress: Progress = silent, *, whole: bool = False
+    ) -> None:
+        """Compile what every build needs of the standard library, or with `whole` all of it.
+
+        Done once per toolchain; what was cut short goes on where it stopped.
+
+        Raises:
+            HostUnfit: this toolchain compiles nothing here; the text says what it said.
+        """
+        self.toolchain = toolchain
+        await asyncio.to_thread(self.caches.prepare, toolchain.version)
+        helper, all_done = self.caches.helper / "gocache", self.caches.home / "whole"
+        tried = self.caches.home / f"ready-{await asyncio.to_thread(_ours)}"
+        try:
+            if not await asyncio.to_thread(lambda: helper.exists() and tried.exists()):
+                progress("compiling what every build needs", 0, 0)
+                await self._try_out()
+                await self._compile_helper(helper)
+                await asyncio.to_thread(tried.touch)
+            if whole and not await asyncio.to_thread(all_done.exists):
+                await self._compile_library(progress)
+                await asyncio.to_thread(all_done.touch)
+        except (BuildFailed, Unavailable) as error:
+            output = error.details.get("output", "")
+            raise HostUnfit(
+                f"{toolchain.version} of {toolchain.goroot} does not work in a jail: {error.message} {output}"
+            ) from error
+
+    async def _try_out(self) -> None:
+        """Compile a call in both forms, so that the cache has what the main programs import."""
+        name, call = "sky.example/hello", Call(text="Hello()", function="Hello", arguments=())
+        package = {"go.mod": go_mod(name, self.toolchain.version).encode(), "hello.go": _HELLO}
+        for form in (call, harness.as_expression(call)):
+            main = harness.render_main(form, name, "hello", statement=False)
+            files = {f"{harness.FOLDER}/{file}": data for file, data in main.items()}
+            files = {**package, **files, **_laid_over({})}
+            async with self._workplace(files) as work:
+                await self._go(
+                    *("build", "-overlay=/gen/overlay.json", *FLAGS, *_TARGET),
+                    work=work, library=True, cwd="/gen",
+                )  # fmt: skip
+
+    async def _compile_helper(self, target: Path) -> None:
+        async with self._workplace({"main.go": await asyncio.to_thread(_HELPER.read_bytes)}) as work:
+            await self._go(
+                "build", *FLAGS, "-o", f"/out/{BINARY}", "main.go", work=work, library=True, cwd="/gen"
+            )
+            await asyncio.to_thread(copy_out, work / "out" / BINARY, target, 1 << 26)
+
+    async def _compile_library(self, progress: Progress) -> None:
+        # Not those that are for tests or other systems alone; internal ones come with those who need them.
+        listed = await self._go("list", "-f", "{{if .GoFiles}}{{.ImportPath}}{{end}}", "std", library=True)
+        names = [name for name in listed.decode().split() if not {"internal", "vendor"} & {*name.split("/")}]
+        for start in range(0, len(names), STEP):
+            progress("compiling the standard library", start, len(names))
+            await self._go("build", "-trimpath", *names[start : start + STEP], library=True)
+        progress("compiling the standard library", len(names), len(names))
+
+    # The steps of a build
+
+    async def describe(self, source: Source, *, ask: bool, invocation: str | None = None) -> Package:
+        """Say what package lies in the source's folder, by its files where they are plain.
+
+        Go is told to `ask`, and asked where the files are not plain. What the package needs of other modules
+        is fetched first, in the same step, which has a network then and compiles nothing.
+
+        Raises:
+            BuildFailed: there is none that could be imported, or go.mod, go.sum and the proxy do not agree.
+            SourceUnavailable: the proxy did not answer.
+        """
+        package = await asyncio.to_thread(read_package, source, self.toolchain.version)
+        if package.name and not package.requires and not ask:
+            return package
+        how = self._online() if package.requires else {}
+        question = ("-deps",) if package.requires else ("-find", "-e")
+        async with self._workplace(_generated({}, source, package)) as work:
+            try:
+                said = await self._go(
+                    *(
+                        "list",
+                        f"-mod={package.mod}",
+                        "-overlay=/gen/overlay.json",
+                        *question,
+                        *_DESCRIBE,
+                        ".",
+                    ),
+                    source=source,
+                    work=work,
+                    invocation=invocation,
+                    **how,
+                )
+            except BuildFailed as error:
+                output = error.details.get("output", "")
+                if package.requires and _UNREACHABLE.search(output):
+                    proxy = self.settings.goproxy
+                    raise SourceUnavailable(f"no modules can be had from {proxy}", output=output) from error
+                raise
+        import_path, name, files, why = said.decode(errors="replace").split("\n", 3)
+        if name == "main":
+            raise BuildFailed(explain(Complaint.program, "", source), complaint=str(Complaint.program))
+        if files == "0":
+            message = explain(Complaint.no_go_files, why, source)
+            raise BuildFailed(message, complaint=str(Complaint.no_go_files))
+        return msgspec.structs.replace(package, name=name, import_path=import_path, by_go=True)
+
+    def _online(self) -> dict[str, Any]:
+        """What a jail gets that may fetch modules."""
+        proxies = re.findall(r"file://([^,|]+)", self.settings.goproxy)
+        return {
+            "mounts": [Mount(Path(folder), folder) for folder in proxies],
+            "env": {
+                "GOFLAGS": "-modcacherw",
+                "GOPROXY": self.settings.goproxy,
+                "GOSUMDB": self.settings.gosumdb,
+                "GONOPROXY": self.settings.gonoproxy,
+                "GONOSUMDB": self.settings.gonosumdb,
+            },
+            "network": Network.host,
+            "limit": ("build.download_timeout", self.settings.download_timeout),
+        }
+
+    @asynccontextmanager
+    async def compile(
+        self, source: Source, package: Package, call: Call, *, statement: bool, invocation: str | None = None
+    ) -> AsyncIterator[Path]:
+        """The binary that runs the call, for the length of the block. Trust nothing about the file.
+
+        Raises:
+            BuildFailed: it does not compile; `details["complaint"]` is a `harness.Complaint`.
+            BadCall: the caller named another package.
+        """
+        files = harness.render_main(call, package.import_path, package.name, statement=statement)
+        async with self._workplace(_generated(files, source, package)) as work:
+            await self._go(
+                *("build", f"-mod={package.mod}", "-overlay=/gen/overlay.json", *FLAGS, *_TARGET),
+                source=source,
+                work=work,
+                invocation=invocation,
+                call=call,
+            )
+            yield work / "out" / BINARY
+
+    # One jail
+
+    @asynccontextmanager
+    async def _workplace(self, files: dict[str, bytes]) -> AsyncIterator[Path]:
+        """A folder with the generated files and an empty `out`; removed whatever happens."""
+        # Made in a task of its own, which a cancellation does not stop half-way.
+        making = asyncio.ensure_future(asyncio.to_thread(self.caches.workplace, files))
+        try:
+            yield await asyncio.shield(making)
+        finally:
+            await asyncio.shield(asyncio.ensure_future(self._clear(making)))
+
+    async def _clear(self, making: asyncio.Future[Path]) -> None:
+        await asyncio.to_thread(shutil.rmtree, await making, ignore_errors=True)
+
+    async def _go(
+        self,
+        *arguments: str,
+        source: Source | None = None,
+        work: Path | None = None,
+        library: bool = False,
+        cwd: str = "/",
+        mounts: Sequence[Mount] = (),
+        env: Mapping[str, str] = {},
+        network: Network = Network.none,
+        limit: tuple[str, float] | None = None,
+        invocation: str | None = None,
+        call: Call | None = None,
+    ) -> bytes:
+        """Run the go command in a build jail; returns its standard output.
+
+        `library`: compile into the shared cache; no repository's code may be in that jail. `limit`: name
+        and value of the setting that limits its time.
+
+        Raises:
+            BuildFailed: it failed, or was stopped at a limit.
+            Unavailable: the operator killed the jail.
+        """
+        seen = [
+            Mount(self.toolchain.goroot, "/usr/local/go"),
+            Mount(self.caches.std, "/std", writable=library),
+            *mounts,
+        ]
+        said = {**ENVIRONMENT, **env}
+        if work is not None:
+            seen += (Mount(work / "gen", "/gen"), Mount(work / "out", "/out", writable=True))
+        if library:
+            said["GOCACHE"] = "/std"
+            limit = ("half an hour", LIBRARY_TIMEOUT_S)
+        name, timeout_s = limit or ("jails.build_timeout", self.timeout_s)
+        async with AsyncExitStack() as stack:
+            if source is not None:
+                own = await stack.enter_async_context(self.caches.of(source.url))
+                seen += (
+                    Mount(source.checkout, "/src"),
+                    Mount(self.caches.modules, "/mod", writable=network is not Network.none),
+                    Mount(self.caches.helper, "/helper"),
+                    Mount(own, "/cache", writable=True),
+                )
+                said["GOCACHEPROG"] = "/helper/gocache /std /cache"
+                cwd = posixpath.join("/src", source.package)
+            inmate = await stack.enter_async_context(
+                self.jails.jail(
+                    (GO, *arguments),
+                    purpose="build",
+                    mounts=tuple(seen),
+                    env=tuple(said.items()),
+                    cwd=cwd,
+                    limits=self.settings.as_limits(),
+                    network=network,
+                    invocation=invocation,
+                    call=call.text if call else "",
+                    uid=self.caches.uid,
+                )
+            )
+            outcome = await inmate.converse(b"", timeout_s)
+        if outcome.verdict is Verdict.ok:
+            return outcome.stdout
+        raise refusal(outcome, source, f"{name} ({timeout_s:g} s)")
+
+
+def _generated(files: Mapping[str, bytes], source: Source, package: Package) -> dict[str, bytes]:
+    """What lies below /gen for a build: the main program, and a go.mod where there is none."""
+    home = posixpath.join("/src", source.package, harness.FOLDER)
+    laid = {f"{home}/{name}": data for name, data in files.items()}
+    if package.go_mod is not None:
+        laid["/src/go.mod"] = package.go_mod.encode()
+    return _laid_over(laid)
+
+
+def _ours() -> str:
+    """A hash of what of ours is compiled ahead. Blocks."""
+    return hashlib.sha256(harness.version().encode() + _HELPER.read_bytes()).hexdigest()[:16]
+
+
+def _laid_over(files: Mapping[str, bytes]) -> dict[str, bytes]:
+    """These files and the harness, for /gen, and the overlay that puts them where Go should see them."""
+    laid = {path: posixpath.basename(path) for path in files}
+    generated = {laid[path]: data for path, data in files.items()}
+    for name, data in harness.library().items():
+        laid[f"/usr/local/go/src/{harness.LIBRARY}/{name}"] = f"library/{name}"
+        generated[f"library/{name}"] = data
+    overlay = {path: f"/gen/{name}" for path, name in laid.items()}
+    return {**generated, "overlay.json": json.dumps({"Replace": overlay}).encode()}

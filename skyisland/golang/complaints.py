@@ -1,0 +1,104 @@
+"""What a build jail said, for people: a sentence with the remedy, and the compiler's words fit to show."""
+
+from __future__ import annotations
+
+import posixpath
+import re
+import signal
+
+from skyisland.errors import BuildFailed, IslandError, Unavailable
+from skyisland.golang import harness
+from skyisland.golang.harness import Complaint
+from skyisland.model import Outcome, Source, Verdict
+
+OUTPUT_CHARACTERS = 16_384
+"""Of what a compiler says, so many reach the caller."""
+LINE_CHARACTERS = 1000
+
+
+def refusal(outcome: Outcome, source: Source | None, limit: str) -> IslandError:
+    match outcome.verdict:
+        case Verdict.timed_out:
+            return BuildFailed(f"the build took longer than {limit}")
+        case Verdict.out_of_memory:
+            return BuildFailed("the compiler ran out of memory (build.memory)")
+        case Verdict.disk_full:
+            return BuildFailed("the build's disk is full (build.disk, build.memory, filesystem.quota)")
+        case Verdict.cpu_time:
+            return BuildFailed("the compiler used more processor time than it may (build.cpu_time)")
+        case Verdict.killed:
+            return Unavailable("the build was stopped by the operator", retry_after_s=1)
+    if outcome.signal == signal.SIGKILL:
+        # No compiler does that to itself, and limits have verdicts of their own.
+        return Unavailable("the build was killed from outside; try again", retry_after_s=1)
+    text = _bounded(outcome.stderr)
+    output = clean(text, source)
+    if outcome.verdict is Verdict.output_limit:
+        return BuildFailed("the compiler complained at too great length (build.stderr)", output=output)
+    if outcome.verdict is Verdict.signaled:
+        return BuildFailed(f"the compiler was ended by signal {outcome.signal}", output=output)
+    complaint = harness.classify(text)
+    position = next((offset for offset, _ in harness.call_errors(text)), None)
+    return BuildFailed(
+        explain(complaint, text, source), output=output, complaint=str(complaint), position=position
+    )
+
+
+def explain(complaint: Complaint, text: str, source: Source | None) -> str:
+    """One sentence on a failed build: what is wrong, and the remedy where there is one."""
+    package = shown(source) if source else "the standard library"
+    about_call = "; ".join(message for _, message in harness.call_errors(text))
+    match complaint:
+        case Complaint.program:
+            return (
+                f"{package} is a program (package main), which Go cannot import: move the function to a "
+                "package of its own and call it there"
+            )
+        case Complaint.no_go_files if "build constraints" in text:
+            return f"no Go files in {package}: there are some, but not for this system without cgo"
+        case Complaint.no_go_files:
+            return f"no Go files in {package}: name the folder of a package in the URL"
+        case Complaint.undefined:
+            names = ", ".join(re.findall(r"undefined: (\S+)", about_call))
+            return f"{package} has no exported {names}"
+        case Complaint.mismatch | Complaint.generic | Complaint.type | Complaint.no_value:
+            return f"the call does not fit {package}: {about_call}"
+        case Complaint.missing_module:
+            return (
+                f"{package} imports what go.mod and go.sum do not provide: commit them as `go mod tidy` "
+                "makes them (after `go mod init`, where there is no go.mod)"
+            )
+    if "checksum mismatch" in text:
+        return f"a module that {package} imports is not what go.sum or the checksum database say it is"
+    if "file too large" in text:
+        return "the binary or one of its parts is too large (build.file_size)"
+    if found := re.search(r"requires go >= (\S+) \(running go (\S+);", text):
+        return f"{package} wants Go {found[1]}; this island has {found[2]} (go_version, build.goroot)"
+    return f"{package} does not compile"
+
+
+def shown(source: Source) -> str:
+    return f"{source.import_path} at {source.commit[:12]}"
+
+
+def _bounded(said: bytes) -> str:
+    """So much of it that searching it takes no time, whatever a repository makes a compiler say."""
+    lines = said[: 4 * OUTPUT_CHARACTERS].decode(errors="replace").split("\n")
+    return "\n".join(line[:LINE_CHARACTERS] for line in lines)
+
+
+def clean(text: str, source: Source | None) -> str:
+    """Compiler output with paths relative to the repository, nothing that does not print, not too long."""
+    home = posixpath.join("/src", source.package if source else "")
+
+    def relative(match: re.Match[str]) -> str:
+        return posixpath.normpath(posixpath.join(home, match[0]))
+
+    text = re.sub(r"^(?!/)[^\s:#][^:\n]*\.(?:go|mod|sum)(?=:)", relative, text, flags=re.MULTILINE)
+    text = re.sub(r"^\S*skyisland\.call:1:", "call:1:", text, flags=re.MULTILINE)
+    text = re.sub(r"^/gen/.*\n?", "", text, flags=re.MULTILINE)
+    text = re.sub(r"/(?:src|mod)/(?=\S)", "", text)
+    text = "".join(c if c.isprintable() or c in "\n\t" else "\N{REPLACEMENT CHARACTER}" for c in text)
+    if len(text) > OUTPUT_CHARACTERS:
+        text = text[:OUTPUT_CHARACTERS] + "\n…"
+    return text.strip()

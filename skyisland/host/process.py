@@ -1,0 +1,250 @@
+"""The only place that starts programs (Git's are GitPython's).
+
+`spawn` gives a `Process` with three pipes; `run` waits for a short one. The end of a process is its own
+end, not that of its pipes: what it left in them is taken, and a stray child that holds them open delays
+nobody.
+
+Spawning happens on the event loop's thread, which lives as long as the island: on Linux the kernel
+delivers `PR_SET_PDEATHSIG` when the spawning *thread* ends (prctl(2)).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import resource
+import signal
+import subprocess
+import threading
+from collections.abc import Mapping, Sequence
+from typing import Protocol
+
+from msgspec import Struct
+
+from skyisland.errors import DriverError
+from skyisland.host.pipes import Capture, News, Piped, Pipes
+
+LISTEN_S = 0.005
+"""The outputs of a process are read at its end, or from then on: most functions are over by then, and leave
+less than a pipe holds. It spares a turn of the event loop."""
+
+
+class Completed(Struct, frozen=True):
+    """What a finished program left; `returncode` is negative for a signal, as in subprocess."""
+
+    returncode: int
+    stdout: bytes
+    stderr: bytes
+    timed_out: bool = False
+    overflowed: bool = False
+
+
+class Running(Protocol):
+    """A process as the island sees it; `Process` is the real one, a fake driver has its own."""
+
+    @property
+    def pid(self) -> int: ...
+    @property
+    def stdout(self) -> Capture: ...
+    @property
+    def stderr(self) -> Capture: ...
+    @property
+    def returncode(self) -> int | None: ...
+    @property
+    def news(self) -> News: ...
+
+    def offer(self, data: bytes) -> memoryview: ...
+    async def feed(self, data: bytes | memoryview) -> None: ...
+    def listen(self) -> None: ...
+    async def wait(self) -> int: ...
+    def kill(self) -> None: ...
+
+
+class Process(Piped):
+    """A program started by `spawn`, in a session of its own."""
+
+    def __init__(
+        self, popen: subprocess.Popen[bytes], pipes: Pipes, stdout_bytes: int, stderr_bytes: int
+    ) -> None:
+        super().__init__(pipes, stdout_bytes, stderr_bytes)
+        self.listen()
+        self._popen = popen
+        self._exited = asyncio.Event()
+        self.peak_memory_bytes = 0
+        """The most that it had in memory at one time, known when it has ended (getrusage(2))."""
+        try:
+            self._watch()
+        except OSError:
+            # Nobody would learn of its end.
+            self.kill()
+            popen.wait()
+            self.collect()
+            raise
+
+    @property
+    def pid(self) -> int:
+        return self._popen.pid
+
+    @property
+    def returncode(self) -> int | None:
+        return self._popen.returncode
+
+    def _watch(self) -> None:
+        """Learn of the end: through a pidfd on Linux, a waiting thread where there is none."""
+        loop = asyncio.get_running_loop()
+        if hasattr(os, "pidfd_open"):
+            pidfd = os.pidfd_open(self.pid)
+
+            def ended() -> None:
+                loop.remove_reader(pidfd)
+                os.close(pidfd)
+                self._finish()
+
+            loop.add_reader(pidfd, ended)
+        else:
+
+            def wait() -> None:
+                os.waitid(os.P_PID, self.pid, os.WEXITED | os.WNOWAIT)
+                with contextlib.suppress(RuntimeError):  # the loop may be gone at shutdown
+                    loop.call_soon_threadsafe(self._finish)
+
+            threading.Thread(target=wait, name=f"wait-{self.pid}", daemon=True).start()
+
+    def _finish(self) -> None:
+        pid, status, used = os.wait4(self.pid, os.WNOHANG)
+        if pid:
+            self._popen.returncode = os.waitstatus_to_exitcode(status)
+            self.peak_memory_bytes = used.ru_maxrss * 1024
+        self._exited.set()
+        self.news.tell()
+
+    async def wait(self) -> int:
+        """Its return code, once it has ended and its outputs are collected."""
+        await self._exited.wait()
+        self.collect()
+        assert self._popen.returncode is not None  # noqa: S101 - it has just been reaped
+        return self._popen.returncode
+
+    def kill(self) -> None:
+        """SIGKILL to its whole process group; nothing happens if it has ended."""
+        if self._popen.returncode is None:
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                os.killpg(self.pid, signal.SIGKILL)
+
+
+def spawn(
+    argv: Sequence[str | os.PathLike[str]],
+    *,
+    env: Mapping[str, str],
+    cwd: str | os.PathLike[str] | None = None,
+    uid: int | None = None,
+    pass_fds: Sequence[int] = (),
+    stdout_bytes: int = 1 << 20,
+    stderr_bytes: int = 1 << 20,
+) -> Process:
+    """Start a program and return at once; to be called on the event loop's thread.
+
+    It gets a session of its own, exactly `env`, and no descriptor beside its pipes and `pass_fds`.
+    With `uid` (root only) it runs as that user and group without supplementary groups.
+
+    Raises:
+        DriverError: it cannot be started (not found, not executable, no process to be had).
+    """
+    try:
+        pipes = Pipes()
+    except OSError as error:
+        raise DriverError(f"cannot start {argv[0]}: {error.strerror}", program=str(argv[0])) from error
+    stdin, stdout, stderr = pipes.theirs
+    try:
+        popen = subprocess.Popen(
+            argv,
+            stdin=stdin,
+            stdout=stdout,
+            stderr=stderr,
+            env=dict(env),
+            cwd=cwd,
+            pass_fds=tuple(pass_fds),
+            start_new_session=True,
+            user=uid,
+            group=uid,
+            extra_groups=None if uid is None else [],
+        )
+    except OSError as error:
+        pipes.close()
+        raise DriverError(f"cannot start {argv[0]}: {error.strerror}", program=str(argv[0])) from error
+    try:
+        return Process(popen, pipes, stdout_bytes, stderr_bytes)
+    except OSError as error:
+        raise DriverError(f"cannot watch {argv[0]}: {error.strerror}", program=str(argv[0])) from error
+
+
+async def run(
+    argv: Sequence[str | os.PathLike[str]],
+    *,
+    env: Mapping[str, str],
+    timeout_s: float,
+    stdin: bytes = b"",
+    cwd: str | os.PathLike[str] | None = None,
+    stdout_bytes: int = 1 << 20,
+    stderr_bytes: int = 1 << 20,
+) -> Completed:
+    """Run a program to its end, or to `timeout_s` or a full output, when its process group is killed.
+
+    Raises:
+        DriverError: it cannot be started.
+    """
+    process = spawn(argv, env=env, cwd=cwd, stdout_bytes=stdout_bytes, stderr_bytes=stderr_bytes)
+    timed_out = await until_ended(process, stdin, timeout_s)
+    returncode = await process.wait()
+    return Completed(
+        returncode,
+        bytes(process.stdout.data),
+        bytes(process.stderr.data),
+        timed_out=timed_out,
+        overflowed=process.stdout.overflowed or process.stderr.overflowed,
+    )
+
+
+async def until_ended(process: Running, stdin: bytes, timeout_s: float) -> bool:
+    """Feed `stdin` and wait for the end; kill at the deadline, at a full output, or when cancelled.
+
+    Returns whether the deadline passed. Afterwards `process.wait()` returns without delay, and each
+    `Capture.overflowed` tells whether that output was too much.
+    """
+    rest = process.offer(stdin)
+    feeding = asyncio.ensure_future(process.feed(rest)) if rest else None
+    loop = asyncio.get_running_loop()
+    over: asyncio.Future[bool] = loop.create_future()
+
+    def end(timed_out: bool = False) -> None:
+        if not over.done():
+            over.set_result(timed_out)
+
+    timers = (loop.call_later(timeout_s, end, True), loop.call_later(LISTEN_S, process.listen))
+    process.news.listen(end)
+    try:
+        timed_out = await over
+        if process.returncode is None:
+            process.kill()
+        await process.wait()
+        return timed_out
+    except BaseException:
+        process.kill()
+        raise
+    finally:
+        for timer in timers:
+            timer.cancel()
+        process.news.listen(None)
+        if feeding is not None:
+            feeding.cancel()
+            await asyncio.gather(feeding, return_exceptions=True)
+
+
+def open_as_many_as_allowed() -> int:
+    """Raise the limit on open files to what this user may have; returns it. A jail takes some ten of them."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with contextlib.suppress(ValueError, OSError):  # a hard limit without end may be none that can be had
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+        soft = hard
+    return soft

@@ -1,0 +1,88 @@
+"""The host's own programs (zfs, jail, ifconfig …): found once, run with a plain environment, believed
+only when they end well.
+
+An argv is made by a pure function elsewhere; its first word is a bare name. `folder` points all names at
+one folder instead of the host's search path, and at nothing else: tests put their stand-ins there.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from skyisland.errors import DriverError, HostUnfit
+from skyisland.host.process import Process, run, spawn
+
+SEARCH = "/sbin:/bin:/usr/sbin:/usr/bin:/usr/local/sbin:/usr/local/bin"
+ENVIRONMENT = {"PATH": SEARCH, "LC_ALL": "C", "HOME": "/nonexistent"}
+"""LC_ALL: what programs say is compared with what their sources say."""
+
+
+class ProgramFailed(DriverError):
+    """A program ended with an exit code other than 0; `said` is what it wrote to its standard error."""
+
+    def __init__(self, argv: Sequence[str], returncode: int, said: str) -> None:
+        self.said = said
+        self.returncode = returncode
+        shown = " ".join(argv[:2])
+        reason = said or f"ended with {returncode} and said nothing"
+        super().__init__(f"{shown}: {reason}", program=argv[0], argv=list(argv), exit_code=returncode)
+
+
+class Programs:
+    """Runs programs by name."""
+
+    def __init__(self, folder: Path | None = None, *, timeout_s: float = 60.0) -> None:
+        self.folder = folder
+        self.timeout_s = timeout_s
+        self._found: dict[str, str] = {}
+
+    async def run(
+        self,
+        argv: Sequence[str],
+        *,
+        stdin: bytes = b"",
+        timeout_s: float | None = None,
+        env: Mapping[str, str] | None = None,
+    ) -> str:
+        """What the program writes to its standard output.
+
+        Raises:
+            ProgramFailed: with its exit code and its own words.
+            HostUnfit: there is no such program.
+            DriverError: it takes too long, or says too much.
+        """
+        words = [await self.find(argv[0]), *argv[1:]]
+        limit_s = timeout_s or self.timeout_s
+        done = await run(words, env={**ENVIRONMENT, **(env or {})}, timeout_s=limit_s, stdin=stdin)
+        said = done.stderr.decode(errors="replace").strip()
+        if done.timed_out:
+            raise DriverError(f"{' '.join(argv[:2])} took more than {limit_s:g} s: {said}", argv=list(argv))
+        if done.overflowed:
+            raise DriverError(f"{' '.join(argv[:2])} says too much", argv=list(argv))
+        if done.returncode != 0:
+            raise ProgramFailed(argv, done.returncode, said)
+        return done.stdout.decode(errors="replace")
+
+    async def spawn(
+        self, argv: Sequence[str], *, env: Mapping[str, str], stdout_bytes: int, stderr_bytes: int
+    ) -> Process:
+        """Start the program with pipes and exactly this environment."""
+        words = [await self.find(argv[0]), *argv[1:]]
+        return spawn(words, env=env, cwd="/", stdout_bytes=stdout_bytes, stderr_bytes=stderr_bytes)
+
+    async def find(self, name: str) -> str:
+        """The path of a program.
+
+        Raises:
+            HostUnfit: there is none of that name.
+        """
+        if name not in self._found:
+            path = str(self.folder) if self.folder else SEARCH
+            found = await asyncio.to_thread(shutil.which, name, path=path)
+            if found is None:
+                raise HostUnfit(f"there is no {name}(8) in {path}", program=name)
+            self._found[name] = found
+        return self._found[name]

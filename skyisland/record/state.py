@@ -1,0 +1,347 @@
+"""What the island remembers: one SQLite file, read once at start, written behind the scenes.
+
+Everything asked for during a call is answered from memory. What an answer depends on is on disk when its
+method returns (artifacts, the operator's address states); what may be a moment late (history, commits,
+counters, the highest jail number) is queued and written in batches by one task.
+
+The file is in WAL mode with `synchronous=NORMAL`: a killed island loses nothing that was committed, a
+power cut may lose the last moments, and neither damages the file. One that is damaged all the same is
+set aside under another name, and the island starts with an empty memory: binaries without a record are
+then removed, branches asked for anew. The island's name does not depend on the file alone: its first
+value is derived from the file's place, so that what an island with a lost memory left on the host is
+still found as its own.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import hashlib
+import itertools
+import logging
+import os
+import sqlite3
+import time
+from collections import deque
+from collections.abc import Awaitable, Callable, Iterable, Iterator
+from pathlib import Path
+from typing import Any, TypeVar
+
+import aiosqlite
+import msgspec
+from msgspec import Struct
+
+from skyisland.errors import DriverError, SettingsError
+from skyisland.events import Event, Events, InvocationFinished, JailCreated
+from skyisland.model import AddressState, Artifact
+from skyisland.sources.sources import KnownCommit
+
+log = logging.getLogger(__name__)
+
+MIGRATIONS = (
+    """
+    CREATE TABLE meta (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
+    CREATE TABLE artifacts (key TEXT PRIMARY KEY, record BLOB NOT NULL) WITHOUT ROWID;
+    CREATE TABLE expressions (
+        url TEXT, package TEXT, "commit" TEXT, function TEXT,
+        PRIMARY KEY (url, package, "commit", function)
+    ) WITHOUT ROWID;
+    CREATE TABLE addresses (ip TEXT PRIMARY KEY, state TEXT NOT NULL) WITHOUT ROWID;
+    CREATE TABLE commits (
+        url TEXT, version TEXT, "commit" TEXT NOT NULL, at REAL NOT NULL,
+        PRIMARY KEY (url, version)
+    ) WITHOUT ROWID;
+    CREATE TABLE invocations (number INTEGER PRIMARY KEY AUTOINCREMENT, record BLOB NOT NULL);
+    """,
+)
+"""Each brings the file from the version that is its index to the next; SQLite's user_version counts."""
+
+COMMITS = 10_000
+"""Known commits kept; of more, those learnt longest ago are forgotten."""
+JID_MARGIN = 10_000
+"""Jail numbers reserved ahead, so that one is not used again even when the island is killed."""
+
+GATHER_S = 0.25
+"""How long a record may wait for company: a transaction costs more than a call."""
+
+REMEMBER = "INSERT INTO invocations (record) VALUES (?)"
+FORGET = "DELETE FROM invocations WHERE number <= (SELECT max(number) FROM invocations) - ?"
+
+Function = tuple[str, str, str, str]
+"""A function's url, package, commit and name."""
+
+_Write = tuple[str, tuple[Any, ...]]
+T = TypeVar("T")
+
+
+class State:
+    """The island's memory. Make it with `State.open`; `close` writes what is still queued."""
+
+    def __init__(self, path: Path, db: aiosqlite.Connection, history: int) -> None:
+        self.path = path
+        self.island = ""
+        """This island's tag in the names of host objects: four hex digits, the same for its whole life."""
+        self.first_jid = 1
+        """No jail had this number or a higher one yet."""
+        self._addresses: dict[str, AddressState] = {}
+        self._db = db
+        self._expressions: set[Function] = set()
+        self._commits: dict[tuple[str, str], KnownCommit] = {}
+        self._history: deque[InvocationFinished] = deque(maxlen=history)
+        self._highest_jid = 0
+        self._reserved_jid = 0
+        self._queue: list[_Write] = []
+        self._work = asyncio.Event()
+        self._writing = asyncio.Lock()
+        self._closing = asyncio.Event()
+        self._writer: asyncio.Task[None] | None = None
+        self._untap: Callable[[], None] = lambda: None
+
+    @classmethod
+    async def open(cls, path: Path, *, history: int = 1000) -> State:
+        """Read the file at `path`, made if there is none; `history`: invocations remembered.
+
+        Raises:
+            SettingsError: a later Sky Island wrote it.
+            DriverError: it cannot be opened or made; the text says why.
+        """
+        try:
+            try:
+                return await cls._open(path, history)
+            except sqlite3.DatabaseError as error:
+                if isinstance(error, sqlite3.OperationalError):
+                    raise  # locked, full, forbidden: nothing that a new file would mend
+                aside = await asyncio.to_thread(_set_aside, path)
+                log.error("the database %s is damaged (%s); kept as %s, starting anew", path, error, aside)
+                return await cls._open(path, history)
+        except (sqlite3.Error, OSError) as error:
+            raise DriverError(f"cannot use the database {path}: {error}", path=str(path)) from error
+
+    @classmethod
+    async def _open(cls, path: Path, history: int) -> State:
+        await asyncio.to_thread(_make_private, path)
+        db = await aiosqlite.connect(path, isolation_level=None)
+        try:
+            state = cls(path, db, history)
+            await state._migrate()
+            await state._load()
+        except BaseException:
+            await db.close()
+            raise
+        state._writer = asyncio.create_task(state._write_behind())
+        return state
+
+    async def _migrate(self) -> None:
+        for pragma in ("journal_mode=WAL", "synchronous=NORMAL", "busy_timeout=5000"):
+            await self._db.execute(f"PRAGMA {pragma}")
+        ((verdict,),) = await self._db.execute_fetchall("PRAGMA quick_check(1)")
+        if verdict != "ok":
+            raise sqlite3.DatabaseError(verdict)
+        ((version,),) = await self._db.execute_fetchall("PRAGMA user_version")
+        if version > len(MIGRATIONS):
+            raise SettingsError(
+                f"the database {self.path} has version {version}, this Sky Island knows {len(MIGRATIONS)}: "
+                "update Sky Island, or name another state_dir"
+            )
+        for number, script in enumerate(MIGRATIONS[version:], start=version + 1):
+            await self._db.executescript(f"BEGIN; {script}; PRAGMA user_version={number}; COMMIT;")
+
+    async def _load(self) -> None:
+        meta: dict[str, str] = dict(await self._all("SELECT name, value FROM meta"))
+        self.island = meta["island"] if "island" in meta else await asyncio.to_thread(_tag_of, self.path)
+        self.first_jid = int(meta.get("jid", "0")) + 1
+        self._highest_jid = self.first_jid - 1
+        self._expressions = set(await self._all('SELECT url, package, "commit", function FROM expressions'))
+        for ip, word in await self._all("SELECT ip, state FROM addresses"):
+            self._addresses[ip] = AddressState(word)
+        rows = await self._all('SELECT url, version, "commit", at FROM commits ORDER BY at')
+        self._commits = {(url, version): KnownCommit(commit, at) for url, version, commit, at in rows}
+        newest = await self._all(
+            "SELECT record FROM invocations ORDER BY number DESC LIMIT ?", (self._history.maxlen,)
+        )
+        self._history.extend(_decoded(newest, InvocationFinished))
+        self._reserved_jid = self._highest_jid + JID_MARGIN
+        await self._commit(
+            [
+                ("INSERT OR REPLACE INTO meta VALUES ('island', ?)", (self.island,)),
+                ("INSERT OR REPLACE INTO meta VALUES ('jid', ?)", (str(self._reserved_jid),)),
+            ]
+        )
+
+    async def _all(self, sql: str, parameters: tuple[Any, ...] = ()) -> Iterable[Any]:
+        return await self._db.execute_fetchall(sql, parameters)
+
+    async def close(self) -> None:
+        """Write what is queued and close the file. May be repeated."""
+        if self._closing.is_set():
+            return
+        self._closing.set()
+        self._untap()
+        self._later("INSERT OR REPLACE INTO meta VALUES ('jid', ?)", str(self._highest_jid))
+        if self._writer is not None:
+            await self._writer
+        await self._db.close()
+
+    # Writing
+
+    def _later(self, sql: str, *parameters: Any) -> None:
+        self._queue.append((sql, parameters))
+        self._work.set()
+
+    async def _write_behind(self) -> None:
+        """Write what gathers in the queue, `GATHER_S` after its first record at the latest."""
+        while not (self._closing.is_set() and not self._queue):
+            await self._work.wait()
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._closing.wait(), GATHER_S)
+            self._work.clear()
+            batch, self._queue = self._queue, []
+            if any(sql is REMEMBER for sql, _ in batch):
+                batch.append((FORGET, (self._history.maxlen,)))
+            try:
+                await self._commit(batch)
+            except sqlite3.Error:
+                # Nothing here is needed for a right answer; a full disk must not stop the island.
+                log.exception("%d records of history and counters could not be written", len(batch))
+
+    async def _commit(self, batch: list[_Write]) -> None:
+        async with self._writing:
+            await self._db.execute("BEGIN IMMEDIATE")
+            try:
+                for sql, writes in itertools.groupby(batch, key=lambda write: write[0]):
+                    await self._db.executemany(sql, [parameters for _, parameters in writes])
+                await self._db.execute("COMMIT")
+            except BaseException:
+                with contextlib.suppress(sqlite3.Error):
+                    await self._db.execute("ROLLBACK")
+                raise
+
+    async def _now(self, what: str, batch: list[_Write]) -> None:
+        """Write and wait; a caller who is cancelled leaves no half-written transaction behind."""
+        writing: Awaitable[None] = asyncio.ensure_future(self._commit(batch))
+        try:
+            await asyncio.shield(writing)
+        except sqlite3.Error as error:
+            raise DriverError(f"cannot record {what} in {self.path}: {error}") from error
+
+    # History
+
+    def follow(self, events: Events) -> None:
+        """Remember, from now on, the invocations that finish and the jail numbers that are used."""
+        self._untap = events.tap(self._fold, InvocationFinished, JailCreated)
+
+    def _fold(self, event: Event) -> None:
+        if isinstance(event, InvocationFinished):
+            self._history.appendleft(event)
+            self._later(REMEMBER, _encode(event))
+        elif isinstance(event, JailCreated) and event.jid > self._highest_jid:
+            self._highest_jid = event.jid
+            if self._highest_jid > self._reserved_jid - JID_MARGIN // 2:
+                self._reserved_jid = self._highest_jid + JID_MARGIN
+                self._later("INSERT OR REPLACE INTO meta VALUES ('jid', ?)", str(self._reserved_jid))
+
+    async def invocations(self, limit: int) -> list[InvocationFinished]:
+        """The latest that are over, newest first."""
+        return [event for event, _ in zip(self._history, range(limit), strict=False)]
+
+    # Artifacts
+
+    async def artifacts(self) -> list[Artifact]:
+        """Those on record, for the one who keeps them in memory from then on."""
+        return list(_decoded(await self._all("SELECT record FROM artifacts"), Artifact))
+
+    async def put_artifact(self, artifact: Artifact) -> None:
+        """Record it, in place of another with its key.
+
+        Raises:
+            DriverError: the file cannot be written.
+        """
+        record = _encode(artifact)
+        await self._now(
+            "an artifact", [("INSERT OR REPLACE INTO artifacts VALUES (?, ?)", (artifact.key, record))]
+        )
+
+    def touch_artifact(self, artifact: Artifact) -> None:
+        """Its use has changed (`used_at`, `hits`); written later."""
+        self._later("UPDATE artifacts SET record = ? WHERE key = ?", _encode(artifact), artifact.key)
+
+    async def drop_artifacts(self, keys: Iterable[str]) -> None:
+        """Forget these.
+
+        Raises:
+            DriverError: the file cannot be written.
+        """
+        await self._now("evictions", [("DELETE FROM artifacts WHERE key = ?", (key,)) for key in keys])
+
+    def is_expression(self, function: Function) -> bool:
+        """Whether calls of this function must be compiled whole, whatever their arguments."""
+        return function in self._expressions
+
+    def note_expression(self, function: Function) -> None:
+        """It cannot be built to take its arguments in the frame (generic, or no function at all)."""
+        self._expressions.add(function)
+        self._later("INSERT OR IGNORE INTO expressions VALUES (?, ?, ?, ?)", *function)
+
+    # Addresses (`network.AddressStates`)
+
+    async def address_states(self) -> dict[str, AddressState]:
+        """What the operator decided, by address."""
+        return dict(self._addresses)
+
+    async def set_address_state(self, ip: str, state: AddressState) -> None:
+        """Record what the operator decided about an address.
+
+        Raises:
+            DriverError: the file cannot be written.
+        """
+        await self._now("an address", [("INSERT OR REPLACE INTO addresses VALUES (?, ?)", (ip, str(state)))])
+        self._addresses[ip] = state
+
+    # Commits (`source.KnownCommits`)
+
+    def get(self, url: str, version: str) -> KnownCommit | None:
+        """What the remote last said that `version` is."""
+        return self._commits.get((url, version))
+
+    async def put(self, url: str, version: str, known: KnownCommit) -> None:
+        """Remember it; written later, for the remote can be asked again."""
+        self._commits.pop((url, version), None)
+        self._commits[url, version] = known
+        self._later(
+            "INSERT OR REPLACE INTO commits VALUES (?, ?, ?, ?)", url, version, known.commit, known.at
+        )
+        if len(self._commits) > COMMITS:
+            oldest = next(iter(self._commits))
+            del self._commits[oldest]
+            self._later("DELETE FROM commits WHERE url = ? AND version = ?", *oldest)
+
+
+def _make_private(path: Path) -> None:
+    """An empty file of mode 0600, before SQLite makes one of its own; its WAL gets the same mode."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
+    path.chmod(0o600)
+
+
+def _set_aside(path: Path) -> Path:
+    stamp = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime())
+    aside = path.with_name(f"{path.name}.damaged-{stamp}")
+    for suffix in ("", "-wal", "-shm"):
+        with contextlib.suppress(FileNotFoundError):
+            Path(f"{path}{suffix}").rename(f"{aside}{suffix}")
+    return aside
+
+
+def _encode(record: Struct) -> bytes:
+    return msgspec.json.encode(record, enc_hook=str)
+
+
+def _decoded(rows: Iterable[tuple[bytes]], kind: type[T]) -> Iterator[T]:
+    """The records of `kind` in `rows`; one that an earlier version wrote in another form is left out."""
+    for (record,) in rows:
+        with contextlib.suppress(msgspec.MsgspecError):
+            yield msgspec.json.decode(record, type=kind, dec_hook=lambda path, text: path(text))
+
+
+def _tag_of(path: Path) -> str:
+    return hashlib.sha256(os.fsencode(path.resolve())).hexdigest()[:4]

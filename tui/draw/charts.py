@@ -1,0 +1,225 @@
+"""Figures as lines of text: sparklines, phase bars, waterfall, histogram, address map.
+
+Pure functions of the board's values. Widths are in cells. Every phase that ran gets at least one cell,
+so nothing that happened is invisible.
+"""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Sequence
+
+from rich.cells import chop_cells
+
+from skyisland.model import Phase
+from tui.draw.canvas import Line
+from tui.draw.look import PHASES, Look, Span, Spans
+from tui.draw.words import duration
+from tui.watch.board import BUCKETS_S, percentile
+from tui.watch.rows import Request, Slot
+
+
+def spark(values: Sequence[float], width: int, rows: int, look: Look, tone: str) -> list[Spans]:
+    """The last `width` values as columns that start at zero, `rows` lines high.
+
+    A lone peak is cut at the top rather than flattening all the others.
+    """
+    values = list(values)[-width:]
+    levels = look.levels
+    usual = percentile(sorted(value for value in values if value > 0), 0.95) or 1.0
+    top = min(max(values, default=0.0), 1.5 * usual) or 1.0
+    steps = rows * len(levels)
+    heights = [0 if v <= 0 else max(1, min(steps, round(v / top * steps))) for v in values]
+    lines: list[Spans] = []
+    for row in range(rows - 1, -1, -1):
+        floor = row * len(levels)
+        text = ""
+        for height in heights:
+            level = min(len(levels), height - floor)
+            text += levels[level - 1] if level > 0 else " "
+        lines.append([(" " * (width - len(values)) + text, tone)])
+    return lines
+
+
+def phase_bar(request: Request, now: float, width: int, look: Look) -> Spans:
+    """A request's phases in `width` cells, in the order in which it went through them."""
+    spent = [(phase, request.spent[phase]) for phase in PHASES if request.spent.get(phase)]
+    total = max(request.seconds(now), sum(seconds for _, seconds in spent))
+    if (phase := request.under_way) is not None:
+        spent.append((phase, max(1e-9, total - sum(seconds for _, seconds in spent))))
+    cells = share_cells([seconds for _, seconds in spent], total, width)
+    spans: Spans = [
+        (look.bars[phase] * count, f"bar-{phase}")
+        for (phase, _), count in zip(spent, cells, strict=True)
+        if count
+    ]
+    left = width - sum(cells)
+    if left:
+        spans.append((" " * left, "text"))
+    return spans
+
+
+def share_cells(parts: Sequence[float], total: float, width: int) -> list[int]:
+    """Cells for each of `parts` of `total`: at least one for what is not nothing, `width` at most in all."""
+    if total <= 0 or not parts:
+        return [0] * len(parts)
+    cells = [max(1, round(part / total * width)) if part > 0 else 0 for part in parts]
+    while sum(cells) > width:
+        largest = max(range(len(cells)), key=cells.__getitem__)
+        if cells[largest] <= 1:
+            cells[max(n for n, count in enumerate(cells) if count)] = 0
+        else:
+            cells[largest] -= 1
+    return cells
+
+
+def waterfall(request: Request, now: float, width: int, look: Look, usual_s: float | None) -> list[Line]:
+    """One line per phase at its offset, with milliseconds and share, and what the phases leave over."""
+    total = request.seconds(now)
+    room = max(8, width - 24)
+    lines: list[Line] = []
+    offset = 0.0
+    for phase in PHASES:
+        going = phase is request.under_way
+        spent = max(0.0, total - offset) if going else request.spent.get(phase, 0.0)
+        share = spent / total if total else 0.0
+        start = min(room - 1, int(offset / total * room)) if total else 0
+        length = min(room - start, max(1, round(share * room))) if spent else 0
+        spans: Spans = [
+            (f" {phase!s:>8} ", str(phase) if spent else "dim"),
+            (f"{duration(spent) if spent else '-':>7} ", "info" if going else "strong" if spent else "dim"),
+            (f"{share:>4.0%}  " if spent else "      ", "dim"),
+            (" " * start, "text"),
+        ]
+        spans.append((look.bars[phase] * length, f"bar-{phase}") if spent else (look["point"], "trough"))
+        lines.append(Line(spans))
+        offset += spent
+    tail: Spans = [("    total ", "strong"), (f"{duration(total):>7} ", "strong")]
+    parts = [f"  usual {duration(usual_s)}"] if usual_s is not None else []
+    parts.append(f"  other {duration(max(0.0, total - offset))}")
+    for part in parts:
+        if sum(len(text) for text, _ in tail) + len(part) <= width:
+            tail.append((part, "dim"))
+    lines.append(Line(tail))
+    return lines
+
+
+def histogram(counts: Sequence[int], width: int, height: int, look: Look, slo_s: float) -> list[Line]:
+    """One line per bucket with its count and the share up to it.
+
+    With too few lines neighbours that hold little are merged: nothing is ever left out.
+    """
+    counts = list(counts)
+    bounds = [*BUCKETS_S, float("inf")]
+    while len(counts) > max(2, height):
+        # What is below the SLO and what is above it stay apart as long as they can.
+        n = min(range(len(counts) - 1), key=lambda n: (bounds[n] == slo_s, counts[n] + counts[n + 1]))
+        counts[n : n + 2] = [counts[n] + counts[n + 1]]
+        bounds.pop(n)
+    total, top = sum(counts) or 1, max(counts) or 1
+    room = max(4, width - 20)
+    lines = []
+    below = 0
+    for n, (count, bound) in enumerate(zip(counts, bounds, strict=True)):
+        below += count
+        floor = bounds[n - 1] if n else 0.0
+        name = f"<{_bound(bound)}" if bound != float("inf") else f">{_bound(floor)}"
+        tone = "bad" if floor >= slo_s else "warn" if floor >= 0.2 else "ok"
+        bar = look.bar(count / top, room)
+        lines.append(
+            Line(
+                [
+                    (f"{name:>7} ", "dim"),
+                    (bar + " " * (room - len(bar)), tone),
+                    (f"{count:>5}", "text" if count else "dim"),
+                    (f"{below / total:>6.0%}", "dim"),
+                ]
+            )
+        )
+    return lines
+
+
+def _bound(seconds: float) -> str:
+    return f"{seconds * 1000:.0f}ms" if seconds < 1 else f"{seconds:.0f}s"
+
+
+def percentiles(times: dict[Phase, list[float]], totals: list[float], width: int, look: Look) -> list[Line]:
+    """p50, p95 and p99 of each phase, and a bar for how much of the slow ones it is."""
+    lines = [Line([(f"{'':>9}{'p50':>7}{'p95':>8}{'p99':>8}", "dim")])]
+    room = max(4, width - 35)
+    every = [percentile(times[phase], 0.95) or 0.0 for phase in PHASES]
+    all_p95 = percentile(totals, 0.95) or 0.0
+    top = max([*every, all_p95]) or 1.0
+    for phase, p95 in zip(PHASES, every, strict=True):
+        values = times[phase]
+        length = max(1, round(p95 / top * room)) if values else 0
+        lines.append(
+            Line(
+                [
+                    (f"{phase!s:>8} ", str(phase) if values else "dim"),
+                    (_three(values), "text" if values else "dim"),
+                    (look.bars[phase] * length, f"bar-{phase}"),
+                ]
+            )
+        )
+    length = max(1, round(all_p95 / top * room)) if totals else 0
+    lines.append(
+        Line([("   total ", "strong"), (_three(totals), "strong"), (look["line"] * length, "strong")])
+    )
+    return lines
+
+
+def _three(ordered: list[float]) -> str:
+    p50, p95, p99 = (duration(percentile(ordered, share)) for share in (0.5, 0.95, 0.99))
+    return f"{p50:>7}{p95:>8}{p99:>8}   "
+
+
+def address_map(
+    slots: Sequence[Slot], width: int, height: int, look: Look, chosen: str | None = None
+) -> list[Line]:
+    """The pool at a glance: one glyph per address in rows, and what the glyphs mean."""
+    rows = max(1, height - 1)
+    gap = " " if len(slots) * 2 <= (width - 1) * rows else ""
+    per_row = max(1, (width - 1) // (1 + len(gap)))
+    lines: list[Line] = []
+    for start in range(0, min(len(slots), per_row * rows), per_row):
+        spans: Spans = [(" ", "text")]
+        for slot in slots[start : start + per_row]:
+            glyph, tone = look.state(slot.state)[0][0], look.state(slot.state)[1]
+            spans.append((glyph, "on" if slot.ip == chosen else tone))
+            spans.append((gap, "text"))
+        lines.append(Line(spans))
+    if len(slots) > per_row * rows:
+        lines[-1] = Line([(f" {look['more']} and {len(slots) - per_row * (rows - 1)} more", "dim")])
+    return [*lines, Line(legend(slots, look, width))]
+
+
+def legend(slots: Sequence[Slot], look: Look, width: int) -> Spans:
+    counts: dict[str, int] = {}
+    for slot in slots:
+        counts[slot.state] = counts.get(slot.state, 0) + 1
+    words = {"available": "available", "leased": "leased", "out": "taken out", "setting": "setting"}
+    if width < 46:
+        words |= {"available": "free", "out": "out"}
+    parts: list[Span] = []
+    for state, word in words.items():
+        if state == "setting" and not counts.get(state):
+            continue
+        glyph, tone = look.state(state)[0][0], look.state(state)[1]
+        parts += [(f" {glyph}", tone), (f" {counts.get(state, 0)} {word} ", "dim")]
+    return parts
+
+
+def flowed(text: str, width: int, tone: str) -> list[Line]:
+    """Prose, broken between words."""
+    return [Line([(piece, tone)]) for piece in textwrap.wrap(text, max(8, width)) or [""]]
+
+
+def wrapped(text: str, width: int, tone: str, indent: str = "") -> list[Line]:
+    """A text of any number of lines, broken at `width`."""
+    pieces = [
+        piece
+        for raw in text.splitlines()
+        for piece in (chop_cells(raw.expandtabs(4), max(1, width - len(indent))) or [""])
+    ]
+    return [Line([(indent + piece, tone)]) for piece in pieces]

@@ -1,0 +1,160 @@
+"""What frames every view: the header, the meters, the tabs, the banner and the line of keys."""
+
+from __future__ import annotations
+
+from textual import events
+
+from tui.draw.canvas import Canvas, Line, spread
+from tui.draw.charts import spark
+from tui.draw.columns import SLO_S
+from tui.draw.look import Span, Spans
+from tui.draw.words import clock, duration, fit, line, uptime
+from tui.watch.board import percentile
+
+VIEWS = (
+    ("overview", "Overview", "Over"),
+    ("jails", "Jails", "Jails"),
+    ("ips", "IPs", "IPs"),
+    ("cache", "Cache", "Cache"),
+    ("requests", "Requests", "Reqs"),
+    ("logs", "Logs", "Logs"),
+    ("host", "Host", "Host"),
+)
+"""Id, name and short name of each view, in the order of their keys."""
+
+
+class Head(Canvas):
+    """Who we are, whether the data is live, and what time it is on the island."""
+
+    def draw(self, width: int, height: int) -> list[Line]:
+        desk, station, look, status = self.desk, self.station, self.look, self.board.status
+        left: Spans = [(f" {look['island']} SKY ISLAND  ", "title"), station.link.span(look, station.clock())]
+        left.append((f"  {station.port.where}", "dim"))
+        if width >= 100:
+            left.append((" attached" if station.port.attached else " in process", "dim"))
+        tags: list[Span] = []
+        if status is not None and "fake" in (status.driver, status.storage):
+            tags.append(("FAKE DRIVER", "warn"))
+        if desk.readonly:
+            tags.append(("READ-ONLY", "info"))
+        if station.paused:
+            tags.append(("PAUSED", "warn"))
+        if status is not None and status.draining:
+            tags.append(("DRAINING", "bad"))
+        if self.board.missed and width >= 120:
+            tags.append((f"{self.board.missed} events missed", "warn"))
+        right: Spans = []
+        if status is not None and width >= 90:
+            right.append((f"{line(status.island)}  up {uptime(station.now - status.started_at)}  ", "dim"))
+        right.append((f"{clock(station.time)}Z ", "strong"))
+        for tag in tags:
+            left += [("  ", "text"), tag]
+        return [Line(spread(left, right, width), "head")]
+
+
+class Meters(Canvas):
+    """Rate, median, tail and faults of the last minutes."""
+
+    def draw(self, width: int, height: int) -> list[Line]:
+        board, look, now = self.board, self.look, self.station.now
+        each = (width - 1) // 4
+        room = each - 2
+        seconds = board.series(now, room)
+        totals = board.totals()
+        bad, cold = board.shares()
+        p50, p99 = percentile(totals, 0.5), percentile(totals, 0.99)
+        slow = bool(p99 and p99 > SLO_S)
+        medians = [percentile(sorted(s.totals), 0.5) or 0.0 for s in seconds]
+        tails = [percentile(sorted(s.totals), 0.99) or 0.0 for s in seconds]
+        faults = [float(s.errors) for s in seconds]
+        rates = [float(len(s.totals)) for s in seconds]
+        slo = f"  slo {duration(SLO_S).replace('.00', '')}" if each >= 20 else ""
+        blocks: list[tuple[Spans, list[float], str]] = [
+            ([("req/s ", "dim"), (f"{board.rate(now):.0f}", "strong")], rates, "rate"),
+            ([("p50 ", "dim"), (duration(p50), "strong")], medians, "ok"),
+            ([("p99 ", "dim"), (duration(p99), "bad" if slow else "strong"), (slo, "dim")], tails, "warn"),
+            (
+                [
+                    ("err ", "dim"),
+                    (f"{bad:.1%}", "bad" if bad >= 0.05 else "strong"),
+                    (f"  cold {cold:.0%}", "dim"),
+                ],
+                faults,
+                "bad",
+            ),
+        ]
+        lines: list[Spans] = [[(" ", "text")] for _ in range(height)]
+        for spans, values, tone in blocks:
+            used = sum(len(text) for text, _ in spans)
+            lines[0] += [*spans, (" " * (each - used), "text")]
+            for n, row in enumerate(spark(values, room, height - 1, look, tone)):
+                lines[n + 1] += [*row, (" " * (each - room), "text")]
+        return [Line(spans) for spans in lines]
+
+
+class Tabs(Canvas):
+    """The views, and the three numbers one always wants."""
+
+    def draw(self, width: int, height: int) -> list[Line]:
+        status = self.board.status
+        names = [(view, full if width >= 110 else brief) for view, full, brief in VIEWS]
+        left: Spans = []
+        self._ends: list[tuple[int, str]] = []
+        for n, (view, name) in enumerate(names, 1):
+            left.append((f" {n} {name} ", "on" if view == self.desk.view else "dim"))
+            self._ends.append((sum(len(text) for text, _ in left), view))
+        right: Spans = []
+        if status is not None:
+            free = self.board.count_slots()
+            right = [("jails ", "dim"), (f"{self.board.busy}/{status.policy.max_running}", "strong")]
+            if width >= 110:
+                right += [("  queue ", "dim"), (str(status.queued), "warn" if status.queued else "strong")]
+            if self.board.slots:
+                right += [
+                    ("  ip free " if width >= 110 else "  ip ", "dim"),
+                    (str(free["available"]), "strong"),
+                ]
+                right += [(f" {self.look['out']}{free['out']}", "bad")] if free["out"] else []
+            right.append((" ", "text"))
+        return [Line(spread(left, right, width))]
+
+    async def on_click(self, event: events.Click) -> None:
+        for end, view in self._ends:
+            if event.x < end:
+                await self.desk.show_view(view)
+                return
+
+
+class Banner(Canvas):
+    """Why the data is old, and what happens next. Hidden while all is well."""
+
+    def draw(self, width: int, height: int) -> list[Line]:
+        text = self.station.link.banner(self.look, self.station.clock())
+        return [Line([(fit(f" {text}", width, more=self.look["more"]), "banner")], "banner")]
+
+
+class Keys(Canvas):
+    """The keys that do something here, from the bindings."""
+
+    def draw(self, width: int, height: int) -> list[Line]:
+        hints = self.desk.hints()
+        last = [hint for hint in hints if hint.action in ("help", "quit")]
+        reserved = sum(hint.width for hint in last)
+        spans: Spans = [(" ", "text")]
+        self._ends: list[tuple[int, str]] = []
+        used = 1
+        for hint in [*(hint for hint in hints if hint not in last), *last]:
+            if hint in last:
+                reserved -= hint.width
+            if used + hint.width + reserved > width + 2:
+                continue
+            spans += [(hint.key, "key"), (f" {hint.word}  ", "text")]
+            used += hint.width
+            self._ends.append((used, hint.action))
+        return [Line(spans, "head")]
+
+    async def on_click(self, event: events.Click) -> None:
+        for end, action in self._ends:
+            if event.x < end:
+                await self.desk.run_action(action)
+                return

@@ -1,0 +1,165 @@
+"""What the four tables show, column by column, and in which order it gives way."""
+
+from __future__ import annotations
+
+from skyisland.model import Phase
+from tui.draw.charts import phase_bar
+from tui.draw.look import Span, Spans
+from tui.draw.table import Column, Ink
+from tui.draw.words import age, clock, duration, size, tail
+from tui.watch.rows import Cached, Jail, Request, Slot
+
+SLO_S = 1.0
+"""A request beyond this is too slow."""
+
+
+def millis(seconds: float | None) -> str:
+    """Milliseconds without their unit, seconds with it: `3.9`, `206`, `1.39s`."""
+    if not seconds:
+        return "-"
+    if seconds < 0.00995:
+        return f"{seconds * 1e3:.1f}"
+    return f"{seconds * 1e3:.0f}" if seconds < 0.9995 else duration(seconds)
+
+
+def total_tone(seconds: float) -> str:
+    return "bad" if seconds > SLO_S else "warn" if seconds >= 0.2 else "text"
+
+
+def _function(url: str, call: str, label: str, width: int) -> str:
+    full = f"{url}.{call}" if url and call else label
+    return full if len(full) <= width else label
+
+
+def _jail_function(jail: Jail, ink: Ink) -> Span:
+    return _function(jail.info.url, jail.info.call, jail.label, ink.width), "text"
+
+
+def _cpu(jail: Jail, ink: Ink) -> Span:
+    if jail.cpu_percent is None:
+        return "-", "dim"
+    return f"{jail.cpu_percent:.0f}", "warn" if jail.cpu_percent >= 85 else "text"
+
+
+def _age(jail: Jail, ink: Ink) -> Span:
+    seconds = ink.now - jail.info.created_at
+    stuck = seconds > 60 and jail.state not in ("warm", "building")
+    return age(seconds), "warn" if stuck else "text"
+
+
+JAILS: list[Column] = [
+    Column("JAIL", 13, lambda j, ink: (tail(j.name, ink.width, ink.look["more"]), "text"),
+           lambda j, now: j.info.jid),
+    Column("FUNCTION", 18, _jail_function, lambda j, now: j.label, grow=64),
+    Column("STATE", 10, lambda j, ink: ink.look.state(j.state), lambda j, now: j.state),
+    Column("IP", 11, lambda j, ink: (j.info.ip4 or "-", "text" if j.info.ip4 else "dim"),
+           lambda j, now: j.info.ip4 or "", rank=5, grow=4),
+    Column("PID", 7, lambda j, ink: (str(j.info.pid or "-"), "dim"), lambda j, now: j.info.pid or 0, ">", 8),
+    Column("AGE", 5, _age, lambda j, now: now - j.info.created_at, ">", falling=True),
+    Column("CPU%", 5, _cpu, lambda j, now: j.cpu_percent or 0.0, ">", 3, falling=True),
+    Column("MEM", 5, lambda j, ink: (size(j.info.usage.memory_bytes), "text"),
+           lambda j, now: j.info.usage.memory_bytes or 0, ">", 4, falling=True),
+    Column("REQUEST", 8, lambda j, ink: (j.request or "-", "dim"), lambda j, now: j.request, rank=7),
+    Column("CACHE", 5, lambda j, ink: _hit(j.info.cached) if j.request else ("-", "dim"),
+           lambda j, now: j.info.cached, rank=6),
+]  # fmt: skip
+
+
+def _hit(cached: bool) -> Span:
+    return ("hit", "dim") if cached else ("MISS", "warn")
+
+
+def _spent(phase: Phase) -> Column:
+    def cell(request: Request, ink: Ink) -> Span:
+        spent = request.spent.get(phase)
+        return millis(spent), str(phase) if spent and spent >= 0.5 else "text" if spent else "dim"
+
+    ranks = {Phase.resolve: 9, Phase.queue: 8, Phase.clone: 4, Phase.build: 3}
+    title = str(phase).upper()
+    return Column(
+        title,
+        max(5, len(title)),
+        cell,
+        lambda r, now: r.spent.get(phase, 0.0),
+        ">",
+        ranks.get(phase, 0),
+        falling=True,
+    )
+
+
+def _result(request: Request, ink: Ink) -> Span:
+    return ink.look.state(request.state, request.verdict or request.phase)
+
+
+def _total(request: Request, ink: Ink) -> Span:
+    seconds = request.seconds(ink.now)
+    return duration(seconds), total_tone(seconds) if request.verdict else "info"
+
+
+def _phases(request: Request, ink: Ink) -> Spans:
+    return phase_bar(request, ink.now, ink.width, ink.look)
+
+
+REQUESTS: list[Column] = [
+    Column("TIME", 8, lambda r, ink: (clock(r.at), "text"), lambda r, now: r.at, falling=True),
+    Column("REQUEST", 8, lambda r, ink: (r.short, "dim"), None, rank=7),
+    Column("FUNCTION", 18, lambda r, ink: (_function(r.url, r.call, r.label, ink.width), "text"),
+           lambda r, now: r.label, grow=20),
+    Column("RESULT", 11, _result, lambda r, now: r.verdict, grow=9),
+    _spent(Phase.resolve),
+    _spent(Phase.clone),
+    _spent(Phase.build),
+    _spent(Phase.queue),
+    _spent(Phase.jail),
+    _spent(Phase.exec),
+    Column("TOTAL", 6, _total, lambda r, now: r.seconds(now), ">", falling=True),
+    Column("PHASES", 9, _phases, None, rank=2, rest=True),
+]  # fmt: skip
+
+
+def _slot_state(slot: Slot, ink: Ink) -> Span:
+    word = "setting" + ink.look["more"] if slot.setting else str(slot.info.state)
+    return ink.look.state(slot.state, word)
+
+
+def _slot_holder(slot: Slot, ink: Ink) -> Span:
+    if slot.info.jail:
+        return slot.info.jail, "text"
+    return ("taken out", "bad") if slot.state == "out" else ("-", "dim")
+
+
+ADDRESSES: list[Column] = [
+    Column("ADDRESS", 15, lambda s, ink: (s.ip, "text"), lambda s, now: s.order),
+    Column("STATE", 13, _slot_state, lambda s, now: s.state),
+    Column("JAIL", 12, _slot_holder, lambda s, now: s.info.jail or "", grow=6),
+    Column("FUNCTION", 12, lambda s, ink: (s.function or "-", "text" if s.function else "dim"),
+           lambda s, now: s.function, rank=2, grow=48),
+    Column("SINCE", 6, lambda s, ink: (age(ink.now - s.info.since) if s.info.since else "-", "text"),
+           lambda s, now: s.info.since or 0.0, ">", falling=True),
+]  # fmt: skip
+
+
+def _cached_state(row: Cached, ink: Ink) -> Span:
+    return ink.look.state(row.shown_state)
+
+
+def _build_time(row: Cached, ink: Ink) -> Span:
+    if row.state == "building":
+        return duration(max(0.0, ink.now - row.at)), "build"
+    return duration(row.artifact.build_s) if row.artifact else "-", "text"
+
+
+CACHE: list[Column] = [
+    Column("FUNCTION", 14, lambda c, ink: (_function(c.url, c.function, c.label, ink.width), "text"),
+           lambda c, now: c.label, grow=60),
+    Column("COMMIT", 8, lambda c, ink: (c.artifact.commit[:8] if c.artifact else "-", "dim"), None, rank=7),
+    Column("KEY", 8, lambda c, ink: (c.key[:8], "dim"), None, rank=9),
+    Column("STATE", 10, _cached_state, lambda c, now: c.shown_state, rank=1),
+    Column("HITS", 6, lambda c, ink: (str(c.artifact.hits) if c.artifact else "-", "text"),
+           lambda c, now: c.artifact.hits if c.artifact else 0, ">", falling=True),
+    Column("SIZE", 5, lambda c, ink: (size(c.artifact.size_bytes) if c.artifact else "-", "text"),
+           lambda c, now: c.artifact.size_bytes if c.artifact else 0, ">", 5, falling=True),
+    Column("BUILD", 6, _build_time, lambda c, now: c.seconds(now), ">", 4, falling=True),
+    Column("USED", 5, lambda c, ink: (age(ink.now - c.artifact.used_at) if c.artifact else "-", "dim"),
+           lambda c, now: c.artifact.used_at if c.artifact else c.at, ">", 3, falling=True),
+]  # fmt: skip

@@ -1,0 +1,399 @@
+"""What the console knows: a snapshot, and the facts since.
+
+`load` takes a snapshot, `fold` one event; panels read rows and figures and draw nothing that is not
+here. No clock of its own: `now` is the island's time, as the station tells it.
+"""
+
+from __future__ import annotations
+
+import bisect
+from collections import deque
+from collections.abc import Callable, Iterable
+
+from msgspec import structs
+
+from skyisland import events as ev
+from skyisland.events import Event, InvocationFinished
+from skyisland.island import Status
+from skyisland.jails.inmate import USAGE_S
+from skyisland.model import AddressInfo, AddressState, JailInfo, JailState, Phase
+from tui.draw.look import PHASES
+from tui.draw.words import line
+from tui.watch.port import Snapshot
+from tui.watch.rows import NEXT, Cached, Jail, Request, Slot
+
+REQUESTS = 1000
+"""Requests that are kept."""
+WINDOW = 500
+"""Finished requests that percentiles and histogram look at."""
+HISTORY_S = 240
+"""Seconds that the sparklines reach back."""
+
+BUCKETS_S = (0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0)
+"""Upper bounds of the histogram; one more bucket takes the rest."""
+
+
+class Second:
+    """What one second saw."""
+
+    __slots__ = ("cold", "errors", "totals")
+
+    def __init__(self) -> None:
+        self.totals: list[float] = []
+        self.errors = 0
+        self.cold = 0
+
+
+def percentile(ordered: list[float], share: float) -> float | None:
+    """The value below which `share` of the `ordered` values lie (nearest rank)."""
+    if not ordered:
+        return None
+    return ordered[min(len(ordered) - 1, int(share * len(ordered)))]
+
+
+class Board:
+    """The console's memory of one island."""
+
+    def __init__(self) -> None:
+        self.status: Status | None = None
+        self.jails: dict[str, Jail] = {}
+        self.slots: dict[str, Slot] = {}
+        self.cache: dict[str, Cached] = {}
+        self.requests: dict[str, Request] = {}
+        self.tail: deque[Event] = deque(maxlen=200)
+        """The last facts that are worth a line."""
+        self.missed = 0
+        """Events that this console was too slow for."""
+        self._seconds: dict[int, Second] = {}
+        self._finished: deque[Request] = deque(maxlen=WINDOW)
+        self._usage: dict[str, tuple[float, float]] = {}
+        self._lately: deque[Event] = deque(maxlen=1000)
+        """The last facts about what a snapshot lists: it may be older than they are."""
+        self._watchers: list[Callable[[Event], None]] = []
+        self._folds: dict[type[Event], Callable[..., None]] = {
+            ev.InvocationStarted: self._started,
+            ev.PhaseFinished: self._phase,
+            ev.InvocationFinished: self._finish,
+            ev.JailCreated: self._jail_created,
+            ev.JailClaimed: self._jail_claimed,
+            ev.JailKilled: self._jail_killed,
+            ev.JailDestroyed: self._jail_destroyed,
+            ev.AddressLeased: self._leased,
+            ev.AddressReleased: self._released,
+            ev.AddressStateSet: self._address_set,
+            ev.BuildStarted: self._build_started,
+            ev.BuildFinished: self._build_finished,
+            ev.ArtifactEvicted: self._evicted,
+            ev.Gap: self._gap,
+            ev.Pulse: self._felt,
+        }
+
+    # Coming in
+
+    def load(self, snapshot: Snapshot) -> None:
+        """Take the island's own word over everything that was folded from events."""
+        status = self.status = snapshot
+        self._load_jails(status.jails, snapshot.at)
+        asked = {ip: slot.setting for ip, slot in self.slots.items()}
+        self.slots = {info.ip: Slot(info) for info in status.addresses}
+        for ip, slot in self.slots.items():
+            wanted = asked.get(ip)
+            slot.setting = wanted if wanted is not slot.info.state else None
+            holder = self.jails.get(slot.info.jail or "")
+            slot.function = holder.label if holder else ""
+        kept = {key: row for key, row in self.cache.items() if row.state != "ready"}
+        fresh = {artifact.key: Cached.of(artifact) for artifact in status.artifacts}
+        for key, row in fresh.items():
+            before = self.cache.get(key)
+            row.evicting = bool(before and before.evicting)
+        self.cache = {**kept, **fresh}
+        for event in self._lately:
+            if event.at > snapshot.at:
+                self._folds[type(event)](event)
+        for end in reversed(snapshot.recent):
+            known = self.requests.get(end.invocation or "")
+            if known is None or not known.verdict:
+                self._finish(end)
+        self._adopt_running()
+        self._forget_ended(snapshot.at)
+
+    def _load_jails(self, infos: Iterable[JailInfo], at: float) -> None:
+        jails: dict[str, Jail] = {}
+        for info in map(self._with_url, infos):
+            before = self.jails.get(info.name)
+            if before is None:
+                jail = Jail(info)
+            else:
+                jail, jail.info = before, info
+                if info.invocation and not jail.request:
+                    jail = Jail(info)
+                    jail.killing = before.killing
+            jails[info.name] = jail
+            self._spent(jail, at)
+        self.jails = jails
+        self._usage = {name: seen for name, seen in self._usage.items() if name in jails}
+
+    def _spent(self, jail: Jail, at: float) -> None:
+        """Take the processor time that was seen at this moment, unless it may still be that of the last."""
+        now_s = jail.info.usage.cpu_s
+        if now_s is None:
+            return
+        seen = self._usage.get(jail.key)
+        then, then_s = seen or (jail.info.created_at, 0.0)
+        if at - then >= (USAGE_S if seen else 0.05):
+            jail.cpu_percent = max(0.0, 100 * (now_s - then_s) / (at - then))
+            self._usage[jail.key] = (at, now_s)
+
+    def _with_url(self, info: JailInfo) -> JailInfo:
+        """A build's jail does not say whose it is; its request does."""
+        request = self.requests.get(info.invocation or "")
+        return structs.replace(info, url=request.url) if request and not info.url else info
+
+    def _adopt_running(self) -> None:
+        """Take in the requests that began before this console looked; their jails tell of them."""
+        for jail in self.jails.values():
+            info = jail.info
+            if info.invocation and info.call and info.invocation not in self.requests:
+                request = Request(info.invocation, info.url, info.call, info.created_at)
+                request.jail, request.cached = jail.name, info.cached
+                request.phase = "exec" if info.state is JailState.running else "jail"
+                self.requests[info.invocation] = request
+
+    def _forget_ended(self, at: float) -> None:
+        """Close requests whose end was lost in a gap: nothing runs them any more."""
+        assert self.status is not None  # noqa: S101 - set by `load`
+        if self.status.running == 0:
+            for request in self.requests.values():
+                if not request.verdict and at - request.at > 2:
+                    request.verdict = "unknown"
+                    request.total_s = at - request.at
+
+    def fold(self, event: Event) -> None:
+        """Take one fact."""
+        fold = self._folds.get(type(event))
+        if fold is not None:
+            fold(event)
+        if isinstance(event, _LISTED):
+            self._lately.append(event)
+        if not isinstance(event, _QUIET):
+            self.tail.append(event)
+        for watcher in self._watchers:
+            watcher(event)
+
+    def watch(self, watcher: Callable[[Event], None]) -> None:
+        """Call `watcher` after every fact."""
+        self._watchers.append(watcher)
+
+    # Folds
+
+    def _started(self, event: ev.InvocationStarted) -> None:
+        key = event.invocation or ""
+        if key in self.requests:
+            return
+        self.requests[key] = Request(key, event.url, event.call, event.at)
+        while len(self.requests) > REQUESTS:
+            del self.requests[next(iter(self.requests))]
+
+    def _phase(self, event: ev.PhaseFinished) -> None:
+        request = self.requests.get(event.invocation or "")
+        if request is not None and not request.verdict:
+            request.spent[event.phase] = event.duration_s
+            request.phase = NEXT[event.phase]
+
+    def _finish(self, event: InvocationFinished) -> None:
+        key = event.invocation or ""
+        request = self.requests.get(key)
+        if request is None:
+            request = self.requests[key] = Request.over(event)
+            while len(self.requests) > REQUESTS:
+                del self.requests[next(iter(self.requests))]
+        else:
+            request.finish(event)
+        self._finished.append(request)
+        second = self._seconds.setdefault(int(event.at), Second())
+        second.totals.append(request.total_s)
+        second.errors += request.verdict != "ok"
+        second.cold += request.verdict == "ok" and not request.cached
+        if len(self._seconds) > 2 * HISTORY_S:
+            for old in sorted(self._seconds)[:HISTORY_S]:
+                del self._seconds[old]
+
+    def _jail_created(self, event: ev.JailCreated) -> None:
+        if event.jail in self.jails:
+            return
+        request = self.requests.get(event.invocation or "")
+        if request is not None:
+            request.jail = line(event.jail)
+        self.jails[event.jail] = Jail(
+            JailInfo(
+                jid=event.jid,
+                name=event.jail,
+                hostname=event.jail,
+                path="",
+                os_release="",
+                state=JailState.running if event.invocation else JailState.warm,
+                pid=event.pid,
+                created_at=event.at - event.duration_s,
+                purpose=event.purpose,
+                url=event.url or (request.url if request else ""),
+                call=event.call,
+                invocation=event.invocation,
+                ip4=event.ip4,
+                cached=bool(request and Phase.build not in request.spent),
+            )
+        )
+
+    def _jail_claimed(self, event: ev.JailClaimed) -> None:
+        jail = self.jails.get(event.jail)
+        request = self.requests.get(event.invocation or "")
+        if jail is not None:
+            call = request.call if request else jail.info.call
+            jail = Jail(
+                # Its binary was there before its call.
+                structs.replace(
+                    jail.info, state=JailState.running, invocation=event.invocation, call=call, cached=True
+                )
+            )
+            self.jails[event.jail] = jail
+        if request is not None:
+            request.jail = line(event.jail)
+
+    def _jail_killed(self, event: ev.JailKilled) -> None:
+        if jail := self.jails.get(event.jail):
+            jail.killing = True
+
+    def _jail_destroyed(self, event: ev.JailDestroyed) -> None:
+        self.jails.pop(event.jail, None)
+        self._usage.pop(event.jail, None)
+
+    def _address(self, ip: str, state: AddressState, jail: str | None, at: float) -> Slot | None:
+        slot = self.slots.get(ip)
+        if slot is not None:
+            slot.info = AddressInfo(ip=ip, state=state, jail=jail, since=at)
+        return slot
+
+    def _leased(self, event: ev.AddressLeased) -> None:
+        slot = self._address(event.ip, AddressState.unavailable, event.jail, event.at)
+        request = self.requests.get(event.invocation or "")
+        holder = self.jails.get(event.jail)
+        if slot is not None:
+            slot.function = request.label if request else holder.label if holder else ""
+
+    def _released(self, event: ev.AddressReleased) -> None:
+        slot = self._address(event.ip, AddressState.available, None, event.at)
+        if slot is not None:
+            slot.function = ""
+
+    def _address_set(self, event: ev.AddressStateSet) -> None:
+        slot = self.slots.get(event.ip)
+        if slot is not None:
+            self._address(event.ip, AddressState(event.state), slot.info.jail, event.at)
+            slot.setting = None
+
+    def _build_started(self, event: ev.BuildStarted) -> None:
+        row = Cached(event.key, event.url, event.function, "building", event.at)
+        if before := self.cache.get(event.key):
+            row.artifact = before.artifact
+        self.cache[event.key] = row
+
+    def _build_finished(self, event: ev.BuildFinished) -> None:
+        row = self.cache.get(event.key)
+        if row is None:
+            row = self.cache[event.key] = Cached(event.key, event.url, event.function, "", event.at)
+        row.state = "ready" if event.ok else "failed"
+        row.at = event.at
+        failed = [key for key, other in self.cache.items() if other.state == "failed"]
+        for key in failed[:-20]:
+            del self.cache[key]
+
+    def _evicted(self, event: ev.ArtifactEvicted) -> None:
+        self.cache.pop(event.key, None)
+
+    def _gap(self, event: ev.Gap) -> None:
+        self.missed += event.missed
+
+    def _felt(self, event: ev.Pulse) -> None:
+        if self.status is not None:
+            self.status = structs.replace(
+                self.status, running=event.running, queued=event.queued, draining=event.draining
+            )
+        for name, usage in event.usage.items():
+            if jail := self.jails.get(name):
+                jail.info = structs.replace(jail.info, usage=usage)
+                self._spent(jail, event.at)
+
+    # Figures
+
+    def series(self, now: float, count: int) -> list[Second]:
+        """The last `count` whole seconds, oldest first."""
+        end = int(now)
+        empty = Second()
+        return [self._seconds.get(second, empty) for second in range(end - count, end)]
+
+    def rate(self, now: float, over_s: int = 5) -> float:
+        """Finished requests a second, lately."""
+        return sum(len(second.totals) for second in self.series(now, over_s)) / over_s
+
+    def totals(self) -> list[float]:
+        """Total times of the last finished requests, ascending, in seconds."""
+        return sorted(request.total_s for request in self._finished)
+
+    def shares(self) -> tuple[float, float]:
+        """Of the last finished requests: the share that failed, and that of the good ones built anew."""
+        count = len(self._finished)
+        if not count:
+            return 0.0, 0.0
+        bad = sum(request.verdict != "ok" for request in self._finished)
+        cold = sum(request.verdict == "ok" and not request.cached for request in self._finished)
+        return bad / count, cold / count
+
+    def phase_times(self) -> dict[Phase, list[float]]:
+        """For each phase the times of the last requests that went through it, ascending."""
+        times: dict[Phase, list[float]] = {phase: [] for phase in PHASES}
+        for request in self._finished:
+            for phase, spent in request.spent.items():
+                times[phase].append(spent)
+        for values in times.values():
+            values.sort()
+        return times
+
+    def histogram(self) -> list[int]:
+        """How many of the last totals fell into each of `BUCKETS_S` and beyond."""
+        counts = [0] * (len(BUCKETS_S) + 1)
+        for total in self.totals():
+            counts[bisect.bisect_right(BUCKETS_S, total)] += 1
+        return counts
+
+    def usual_s(self, request: Request) -> float | None:
+        """The median total of the same call, lately."""
+        return percentile(
+            sorted(r.total_s for r in self._finished if r.url == request.url and r.call == request.call), 0.5
+        )
+
+    def last_failure(self, row: Cached) -> str | None:
+        """What the last failed request for this binary was told."""
+        for request in reversed(self.requests.values()):
+            if request.error and request.url == row.url and request.call.startswith(row.function):
+                return request.error
+        return None
+
+    @property
+    def busy(self) -> int:
+        """Jails that have something to do; warm ones wait for it."""
+        return sum(jail.info.state is not JailState.warm for jail in self.jails.values())
+
+    def count_slots(self) -> dict[str, int]:
+        counts = {"available": 0, "leased": 0, "out": 0, "setting": 0}
+        for slot in self.slots.values():
+            counts[slot.state] += 1
+        return counts
+
+
+_LISTED = (
+    *(ev.JailCreated, ev.JailClaimed, ev.JailKilled, ev.JailDestroyed),
+    *(ev.AddressLeased, ev.AddressReleased, ev.AddressStateSet),
+    *(ev.BuildStarted, ev.BuildFinished, ev.ArtifactEvicted),
+)
+"""What changes a list of a snapshot. Taken twice they do no harm."""
+_QUIET = (ev.PhaseFinished, ev.CloneCreated, ev.CloneDestroyed, ev.InvocationStarted, ev.Pulse)
+"""Too many to be worth a line of their own."""

@@ -1,0 +1,246 @@
+"""What the tables show a row of: a jail, a request, an address, a binary.
+
+Each has a `key` of its own and answers what a filter asks (`field`, `haystack`, `seconds`). Every text in
+it that a jail or caller made was cleaned on its way in.
+"""
+
+from __future__ import annotations
+
+from skyisland.events import InvocationFinished
+from skyisland.model import AddressInfo, AddressState, Artifact, JailInfo, JailState, Phase, Timings
+from tui.draw.look import PHASES
+from tui.draw.words import label, line, short
+
+NEXT = {
+    None: "resolve",
+    Phase.resolve: "resolved",
+    Phase.clone: "build",
+    Phase.build: "queue",
+    Phase.queue: "jail",
+    Phase.jail: "exec",
+    Phase.exec: "ending",
+}
+"""What a request does after a phase; after `resolve` that depends on the cache, so it says no more."""
+_PHASE_OF = {str(phase): phase for phase in Phase}
+
+
+class Jail:
+    """A living jail."""
+
+    def __init__(self, info: JailInfo) -> None:
+        self.info = info
+        self.name = line(info.name)
+        self.label = label(info.url, info.call) if info.call else _waiting(info)
+        self.request = short(info.invocation)
+        self.cpu_percent: float | None = None
+        self.killing = False
+        self._hay = ""
+
+    @property
+    def key(self) -> str:
+        return self.info.name
+
+    @property
+    def state(self) -> str:
+        if self.killing and self.info.state is not JailState.dying:
+            return "killing"
+        if self.info.purpose == "build" and self.info.state is JailState.running:
+            return "building"
+        return str(self.info.state)
+
+    def field(self, name: str) -> str:
+        info = self.info
+        fields = {
+            "function": f"{info.url} {info.call}",
+            "state": self.state,
+            "ip": info.ip4,
+            "jail": f"{self.name} {info.jid}",
+            "request": info.invocation,
+        }
+        return fields.get(name) or ""
+
+    def haystack(self) -> str:
+        info = self.info
+        if not self._hay:
+            self._hay = " ".join(
+                (self.name, info.url, info.call, info.ip4 or "", str(info.pid or ""), info.invocation or "")
+            ).lower()
+        return f"{self._hay} {self.state} {'hit' if info.cached else 'miss'}"
+
+    def seconds(self, now: float) -> float:
+        return now - self.info.created_at
+
+
+def _waiting(info: JailInfo) -> str:
+    if info.purpose != "function":
+        return line(f"{info.purpose} of {info.url}" if info.url else info.purpose)
+    return f"waits for {label(info.url, '')}" if info.url else "waits for a call"
+
+
+class Request:
+    """An invocation, running or over."""
+
+    __slots__ = (
+        "at",
+        "cached",
+        "call",
+        "commit",
+        "error",
+        "id",
+        "jail",
+        "label",
+        "phase",
+        "short",
+        "spent",
+        "total_s",
+        "url",
+        "verdict",
+        "warm",
+    )
+
+    def __init__(self, id: str, url: str, call: str, at: float) -> None:  # noqa: A002
+        self.id = id
+        self.url = line(url)
+        self.call = line(call)
+        self.at = at
+        self.label = label(url, call)
+        self.short = short(id)
+        self.jail: str | None = None
+        self.commit = ""
+        self.cached = False
+        self.warm = False
+        self.verdict = ""
+        """Empty while it runs."""
+        self.error = ""
+        self.phase = NEXT[None]
+        self.spent: dict[Phase, float] = {}
+        self.total_s = 0.0
+
+    @classmethod
+    def over(cls, end: InvocationFinished) -> Request:
+        """One of whose beginning we know only the end."""
+        request = cls(end.invocation or "", end.url, end.call, end.at - end.timings.total_s)
+        request.finish(end)
+        return request
+
+    def finish(self, end: InvocationFinished) -> None:
+        self.jail = end.jail and line(end.jail)
+        self.commit = end.commit
+        self.cached = end.cached
+        self.warm = end.warm
+        self.verdict = line(end.verdict)
+        self.error = line(end.error)
+        self.spent = {phase: spent for phase in PHASES if (spent := seconds_of(end.timings, phase))}
+        self.total_s = end.timings.total_s
+
+    @property
+    def key(self) -> str:
+        return self.id
+
+    @property
+    def state(self) -> str:
+        """`open`, `ok` or `bad`, as the glyphs know it."""
+        return "open" if not self.verdict else "ok" if self.verdict == "ok" else "bad"
+
+    def field(self, name: str) -> str:
+        if name == "function":
+            return f"{self.url} {self.call}"
+        if name == "state":
+            return self.verdict or f"running {self.phase}"
+        if name == "code":
+            return self.verdict
+        if name == "jail":
+            return self.jail or ""
+        return self.id if name == "request" else ""
+
+    def haystack(self) -> str:
+        cache = "" if not self.verdict else "hit" if self.cached else "miss"
+        return (
+            f"{self.id} {self.url} {self.call} {self.label} {self.verdict or self.phase} "
+            f"{self.error} {self.jail} {self.commit} {cache}"
+        ).lower()
+
+    def seconds(self, now: float) -> float:
+        return self.total_s if self.verdict else max(0.0, now - self.at)
+
+    @property
+    def under_way(self) -> Phase | None:
+        """The phase that it is in, where that is known."""
+        return None if self.verdict else _PHASE_OF.get(self.phase)
+
+
+class Slot:
+    """An address of the pool."""
+
+    def __init__(self, info: AddressInfo) -> None:
+        self.info = info
+        self.ip = line(info.ip)
+        self.order = tuple(int(part) if part.isdigit() else 0 for part in info.ip.split("."))
+        self.function = ""
+        self.setting: AddressState | None = None
+        """What an operator asked for and the island has not confirmed yet."""
+
+    @property
+    def key(self) -> str:
+        return self.ip
+
+    @property
+    def state(self) -> str:
+        if self.setting is not None:
+            return "setting"
+        if self.info.state is AddressState.available:
+            return "available"
+        return "leased" if self.info.jail else "out"
+
+    def field(self, name: str) -> str:
+        return {
+            "ip": self.ip,
+            "state": f"{self.info.state} {self.state}",
+            "jail": self.info.jail or "",
+            "function": self.function,
+        }.get(name, "")
+
+    def haystack(self) -> str:
+        return f"{self.ip} {self.info.state} {self.state} {self.info.jail or ''} {self.function}".lower()
+
+    def seconds(self, now: float) -> float:
+        return now - self.info.since if self.info.since else 0.0
+
+
+class Cached:
+    """A binary of the build cache, one that is being built, or one whose build failed."""
+
+    def __init__(self, key: str, url: str, function: str, state: str, at: float) -> None:
+        self.key = key
+        self.url = line(url)
+        self.function = line(function)
+        self.label = label(url, function)
+        self.state = state
+        self.at = at
+        self.artifact: Artifact | None = None
+        self.evicting = False
+
+    @classmethod
+    def of(cls, artifact: Artifact) -> Cached:
+        url = f"{artifact.url}/{artifact.package}" if artifact.package else artifact.url
+        cached = cls(artifact.key, url, artifact.expression or artifact.function, "ready", artifact.built_at)
+        cached.artifact = artifact
+        return cached
+
+    @property
+    def shown_state(self) -> str:
+        return "evicting" if self.evicting else self.state
+
+    def field(self, name: str) -> str:
+        return {"function": f"{self.url} {self.function}", "state": self.shown_state}.get(name, "")
+
+    def haystack(self) -> str:
+        commit = self.artifact.commit if self.artifact else ""
+        return f"{self.key} {self.url} {self.function} {self.label} {self.shown_state} {commit}".lower()
+
+    def seconds(self, now: float) -> float:
+        return self.artifact.build_s if self.artifact else max(0.0, now - self.at)
+
+
+def seconds_of(timings: Timings, phase: Phase) -> float:
+    return float(getattr(timings, f"{phase}_s"))
