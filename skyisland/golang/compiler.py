@@ -38,13 +38,13 @@ from typing import Any
 
 import msgspec
 
-from skyisland.builds.store import copy_out
 from skyisland.errors import BuildFailed, HostUnfit, SourceUnavailable, Unavailable
 from skyisland.golang import harness
 from skyisland.golang.caches import Caches
 from skyisland.golang.complaints import explain, refusal
 from skyisland.golang.harness import Complaint
 from skyisland.golang.packages import Package, go_mod, read_package
+from skyisland.host.folder import copy_out
 from skyisland.host.toolchain import Progress, Toolchain, silent
 from skyisland.jails.register import Jails
 from skyisland.model import Call, Mount, Network, Source, Verdict

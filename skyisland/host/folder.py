@@ -9,18 +9,24 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import hashlib
 import os
 import re
 import secrets
 import shutil
+import stat
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import ParamSpec, TypeVar
 
+from skyisland.errors import BuildFailed
+
 P = ParamSpec("P")
 T = TypeVar("T")
 
+COPY_BYTES = 1 << 20
+"""Read and written at a time: few system calls, little memory."""
 _PARTIAL = re.compile(r"sky-[0-9a-f]{16}")
 
 
@@ -104,6 +110,38 @@ def _delete_flat(folder: Path) -> None:
                 else:
                     os.unlink(entry.path)
         emptied.rmdir()
+
+
+def copy_out(binary: Path, target: Path, limit_bytes: int) -> tuple[str, int]:
+    """Copy a file that a jail wrote into one of ours, mode 0555; returns its SHA-256 and size.
+
+    The jail may have made anything of the name: a link is not followed, a pipe not waited for.
+
+    Raises:
+        BuildFailed: it is not there, no regular file, or larger than `limit_bytes`.
+    """
+    try:
+        source = os.open(binary, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    except OSError as error:
+        raise BuildFailed(f"the build left no binary: {error.strerror}") from error
+    if not stat.S_ISREG(os.fstat(source).st_mode):
+        os.close(source)
+        raise BuildFailed("the build left something that is no file")
+    with open(source, "rb") as reader:
+        digest, size = hashlib.sha256(), 0
+        fresh = target.with_name(f"sky-{target.name}")
+        with fresh.open("wb") as writer:
+            while chunk := reader.read(COPY_BYTES):
+                size += len(chunk)
+                if size > limit_bytes:
+                    raise BuildFailed(f"the binary is larger than {limit_bytes} bytes (build.file_size)")
+                digest.update(chunk)
+                writer.write(chunk)
+            writer.flush()
+            os.fsync(writer.fileno())
+    fresh.chmod(0o555)
+    fresh.rename(target)
+    return digest.hexdigest(), size
 
 
 def _unnamed(parent: Path) -> Path:
