@@ -26,7 +26,7 @@ from skyisland.errors import DriverError, HostUnfit, IslandError
 from skyisland.host.process import Completed, spawn, until_ended
 from skyisland.host.programs import ENVIRONMENT, SEARCH
 from skyisland.host.toolchain import Toolchains
-from skyisland.jails.addresses import NetworkDriver
+from skyisland.jails.driver import NetworkDriver
 from skyisland.model import Capability
 
 TRIAL_TIMEOUT_S = 20.0

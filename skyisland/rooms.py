@@ -7,7 +7,7 @@ from typing import Any, Protocol
 
 from skyisland.events import InvocationFinished
 from skyisland.host.toolchain import Progress, silent
-from skyisland.jails.inmate import AddressPool
+from skyisland.jails.register import AddressPool
 from skyisland.model import AddressInfo, AddressState, Artifact, Call, Capability, Source
 
 

@@ -20,9 +20,8 @@ from skyisland.errors import HostUnfit, SettingsError
 from skyisland.events import Events
 from skyisland.host.toolchain import Progress, Toolchains, silent
 from skyisland.island import Island, Policy
-from skyisland.jails.addresses import Addresses, NetworkDriver, NoInterfaces
-from skyisland.jails.driver import CloneDriver
-from skyisland.jails.inmate import JailDriver
+from skyisland.jails.addresses import Addresses, NoInterfaces
+from skyisland.jails.driver import CloneDriver, JailDriver, NetworkDriver
 from skyisland.jails.pool import Bounds
 from skyisland.jails.register import Jails
 from skyisland.record.state import State

@@ -16,7 +16,8 @@ from skyisland.client import Client
 from skyisland.doctor import Check, Examiner, examine, from_capabilities, vital
 from skyisland.errors import IslandError
 from skyisland.host.toolchain import Toolchains
-from skyisland.jails.addresses import NetworkDriver, NoInterfaces
+from skyisland.jails.addresses import NoInterfaces
+from skyisland.jails.driver import NetworkDriver
 from skyisland.model import Capability
 from skyisland.settings import Settings
 from skyisland.wiring import FREEBSD, LINUX, clone_driver, jail_driver, network_driver, toolchains_for

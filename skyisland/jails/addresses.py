@@ -25,6 +25,7 @@ from msgspec import Struct
 
 from skyisland.errors import AddressInUse, AddressNotFound, DriverError, HostUnfit, NoAddress
 from skyisland.events import AddressStateSet, Events
+from skyisland.jails.driver import NetworkDriver
 from skyisland.model import Address, AddressInfo, AddressState, Capability
 from skyisland.settings import IP4
 
@@ -32,46 +33,6 @@ log = logging.getLogger(__name__)
 
 RESOLV_CONFS = (Path("/etc/resolv.conf"), Path("/run/systemd/resolve/resolv.conf"))
 """Where the host's name servers stand; the second where systemd-resolved keeps them off the first."""
-
-
-class NetworkDriver(Protocol):
-    """Gives jails interfaces on this host. Naive: leases and their order are the pool's."""
-
-    async def prepare(self) -> int:
-        """Learn what this host can do, and remove what an earlier life of this island left; how much
-        that was. Makes nothing that stays, may be repeated.
-
-        Raises:
-            HostUnfit: it cannot give a jail an interface; the text names the remedy.
-        """
-        ...
-
-    async def open(self, dns: tuple[str, ...]) -> None:
-        """Make, or mend, what all jails share, their way to these name servers included. Quick when there
-        is nothing to do.
-
-        Raises:
-            HostUnfit, DriverError
-        """
-        ...
-
-    async def attach(self, address: Address, jail: str, pid: int) -> None:
-        """Give the network namespace of process `pid` an interface with this address.
-
-        Raises:
-            DriverError: nothing of the attempt is left.
-        """
-        ...
-
-    async def detach(self, jail: str) -> None:
-        """Take the jail's interface away. May be repeated; one that is gone already is no error."""
-        ...
-
-    async def close(self) -> None:
-        """Take back everything. May be repeated."""
-        ...
-
-    def capabilities(self) -> list[Capability]: ...
 
 
 class NoInterfaces:

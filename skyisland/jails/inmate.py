@@ -1,8 +1,7 @@
 """A jail: one process, one clone, one life.
 
-A `JailDriver` makes a jail with its process started and waiting on its standard input, kills it and
-takes it away; nothing more. An `Inmate` is a jail's place in the island's register: what was made for
-it, who it works for, what became of it. `jails.Jails` brings the two together.
+An `Inmate` is a jail's place in the island's register: what was made for it, which invocation it works
+for, what became of it. `Jails` (register.py) makes one for each jail of the driver's.
 """
 
 from __future__ import annotations
@@ -11,18 +10,15 @@ import asyncio
 import logging
 import os
 import time
-from typing import Protocol
 
-from skyisland.host.process import Running, until_ended
+from skyisland.host.process import until_ended
+from skyisland.jails.driver import Jail
 from skyisland.model import (
-    Address,
     Artifact,
-    Capability,
     JailInfo,
     JailSpec,
     JailState,
     Outcome,
-    Snapshot,
     Usage,
     Verdict,
 )
@@ -34,112 +30,6 @@ LOOK_S = 0.02
 """Processor time is looked at no more often than this."""
 USAGE_S = 1.0
 """A look sees nothing new within this time: what a driver told then is good enough for operators."""
-
-
-class Jail(Protocol):
-    """A living jail, as its driver made it."""
-
-    spec: JailSpec
-
-    @property
-    def process(self) -> Running:
-        """The process in it, whose pipes are the function's standard streams."""
-        ...
-
-    @property
-    def pid(self) -> int | None:
-        """The host's number of the jail's first process."""
-        ...
-
-    async def kill(self) -> None:
-        """End every process in it, at once. May be repeated."""
-        ...
-
-    async def destroy(self) -> None:
-        """Kill, and take away all that the driver made for it. May be repeated."""
-        ...
-
-    def ended(self) -> tuple[int | None, int | None]:
-        """Exit code or signal of the process that has ended, one of them None.
-
-        Raises:
-            DriverError: it never started; the text says why.
-        """
-        ...
-
-    def ran_out_of_memory(self) -> bool: ...
-
-    def filled_its_disk(self) -> bool:
-        """Whether there was no room left for files when its process ended, as far as the driver can tell."""
-        ...
-
-    def usage(self) -> Usage: ...
-
-
-class JailDriver(Protocol):
-    """Makes jails on this host. Naive: locks, events, leases and deadlines live around it."""
-
-    name: str
-    connects_late: bool
-    """A living jail can be given an address (`AddressPool.attach` with its pid)."""
-
-    async def prepare(self, base: Snapshot) -> None:
-        """Whatever is needed once per start of the island, a trial included; may be repeated.
-
-        Raises:
-            HostUnfit: this host cannot make jails; the text names the remedy.
-        """
-        ...
-
-    async def create(self, spec: JailSpec) -> Jail:
-        """A jail whose process is started and waits for its standard input.
-
-        If it raises, nothing of the attempt is left.
-
-        Raises:
-            DriverError, HostUnfit: with the host program's own words.
-        """
-        ...
-
-    async def existing(self) -> list[str]:
-        """Names of this island's jails on the host, those of an earlier life included."""
-        ...
-
-    async def remove(self, name: str) -> None:
-        """Kill and take away a jail by its name alone, for the reaper. May be repeated."""
-        ...
-
-    async def close(self) -> None:
-        """Take back what `prepare` made for this run."""
-        ...
-
-    def capabilities(self) -> list[Capability]: ...
-
-
-class AddressPool(Protocol):
-    """What `addresses.py` gives the jails: leases on addresses."""
-
-    @property
-    def name_servers(self) -> tuple[str, ...]:
-        """What a jail that may get an address asks for names."""
-        ...
-
-    async def lease(self, jail: str) -> Address:
-        """The lowest free address, put on record for `jail`.
-
-        Raises:
-            NoAddress: none is free.
-            HostUnfit: this host or these rights cannot give a jail an interface.
-        """
-        ...
-
-    async def attach(self, address: Address, jail: str, pid: int) -> None:
-        """Give the network namespace of process `pid` an interface with this address."""
-        ...
-
-    async def release(self, address: Address, jail: str) -> None:
-        """Take the interface away and the address back; may be repeated."""
-        ...
 
 
 class Budget:

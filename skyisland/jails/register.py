@@ -17,7 +17,7 @@ import logging
 import time
 from collections.abc import AsyncIterator, Coroutine, Iterable
 from contextlib import asynccontextmanager
-from typing import Any
+from typing import Any, Protocol
 
 from msgspec import structs
 
@@ -33,9 +33,10 @@ from skyisland.events import (
     JailDestroyed,
     JailKilled,
 )
-from skyisland.jails.driver import CloneDriver
-from skyisland.jails.inmate import AddressPool, Inmate, JailDriver
+from skyisland.jails.driver import CloneDriver, JailDriver
+from skyisland.jails.inmate import Inmate
 from skyisland.model import (
+    Address,
     Artifact,
     Clone,
     JailInfo,
@@ -52,6 +53,32 @@ log = logging.getLogger(__name__)
 
 FEW = 16
 """Jails that are looked at in one turn of the event loop."""
+
+
+class AddressPool(Protocol):
+    """What `addresses.py` gives the jails: leases on addresses."""
+
+    @property
+    def name_servers(self) -> tuple[str, ...]:
+        """What a jail that may get an address asks for names."""
+        ...
+
+    async def lease(self, jail: str) -> Address:
+        """The lowest free address, put on record for `jail`.
+
+        Raises:
+            NoAddress: none is free.
+            HostUnfit: this host or these rights cannot give a jail an interface.
+        """
+        ...
+
+    async def attach(self, address: Address, jail: str, pid: int) -> None:
+        """Give the network namespace of process `pid` an interface with this address."""
+        ...
+
+    async def release(self, address: Address, jail: str) -> None:
+        """Take the interface away and the address back; may be repeated."""
+        ...
 
 
 class Jails:

@@ -22,7 +22,8 @@ from skyisland.drivers.linux.namespaces import NamespaceJails
 from skyisland.drivers.linux.overlay import OverlayClones
 from skyisland.errors import DriverError, JailNotFound
 from skyisland.events import Events
-from skyisland.jails.inmate import Inmate, JailDriver
+from skyisland.jails.driver import JailDriver
+from skyisland.jails.inmate import Inmate
 from skyisland.jails.register import Jails
 from skyisland.model import JailState, Limits, Mount, Verdict
 from standins.island import freebsd_jails

@@ -26,7 +26,7 @@ from skyisland.drivers.linux.namespaces import NamespaceJails
 from skyisland.drivers.linux.overlay import OverlayClones
 from skyisland.errors import DriverError
 from skyisland.events import Events
-from skyisland.jails.inmate import JailDriver
+from skyisland.jails.driver import JailDriver
 from skyisland.jails.register import Jails
 from skyisland.model import Limits, Mount, Verdict
 

@@ -22,7 +22,7 @@ from skyisland.events import Events
 from skyisland.golang import harness
 from skyisland.golang.call import parse_call
 from skyisland.host.toolchain import Toolchains
-from skyisland.jails.inmate import Jail
+from skyisland.jails.driver import Jail
 from skyisland.jails.register import Jails
 from skyisland.model import JailSpec, Limits, Mount, Outcome, Source, Verdict
 from skyisland.record.state import State

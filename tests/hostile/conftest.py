@@ -20,7 +20,7 @@ from skyisland.drivers.linux.bubblewrap import BubblewrapJails
 from skyisland.drivers.linux.namespaces import NamespaceJails
 from skyisland.drivers.linux.overlay import OverlayClones
 from skyisland.events import Events
-from skyisland.jails.inmate import JailDriver
+from skyisland.jails.driver import JailDriver
 from skyisland.jails.register import Jails
 from skyisland.model import Limits, Mount, Outcome, Verdict
 from skyisland.settings import CallLimits

@@ -8,8 +8,7 @@ from skyisland.drivers.freebsd.network import FreeBSDNetwork
 from skyisland.drivers.zfs.clones import ZfsClones
 from skyisland.events import Events
 from skyisland.host.programs import Programs
-from skyisland.jails.inmate import AddressPool
-from skyisland.jails.register import Jails
+from skyisland.jails.register import AddressPool, Jails
 from standins.base import TinyBase
 from standins.world import World
 
