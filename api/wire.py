@@ -17,8 +17,7 @@ from msgspec import UNSET, Struct, UnsetType
 
 from skyisland.errors import BadRequest
 from skyisland.events import InvocationFinished
-from skyisland.island import Status
-from skyisland.model import FunctionRequest, Invocation, JailInfo, Timings, Verdict
+from skyisland.model import FunctionRequest, Invocation, JailInfo, Status, Timings, Verdict
 
 T = TypeVar("T")
 

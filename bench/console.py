@@ -60,9 +60,9 @@ async def island(folder: Path, console: bool) -> None:
     from api.serve import listen, serve
     from skyisland.drivers import fake
     from skyisland.events import Events
-    from skyisland.island import Island, Policy
+    from skyisland.island import Island
     from skyisland.jails.register import Jails
-    from skyisland.model import FunctionRequest
+    from skyisland.model import FunctionRequest, Policy
     from skyisland.record.logs import LogRing
     from skyisland.record.metrics import Metrics
 

@@ -12,8 +12,6 @@ import logging
 import secrets
 import time
 
-from msgspec import Struct
-
 from skyisland.errors import (
     ArtifactNotFound,
     Draining,
@@ -28,7 +26,7 @@ from skyisland.golang import harness
 from skyisland.golang.call import read_call
 from skyisland.host.toolchain import Progress, silent
 from skyisland.jails.inmate import Inmate
-from skyisland.jails.pool import Bounds, PoolStatus, WarmPool
+from skyisland.jails.pool import WarmPool
 from skyisland.jails.register import Jails
 from skyisland.model import (
     FUNCTION,
@@ -40,11 +38,12 @@ from skyisland.model import (
     FunctionRequest,
     Invocation,
     JailInfo,
-    Limits,
     Mount,
     Network,
     Outcome,
     Phase,
+    Policy,
+    Status,
 )
 from skyisland.rooms import AddressRoom, BuildRoom, HistoryRoom, SourceRoom
 from skyisland.story import Story
@@ -55,43 +54,6 @@ PULSE_S = 2.0
 """Who watches the island feels its pulse so often."""
 STUBBORN_S = 5.0
 """A call whose jail was killed has so long to end by itself before it is cancelled."""
-
-
-class Policy(Struct, frozen=True, kw_only=True):
-    """The settings that rule a call."""
-
-    exec_timeout_s: float = 5.0
-    limits: Limits = Limits()
-    max_running: int = 64
-    """Calls that may be in a jail at one time."""
-    max_queued: int = 256
-    """Calls that may wait for such a place; one more is refused."""
-    queue_timeout_s: float = 10.0
-    require: tuple[str, ...] = ()
-    """Capabilities without which the island does not start."""
-    keep_s: float = 24 * 3600.0
-    """Checkouts that no build needed for so long are removed."""
-    warm: Bounds = Bounds()
-    """Of the pool of jails made ahead."""
-
-
-class Status(Struct, frozen=True, kw_only=True):
-    """The island at one moment."""
-
-    island: str
-    version: str
-    started_at: float
-    draining: bool
-    running: int
-    queued: int
-    driver: str
-    storage: str
-    policy: Policy
-    pool: PoolStatus
-    jails: list[JailInfo]
-    addresses: list[AddressInfo]
-    artifacts: list[Artifact]
-    capabilities: list[Capability]
 
 
 class Island:

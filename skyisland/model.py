@@ -1,6 +1,6 @@
 """The frozen values that travel through the island, left to right.
 
-    FunctionRequest ─▶ Call ─▶ Source ─▶ Artifact ─▶ JailSpec ─▶ Outcome ─▶ Invocation
+    FunctionRequest ─▶ Call ─▶ Resolved ─▶ Source ─▶ Artifact ─▶ JailSpec ─▶ Outcome ─▶ Invocation
 
 Units stand in the names: `_s` seconds (floats), `_bytes` bytes. Times of day are seconds since the
 epoch, UTC.
@@ -11,7 +11,6 @@ from __future__ import annotations
 import re
 from enum import StrEnum
 from pathlib import Path
-from typing import Any
 
 from msgspec import Struct
 
@@ -53,6 +52,29 @@ class Call(Struct, frozen=True, kw_only=True):
     """Go literals as written (`-1.5`, `"a\\n"`, `'x'`, `true`, `nil`), or None for an expression."""
     qualifier: str | None = None
     """The package name the caller put in front, to be checked against the package's own."""
+
+
+class KnownCommit(Struct, frozen=True):
+    """What a remote said about a version."""
+
+    commit: str
+    at: float
+    """When it did: seconds since the epoch."""
+
+
+class Resolved(Struct, frozen=True, kw_only=True):
+    """What a request's URL and version mean. The files of the commit may not be fetched yet."""
+
+    url: str
+    """The repository's canonical name: `github.com/user/repo`."""
+    package: str
+    """Folder of the package below the repository, "" for its root."""
+    commit: str
+    """Forty hex digits."""
+    version: str | None = None
+    """The version that the request names."""
+    stale: bool = False
+    """The remote could not be reached, and this is what it last said."""
 
 
 class Source(Struct, frozen=True, kw_only=True):
@@ -317,4 +339,64 @@ class Capability(Struct, frozen=True, kw_only=True):
     remedy: str = ""
 
 
-JSON = dict[str, Any]
+class Bounds(Struct, frozen=True, kw_only=True):
+    """What the pool may take."""
+
+    max_jails: int = 0
+    """How many may wait at one time; 0 for no pool."""
+    max_memory_bytes: int | None = 512 << 20
+    idle_expires_s: float = 600.0
+
+
+class Policy(Struct, frozen=True, kw_only=True):
+    """The settings that rule a call."""
+
+    exec_timeout_s: float = 5.0
+    limits: Limits = Limits()
+    max_running: int = 64
+    """Calls that may be in a jail at one time."""
+    max_queued: int = 256
+    """Calls that may wait for such a place; one more is refused."""
+    queue_timeout_s: float = 10.0
+    require: tuple[str, ...] = ()
+    """Capabilities without which the island does not start."""
+    keep_s: float = 24 * 3600.0
+    """Checkouts that no build needed for so long are removed."""
+    warm: Bounds = Bounds()
+    """Of the pool of jails made ahead."""
+
+
+class PoolStatus(Struct, frozen=True, kw_only=True):
+    """The pool at one moment, and what it did so far."""
+
+    size: int = 0
+    wanted: int = 0
+    max_jails: int = 0
+    hits: int = 0
+    misses: int = 0
+    made: int = 0
+    wasted: int = 0
+    """Made and destroyed without a call."""
+    make_s: float = 0.0
+    """Time that making one took, on average of late."""
+    memory_bytes: int = 0
+    """What the idle ones used together when somebody last looked, as far as the host can tell."""
+
+
+class Status(Struct, frozen=True, kw_only=True):
+    """The island at one moment."""
+
+    island: str
+    version: str
+    started_at: float
+    draining: bool
+    running: int
+    queued: int
+    driver: str
+    storage: str
+    policy: Policy
+    pool: PoolStatus
+    jails: list[JailInfo]
+    addresses: list[AddressInfo]
+    artifacts: list[Artifact]
+    capabilities: list[Capability]

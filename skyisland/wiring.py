@@ -19,11 +19,11 @@ from skyisland.builds.builds import Builds
 from skyisland.errors import HostUnfit, SettingsError
 from skyisland.events import Events
 from skyisland.host.toolchain import Progress, Toolchains, silent
-from skyisland.island import Island, Policy
+from skyisland.island import Island
 from skyisland.jails.addresses import Addresses, NoInterfaces
 from skyisland.jails.driver import CloneDriver, JailDriver, NetworkDriver
-from skyisland.jails.pool import Bounds
 from skyisland.jails.register import Jails
+from skyisland.model import Bounds, Policy
 from skyisland.record.state import State
 from skyisland.settings import Layout, Settings
 from skyisland.sources.sources import Sources

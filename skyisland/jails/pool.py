@@ -31,13 +31,11 @@ import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 
-from msgspec import Struct
-
 from skyisland.errors import IslandError
 from skyisland.events import ArtifactEvicted, Events
 from skyisland.jails.inmate import Inmate
 from skyisland.jails.register import Jails
-from skyisland.model import FUNCTION, Artifact, Limits, Mount
+from skyisland.model import FUNCTION, Artifact, Bounds, Limits, Mount, PoolStatus
 
 log = logging.getLogger(__name__)
 
@@ -58,32 +56,6 @@ LOOK_S = 2.0
 """How often idle jails are looked at."""
 IDLE_CPU_S = 0.5
 STRIKES = 3
-
-
-class Bounds(Struct, frozen=True, kw_only=True):
-    """What the pool may take."""
-
-    max_jails: int = 0
-    """How many may wait at one time; 0 for no pool."""
-    max_memory_bytes: int | None = 512 << 20
-    idle_expires_s: float = 600.0
-
-
-class PoolStatus(Struct, frozen=True, kw_only=True):
-    """The pool at one moment, and what it did so far."""
-
-    size: int = 0
-    wanted: int = 0
-    max_jails: int = 0
-    hits: int = 0
-    misses: int = 0
-    made: int = 0
-    wasted: int = 0
-    """Made and destroyed without a call."""
-    make_s: float = 0.0
-    """Time that making one took, on average of late."""
-    memory_bytes: int = 0
-    """What the idle ones used together when somebody last looked, as far as the host can tell."""
 
 
 class Demand:

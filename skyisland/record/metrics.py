@@ -38,7 +38,7 @@ import re
 from bisect import bisect_left
 from collections import Counter as Tally
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import prometheus_client as prometheus
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
@@ -47,11 +47,8 @@ from prometheus_client.utils import floatToGoString
 from statsd import StatsClient
 
 from skyisland import events
-from skyisland.model import Phase
+from skyisland.model import Phase, Status
 from skyisland.record.traffic import Traffic
-
-if TYPE_CHECKING:
-    from skyisland.island import Status
 
 log = logging.getLogger(__name__)
 

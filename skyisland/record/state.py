@@ -33,8 +33,7 @@ from msgspec import Struct
 
 from skyisland.errors import DriverError, SettingsError
 from skyisland.events import Event, Events, InvocationFinished, JailCreated
-from skyisland.model import AddressState, Artifact
-from skyisland.sources.sources import KnownCommit
+from skyisland.model import AddressState, Artifact, KnownCommit
 
 log = logging.getLogger(__name__)
 

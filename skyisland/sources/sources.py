@@ -28,7 +28,7 @@ from skyisland.errors import BadRequest, IslandError, SourceUnavailable
 from skyisland.events import Events, SourceFetched
 from skyisland.host.flight import Flights
 from skyisland.host.folder import aside, open_folder, remove, sweep
-from skyisland.model import Source
+from skyisland.model import KnownCommit, Resolved, Source
 from skyisland.settings import Git as GitSettings
 from skyisland.sources.git import GitFailed, Trouble, size_of
 from skyisland.sources.mirror import Lookup, Mirrors, folder_of, lookup
@@ -38,14 +38,6 @@ RETRY_S = 30.0
 """So long a remote that could not be reached is left alone, where an older commit can serve."""
 FRESH_S = 60.0
 """What was asked for less long ago stays, however little room there is."""
-
-
-class KnownCommit(Struct, frozen=True):
-    """What a remote said about a version."""
-
-    commit: str
-    at: float
-    """When it did: seconds since the epoch."""
 
 
 class KnownCommits(Protocol):
@@ -68,18 +60,6 @@ class CommitMemory:
 
     async def put(self, url: str, version: str, known: KnownCommit) -> None:
         self.commits[url, version] = known
-
-
-class Resolved(Struct, frozen=True, kw_only=True):
-    """What a request's URL and version mean; its files may be anywhere yet."""
-
-    url: str
-    """The repository's canonical name: `github.com/user/repo`."""
-    package: str
-    commit: str
-    version: str | None = None
-    stale: bool = False
-    """The remote could not be reached, and this is what it last said."""
 
 
 class _Answer(Struct, frozen=True):

@@ -16,8 +16,9 @@ from api.serve import listen, serve
 from api.stream import Feed
 from skyisland.drivers.fake import FakeAddresses, FakeBuilds, FakeClones, FakeHistory, FakeJails, FakeSources
 from skyisland.events import Event, Events
-from skyisland.island import Island, Policy
+from skyisland.island import Island
 from skyisland.jails.register import Jails
+from skyisland.model import Policy
 from skyisland.record.logs import LogRing
 from skyisland.record.metrics import Metrics
 from skyisland.settings import Api as ApiSettings

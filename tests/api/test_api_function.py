@@ -19,8 +19,7 @@ from api.problems import STATUS
 from skyisland import errors
 from skyisland.drivers.fake import Script
 from skyisland.events import InvocationFinished, JailCreated
-from skyisland.island import Policy
-from skyisland.model import Limits, Verdict
+from skyisland.model import Limits, Policy, Verdict
 
 PATH = "/api/v1/function"
 PHASES = ["queue", "resolve", "clone", "build", "jail", "exec", "total"]

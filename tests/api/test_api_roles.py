@@ -16,7 +16,7 @@ from api.serve import Tls
 from skyisland.drivers.fake import Script
 from skyisland.errors import SettingsError
 from skyisland.events import JailCreated
-from skyisland.island import Policy
+from skyisland.model import Policy
 from skyisland.settings import Api
 
 ALICE, GRAFANA, CI = "alice-" * 4, "grafana-" * 4, "ci-" * 8

@@ -18,8 +18,9 @@ from upstream import URL, Quiet, Repository, Room, Server, Staller, alive, backe
 
 from skyisland.errors import BadRequest, IslandError, SourceRefused, SourceUnavailable
 from skyisland.events import SourceFetched
+from skyisland.model import KnownCommit
 from skyisland.sources.git import GitCommand, GitFailed
-from skyisland.sources.sources import CommitMemory, KnownCommit
+from skyisland.sources.sources import CommitMemory
 
 
 async def test_two_hundred_want_a_new_repository_and_it_is_fetched_once(

@@ -17,8 +17,6 @@ from msgspec import structs
 from skyisland import events as ev
 from skyisland.errors import ArtifactNotFound, IslandError, JailNotFound
 from skyisland.events import Event, InvocationFinished
-from skyisland.island import Policy, Status
-from skyisland.jails.pool import PoolStatus
 from skyisland.model import (
     AddressInfo,
     AddressState,
@@ -28,6 +26,9 @@ from skyisland.model import (
     JailInfo,
     JailState,
     Limits,
+    Policy,
+    PoolStatus,
+    Status,
     Timings,
     Usage,
 )

@@ -26,9 +26,9 @@ from skyisland.drivers.fake import (
     Script,
 )
 from skyisland.events import AddressStateSet, ArtifactEvicted, Events
-from skyisland.island import Island, Policy
+from skyisland.island import Island
 from skyisland.jails.register import Jails
-from skyisland.model import AddressInfo, AddressState, Artifact, FunctionRequest, Invocation, Limits
+from skyisland.model import AddressInfo, AddressState, Artifact, FunctionRequest, Invocation, Limits, Policy
 from skyisland.record.logs import LogRing
 from skyisland.record.metrics import Metrics
 from tui.console import Console

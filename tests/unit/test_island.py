@@ -30,9 +30,9 @@ from skyisland.errors import (
 )
 from skyisland.events import Event, Events, InvocationFinished, InvocationStarted, PhaseFinished
 from skyisland.golang.harness import EXIT_REJECTED
-from skyisland.island import Island, Policy
+from skyisland.island import Island
 from skyisland.jails.register import FEW, Jails
-from skyisland.model import AddressState, FunctionRequest, Usage, Verdict
+from skyisland.model import AddressState, FunctionRequest, Policy, Usage, Verdict
 
 URL = "github.com/mmcloughlin/geohash"
 

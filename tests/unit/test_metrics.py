@@ -12,14 +12,15 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from skyisland import events
-from skyisland.island import Policy, Status
-from skyisland.jails.pool import PoolStatus
 from skyisland.model import (
     AddressInfo,
     AddressState,
     JailInfo,
     JailState,
     Phase,
+    Policy,
+    PoolStatus,
+    Status,
     Timings,
 )
 from skyisland.record.metrics import Metrics, StatsD

@@ -20,11 +20,11 @@ from skyisland.drivers.fake import (
     Script,
 )
 from skyisland.events import ArtifactEvicted, Event, Events, JailDestroyed
-from skyisland.island import Island, Policy
+from skyisland.island import Island
 from skyisland.jails import pool as pool_module
-from skyisland.jails.pool import FADE_S, WORTH, Bounds, plan
+from skyisland.jails.pool import FADE_S, WORTH, plan
 from skyisland.jails.register import Jails
-from skyisland.model import AddressState, FunctionRequest, JailState, Usage, Verdict
+from skyisland.model import AddressState, Bounds, FunctionRequest, JailState, Policy, Usage, Verdict
 
 MIB = 1 << 20
 

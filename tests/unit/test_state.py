@@ -16,9 +16,8 @@ from msgspec import structs
 
 from skyisland.errors import DriverError, SettingsError
 from skyisland.events import Events, InvocationFinished, JailCreated
-from skyisland.model import AddressState, Artifact, Timings
+from skyisland.model import AddressState, Artifact, KnownCommit, Timings
 from skyisland.record.state import COMMITS, JID_MARGIN, MIGRATIONS, State
-from skyisland.sources.sources import KnownCommit
 
 
 @asynccontextmanager

@@ -14,9 +14,8 @@ from msgspec import structs
 
 from skyisland import events as ev
 from skyisland.events import Event, InvocationFinished
-from skyisland.island import Status
 from skyisland.jails.inmate import USAGE_S
-from skyisland.model import AddressInfo, AddressState, JailInfo, JailState, Phase
+from skyisland.model import AddressInfo, AddressState, JailInfo, JailState, Phase, Status
 from tui.draw.look import PHASES
 from tui.draw.words import line
 from tui.watch.port import Snapshot

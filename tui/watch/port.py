@@ -14,8 +14,7 @@ from msgspec import Struct
 
 from skyisland.errors import IslandError
 from skyisland.events import Event, InvocationFinished
-from skyisland.island import Status
-from skyisland.model import AddressState, FunctionRequest, Timings
+from skyisland.model import AddressState, FunctionRequest, Status, Timings
 from skyisland.record.logs import Line as LogLine
 
 
