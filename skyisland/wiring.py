@@ -274,9 +274,9 @@ def network_driver(settings: Settings, island: str) -> NetworkDriver:
     if settings.jails.driver == "fake":
         return NoInterfaces("fake jails have no interfaces")
     if LINUX:
-        from skyisland.drivers.linux.bridge import Netlink
+        from skyisland.drivers.linux.bridge import BridgeNetwork
 
-        return Netlink(ip4, island=island)
+        return BridgeNetwork(ip4, island=island)
     if FREEBSD:
         from skyisland.drivers.freebsd.network import FreeBSDNetwork
 

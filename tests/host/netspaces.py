@@ -20,7 +20,7 @@ from typing import Any, TypeVar
 from pyroute2 import IPRoute
 
 from skyisland.drivers.linux import rtnetlink
-from skyisland.drivers.linux.bridge import CLONE_NEWNET, LIBC, Netlink
+from skyisland.drivers.linux.bridge import CLONE_NEWNET, LIBC, BridgeNetwork
 from skyisland.model import Address, Capability
 from skyisland.settings import IP4
 
@@ -65,9 +65,9 @@ def configure(netns: int, work: Callable[[IPRoute], None]) -> None:
     within(netns, inside)
 
 
-def netfilter(world: World, work: Callable[[rtnetlink.Netlink], T]) -> T:
+def netfilter(world: World, work: Callable[[rtnetlink.NetlinkSocket], T]) -> T:
     def inside() -> T:
-        with closing(rtnetlink.Netlink(rtnetlink.NETLINK_NETFILTER)) as netlink:
+        with closing(rtnetlink.NetlinkSocket(rtnetlink.NETLINK_NETFILTER)) as netlink:
             return work(netlink)
 
     return within(world.own, inside)
@@ -155,8 +155,8 @@ def made_world() -> Iterator[World]:
 
 
 @asynccontextmanager
-async def island(ip4: IP4 | None = None, **options: Any) -> AsyncIterator[Netlink]:
-    driver = Netlink(ip4 or IP4(), island=options.pop("island", "t"), **options)
+async def island(ip4: IP4 | None = None, **options: Any) -> AsyncIterator[BridgeNetwork]:
+    driver = BridgeNetwork(ip4 or IP4(), island=options.pop("island", "t"), **options)
     try:
         await driver.prepare()
         yield driver
@@ -194,5 +194,5 @@ async def reached(netns: int, *targets: Target, closed: Set[Target] = NOTHING) -
     return {target for target, client in zip(targets, clients, strict=True) if client is not None}
 
 
-def capability(driver: Netlink, name: str) -> Capability:
+def capability(driver: BridgeNetwork, name: str) -> Capability:
     return next(capability for capability in driver.capabilities() if capability.name == name)

@@ -42,7 +42,7 @@ from netspaces import (
 from pyroute2 import IPRoute
 
 from skyisland.drivers.linux import nftables, rtnetlink
-from skyisland.drivers.linux.bridge import LIBC, Host, Netlink, port_name
+from skyisland.drivers.linux.bridge import LIBC, BridgeNetwork, HostNetwork, port_name
 from skyisland.errors import DriverError, HostUnfit
 from skyisland.events import Events
 from skyisland.jails.addresses import Addresses
@@ -176,7 +176,7 @@ def _unguard(world: World, *jails: Jail) -> None:
     }
 
     def unite() -> None:
-        with closing(rtnetlink.Netlink(rtnetlink.NETLINK_ROUTE)) as netlink:
+        with closing(rtnetlink.NetlinkSocket(rtnetlink.NETLINK_ROUTE)) as netlink:
             names = (port_name("t", jail.name) for jail in jails)
             netlink.transact([rtnetlink._up(IFLA_IFNAME=name, IFLA_LINKINFO=together) for name in names])
 
@@ -321,13 +321,13 @@ async def test_bridge_and_filter_are_mended_when_somebody_took_them(world: World
 
 async def test_the_next_life_sweeps_what_a_killed_island_left(world: World) -> None:
     jail, before = world.jail(), links()
-    killed = Netlink(IP4(nat=True), island="t")
+    killed = BridgeNetwork(IP4(nat=True), island="t")
     await killed.prepare()
     await killed.open(())
     await killed.attach(address(2), jail.name, jail.pid)
     async with island(IP4(bridge="sky1", cidr="10.62.0.0/24"), island="other"):
         assert links() == before | {"sky0", port_name("t", jail.name)}
-    heir = Netlink(IP4(nat=True), island="t")
+    heir = BridgeNetwork(IP4(nat=True), island="t")
     assert await heir.prepare() == 3  # a port, the bridge, the table
     assert links() == before
     assert await heir.prepare() == 0
@@ -426,7 +426,7 @@ def _give_up_rights() -> None:
 
 
 async def test_without_rights_calls_with_ip4_are_refused_with_the_remedy(world: World) -> None:
-    driver = Netlink(IP4(), island="t")
+    driver = BridgeNetwork(IP4(), island="t")
     await asyncio.get_running_loop().run_in_executor(driver._maker, _give_up_rights)
     pool = Addresses(IP4(), driver, Memory(), Events(), resolv_confs=())
     assert await pool.prepare() == 0
@@ -440,10 +440,10 @@ async def test_without_rights_calls_with_ip4_are_refused_with_the_remedy(world: 
     await pool.close()
 
 
-class NoNetfilter(Netlink):
+class NoNetfilter(BridgeNetwork):
     """On a kernel without nf_tables."""
 
-    def _host(self) -> Host:
+    def _host(self) -> HostNetwork:
         host = super()._host()
         if host._netfilter is not None:
             host._netfilter.close()

@@ -1,19 +1,22 @@
-"""Interfaces for jails on Linux: a bridge, a pair of links per jail, and a packet filter around them.
+"""Interfaces for jails on Linux: a bridge, a veth pair per jail, and a packet filter on the bridge.
 
     jail's namespace                    the host
-    eth0 ── pair ── sky<tag>-<number> ── bridge sky0 (the gateway) ── filter, NAT ── uplink
+    eth0 ── veth ── sky<tag>-<number> ── bridge sky0 (the gateway) ── filter, NAT ── uplink
 
-Nothing on the host changes before the first lease: `prepare` rehearses everything that a lease would do
-in network namespaces of its own, which vanish with it, so what it learns is exact and leaves no trace.
-What is made bears the island's name: the ports by prefix, the table `sky_<island>`, the bridge, whose
-name the settings choose, by its hardware address. So a sweep finds what a killed island left and
-nothing else, and a bridge or subnet that is somebody else's is never touched but refused.
+Nothing on the host changes before the first lease. `prepare` rehearses every step of a lease in network
+namespaces of its own, which disappear afterwards: so it learns exactly what this kernel can do, and
+leaves no trace.
 
-The only sysctls written are the bridge's own and those inside the jail. NAT also needs forwarding on
-the uplink, where the answers come in; that is the host's, so `capabilities` tells when it is off.
+Everything that we make carries the island's name: a port in its prefix, the nftables table in its name
+`sky_<island>`, the bridge, whose name the settings choose, in its hardware address. So a sweep deletes
+what a killed island left and nothing else. A bridge or subnet that belongs to another is never changed:
+`prepare` refuses it.
 
-Where the kernel has no nf_tables, jails with addresses are kept apart from each other alone, and
-`capabilities` says so.
+We write no sysctls but those of the bridge and those inside the jail. NAT also needs forwarding on the
+uplink, where the replies arrive. That is the host's own setting: `capabilities` reports when it is off.
+
+On a kernel without nf_tables, jails with addresses are isolated from each other but not from the host,
+and `capabilities` reports that too.
 """
 
 from __future__ import annotations
@@ -39,58 +42,60 @@ from skyisland.model import Address, Capability
 from skyisland.settings import IP4
 
 if TYPE_CHECKING:
-    from skyisland.drivers.linux.nftables import Filter
-    from skyisland.drivers.linux.rtnetlink import Links
+    from skyisland.drivers.linux.nftables import BridgeFilter
+    from skyisland.drivers.linux.rtnetlink import Interfaces
 
 log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 CLONE_NEWNET = 0x40000000
 LIBC = ctypes.CDLL(None, use_errno=True)
-"""For setns and unshare, which Python itself has from 3.12 on."""
+"""For setns and unshare: Python has them from 3.12 on only."""
 SYSCTL = Path("/proc/sys/net")
-BRIDGE_MARK = "06:53:4b"
-"""How the hardware address of every island's bridge begins: locally administered, then `SK`."""
-UNFIT_REMEDY = "run the island as root, or with CAP_NET_ADMIN and CAP_SYS_ADMIN"
+BRIDGE_MAC_PREFIX = "06:53:4b"
+"""The first bytes of every island's bridge address: locally administered, then `SK`."""
+RIGHTS_REMEDY = "run the island as root, or with CAP_NET_ADMIN and CAP_SYS_ADMIN"
 
 
 def tag(island: str) -> str:
-    """Four characters that stand for an island where names are short."""
+    """A hash of the island's name in four characters: interface names have 15 at most (IFNAMSIZ)."""
     return hashlib.sha256(island.encode()).hexdigest()[:4]
 
 
 def port_name(island: str, jail: str) -> str:
-    """The host's end of a jail's pair: at most 15 characters, told apart by island and jail number."""
+    """The name of the host's end of a jail's veth pair: 15 characters at most, unique per island and jail."""
     return f"sky{tag(island)}-{jail.rpartition('-')[2][-7:]}"
 
 
 def bridge_mac(island: str) -> str:
-    """The hardware address that says whose bridge it is, and stays when ports come and go."""
-    return ":".join((BRIDGE_MARK, *re.findall("..", hashlib.sha256(island.encode()).hexdigest()[:6])))
+    """A hardware address that marks the bridge as this island's. A fixed one, because a bridge without one
+    changes its address when ports come and go."""
+    return ":".join((BRIDGE_MAC_PREFIX, *re.findall("..", hashlib.sha256(island.encode()).hexdigest()[:6])))
 
 
 def jail_mac(ip: str) -> str:
-    """Follows from the address, so that what neighbours remember of its last holder stays true."""
+    """A hardware address derived from the IP address: so an ARP entry of the address's last holder is right
+    for the next holder too."""
     return "02:53:" + IPv4Address(ip).packed.hex(":")
 
 
-class Netlink:
+class BridgeNetwork:
     """The `NetworkDriver` of Linux."""
 
     name = "netlink"
 
     def __init__(self, ip4: IP4, *, island: str, open_networks: Iterable[IPv4Network] = ()) -> None:
-        """`open_networks`: private ones that jails may reach, beside those of the settings."""
+        """`open_networks`: private networks that jails may reach, beside those of the settings."""
         self.island = island
         self._ip4 = ip4
         self._open_networks = (*map(IPv4Network, ip4.open_networks), *open_networks)
-        # One thread makes and one unmakes, each with its own sockets: the kernel takes its time to delete
-        # a link, and nobody's call shall wait for that.
+        # Two threads with sockets of their own, because the kernel deletes an interface slowly: no call
+        # for an interface shall wait while another one is deleted.
         self._maker = ThreadPoolExecutor(1, thread_name_prefix="netlink-make")
         self._remover = ThreadPoolExecutor(1, thread_name_prefix="netlink-remove")
         self._closed = False
-        self._making: Host | None = None
-        self._removing: Host | None = None
+        self._maker_host: HostNetwork | None = None
+        self._remover_host: HostNetwork | None = None
         self._capabilities: list[Capability] = [
             Capability(name="network", enforced=False, how="not looked at yet", remedy="start the island")
         ]
@@ -108,17 +113,17 @@ class Netlink:
             raise
 
     async def open(self, dns: tuple[str, ...]) -> None:
-        await self._run(self._maker, lambda: self._ready(self._making).build(dns))
+        await self._run(self._maker, lambda: self._prepared(self._maker_host).build(dns))
 
     async def attach(self, address: Address, jail: str, pid: int) -> None:
         def work() -> None:
             with _opened(f"/proc/{pid}/ns/net") as namespace:
-                self._ready(self._making).attach(address, jail, namespace)
+                self._prepared(self._maker_host).attach(address, jail, namespace)
 
         await self._run(self._maker, work)
 
     async def detach(self, jail: str) -> None:
-        await self._run(self._remover, lambda: self._ready(self._removing).detach(jail))
+        await self._run(self._remover, lambda: self._prepared(self._remover_host).detach(jail))
 
     async def close(self) -> None:
         if not self._closed:
@@ -136,7 +141,7 @@ class Netlink:
         except OSError as error:
             raise DriverError(f"the host's network refused: {error}") from error
 
-    def _ready(self, host: Host | None) -> Host:
+    def _prepared(self, host: HostNetwork | None) -> HostNetwork:
         if host is None:
             raise HostUnfit("the network is not prepared")
         return host
@@ -144,40 +149,43 @@ class Netlink:
     # In the maker's thread
 
     def _prepare(self) -> int:
-        filtered = self._rehearse()
-        if self._making is None:
-            self._making, self._removing = (self._host() for _ in range(2))
-        self._making.filtered = filtered is None
-        swept = self._making.sweep()
-        self._making.refuse_conflicts()
-        self._capabilities = self._learn(self._making, filtered)
+        no_filter = self._rehearse()
+        if self._maker_host is None:
+            self._maker_host, self._remover_host = (self._host() for _ in range(2))
+        self._maker_host.filtered = no_filter is None
+        swept = self._maker_host.sweep()
+        self._maker_host.refuse_conflicts()
+        self._capabilities = self._assess(self._maker_host, no_filter)
         return swept
 
     def _rehearse(self) -> str | None:
-        """Do everything once where nobody sees it; returns why there can be no filter, if so.
+        """Take every step of a lease in a new network namespace.
+
+        Returns the reason why this kernel can have no packet filter; None if it can.
 
         Raises:
-            HostUnfit: what else this host cannot do.
+            HostUnfit: another step failed.
         """
         try:
-            return in_namespace(None, self._play)
+            return in_namespace(None, self._rehearse_lease)
         except ImportError as error:
             raise _unfit(f"{error.name} is not installed", "pip install pyroute2") from error
         except PermissionError as error:
-            raise _unfit(f"no rights for networking: {error.strerror}", UNFIT_REMEDY) from error
+            raise _unfit(f"no rights for networking: {error.strerror}", RIGHTS_REMEDY) from error
         except OSError as error:
             remedy = "use a kernel with network namespaces, bridge and veth (modprobe bridge veth)"
             raise _unfit(f"this kernel cannot give jails interfaces: {error}", remedy) from error
 
-    def _play(self) -> str | None:
-        refusal = None
+    def _rehearse_lease(self) -> str | None:
+        no_filter = None
         with contextlib.closing(self._host()) as host:
             try:
                 host.build(self._ip4.dns)
             except OSError as error:
-                if error.errno in (errno.EPERM, errno.EACCES) or host.links.find(self._ip4.bridge) is None:
+                denied = error.errno in (errno.EPERM, errno.EACCES)
+                if denied or host.interfaces.find(self._ip4.bridge) is None:
                     raise
-                refusal = f"nf_tables: {error}"
+                no_filter = f"nf_tables: {error}"  # the bridge was made: it was the table that failed
                 if self._ip4.nat:
                     remedy = "load nf_tables, nft_ct and nft_masq, or set network.ip4.nat = false"
                     raise _unfit(f"network.ip4.nat needs nftables, which refuses: {error}", remedy) from error
@@ -192,12 +200,12 @@ class Netlink:
                 host.detach("sky-rehearsal-0")
             finally:
                 os.close(namespace)
-        return refusal
+        return no_filter
 
-    def _host(self) -> Host:
-        return Host(self._ip4, self.island, self._open_networks)
+    def _host(self) -> HostNetwork:
+        return HostNetwork(self._ip4, self.island, self._open_networks)
 
-    def _learn(self, host: Host, no_filter: str | None) -> list[Capability]:
+    def _assess(self, host: HostNetwork, no_filter: str | None) -> list[Capability]:
         ip4 = self._ip4
         network = f"addresses of {ip4.subnet} on the bridge {ip4.bridge}"
         apart = "bridge ports keep jails apart"
@@ -207,9 +215,9 @@ class Netlink:
             how = f"{apart}, but nothing keeps them off the host: {no_filter}"
             remedy = "load nf_tables and nft_ct"
             isolation = Capability(name="isolation", enforced=False, how=how, remedy=remedy)
-        return [Capability(name="network", enforced=True, how=network), isolation, self._learn_nat(host)]
+        return [Capability(name="network", enforced=True, how=network), isolation, self._assess_nat(host)]
 
-    def _learn_nat(self, host: Host) -> Capability:
+    def _assess_nat(self, host: HostNetwork) -> Capability:
         if not self._ip4.nat:
             how, remedy = "not configured: jails reach the bridge alone", "set network.ip4.nat = true"
             return Capability(name="nat", enforced=False, how=how, remedy=remedy)
@@ -229,48 +237,48 @@ class Netlink:
         return Capability(name="nat", enforced=True, how=f"masquerading behind {uplink}")
 
     def _close(self) -> None:
-        if self._making is not None:
-            self._making.sweep()
-        for host in (self._making, self._removing):
+        if self._maker_host is not None:
+            self._maker_host.sweep()
+        for host in (self._maker_host, self._remover_host):
             if host is not None:
                 host.close()
-        self._making = self._removing = None
+        self._maker_host = self._remover_host = None
 
 
-class Host:
-    """The island's share in the links and the filter of one namespace: that of the thread that makes it.
+class HostNetwork:
+    """The island's bridge, ports and filter in one network namespace: that of the thread that makes this.
 
-    Everything blocks and raises OSError.
+    Every method blocks and raises OSError.
     """
 
     def __init__(self, ip4: IP4, island: str, open_networks: tuple[IPv4Network, ...]) -> None:
-        from skyisland.drivers.linux.rtnetlink import NETLINK_NETFILTER, Links
-        from skyisland.drivers.linux.rtnetlink import Netlink as Socket
+        from skyisland.drivers.linux.rtnetlink import NETLINK_NETFILTER, Interfaces, NetlinkSocket
 
         self.ip4 = ip4
         self.island = island
         self.open_networks = open_networks
         self.table = "sky_" + re.sub(r"\W", "_", island)
         self.filtered = True
-        """Whether to put the filter up."""
-        self.links: Links = Links()
+        """Whether `build` installs the filter."""
+        self.interfaces: Interfaces = Interfaces()
         self._bridge: int | None = None
-        """The index of the bridge that was made; no other link gets it."""
-        self._netfilter: Socket | None = None
+        """The index of the bridge that we made. The kernel gives an index to no second interface, so a
+        bridge with another index was made by somebody else."""
+        self._netfilter: NetlinkSocket | None = None
         with contextlib.suppress(OSError):
-            # Without the protocol in the kernel, `build` says so.
-            self._netfilter = Socket(NETLINK_NETFILTER)
+            # A kernel without this protocol: `build` reports it.
+            self._netfilter = NetlinkSocket(NETLINK_NETFILTER)
 
     def close(self) -> None:
-        self.links.close()
+        self.interfaces.close()
         if self._netfilter is not None:
             self._netfilter.close()
 
     def build(self, dns: tuple[str, ...]) -> None:
-        """Make, or mend, bridge and filter. `dns`: the name servers of jails."""
+        """Make the bridge and the filter, or what is missing of them. `dns`: the name servers of jails."""
         from skyisland.drivers.linux import nftables
 
-        if self._bridge is None or self._bridge != self.links.index(self.ip4.bridge):
+        if self._bridge is None or self._bridge != self.interfaces.index(self.ip4.bridge):
             self._bridge = self._build_bridge()
         if self.filtered:
             if self._netfilter is None:
@@ -282,82 +290,89 @@ class Host:
         name = self.ip4.bridge
         self.refuse_conflicts()
         gateway = IPv4Interface(f"{self.ip4.gateway_address}/{self.ip4.subnet.prefixlen}")
-        found = self.links.find(name)
-        index = found.index if found else self.links.add_bridge(name, bridge_mac(self.island), gateway)
-        # A bridge with IPv6 would have an address that any jail can guess.
+        bridge = self.interfaces.find(name)
+        index = bridge.index if bridge else self.interfaces.add_bridge(name, bridge_mac(self.island), gateway)
+        # With IPv6 the bridge would have a link-local address, which jails can derive from its hardware
+        # address.
         _write(SYSCTL / "ipv6/conf" / name / "disable_ipv6", "1", optional=True)
         _write(SYSCTL / "ipv4/conf" / name / "forwarding", "1" if self.ip4.nat else "0")
         return index
 
     def attach(self, address: Address, jail: str, namespace: int) -> None:
-        """A pair of links between the bridge and that namespace, whose end is called eth0; returns when
-        packets pass."""
-        from skyisland.drivers.linux.rtnetlink import LinkNews
+        """Connect a network namespace to the bridge by a veth pair, whose end in there is eth0.
+
+        Returns when packets pass.
+        """
+        from skyisland.drivers.linux.rtnetlink import LinkMonitor
 
         assert self._bridge is not None  # noqa: S101 - a lease comes first, and with it the bridge
         port = port_name(self.island, jail)
-        with contextlib.closing(LinkNews()) as news:
-            index = self.links.add_port(port, self._bridge, namespace, jail_mac(address.ip), jail)
+        with contextlib.closing(LinkMonitor()) as monitor:
+            index = self.interfaces.add_port(port, self._bridge, namespace, jail_mac(address.ip), jail)
             try:
                 in_namespace(namespace, lambda: _equip(address))
-                # The kernel lets packets through a little later, and who called this address in vain still
-                # waits for its neighbour: a first packet that is lost costs a second.
-                for link in (index, self._bridge):
-                    news.until(partial(self.links.running, link))
-                self.links.meet(self._bridge, address.ip, jail_mac(address.ip))
+                # A first packet that is lost costs a second, the time until the sender tries again. So we
+                # wait until the port passes packets, which is a little after it is up; and we replace an
+                # ARP entry that failed, because somebody tried this address before.
+                for interface in (index, self._bridge):
+                    monitor.wait_until(partial(self.interfaces.running, interface))
+                self.interfaces.set_neighbour(self._bridge, address.ip, jail_mac(address.ip))
             except BaseException:
-                self.links.delete(port)
+                self.interfaces.delete(port)
                 raise
 
     def detach(self, jail: str) -> None:
-        self.links.delete(port_name(self.island, jail))
+        self.interfaces.delete(port_name(self.island, jail))
 
     def sweep(self) -> int:
-        """Remove everything that bears this island's name; how much that was."""
+        """Delete the ports, the bridge and the table that carry this island's name; return their number."""
         from skyisland.drivers.linux import nftables
 
         prefix, mac = port_name(self.island, "-"), bridge_mac(self.island)
-        doomed = [link for link in self.links.all() if link.name.startswith(prefix) or link.mac == mac]
-        swept = sum(self.links.delete(link.name) for link in doomed)
+        ours = [each for each in self.interfaces.all() if each.name.startswith(prefix) or each.mac == mac]
+        swept = sum(self.interfaces.delete(interface.name) for interface in ours)
         if self._netfilter is not None:
             try:
                 swept += nftables.remove(self._netfilter, self.table)
             except OSError as error:
                 if error.errno in (errno.EPERM, errno.EACCES):
                     raise
-                # No nf_tables, no table.
+                # This kernel has no nf_tables, and so no table of ours.
         return swept
 
     def refuse_conflicts(self) -> None:
-        """Leave what is somebody else's alone.
+        """Refuse a bridge's name or a subnet that another already uses on this host.
 
         Raises:
-            HostUnfit: the bridge's name or the pool's subnet is in use.
+            HostUnfit
         """
         ip4 = self.ip4
-        other = self.links.find(ip4.bridge)
-        if other is not None and other.mac != bridge_mac(self.island):
-            whose = "another island's" if other.mac.startswith(BRIDGE_MARK) else "not the island's"
+        namesake = self.interfaces.find(ip4.bridge)
+        if namesake is not None and namesake.mac != bridge_mac(self.island):
+            whose = "another island's" if namesake.mac.startswith(BRIDGE_MAC_PREFIX) else "not the island's"
             raise _unfit(
                 f"the interface {ip4.bridge} is {whose}", "set network.ip4.bridge to a name that is free"
             )
-        for index, address in self.links.addresses():
-            if address.network.overlaps(ip4.subnet) and (other is None or index != other.index):
+        for index, address in self.interfaces.addresses():
+            if address.network.overlaps(ip4.subnet) and (namesake is None or index != namesake.index):
                 text = f"the pool's subnet {ip4.subnet} overlaps with this host's {address}"
                 raise _unfit(text, "set network.ip4.cidr to a subnet that is free")
 
     def uplink(self) -> str | None:
+        """The name of the interface that leads outside; None if there is none."""
         if self.ip4.interface:
-            return self.ip4.interface if self.links.find(self.ip4.interface) else None
-        link = self.links.uplink()
-        return link.name if link else None
+            return self.ip4.interface if self.interfaces.find(self.ip4.interface) else None
+        interface = self.interfaces.uplink()
+        return interface.name if interface else None
 
-    def _filter(self, dns: tuple[str, ...]) -> Filter:
-        from skyisland.drivers.linux.nftables import ALWAYS_CLOSED, Filter
+    def _filter(self, dns: tuple[str, ...]) -> BridgeFilter:
+        from skyisland.drivers.linux.nftables import ALWAYS_CLOSED, BridgeFilter
 
         servers = (ip_address(server) for server in dns)
-        neighbours = {address.network for _, address in self.links.addresses() if not address.is_loopback}
-        return Filter(
+        neighbours = {
+            address.network for _, address in self.interfaces.addresses() if not address.is_loopback
+        }
+        return BridgeFilter(
             table=self.table,
             bridge=self.ip4.bridge,
             subnet=self.ip4.subnet,
@@ -372,16 +387,19 @@ class Host:
 
 
 def _equip(address: Address) -> None:
-    """In the jail's namespace: eth0 with its address and route, and nothing but IPv4."""
-    from skyisland.drivers.linux.rtnetlink import Links
+    """Set up eth0 in the jail's network namespace, where we are: its address, its route, no IPv6."""
+    from skyisland.drivers.linux.rtnetlink import Interfaces
 
     _write(SYSCTL / "ipv6/conf/eth0/disable_ipv6", "1", optional=True)
-    with contextlib.closing(Links()) as links:
-        links.equip("eth0", IPv4Interface(f"{address.ip}/{address.prefix}"), address.gateway)
+    with contextlib.closing(Interfaces()) as interfaces:
+        interfaces.equip("eth0", IPv4Interface(f"{address.ip}/{address.prefix}"), address.gateway)
 
 
 def in_namespace(namespace: int | None, work: Callable[[], T]) -> T:
-    """Run `work` in a short-lived thread inside a network namespace, or in a new one that ends with it."""
+    """Run `work` in a thread of its own inside a network namespace; without one, in a new one.
+
+    A thread of its own, because it stays in that namespace until it ends.
+    """
 
     def inside() -> T:
         entered = LIBC.unshare(CLONE_NEWNET) if namespace is None else LIBC.setns(namespace, CLONE_NEWNET)
@@ -404,7 +422,7 @@ def _opened(path: str) -> Iterator[int]:
 
 
 def _write(sysctl: Path, value: str, *, optional: bool = False) -> None:
-    """`optional`: this kernel may lack it, as one without IPv6 does."""
+    """`optional`: a missing sysctl is no error; a kernel without IPv6 lacks those of IPv6."""
     with contextlib.suppress(*([FileNotFoundError] if optional else [])):
         sysctl.write_text(value)
 

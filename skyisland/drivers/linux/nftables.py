@@ -1,18 +1,19 @@
-"""The packet filter around the jails' bridge: one nftables table per island, put up in one transaction.
+"""The packet filter on the jails' bridge: one nftables table per island, installed in one transaction.
 
-What passes, seen from a jail (from the host, and from whoever the host's routes and other rules let
-through, connections *to* jails are free: that is what an address is for):
+What a jail may send:
 
-    to the host            nothing but answers; DNS, where the gateway is a configured name server
-    to other jails         nothing, not even by way of the host
-    outside, without NAT   nothing but answers
-    outside, with NAT      everything but IPv6, foreign source addresses and `closed` networks;
-                           configured name servers even there; where `egress` is given, that alone
+    to the host            replies only; DNS too, if the gateway is a configured name server
+    to other jails         nothing, not even routed through the host
+    outside, without NAT   replies only
+    outside, with NAT      IPv4 from the pool's subnet, except to `closed` networks; DNS to configured
+                           name servers and anything to `open` networks even there; if `egress` names
+                           networks, nothing beside these, `open` ones and the name servers
 
-Direct traffic between jails never comes here: their bridge ports are isolated.
+The table does not restrict connections *to* jails: they are what a jail's address is for. Traffic
+directly between jails never gets here, because their bridge ports are isolated.
 
-The messages are pyroute2's; its own nftables socket sends a transaction without waiting for the
-kernel's verdict, so they travel over `rtnetlink.Netlink`. Rule expressions are those of the kernel's
+pyroute2 makes the messages. Its own nftables socket does not wait for the kernel's acknowledgement of a
+transaction, so we send them over `rtnetlink.NetlinkSocket`. The rule expressions are those of
 linux/netfilter/nf_tables.h, as `nft --debug=netlink` prints them.
 """
 
@@ -41,7 +42,7 @@ from pyroute2.netlink.nfnetlink.nftsocket import (
 )
 from pyroute2.nftables.expressions import genex, masq, verdict
 
-from skyisland.drivers.linux.rtnetlink import Netlink
+from skyisland.drivers.linux.rtnetlink import NetlinkSocket
 
 Expressions = list[Any]
 
@@ -52,7 +53,9 @@ FILTER_PRIORITY, SOURCE_NAT_PRIORITY = 0, 100
 SOURCE, DESTINATION = 12, 16
 """Offsets of the addresses in an IPv4 header."""
 ESTABLISHED_OR_RELATED = 2 | 4
+"""Bits of a connection's state (NF_CT_STATE_BIT, linux/netfilter/nf_conntrack_common.h)."""
 CT_STATE = 0
+"""NFT_CT_STATE: the key that loads this state."""
 UDP, TCP, DNS_PORT = 17, 6, 53
 DROP, ACCEPT = verdict(0), verdict(1)
 
@@ -72,29 +75,30 @@ ALWAYS_CLOSED = tuple(
         "240.0.0.0/4",
     )
 )
-"""What is not the Internet (RFC 6890): private networks, link-local with the clouds' metadata services,
-multicast and broadcast."""
+"""Networks that are not the Internet (RFC 6890): private ones, link-local (where clouds have their metadata
+services), multicast and broadcast."""
 
 
-class Filter(Struct, frozen=True, kw_only=True):
-    """What the table says."""
+class BridgeFilter(Struct, frozen=True, kw_only=True):
+    """The content of the table."""
 
     table: str
+    """The table's name."""
     bridge: str
     subnet: IPv4Network
     gateway: IPv4Address
     dns: tuple[IPv4Address, ...] = ()
     nat: bool = False
     uplink: str = ""
-    """The only interface that NAT leaves through; any without it."""
+    """The only interface that jails may leave through; any interface if empty."""
     closed: tuple[IPv4Network, ...] = ALWAYS_CLOSED
     open: tuple[IPv4Network, ...] = ()
-    """Networks that the operator opens although they are closed."""
+    """Networks that the operator allows even if they are closed."""
     egress: tuple[IPv4Network, ...] = ()
-    """With any, these are the only ones outside, beside `open` and the name servers."""
+    """If not empty: the only networks outside that jails may reach, beside `open` and the name servers."""
 
 
-def exists(netlink: Netlink, table: str) -> bool:
+def exists(netlink: NetlinkSocket, table: str) -> bool:
     try:
         netlink.transact([_message(nft_table_msg, NFT_MSG_GETTABLE, 0, {"NFTA_TABLE_NAME": table})])
     except OSError as error:
@@ -104,11 +108,11 @@ def exists(netlink: Netlink, table: str) -> bool:
     return True
 
 
-def install(netlink: Netlink, filter_: Filter) -> None:
-    """Put the table up in place of one of the same name: all of it or, with an OSError, nothing."""
+def install(netlink: NetlinkSocket, filter_: BridgeFilter) -> None:
+    """Install the table in place of one of the same name: all of it or, with an OSError, nothing."""
     name = filter_.table
     messages = [
-        _table(NFT_MSG_NEWTABLE, name),
+        _table(NFT_MSG_NEWTABLE, name),  # else the kernel refuses to delete a table that does not exist
         _table(NFT_MSG_DELTABLE, name),
         _table(NFT_MSG_NEWTABLE, name),
     ]
@@ -117,8 +121,8 @@ def install(netlink: Netlink, filter_: Filter) -> None:
     _commit(netlink, messages)
 
 
-def remove(netlink: Netlink, table: str) -> bool:
-    """Take the table down; whether it was there."""
+def remove(netlink: NetlinkSocket, table: str) -> bool:
+    """Delete the table; False if there is none."""
     try:
         _commit(netlink, [_table(NFT_MSG_DELTABLE, table)])
     except OSError as error:
@@ -128,17 +132,17 @@ def remove(netlink: Netlink, table: str) -> bool:
     return True
 
 
-def rules(filter_: Filter) -> Iterator[tuple[str, Expressions]]:
-    """Chain and rule, in order; the first that fits a packet decides."""
+def rules(filter_: BridgeFilter) -> Iterator[tuple[str, Expressions]]:
+    """Chain and rule, in order: the first rule that matches a packet decides."""
     from_jail = _interface(Meta.NFT_META_IIFNAME, filter_.bridge)
 
-    yield "input", from_jail + _answers() + ACCEPT
+    yield "input", from_jail + _replies() + ACCEPT
     if filter_.gateway in filter_.dns:
         for protocol in (UDP, TCP):
             yield "input", from_jail + _dns(protocol, filter_.gateway) + ACCEPT
     yield "input", from_jail + DROP
 
-    yield "forward", from_jail + _answers() + ACCEPT
+    yield "forward", from_jail + _replies() + ACCEPT
     if not filter_.nat:
         yield "forward", from_jail + DROP
         return
@@ -192,20 +196,20 @@ def _dns(protocol: int, server: IPv4Address) -> Expressions:
     ]
 
 
-def _answers() -> Expressions:
-    """Packets of connections that the other side began. The state is a number in the host's byte order."""
+def _replies() -> Expressions:
+    """Packets of a connection that the other side opened. The state is in the host's byte order."""
     states = _data(ESTABLISHED_OR_RELATED.to_bytes(4, sys.byteorder))
     masked = genex("bitwise", {"sreg": 1, "dreg": 1, "len": 4, "mask": states, "xor": _data(bytes(4))})
     return [*_load("ct", key=CT_STATE), masked, *_compare(bytes(4), Cmp.NFT_CMP_NEQ)]
 
 
-def _load(what: str, **which: int) -> Expressions:
-    """Put a property of the packet into register 1."""
-    return [genex(what, {"dreg": 1, **which})]
+def _load(expression: str, **attributes: int) -> Expressions:
+    """Load a property of the packet into register 1."""
+    return [genex(expression, {"dreg": 1, **attributes})]
 
 
 def _compare(value: bytes, op: Cmp = Cmp.NFT_CMP_EQ) -> Expressions:
-    """Go on with the rule only if register 1 is, or is not, this."""
+    """Go on to the rule's next expression only if register 1 equals the value (or differs, with NEQ)."""
     return [genex("cmp", {"sreg": 1, "op": op, "data": _data(value)})]
 
 
@@ -220,11 +224,11 @@ def _table(kind: int, name: str) -> Any:
 def _chain(table: str, hook: str) -> Any:
     nat = hook == "postrouting"
     priority = SOURCE_NAT_PRIORITY if nat else FILTER_PRIORITY
-    place = {"attrs": [("NFTA_HOOK_HOOKNUM", HOOKS[hook]), ("NFTA_HOOK_PRIORITY", priority)]}
+    registration = {"attrs": [("NFTA_HOOK_HOOKNUM", HOOKS[hook]), ("NFTA_HOOK_PRIORITY", priority)]}
     attributes = {
         "NFTA_CHAIN_TABLE": table,
         "NFTA_CHAIN_NAME": hook,
-        "NFTA_CHAIN_HOOK": place,
+        "NFTA_CHAIN_HOOK": registration,
         "NFTA_CHAIN_TYPE": "nat" if nat else "filter",
     }
     return _message(nft_chain_msg, NFT_MSG_NEWCHAIN, NLM_F_CREATE, attributes)
@@ -244,11 +248,13 @@ def _message(kind: Any, number: int, flags: int, attributes: dict[str, Any]) -> 
     return message
 
 
-def _commit(netlink: Netlink, messages: list[Any]) -> None:
-    netlink.transact([_bracket(NFNL_MSG_BATCH_BEGIN), *messages, _bracket(NFNL_MSG_BATCH_END)])
+def _commit(netlink: NetlinkSocket, messages: list[Any]) -> None:
+    """Send the messages as one batch: the kernel applies all of it or nothing."""
+    netlink.transact([_batch_mark(NFNL_MSG_BATCH_BEGIN), *messages, _batch_mark(NFNL_MSG_BATCH_END)])
 
 
-def _bracket(kind: int) -> Any:
+def _batch_mark(kind: int) -> Any:
+    """The begin or end of a batch. It asks for no acknowledgement: an error about it is the batch's."""
     message = nfgen_msg()
     message["res_id"] = NFNL_SUBSYS_NFTABLES
     message["header"]["type"] = kind

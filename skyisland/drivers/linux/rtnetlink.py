@@ -1,10 +1,11 @@
-"""Netlink as jails need it: a socket that tells the kernel's verdict, and the links of one namespace.
+"""Netlink for jails: a socket that waits for the kernel's acknowledgements, and the network interfaces,
+addresses and routes of one network namespace.
 
-Messages are encoded and decoded by pyroute2. Its sockets are not used: they bring an event loop each,
-cost a millisecond to open and most of one per request, and fork to enter a namespace. Here a socket
-belongs to the namespace of the thread that opened it, for good, and several requests are one system call.
+pyroute2 encodes and decodes the messages. We do not use its sockets: each brings an event loop of its
+own, takes a millisecond to open and most of one per request, and forks to enter a namespace. Ours stays
+in the network namespace of the thread that opened it, and sends several requests in one system call.
 
-Everything blocks, for microseconds mostly, and raises OSError with the kernel's own words.
+Every call blocks, for microseconds as a rule, and raises OSError with the kernel's own text.
 """
 
 from __future__ import annotations
@@ -46,69 +47,73 @@ HEADER = struct.Struct("=IHHII")
 ATTRIBUTE = struct.Struct("=HH")
 IFINFOMSG = struct.Struct("=BxHiII")
 """struct ifinfomsg: family, type, index, flags, change."""
+RECEIVE_BYTES = 1 << 17
+"""The receive buffer: the kernel fills a datagram of a dump up to 32 KiB at most (netlink_recvmsg)."""
 RTMGRP_LINK, NUD_REACHABLE = 1, 2
-PATIENCE_S = 10.0
-"""The kernel answers at once; only another holder of its configuration lock makes it wait."""
-SOMEWHERE_OUTSIDE = "198.51.100.1"
-"""An address for documentation (RFC 5737): asked for its route, never sent to."""
+ANSWER_TIMEOUT_S = 10.0
+"""The kernel answers at once, unless another process holds its configuration lock (RTNL). How long to
+wait for that is a judgement."""
+OUTSIDE_ADDRESS = "198.51.100.1"
+"""An address for documentation (RFC 5737). We ask for the route to it and never send to it."""
 RT_TABLE_MAIN, RTPROT_STATIC, RT_SCOPE_UNIVERSE, RTN_UNICAST = 254, 4, 0, 1
 
 CREATE = NLM_F_CREATE | NLM_F_EXCL
 
 
-class Netlink:
-    """A socket for one of the kernel's protocols, in the namespace of the thread that makes it."""
+class NetlinkSocket:
+    """A netlink socket of one protocol, in the network namespace of the thread that opens it."""
 
     def __init__(self, protocol: int) -> None:
         self._socket = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, protocol)
         self._socket.bind((0, 0))
-        self._socket.settimeout(PATIENCE_S)
+        self._socket.settimeout(ANSWER_TIMEOUT_S)
         for option in (NETLINK_CAP_ACK, NETLINK_EXT_ACK):
             self._socket.setsockopt(SOL_NETLINK, option, 1)
-        self._numbers = itertools.count(1)
+        self._sequence_numbers = itertools.count(1)
 
     def close(self) -> None:
         self._socket.close()
 
     def transact(self, messages: Sequence[Any]) -> list[bytes]:
-        """Send all messages at once, wait until those that ask for it are acknowledged; returns the
-        other replies.
+        """Send all messages in one datagram and wait for every acknowledgement that they ask for.
+
+        Returns the replies that are not acknowledgements.
 
         Raises:
-            OSError: the first refusal, after all were heard.
+            OSError: the first error, after every acknowledgement has arrived.
         """
-        data, awaited, mine = bytearray(), set(), set()
+        data, unacknowledged, sent = bytearray(), set(), set()
         for message in messages:
-            number = next(self._numbers)
+            number = next(self._sequence_numbers)
             message["header"]["sequence_number"] = number
             message.encode()
             data += message.data
-            mine.add(number)
+            sent.add(number)
             if message["header"]["flags"] & NLM_F_ACK:
-                awaited.add(number)
+                unacknowledged.add(number)
         self._socket.send(data)
-        refusal: OSError | None = None
+        first_error: OSError | None = None
         replies = []
-        while awaited:
-            for kind, number, reply in _split(self._socket.recv(1 << 17)):
-                if number not in mine:
-                    continue  # the late answer to a question that was given up
+        while unacknowledged:
+            for kind, number, reply in _split(self._socket.recv(RECEIVE_BYTES)):
+                if number not in sent:
+                    continue  # a late reply to a transaction that timed out
                 if kind == NLMSG_ERROR:
-                    failure = _refusal(reply)
-                    refusal = refusal or failure
-                    if failure is not None and number not in awaited:
-                        awaited.clear()  # a batch was refused as a whole
+                    error = _error(reply)
+                    first_error = first_error or error
+                    if error is not None and number not in unacknowledged:
+                        unacknowledged.clear()  # the error is about the batch: the kernel ran none of it
                 if kind in (NLMSG_ERROR, NLMSG_DONE):
-                    awaited.discard(number)
+                    unacknowledged.discard(number)
                 else:
                     replies.append(reply)
-        if refusal is not None:
-            raise refusal
+        if first_error is not None:
+            raise first_error
         return replies
 
 
 def _split(data: bytes) -> Iterator[tuple[int, int, bytes]]:
-    """Type, sequence number and whole text of each message in a datagram."""
+    """Type, sequence number and bytes, header included, of each message in a datagram."""
     offset = 0
     while offset < len(data):
         length, kind, _, number, _ = HEADER.unpack_from(data, offset)
@@ -116,8 +121,8 @@ def _split(data: bytes) -> Iterator[tuple[int, int, bytes]]:
         offset += (length + 3) & ~3
 
 
-def _refusal(reply: bytes) -> OSError | None:
-    """What struct nlmsgerr says: an error number, the header that it is about, perhaps a text."""
+def _error(reply: bytes) -> OSError | None:
+    """The error in a struct nlmsgerr, with the kernel's text if it sent one; None for an acknowledgement."""
     (code,) = struct.unpack_from("=i", reply, HEADER.size)
     if code == 0:
         return None
@@ -131,91 +136,92 @@ def _refusal(reply: bytes) -> OSError | None:
     return OSError(-code, text)
 
 
-class Link(Struct, frozen=True):
+class Interface(Struct, frozen=True):
     index: int
     name: str
     mac: str
 
 
-class Links:
-    """The links, addresses and routes of one namespace: that of the thread that makes this."""
+class Interfaces:
+    """The interfaces, addresses and routes of one network namespace: that of the thread that makes this.
+
+    `index`, `add_bridge`, `add_port` and `equip` also call if_nametoindex(3), which asks the namespace of
+    the *calling* thread: call them in the same namespace.
+    """
 
     def __init__(self) -> None:
-        self._netlink = Netlink(NETLINK_ROUTE)
+        self._netlink = NetlinkSocket(NETLINK_ROUTE)
 
     def close(self) -> None:
         self._netlink.close()
 
     def index(self, name: str) -> int | None:
-        """Quicker than `find`; to be called in the namespace."""
+        """The index of an interface, by an ioctl: quicker than `find`."""
         try:
             return socket.if_nametoindex(name)
         except OSError:
             return None
 
-    def find(self, name: str) -> Link | None:
+    def find(self, name: str) -> Interface | None:
         try:
-            (reply,) = self._netlink.transact([_link(RTM_GETLINK, 0, IFLA_IFNAME=name)])
+            (reply,) = self._netlink.transact([_link_message(RTM_GETLINK, 0, IFLA_IFNAME=name)])
         except OSError as error:
             if error.errno == errno.ENODEV:
                 return None
             raise
-        return _read_link(reply)
+        return _interface(reply)
 
-    def all(self) -> list[Link]:
-        return [_read_link(reply) for reply in self._netlink.transact([_link(RTM_GETLINK, NLM_F_DUMP)])]
+    def all(self) -> list[Interface]:
+        replies = self._netlink.transact([_link_message(RTM_GETLINK, NLM_F_DUMP)])
+        return [_interface(reply) for reply in replies]
 
     def addresses(self) -> list[tuple[int, IPv4Interface]]:
-        """Every IPv4 address with its network, and the index of its link."""
+        """Every IPv4 address with its network, and the index of its interface."""
         replies = self._netlink.transact(
             [_message(ifaddrmsg, RTM_GETADDR, NLM_F_DUMP, family=socket.AF_INET)]
         )
-        found = [_decode(ifaddrmsg, reply) for reply in replies]
+        messages = [_decode(ifaddrmsg, reply) for reply in replies]
         return [
             (message["index"], IPv4Interface((message.get_attr("IFA_LOCAL"), message["prefixlen"])))
-            for message in found
+            for message in messages
             if message.get_attr("IFA_LOCAL")
         ]
 
-    def uplink(self) -> Link | None:
-        """The link through which the outside is reached, if there is a route at all."""
-        ask = _message(rtmsg, RTM_GETROUTE, 0, family=socket.AF_INET, dst_len=32, RTA_DST=SOMEWHERE_OUTSIDE)
+    def uplink(self) -> Interface | None:
+        """The interface of the route to the outside; None without such a route."""
+        query = _message(rtmsg, RTM_GETROUTE, 0, family=socket.AF_INET, dst_len=32, RTA_DST=OUTSIDE_ADDRESS)
         try:
-            (reply,) = self._netlink.transact([ask])
+            (reply,) = self._netlink.transact([query])
         except OSError:
             return None
         index = _decode(rtmsg, reply).get_attr("RTA_OIF")
-        return next((link for link in self.all() if link.index == index), None)
+        return next((interface for interface in self.all() if interface.index == index), None)
 
     def add_bridge(self, name: str, mac: str, address: IPv4Interface) -> int:
-        """A bridge of this name, up, with this address; returns its index. Nothing is left if that fails.
-
-        To be called in the namespace.
-        """
+        """Make a bridge with this address and set it up; return its index. A failure leaves no bridge."""
         kind = {"attrs": [("IFLA_INFO_KIND", "bridge")]}
         self._netlink.transact(
-            [_link(RTM_NEWLINK, CREATE, IFLA_IFNAME=name, IFLA_ADDRESS=mac, IFLA_LINKINFO=kind)]
+            [_link_message(RTM_NEWLINK, CREATE, IFLA_IFNAME=name, IFLA_ADDRESS=mac, IFLA_LINKINFO=kind)]
         )
         try:
             index = socket.if_nametoindex(name)
-            self._netlink.transact([_address(index, address), _up(index=index)])
+            self._netlink.transact([_address_message(index, address), _up(index=index)])
         except BaseException:
             self.delete(name)
             raise
         return index
 
     def running(self, index: int) -> bool:
-        """Whether packets pass through the link."""
+        """Whether the interface passes packets (IFF_RUNNING); being up is not enough."""
         (reply,) = self._netlink.transact([_message(ifinfmsg, RTM_GETLINK, 0, index=index)])
         _, _, _, flags, _ = IFINFOMSG.unpack_from(reply, HEADER.size)
         return bool(flags & IFF_RUNNING)
 
     def add_port(self, name: str, bridge: int, namespace: int, mac: str, alias: str) -> int:
-        """A pair of links: `name`, an isolated port of the bridge, and `eth0` in another namespace.
+        """Make a veth pair: `name`, an isolated port of the bridge, and `eth0` in another namespace.
 
-        An isolated port exchanges packets with the bridge's own host alone, not with other such ports.
-        `bridge` is its index, `namespace` an open file. Returns the port's index. To be called in the
-        bridge's namespace.
+        `bridge` is an interface index, `namespace` an open file descriptor. The bridge passes no packets
+        between two isolated ports, only between such a port and its own host. Returns the port's index.
         """
         peer = [("IFLA_IFNAME", "eth0"), ("IFLA_ADDRESS", mac), ("IFLA_NET_NS_FD", namespace)]
         pair = {
@@ -230,19 +236,20 @@ class Links:
                 ("IFLA_INFO_SLAVE_DATA", {"attrs": [("IFLA_BRPORT_ISOLATED", 1)]}),
             ]
         }
-        created = _link(RTM_NEWLINK, CREATE, IFLA_IFNAME=name, IFLA_MASTER=bridge, IFLA_LINKINFO=pair)
-        self._netlink.transact([created])
+        create = _link_message(RTM_NEWLINK, CREATE, IFLA_IFNAME=name, IFLA_MASTER=bridge, IFLA_LINKINFO=pair)
+        self._netlink.transact([create])
         try:
-            # The kernel sets what concerns the port before it brings the link up.
+            # One message isolates the port and sets it up: the kernel handles IFLA_LINKINFO before the
+            # flags, so the port is never up without being isolated.
             self._netlink.transact([_up(IFLA_IFNAME=name, IFLA_IFALIAS=alias, IFLA_LINKINFO=isolated)])
             return socket.if_nametoindex(name)
         except BaseException:
             self.delete(name)
             raise
 
-    def meet(self, index: int, ip: str, mac: str) -> None:
-        """Let the host know a neighbour as if it had just answered, whatever it believed of that address."""
-        known = _message(
+    def set_neighbour(self, index: int, ip: str, mac: str) -> None:
+        """Enter an address into the ARP table as reachable, in place of any older entry for it."""
+        entry = _message(
             ndmsg,
             RTM_NEWNEIGH,
             NLM_F_CREATE | NLM_F_REPLACE,
@@ -252,13 +259,10 @@ class Links:
             NDA_DST=ip,
             NDA_LLADDR=mac,
         )
-        self._netlink.transact([known])
+        self._netlink.transact([entry])
 
     def equip(self, name: str, address: IPv4Interface, gateway: str) -> None:
-        """Give this namespace's link its address and the default route, and bring the loopback up.
-
-        To be called in the namespace.
-        """
+        """Set up an interface with an address and the default route, and set up the loopback interface."""
         index = socket.if_nametoindex(name)
         route = _message(
             rtmsg,
@@ -272,12 +276,14 @@ class Links:
             RTA_GATEWAY=gateway,
             RTA_OIF=index,
         )
-        self._netlink.transact([_up(IFLA_IFNAME="lo"), _address(index, address), _up(index=index), route])
+        self._netlink.transact(
+            [_up(IFLA_IFNAME="lo"), _address_message(index, address), _up(index=index), route]
+        )
 
     def delete(self, name: str) -> bool:
-        """Take a link away, a pair's other end with it; whether it was there."""
+        """Delete an interface, with its peer if it is one of a veth pair; False if there is none."""
         try:
-            self._netlink.transact([_link(RTM_DELLINK, 0, IFLA_IFNAME=name)])
+            self._netlink.transact([_link_message(RTM_DELLINK, 0, IFLA_IFNAME=name)])
         except OSError as error:
             if error.errno == errno.ENODEV:
                 return False
@@ -285,8 +291,11 @@ class Links:
         return True
 
 
-class LinkNews:
-    """Hears of changes to links of this thread's namespace, from when it is made."""
+class LinkMonitor:
+    """Receives the kernel's notices of changed interfaces in this thread's network namespace.
+
+    It loses no change that happens after it is made: make it before the change that is awaited.
+    """
 
     def __init__(self) -> None:
         self._socket = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, NETLINK_ROUTE)
@@ -298,30 +307,33 @@ class LinkNews:
     def close(self) -> None:
         self._socket.close()
 
-    def until(self, holds: Callable[[], bool]) -> None:
-        """Wait until it holds, which is looked at again whenever a link changed.
+    def wait_until(self, condition: Callable[[], bool]) -> None:
+        """Wait until the condition is true; test it again after each change of an interface.
 
         Raises:
             TimeoutError
         """
-        while not holds():
-            if not self._ready.poll(PATIENCE_S * 1000):
+        while not condition():
+            if not self._ready.poll(ANSWER_TIMEOUT_S * 1000):
                 raise TimeoutError(errno.ETIMEDOUT, "the kernel does not bring the link up")
             with contextlib.suppress(BlockingIOError):
                 while True:
-                    self._hear()
+                    self._receive()
 
-    def _hear(self) -> None:
+    def _receive(self) -> None:
+        """Take one notice off the socket. Its content does not matter: `condition` asks the kernel."""
         try:
             self._socket.recv(1)
         except OSError as error:
-            if error.errno != errno.ENOBUFS:  # so many news that some were lost is news too
+            if error.errno != errno.ENOBUFS:  # notices were lost, so something has changed
                 raise
 
 
-def _read_link(reply: bytes) -> Link:
+def _interface(reply: bytes) -> Interface:
     message = _decode(ifinfmsg, reply)
-    return Link(message["index"], message.get_attr("IFLA_IFNAME"), message.get_attr("IFLA_ADDRESS") or "")
+    return Interface(
+        message["index"], message.get_attr("IFLA_IFNAME"), message.get_attr("IFLA_ADDRESS") or ""
+    )
 
 
 def _decode(kind: Any, reply: bytes) -> Any:
@@ -330,7 +342,7 @@ def _decode(kind: Any, reply: bytes) -> Any:
     return message
 
 
-def _link(number: int, extra: int, /, **values: Any) -> Any:
+def _link_message(number: int, extra: int, /, **values: Any) -> Any:
     return _message(ifinfmsg, number, extra, **values)
 
 
@@ -338,7 +350,7 @@ def _up(**values: Any) -> Any:
     return _message(ifinfmsg, RTM_NEWLINK, 0, flags=IFF_UP, change=IFF_UP, **values)
 
 
-def _address(index: int, address: IPv4Interface) -> Any:
+def _address_message(index: int, address: IPv4Interface) -> Any:
     ip, subnet = str(address.ip), address.network
     values: dict[str, Any] = {"IFA_LOCAL": ip, "IFA_ADDRESS": ip}
     if subnet.prefixlen < 31:
@@ -355,7 +367,10 @@ def _address(index: int, address: IPv4Interface) -> Any:
 
 
 def _message(kind: Any, number: int, extra: int, /, **values: Any) -> Any:
-    """A request that wants an acknowledgement: fields in lower case, attributes in upper case."""
+    """A request of type `number` that asks for an acknowledgement, with `extra` flags.
+
+    In `values`, lower-case names are fields of the message's struct, upper-case names are attributes.
+    """
     message = kind()
     for name, value in values.items():
         if name.isupper():
