@@ -21,8 +21,7 @@ from api.auth import Role
 from api.problems import Problem
 from api.wire import AddressBody, Answer, FunctionBody, Jail, Snapshot, encode
 from skyisland import __version__
-from skyisland.events import InvocationFinished
-from skyisland.island import PULSE_S
+from skyisland.events import PULSE_S, InvocationFinished
 from skyisland.model import AddressInfo, Artifact, Capability
 from skyisland.record.logs import Line
 

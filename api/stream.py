@@ -22,8 +22,7 @@ from msgspec import Struct
 
 from api.wire import encode
 from skyisland.errors import TooBusy
-from skyisland.events import WORDY, Event, Events, Gap, Pulse, included
-from skyisland.island import PULSE_S
+from skyisland.events import PULSE_S, WORDY, Event, Events, Gap, Pulse, included
 
 log = logging.getLogger(__name__)
 

@@ -159,6 +159,10 @@ class Gap(Event, frozen=True, kw_only=True):
     missed: int
 
 
+PULSE_S = 2.0
+"""How often those who watch the island get a `Pulse`."""
+
+
 class Pulse(Event, frozen=True, kw_only=True):
     """How the island is now, in figures that no fact tells. Made for those who watch, and never published."""
 

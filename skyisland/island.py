@@ -50,8 +50,6 @@ from skyisland.story import Story
 
 log = logging.getLogger(__name__)
 
-PULSE_S = 2.0
-"""Who watches the island feels its pulse so often."""
 STUBBORN_S = 5.0
 """A call whose jail was killed has so long to end by itself before it is cancelled."""
 

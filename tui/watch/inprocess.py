@@ -9,8 +9,8 @@ import time
 from collections.abc import AsyncIterator
 
 from skyisland.client import body
-from skyisland.events import Event, Gap, included
-from skyisland.island import PULSE_S, Island
+from skyisland.events import PULSE_S, Event, Gap, included
+from skyisland.island import Island
 from skyisland.model import AddressState, FunctionRequest, Invocation
 from skyisland.record.logs import Line as LogLine
 from skyisland.record.logs import LogRing
