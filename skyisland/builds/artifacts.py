@@ -10,17 +10,17 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections import Counter
-from collections.abc import Callable, Coroutine, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 from msgspec import structs
 
 from skyisland.builds.store import Store
 from skyisland.errors import ArtifactNotFound
 from skyisland.events import ArtifactEvicted, Events
+from skyisland.host.tasks import Background, InUse
 from skyisland.model import Artifact
 
 log = logging.getLogger(__name__)
@@ -56,11 +56,11 @@ class Artifacts:
         self.unused_s = unused_s
         self._known: dict[Id, Artifact] = {}
         self._touched: set[Id] = set()
-        self._users: Counter[str] = Counter()
+        self._users: InUse[str] = InUse()
         self._orphans: set[str] = set()
         """Files that no record named when they were last looked at."""
         self._storing = asyncio.Lock()
-        self._background: set[asyncio.Task[None]] = set()
+        self._background = Background()
 
     async def load(self, key_of: Callable[[Id], str]) -> None:
         """Read the records. Those whose file is not whole, or whose key is no longer `key_of` what they are
@@ -83,8 +83,7 @@ class Artifacts:
 
     async def close(self) -> None:
         """Finish what is under way, and write down what was used."""
-        while self._background:
-            await asyncio.wait(self._background)
+        await self._background.drain()
         self.write_uses()
 
     # Looking up
@@ -102,15 +101,12 @@ class Artifacts:
     @contextmanager
     def using(self, artifact: Artifact) -> Iterator[None]:
         """Keep the binary's file for the length of the block."""
-        self._users[artifact.sha256] += 1
+        self._users.take(artifact.sha256)
         try:
             yield
         finally:
-            self._users[artifact.sha256] -= 1
-            if not self._users[artifact.sha256]:
-                del self._users[artifact.sha256]
-                if artifact.sha256 in self._orphans:
-                    self._in_background(self._remove_orphans())
+            if self._users.let_go(artifact.sha256) and artifact.sha256 in self._orphans:
+                self._background.start(self._remove_orphans())
 
     def all(self) -> list[Artifact]:
         """The last used first."""
@@ -204,11 +200,6 @@ class Artifacts:
                 await asyncio.to_thread(self.store.remove, sha256)
                 self._orphans.discard(sha256)
             self._orphans &= set(self._users)
-
-    def _in_background(self, work: Coroutine[Any, Any, None]) -> None:
-        task = asyncio.ensure_future(work)
-        self._background.add(task)
-        task.add_done_callback(self._background.discard)
 
 
 def id_of(artifact: Artifact) -> Id:

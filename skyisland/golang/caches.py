@@ -18,11 +18,12 @@ import os
 import shutil
 import tempfile
 import time
-from collections import Counter
 from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
 from pathlib import Path
 
+from skyisland.host.folder import size_of
+from skyisland.host.tasks import InUse
 from skyisland.settings import Layout
 
 
@@ -36,7 +37,7 @@ class Caches:
         self.limit_bytes = limit_bytes
         self.unused_s = unused_s
         self.home = layout.gocache
-        self._busy: Counter[Path] = Counter()
+        self._busy: InUse[Path] = InUse()
         self._moving = asyncio.Lock()
 
     @property
@@ -92,19 +93,17 @@ class Caches:
             os.utime(own)
 
         async with self._moving:
-            self._busy[own] += 1
+            self._busy.take(own)
         try:
             await asyncio.to_thread(make)
             yield own
         finally:
-            self._busy[own] -= 1
-            if not self._busy[own]:
-                del self._busy[own]
+            self._busy.let_go(own)
 
     async def trim(self) -> bool:
         """Remove what is too old or too much and not in use; returns whether modules went."""
         old = await asyncio.to_thread(self._too_old)
-        too_many = await asyncio.to_thread(_size, self.modules) > self.limit_bytes
+        too_many = await asyncio.to_thread(size_of, self.modules) > self.limit_bytes
         async with self._moving:
             # While the lock is held no build begins; moving is quick, the deleting comes after.
             doomed = [path for path in old if path not in self._busy]
@@ -119,7 +118,7 @@ class Caches:
 
     def _too_old(self) -> list[Path]:
         caches = sorted((path.stat().st_mtime, path) for path in (self.home / "own").iterdir())
-        sizes = {path: _size(path) for _, path in caches}
+        sizes = {path: size_of(path) for _, path in caches}
         total = sum(sizes.values())
         doomed = []
         for used_at, path in caches:
@@ -140,15 +139,3 @@ class Caches:
 def _remove(folders: Iterable[Path]) -> None:
     for folder in folders:
         shutil.rmtree(folder, ignore_errors=True)
-
-
-def _size(folder: Path) -> int:
-    """Bytes of all files below; links are not followed."""
-    total = 0
-    for parent, _, files in os.walk(folder):
-        for name in files:
-            try:
-                total += os.lstat(os.path.join(parent, name)).st_size
-            except FileNotFoundError:
-                continue
-    return total

@@ -45,6 +45,7 @@ from skyisland.golang.complaints import explain, refusal
 from skyisland.golang.harness import Complaint
 from skyisland.golang.packages import Package, go_mod, read_package
 from skyisland.host.folder import copy_out
+from skyisland.host.tasks import aside, finish
 from skyisland.host.toolchain import Progress, Toolchain, silent
 from skyisland.jails.register import Jails
 from skyisland.model import Call, Mount, Network, Source, Verdict
@@ -249,15 +250,11 @@ class Compiler:
     @asynccontextmanager
     async def _workplace(self, files: dict[str, bytes]) -> AsyncIterator[Path]:
         """A folder with the generated files and an empty `out`; removed whatever happens."""
-        # Made in a task of its own, which a cancellation does not stop half-way.
         making = asyncio.ensure_future(asyncio.to_thread(self.caches.workplace, files))
         try:
-            yield await asyncio.shield(making)
+            yield await finish(making)
         finally:
-            await asyncio.shield(asyncio.ensure_future(self._clear(making)))
-
-    async def _clear(self, making: asyncio.Future[Path]) -> None:
-        await asyncio.to_thread(shutil.rmtree, await making, ignore_errors=True)
+            await aside(shutil.rmtree, making.result(), ignore_errors=True)
 
     async def _go(
         self,

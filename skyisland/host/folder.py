@@ -7,7 +7,6 @@ earlier life. Nothing here follows a link.
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import hashlib
 import os
@@ -15,32 +14,16 @@ import re
 import secrets
 import shutil
 import stat
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import ParamSpec, TypeVar
 
 from skyisland.errors import BuildFailed
-
-P = ParamSpec("P")
-T = TypeVar("T")
+from skyisland.host.tasks import aside
 
 COPY_BYTES = 1 << 20
 """Read and written at a time: few system calls, little memory."""
 _PARTIAL = re.compile(r"sky-[0-9a-f]{16}")
-
-
-async def aside(work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-    """Do blocking work on a thread. Who is cancelled meanwhile still waits for its end, then leaves."""
-    doing = asyncio.ensure_future(asyncio.to_thread(work, *args, **kwargs))
-    try:
-        return await asyncio.shield(doing)
-    except asyncio.CancelledError:
-        while not doing.done():
-            with contextlib.suppress(asyncio.CancelledError):
-                await asyncio.wait({doing})
-        doing.exception()
-        raise
 
 
 def open_folder(path: Path) -> None:
@@ -110,6 +93,33 @@ def _delete_flat(folder: Path) -> None:
                 else:
                     os.unlink(entry.path)
         emptied.rmdir()
+
+
+def size_of(folder: Path) -> int:
+    """Bytes of all files below a folder; links count for themselves. Blocks.
+
+    Strangers may be at work in it: what vanishes meanwhile or cannot be entered counts nothing, and folders
+    may be nested deeper than Python's stack.
+    """
+    total, unseen = 0, [os.fspath(folder)]
+    while unseen:
+        try:
+            with os.scandir(unseen.pop()) as entries:
+                for entry in entries:
+                    if entry.is_dir(follow_symlinks=False):
+                        unseen.append(entry.path)
+                    else:
+                        total += _bytes_of(entry)
+        except OSError:
+            continue
+    return total
+
+
+def _bytes_of(entry: os.DirEntry[str]) -> int:
+    try:
+        return entry.stat(follow_symlinks=False).st_size
+    except OSError:
+        return 0
 
 
 def copy_out(binary: Path, target: Path, limit_bytes: int) -> tuple[str, int]:

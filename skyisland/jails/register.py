@@ -33,6 +33,7 @@ from skyisland.events import (
     JailDestroyed,
     JailKilled,
 )
+from skyisland.host.tasks import Background
 from skyisland.jails.driver import CloneDriver, JailDriver
 from skyisland.jails.inmate import Inmate
 from skyisland.model import (
@@ -112,7 +113,7 @@ class Jails:
             for uid in sorted(self._range):
                 self._uids.put_nowait(uid)
         self._register: dict[int, Inmate] = {}
-        self._cleaning: set[asyncio.Task[None]] = set()
+        self._cleaning = Background()
         self._base: Snapshot | None = None
 
     # Life of the island
@@ -139,8 +140,7 @@ class Jails:
 
     async def drain(self) -> None:
         """Wait until everything that is being taken back is gone."""
-        while self._cleaning:
-            await asyncio.wait(self._cleaning)
+        await self._cleaning.drain()
 
     async def close(self) -> None:
         """Kill and take away all jails."""
@@ -211,7 +211,7 @@ class Jails:
             await asyncio.shield(making)
         except BaseException:
             inmate.state = JailState.dying
-            self._in_background(self._unmake(inmate, making))
+            self._cleaning.start(self._unmake(inmate, making))
             raise
         return inmate
 
@@ -234,7 +234,7 @@ class Jails:
         """Take a jail back, in the background. May be repeated."""
         if inmate.state is not JailState.dying:
             inmate.state = JailState.dying
-            self._in_background(self._unmake(inmate))
+            self._cleaning.start(self._unmake(inmate))
 
     async def _make(self, inmate: Inmate, state: JailState) -> None:
         started = time.perf_counter()
@@ -310,11 +310,6 @@ class Jails:
         except (IslandError, OSError):
             # The reaper finds it by its name at the latest when the island starts again.
             log.exception("cannot %s of %s", what, name)
-
-    def _in_background(self, work: Coroutine[Any, Any, None]) -> None:
-        task = asyncio.ensure_future(work)
-        self._cleaning.add(task)
-        task.add_done_callback(self._cleaning.discard)
 
     # The register
 

@@ -23,7 +23,7 @@ import os
 import sqlite3
 import time
 from collections import deque
-from collections.abc import Awaitable, Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -33,6 +33,7 @@ from msgspec import Struct
 
 from skyisland.errors import DriverError, SettingsError
 from skyisland.events import Event, Events, InvocationFinished, JailCreated
+from skyisland.host.tasks import finish
 from skyisland.model import AddressState, Artifact, KnownCommit
 
 log = logging.getLogger(__name__)
@@ -217,9 +218,8 @@ class State:
 
     async def _now(self, what: str, batch: list[_Write]) -> None:
         """Write and wait; a caller who is cancelled leaves no half-written transaction behind."""
-        writing: Awaitable[None] = asyncio.ensure_future(self._commit(batch))
         try:
-            await asyncio.shield(writing)
+            await finish(self._commit(batch))
         except sqlite3.Error as error:
             raise DriverError(f"cannot record {what} in {self.path}: {error}") from error
 

@@ -32,6 +32,8 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
 from skyisland.errors import HostUnfit
+from skyisland.host.folder import size_of
+from skyisland.host.tasks import finish
 from skyisland.sources.url import REDIRECTING
 
 if TYPE_CHECKING:
@@ -191,14 +193,7 @@ class GitCommand:
         os.set_blocking(waker, False)
         work = asyncio.get_running_loop().run_in_executor(threads, self._run)
         try:
-            return await asyncio.shield(work)
-        except asyncio.CancelledError:
-            os.write(waker, b"x")
-            while not work.done():
-                with contextlib.suppress(asyncio.CancelledError):
-                    await asyncio.wait({work})
-            work.exception()
-            raise
+            return await finish(work, cancelled=lambda: os.write(waker, b"x"))
         finally:
             os.close(waker)
             os.close(self._wake)
@@ -275,19 +270,6 @@ class GitCommand:
 def _pipe(pipe: IO[bytes] | None) -> IO[bytes]:
     assert pipe is not None  # noqa: S101 - GitPython opens both
     return pipe
-
-
-def size_of(folder: Path | str) -> int:
-    """Bytes of all files below a folder that may change meanwhile; links count for themselves."""
-    total = 0
-    with contextlib.suppress(FileNotFoundError), os.scandir(folder) as entries:
-        for entry in entries:
-            if entry.is_dir(follow_symlinks=False):
-                total += size_of(entry.path)
-            else:
-                with contextlib.suppress(FileNotFoundError):
-                    total += entry.stat(follow_symlinks=False).st_size
-    return total
 
 
 @functools.cache

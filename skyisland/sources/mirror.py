@@ -16,7 +16,8 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from skyisland.errors import DriverError, IslandError, SourceRefused, SourceUnavailable
-from skyisland.host.folder import aside, open_folder, partial, sweep, take_place
+from skyisland.host.folder import open_folder, partial, sweep, take_place
+from skyisland.host.tasks import aside
 from skyisland.settings import Git as GitSettings
 from skyisland.sources.git import GitCommand, GitFailed, Trouble, end_orphans
 from skyisland.sources.url import FORGES, Remote, pin, remote_of

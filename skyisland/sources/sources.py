@@ -27,10 +27,11 @@ from msgspec import Struct
 from skyisland.errors import BadRequest, IslandError, SourceUnavailable
 from skyisland.events import Events, SourceFetched
 from skyisland.host.flight import Flights
-from skyisland.host.folder import aside, open_folder, remove, sweep
+from skyisland.host.folder import open_folder, remove, size_of, sweep
+from skyisland.host.tasks import InUse, aside
 from skyisland.model import KnownCommit, Resolved, Source
 from skyisland.settings import Git as GitSettings
-from skyisland.sources.git import GitFailed, Trouble, size_of
+from skyisland.sources.git import GitFailed, Trouble
 from skyisland.sources.mirror import Lookup, Mirrors, folder_of, lookup
 from skyisland.sources.url import Address, check_version, commit_among, is_commit, parse_url, refs_of
 
@@ -95,7 +96,7 @@ class Sources:
         self._roots: set[str] = set()
         self._unreachable: dict[tuple[str, str | None], float] = {}
         self._used: dict[Path, float] = {}
-        self._held: dict[Path, int] = {}
+        self._held: InUse[Path] = InUse()
         self._discovered: dict[tuple[str, str], float] = {}
         """Commits that are in a mirror because somebody asked for the default branch, of which repository,
         and the seconds that this took; told when they are laid out."""
@@ -279,15 +280,12 @@ class Sources:
     @contextmanager
     def using(self, source: Source) -> Iterator[Source]:
         """Keep a checkout from being purged while the block runs."""
-        place = source.checkout
-        self._held[place] = self._held.get(place, 0) + 1
+        self._held.take(source.checkout)
         try:
             yield source
         finally:
-            self._used[place] = time.monotonic()
-            self._held[place] -= 1
-            if not self._held[place]:
-                del self._held[place]
+            self._used[source.checkout] = time.monotonic()
+            self._held.let_go(source.checkout)
 
     async def sweep(self) -> int:
         """Make the folders, end and remove what an earlier life left; how much that was."""

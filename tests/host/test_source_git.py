@@ -14,8 +14,9 @@ import pytest
 from upstream import URL, Repository, room
 
 from skyisland.errors import BadRequest, IslandError, SourceUnavailable
+from skyisland.host.folder import size_of
 from skyisland.sources import sources
-from skyisland.sources.git import GitCommand, size_of
+from skyisland.sources.git import GitCommand
 
 
 async def test_default_branch_branch_tags_and_commits(
