@@ -26,7 +26,7 @@ test: $(READY)
 # Each run leaves a report (JUnit) in .cache/zfs.
 IN_VM = mkdir -p .cache/zfs && ZFSVM_OUT=`pwd`/.cache/zfs
 ZFS_TESTS = $(BIN)/python -m pytest -q -p no:cacheprovider tests/zfs tests/contract/test_clones.py
-LINUX_TESTS = tests/host/test_zfs_island.py tests/host/test_cgroups_host.py tests/host/test_network_host.py
+LINUX_TESTS = tests/real/test_zfs_island.py tests/real/test_cgroups.py tests/real/test_network.py
 
 test-zfs: $(READY)
 	ZFSVM_KEEP=1 tests/zfs/vm.sh build-uml
@@ -37,7 +37,7 @@ test-zfs: $(READY)
 # An emulated processor is twenty times slower: what can be compiled before is compiled out here.
 test-zfs-qemu: $(READY)
 	$(BIN)/pytest -q tests/contract/test_jails.py::test_output_comes_back \
-	  tests/host/test_whole_path.py::test_same_path_in_process
+	  tests/real/test_whole_path.py::test_same_path_in_process
 	$(IN_VM) ZFSVM_TIMEOUT=7200 ZFSVM_MEM=4096 TEST_PATIENCE_S=900 tests/zfs/vm.sh qemu -- \
 	  $(ZFS_TESTS) $(LINUX_TESTS) --junitxml=.cache/zfs/qemu.xml
 
@@ -61,14 +61,14 @@ fuzz: $(READY)
 # docs/security.md, from the results of the tests that prove its cases.
 security: $(READY)
 	rm -f .cache/cases.json
-	for folder in api host tui unit; do \
-	  $(CASES) `$(BIN)/python tests/hostile/report.py --tests $$folder` || exit 1; \
+	for folder in api real tui unit; do \
+	  $(CASES) `$(BIN)/python -m tests.attacks.report --tests $$folder` || exit 1; \
 	done
-	$(CASES) tests/hostile
+	$(CASES) tests/attacks
 	$(CASES) tests/faults/test_host_faults.py tests/faults/test_killed_anywhere.py
-	$(BIN)/python tests/hostile/report.py .cache/cases.json
+	$(BIN)/python -m tests.attacks.report .cache/cases.json
 
-CASES = $(BIN)/pytest -q -p case_results --cases .cache/cases.json
+CASES = $(BIN)/pytest -q -p tests.attacks.case_results --cases .cache/cases.json
 
 check: $(READY)
 	$(BIN)/ruff check .
@@ -80,7 +80,7 @@ bench: $(READY)
 	$(BIN)/python -m bench
 
 screenshots: $(READY)
-	$(BIN)/python tests/tui/pictures.py
+	$(BIN)/python -m tests.support.pictures
 
 # Into a virtual environment of its own, with the service's file for this system.
 PREFIX = /usr/local

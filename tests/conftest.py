@@ -19,6 +19,9 @@ import skyisland
 from skyisland.drivers.linux.launching import Launcher
 from skyisland.host.toolchain import Toolchains
 from skyisland.settings import Settings
+from tests.support.places import CACHE, ROOT
+
+pytest_plugins = ["tests.support.islands"]
 
 
 def _package(name: str) -> ModuleType:
@@ -94,7 +97,7 @@ def go() -> Callable[..., subprocess.CompletedProcess[str]]:
     import go as toolchain
 
     root = Path(toolchain.__file__).parent
-    cache = Path(__file__).parents[1] / ".cache" / "go-build"
+    cache = CACHE / "go-build"
 
     def run(*words: str | Path, cwd: Path, **more: str) -> subprocess.CompletedProcess[str]:
         environment = {
@@ -132,8 +135,7 @@ def base_dir() -> Iterator[Path]:
 @pytest.fixture(scope="session")
 def launcher() -> Launcher:
     """The program that makes jails, compiled by the first test that makes one, and kept for later runs."""
-    cache = Path(__file__).parents[1] / ".cache"
-    return Launcher(cache / "launcher", Toolchains(cache / "toolchain"))
+    return Launcher(CACHE / "launcher", Toolchains(CACHE / "toolchain"))
 
 
 @pytest.fixture(scope="session")
@@ -141,7 +143,7 @@ def actor(go: Callable[..., subprocess.CompletedProcess[str]]) -> Iterator[Path]
     """A program that does what its standard input says, for jails to run (contract/actor.go)."""
     folder = Path(tempfile.mkdtemp(prefix="sky-actor-", dir="/tmp"))
     folder.chmod(0o755)
-    built = go("build", "-o", folder / "actor", "actor.go", cwd=Path(__file__).parent / "contract")
+    built = go("build", "-o", folder / "actor", "actor.go", cwd=ROOT / "tests" / "contract")
     assert built.returncode == 0, built.stderr
     yield folder / "actor"
     shutil.rmtree(folder)

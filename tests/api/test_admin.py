@@ -7,7 +7,6 @@ from typing import Any
 
 import httpx
 import pytest
-from conftest import ADMIN, CALL, HEADER, World
 
 from api import create_app
 from api.auth import Gate
@@ -16,6 +15,7 @@ from skyisland.errors import Forbidden
 from skyisland.events import JailCreated
 from skyisland.record.logs import LogRing
 from skyisland.record.metrics import Metrics, StatsD
+from tests.support.api import ADMIN, CALL, HEADER, World
 
 ADMIN_PATHS = [
     ("GET", "/metrics"),

@@ -8,13 +8,13 @@ from typing import Any, TypeVar
 
 import httpx
 import pytest
-from conftest import CALL, HEADER, TOKEN, Server, World
 
 from skyisland import errors
 from skyisland.client import Called, Client, Unreachable, body, refusal
 from skyisland.drivers.fake import Script
 from skyisland.events import JailCreated
 from skyisland.model import AddressState, FunctionRequest, Verdict
+from tests.support.api import CALL, HEADER, TOKEN, Server, World
 
 T = TypeVar("T")
 REQUEST = FunctionRequest(**CALL)

@@ -11,7 +11,6 @@ from typing import Any
 import httpx
 import pytest
 import schemathesis
-from conftest import HEADER, World, make_world
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 from schemathesis import GenerationMode
@@ -19,6 +18,7 @@ from schemathesis import GenerationMode
 from api.description import OPERATIONS, Operation, describe
 from api.wire import encode
 from skyisland.drivers.fake import Script
+from tests.support.api import HEADER, World, make_world
 
 TOKEN = "a-token-for-schemathesis"
 

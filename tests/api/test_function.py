@@ -10,7 +10,6 @@ from typing import Any
 
 import httpx
 import pytest
-from conftest import CALL, World, make_world
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -20,6 +19,7 @@ from skyisland import errors
 from skyisland.drivers.fake import Script
 from skyisland.events import InvocationFinished, JailCreated
 from skyisland.model import Limits, Policy, Verdict
+from tests.support.api import CALL, World, make_world
 
 PATH = "/api/v1/function"
 PHASES = ["queue", "resolve", "clone", "build", "jail", "exec", "total"]

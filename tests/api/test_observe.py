@@ -11,7 +11,6 @@ from typing import Any
 import httpx
 import msgspec
 import pytest
-from conftest import ADMIN, CALL, World, make_world
 
 from api.stream import Feed
 from api.wire import Snapshot
@@ -27,6 +26,7 @@ from skyisland.events import (
     Pulse,
 )
 from skyisland.model import Phase, Timings, Usage
+from tests.support.api import ADMIN, CALL, World, make_world
 
 STREAM = "/api/v1/admin/events"
 

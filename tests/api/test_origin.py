@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import httpx
 import pytest
-from conftest import ADMIN, CALL, World, make_world
 
 from skyisland.events import JailCreated
 from skyisland.settings import Api
+from tests.support.api import ADMIN, CALL, World, make_world
 
 HERE = "http://127.0.0.1:3280"
 FUNCTION = "/api/v1/function"

@@ -10,7 +10,6 @@ from pathlib import Path
 
 import httpx
 import pytest
-from conftest import CALL, HEADER, World, make_world
 
 from api.serve import Tls
 from skyisland.drivers.fake import Script
@@ -18,6 +17,7 @@ from skyisland.errors import SettingsError
 from skyisland.events import JailCreated
 from skyisland.model import Policy
 from skyisland.settings import Api
+from tests.support.api import CALL, HEADER, World, make_world
 
 ALICE, GRAFANA, CI = "alice-" * 4, "grafana-" * 4, "ci-" * 8
 SETTINGS = Api(admins={"alice": ALICE}, operators={"grafana": GRAFANA}, callers={"ci": CI})

@@ -16,7 +16,6 @@ import h2.events
 import h2.settings
 import httpx
 import pytest
-from conftest import ADMIN, CALL, HEADER, TOKEN, Server, World, make_world
 
 from api import serve as serving
 from api.serve import listen
@@ -24,6 +23,7 @@ from skyisland.drivers.fake import Script
 from skyisland.errors import SettingsError
 from skyisland.events import InvocationFinished, IslandStarted, JailCreated, JailDestroyed
 from skyisland.settings import Api
+from tests.support.api import ADMIN, CALL, HEADER, TOKEN, Server, World, make_world
 
 CLOSE = b"Host: island\r\nConnection: close\r\n"
 BODY = json.dumps(CALL).encode()

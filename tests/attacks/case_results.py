@@ -1,4 +1,6 @@
-"""A pytest plugin that keeps what came of the tests of each case: `pytest -p case_results --cases FILE`.
+"""A pytest plugin that keeps what came of the tests of each case.
+
+    pytest -p tests.attacks.case_results --cases FILE
 
 The file, to which each run adds, holds a JSON object: for each test, without its parameters, the cases of
 its markers and how many of its variants passed and failed.

@@ -1,6 +1,6 @@
 """The 93 cases: what is tried, what must come of it, and which tests prove it.
 
-Tests below `tests/hostile` and `tests/faults` name their case by the marker `case`; those that are
+Tests below `tests/attacks` and `tests/faults` name their case by the marker `case`; those that are
 about something else as well are named here. A case without either has a reason in `unproved`.
 """
 
@@ -8,26 +8,26 @@ from __future__ import annotations
 
 from msgspec import Struct
 
-SOURCE, GIT = "tests/unit/test_source.py", "tests/host/test_source_git.py"
-HARM, SERVERS = "tests/host/test_source_hostile.py", "tests/host/test_source_servers.py"
+SOURCE, GIT = "tests/unit/test_source.py", "tests/real/test_source_git.py"
+HARM, SERVERS = "tests/real/test_source_hostile.py", "tests/real/test_source_servers.py"
 BUILD, KEPT = "tests/unit/test_build.py", "tests/unit/test_artifacts.py"
-JAIL, KINDS = "tests/host/test_build_hostile.py", "tests/host/test_build_jail.py"
+JAIL, KINDS = "tests/real/test_build_hostile.py", "tests/real/test_build_jail.py"
 CALL = "tests/unit/test_call.py"
-SERVE, FUNCTION = "tests/api/test_api_serve.py", "tests/api/test_api_function.py"
+SERVE, FUNCTION = "tests/api/test_serve.py", "tests/api/test_function.py"
 ADMIN, OBSERVE, ROLES = (
-    "tests/api/test_api_admin.py",
-    "tests/api/test_api_observe.py",
-    "tests/api/test_api_roles.py",
+    "tests/api/test_admin.py",
+    "tests/api/test_observe.py",
+    "tests/api/test_roles.py",
 )
-NETWORK, SECCOMP = "tests/host/test_network_host.py", "tests/unit/test_seccomp.py"
-LIFE, STATE, POOL = "tests/host/test_serve.py", "tests/unit/test_state.py", "tests/unit/test_pool.py"
+NETWORK, SECCOMP = "tests/real/test_network.py", "tests/unit/test_seccomp.py"
+LIFE, STATE, POOL = "tests/real/test_daemon.py", "tests/unit/test_state.py", "tests/unit/test_pool.py"
 LOGS, CONSOLE, TERMINAL = (
     "tests/unit/test_logs.py",
     "tests/tui/test_console.py",
     "tests/tui/test_terminal.py",
 )
 HARNESS = "tests/unit/test_harness.py"
-CGROUPS = "tests/host/test_cgroups_host.py"
+CGROUPS = "tests/real/test_cgroups.py"
 ISLAND = "tests/unit/test_island.py"
 
 

@@ -12,7 +12,6 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from pathlib import Path
 
 import pytest
-from hostility import ISLAND, MIB, UIDS, Inside, Outside, left_on_the_host, processes_of
 from msgspec.structs import replace
 
 from skyisland.drivers.fake import FakeAddresses
@@ -24,6 +23,7 @@ from skyisland.jails.driver import JailDriver
 from skyisland.jails.register import Jails
 from skyisland.model import Limits, Mount, Outcome, Verdict
 from skyisland.settings import CallLimits
+from tests.support.hostility import ISLAND, MIB, UIDS, Inside, Outside, left_on_the_host, processes_of
 
 
 @pytest.fixture(scope="session")

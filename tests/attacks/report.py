@@ -1,7 +1,7 @@
 """Writes docs/security.md: the text of `security.md` beside this, with the table of cases and their results.
 
-`make security` runs the tests that prove cases, of each folder those that `report.py --tests FOLDER` names,
-and then `report.py RESULTS`. A case whose tests failed or did not run is called that.
+`make security` runs the tests that prove cases, of each folder those that `--tests FOLDER` names, and
+then `python -m tests.attacks.report RESULTS`. A case whose tests failed or did not run is called that.
 """
 
 from __future__ import annotations
@@ -12,10 +12,11 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from cases import CASES, GROUPS, Case
+from tests.attacks.cases import CASES, GROUPS, Case
+from tests.support.places import ROOT
 
 HERE = Path(__file__).parent
-TARGET = HERE.parents[1] / "docs" / "security.md"
+TARGET = ROOT / "docs" / "security.md"
 
 
 def proofs(case: Case, results: dict[str, Any]) -> dict[str, tuple[int, int]]:

@@ -5,9 +5,9 @@ from __future__ import annotations
 import ast
 from pathlib import Path
 
-from cases import CASES, GROUPS
+from tests.attacks.cases import CASES, GROUPS
+from tests.support.places import ROOT
 
-ROOT = Path(__file__).parents[2]
 SIZES = {"R": 14, "K": 20, "N": 5, "F": 5, "G": 9, "B": 11, "C": 6, "H": 10, "T": 3, "D": 10}
 
 
@@ -17,10 +17,10 @@ def _functions(file: Path) -> set[str]:
 
 
 def _marked() -> set[str]:
-    """The cases that markers below tests/hostile and tests/faults name."""
+    """The cases that markers below tests/attacks and tests/faults name."""
     texts = [
         file.read_text()
-        for folder in ("hostile", "faults")
+        for folder in ("attacks", "faults")
         for file in (ROOT / "tests" / folder).glob("test_*.py")
     ]
     return {case.number for case in CASES if any(f'"{case.number}"' in text for text in texts)}

@@ -7,13 +7,13 @@ import stat
 from pathlib import Path
 
 import pytest
-from hostility import STRANGER, UIDS, Inside, Outside, Said
 
 from skyisland.builds.store import Store
 from skyisland.errors import BuildFailed
 from skyisland.host.folder import remove, sweep
 from skyisland.jails.register import Jails
 from skyisland.model import Mount, Verdict
+from tests.support.hostility import STRANGER, UIDS, Inside, Outside, Said
 
 pytestmark = [pytest.mark.host, pytest.mark.root]
 

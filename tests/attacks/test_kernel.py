@@ -13,12 +13,12 @@ from pathlib import Path
 
 import pyseccomp
 import pytest
-from hostility import STRANGER, Inside, Outside, Said, heard
 
 from skyisland.drivers.linux.bubblewrap import find_bwrap
 from skyisland.drivers.linux.launching import Launcher
 from skyisland.jails.register import Jails
 from skyisland.model import Verdict
+from tests.support.hostility import STRANGER, Inside, Outside, Said, heard
 
 pytestmark = [pytest.mark.host, pytest.mark.root]
 

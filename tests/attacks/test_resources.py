@@ -10,11 +10,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from hostility import MIB, STRANGER, UIDS, Inside, Outside, Said, heard, processes_of
 from msgspec.structs import replace
 
 from skyisland.jails.register import Jails
 from skyisland.model import Limits, Outcome, Verdict
+from tests.support.hostility import MIB, STRANGER, UIDS, Inside, Outside, Said, heard, processes_of
 
 pytestmark = [pytest.mark.host, pytest.mark.root]
 

@@ -19,8 +19,8 @@ from skyisland.drivers.linux.overlay import OverlayClones
 from skyisland.drivers.zfs.clones import ZfsClones
 from skyisland.jails.driver import CloneDriver
 from skyisland.model import Clone, Snapshot
-from standins.island import zfs_clones
-from standins.world import World
+from tests.support.standins.island import zfs_clones
+from tests.support.standins.world import World
 
 POOL = os.environ.get("TEST_ZPOOL", "")
 

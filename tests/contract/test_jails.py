@@ -26,8 +26,8 @@ from skyisland.jails.driver import JailDriver
 from skyisland.jails.inmate import Inmate
 from skyisland.jails.register import Jails
 from skyisland.model import JailState, Limits, Mount, Verdict
-from standins.island import freebsd_jails
-from standins.world import World
+from tests.support.standins.island import freebsd_jails
+from tests.support.standins.world import World
 
 ISLAND = f"{os.getpid() & 0xFFFF:04x}"
 LIMITS = Limits(memory_bytes=64 << 20, pids=32, cpus=1.0, stdout_bytes=4096, stderr_bytes=4096)

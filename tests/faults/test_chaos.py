@@ -26,7 +26,8 @@ from typing import Any
 
 import httpx
 import pytest
-from daemon import HOST, Daemon
+
+from tests.support.daemon import HOST, Daemon
 
 pytestmark = [pytest.mark.host, pytest.mark.root]
 

@@ -18,7 +18,6 @@ from pathlib import Path
 
 import httpx
 import pytest
-from daemon import HOST, PATIENCE_S, Daemon, copy_of
 
 from skyisland.drivers.fake import FakeAddresses
 from skyisland.drivers.linux.bubblewrap import BubblewrapJails
@@ -29,6 +28,7 @@ from skyisland.events import Events
 from skyisland.jails.driver import JailDriver
 from skyisland.jails.register import Jails
 from skyisland.model import Limits, Mount, Verdict
+from tests.support.daemon import HOST, PATIENCE_S, Daemon, copy_of
 
 pytestmark = [pytest.mark.host, pytest.mark.root]
 

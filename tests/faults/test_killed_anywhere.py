@@ -14,18 +14,17 @@ import subprocess
 import sys
 from collections.abc import Callable
 from contextlib import closing
-from pathlib import Path
 from typing import Any
 
 import pytest
-from daemon import HOST, host_objects, processes, tag
 
 from skyisland.settings import Settings
+from tests.support.daemon import HOST, host_objects, processes, tag
+from tests.support.places import ROOT
 
 pytestmark = [pytest.mark.host, pytest.mark.root, pytest.mark.case("D1")]
 
 POINTS = int(os.environ.get("SKYISLAND_FAULT_POINTS", "5"))
-HERE = Path(__file__).parent
 SIGKILLED = -9
 
 Live = Callable[..., tuple[int, list[dict[str, Any]]]]
@@ -38,10 +37,9 @@ def live(settings: Settings, rewrite: dict[str, str]) -> Live:
 
     def live(at: int, call: str, *, fresh: bool) -> tuple[int, list[dict[str, Any]]]:
         words = [str(at), f"{HOST}/textkit", call, "fresh" if fresh else "known"]
-        paths = os.pathsep.join((str(HERE.parent / "host"), str(HERE.parents[1])))
         done = subprocess.run(
-            [sys.executable, HERE / "victim.py", file, *words],
-            env={**os.environ, "PYTHONPATH": paths},
+            [sys.executable, "-m", "tests.faults.victim", file, *words],
+            cwd=ROOT,
             capture_output=True,
             text=True,
             timeout=180,

@@ -17,13 +17,12 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from daemon import family, host_objects, processes
-
 from skyisland.events import Events, IslandStarted
 from skyisland.island import Island
 from skyisland.model import FunctionRequest
 from skyisland.settings import Settings
 from skyisland.wiring import opened
+from tests.support.daemon import family, host_objects, processes
 
 
 class MortalLoop(asyncio.SelectorEventLoop):

@@ -1,6 +1,6 @@
 """Lives of an island on the stand-ins, each ended by SIGKILL at one step further than the one before.
 
-    python lives.py FOLDER ACTOR alias|vnet work|start FIRST STRIDE
+    python -m tests.freebsd.lives FOLDER ACTOR alias|vnet work|start FIRST STRIDE
 
 Steps are the beginnings of the programs that the island runs, and points within those that do several
 things; the program dies with the island. `work`: each life begins by taking back what the life before
@@ -19,8 +19,6 @@ import os
 import sys
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).parent))
-
 from skyisland.drivers.freebsd.network import FreeBSDNetwork
 from skyisland.events import Events
 from skyisland.host.programs import Programs
@@ -28,8 +26,8 @@ from skyisland.jails.addresses import Addresses
 from skyisland.jails.register import Jails
 from skyisland.model import AddressState, Limits, Mount, Network
 from skyisland.settings import IP4
-from standins.island import freebsd_jails
-from standins.world import World
+from tests.support.standins.island import freebsd_jails
+from tests.support.standins.world import World
 
 LIMITS = Limits(memory_bytes=64 << 20, pids=32, cpus=1.0)
 END = 9999
@@ -122,4 +120,5 @@ def main() -> None:
     host.world.close()
 
 
-main()
+if __name__ == "__main__":
+    main()

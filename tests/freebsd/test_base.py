@@ -17,8 +17,8 @@ from skyisland.drivers.freebsd import base as freebsd_base
 from skyisland.drivers.freebsd.base import FreeBSDBase, architecture, host_release, manifest_sum
 from skyisland.errors import DriverError, HostUnfit, SettingsError
 from skyisland.host.programs import Programs
-from standins.base import fill
-from standins.world import World
+from tests.support.standins.base import fill
+from tests.support.standins.world import World
 
 RELEASE = "14.3-RELEASE"
 ARCH = architecture(platform.machine())

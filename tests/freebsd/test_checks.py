@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from skyisland.drivers.freebsd.checks import FreeBSDChecks
-from standins.island import freebsd_driver, zfs_clones
-from standins.world import World
+from tests.support.standins.island import freebsd_driver, zfs_clones
+from tests.support.standins.world import World
 
 pytestmark = [pytest.mark.host, pytest.mark.root]
 

@@ -21,8 +21,8 @@ from skyisland.host.programs import Programs
 from skyisland.jails.register import Jails
 from skyisland.model import Address, Limits, Mount, Snapshot, Verdict
 from skyisland.settings import IP4
-from standins.island import freebsd_driver, freebsd_jails, zfs_clones
-from standins.world import World
+from tests.support.standins.island import freebsd_driver, freebsd_jails, zfs_clones
+from tests.support.standins.world import World
 
 pytestmark = [pytest.mark.host, pytest.mark.root]
 

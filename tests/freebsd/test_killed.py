@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-LIVES = Path(__file__).with_name("lives.py")
+from tests.support.places import ROOT
 
 pytestmark = [pytest.mark.host, pytest.mark.root]
 
@@ -23,8 +23,9 @@ pytestmark = [pytest.mark.host, pytest.mark.root]
     [("alias", "work", 1, 1), ("vnet", "work", 12, 3), ("alias", "start", 9, 4)],
 )
 def test_nothing_is_left(state_dir: Path, actor: Path, way: str, phase: str, first: int, stride: int) -> None:
-    words = [sys.executable, LIVES, state_dir, actor, way, phase, str(first), str(stride)]
-    done = subprocess.run(words, capture_output=True, text=True, timeout=400)
+    words = [state_dir, actor, way, phase, str(first), str(stride)]
+    command = [sys.executable, "-m", "tests.freebsd.lives", *words]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=400)
     assert done.returncode == 0, done.stderr
     told = json.loads(done.stdout)
     lives = told["lives"]

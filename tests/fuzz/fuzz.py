@@ -2,7 +2,7 @@
 
 `fuzz.py SECONDS [TARGET …]` runs each target in a process of its own, on a corpus in `.cache/fuzz` that
 grows from run to run. A target takes any bytes and may raise nothing but the refusals it is to raise; what
-else it raises ends the run, and the input lies beside the corpus. tests/hostile/test_fuzz.py says the same
+else it raises ends the run, and the input lies beside the corpus. tests/attacks/test_fuzz.py says the same
 of a few hundred examples each, in every run of the tests.
 """
 

@@ -12,13 +12,13 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from buildroom import BUILDER, DEP, PLAIN, UIDS, USER, Workshop, opened
 
 from skyisland.errors import BuildFailed
 from skyisland.golang import harness
 from skyisland.golang.call import parse_call
 from skyisland.model import Mount, Verdict
 from skyisland.settings import Build
+from tests.support.buildroom import BUILDER, DEP, PLAIN, UIDS, USER, Workshop, opened
 
 pytestmark = [pytest.mark.host, pytest.mark.root]
 

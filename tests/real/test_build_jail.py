@@ -6,11 +6,11 @@ import asyncio
 from pathlib import Path
 
 import pytest
-from buildroom import PLAIN, USER, Workshop, opened
 
 from skyisland.errors import BuildFailed, SourceUnavailable
 from skyisland.model import Network
 from skyisland.settings import Build
+from tests.support.buildroom import PLAIN, USER, Workshop, opened
 
 pytestmark = [pytest.mark.host, pytest.mark.root]
 

@@ -17,7 +17,8 @@ from pathlib import Path
 from typing import Any, Self
 
 import pytest
-from daemon import PATIENCE_S, Daemon, family
+
+from tests.support.daemon import PATIENCE_S, Daemon, family
 
 pytestmark = [pytest.mark.host, pytest.mark.root]
 

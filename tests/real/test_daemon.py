@@ -17,8 +17,9 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
-from conftest import make_repository
-from daemon import HOST, TOKEN, Daemon, cgroups, family, free_port, host_objects, processes, tag
+
+from tests.support.daemon import HOST, TOKEN, Daemon, cgroups, family, free_port, host_objects, processes, tag
+from tests.support.islands import make_repository
 
 pytestmark = [pytest.mark.host, pytest.mark.root]
 

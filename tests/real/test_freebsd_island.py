@@ -16,7 +16,6 @@ from pathlib import Path
 
 import httpx
 import pytest
-from daemon import HOST
 from msgspec import structs
 
 from api import create_app
@@ -28,9 +27,10 @@ from skyisland.island import Island
 from skyisland.record.logs import LogRing
 from skyisland.record.metrics import Metrics
 from skyisland.settings import IP4, Filesystem, Settings
-from standins.base import fill
-from standins.world import World
-from test_goldens import PARTS, skeleton
+from tests.support.daemon import HOST
+from tests.support.freebsd_commands import PARTS, skeleton
+from tests.support.standins.base import fill
+from tests.support.standins.world import World
 
 pytestmark = [pytest.mark.host, pytest.mark.root]
 

@@ -13,7 +13,6 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 
 import pytest
-from hostility import heard, processes_of
 
 from skyisland.drivers.fake import FakeAddresses
 from skyisland.drivers.linux import launching as launchers
@@ -27,6 +26,7 @@ from skyisland.host.process import Completed
 from skyisland.host.toolchain import Toolchain, Toolchains
 from skyisland.jails.register import Jails
 from skyisland.model import Clone, JailSpec, Limits, Mount, Outcome, Snapshot, Verdict
+from tests.support.hostility import heard, processes_of
 
 pytestmark = [pytest.mark.host, pytest.mark.root]
 

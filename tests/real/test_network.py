@@ -14,7 +14,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from netspaces import (
+from pyroute2 import IPRoute
+
+from skyisland.drivers.linux import nftables, rtnetlink
+from skyisland.drivers.linux.bridge import LIBC, BridgeNetwork, HostNetwork, port_name
+from skyisland.errors import DriverError, HostUnfit
+from skyisland.events import Events
+from skyisland.jails.addresses import Addresses
+from skyisland.model import Address, AddressState
+from skyisland.settings import IP4
+from tests.support.netspaces import (
     DNS,
     GATEWAY,
     METADATA,
@@ -39,15 +48,6 @@ from netspaces import (
     reached,
     within,
 )
-from pyroute2 import IPRoute
-
-from skyisland.drivers.linux import nftables, rtnetlink
-from skyisland.drivers.linux.bridge import LIBC, BridgeNetwork, HostNetwork, port_name
-from skyisland.errors import DriverError, HostUnfit
-from skyisland.events import Events
-from skyisland.jails.addresses import Addresses
-from skyisland.model import Address, AddressState
-from skyisland.settings import IP4
 
 pytestmark = [pytest.mark.host, pytest.mark.root]
 

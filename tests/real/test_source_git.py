@@ -11,12 +11,12 @@ from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
 import pytest
-from upstream import URL, Repository, room
 
 from skyisland.errors import BadRequest, IslandError, SourceUnavailable
 from skyisland.host.folder import size_of
 from skyisland.sources import sources
 from skyisland.sources.git import GitCommand
+from tests.support.upstream import URL, Repository, room
 
 
 async def test_default_branch_branch_tags_and_commits(

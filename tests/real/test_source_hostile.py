@@ -10,10 +10,10 @@ import zlib
 from pathlib import Path
 
 import pytest
-from upstream import Repository, room
 
 from skyisland.errors import SourceRefused, SourceUnavailable
 from skyisland.sources.git import GitCommand, GitFailed, Trouble
+from tests.support.upstream import Repository, room
 
 
 async def test_nothing_of_a_repository_or_of_our_environment_is_run(

@@ -14,13 +14,24 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from upstream import URL, Quiet, Repository, Room, Server, Staller, alive, backend, room, stalled
 
 from skyisland.errors import BadRequest, IslandError, SourceRefused, SourceUnavailable
 from skyisland.events import SourceFetched
 from skyisland.model import KnownCommit
 from skyisland.sources.git import GitCommand, GitFailed
 from skyisland.sources.sources import CommitMemory
+from tests.support.upstream import (
+    URL,
+    Quiet,
+    Repository,
+    Room,
+    Server,
+    Staller,
+    alive,
+    backend,
+    room,
+    stalled,
+)
 
 
 async def test_two_hundred_want_a_new_repository_and_it_is_fetched_once(

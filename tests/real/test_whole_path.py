@@ -17,10 +17,10 @@ from typing import Any
 
 import httpx
 import pytest
-from daemon import BRIDGE, HOST, PATIENCE_S, Daemon
 
 from skyisland.island import Island
 from skyisland.model import FunctionRequest, Verdict
+from tests.support.daemon import BRIDGE, HOST, PATIENCE_S, Daemon
 
 pytestmark = [pytest.mark.host, pytest.mark.root]
 

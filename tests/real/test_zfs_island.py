@@ -10,9 +10,9 @@ import subprocess
 from collections.abc import Iterator
 
 import pytest
-from daemon import BRIDGE, Daemon, tag
 
 from skyisland.drivers.zfs.clones import BareBase
+from tests.support.daemon import BRIDGE, Daemon, tag
 
 pytestmark = [pytest.mark.zfs, pytest.mark.host, pytest.mark.root]
 

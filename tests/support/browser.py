@@ -16,11 +16,12 @@ from typing import Any
 
 import aiohttp
 
-ROOT = Path(__file__).parents[2]
+from tests.support.places import ROOT
+
 SERVER = """
 import sys
 from tui.web import serve_web
-serve_web([sys.executable, sys.argv[1], "attach", sys.argv[2]], port=int(sys.argv[3]))
+serve_web([sys.executable, "-m", "tests.support.subject", "attach", sys.argv[1]], port=int(sys.argv[2]))
 """
 
 
@@ -44,8 +45,7 @@ async def _running(*words: str, **options: Any) -> AsyncIterator[asyncio.subproc
 @asynccontextmanager
 async def served(folder: Path) -> AsyncIterator[tuple[str, asyncio.subprocess.Process]]:
     port = _free_port()
-    subject = str(ROOT / "tests" / "tui" / "subject.py")
-    command = (sys.executable, "-c", SERVER, subject, str(folder), str(port))
+    command = (sys.executable, "-c", SERVER, str(folder), str(port))
     async with _running(*command, stdout=asyncio.subprocess.PIPE, cwd=ROOT) as server:
         assert server.stdout is not None
         said = await asyncio.wait_for(server.stdout.readline(), 60)

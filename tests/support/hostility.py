@@ -60,6 +60,6 @@ async def heard(jails: Jails, words: bytes, timeout_s: float = 10) -> Inmate:
     inmate = await running(jails)
     assert inmate.jail is not None
     async with asyncio.timeout(timeout_s):
-        while not inmate.jail.process.stdout.data.startswith(words):
+        while not inmate.jail.process.stdout.data.startswith(words):  # noqa: ASYNC110 - in a pipe
             await asyncio.sleep(0.005)
     return inmate

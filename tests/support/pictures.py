@@ -1,7 +1,7 @@
 """The scenes of which pictures are kept: every view and dialog, seeded, on a frozen clock.
 
-python tests/tui/pictures.py [FOLDER [SCENE…]]     PNG into screenshots/, by a headless Chromium
-python tests/tui/pictures.py --accept [SCENE…]     the text that test_pictures.py compares with
+python -m tests.support.pictures [FOLDER [SCENE…]]     PNG into screenshots/, by a headless Chromium
+python -m tests.support.pictures --accept [SCENE…]     the text that tests/tui compares with
 """
 
 from __future__ import annotations
@@ -15,12 +15,13 @@ from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from fake_island import NOON, FakeIsland
-from operating import type_ahead
 from textual.pilot import Pilot
 
 from skyisland import events as ev
 from skyisland.errors import Unauthorized
+from tests.support.fake_island import NOON, FakeIsland
+from tests.support.operating import type_ahead
+from tests.support.places import ROOT
 from tui.console import Console
 
 SIZES = ((80, 24), (120, 35), (140, 40), (200, 60))
@@ -177,7 +178,7 @@ async def play(scene: Scene, sizes: Sequence[tuple[int, int]], *, drawn: bool = 
 
 def kept(scene: Scene) -> Path:
     """Where the scene's screens are kept as text."""
-    return Path(__file__).parent / "screens" / f"{scene.name}.txt"
+    return ROOT / "tests" / "tui" / "screens" / f"{scene.name}.txt"
 
 
 def as_text(pictures: Sequence[Picture]) -> str:
@@ -217,7 +218,7 @@ def main(argv: list[str]) -> None:
                 kept(scene).parent.mkdir(exist_ok=True)
                 kept(scene).write_text(as_text(asyncio.run(play(scene, scene.sizes))))
         return
-    folder = Path(argv[0]) if argv else Path(__file__).parents[2] / "screenshots"
+    folder = Path(argv[0]) if argv else ROOT / "screenshots"
     folder.mkdir(parents=True, exist_ok=True)
     for scene in SCENES:
         for picture in asyncio.run(play(scene, scene.sizes, drawn=True)):
@@ -236,7 +237,7 @@ def main(argv: list[str]) -> None:
 
 async def draw_browser(target: Path) -> None:
     """The console in a tab."""
-    from browser import opened, served
+    from tests.support.browser import opened, served
 
     with tempfile.TemporaryDirectory() as folder:
         async with served(Path(folder)) as (url, _):  # noqa: SIM117

@@ -1,6 +1,6 @@
 """A console for the terminal tests to torment: started by them, on a pseudo terminal.
 
-    subject.py serve|attach FOLDER [noise|crash|crash-api]
+    python -m tests.support.subject serve|attach FOLDER [noise|crash|crash-api]
 
 `serve` is an island of fake rooms with its API and console in one loop; `attach` a console on the
 seeded island, which is in this process but says that it is not. The API's port is written to
@@ -27,8 +27,7 @@ SECRET = "the-token-nobody-may-see"
 
 
 async def serve(folder: Path, mood: str) -> int:
-    from operating import World
-
+    from tests.support.operating import World
     from tui.watch.inprocess import InProcess
 
     world = World()
@@ -90,7 +89,7 @@ def main() -> None:
     mood = sys.argv[3] if len(sys.argv) > 3 else ""
     if what == "serve":
         sys.exit(asyncio.run(serve(folder, mood)))
-    from fake_island import FakeIsland
+    from tests.support.fake_island import FakeIsland
 
     _disturb(mood)
     sys.exit(tui.run_console(FakeIsland(), refresh_s=0.1, log=folder / "log"))

@@ -2,7 +2,7 @@
 
 The fake stands where the jail driver stands. It runs nothing and compiles nothing: it answers `go list`
 from the package clause of the files, and `go build` by writing a file where the binary belongs.
-The real compiler in real jails is in tests/host/test_build_jail.py.
+The real compiler in real jails is in tests/real/test_build_jail.py.
 """
 
 from __future__ import annotations

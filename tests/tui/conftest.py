@@ -6,8 +6,8 @@ import asyncio
 from collections.abc import AsyncIterator
 
 import pytest
-from operating import HEADER, TOKEN, World
 
+from tests.support.operating import HEADER, TOKEN, World
 from tui.watch.inprocess import InProcess
 from tui.watch.port import Port
 from tui.watch.remote import Remote

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import aiohttp
 import pytest
-from browser import opened, served
 
 from skyisland.errors import SettingsError
+from tests.support.browser import opened, served
 from tui.web import serve_web
 
 pytestmark = pytest.mark.host

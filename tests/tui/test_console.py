@@ -5,12 +5,12 @@ from __future__ import annotations
 import math
 
 import pytest
-from fake_island import FakeIsland
 from msgspec import structs
-from operating import HEADER, SLOW, TOKEN, World, operating, type_ahead
 
 from skyisland.drivers.fake import FakeJail
 from skyisland.model import AddressState, FunctionRequest, Usage, Verdict
+from tests.support.fake_island import FakeIsland
+from tests.support.operating import HEADER, SLOW, TOKEN, World, operating, type_ahead
 from tui.dialogs import Ask, AskToken, Help
 from tui.invoke import Invoke
 from tui.watch import station

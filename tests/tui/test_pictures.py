@@ -1,15 +1,15 @@
 """Every view and dialog at four sizes, character by character, and what colours must keep to.
 
-When a picture is meant to change: `python tests/tui/pictures.py --accept`, and look at the difference.
+When a picture is meant to change: `python -m tests.support.pictures --accept`, and look at the difference.
 """
 
 from __future__ import annotations
 
 import pytest
-from pictures import SCENES, Scene, Stage, as_text, kept, play
 from rich.cells import cell_len
 from textual.color import Color
 
+from tests.support.pictures import SCENES, Scene, Stage, as_text, kept, play
 from tui.draw.look import _ASCII, _BARS, _UNICODE, PHASES, SKY, TONES
 
 

@@ -6,7 +6,6 @@ import asyncio
 from collections.abc import AsyncIterator, Callable
 
 import pytest
-from fake_island import NOON, FakeIsland
 
 from skyisland.events import (
     AddressLeased,
@@ -21,6 +20,7 @@ from skyisland.events import (
     Pulse,
 )
 from skyisland.model import Usage
+from tests.support.fake_island import NOON, FakeIsland
 from tui.watch.port import Snapshot
 from tui.watch.station import Station
 

@@ -25,10 +25,10 @@ from pathlib import Path
 
 import pyte
 import pytest
-from fake_island import FakeIsland
-from subject import SECRET
 
 from skyisland.errors import SettingsError
+from tests.support.fake_island import FakeIsland
+from tests.support.subject import SECRET
 from tui import run_console
 
 HERE = Path(__file__).parent
@@ -55,7 +55,7 @@ class Patient:
         environment = {**os.environ, "TERM": "xterm-256color", "LANG": "C.UTF-8", "PYTHONWARNINGS": "default"}
         environment.pop("NO_COLOR", None)
         self.process = subprocess.Popen(
-            [sys.executable, str(HERE / "subject.py"), *words[:1], str(folder), *words[1:]],
+            [sys.executable, "-m", "tests.support.subject", *words[:1], str(folder), *words[1:]],
             stdin=self.slave,
             stdout=self.slave,
             stderr=self.slave,

@@ -6,7 +6,8 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
-from workshop import Workshop, opened
+
+from tests.support.workshop import Workshop, opened
 
 
 @pytest.fixture

@@ -10,7 +10,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from msgspec import structs
-from workshop import Workshop, host, opened, refused, source, verb
 
 from skyisland.builds.builds import Builds
 from skyisland.drivers.fake import Script
@@ -19,6 +18,7 @@ from skyisland.events import ArtifactEvicted
 from skyisland.golang.call import parse_call
 from skyisland.model import JailSpec
 from skyisland.settings import Build
+from tests.support.workshop import Workshop, host, opened, refused, source, verb
 
 # What a hostile build leaves instead of a binary
 

@@ -11,7 +11,6 @@ from pathlib import Path
 
 import pytest
 from msgspec import structs
-from workshop import COMMIT, Workshop, complains, host, opened, refused, source, verb
 
 from skyisland.drivers.fake import Script
 from skyisland.errors import BadCall, HostUnfit, SourceUnavailable, Unavailable
@@ -19,6 +18,7 @@ from skyisland.events import BuildFinished, BuildStarted
 from skyisland.golang.call import parse_call
 from skyisland.model import JailSpec, Network
 from skyisland.settings import Build
+from tests.support.workshop import COMMIT, Workshop, complains, host, opened, refused, source, verb
 
 # Making ready
 

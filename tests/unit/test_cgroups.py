@@ -1,4 +1,4 @@
-"""Cgroups of version 2 on a fake of the kernel's rules; version 1 is tested for real in tests/host."""
+"""Cgroups of version 2 on a fake of the kernel's rules; version 1 is tested for real in tests/real."""
 
 from __future__ import annotations
 
@@ -6,13 +6,13 @@ import os
 from pathlib import Path
 
 import pytest
-from fakekernel import TOP, FakeKernel
 
 from skyisland.drivers.linux.cgroup.group import WAITS
 from skyisland.drivers.linux.cgroup.groups import Cgroups
 from skyisland.drivers.linux.cgroup.hierarchy import Mounted
 from skyisland.errors import DriverError
 from skyisland.model import Capability, Limits, Usage
+from tests.support.fakekernel import TOP, FakeKernel
 
 LIMITS = Limits(memory_bytes=64 << 20, pids=32, cpus=0.5)
 

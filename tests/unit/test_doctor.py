@@ -1,4 +1,4 @@
-"""What the doctor says of a host in which something is missing; tests/host asks it about a whole one."""
+"""What the doctor says of a host in which something is missing; tests/real asks it about a whole one."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The main programs as text, the frame, and the harness's word; the programs themselves run in tests/host."""
+"""The main programs as text, the frame, and the harness's word; the programs themselves run in tests/real."""
 
 from __future__ import annotations
 

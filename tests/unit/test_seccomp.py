@@ -14,11 +14,12 @@ import pyseccomp
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from seccomp_attempts import ATTEMPTS, ORDINARY
 
 from skyisland.drivers.linux import seccomp
 from skyisland.drivers.linux.seccomp import ALLOWED, BY_ARGUMENTS, MACHINES, REFUSED, compile_filter
 from skyisland.errors import HostUnfit
+from tests.support.places import ROOT
+from tests.support.seccomp_attempts import ATTEMPTS, ORDINARY
 
 ALLOW, KILL = "allow", "kill"
 PROGRAMS = {machine: compile_filter(machine) for machine in ("x86_64", "aarch64")}
@@ -120,8 +121,8 @@ def test_nobody_types_into_a_terminal(request: int) -> None:
 
 
 def attempt(*args: str | Path) -> dict[str, int]:
-    script = Path(__file__).with_name("seccomp_attempts.py")
-    run = subprocess.run([sys.executable, script, *args], capture_output=True, timeout=60, check=False)
+    words = [sys.executable, "-m", "tests.support.seccomp_attempts", *args]
+    run = subprocess.run(words, cwd=ROOT, capture_output=True, timeout=60, check=False)
     assert run.returncode == 0, run.stderr.decode()
     found: dict[str, int] = json.loads(run.stdout)
     return found

@@ -15,9 +15,11 @@ import pytest
 from msgspec import structs
 
 from skyisland.errors import DriverError, SettingsError
-from skyisland.events import Events, InvocationFinished, JailCreated
-from skyisland.model import AddressState, Artifact, KnownCommit, Timings
+from skyisland.events import Events
+from skyisland.model import AddressState, KnownCommit
 from skyisland.record.state import COMMITS, JID_MARGIN, MIGRATIONS, State
+from tests.support.places import ROOT
+from tests.support.records import artifact, finished, jailed
 
 
 @asynccontextmanager
@@ -27,33 +29,6 @@ async def opened(path: Path, history: int = 1000) -> AsyncIterator[State]:
         yield state
     finally:
         await state.close()
-
-
-def artifact(key: str = "k") -> Artifact:
-    return Artifact(
-        key=key,
-        sha256="ab" * 32,
-        path=Path("/store/ab"),
-        url="example.com/repo",
-        package="",
-        commit="c" * 40,
-        function="Encode",
-        expression=None,
-        size_bytes=10,
-        build_s=0.5,
-        built_at=1.0,
-        used_at=2.0,
-    )
-
-
-def finished(number: int) -> InvocationFinished:
-    return InvocationFinished(
-        invocation=f"inv-{number}", url="u", call="F()", verdict="ok", timings=Timings(total_s=1.5)
-    )
-
-
-def jailed(jid: int) -> JailCreated:
-    return JailCreated(jail=f"sky-0000-{jid:x}", jid=jid, pid=None, purpose="function")
 
 
 @pytest.fixture
@@ -158,8 +133,7 @@ async def test_a_jail_number_is_never_used_again(db: Path) -> None:
 KILLED = """
 import asyncio, os, signal, sys
 from pathlib import Path
-sys.path.insert(0, sys.argv[2])
-from test_state import artifact, finished, jailed
+from tests.support.records import artifact, finished, jailed
 from skyisland.events import Events
 from skyisland.record.state import State
 
@@ -178,8 +152,7 @@ asyncio.run(main())
 
 
 async def test_kill_9_loses_no_artifact_and_repeats_no_jail_number(db: Path) -> None:
-    here = str(Path(__file__).parent)
-    died = subprocess.run([sys.executable, "-c", KILLED, str(db), here], check=False)
+    died = subprocess.run([sys.executable, "-c", KILLED, str(db)], cwd=ROOT, check=False)
     assert died.returncode == -signal.SIGKILL
     async with opened(db) as state:
         assert await state.artifacts() == [artifact()]

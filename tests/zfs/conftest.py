@@ -2,11 +2,23 @@
 
 from __future__ import annotations
 
-import os
+from collections.abc import Iterator
 from pathlib import Path
 
+import pytest
+
+from tests.support.zpool import POOL, Host, clear
+
 collect_ignore = []
-if not os.environ.get("TEST_ZPOOL"):
-    collect_ignore += ["test_pool.py", "test_jails_on_zfs.py"]
+if not POOL:
+    collect_ignore += ["test_real_pool.py", "test_jails_on_zfs.py"]
 elif "Seccomp:" not in Path("/proc/self/status").read_text():
     collect_ignore += ["test_jails_on_zfs.py"]
+
+
+@pytest.fixture
+def host(state_dir: Path) -> Iterator[Host]:
+    made = Host(state_dir)
+    yield made
+    if POOL:
+        clear(f"{POOL}/sky-c0de")

@@ -6,7 +6,6 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
-from test_zfs import clear
 
 from skyisland.drivers.fake import FakeAddresses
 from skyisland.drivers.linux.bubblewrap import BubblewrapJails
@@ -15,6 +14,7 @@ from skyisland.drivers.zfs.clones import ZfsClones
 from skyisland.events import Events
 from skyisland.jails.register import Jails
 from skyisland.model import Limits, Mount, Outcome, Verdict
+from tests.support.zpool import clear
 
 pytestmark = pytest.mark.zfs
 

@@ -8,14 +8,14 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from test_zfs import Host, host  # noqa: F401 - a fixture
 
 from skyisland.errors import DriverError
+from tests.support.zpool import Host
 
 pytestmark = pytest.mark.zfs
 
 
-async def test_a_quota_ends_a_clone_that_writes_too_much(host: Host) -> None:  # noqa: F811
+async def test_a_quota_ends_a_clone_that_writes_too_much(host: Host) -> None:
     clones = host.clones(quota_bytes=8 << 20)
     clone = await clones.clone(await clones.prepare(), "sky-c0de-1")
     assert clone.path is not None
@@ -32,7 +32,7 @@ def write_much(path: Path) -> None:
             os.fsync(file.fileno())
 
 
-async def test_properties(host: Host) -> None:  # noqa: F811
+async def test_properties(host: Host) -> None:
     clones = host.clones(compression=True)
     clone = await clones.clone(await clones.prepare(), "sky-c0de-1")
     assert clone.path is not None
@@ -55,7 +55,7 @@ async def test_properties(host: Host) -> None:  # noqa: F811
     await clones.destroy(clone)
 
 
-async def test_a_clone_that_somebody_sits_in_goes_when_they_leave(host: Host) -> None:  # noqa: F811
+async def test_a_clone_that_somebody_sits_in_goes_when_they_leave(host: Host) -> None:
     clones = host.clones(patience_s=60)
     clone = await clones.clone(await clones.prepare(), "sky-c0de-1")
     assert clone.path is not None
@@ -72,7 +72,7 @@ async def test_a_clone_that_somebody_sits_in_goes_when_they_leave(host: Host) ->
     assert not clone.path.exists()
 
 
-async def test_many_ends_at_once_are_one_channel_program(host: Host) -> None:  # noqa: F811
+async def test_many_ends_at_once_are_one_channel_program(host: Host) -> None:
     clones = host.clones()
     base = await clones.prepare()
     made = [await clones.clone(base, f"sky-c0de-{n}") for n in range(8)]

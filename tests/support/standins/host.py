@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 
-from standins.state import State
+from tests.support.standins.state import State
 
 
 def sysctl(state: State) -> None:

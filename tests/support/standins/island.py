@@ -9,8 +9,8 @@ from skyisland.drivers.zfs.clones import ZfsClones
 from skyisland.events import Events
 from skyisland.host.programs import Programs
 from skyisland.jails.register import AddressPool, Jails
-from standins.base import TinyBase
-from standins.world import World
+from tests.support.standins.base import TinyBase
+from tests.support.standins.world import World
 
 BUILD_UID = 1_950_000_100
 ISLAND = "c0de"

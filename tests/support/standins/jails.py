@@ -7,7 +7,7 @@ import resource
 import sys
 import time
 
-from standins.state import State
+from tests.support.standins.state import State
 
 SIGKILL = 9
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 
-from standins.state import State
+from tests.support.standins.state import State
 
 
 def ifconfig(state: State) -> None:

@@ -4,7 +4,7 @@
 
 A stand-in that runs here dies with bin/zfs, as a program that is killed would.
 
-    python server.py DESCRIPTOR     of the listening socket
+    python -m tests.support.standins.server DESCRIPTOR     of the listening socket
 """
 
 from __future__ import annotations
@@ -20,10 +20,8 @@ import socket
 import sys
 import traceback
 
-sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
-
-from standins import host, jails, network, storage  # noqa: F401 - likewise
-from standins.state import main
+from tests.support.standins import host, jails, network, storage  # noqa: F401 - likewise
+from tests.support.standins.state import main
 
 PR_SET_PDEATHSIG = 1
 

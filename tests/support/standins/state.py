@@ -103,11 +103,11 @@ def main(program: str, folder: str, words: list[str], caller: int) -> None:
     state.fault()
     state.step("begins")
     if program in ("jail", "jexec", "jls", "rctl"):
-        from standins import jails as module
+        from tests.support.standins import jails as module
     elif program in ("zfs", "mount", "umount"):
-        from standins import storage as module
+        from tests.support.standins import storage as module
     elif program in ("ifconfig", "route", "pfctl"):
-        from standins import network as module
+        from tests.support.standins import network as module
     else:
-        from standins import host as module
+        from tests.support.standins import host as module
     getattr(module, program.replace("-", "_"))(state)

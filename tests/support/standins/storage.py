@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 
-from standins.state import KeepAndExit, State
+from tests.support.standins.state import KeepAndExit, State
 
 PROPERTIES = "mountpoint canmount sync atime setuid exec devices compression quota readonly".split()
 
@@ -383,7 +383,7 @@ def umount(state: State) -> None:
                 continue
             world["mounts"].remove(found)
         if found["type"] == "devfs":
-            from standins.jails import empty
+            from tests.support.standins.jails import empty
 
             empty(point)
     if failed:

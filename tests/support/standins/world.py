@@ -12,7 +12,8 @@ import sys
 from functools import cache
 from pathlib import Path
 
-from standins.state import Locked
+from tests.support.places import ROOT
+from tests.support.standins.state import Locked
 
 PROGRAMS = "jail jls rctl zfs mount umount devfs sysctl pw ifconfig route pfctl tar freebsd-version"
 PROCESSES = "jexec freebsd-update"
@@ -49,10 +50,9 @@ FRESH = {
 }
 
 
-HERE = Path(__file__).parent
 CALL = """\
 #!/bin/bash
-# Its work is done by tests/freebsd/standins/server.py.
+# Its work is done by tests/support/standins/server.py.
 exec 3<>/dev/tcp/127.0.0.1/{port} 4>&1
 printf '%s\\0' $(($# + 4)) $$ $PPID {folder} {program} "$@" >&3
 read -r -u 3 code
@@ -61,8 +61,8 @@ exit "${{code:-137}}"
 PROCESS = """\
 #!{python} -IS
 import os, sys
-sys.path.insert(0, {here!r})
-from standins.state import main
+sys.path.insert(0, {root!r})
+from tests.support.standins.state import main
 main({program!r}, {folder!r}, sys.argv[1:], os.getppid())
 """
 
@@ -72,8 +72,9 @@ def server() -> int:
     """The port of the server of stand-ins, which ends with this process."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         listener.set_inheritable(True)
-        words = [sys.executable, "-IS", str(HERE / "server.py"), str(listener.fileno())]
-        os.posix_spawn(sys.executable, words, os.environ)
+        # Without site packages, for it imports none and is to start soon.
+        words = [sys.executable, "-S", "-m", "tests.support.standins.server", str(listener.fileno())]
+        os.posix_spawn(sys.executable, words, {**os.environ, "PYTHONPATH": str(ROOT)})
         port: int = listener.getsockname()[1]
     return port
 
@@ -91,7 +92,7 @@ class World:
         for name in PROGRAMS.split():
             self._program(name, CALL.format(port=server(), folder=folder, program=name))
         for name in PROCESSES.split():
-            words = {"python": sys.executable, "here": str(HERE.parent), "folder": str(folder)}
+            words = {"python": sys.executable, "root": str(ROOT), "folder": str(folder)}
             self._program(name, PROCESS.format(**words, program=name))
 
     def _program(self, name: str, script: str) -> None:

@@ -1,0 +1,127 @@
+"""A real island of fake rooms, its API, and a real server for what only the wire can show."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any, TypeVar
+
+import httpx
+from msgspec import Struct
+
+from api import Api, create_app
+from api.serve import listen, serve
+from api.stream import Feed
+from skyisland.drivers.fake import FakeAddresses, FakeBuilds, FakeClones, FakeHistory, FakeJails, FakeSources
+from skyisland.events import Event, Events
+from skyisland.island import Island
+from skyisland.jails.register import Jails
+from skyisland.model import Policy
+from skyisland.record.logs import LogRing
+from skyisland.record.metrics import Metrics
+from skyisland.settings import Api as ApiSettings
+
+TOKEN = "a token for tests é"
+HEADER = "X-Sky-Island-Token"
+ADMIN = {HEADER: TOKEN.encode()}
+E = TypeVar("E", bound=Event)
+CALL = {"url": "github.com/mmcloughlin/geohash", "call": "Encode(100.1, 80.9)"}
+
+
+class World(Struct):
+    """An island and everything around it."""
+
+    island: Island
+    driver: FakeJails
+    builds: FakeBuilds
+    events: Events
+    metrics: Metrics
+    logs: LogRing
+    app: Api
+
+    @asynccontextmanager
+    async def client(self, **options: Any) -> AsyncIterator[httpx.AsyncClient]:
+        """A client that reaches the application without a socket."""
+        transport = httpx.ASGITransport(app=self.app)  # type: ignore[arg-type]
+        async with httpx.AsyncClient(transport=transport, base_url="http://island", **options) as client:
+            yield client
+
+    @asynccontextmanager
+    async def served(self, **options: float) -> AsyncIterator[Server]:
+        """The application on a socket of its own."""
+        sock = await asyncio.to_thread(listen, "127.0.0.1", 0)
+        stop = asyncio.Event()
+        port = sock.getsockname()[1]
+        task = asyncio.create_task(serve(self.app, sock, stop.wait, **options))
+        server = Server(port=port, stop=stop, task=task)
+        try:
+            yield server
+        finally:
+            stop.set()
+            await server.task
+
+    async def next(self, kind: type[E]) -> E:
+        """The next event of this kind."""
+        with self.events.subscribe() as stream:
+            async with asyncio.timeout(20):
+                async for event in stream:
+                    if isinstance(event, kind):
+                        return event
+        raise AssertionError("the stream ended")
+
+
+class Server(Struct):
+    """A running server."""
+
+    port: int
+    stop: asyncio.Event
+    task: asyncio.Task[None]
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+    async def connect(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+        return await asyncio.open_connection("127.0.0.1", self.port)
+
+    async def say(self, text: bytes) -> bytes:
+        """Send bytes and return all that comes until the server closes."""
+        reader, writer = await self.connect()
+        writer.write(text)
+        try:
+            return await reader.read(-1)
+        finally:
+            writer.close()
+
+
+def make_world(
+    policy: Policy | None = None, settings: ApiSettings | None = None, token: str = TOKEN, **feed: Any
+) -> World:
+    events, addresses, driver, builds = Events(), FakeAddresses(), FakeJails(), FakeBuilds()
+    island = Island(
+        name="t",
+        version="0.1",
+        policy=policy or Policy(),
+        events=events,
+        sources=FakeSources(),
+        builds=builds,
+        jails=Jails(driver, FakeClones(), addresses, events, island="t", uids=None),
+        network=addresses,
+        history=FakeHistory(events),
+    )
+    metrics, logs = Metrics(), LogRing()
+    events.tap(metrics.fold)
+    events.tap(logs.fold)
+    app = create_app(
+        island,
+        token=token,
+        token_header=HEADER,
+        metrics=metrics,
+        logs=logs,
+        feed=Feed(events, island.pulse, **feed) if feed else None,
+        settings=settings,
+    )
+    return World(
+        island=island, driver=driver, builds=builds, events=events, metrics=metrics, logs=logs, app=app
+    )
