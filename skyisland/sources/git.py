@@ -1,14 +1,14 @@
-"""One Git command, run so that nothing but the wanted thing happens, and that it ends.
+"""One Git command: it does what it is asked to and nothing else, and it ends.
 
-Theory: a repository is written by a stranger and a server may lie, so Git gets an environment of our
-making (GitPython would hand on the daemon's), no configuration but ours, exactly one transport, no
-prompt, no hook, no filter, no submodule, no background maintenance. Each command runs in a session of
-its own and is killed as a whole: at its deadline, when what it writes outgrows its limit, and when
-nobody wants its result any more. While it lives it holds a lock on a file that tells its process
-group, so that the next life of a daemon that was killed finds and ends it (`end_orphans`).
+Theory: a stranger wrote the repository, and its server may lie. So Git gets an environment of our
+making (GitPython would pass on the daemon's), our configuration alone, exactly one transport, no
+prompt, no hook, no filter, no submodule and no background maintenance. Each command runs in a session
+of its own. Its whole process group is killed at the deadline, when its output or its folder outgrows
+the limit, and when its caller is cancelled. While it runs it holds a lock on a pid file. So the next
+daemon finds and kills the commands that a killed daemon left behind (`end_orphans`).
 
-GitPython starts the process; its own `kill_after_timeout` looks for children by polling `ps` and
-cannot be called off, so the waiting is ours.
+GitPython only starts the process: its own `kill_after_timeout` finds children by polling `ps` and
+cannot be cancelled.
 """
 
 from __future__ import annotations
@@ -39,11 +39,14 @@ from skyisland.sources.url import REDIRECTING
 if TYPE_CHECKING:
     from git.cmd import Git
 
-TICK_S = 0.1
-"""How often a growing folder is measured."""
+MEASURE_S = 0.1
+"""Time between two measurements of a growing folder. At 1 Gbit/s it overshoots its limit by 12 MB."""
 
-OUTPUT_BYTES = 32 << 20
-"""What a command may print: some 300,000 files or references."""
+OUTPUT_LIMIT_BYTES = 32 << 20
+"""Longest output of a command: about 300,000 files or references."""
+
+STDERR_BYTES = 4096
+"""How much of the end of standard error is kept: Git's reason stands in its last lines."""
 
 _PATH = "/usr/local/bin:/usr/bin:/bin:/usr/local/sbin:/usr/sbin:/sbin"
 
@@ -60,10 +63,13 @@ _ENVIRONMENT = {
     "GIT_NO_LAZY_FETCH": "1",
     "GIT_NO_REPLACE_OBJECTS": "1",
     "GIT_PROTOCOL_FROM_USER": "0",
-    # A delta of a few bytes can describe an object of gigabytes; Git gives up instead of making it.
+    # A delta of a few bytes can describe an object of gigabytes: Git refuses to allocate it. A judgement:
+    # half of the default git.max_size.
     "GIT_ALLOC_LIMIT": "256m",
 }
 
+# The sizes bound one command's memory: Git streams a file past bigFileThreshold instead of loading it,
+# and unmaps packs past packedGitLimit (its default is 32 TiB).
 _CONFIG = (
     ("core.hooksPath", "/dev/null"),
     ("core.attributesFile", "/dev/null"),
@@ -85,10 +91,10 @@ _CONFIG = (
     ("fetch.writeCommitGraph", "false"),
     ("transfer.bundleURI", "false"),
     ("transfer.fsckObjects", "true"),
-    # Old, harmless slips of other Git implementations, found in well-known repositories.
+    # Harmless mistakes of old Git implementations. Well-known repositories contain them.
     *(
-        (f"fetch.fsck.{slip}", "ignore")
-        for slip in (
+        (f"fetch.fsck.{mistake}", "ignore")
+        for mistake in (
             "badTimezone",
             "missingSpaceBeforeDate",
             "missingNameBeforeEmail",
@@ -105,27 +111,30 @@ _CONFIG = (
 )
 
 _SCRIPT = 'umask 022; ulimit -v 4194304; echo $$ >"$1"; shift; exec /usr/bin/env -i "$@"'
-"""Tells its process group, then becomes Git in an environment of ours alone, with 4 GiB to address."""
+"""Limits the address space, writes its own pid to the pid file, clears the environment and becomes Git.
+
+4 GiB of address space: to fetch and check out a repository of 500 MiB, the default git.max_size, takes
+between 512 MiB and 1 GiB (measured, Git 2.39). Four times that leaves room for a larger git.max_size."""
 
 
 class Trouble(StrEnum):
-    """Why a command failed, as far as it matters to us."""
+    """Why a command failed: the cases that we treat differently."""
 
     missing = "missing"
-    """The remote answered: there is no such repository, or it is not for us."""
+    """The remote answered: there is no such repository, or we may not read it."""
     moved = "moved"
-    """The remote sent us elsewhere."""
+    """The remote redirected us."""
     no_commit = "no_commit"
     """The repository has no such object."""
     only_whole = "only_whole"
-    """The remote gives whole branches only: no single commits, or no shallow history."""
+    """The remote serves whole branches only: no single commits, or no shallow history."""
     too_large = "too_large"
     timed_out = "timed_out"
     other = "other"
-    """Above all: the remote could not be reached."""
+    """Most often: the remote could not be reached."""
 
 
-_SIGNS = (
+_PATTERNS = (
     (Trouble.no_commit, r"not our ref|remote did not send all necessary objects"),
     (Trouble.only_whole, r"unadvertised object|does not support shallow|shallow capabilities"),
     (Trouble.moved, r"returned error: 30[12378]"),
@@ -139,32 +148,33 @@ _SIGNS = (
 )
 
 
-def trouble_of(said: str) -> Trouble:
-    """Read Git's words (in its C locale)."""
-    return next((trouble for trouble, sign in _SIGNS if re.search(sign, said)), Trouble.other)
+def trouble_of(stderr: str) -> Trouble:
+    """Classify what Git printed on standard error (in its C locale)."""
+    return next((trouble for trouble, pattern in _PATTERNS if re.search(pattern, stderr)), Trouble.other)
 
 
 class GitFailed(Exception):
-    """A command that did not do what it was to do; `said` is Git's own last words, fit to be shown."""
+    """A command failed. `stderr` is the end of what Git printed there."""
 
-    def __init__(self, trouble: Trouble, said: str = "") -> None:
-        super().__init__(f"{trouble}: {said}")
+    def __init__(self, trouble: Trouble, stderr: str = "") -> None:
+        super().__init__(f"{trouble}: {stderr}")
         self.trouble = trouble
-        self.said = said
+        self.stderr = stderr
 
 
 class GitCommand:
     """A command that runs once, on a thread of its caller's choice.
 
-    `config` and `environment` come on top of our own; `scheme` is the one transport Git may use (none
-    without it). `watch` is the folder that must not outgrow `watch_bytes` while the command runs.
+    `config` and `environment` are added to our own. `scheme` is the one transport that Git may use;
+    without it, none. `watch` is a folder that must not outgrow `watch_bytes` while the command runs.
+    `pid_files` is the folder for the command's pid file.
     """
 
     def __init__(
         self,
         arguments: Sequence[str],
         *,
-        leashes: Path,
+        pid_files: Path,
         timeout_s: float,
         scheme: str = "",
         config: Sequence[tuple[str, str]] = (),
@@ -176,14 +186,16 @@ class GitCommand:
         options = (option for key, value in (*_CONFIG, *config) for option in ("-c", f"{key}={value}"))
         self._environment = [f"{name}={value}" for name, value in variables.items()]
         self._arguments = [*options, *arguments]
-        self._leashes = leashes
+        self._pid_files = pid_files
         self._timeout_s = timeout_s
         self._watch = watch
         self._watch_bytes = watch_bytes
         self._wake = -1
 
     async def result(self, threads: Executor) -> bytes:
-        """What the command printed. When this ends, cancelled or not, its whole process group is gone.
+        """Run the command and return its standard output.
+
+        When this ends, cancelled or not, no process of the command's group is left.
 
         Raises:
             GitFailed: it failed, took too long or grew too large.
@@ -199,72 +211,73 @@ class GitCommand:
             os.close(self._wake)
 
     def _run(self) -> bytes:
-        program = _git()
-        with _leash(self._leashes) as leash, leash.open("r+b") as held:
-            fcntl.flock(held, fcntl.LOCK_EX)
+        program = _git_program()
+        with _new_pid_file(self._pid_files) as pid_file, pid_file.open("r+b") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            script = ["/bin/sh", "-c", _SCRIPT, "sh", str(pid_file)]
             git = _gitpython()("/").execute(
-                ["/bin/sh", "-c", _SCRIPT, "sh", str(leash), *self._environment, program, *self._arguments],
+                [*script, *self._environment, program, *self._arguments],
                 as_process=True,
                 start_new_session=True,
-                pass_fds=(held.fileno(),),
+                pass_fds=(lock.fileno(),),
             )
-            # From here on, only the command holds the lock.
-            held.close()
+            # The command inherited the lock: from here on it alone holds it, for as long as its group lives.
+            lock.close()
             assert git.proc is not None  # noqa: S101 - it was started this moment
-            return self._attend(git.proc, leash)
+            return self._wait(git.proc, pid_file)
 
-    def _attend(self, process: subprocess.Popen[bytes], leash: Path) -> bytes:
+    def _wait(self, process: subprocess.Popen[bytes], pid_file: Path) -> bytes:
         deadline = time.monotonic() + self._timeout_s
         try:
-            printed, said = self._read(process, deadline)
+            stdout, stderr = self._read(process, deadline)
             process.wait(max(0.0, deadline - time.monotonic()))
         except subprocess.TimeoutExpired:
-            _kill_group(process, leash)
+            _kill_group(process, pid_file)
             raise GitFailed(Trouble.timed_out) from None
         except BaseException:
-            _kill_group(process, leash)
+            _kill_group(process, pid_file)
             raise
         finally:
             for pipe in (process.stdout, process.stderr):
                 if pipe is not None:
                     pipe.close()
         if process.returncode != 0:
-            words = said.decode("utf-8", "replace")
-            raise GitFailed(trouble_of(words), words)
+            text = stderr.decode("utf-8", "replace")
+            raise GitFailed(trouble_of(text), text)
         if self._outgrown():
             raise GitFailed(Trouble.too_large)
-        return printed
+        return stdout
 
     def _outgrown(self) -> bool:
         return self._watch is not None and size_of(self._watch) > self._watch_bytes
 
     def _read(self, process: subprocess.Popen[bytes], deadline: float) -> tuple[bytes, bytes]:
-        """Both outputs to their end; raises as soon as there is a reason not to wait for it."""
-        printed, said = bytearray(), bytearray()
-        measured = time.monotonic()
+        """Read standard output and standard error to their ends; raise as soon as a limit is passed."""
+        stdout, stderr = bytearray(), bytearray()
+        measured_at = time.monotonic()
         with selectors.DefaultSelector() as selector:
             selector.register(self._wake, selectors.EVENT_READ)
-            selector.register(_pipe(process.stdout), selectors.EVENT_READ, printed)
-            selector.register(_pipe(process.stderr), selectors.EVENT_READ, said)
+            selector.register(_pipe(process.stdout), selectors.EVENT_READ, stdout)
+            selector.register(_pipe(process.stderr), selectors.EVENT_READ, stderr)
             while len(selector.get_map()) > 1:
-                for key, _ in selector.select(min(TICK_S, max(0.0, deadline - time.monotonic()))):
-                    if key.data is None:
+                for key, _ in selector.select(min(MEASURE_S, max(0.0, deadline - time.monotonic()))):
+                    if key.data is None:  # the pipe by which `result` stops us
                         raise GitFailed(Trouble.other, "stopped")
                     chunk = os.read(key.fd, 1 << 16)
                     if not chunk:
                         selector.unregister(key.fileobj)
                     key.data.extend(chunk)
-                del said[:-4096]
-                if len(printed) > OUTPUT_BYTES:
+                del stderr[:-STDERR_BYTES]
+                if len(stdout) > OUTPUT_LIMIT_BYTES:
                     raise GitFailed(Trouble.too_large)
                 now = time.monotonic()
                 if now >= deadline:
                     raise GitFailed(Trouble.timed_out)
-                if now - measured >= TICK_S:
+                if now - measured_at >= MEASURE_S:
                     if self._outgrown():
                         raise GitFailed(Trouble.too_large)
-                    measured = time.monotonic()
-        return bytes(printed), bytes(said)
+                    measured_at = time.monotonic()
+        return bytes(stdout), bytes(stderr)
 
 
 def _pipe(pipe: IO[bytes] | None) -> IO[bytes]:
@@ -274,7 +287,7 @@ def _pipe(pipe: IO[bytes] | None) -> IO[bytes]:
 
 @functools.cache
 def _gitpython() -> type[Git]:
-    """GitPython's `Git`. Importing it runs Git, so it waits until Git is wanted, on a thread."""
+    """GitPython's `Git`. Importing it runs Git, so we import it at the first command, on its thread."""
     try:
         from git.cmd import Git
     except ImportError:
@@ -282,50 +295,51 @@ def _gitpython() -> type[Git]:
     return Git
 
 
-def _git() -> str:
+def _git_program() -> str:
     program = shutil.which(_gitpython().GIT_PYTHON_GIT_EXECUTABLE or "git")
     if program is None:
         raise HostUnfit("there is no Git on this host; install the package git")
     return program
 
 
-# Leashes: which process groups are ours, for the life after this one
+# Pid files: they record our process groups for the daemon after this one
 
 
 @contextlib.contextmanager
-def _leash(folder: Path) -> Iterator[Path]:
-    leash = folder / f"sky-{secrets.token_hex(8)}.pid"
-    leash.touch(mode=0o600, exist_ok=False)
+def _new_pid_file(folder: Path) -> Iterator[Path]:
+    pid_file = folder / f"sky-{secrets.token_hex(8)}.pid"
+    pid_file.touch(mode=0o600, exist_ok=False)
     try:
-        yield leash
+        yield pid_file
     finally:
-        leash.unlink(missing_ok=True)
+        pid_file.unlink(missing_ok=True)
 
 
-def _kill_group(process: subprocess.Popen[bytes], leash: Path) -> None:
-    """Kill a command that was not waited for yet, and return when all of its group are gone."""
+def _kill_group(process: subprocess.Popen[bytes], pid_file: Path) -> None:
+    """Kill a command that nobody waited for yet; return when its whole group is gone."""
     with contextlib.suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGKILL)
     process.wait()
-    with leash.open("rb") as lock:
+    # Each process of the group holds the lock until it is gone.
+    with pid_file.open("rb") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
 
 
 def end_orphans(folder: Path) -> int:
-    """Kill commands that outlived their daemon, remove their leashes; how many there were. Blocks.
+    """Kill the commands that outlived their daemon and remove their pid files; return their number. Blocks.
 
-    A process group is killed only while its lock is held, so never one that got its number later.
+    A group is killed only while it holds its lock: the number may belong to somebody else afterwards.
     """
-    ended = 0
-    for leash in folder.glob("sky-*.pid"):
-        with leash.open("r+b") as lock:
-            while not _locks(lock):
-                ended += 1 if _kill_told(lock) else 0
-        leash.unlink()
-    return ended
+    killed = 0
+    for pid_file in folder.glob("sky-*.pid"):
+        with pid_file.open("r+b") as lock:
+            while not _try_lock(lock):
+                killed += 1 if _kill_recorded(lock) else 0
+        pid_file.unlink()
+    return killed
 
 
-def _locks(file: IO[bytes]) -> bool:
+def _try_lock(file: IO[bytes]) -> bool:
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
@@ -333,15 +347,15 @@ def _locks(file: IO[bytes]) -> bool:
     return True
 
 
-def _kill_told(lock: IO[bytes]) -> bool:
-    """Kill the group that the leash tells, and wait for it; False if it does not tell one yet."""
+def _kill_recorded(lock: IO[bytes]) -> bool:
+    """Kill the group that the pid file records and wait for its end; False while it records none."""
     lock.seek(0)
-    told = lock.read(16).strip()
-    if not told.isdigit():
+    pid = lock.read(16).strip()
+    if not pid.isdigit():
         time.sleep(0.01)
         return False
     with contextlib.suppress(ProcessLookupError):
-        os.killpg(int(told), signal.SIGKILL)
+        os.killpg(int(pid), signal.SIGKILL)
     fcntl.flock(lock, fcntl.LOCK_EX)
     fcntl.flock(lock, fcntl.LOCK_UN)
     return True

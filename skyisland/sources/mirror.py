@@ -1,7 +1,9 @@
-"""Mirrors: what was fetched of each repository, bare and shallow, and its commits laid out as files.
+"""Mirrors: a bare, shallow clone of each repository, and checkouts of its commits.
 
-A mirror is a cache: it is added to while that works and fetched anew when it does not, for losing one
-costs a fetch. One task at a time may work on a mirror (`Sources` sees to that).
+A repository's name and a commit enter; a fetched commit or a folder of files leaves. What Git could not
+do leaves as `GitFailed`. A mirror is a cache: fetches add to it, and when one fails, a new mirror
+replaces it, since losing one costs only a fetch. One task at a time may work on a mirror (`Sources`
+locks it).
 """
 
 from __future__ import annotations
@@ -22,52 +24,59 @@ from skyisland.settings import Git as GitSettings
 from skyisland.sources.git import GitCommand, GitFailed, Trouble, end_orphans
 from skyisland.sources.url import FORGES, Remote, pin, remote_of
 
-COMMANDS = 64
-"""Git commands at one time; a server that stalls keeps one of them busy until the time-out."""
+MAX_COMMANDS = 64
+"""Git commands at one time, as many as the default of jails.max_running. A server that stalls occupies one
+until the time-out."""
 
-PACKS = 50
-"""A mirror of more packs than this is fetched anew: cheaper than to repack it."""
+MAX_PACKS = 50
+"""A mirror with more packs is fetched anew. Git's own gc.autoPackLimit repacks there; a shallow fetch is
+cheaper."""
 
-DEEPEST_PATH = 100
-LONGEST_PATH = 1024
-"""Files deeper down or with longer paths (bytes) are refused: no program should have to delete them."""
+MAX_DEPTH = 100
+"""Folders above a file. A judgement: Python's rmtree recurses per folder, and stops at 1000."""
+MAX_PATH_BYTES = 1024
+"""Longest path of a file: FreeBSD's PATH_MAX."""
+
+MESSAGE_CHARACTERS = 400
+"""How much of Git's message a caller sees. A judgement: one paragraph of a terminal."""
 
 _FETCH = ("fetch", "--quiet", "--no-tags", "--no-recurse-submodules", "--no-write-fetch-head")
 _ATTRIBUTES = "* -text -eol -ident -filter !working-tree-encoding\n"
-"""A checkout is what the commit says, byte for byte, whatever the repository's .gitattributes ask for."""
+"""Git writes the bytes of the commit, and ignores the conversions in the repository's .gitattributes."""
 
 Lookup = Callable[[str, int], Awaitable[list[str]]]
 
 
 async def lookup(host: str, port: int) -> list[str]:
-    """The addresses of a host, by this host's resolver."""
-    found = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
-    return list(dict.fromkeys(str(entry[4][0]) for entry in found))
+    """Resolve a host name to addresses with this host's resolver."""
+    entries = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    return list(dict.fromkeys(str(address[0]) for *_, address in entries))
 
 
 def folder_of(name: str) -> str:
-    """A repository's folder: told apart by the hash, and to be recognised by people."""
+    """The folder name of a repository: a hash that makes it unique, then a part that people can read."""
     readable = re.sub(r"[^A-Za-z0-9.-]+", "_", name)
     return f"{hashlib.sha256(name.encode()).hexdigest()[:16]}-{readable[:80]}"
 
 
 class Mirrors:
-    """Git's side of the source room. Failures that depend on the question leave as `GitFailed`."""
+    """Runs Git for `Sources`. Git's failures leave as `GitFailed`; `explain` turns them into our errors."""
 
     def __init__(self, git: GitSettings, repos: Path, lookup: Lookup) -> None:
         self._git = git
         self._repos = repos
         self._lookup = lookup
-        self._threads = ThreadPoolExecutor(COMMANDS, "sky-git")
+        self._threads = ThreadPoolExecutor(MAX_COMMANDS, "sky-git")
         self._suffixes: dict[str, str] = {}
+        """Repository name → `.git` or nothing: the form of its URL that its remote answers to."""
 
     def prepare(self) -> tuple[int, dict[Path, str]]:
-        """Sweep; how much there was to sweep, and the mirrors with their repositories' names. Blocks."""
+        """Remove what an earlier life left; return how much, and each mirror's repository name. Blocks."""
         self._repos.mkdir(parents=True, exist_ok=True)
         swept = end_orphans(self._repos) + sweep(self._repos)
         mirrors = {path.parent: path.read_text() for path in self._repos.glob("*/description")}
         for mirror in mirrors:
-            _tidy(mirror)
+            _remove_leftovers(mirror)
         return swept, mirrors
 
     def close(self) -> None:
@@ -76,29 +85,32 @@ class Mirrors:
     def path(self, name: str) -> Path:
         return self._repos / folder_of(name)
 
-    async def ask(self, name: str, refs: Sequence[str]) -> bytes:
-        """What `git ls-remote` prints on the references `refs` of a repository."""
-        return await self._remotely(name, ["ls-remote"], refs)
+    async def ls_remote(self, name: str, refs: Sequence[str]) -> bytes:
+        """The output of `git ls-remote` for the references `refs` of a repository."""
+        return await self._run_remote(name, ["ls-remote"], refs)
 
     # Fetching
 
     async def fetch(self, name: str, commit: str) -> None:
-        """Have a commit in the repository's mirror, by the shortest way that its remote permits."""
+        """Fetch a commit into the repository's mirror, if it is not there.
+
+        Tries the cheapest way first: into the old mirror, into a new one, then all branches and tags.
+        """
         mirror = self.path(name)
-        there = await aside(mirror.is_dir)
-        if there and await self._holds(mirror, commit):
+        exists = await aside(mirror.is_dir)
+        if exists and await self._has_commit(mirror, commit):
             return
-        if there and await aside(_packs, mirror) < PACKS:
+        if exists and await aside(_count_packs, mirror) < MAX_PACKS:
             try:
                 await self._fetch_into(mirror, name, commit)
             except GitFailed as failure:
-                # What an old mirror stands in the way of (it is full, or damaged), a new one may do.
+                # A new mirror helps where the old one is full or damaged.
                 if failure.trouble not in (Trouble.other, Trouble.only_whole, Trouble.too_large):
                     raise
             else:
                 return
             finally:
-                await aside(_tidy, mirror)
+                await aside(_remove_leftovers, mirror)
         try:
             await self._fetch_anew(name, commit)
         except GitFailed as failure:
@@ -106,95 +118,96 @@ class Mirrors:
                 raise
             await self._fetch_anew(name, commit, whole=True)
 
-    async def discover(self, name: str) -> str:
-        """Fetch the default branch of a repository that has no mirror yet; returns its commit.
+    async def fetch_default_branch(self, name: str) -> str:
+        """Fetch the default branch of a repository that has no mirror yet; return its commit.
 
-        One connection, where to ask for the commit first would take two.
+        One connection. To ask for the commit first and then fetch it takes two.
         """
-        async with partial(self._repos) as made:
-            mirror = made / "mirror"
-            await aside(_make_empty, mirror, name)
-            await self._remotely(name, [*_FETCH, "--depth=1"], ["+HEAD:refs/sky/head"], mirror)
-            commit = await aside(_name_head, mirror)
+        async with partial(self._repos) as draft:
+            mirror = draft / "mirror"
+            await aside(_make_empty_mirror, mirror, name)
+            await self._run_remote(name, [*_FETCH, "--depth=1"], ["+HEAD:refs/sky/head"], mirror)
+            commit = await aside(_rename_head, mirror)
             await aside(take_place, mirror, self.path(name))
             return commit
 
     async def _fetch_anew(self, name: str, commit: str, *, whole: bool = False) -> None:
-        """Fetch into a new mirror, which takes the place of the old one once it holds the commit."""
-        async with partial(self._repos) as made:
-            mirror = made / "mirror"
-            await aside(_make_empty, mirror, name)
+        """Fetch into a new mirror; it replaces the old one once it has the commit."""
+        async with partial(self._repos) as draft:
+            mirror = draft / "mirror"
+            await aside(_make_empty_mirror, mirror, name)
             await self._fetch_into(mirror, name, commit, whole=whole)
             await aside(take_place, mirror, self.path(name))
 
     async def _fetch_into(self, mirror: Path, name: str, commit: str, *, whole: bool = False) -> None:
         if whole:
-            await self._remotely(
-                name, _FETCH, ["+refs/heads/*:refs/heads/*", "+refs/tags/*:refs/tags/*"], mirror
-            )
+            refs = ["+refs/heads/*:refs/heads/*", "+refs/tags/*:refs/tags/*"]
+            await self._run_remote(name, _FETCH, refs, mirror)
         else:
-            await self._remotely(name, [*_FETCH, "--depth=1"], [f"{commit}:refs/sky/{commit}"], mirror)
-        if not await self._holds(mirror, commit):
+            await self._run_remote(name, [*_FETCH, "--depth=1"], [f"{commit}:refs/sky/{commit}"], mirror)
+        if not await self._has_commit(mirror, commit):
             raise GitFailed(Trouble.no_commit)
 
-    async def _holds(self, mirror: Path, commit: str) -> bool:
-        """Whether it is there, and a commit (a tag's object is none)."""
+    async def _has_commit(self, mirror: Path, commit: str) -> bool:
+        """Whether the mirror has an object of this name that is a commit (it may be a tag)."""
         try:
-            return (await self._locally(mirror, "cat-file", "-t", commit)).strip() == b"commit"
+            return (await self._run_local(mirror, "cat-file", "-t", commit)).strip() == b"commit"
         except GitFailed:
             return False
 
-    # Laying out
+    # Checking out
 
-    async def lay_out(self, name: str, commit: str, place: Path) -> None:
-        """Put the files of a commit that was fetched at `place`, readable for everyone.
+    async def check_out(self, name: str, commit: str, place: Path) -> None:
+        """Write the files of a fetched commit to the folder `place`, readable for everyone.
 
         Raises:
-            SourceRefused: there are more, larger or deeper ones than we take.
+            SourceRefused: its files are too large together, too deep, or have too long paths.
         """
         mirror = self.path(name)
-        listing = await self._locally(mirror, "ls-tree", "-r", "-l", "-z", "--full-tree", commit)
+        listing = await self._run_local(mirror, "ls-tree", "-r", "-l", "-z", "--full-tree", commit)
         await aside(check_tree, name, listing, self._git.max_size)
-        async with partial(place.parents[1]) as made:
-            tree = made / "tree"
+        async with partial(place.parents[1]) as draft:
+            tree = draft / "tree"
             await aside(open_folder, tree)
-            where = {"GIT_WORK_TREE": str(tree), "GIT_INDEX_FILE": str(made / "index")}
-            await self._locally(mirror, "read-tree", "--reset", "-u", commit, environment=where)
+            variables = {"GIT_WORK_TREE": str(tree), "GIT_INDEX_FILE": str(draft / "index")}
+            await self._run_local(mirror, "read-tree", "--reset", "-u", commit, environment=variables)
             await aside(take_place, tree, place)
 
     # Running Git
 
-    async def _remotely(
+    async def _run_remote(
         self, name: str, verb: Sequence[str], refs: Sequence[str], mirror: Path | None = None
     ) -> bytes:
-        """Talk to a repository's remote; where it answers only to its name with `.git`, by that."""
+        """Run a command that talks to the repository's remote; return its standard output.
+
+        Some servers know a repository only as `NAME.git`, others only as `NAME`: tries both.
+        """
         suffix = self._suffixes.get(name, "")
         remote = remote_of(name, self._git.rewrites, suffix)
         try:
-            return await self._talk(name, remote, verb, refs, mirror)
+            return await self._run_against(remote, name, verb, refs, mirror)
         except GitFailed as failure:
-            told = failure.trouble in (Trouble.missing, Trouble.moved)
-            if not told or not remote.scheme.startswith("http") or name.partition("/")[0] in FORGES:
+            unknown = failure.trouble in (Trouble.missing, Trouble.moved)
+            if not unknown or not remote.scheme.startswith("http") or name.partition("/")[0] in FORGES:
                 raise
             suffix = "" if suffix else ".git"
+            remote = remote_of(name, self._git.rewrites, suffix)
             try:
-                printed = await self._talk(
-                    name, remote_of(name, self._git.rewrites, suffix), verb, refs, mirror
-                )
+                output = await self._run_against(remote, name, verb, refs, mirror)
             except GitFailed:
                 raise failure from None
             self._suffixes[name] = suffix
-            return printed
+            return output
 
-    async def _talk(
-        self, name: str, remote: Remote, verb: Sequence[str], refs: Sequence[str], mirror: Path | None
+    async def _run_against(
+        self, remote: Remote, name: str, verb: Sequence[str], refs: Sequence[str], mirror: Path | None
     ) -> bytes:
         # A folder that the operator names may belong to another user of this host.
         trusting = remote.rewritten and remote.scheme == "file"
         options = ["--upload-pack=git -c safe.directory=* upload-pack"] if trusting else []
         command = GitCommand(
             [*verb, *options, "--", remote.url, *refs],
-            leashes=self._repos,
+            pid_files=self._repos,
             timeout_s=self._git.timeout,
             scheme=remote.scheme,
             config=await self._pinned(remote),
@@ -205,10 +218,10 @@ class Mirrors:
         try:
             return await command.result(self._threads)
         except GitFailed as failure:
-            raise GitFailed(failure.trouble, presentable(failure.said, remote.url, name)) from None
+            raise GitFailed(failure.trouble, presentable(failure.stderr, remote.url, name)) from None
 
     async def _pinned(self, remote: Remote) -> list[tuple[str, str]]:
-        """Hold Git to addresses of the host that were found to be public."""
+        """The configuration that lets Git connect only to the addresses that we resolved and checked."""
         if not remote.public_only:
             return []
         try:
@@ -217,52 +230,52 @@ class Mirrors:
             raise GitFailed(Trouble.other, f"its host cannot be found: {error.strerror}") from None
         return [("http.curloptResolve", pin(remote, addresses))]
 
-    async def _locally(
+    async def _run_local(
         self, mirror: Path, *arguments: str, environment: Mapping[str, str] | None = None
     ) -> bytes:
         command = GitCommand(
             arguments,
-            leashes=self._repos,
+            pid_files=self._repos,
             timeout_s=self._git.timeout,
             environment={"GIT_DIR": str(mirror), **(environment or {})},
         )
         return await command.result(self._threads)
 
     def explain(self, name: str, failure: GitFailed) -> IslandError:
-        """Our error for Git's trouble with a repository."""
-        said = f": {failure.said}" if failure.said else ""
-        if "No space left on device" in failure.said:
-            return DriverError(f"there is no room to fetch {name}{said}")
+        """Turn Git's failure with a repository into our error."""
+        reason = f": {failure.stderr}" if failure.stderr else ""
+        if "No space left on device" in failure.stderr:
+            return DriverError(f"there is no room to fetch {name}{reason}")
         match failure.trouble:
             case Trouble.missing:
-                return SourceUnavailable(f"there is no repository {name}, or it is private{said}")
+                return SourceUnavailable(f"there is no repository {name}, or it is private{reason}")
             case Trouble.moved:
-                return SourceUnavailable(f"{name} has moved; call it by its new URL{said}")
+                return SourceUnavailable(f"{name} has moved; call it by its new URL{reason}")
             case Trouble.too_large:
                 size = self._git.max_size
-                return SourceRefused(f"{name} is larger than [git] max_size permits ({size} bytes){said}")
+                return SourceRefused(f"{name} is larger than [git] max_size permits ({size} bytes){reason}")
             case Trouble.timed_out:
                 limit = f"{self._git.timeout:g} s"
                 return SourceUnavailable(f"fetching {name} took longer than [git] timeout permits ({limit})")
             case _:
-                return SourceUnavailable(f"{name} cannot be fetched{said}")
+                return SourceUnavailable(f"{name} cannot be fetched{reason}")
 
 
 def check_tree(name: str, listing: bytes, limit_bytes: int) -> None:
-    """Look at `git ls-tree -r -l -z` before a file is written.
+    """Check the output of `git ls-tree -r -l -z`, before any file is written.
 
     Raises:
-        SourceRefused: its files are too large together, or too deep.
+        SourceRefused: the files are too large together, one is too deep, or its path is too long.
     """
     total = 0
     for entry in listing.split(b"\0")[:-1]:
-        about, _, path = entry.partition(b"\t")
-        size = about.split()[3]
+        attributes, _, path = entry.partition(b"\t")
+        size = attributes.split()[3]
         total += int(size) if size.isdigit() else 0
-        if len(path) > LONGEST_PATH or path.count(b"/") > DEEPEST_PATH:
+        if len(path) > MAX_PATH_BYTES or path.count(b"/") > MAX_DEPTH:
             raise SourceRefused(
-                f"{name} has a file deeper than {DEEPEST_PATH} folders, or with a path longer than "
-                f"{LONGEST_PATH} bytes: {path[:80].decode('utf-8', 'backslashreplace')}…"
+                f"{name} has a file deeper than {MAX_DEPTH} folders, or with a path longer than "
+                f"{MAX_PATH_BYTES} bytes: {path[:80].decode('utf-8', 'backslashreplace')}…"
             )
     if total > limit_bytes:
         raise SourceRefused(
@@ -270,17 +283,21 @@ def check_tree(name: str, listing: bytes, limit_bytes: int) -> None:
         )
 
 
-def presentable(said: str, remote: str, name: str) -> str:
-    """What Git and the remote said, for a caller's eyes: one short line, without where a rewrite leads."""
-    lines = [line.strip() for line in said.splitlines()]
-    told = [line for line in lines if line.startswith(("fatal:", "error:", "remote:"))] or lines
-    text = "; ".join(told).replace(remote, name).replace(remote.partition("://")[2], name)
+def presentable(stderr: str, remote_url: str, name: str) -> str:
+    """Git's message on one short line, fit for the caller.
+
+    The repository's name replaces the remote's URL: a caller must not learn where a rewrite leads.
+    """
+    lines = [line.strip() for line in stderr.splitlines()]
+    reasons = [line for line in lines if line.startswith(("fatal:", "error:", "remote:"))] or lines
+    text = "; ".join(reasons).replace(remote_url, name).replace(remote_url.partition("://")[2], name)
     text = re.sub(r"[a-z+]+://[^\s']+", name, text)
-    return "".join(char if char.isprintable() else "\N{REPLACEMENT CHARACTER}" for char in text)[:400]
+    text = "".join(char if char.isprintable() else "\N{REPLACEMENT CHARACTER}" for char in text)
+    return text[:MESSAGE_CHARACTERS]
 
 
-def _make_empty(mirror: Path, name: str) -> None:
-    """What `git init --bare` makes (gitrepository-layout(5)), without a process, and what we add to it."""
+def _make_empty_mirror(mirror: Path, name: str) -> None:
+    """Make what `git init --bare` makes (gitrepository-layout(5)), without a process, and add our files."""
     for folder in ("info", "objects/info", "objects/pack", "refs/heads", "refs/tags", "refs/sky"):
         (mirror / folder).mkdir(parents=True)
     (mirror / "HEAD").write_text("ref: refs/heads/main\n")
@@ -291,20 +308,20 @@ def _make_empty(mirror: Path, name: str) -> None:
     (mirror / "info" / "attributes").write_text(_ATTRIBUTES)
 
 
-def _name_head(mirror: Path) -> str:
-    """Name the reference that `discover` fetched after its commit, as those of other commits are."""
+def _rename_head(mirror: Path) -> str:
+    """Rename the reference of `fetch_default_branch` to refs/sky/COMMIT, as `_fetch_into` names them."""
     head = mirror / "refs" / "sky" / "head"
     commit = head.read_text().strip()
     head.rename(head.with_name(commit))
     return commit
 
 
-def _packs(mirror: Path) -> int:
+def _count_packs(mirror: Path) -> int:
     return len(list(mirror.glob("objects/pack/*.pack")))
 
 
-def _tidy(mirror: Path) -> None:
-    """Remove what a fetch leaves that was killed."""
+def _remove_leftovers(mirror: Path) -> None:
+    """Remove the lock files and temporary packs of a killed fetch."""
     for pattern in ("*.lock", "refs/sky/*.lock", "objects/pack/*tmp*", "objects/??/tmp_*"):
         for path in mirror.glob(pattern):
             with contextlib.suppress(FileNotFoundError):

@@ -1,14 +1,15 @@
-"""Sources: a repository's URL and a version go in, the files of a commit come out.
+"""Sources: a repository's URL and a version enter, the files of a commit leave.
 
     resolve(url, version)  name ▶ commit    from memory while the commit is trusted, else ls-remote
-    checkout(resolved)     commit ▶ files   from memory when they are there, else fetch and lay out
+    checkout(resolved)     commit ▶ files   from disk if they are there, else fetch and check out
 
-Below `repos` lies a bare mirror per repository, below `checkouts` a folder per commit. A checkout is
-whole or not there, and never changed. Its links stay links: nothing here opens, follows or changes the
-mode of what lies in it.
+The folder `repos` has a bare mirror per repository, the folder `checkouts` a folder per commit. A
+checkout is whole or absent, and never changes. Its links stay links: nothing here opens or follows a
+file in it, or changes its mode.
 
-URL, version, server and files are a stranger's; `url`, `git` and `mirror` say what is done
-about that.
+URL, version, server and files are a stranger's: `url` checks the text, `git` confines the command,
+`mirror` checks the tree. What may fail: the caller's words (`BadRequest`), the settings
+(`SourceRefused`), the remote (`SourceUnavailable`), Git and the disk (`DriverError`).
 """
 
 from __future__ import annotations
@@ -33,129 +34,124 @@ from skyisland.model import KnownCommit, Resolved, Source
 from skyisland.settings import Git as GitSettings
 from skyisland.sources.git import GitFailed, Trouble
 from skyisland.sources.mirror import Lookup, Mirrors, folder_of, lookup
-from skyisland.sources.url import Address, check_version, commit_among, is_commit, parse_url, refs_of
+from skyisland.sources.url import RepositoryUrl, check_version, commit_among, is_commit, parse_url, refs_of
 
 RETRY_S = 30.0
-"""So long a remote that could not be reached is left alone, where an older commit can serve."""
-FRESH_S = 60.0
-"""What was asked for less long ago stays, however little room there is."""
+"""After a remote could not be reached, calls get its last known commit for this long before we ask it again.
+A judgement: half of the default git.timeout, which each new attempt may cost one caller."""
+KEEP_S = 60.0
+"""A mirror or checkout used more recently stays, even beyond git.cache_limit: a call may be between
+`checkout` and `using`. A judgement: that takes milliseconds."""
 
 
 class KnownCommits(Protocol):
-    """What remotes last said, by repository and version; the version "" is the default branch."""
+    """The last commit that a remote named, by repository and version ("" is the default branch)."""
 
     def get(self, url: str, version: str) -> KnownCommit | None:
-        """Asked in every call, so it must answer from memory."""
+        """Called once per call of a function, so it must answer from memory."""
 
     async def put(self, url: str, version: str, known: KnownCommit) -> None: ...
 
 
-class CommitMemory:
-    """Known commits in memory. Who persists them fills `commits` at start and extends `put`."""
-
-    def __init__(self) -> None:
-        self.commits: dict[tuple[str, str], KnownCommit] = {}
-
-    def get(self, url: str, version: str) -> KnownCommit | None:
-        return self.commits.get((url, version))
-
-    async def put(self, url: str, version: str, known: KnownCommit) -> None:
-        self.commits[url, version] = known
-
-
-class _Answer(Struct, frozen=True):
+class _Resolution(Struct, frozen=True):
     commit: str
     stale: bool = False
 
 
 class Sources:
-    """The source room. `sweep` comes first, `close` last.
+    """Resolves versions and keeps mirrors and checkouts. Call `sweep` first and `close` last.
 
-    There is one question to a remote per version at a time, and one fetch per commit, however many wait;
-    fetches of one repository follow one another. Whoever is cancelled leaves no process and nothing
-    half-made.
+    Callers who want the same share the work: one question to the remote per version, one fetch per commit.
+    Fetches of one repository follow one another. A cancelled caller leaves no process and no partial
+    folder.
     """
 
     def __init__(
         self,
         git: GitSettings,
-        layout_repos: Path,
-        layout_checkouts: Path,
+        repos: Path,
+        checkouts: Path,
         *,
         trust_s: float,
         known: KnownCommits,
         events: Events | None = None,
         lookup: Lookup = lookup,
     ) -> None:
+        """`trust_s`: how long the commit of a branch or tag is used before the remote is asked again."""
         self._git = git
-        self._checkouts = layout_checkouts
+        self._checkouts = checkouts
         self._trust_s = trust_s
         self._known = known
         self._events = events
-        self._mirrors = Mirrors(git, layout_repos, lookup)
-        self._roots: set[str] = set()
-        self._unreachable: dict[tuple[str, str | None], float] = {}
-        self._used: dict[Path, float] = {}
-        self._held: InUse[Path] = InUse()
-        self._discovered: dict[tuple[str, str], float] = {}
-        """Commits that are in a mirror because somebody asked for the default branch, of which repository,
-        and the seconds that this took; told when they are laid out."""
+        self._mirrors = Mirrors(git, repos, lookup)
+        self._repositories: set[str] = set()
+        """Names that are known to be repositories."""
+        self._retry_at: dict[tuple[str, str | None], float] = {}
+        """(repository, version) → when to ask its unreachable remote again (monotonic)."""
+        self._used_at: dict[Path, float] = {}
+        """Mirror or checkout on disk → last use (monotonic)."""
+        self._in_use: InUse[Path] = InUse()
+        self._fetch_s: dict[tuple[str, str], float] = {}
+        """(repository, commit) → seconds. Commits fetched while resolving the default branch; the time is
+        added to the later `SourceFetched`."""
         self._sizes: dict[Path, int] = {}
         self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
         self._probes: Flights[str] = Flights()
-        self._questions: Flights[_Answer] = Flights()
-        self._makings: Flights[None] = Flights()
+        self._resolutions: Flights[_Resolution] = Flights()
+        self._new_checkouts: Flights[None] = Flights()
 
     # Which commit
 
     async def resolve(self, url: str, version: str | None, *, refresh: bool = False) -> Resolved:
-        """From a caller's words to a commit. A full commit, and one that the remote named less than
-        `trust_s` seconds ago, costs no I/O; with `refresh` the remote is asked whatever is known.
+        """Turn a caller's URL and version into a repository, a package in it and a commit.
+
+        No I/O for a full commit, or for one that the remote named less than `trust_s` seconds ago.
+        `refresh` asks the remote always.
 
         Raises:
             BadRequest: URL or version is malformed, or the repository has no such version.
-            SourceRefused: the settings do not permit it.
-            SourceUnavailable: there is no such repository, or it cannot be reached and nothing is known.
+            SourceRefused: the settings do not permit this repository.
+            SourceUnavailable: there is no such repository, or it cannot be reached and no commit is known.
         """
         if version is not None:
             check_version(version)
-        address = parse_url(url, self._git.allowed_schemes)
-        name = self._root(address, version)
+        wanted = parse_url(url, self._git.allowed_schemes)
+        name = self._repository_of(wanted, version)
         if name is None:
-            name = await self._probes.join(address, lambda: self._probe(address))
-        answer = await self._answer(name, version, refresh)
+            name = await self._probes.join(wanted, lambda: self._probe(wanted))
+        resolution = await self._commit_of(name, version, refresh)
         return Resolved(
             url=name,
-            package=address.package(name),
-            commit=answer.commit,
+            package=wanted.package(name),
+            commit=resolution.commit,
             version=version,
-            stale=answer.stale,
+            stale=resolution.stale,
         )
 
-    async def _answer(self, name: str, version: str | None, refresh: bool) -> _Answer:
+    async def _commit_of(self, name: str, version: str | None, refresh: bool) -> _Resolution:
         if version is not None and is_commit(version):
-            return _Answer(version.lower())
+            return _Resolution(version.lower())
         known = self._known.get(name, version or "")
         if known is not None and not refresh:
             if 0.0 <= time.time() - known.at < self._trust_s:
-                return _Answer(known.commit)
-            if time.monotonic() < self._unreachable.get((name, version), 0.0):
-                return _Answer(known.commit, stale=True)
-        return await self._questions.join((name, version), lambda: self._ask(name, version, known))
+                return _Resolution(known.commit)
+            if time.monotonic() < self._retry_at.get((name, version), 0.0):
+                return _Resolution(known.commit, stale=True)
+        return await self._resolutions.join((name, version), lambda: self._ask_remote(name, version, known))
 
-    async def _ask(self, name: str, version: str | None, known: KnownCommit | None) -> _Answer:
+    async def _ask_remote(self, name: str, version: str | None, known: KnownCommit | None) -> _Resolution:
         if version is None and known is None:
-            commit = await self._discover(name)
+            commit = await self._fetch_default_branch(name)
             if commit is not None:
-                return await self._learn(name, version, commit)
+                return await self._remember(name, version, commit)
         try:
-            listing = await self._mirrors.ask(name, refs_of(version))
+            listing = await self._mirrors.ls_remote(name, refs_of(version))
         except GitFailed as failure:
             if known is None or failure.trouble not in (Trouble.other, Trouble.timed_out):
                 raise self._mirrors.explain(name, failure) from None
-            self._unreachable[name, version] = time.monotonic() + RETRY_S
-            return _Answer(known.commit, stale=True)
-        self._unreachable.pop((name, version), None)
+            self._retry_at[name, version] = time.monotonic() + RETRY_S
+            return _Resolution(known.commit, stale=True)
+        self._retry_at.pop((name, version), None)
         commit = commit_among(listing, version)
         if commit is None and version is None:
             raise SourceUnavailable(f"{name} is empty: it has no default branch")
@@ -164,12 +160,12 @@ class Sources:
                 f"version: {name} has no branch or tag {version!r} (of a commit, give all forty digits)",
                 field="version",
             )
-        return await self._learn(name, version, commit)
+        return await self._remember(name, version, commit)
 
-    async def _discover(self, name: str) -> str | None:
-        """The default branch's commit of a repository that was never fetched, fetched in the same breath.
+    async def _fetch_default_branch(self, name: str) -> str | None:
+        """Fetch the default branch of a repository without a mirror; return its commit.
 
-        None where that is not possible.
+        One connection resolves and fetches. None if there is a mirror, or if the remote does not support it.
         """
         started = time.perf_counter()
         mirror = self._mirrors.path(name)
@@ -177,62 +173,62 @@ class Sources:
             if await aside(mirror.is_dir):
                 return None
             try:
-                commit = await self._mirrors.discover(name)
+                commit = await self._mirrors.fetch_default_branch(name)
             except GitFailed as failure:
                 if failure.trouble in (Trouble.other, Trouble.only_whole, Trouble.no_commit):
                     return None
                 raise self._mirrors.explain(name, failure) from None
-            self._used[mirror] = time.monotonic()
-        self._discovered[name, commit] = time.perf_counter() - started
+            self._used_at[mirror] = time.monotonic()
+        self._fetch_s[name, commit] = time.perf_counter() - started
         return commit
 
-    async def _learn(self, name: str, version: str | None, commit: str) -> _Answer:
-        self._roots.add(name)
+    async def _remember(self, name: str, version: str | None, commit: str) -> _Resolution:
+        self._repositories.add(name)
         await self._known.put(name, version or "", KnownCommit(commit, time.time()))
-        return _Answer(commit)
+        return _Resolution(commit)
 
     # Where a repository ends and its packages begin
 
-    def _root(self, address: Address, version: str | None) -> str | None:
-        """The repository of an address, if its host, the caller or the past tells."""
-        names = list(address.roots())
-        if address.root is not None:
+    def _repository_of(self, wanted: RepositoryUrl, version: str | None) -> str | None:
+        """The repository's name, if the host's layout, the caller's URL or an earlier call determines it."""
+        names = list(wanted.candidates())
+        if wanted.depth is not None:
             return names[0]
         for name in reversed(names):
-            if name in self._roots or self._known.get(name, version or "") is not None:
+            if name in self._repositories or self._known.get(name, version or "") is not None:
                 return name
         return None
 
-    async def _probe(self, address: Address) -> str:
-        """The first of an address's possible repositories that the remote has."""
+    async def _probe(self, wanted: RepositoryUrl) -> str:
+        """Ask the remote for each candidate in turn; return the first name that is a repository."""
         failure = GitFailed(Trouble.missing)
-        for name in address.roots():
+        for name in wanted.candidates():
             try:
-                await self._mirrors.ask(name, refs_of(None))
+                await self._mirrors.ls_remote(name, refs_of(None))
             except GitFailed as failed:
                 failure = failed
                 if failure.trouble not in (Trouble.missing, Trouble.moved):
                     break
             else:
-                self._roots.add(name)
+                self._repositories.add(name)
                 return name
-        raise self._mirrors.explain(address.name(len(address.segments)), failure)
+        raise self._mirrors.explain(wanted.name(len(wanted.segments)), failure)
 
     # The files of a commit
 
     async def checkout(self, resolved: Resolved) -> Source:
-        """The files of a commit, fetched if they are not there. Work on them inside `using`.
+        """The files of a commit, fetched first if they are not on disk. Work on them inside `using`.
 
         Raises:
             BadRequest: the version is a commit that the repository does not have.
-            SourceRefused: it is larger or deeper than we take.
-            SourceUnavailable: the remote cannot be reached, or does not give what it promised.
+            SourceRefused: the repository is too large, or one of its paths too deep or too long.
+            SourceUnavailable: the remote cannot be reached, or no longer has the commit that it named.
             DriverError: Git or the disk failed us.
         """
         place = self._checkouts / folder_of(resolved.url) / resolved.commit
-        if place not in self._used:
-            await self._makings.join(place, lambda: self._make(resolved, place))
-        self._used[place] = time.monotonic()
+        if place not in self._used_at:
+            await self._new_checkouts.join(place, lambda: self._make_checkout(resolved, place))
+        self._used_at[place] = time.monotonic()
         return Source(
             url=resolved.url,
             package=resolved.package,
@@ -241,90 +237,92 @@ class Sources:
             stale=resolved.stale,
         )
 
-    async def _make(self, resolved: Resolved, place: Path) -> None:
+    async def _make_checkout(self, resolved: Resolved, place: Path) -> None:
         started = time.perf_counter()
         name, commit = resolved.url, resolved.commit
         async with self._lock(folder_of(name)):
             if await aside(place.is_dir):
                 return
-            self._used[self._mirrors.path(name)] = time.monotonic()
-            discovery_s = self._discovered.pop((name, commit), None)
+            self._used_at[self._mirrors.path(name)] = time.monotonic()
+            # The fetch is skipped if resolving the default branch did it.
+            fetch_s = self._fetch_s.pop((name, commit), None)
             try:
-                if discovery_s is None:
+                if fetch_s is None:
                     await self._mirrors.fetch(name, commit)
-                await self._mirrors.lay_out(name, commit, place)
+                await self._mirrors.check_out(name, commit, place)
             except GitFailed as failure:
                 if failure.trouble is Trouble.no_commit:
-                    raise await self._without(resolved) from None
+                    raise await self._commit_missing(resolved) from None
                 raise self._mirrors.explain(name, failure) from None
-        self._roots.add(name)
+        self._repositories.add(name)
         await self._trim(place, self._mirrors.path(name))
         if self._events is not None:
-            spent = time.perf_counter() - started + (discovery_s or 0.0)
-            self._events.publish(SourceFetched(url=name, commit=commit, duration_s=spent))
+            duration_s = time.perf_counter() - started + (fetch_s or 0.0)
+            self._events.publish(SourceFetched(url=name, commit=commit, duration_s=duration_s))
 
-    async def _without(self, resolved: Resolved) -> IslandError:
+    async def _commit_missing(self, resolved: Resolved) -> IslandError:
         name, commit, version = resolved.url, resolved.commit, resolved.version
         if version is not None and is_commit(version):
             return BadRequest(f"version: {name} has no commit {commit}", field="version")
-        # A branch was rewritten while its commit was trusted; whoever comes next shall ask the remote.
+        # The branch was rewritten while we trusted its commit. Age 0 makes the next call ask the remote.
         await self._known.put(name, version or "", KnownCommit(commit, 0.0))
         return SourceUnavailable(f"{name} no longer has the commit {commit}; try again")
 
     def _lock(self, folder: str) -> asyncio.Lock:
-        """One task at a time works on a repository's folders."""
+        """The lock of a repository's folders: one task at a time works on them."""
         return self._locks.setdefault(folder, asyncio.Lock())
 
-    # Keeping house
+    # Removing
 
     @contextmanager
     def using(self, source: Source) -> Iterator[Source]:
-        """Keep a checkout from being purged while the block runs."""
-        self._held.take(source.checkout)
+        """Protect a checkout from being removed while the block runs."""
+        self._in_use.take(source.checkout)
         try:
             yield source
         finally:
-            self._used[source.checkout] = time.monotonic()
-            self._held.let_go(source.checkout)
+            self._used_at[source.checkout] = time.monotonic()
+            self._in_use.let_go(source.checkout)
 
     async def sweep(self) -> int:
-        """Make the folders, end and remove what an earlier life left; how much that was."""
+        """Make the folders, kill and remove what an earlier life left; return how much that was."""
         swept, mirrors = await aside(self._mirrors.prepare)
-        left, places = await aside(self._survey)
-        self._roots.update(mirrors.values())
-        self._used |= dict.fromkeys((*mirrors, *places), time.monotonic())
+        left, places = await aside(self._prepare_checkouts)
+        self._repositories.update(mirrors.values())
+        self._used_at |= dict.fromkeys((*mirrors, *places), time.monotonic())
         return swept + left
 
-    def _survey(self) -> tuple[int, list[Path]]:
+    def _prepare_checkouts(self) -> tuple[int, list[Path]]:
         open_folder(self._checkouts)
         return sweep(self._checkouts), list(self._checkouts.glob("*/*"))
 
     async def purge(self, idle_s: float, keep: Collection[tuple[str, str]] = ()) -> int:
-        """Remove mirrors and checkouts that nobody asked for in `idle_s` seconds; how many went.
+        """Remove the mirrors and checkouts unused for `idle_s` seconds; return their number.
 
-        Never one that `using` holds, or that is a (URL, commit) of `keep`. Between `checkout` and `using`
-        only `idle_s` protects it: let it be longer than that takes.
+        Never removes one inside `using`, or a (URL, commit) of `keep`. Between `checkout` and `using` only
+        `idle_s` protects a checkout, so it must be longer than that takes.
         """
         kept = {self._checkouts / folder_of(url) / commit for url, commit in keep}
-        return sum([await self._drop(path, idle_s) for path in list(self._used) if path not in kept])
+        unkept = [path for path in self._used_at if path not in kept]
+        return sum([await self._remove_unused(path, idle_s) for path in unkept])
 
     async def _trim(self, *changed: Path) -> None:
-        """Remove what nobody asked for longest while all together is more than `cache_limit`."""
-        unknown = {*self._used} - {*self._sizes}
-        self._sizes |= await aside(lambda: {path: size_of(path) for path in unknown.union(changed)})
-        for path in sorted(self._used, key=self._used.__getitem__):
+        """Remove the least recently used mirrors and checkouts, until all fit into `cache_limit`."""
+        unmeasured = {*self._used_at} - {*self._sizes}
+        self._sizes |= await aside(lambda: {path: size_of(path) for path in unmeasured.union(changed)})
+        for path in sorted(self._used_at, key=self._used_at.__getitem__):
             if sum(self._sizes.values()) <= self._git.cache_limit:
                 break
-            await self._drop(path, FRESH_S)
+            await self._remove_unused(path, KEEP_S)
 
-    async def _drop(self, path: Path, idle_s: float) -> bool:
-        """Remove a mirror or checkout, unless it is in use or was less than `idle_s` ago."""
+    async def _remove_unused(self, path: Path, idle_s: float) -> bool:
+        """Remove a mirror or checkout, unless it is in use or was in the last `idle_s` seconds."""
         folder = path.parent.name if path.is_relative_to(self._checkouts) else path.name
         async with self._lock(folder):
             now = time.monotonic()
-            if path in self._held or now - self._used.get(path, now) < idle_s:
+            if path in self._in_use or now - self._used_at.get(path, now) < idle_s:
                 return False
-            self._used.pop(path, None)
+            self._used_at.pop(path, None)
             self._sizes.pop(path, None)
             await aside(self._remove, path)
             return True
@@ -333,12 +331,12 @@ class Sources:
         if path.is_relative_to(self._checkouts):
             remove(path, self._checkouts)
             with contextlib.suppress(OSError):
-                path.parent.rmdir()  # It stays while it holds another commit.
+                path.parent.rmdir()  # fails, and should, while another commit lies in it
         else:
             remove(path, path.parent)
 
     async def close(self) -> None:
-        """End all that is under way."""
-        for flights in (self._probes, self._questions, self._makings):
+        """Cancel all work under way and wait for its end."""
+        for flights in (self._probes, self._resolutions, self._new_checkouts):
             await flights.close()
         self._mirrors.close()

@@ -1,12 +1,12 @@
-"""From what a caller writes to a repository that may be asked: pure, nothing is touched here.
+"""Checks a caller's URL and version, and decides what Git may talk to. Pure: no disk, no network.
 
-    github.com/user/repo/sub ─▶ Address ─▶ name `github.com/user/repo` + package `sub`
-                                                └▶ Remote `https://github.com/user/repo`
+    github.com/user/repo/sub ─▶ RepositoryUrl ─▶ name `github.com/user/repo` + package `sub`
+                                                      └▶ Remote `https://github.com/user/repo`
 
-A *name* is the caller's side and canonical: host and path of an https repository, the full URL for any
-other scheme, so that what came over http is never taken for what https vouches for. A *remote* is
-what Git is told, after the operator's `[git] rewrite`. Only few characters get through, none of which
-means anything to a shell, to Git's options, refspecs or remote helpers, or to a URL's user part.
+A *name* is canonical and the caller's: host and path of an https repository, the full URL for any other
+scheme, so that http never passes for https, which proves who served. A *remote* is the URL that Git
+gets, after the operator's `[git] rewrite`. Only a few characters pass, and none of them means anything
+to a shell, to Git's options, refspecs or remote helpers, or in a URL's user part.
 """
 
 from __future__ import annotations
@@ -21,17 +21,22 @@ from msgspec import Struct
 from skyisland.errors import BadRequest, SourceRefused, SourceUnavailable
 
 FORGES: Mapping[str, int] = {"github.com": 2, "bitbucket.org": 2, "codeberg.org": 2, "git.sr.ht": 2}
-"""Hosts where a repository lies at a fixed depth: `user/repo`."""
+"""Hosts whose repositories lie at a fixed depth: `user/repo`."""
 
 REDIRECTING = (*FORGES, "gitlab.com")
-"""Hosts whose redirects we follow, for they lead a renamed repository to its new name on the same host.
-Of any other host a redirect could lead into the island's own network."""
+"""Hosts whose redirects we follow: they point from a renamed repository to its new name on the same host.
+A redirect of any other host could point into the island's own network."""
 
-DEEPEST = 10
-"""So deep may a repository lie where we have to look for it."""
+MAX_DEPTH = 10
+"""How many path segments a repository's name may have where we probe for it. A judgement: each costs a
+connection to the remote."""
 
 URL_LIMIT = 2048
+"""Characters. A judgement: twice the longest path of a file (1024 bytes)."""
 VERSION_LIMIT = 255
+"""Bytes: Git stores a reference as a file, and a file name has 255 bytes at most."""
+URLS_CACHED = 4096
+"""How many parsed URLs are remembered. A judgement: at 2 KiB each, 8 MiB at worst."""
 
 _PORTS = {"https": 443, "http": 80, "ssh": 22}
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://(.*)", re.DOTALL)
@@ -41,38 +46,38 @@ _COMMIT = re.compile(r"[0-9a-fA-F]{40}")
 _NOT_IN_REF = re.compile(r"[\x00-\x20\x7f~^:?*\[\\]|\.\.|@\{|//|^[-./]|[./]$|/\.|\.lock(/|$)|^@$")
 
 
-class Address(Struct, frozen=True):
-    """A caller's URL, well-formed: where its repository ends may be unknown yet."""
+class RepositoryUrl(Struct, frozen=True):
+    """A caller's well-formed URL of a package. Where the repository ends may be unknown."""
 
     scheme: str
     host: str
     """In lower case, with its port if one was given; empty for `file`."""
     segments: tuple[str, ...]
-    root: int | None
-    """How many segments are the repository's, where the URL or the host tells."""
+    depth: int | None
+    """How many segments belong to the repository; None if neither the URL nor the host determines it."""
 
     def name(self, depth: int) -> str:
-        """The repository of the first `depth` segments."""
+        """The name of the repository that the first `depth` segments make."""
         path = "/".join((self.host, *self.segments[:depth]))
         return path if self.scheme == "https" else f"{self.scheme}://{path}"
 
     def package(self, name: str) -> str:
-        """What lies below the repository `name`."""
+        """The folder of the package below the repository `name`."""
         return self.name(len(self.segments))[len(name) :].strip("/")
 
-    def roots(self) -> Iterator[str]:
+    def candidates(self) -> Iterator[str]:
         """The names that may be the repository, shortest first: a repository never lies in another."""
-        depths = range(1, min(len(self.segments), DEEPEST) + 1) if self.root is None else (self.root,)
+        depths = range(1, min(len(self.segments), MAX_DEPTH) + 1) if self.depth is None else (self.depth,)
         return (self.name(depth) for depth in depths)
 
 
 class Remote(Struct, frozen=True):
-    """What Git is told to talk to."""
+    """The URL that Git gets."""
 
     url: str
     scheme: str
     rewritten: bool
-    """The operator wrote this prefix down: it may be any scheme and any host, private ones too."""
+    """The operator chose it by `[git] rewrite`: any scheme and any host are permitted, private ones too."""
     host: str = ""
     port: int = 0
 
@@ -82,13 +87,13 @@ class Remote(Struct, frozen=True):
         return not self.rewritten and bool(self.host)
 
 
-@lru_cache(maxsize=4096)
-def parse_url(url: str, allowed_schemes: tuple[str, ...]) -> Address:
-    """Understand a caller's URL.
+@lru_cache(maxsize=URLS_CACHED)
+def parse_url(url: str, allowed_schemes: tuple[str, ...]) -> RepositoryUrl:
+    """Parse a caller's URL.
 
     Raises:
-        BadRequest: it is no repository's URL; the text names what is wrong with it.
-        SourceRefused: it is one that `[git] allowed_schemes` does not permit, or asks for what we never do.
+        BadRequest: it is not the URL of a repository; the text says what is wrong with it.
+        SourceRefused: its scheme is not in `[git] allowed_schemes`, or it has a user or a remote helper.
     """
     if not url:
         raise BadRequest("url: is empty; write it as github.com/user/repo", field="url")
@@ -98,7 +103,7 @@ def parse_url(url: str, allowed_schemes: tuple[str, ...]) -> Address:
         raise SourceRefused("url: Git's remote helpers (`ext::` and its like) are never run", field="url")
     if "@" in url:
         raise SourceRefused(
-            "url: `@` has no place in it. A version goes into `version`; credentials are never taken from "
+            "url: must not contain `@`. A version goes into `version`; credentials are never taken from "
             "callers (the operator may rewrite to ssh:// in [git] rewrite and give the island a key)",
             field="url",
         )
@@ -114,7 +119,7 @@ def parse_url(url: str, allowed_schemes: tuple[str, ...]) -> Address:
             + (", ".join(allowed_schemes) or "none"),
             field="url",
         )
-    return _address(scheme, host, path.rstrip("/") if slash else "")
+    return _repository_url(scheme, host, path.rstrip("/") if slash else "")
 
 
 def _check_host(scheme: str, host: str, *, explicit: bool) -> None:
@@ -128,37 +133,38 @@ def _check_host(scheme: str, host: str, *, explicit: bool) -> None:
         )
 
 
-def _address(scheme: str, host: str, path: str) -> Address:
-    root = FORGES.get(host)
+def _repository_url(scheme: str, host: str, path: str) -> RepositoryUrl:
+    """Check each segment of the path. A `//` or a segment that ends in `.git` marks the repository's end."""
+    depth = FORGES.get(host)
     before, mark, after = path.partition("//")
     if mark:
-        root = len(before.split("/"))
+        depth = len(before.split("/"))
         path = f"{before}/{after}"
     segments = path.split("/") if path else []
-    for depth, segment in enumerate(segments, 1):
-        if segment.endswith(".git") and root in (None, depth):
-            root = depth
-            segments[depth - 1] = segment = segment.removesuffix(".git")
+    for number, segment in enumerate(segments, 1):
+        if segment.endswith(".git") and depth in (None, number):
+            depth = number
+            segments[number - 1] = segment = segment.removesuffix(".git")
         if not _SEGMENT.fullmatch(segment) or ".." in segment or segment.lower() in (".", ".git"):
             raise BadRequest(
-                f"url: {segment!r} cannot be a part of its path; letters, digits and . _ ~ + - make one, "
+                f"url: {segment!r} cannot be a part of its path; use letters, digits and . _ ~ + -, "
                 "without `..` and without a leading `-`",
                 field="url",
             )
-    if len(segments) < (root or 1):
+    if len(segments) < (depth or 1):
         raise BadRequest(
             f"url: names no repository; write the URL as {host or 'github.com'}/user/repo", field="url"
         )
-    return Address(scheme, host, tuple(segments), root)
+    return RepositoryUrl(scheme, host, tuple(segments), depth)
 
 
 def remote_of(name: str, rewrites: Iterable[tuple[str, str]], suffix: str = "") -> Remote:
-    """What to tell Git for a repository's name; the first prefix in `rewrites` that fits wins.
+    """The remote of a repository's name. The first matching prefix in `rewrites` decides.
 
-    A prefix ends where a part of the path ends: `https://github.com` does not match `github.com.evil.org`.
+    A prefix matches whole segments: `https://github.com` does not match `github.com.evil.org`.
 
     Raises:
-        SourceRefused: its host is an address of a private network, and no rewrite names it.
+        SourceRefused: the host is an address of a private network, and no rewrite names it.
     """
     url = name if "://" in name else f"https://{name}"
     for prefix, replacement in rewrites:
@@ -174,10 +180,12 @@ def remote_of(name: str, rewrites: Iterable[tuple[str, str]], suffix: str = "") 
 
 
 def pin(remote: Remote, addresses: list[str]) -> str:
-    """`http.curloptResolve` for addresses that were looked at: the name cannot come to mean another.
+    """The value of Git's `http.curloptResolve` that fixes a host name to addresses.
+
+    Without it Git would resolve the name again, and a hostile name server could answer a private address.
 
     Raises:
-        SourceRefused: one of them lies in a private network.
+        SourceRefused: one of the addresses is private.
     """
     for address in addresses:
         if not is_public(address):
@@ -187,8 +195,8 @@ def pin(remote: Remote, addresses: list[str]) -> str:
 
 def _private(name: str, address: str) -> SourceRefused:
     return SourceRefused(
-        f"url: {name} leads to {address}, which is not on the public Internet. Where it is meant to be "
-        "used, the operator says so in [git] rewrite (a prefix may be rewritten to itself)",
+        f"url: {name} leads to {address}, which is not on the public Internet. To permit it, the operator "
+        "adds its prefix to [git] rewrite (a prefix may be rewritten to itself)",
         field="url",
     )
 
@@ -202,14 +210,14 @@ def _is_literal(host: str) -> bool:
 
 
 def is_public(address: str) -> bool:
-    """Whether an IP address is one of the public Internet, looking through the ways to embed IPv4 in IPv6."""
+    """Whether an IP address is public. For an IPv6 address that embeds an IPv4 one, the latter decides."""
     ip = ipaddress.ip_address(address.partition("%")[0])
     if isinstance(ip, ipaddress.IPv6Address):
-        inner = ip.ipv4_mapped or ip.sixtofour or (ip.teredo[1] if ip.teredo else None)
-        if inner is None and ip in _NAT64:
-            inner = ipaddress.IPv4Address(int(ip) & 0xFFFFFFFF)
-        if inner is not None:
-            return is_public(str(inner))
+        embedded = ip.ipv4_mapped or ip.sixtofour or (ip.teredo[1] if ip.teredo else None)
+        if embedded is None and ip in _NAT64:
+            embedded = ipaddress.IPv4Address(int(ip) & 0xFFFFFFFF)
+        if embedded is not None:
+            return is_public(str(embedded))
     return ip.is_global and not ip.is_multicast
 
 
@@ -217,10 +225,10 @@ _NAT64 = ipaddress.IPv6Network("64:ff9b::/96")
 
 
 def check_version(version: str) -> None:
-    """A version is a branch, a tag or a commit, by the rules of git-check-ref-format(1).
+    """Check that a version can be a branch, a tag or a commit, by the rules of git-check-ref-format(1).
 
     Raises:
-        BadRequest: it can be none of them.
+        BadRequest: it cannot.
     """
     if not version:
         raise BadRequest("version: is empty; leave it out for the default branch", field="version")
@@ -230,31 +238,31 @@ def check_version(version: str) -> None:
         or _NOT_IN_REF.search(version)
     ):
         raise BadRequest(
-            f"version: {version[:80]!r} is no name of a branch or tag, and no commit", field="version"
+            f"version: {version[:80]!r} is not the name of a branch or tag, nor a commit", field="version"
         )
 
 
 def is_commit(version: str) -> bool:
-    """Whether a version is a full commit, which never comes to mean another."""
+    """Whether a version is a full commit hash. A branch or a tag can move, a hash cannot."""
     return _COMMIT.fullmatch(version) is not None
 
 
 def refs_of(version: str | None) -> tuple[str, ...]:
-    """The references that a version may mean, first come first; without one, the default branch."""
+    """The references that a version may mean, in order of precedence; None is the default branch."""
     if version is None:
         return ("HEAD",)
     return (f"refs/heads/{version}", f"refs/tags/{version}^{{}}", f"refs/tags/{version}")
 
 
 def commit_among(listing: bytes, version: str | None) -> str | None:
-    """The commit of a version in what `git ls-remote` printed.
+    """The commit of a version in the output of `git ls-remote`; None if the version is not in it.
 
     Raises:
         SourceUnavailable: the repository names its objects by SHA-256.
     """
     lines = (line.split("\t", 1) for line in listing.decode("utf-8", "replace").splitlines() if "\t" in line)
-    found = {ref: commit for commit, ref in lines}
-    commit = next((found[ref] for ref in refs_of(version) if ref in found), None)
+    commits = {ref: commit for commit, ref in lines}
+    commit = next((commits[ref] for ref in refs_of(version) if ref in commits), None)
     if commit is not None and not is_commit(commit):
         raise SourceUnavailable("the repository uses SHA-256 object names, which are not supported yet")
     return commit

@@ -60,7 +60,7 @@ def url(data: bytes) -> None:
 
     text = data.decode(errors="surrogateescape")
     with contextlib.suppress(IslandError):
-        for name in parse_url(text, ("https", "http", "ssh", "file")).roots():
+        for name in parse_url(text, ("https", "http", "ssh", "file")).candidates():
             assert not remote_of(name, ()).url.startswith("-")
     with contextlib.suppress(IslandError):
         check_version(text)

@@ -192,7 +192,7 @@ async def test_beyond_the_room_for_all_those_go_that_nobody_asked_for_longest(
     monkeypatch: pytest.MonkeyPatch,
     busy: bool,
 ) -> None:
-    monkeypatch.setattr(sources, "FRESH_S", 0.0)
+    monkeypatch.setattr(sources, "KEEP_S", 0.0)
     async with room(state_dir, mirrored) as it:
         first = await it.get()
         room_bytes = sum([await asyncio.to_thread(size_of, path) for path in (it.repos, it.checkouts)])

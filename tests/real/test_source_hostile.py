@@ -155,7 +155,7 @@ async def test_a_delta_that_would_fill_the_memory_is_not_unfolded(state_dir: Pat
     pack = state_dir / "bomb.pack"
     pack.write_bytes(delta_bomb())
     async with room(state_dir, {}) as it:
-        command = GitCommand(["index-pack", str(pack)], leashes=it.repos, timeout_s=10)
+        command = GitCommand(["index-pack", str(pack)], pid_files=it.repos, timeout_s=10)
         with pytest.raises(GitFailed) as failure:
             await command.result(it.sources._mirrors._threads)
         assert failure.value.trouble is Trouble.too_large
@@ -168,7 +168,7 @@ async def test_git_runs_in_an_environment_of_ours_alone_and_cannot_fill_the_memo
     monkeypatch.setenv("GIT_SSL_NO_VERIFY", "1")
     async with room(state_dir, {}) as it:
         command = GitCommand(
-            ["-c", "alias.tell=!env; ulimit -v", "tell"], leashes=it.repos, timeout_s=10, scheme="https"
+            ["-c", "alias.tell=!env; ulimit -v", "tell"], pid_files=it.repos, timeout_s=10, scheme="https"
         )
         *lines, limit = (await command.result(it.sources._mirrors._threads)).decode().splitlines()
     told = dict(line.split("=", 1) for line in lines)
@@ -184,7 +184,7 @@ async def test_a_folder_that_outgrew_its_limit_fails_even_a_quick_command(state_
     async with room(state_dir, {}) as it:
         for limit in (999, 100_000):
             command = GitCommand(
-                ["version"], leashes=it.repos, timeout_s=10, watch=state_dir, watch_bytes=limit
+                ["version"], pid_files=it.repos, timeout_s=10, watch=state_dir, watch_bytes=limit
             )
             if limit == 999:
                 with pytest.raises(GitFailed, match="too_large"):

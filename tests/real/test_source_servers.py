@@ -19,9 +19,9 @@ from skyisland.errors import BadRequest, IslandError, SourceRefused, SourceUnava
 from skyisland.events import SourceFetched
 from skyisland.model import KnownCommit
 from skyisland.sources.git import GitCommand, GitFailed
-from skyisland.sources.sources import CommitMemory
 from tests.support.upstream import (
     URL,
+    CommitMemory,
     Quiet,
     Repository,
     Room,
@@ -122,10 +122,10 @@ async def test_a_killed_daemons_git_is_found_and_ended(state_dir: Path) -> None:
 import asyncio
 from pathlib import Path
 from skyisland.settings import Git
-from skyisland.sources.sources import CommitMemory, Sources
+from skyisland.sources.sources import Sources
 async def main():
     sources = Sources(Git(rewrite={{rewrite}}), Path("{state_dir}/repos"), Path("{state_dir}/checkouts"),
-                      trust_s=1, known=CommitMemory())
+                      trust_s=1, known=None)
     await sources.sweep()
     await sources.checkout(await sources.resolve("{URL}", "{"a" * 40}"))
 asyncio.run(main())
@@ -221,7 +221,7 @@ async def test_git_goes_where_a_name_was_found_to_lead(state_dir: Path, served: 
     async with room(state_dir, {}) as it:
         command = GitCommand(
             ["ls-remote", "--", f"http://name.invalid:{port}/user/repo", "HEAD"],
-            leashes=it.repos,
+            pid_files=it.repos,
             timeout_s=10,
             scheme="http",
             config=[("http.curloptResolve", f"name.invalid:{port}:127.0.0.1")],
@@ -237,7 +237,7 @@ async def test_git_speaks_the_permitted_transport_only(state_dir: Path, reposito
             "ext::sh -c true",
             "http://127.0.0.1:1/x",
         ):
-            command = GitCommand(["ls-remote", "--", url], leashes=it.repos, timeout_s=10, scheme="https")
+            command = GitCommand(["ls-remote", "--", url], pid_files=it.repos, timeout_s=10, scheme="https")
             with pytest.raises(GitFailed, match="not allowed"):
                 await command.result(it.sources._mirrors._threads)
 

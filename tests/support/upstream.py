@@ -15,9 +15,9 @@ from pathlib import Path
 from typing import Any
 
 from skyisland.events import Event, Events
-from skyisland.model import Source
+from skyisland.model import KnownCommit, Source
 from skyisland.settings import Git
-from skyisland.sources.sources import CommitMemory, Sources
+from skyisland.sources.sources import Sources
 
 URL = "github.com/user/repo"
 DAY_S = 86400.0
@@ -57,6 +57,19 @@ class Repository:
         return self.git("rev-parse", "HEAD")
 
 
+class CommitMemory:
+    """Known commits in memory alone."""
+
+    def __init__(self) -> None:
+        self.commits: dict[tuple[str, str], KnownCommit] = {}
+
+    def get(self, url: str, version: str) -> KnownCommit | None:
+        return self.commits.get((url, version))
+
+    async def put(self, url: str, version: str, known: KnownCommit) -> None:
+        self.commits[url, version] = known
+
+
 class Room:
     """Sources with what a test wants to see of it."""
 
@@ -83,7 +96,7 @@ class Room:
         return await self.sources.checkout(await self.sources.resolve(url, version, refresh=refresh))
 
     def nothing_half_made(self) -> bool:
-        """Neither leash nor partial folder."""
+        """Neither pid file nor partial folder."""
         return not [
             *self.repos.glob("sky-*"),
             *self.checkouts.glob("sky-*"),

@@ -57,7 +57,7 @@ A, B, C = "a" * 40, "b" * 40, "c" * 40
 )
 def test_forms_of_urls(url: str, name: str, package: str) -> None:
     address = parse_url(url, ALL)
-    assert list(address.roots()) == [name]
+    assert list(address.candidates()) == [name]
     assert address.package(name) == package
 
 
@@ -77,9 +77,9 @@ def test_a_name_makes_an_import_path(url: str, package: str, path: str) -> None:
 def test_a_host_of_unknown_depth_leaves_its_prefixes_shortest_first() -> None:
     address = parse_url("gitlab.com/group/sub/repo", HTTPS)
     names = ["gitlab.com/group", "gitlab.com/group/sub", "gitlab.com/group/sub/repo"]
-    assert list(address.roots()) == names
+    assert list(address.candidates()) == names
     assert [address.package(name) for name in names] == ["sub/repo", "repo", ""]
-    assert len(list(parse_url("example.org" + "/x" * 50, HTTPS).roots())) == 10
+    assert len(list(parse_url("example.org" + "/x" * 50, HTTPS).candidates())) == 10
 
 
 @pytest.mark.parametrize(
@@ -161,7 +161,7 @@ def test_what_the_settings_do_not_permit_is_refused_with_the_remedy(url: str, re
 def test_whatever_is_written_becomes_harmless_or_is_refused(url: str) -> None:
     try:
         address = parse_url(url, ALL)
-        names = list(address.roots())
+        names = list(address.candidates())
         remote = remote_of(names[-1], ())
     except (BadRequest, SourceRefused):
         return
@@ -189,7 +189,7 @@ def test_every_spelling_of_a_repository_has_one_name(user: str, repo: str, packa
         f"github.com/{path}/{sub}" if sub else f"github.com/{path}/",
     ):
         address = parse_url(url, HTTPS)
-        (name,) = address.roots()
+        (name,) = address.candidates()
         assert name == f"github.com/{path}"
         assert address.package(name) == sub[1:]
 
