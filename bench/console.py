@@ -58,6 +58,7 @@ async def island(folder: Path, console: bool) -> None:
     """Serve until the process is ended; the port goes to FOLDER/port."""
     from api import create_app
     from api.serve import listen, serve
+    from skyisland import fakes
     from skyisland.drivers import fake
     from skyisland.events import Events
     from skyisland.island import Island
@@ -69,7 +70,7 @@ async def island(folder: Path, console: bool) -> None:
     def script(data: bytes) -> fake.Script:
         return fake.Script(duration_s=math.inf) if b'"3600"' in data else fake.Script(duration_s=0.004)
 
-    events, ring, addresses = Events(), LogRing(), fake.FakeAddresses(62)
+    events, ring, addresses = Events(), LogRing(), fakes.FakeAddresses(62)
     events.tap(ring.fold)
     driver = fake.FakeJails(script)
     made = Island(
@@ -77,11 +78,11 @@ async def island(folder: Path, console: bool) -> None:
         version="0",
         policy=Policy(max_running=2 * JAILS, exec_timeout_s=7200),
         events=events,
-        sources=fake.FakeSources(),
-        builds=fake.FakeBuilds(),
+        sources=fakes.FakeSources(),
+        builds=fakes.FakeBuilds(),
         jails=Jails(driver, fake.FakeClones(), addresses, events, island="bench", uids=None),
         network=addresses,
-        history=fake.FakeHistory(events),
+        history=fakes.FakeHistory(events),
     )
     await made.start()
     sleeping = FunctionRequest(url="github.com/user/repo", call="Sleep(3600)")

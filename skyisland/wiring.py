@@ -101,7 +101,7 @@ def _wire(settings: Settings, events: Events, state: State, search_path: str, pr
     policy = _policy(settings)
     if settings.jails.driver == "fake":
         # What compiles is a jail, so without real ones nothing real can be built.
-        from skyisland.drivers.fake import FakeBuilds, FakeSources
+        from skyisland.fakes import FakeBuilds, FakeSources
 
         return Island(
             name=state.island,

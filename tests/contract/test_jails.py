@@ -16,12 +16,13 @@ from pathlib import Path
 import pytest
 
 from skyisland import events
-from skyisland.drivers.fake import FakeAddresses, FakeClones, FakeJails, Script
+from skyisland.drivers.fake import FakeClones, FakeJails, Script
 from skyisland.drivers.linux.bubblewrap import BubblewrapJails
 from skyisland.drivers.linux.namespaces import NamespaceJails
 from skyisland.drivers.linux.overlay import OverlayClones
 from skyisland.errors import DriverError, JailNotFound
 from skyisland.events import Events
+from skyisland.fakes import FakeAddresses
 from skyisland.jails.driver import JailDriver
 from skyisland.jails.inmate import Inmate
 from skyisland.jails.register import Jails

@@ -19,12 +19,12 @@ from pathlib import Path
 import httpx
 import pytest
 
-from skyisland.drivers.fake import FakeAddresses
 from skyisland.drivers.linux.bubblewrap import BubblewrapJails
 from skyisland.drivers.linux.namespaces import NamespaceJails
 from skyisland.drivers.linux.overlay import OverlayClones
 from skyisland.errors import DriverError
 from skyisland.events import Events
+from skyisland.fakes import FakeAddresses
 from skyisland.jails.driver import JailDriver
 from skyisland.jails.register import Jails
 from skyisland.model import Limits, Mount, Verdict

@@ -14,7 +14,6 @@ from pathlib import Path
 
 import pytest
 
-from skyisland.drivers.fake import FakeAddresses
 from skyisland.drivers.linux import launching as launchers
 from skyisland.drivers.linux.cgroup.group import Group
 from skyisland.drivers.linux.launching import Launcher, Link
@@ -22,6 +21,7 @@ from skyisland.drivers.linux.namespaces import NamespaceJails, shares
 from skyisland.drivers.linux.overlay import OverlayClones
 from skyisland.errors import DriverError, HostUnfit
 from skyisland.events import Events
+from skyisland.fakes import FakeAddresses
 from skyisland.host.process import Completed
 from skyisland.host.toolchain import Toolchain, Toolchains
 from skyisland.jails.register import Jails

@@ -13,8 +13,9 @@ from msgspec import Struct
 from api import Api, create_app
 from api.serve import listen, serve
 from api.stream import Feed
-from skyisland.drivers.fake import FakeAddresses, FakeBuilds, FakeClones, FakeHistory, FakeJails, FakeSources
+from skyisland.drivers.fake import FakeClones, FakeJails
 from skyisland.events import Event, Events
+from skyisland.fakes import FakeAddresses, FakeBuilds, FakeHistory, FakeSources
 from skyisland.island import Island
 from skyisland.jails.register import Jails
 from skyisland.model import Policy

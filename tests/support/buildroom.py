@@ -14,11 +14,11 @@ from pathlib import Path
 import pytest
 
 from skyisland.builds.builds import Builds
-from skyisland.drivers.fake import FakeAddresses
 from skyisland.drivers.linux.bubblewrap import BubblewrapJails
 from skyisland.drivers.linux.overlay import OverlayClones
 from skyisland.errors import IslandError
 from skyisland.events import Events
+from skyisland.fakes import FakeAddresses
 from skyisland.golang import harness
 from skyisland.golang.call import parse_call
 from skyisland.host.toolchain import Toolchains

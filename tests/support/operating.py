@@ -15,20 +15,21 @@ from textual.pilot import Pilot
 
 from api import create_app
 from api.serve import listen, serve
-from skyisland.drivers.fake import (
-    FakeAddresses,
-    FakeBuilds,
-    FakeClones,
-    FakeHistory,
-    FakeJails,
-    FakeResolved,
-    FakeSources,
-    Script,
-)
+from skyisland.drivers.fake import FakeClones, FakeJails, Script
 from skyisland.events import AddressStateSet, ArtifactEvicted, Events
+from skyisland.fakes import FakeAddresses, FakeBuilds, FakeHistory, FakeSources
 from skyisland.island import Island
 from skyisland.jails.register import Jails
-from skyisland.model import AddressInfo, AddressState, Artifact, FunctionRequest, Invocation, Limits, Policy
+from skyisland.model import (
+    AddressInfo,
+    AddressState,
+    Artifact,
+    FunctionRequest,
+    Invocation,
+    Limits,
+    Policy,
+    Resolved,
+)
 from skyisland.record.logs import LogRing
 from skyisland.record.metrics import Metrics
 from tui.console import Console
@@ -42,7 +43,7 @@ SLOW = FunctionRequest(url="github.com/user/repo", call="Sleep(60)")
 class TrueSources(FakeSources):
     """Repositories whose commits, asked for by name, are themselves."""
 
-    async def resolve(self, url: str, version: str | None, *, refresh: bool) -> FakeResolved:
+    async def resolve(self, url: str, version: str | None, *, refresh: bool) -> Resolved:
         resolved = await super().resolve(url, version, refresh=refresh)
         whole = version is not None and len(version) == 40
         return structs.replace(resolved, commit=version) if whole else resolved

@@ -18,9 +18,10 @@ import pytest
 from msgspec import structs
 
 from skyisland.builds.builds import Builds
-from skyisland.drivers.fake import FakeAddresses, FakeClones, FakeJail, FakeJails, Script
+from skyisland.drivers.fake import FakeClones, FakeJail, FakeJails, Script
 from skyisland.errors import BuildFailed
 from skyisland.events import Event, Events
+from skyisland.fakes import FakeAddresses
 from skyisland.golang.call import parse_call
 from skyisland.host.toolchain import Toolchains
 from skyisland.jails.register import Jails

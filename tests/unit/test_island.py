@@ -8,16 +8,7 @@ from collections.abc import AsyncIterator, Callable
 
 import pytest
 
-from skyisland.drivers.fake import (
-    FakeAddresses,
-    FakeBuilds,
-    FakeClones,
-    FakeHistory,
-    FakeJail,
-    FakeJails,
-    FakeSources,
-    Script,
-)
+from skyisland.drivers.fake import FakeClones, FakeJail, FakeJails, Script
 from skyisland.errors import (
     BadCall,
     BuildFailed,
@@ -29,6 +20,7 @@ from skyisland.errors import (
     TooBusy,
 )
 from skyisland.events import Event, Events, InvocationFinished, InvocationStarted, PhaseFinished
+from skyisland.fakes import FakeAddresses, FakeBuilds, FakeHistory, FakeSources
 from skyisland.golang.harness import EXIT_REJECTED
 from skyisland.island import Island
 from skyisland.jails.register import FEW, Jails

@@ -10,16 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from skyisland.drivers.fake import (
-    FakeAddresses,
-    FakeBuilds,
-    FakeClones,
-    FakeHistory,
-    FakeJails,
-    FakeSources,
-    Script,
-)
+from skyisland.drivers.fake import FakeClones, FakeJails, Script
 from skyisland.events import ArtifactEvicted, Event, Events, JailDestroyed
+from skyisland.fakes import FakeAddresses, FakeBuilds, FakeHistory, FakeSources
 from skyisland.island import Island
 from skyisland.jails import pool as pool_module
 from skyisland.jails.pool import FADE_S, WORTH, plan

@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from skyisland.drivers.fake import FakeAddresses
 from skyisland.drivers.linux.bubblewrap import BubblewrapJails
 from skyisland.drivers.linux.namespaces import NamespaceJails
 from skyisland.drivers.zfs.clones import ZfsClones
 from skyisland.events import Events
+from skyisland.fakes import FakeAddresses
 from skyisland.jails.register import Jails
 from skyisland.model import Limits, Mount, Outcome, Verdict
 from tests.support.zpool import clear

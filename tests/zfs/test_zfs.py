@@ -9,10 +9,11 @@ import subprocess
 
 import pytest
 
-from skyisland.drivers.fake import FakeAddresses, FakeJails
+from skyisland.drivers.fake import FakeJails
 from skyisland.drivers.zfs.clones import ZfsClones
 from skyisland.errors import DriverError, HostUnfit
 from skyisland.events import Events
+from skyisland.fakes import FakeAddresses
 from skyisland.host.programs import Programs
 from skyisland.jails.register import Jails
 from tests.support.zpool import POOL, Host

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from skyisland.drivers.fake import FakeAddresses
 from skyisland.drivers.freebsd.jails import FreeBSDJails
 from skyisland.drivers.freebsd.network import FreeBSDNetwork
 from skyisland.drivers.zfs.clones import ZfsClones
 from skyisland.events import Events
+from skyisland.fakes import FakeAddresses
 from skyisland.host.programs import Programs
 from skyisland.jails.register import AddressPool, Jails
 from tests.support.standins.base import TinyBase

@@ -1,0 +1,196 @@
+"""Fakes of the parts that stand around jails: sources, builds, addresses, history.
+
+With the drivers of drivers/fake.py they make an island that touches neither network nor disk, for tests,
+pictures, measurements and `jails.driver = "fake"`. Nothing here fetches, compiles or keeps anything.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections import deque
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from msgspec import structs
+
+from skyisland.errors import AddressInUse, AddressNotFound, ArtifactNotFound, NoAddress
+from skyisland.events import Event, Events, InvocationFinished
+from skyisland.host.toolchain import Progress, silent
+from skyisland.model import Address, AddressInfo, AddressState, Artifact, Call, Capability, Resolved, Source
+
+NOT_REAL = "a fake: no interface has these addresses"
+
+
+class FakeSources:
+    """Every URL is a repository, every version a commit of it."""
+
+    def __init__(self) -> None:
+        self.checkouts = 0
+
+    async def resolve(self, url: str, version: str | None, *, refresh: bool) -> Resolved:
+        parts = url.removeprefix("https://").split("/")
+        name = "/".join(parts[:3])
+        commit = hashlib.sha1(f"{name}@{version}".encode(), usedforsecurity=False).hexdigest()
+        return Resolved(url=name, package="/".join(parts[3:]), commit=commit, version=version)
+
+    async def checkout(self, resolved: Resolved) -> Source:
+        self.checkouts += 1
+        return Source(
+            url=resolved.url,
+            package=resolved.package,
+            commit=resolved.commit,
+            checkout=Path("/nonexistent/checkout"),
+        )
+
+    @contextmanager
+    def using(self, source: Source) -> Iterator[Source]:
+        yield source
+
+    async def sweep(self) -> int:
+        return 0
+
+    async def purge(self, idle_s: float) -> int:
+        return 0
+
+    async def close(self) -> None:
+        pass
+
+
+class FakeBuilds:
+    """Builds nothing, remembers everything."""
+
+    def __init__(self) -> None:
+        self.store: dict[str, Artifact] = {}
+        self.in_use: list[str] = []
+        self.fail: Exception | None = None
+        """Raised by the next `build`."""
+
+    def _key(self, url: str, package: str, commit: str, call: Call) -> str:
+        what = call.function if call.arguments is not None else call.text
+        return hashlib.sha256("\0".join((url, package, commit, what)).encode()).hexdigest()
+
+    async def prepare(self, progress: Progress = silent, *, whole: bool = False) -> None:
+        pass
+
+    def known(self, resolved: Resolved, call: Call) -> Artifact | None:
+        key = self._key(resolved.url, resolved.package, resolved.commit, call)
+        found = self.store.get(key)
+        if found is not None:
+            self.store[key] = found = structs.replace(found, hits=found.hits + 1, used_at=time.time())
+        return found
+
+    async def build(self, source: Source, call: Call, *, refresh: bool, invocation: str | None) -> Artifact:
+        if self.fail is not None:
+            failure, self.fail = self.fail, None
+            raise failure
+        key = self._key(source.url, source.package, source.commit, call)
+        now = time.time()
+        self.store[key] = Artifact(
+            key=key,
+            sha256=key[::-1],
+            path=Path("/nonexistent/artifact"),
+            url=source.url,
+            package=source.package,
+            commit=source.commit,
+            function=call.function,
+            expression=None if call.arguments is not None else call.text,
+            size_bytes=2_000_000,
+            build_s=0.1,
+            built_at=now,
+            used_at=now,
+        )
+        return self.store[key]
+
+    @contextmanager
+    def using(self, artifact: Artifact) -> Iterator[None]:
+        self.in_use.append(artifact.key)
+        try:
+            yield
+        finally:
+            self.in_use.remove(artifact.key)
+
+    def artifacts(self) -> list[Artifact]:
+        return list(self.store.values())
+
+    async def evict(self, key: str) -> Artifact:
+        try:
+            return self.store.pop(key)
+        except KeyError:
+            raise ArtifactNotFound(f"no artifact {key!r} in the cache", key=key) from None
+
+    async def purge(self) -> list[Artifact]:
+        purged = list(self.store.values())
+        self.store.clear()
+        return purged
+
+    async def close(self) -> None:
+        pass
+
+
+class FakeAddresses:
+    """A pool of addresses that no interface ever gets."""
+
+    name_servers: tuple[str, ...] = ()
+
+    def __init__(self, count: int = 6) -> None:
+        self.pool = {
+            f"10.61.0.{n}": AddressInfo(ip=f"10.61.0.{n}", state=AddressState.available)
+            for n in range(2, 2 + count)
+        }
+
+    async def prepare(self) -> int:
+        return 0
+
+    def require(self) -> None:
+        if not any(a.state is AddressState.available for a in self.pool.values()):
+            raise NoAddress("no address is free; try again later", retry_after_s=1)
+
+    async def lease(self, jail: str) -> Address:
+        self.require()
+        ip = next(ip for ip, a in self.pool.items() if a.state is AddressState.available)
+        self.pool[ip] = AddressInfo(ip=ip, state=AddressState.unavailable, jail=jail, since=time.time())
+        return Address(ip=ip, prefix=24, gateway="10.61.0.1")
+
+    async def attach(self, address: Address, jail: str, pid: int) -> None:
+        pass
+
+    async def release(self, address: Address, jail: str) -> None:
+        if self.pool[address.ip].jail == jail:
+            self.pool[address.ip] = AddressInfo(ip=address.ip, state=AddressState.available)
+
+    def addresses(self) -> list[AddressInfo]:
+        return list(self.pool.values())
+
+    async def set_state(self, ip: str, state: AddressState) -> AddressInfo:
+        if ip not in self.pool:
+            raise AddressNotFound(f"{ip} is not in the pool", ip=ip)
+        if self.pool[ip].jail and state is AddressState.available:
+            raise AddressInUse(f"{ip} is leased to {self.pool[ip].jail}", ip=ip)
+        self.pool[ip] = structs.replace(self.pool[ip], state=state, since=time.time())
+        return self.pool[ip]
+
+    def capabilities(self) -> list[Capability]:
+        return [Capability(name="network", enforced=False, how=NOT_REAL)]
+
+    async def close(self) -> None:
+        pass
+
+
+class FakeHistory:
+    """The last thousand invocations, in memory."""
+
+    def __init__(self, events: Events) -> None:
+        self._last: deque[InvocationFinished] = deque(maxlen=1000)
+        events.tap(self._fold)
+
+    def _fold(self, event: Event) -> None:
+        if isinstance(event, InvocationFinished):
+            self._last.appendleft(event)
+
+    async def invocations(self, limit: int) -> list[InvocationFinished]:
+        return list(self._last)[:limit]
+
+    async def close(self) -> None:
+        pass
