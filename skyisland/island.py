@@ -1,8 +1,11 @@
-"""The island: wires the rooms together and runs calls through them.
+"""The island: runs calls through its rooms, and lets operators see and steer.
 
 `Island` is the one interface of everything outside: REST, console and commands see the same methods,
 and none of them reaches past it. A call is one line read from left to right:
 request ▶ call ▶ artifact ▶ jail ▶ outcome ▶ invocation.
+
+What the island asks of its rooms are the Protocols below, so each room can be real or a fake (fakes.py).
+`wiring` makes the real ones from settings.
 """
 
 from __future__ import annotations
@@ -11,6 +14,8 @@ import asyncio
 import logging
 import secrets
 import time
+from contextlib import AbstractContextManager
+from typing import Protocol
 
 from skyisland.errors import (
     ArtifactNotFound,
@@ -27,7 +32,7 @@ from skyisland.golang.call import read_call
 from skyisland.host.toolchain import Progress, silent
 from skyisland.jails.inmate import Inmate
 from skyisland.jails.pool import WarmPool
-from skyisland.jails.register import Jails
+from skyisland.jails.register import AddressPool, Jails
 from skyisland.model import (
     FUNCTION,
     AddressInfo,
@@ -43,15 +48,60 @@ from skyisland.model import (
     Outcome,
     Phase,
     Policy,
+    Resolved,
+    Source,
     Status,
 )
-from skyisland.rooms import AddressRoom, BuildRoom, HistoryRoom, SourceRoom
 from skyisland.story import Story
 
 log = logging.getLogger(__name__)
 
 STUBBORN_S = 5.0
 """A call whose jail was killed has so long to end by itself before it is cancelled."""
+
+
+class SourceRoom(Protocol):
+    """What `Sources` (sources/) gives the island."""
+
+    async def resolve(self, url: str, version: str | None, *, refresh: bool) -> Resolved: ...
+    async def checkout(self, resolved: Resolved) -> Source: ...
+    def using(self, source: Source) -> AbstractContextManager[object]: ...
+    async def sweep(self) -> int: ...
+    async def purge(self, idle_s: float) -> int: ...
+    async def close(self) -> None: ...
+
+
+class BuildRoom(Protocol):
+    """What `Builds` (builds/) gives the island."""
+
+    async def prepare(self, progress: Progress = silent, *, whole: bool = False) -> None: ...
+    def known(self, resolved: Resolved, call: Call) -> Artifact | None: ...
+    async def build(
+        self, source: Source, call: Call, *, refresh: bool, invocation: str | None
+    ) -> Artifact: ...
+    def using(self, artifact: Artifact) -> AbstractContextManager[object]: ...
+    def artifacts(self) -> list[Artifact]: ...
+    async def evict(self, key: str) -> Artifact: ...
+    async def purge(self) -> list[Artifact]: ...
+    async def close(self) -> None: ...
+
+
+class AddressRoom(AddressPool, Protocol):
+    """What `Addresses` (jails/) gives the island, beside leases for the jails."""
+
+    async def prepare(self) -> int: ...
+    def require(self) -> None: ...
+    def addresses(self) -> list[AddressInfo]: ...
+    async def set_state(self, ip: str, state: AddressState) -> AddressInfo: ...
+    def capabilities(self) -> list[Capability]: ...
+    async def close(self) -> None: ...
+
+
+class HistoryRoom(Protocol):
+    """What `State` (record/) gives the island: the invocations that are over."""
+
+    async def invocations(self, limit: int) -> list[InvocationFinished]: ...
+    async def close(self) -> None: ...
 
 
 class Island:

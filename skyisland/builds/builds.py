@@ -18,7 +18,7 @@ import logging
 import time
 from collections.abc import Coroutine
 from contextlib import AbstractContextManager
-from typing import Any, Protocol
+from typing import Any
 
 from msgspec import structs
 
@@ -34,7 +34,7 @@ from skyisland.golang.packages import Package
 from skyisland.host.flight import Flights
 from skyisland.host.toolchain import Progress, Toolchains, silent, this_platform
 from skyisland.jails.register import Jails
-from skyisland.model import Artifact, Call, Source
+from skyisland.model import Artifact, Call, Resolved, Source
 from skyisland.settings import Build, Layout
 
 log = logging.getLogger(__name__)
@@ -46,17 +46,6 @@ _DOUBTFUL = {
 """Complaints that may come of a package that is not what its files seemed to tell."""
 PACKAGES = 1000
 """Descriptions of packages kept in memory."""
-
-
-class Place(Protocol):
-    """A package at a commit: a `Source`, or what `Sources.resolve` gives."""
-
-    @property
-    def url(self) -> str: ...
-    @property
-    def package(self) -> str: ...
-    @property
-    def commit(self) -> str: ...
 
 
 class Builds:
@@ -133,7 +122,7 @@ class Builds:
 
     # Looking up
 
-    def known(self, resolved: Place, call: Call) -> Artifact | None:
+    def known(self, resolved: Resolved, call: Call) -> Artifact | None:
         """The binary for a call, if there is one; counts as a use."""
         found = self._artifacts.get(_id(resolved, self._form(resolved, call)))
         if found is None or call.qualifier not in (None, found.package_name):
@@ -160,7 +149,7 @@ class Builds:
         """Forget all that no call is using; returns them."""
         return await self._artifacts.purge()
 
-    def _form(self, place: Place, call: Call) -> Call:
+    def _form(self, place: Resolved | Source, call: Call) -> Call:
         """The call as it is to be compiled, by what is remembered of its function."""
         if call.arguments is not None and self.records.is_expression(_function(place, call)):
             return harness.as_expression(call)
@@ -313,10 +302,10 @@ class Builds:
         raise AssertionError("a statement compiles or does not")
 
 
-def _id(place: Place, call: Call) -> Id:
+def _id(place: Resolved | Source, call: Call) -> Id:
     expression = None if call.arguments is not None else call.text
     return (place.url, place.package, place.commit, call.function, expression)
 
 
-def _function(place: Place, call: Call) -> tuple[str, str, str, str]:
+def _function(place: Resolved | Source, call: Call) -> tuple[str, str, str, str]:
     return (place.url, place.package, place.commit, call.function)
