@@ -63,7 +63,7 @@ async def island(folder: Path, console: bool) -> None:
     from skyisland.events import Events
     from skyisland.island import Island
     from skyisland.jails.register import Jails
-    from skyisland.model import FunctionRequest, Policy
+    from skyisland.model import FunctionRequest
     from skyisland.record.logs import LogRing
     from skyisland.record.metrics import Metrics
 
@@ -76,7 +76,7 @@ async def island(folder: Path, console: bool) -> None:
     made = Island(
         name="bench",
         version="0",
-        policy=Policy(max_running=2 * JAILS, exec_timeout_s=7200),
+        policy=fakes.policy(max_running=2 * JAILS, exec_timeout_s=7200),
         events=events,
         sources=fakes.FakeSources(),
         builds=fakes.FakeBuilds(),

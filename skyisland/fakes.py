@@ -18,9 +18,32 @@ from msgspec import structs
 from skyisland.errors import AddressInUse, AddressNotFound, ArtifactNotFound, NoAddress
 from skyisland.events import Event, Events, InvocationFinished
 from skyisland.host.toolchain import Progress, silent
-from skyisland.model import Address, AddressInfo, AddressState, Artifact, Call, Capability, Resolved, Source
+from skyisland.model import (
+    Address,
+    AddressInfo,
+    AddressState,
+    Artifact,
+    Bounds,
+    Call,
+    Capability,
+    Policy,
+    Resolved,
+    Source,
+)
+from skyisland.settings import Settings
 
 NOT_REAL = "a fake: no interface has these addresses"
+
+
+def policy(**changes: object) -> Policy:
+    """The policy of the default settings, but without a warm pool: who counts jails counts those of calls."""
+    usual = Settings().policy
+    return structs.replace(usual, **{"warm": structs.replace(usual.warm, max_jails=0), **changes})
+
+
+def bounds(**changes: object) -> Bounds:
+    """The warm pool's bounds of the default settings."""
+    return structs.replace(Settings().policy.warm, **changes)
 
 
 class FakeSources:

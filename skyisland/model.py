@@ -340,29 +340,34 @@ class Capability(Struct, frozen=True, kw_only=True):
 
 
 class Bounds(Struct, frozen=True, kw_only=True):
-    """What the pool may take."""
+    """What the warm pool may take."""
 
-    max_jails: int = 0
-    """How many may wait at one time; 0 for no pool."""
-    max_memory_bytes: int | None = 512 << 20
-    idle_expires_s: float = 600.0
+    max_jails: int
+    """How many jails may wait at one time; 0 for no pool."""
+    max_memory_bytes: int | None
+    """What they may use together; None for no bound."""
+    idle_expires_s: float
+    """A jail that waited longer is destroyed."""
 
 
 class Policy(Struct, frozen=True, kw_only=True):
-    """The settings that rule a call."""
+    """The settings that rule a call. Their defaults are those of `settings/`, so there are none here."""
 
-    exec_timeout_s: float = 5.0
-    limits: Limits = Limits()
-    max_running: int = 64
+    exec_timeout_s: float
+    """A call that runs longer is stopped."""
+    limits: Limits
+    """Of the jail of a call."""
+    max_running: int
     """Calls that may be in a jail at one time."""
-    max_queued: int = 256
+    max_queued: int
     """Calls that may wait for such a place; one more is refused."""
-    queue_timeout_s: float = 10.0
-    require: tuple[str, ...] = ()
+    queue_timeout_s: float
+    """A call that waits longer for a place is refused."""
+    require: tuple[str, ...]
     """Capabilities without which the island does not start."""
-    keep_s: float = 24 * 3600.0
-    """Checkouts that no build needed for so long are removed."""
-    warm: Bounds = Bounds()
+    keep_s: float
+    """Checkouts that no build needed for longer are removed."""
+    warm: Bounds
     """Of the pool of jails made ahead."""
 
 

@@ -19,11 +19,10 @@ from skyisland.builds.builds import Builds
 from skyisland.errors import HostUnfit, SettingsError
 from skyisland.events import Events
 from skyisland.host.toolchain import Progress, Toolchains, silent
-from skyisland.island import Island
+from skyisland.island import BuildRoom, Island, SourceRoom
 from skyisland.jails.addresses import Addresses, NoInterfaces
 from skyisland.jails.driver import CloneDriver, JailDriver, NetworkDriver
 from skyisland.jails.register import Jails
-from skyisland.model import Bounds, Policy
 from skyisland.record.state import State
 from skyisland.settings import Layout, Settings
 from skyisland.sources.sources import Sources
@@ -98,36 +97,23 @@ def _wire(settings: Settings, events: Events, state: State, search_path: str, pr
         first_jid=state.first_jid,
     )
     state.follow(events)
-    policy = _policy(settings)
+    sources: SourceRoom
+    builds: BuildRoom
     if settings.jails.driver == "fake":
         # What compiles is a jail, so without real ones nothing real can be built.
         from skyisland.fakes import FakeBuilds, FakeSources
 
-        return Island(
-            name=state.island,
-            version=__version__,
-            policy=policy,
-            events=events,
-            sources=FakeSources(),
-            builds=FakeBuilds(),
-            jails=jails,
-            network=addresses,
-            history=state,
-        )
-    return Island(
-        name=state.island,
-        version=__version__,
-        policy=policy,
-        events=events,
-        sources=Sources(
+        sources, builds = FakeSources(), FakeBuilds()
+    else:
+        sources = Sources(
             settings.git,
             layout.repos,
             layout.checkouts,
             trust_s=settings.jails.cache_default_expiration,
             known=state,
             events=events,
-        ),
-        builds=Builds(
+        )
+        builds = Builds(
             settings.build,
             layout,
             jails=jails,
@@ -137,28 +123,17 @@ def _wire(settings: Settings, events: Events, state: State, search_path: str, pr
             timeout_s=settings.jails.build_timeout,
             unused_s=settings.jails.cache_purge_after,
             uid=first_uid if root else None,
-        ),
+        )
+    return Island(
+        name=state.island,
+        version=__version__,
+        policy=settings.policy,
+        events=events,
+        sources=sources,
+        builds=builds,
         jails=jails,
         network=addresses,
         history=state,
-    )
-
-
-def _policy(settings: Settings) -> Policy:
-    """The settings that rule a call."""
-    return Policy(
-        exec_timeout_s=settings.jails.exec_timeout,
-        limits=settings.limits.as_limits(),
-        max_running=settings.jails.max_running,
-        max_queued=settings.jails.max_queued,
-        queue_timeout_s=settings.jails.queue_timeout,
-        require=settings.limits.require,
-        keep_s=settings.jails.cache_purge_after,
-        warm=Bounds(
-            max_jails=settings.warm.max_jails,
-            max_memory_bytes=settings.warm.max_memory or None,
-            idle_expires_s=settings.warm.idle_expires,
-        ),
     )
 
 

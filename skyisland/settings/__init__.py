@@ -23,6 +23,7 @@ from typing import Any
 
 from msgspec import structs
 
+from skyisland.model import Bounds, Policy
 from skyisland.settings.files import stored_token, write_private
 from skyisland.settings.layout import Layout
 from skyisland.settings.reading import Problem, overlay, read_file, settings_error
@@ -142,6 +143,24 @@ class Settings(Section, frozen=True, kw_only=True):
         """Where everything lies."""
         jails = self.jails.base_jail_dir
         return Layout(self.state_dir, Path(jails) if jails else self.state_dir / "jails")
+
+    @property
+    def policy(self) -> Policy:
+        """What rules a call."""
+        return Policy(
+            exec_timeout_s=self.jails.exec_timeout,
+            limits=self.limits.as_limits(),
+            max_running=self.jails.max_running,
+            max_queued=self.jails.max_queued,
+            queue_timeout_s=self.jails.queue_timeout,
+            require=self.limits.require,
+            keep_s=self.jails.cache_purge_after,
+            warm=Bounds(
+                max_jails=self.warm.max_jails,
+                max_memory_bytes=self.warm.max_memory or None,
+                idle_expires_s=self.warm.idle_expires,
+            ),
+        )
 
     @property
     def bind(self) -> str:

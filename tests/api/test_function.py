@@ -15,10 +15,10 @@ from hypothesis import strategies as st
 
 from api import wire
 from api.problems import STATUS
-from skyisland import errors
+from skyisland import errors, fakes
 from skyisland.drivers.fake import Script
 from skyisland.events import InvocationFinished, JailCreated
-from skyisland.model import Limits, Policy, Verdict
+from skyisland.model import Limits, Verdict
 from tests.support.api import CALL, World, make_world
 
 PATH = "/api/v1/function"
@@ -116,8 +116,8 @@ async def test_the_request_reaches_the_island(world: World, client: httpx.AsyncC
 async def test_misfortunes(
     script: dict[str, Any], verdict: str, status: int, details: dict[str, Any]
 ) -> None:
-    policy = Policy(exec_timeout_s=0.02)
-    policy = Policy(
+    policy = fakes.policy(exec_timeout_s=0.02)
+    policy = fakes.policy(
         exec_timeout_s=policy.exec_timeout_s, limits=policy.limits.__class__(stdout_bytes=20, stderr_bytes=20)
     )
     world = make_world(policy)
@@ -255,7 +255,7 @@ async def test_a_stopping_island_takes_nothing(world: World, client: httpx.Async
 
 
 async def test_overload_is_refused_and_health_answers() -> None:
-    world = make_world(Policy(max_running=1, max_queued=0))
+    world = make_world(fakes.policy(max_running=1, max_queued=0))
     await world.island.start()
     plays(world, duration_s=float("inf"))
     async with world.client() as client:
@@ -271,7 +271,7 @@ async def test_overload_is_refused_and_health_answers() -> None:
 
 
 async def test_processor_time_has_an_end_of_its_own() -> None:
-    world = make_world(Policy(limits=Limits(cpu_time_s=0.005)))
+    world = make_world(fakes.policy(limits=Limits(cpu_time_s=0.005)))
     await world.island.start()
     plays(world, duration_s=float("inf"))
     async with world.client() as client:

@@ -12,10 +12,10 @@ import httpx
 import pytest
 
 from api.serve import Tls
+from skyisland import fakes
 from skyisland.drivers.fake import Script
 from skyisland.errors import SettingsError
 from skyisland.events import JailCreated
-from skyisland.model import Policy
 from skyisland.settings import Api
 from tests.support.api import CALL, HEADER, World, make_world
 
@@ -85,7 +85,7 @@ async def test_the_log_tells_who_did_it(closed: World, caplog: pytest.LogCapture
 
 
 async def test_a_client_has_only_so_many_calls_and_others_theirs() -> None:
-    world = make_world(Policy(max_running=10), settings=Api(**tables(), calls_per_client=2))
+    world = make_world(fakes.policy(max_running=10), settings=Api(**tables(), calls_per_client=2))
     await world.island.start()
     world.driver.script = lambda data: Script(duration_s=float("inf"))
     async with world.client() as client, world.client(headers={HEADER: CI}) as named:

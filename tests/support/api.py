@@ -13,6 +13,7 @@ from msgspec import Struct
 from api import Api, create_app
 from api.serve import listen, serve
 from api.stream import Feed
+from skyisland import fakes
 from skyisland.drivers.fake import FakeClones, FakeJails
 from skyisland.events import Event, Events
 from skyisland.fakes import FakeAddresses, FakeBuilds, FakeHistory, FakeSources
@@ -103,7 +104,7 @@ def make_world(
     island = Island(
         name="t",
         version="0.1",
-        policy=policy or Policy(),
+        policy=policy or fakes.policy(),
         events=events,
         sources=FakeSources(),
         builds=builds,

@@ -15,6 +15,7 @@ from pathlib import Path
 from msgspec import structs
 
 from skyisland import events as ev
+from skyisland import fakes
 from skyisland.errors import ArtifactNotFound, IslandError, JailNotFound
 from skyisland.events import Event, InvocationFinished
 from skyisland.model import (
@@ -26,7 +27,6 @@ from skyisland.model import (
     JailInfo,
     JailState,
     Limits,
-    Policy,
     PoolStatus,
     Status,
     Timings,
@@ -241,7 +241,7 @@ class FakeIsland:
             queued=3 if self.jails else 0,
             driver="fake",
             storage="fake",
-            policy=Policy(limits=LIMITS),
+            policy=fakes.policy(limits=LIMITS),
             pool=PoolStatus(size=4, wanted=4, max_jails=8, hits=8121, misses=402, made=8125),
             jails=list(self.jails.values()),
             addresses=list(self.addresses.values()),

@@ -15,6 +15,7 @@ from textual.pilot import Pilot
 
 from api import create_app
 from api.serve import listen, serve
+from skyisland import fakes
 from skyisland.drivers.fake import FakeClones, FakeJails, Script
 from skyisland.events import AddressStateSet, ArtifactEvicted, Events
 from skyisland.fakes import FakeAddresses, FakeBuilds, FakeHistory, FakeSources
@@ -27,7 +28,6 @@ from skyisland.model import (
     FunctionRequest,
     Invocation,
     Limits,
-    Policy,
     Resolved,
 )
 from skyisland.record.logs import LogRing
@@ -88,7 +88,7 @@ class World:
         self.island = Island(
             name="test",
             version="0",
-            policy=Policy(limits=Limits(memory_bytes=64 << 20), exec_timeout_s=60),
+            policy=fakes.policy(limits=Limits(memory_bytes=64 << 20), exec_timeout_s=60),
             events=self.events,
             sources=TrueSources(),
             builds=self.builds,

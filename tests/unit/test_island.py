@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator, Callable
 
 import pytest
 
+from skyisland import fakes
 from skyisland.drivers.fake import FakeClones, FakeJail, FakeJails, Script
 from skyisland.errors import (
     BadCall,
@@ -77,7 +78,7 @@ async def make() -> AsyncIterator[Callable[..., World]]:
     worlds: list[World] = []
 
     async def make(**policy: object) -> World:
-        world = World(Policy(**policy))
+        world = World(fakes.policy(**policy))
         worlds.append(world)
         await world.island.start()
         return world
@@ -318,7 +319,7 @@ async def test_what_does_not_finish_in_time_is_ended(make) -> None:
 
 
 async def test_leftovers_of_an_earlier_life_are_swept_and_strangers_left_alone(make) -> None:
-    world = World(Policy())
+    world = World(fakes.policy())
     world.driver.leftovers = ["sky-c0de-7", "sky-beef-1"]
     await world.island.start()
     assert world.driver.leftovers == ["sky-beef-1"]
@@ -331,7 +332,7 @@ async def test_leftovers_of_an_earlier_life_are_swept_and_strangers_left_alone(m
     [(("memory",), HostUnfit, "memory"), (("magic",), SettingsError, "there are")],
 )
 async def test_an_island_that_cannot_enforce_what_it_must_does_not_start(require, refusal, says) -> None:
-    world = World(Policy(require=require))
+    world = World(fakes.policy(require=require))
     with pytest.raises(refusal, match=says):
         await world.island.start()
     await world.island.stop()

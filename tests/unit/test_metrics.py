@@ -11,14 +11,13 @@ from contextlib import asynccontextmanager
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from skyisland import events
+from skyisland import events, fakes
 from skyisland.model import (
     AddressInfo,
     AddressState,
     JailInfo,
     JailState,
     Phase,
-    Policy,
     PoolStatus,
     Status,
     Timings,
@@ -39,7 +38,7 @@ JAIL = JailInfo(
 )
 STATUS = Status(
     island="t",
-    policy=Policy(),
+    policy=fakes.policy(),
     pool=PoolStatus(size=4, hits=5),
     version="0",
     started_at=1.0,

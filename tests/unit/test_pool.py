@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from skyisland import fakes
 from skyisland.drivers.fake import FakeClones, FakeJails, Script
 from skyisland.events import ArtifactEvicted, Event, Events, JailDestroyed
 from skyisland.fakes import FakeAddresses, FakeBuilds, FakeHistory, FakeSources
@@ -17,7 +18,7 @@ from skyisland.island import Island
 from skyisland.jails import pool as pool_module
 from skyisland.jails.pool import FADE_S, WORTH, plan
 from skyisland.jails.register import Jails
-from skyisland.model import AddressState, Bounds, FunctionRequest, JailState, Policy, Usage, Verdict
+from skyisland.model import AddressState, Bounds, FunctionRequest, JailState, Usage, Verdict
 
 MIB = 1 << 20
 
@@ -31,7 +32,7 @@ MIB = 1 << 20
     st.integers(0, 10 * MIB),
 )
 def test_a_plan_stays_within_its_bounds(counts, max_jails, max_memory, jail_bytes) -> None:
-    wanted = plan(counts, Bounds(max_jails=max_jails, max_memory_bytes=max_memory), jail_bytes)
+    wanted = plan(counts, fakes.bounds(max_jails=max_jails, max_memory_bytes=max_memory), jail_bytes)
     assert sum(wanted.values()) <= max_jails
     if max_memory is not None:
         assert sum(wanted.values()) * max(jail_bytes, 1) <= max_memory
@@ -40,18 +41,18 @@ def test_a_plan_stays_within_its_bounds(counts, max_jails, max_memory, jail_byte
 
 
 def test_the_most_used_come_first() -> None:
-    wanted = plan({"rare": 1, "never": 0, "often": 50, "some": 5}, Bounds(max_jails=2), MIB)
+    wanted = plan({"rare": 1, "never": 0, "often": 50, "some": 5}, fakes.bounds(max_jails=2), MIB)
     assert list(wanted) == ["often", "some"]
 
 
 def test_each_gets_one_before_any_gets_two() -> None:
     per_second = {"busy": 200 * FADE_S, "idle": 1.0}
-    assert plan(per_second, Bounds(max_jails=8), MIB) == {"busy": 7, "idle": 1}
-    assert plan(per_second, Bounds(max_jails=100), MIB) == {"busy": 11, "idle": 2}
+    assert plan(per_second, fakes.bounds(max_jails=8), MIB) == {"busy": 7, "idle": 1}
+    assert plan(per_second, fakes.bounds(max_jails=100), MIB) == {"busy": 11, "idle": 2}
 
 
 def test_memory_bounds_it() -> None:
-    assert plan({"a": 9999.0}, Bounds(max_jails=50, max_memory_bytes=10 * MIB), 4 * MIB) == {"a": 2}
+    assert plan({"a": 9999.0}, fakes.bounds(max_jails=50, max_memory_bytes=10 * MIB), 4 * MIB) == {"a": 2}
 
 
 # Its life, on fakes
@@ -71,7 +72,7 @@ class World:
         self.island = Island(
             name="c0de",
             version="0",
-            policy=Policy(warm=bounds),
+            policy=fakes.policy(warm=bounds),
             events=self.events,
             sources=FakeSources(),
             builds=self.builds,
@@ -118,7 +119,7 @@ async def make() -> AsyncIterator[Callable[..., World]]:
     worlds: list[World] = []
 
     async def make(**bounds: object) -> World:
-        world = World(Bounds(**{"max_jails": 1, **bounds}))
+        world = World(fakes.bounds(**{"max_jails": 1, **bounds}))
         worlds.append(world)
         await world.island.start()
         return world

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 
 import skyisland.settings
 from skyisland.errors import SettingsError
-from skyisland.model import Limits
+from skyisland.model import Bounds, Limits, Policy
 from skyisland.settings import (
     IP4,
     Build,
@@ -118,6 +118,36 @@ def test_toml_lies_over_the_defaults(load_settings: Callable[..., Settings]) -> 
     assert settings.build.as_limits().pids == Build().pids
     assert settings.git.rewrites == (("https://a/b/", "file:///2/"), ("https://a/", "file:///1/"))
     assert settings.statsd == ("::1", 9125)
+
+
+def test_what_rules_a_call_is_of_three_sections(load_settings: Callable[..., Settings]) -> None:
+    settings = load_settings(
+        """
+        [jails]
+        exec_timeout = "3s"
+        max_running = 5
+        max_queued = 7
+        queue_timeout = "11s"
+        cache_purge_after = "13s"
+        [limits]
+        pids = 17
+        require = ["memory"]
+        [warm]
+        max_jails = 19
+        max_memory = 0
+        idle_expires = "23s"
+        """
+    )
+    assert settings.policy == Policy(
+        exec_timeout_s=3.0,
+        max_running=5,
+        max_queued=7,
+        queue_timeout_s=11.0,
+        keep_s=13.0,
+        limits=settings.limits.as_limits(),
+        require=("memory",),
+        warm=Bounds(max_jails=19, max_memory_bytes=None, idle_expires_s=23.0),
+    )
 
 
 def test_a_client_reaches_a_server_that_listens_everywhere() -> None:
