@@ -217,30 +217,6 @@ def test_a_group_is_used_again_but_not_while_somebody_is_in_it(cgroups: Cgroups)
     assert cgroups.existing() == ["sky-two"]
 
 
-def test_a_child_is_born_in_the_group(cgroups: Cgroups) -> None:
-    group = cgroups.create("sky-birth", Limits(pids=10))
-    version_1 = all(path.name == "tasks" for path in group.join_paths)
-    own = Path("/proc/self/cgroup").read_text()
-    seen: list[str] = []
-
-    def spawn() -> None:
-        with group.birth() as born:
-            assert born is version_1
-            done = subprocess.run(["cat", "/proc/self/cgroup"], capture_output=True, check=True)
-        seen.append(done.stdout.decode())
-        seen.append(Path("/proc/thread-self/cgroup").read_text())
-
-    thread = threading.Thread(target=spawn)
-    thread.start()
-    thread.join()
-    child, after = seen
-    assert after == own
-    assert child.count(group.slot) == (len(group.join_paths) if version_1 else 0)
-    with group.birth() as born:
-        assert not born, "the main thread would take the island's memory along"
-    destroyed(group)
-
-
 def test_the_next_life_takes_away_what_the_last_one_left(cgroups: Cgroups) -> None:
     lost = cgroups.create("sky-lost", Limits(pids=10))
     guest = Guest(lost, "os.fork(); time.sleep(60)")
@@ -267,7 +243,7 @@ def test_cgroup_kill_of_version_2() -> None:
     kernel.make(folder)
     try:
         cgroups = Cgroups(ISLAND)
-        cgroups.places.found = [Hierarchy(2, point, folder, frozenset(), counts_cpu=False)]
+        cgroups.places.found = [Hierarchy(2, folder, frozenset(), counts_cpu=False)]
         group = cgroups.create("sky-two", Limits())
         guest = Guest(group, "os.fork(); os.fork(); time.sleep(60)")
         assert Path(f"/proc/{guest.popen.pid}/cgroup").read_text().count(group.slot) == 1

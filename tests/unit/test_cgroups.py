@@ -317,12 +317,6 @@ def test_a_refusal_of_the_kernel_leaves_nothing(unit: FakeKernel) -> None:
     assert unit.children(f"{UNIT}/sky-test") == []
 
 
-def test_birth_is_not_for_version_2(unit: FakeKernel) -> None:
-    with cgroups(unit).create("sky-test-1", LIMITS).birth() as born:
-        assert not born
-    assert unit.where() == f"{UNIT}/sky-daemon-test"
-
-
 def test_the_group_of_a_dead_jail_is_put_aside_and_looked_at_when_one_is_wanted(unit: FakeKernel) -> None:
     found = cgroups(unit)
     first = found.create("sky-test-1", LIMITS)

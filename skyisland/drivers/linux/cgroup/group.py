@@ -1,18 +1,17 @@
-"""The control groups of one jail (`cgroups.py` keeps them all).
+"""The cgroups of one jail, one in each hierarchy; `groups.py` keeps those of all jails.
 
-What it costs: every call is a few operations on files without a disk, 10 to 70 µs each. One may be
-slow: to attach another process the kernel waits for a grace period unless somebody did so in the last
-20 ms or so (`cgroup_threadgroup_rwsem`), which blocks for 5 to 20 ms; `birth` avoids that on version 1,
-where a thread that moves itself needs no such lock.
+Cost: each method does a few file operations in a file system without a disk, 10 to 70 µs each. Only
+`attach` may be slow: before it moves another process, the kernel waits 5 to 20 ms for a grace period
+(`cgroup_threadgroup_rwsem`), unless a process was moved in the last 20 ms or so. A single-threaded process
+that writes its own `0` to the `tasks` file of version 1 does not wait.
 """
 
 from __future__ import annotations
 
 import asyncio
 import os
-import threading
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -152,25 +151,6 @@ class Group:
         """
         for _, folder in self._places:
             self._kernel.write(f"{folder}/cgroup.procs", str(pid))
-
-    @contextmanager
-    def birth(self) -> Iterator[bool]:
-        """What the calling thread starts in this block is born in the group, if it yields True.
-
-        Possible on version 1 only, and not for the main thread: what a process uses of memory is
-        charged to the group of its main thread, and some of the island's would stay in the jail's.
-        """
-        main = threading.current_thread() is threading.main_thread()
-        possible = not main and all(hierarchy.version == 1 for hierarchy, _ in self._places)
-        try:
-            if possible:
-                for path in self.join_paths:
-                    self._kernel.write(str(path), "0")
-            yield possible
-        finally:
-            if possible:
-                for hierarchy, _ in self._places:
-                    self._kernel.write(f"{hierarchy.home}/tasks", "0")
 
     def kill(self) -> None:
         """SIGKILL to every process in it. They may still be on their way out afterwards."""

@@ -180,8 +180,6 @@ class Hierarchy(Struct, frozen=True):
     """A place for this island's groups, and what is limited there."""
 
     version: int
-    home: str
-    """The group that the island itself is in."""
     parent: str
     """The folder of the island's groups: `sky-<island>`."""
     controllers: frozenset[str]
@@ -275,20 +273,19 @@ class Hierarchies:
         if reason:
             self._refuse(names, reason, AS_ROOT)
         else:
-            self.found.append(Hierarchy(1, own, parent, names, "cpuacct" in mount.options))
+            self.found.append(Hierarchy(1, parent, names, "cpuacct" in mount.options))
 
     # Version 2
 
     def _find_v2(self, mount: Mounted, own: str, wanted: list[str]) -> None:
         remedy = IN_A_UNIT if self._kernel.root() else IN_A_SCOPE
-        home, base, ours = own, own, True
+        base, ours = own, True
         if os.path.basename(own) == self._daemon:  # an earlier `find` moved us there
             base = os.path.dirname(own)
         elif self._is_top(own):
             pass
         elif self._is_delegated(own, mount):
-            home = f"{own}/{self._daemon}"
-            reason = self._move(own, home)
+            reason = self._move(own, f"{own}/{self._daemon}")
             if reason:
                 self._refuse(wanted, reason, remedy)
                 return
@@ -305,7 +302,7 @@ class Hierarchies:
                 self._refuse(enabled, reason, remedy)
             enabled = [] if reason else self._enable(parent, enabled, remedy, ours=True)
         if enabled:
-            self.found.append(Hierarchy(2, home, parent, frozenset(enabled), counts_cpu=True))
+            self.found.append(Hierarchy(2, parent, frozenset(enabled), counts_cpu=True))
         else:
             self._move_back()
 
