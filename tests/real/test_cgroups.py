@@ -243,7 +243,7 @@ def test_cgroup_kill_of_version_2() -> None:
     kernel.make(folder)
     try:
         cgroups = Cgroups(ISLAND)
-        cgroups.places.found = [Hierarchy(2, folder, frozenset(), counts_cpu=False)]
+        cgroups.hierarchies.usable = [Hierarchy(2, folder, frozenset(), counts_cpu=False)]
         group = cgroups.create("sky-two", Limits())
         guest = Guest(group, "os.fork(); os.fork(); time.sleep(60)")
         assert Path(f"/proc/{guest.popen.pid}/cgroup").read_text().count(group.slot) == 1

@@ -159,8 +159,8 @@ class FakeKernel(Kernel):
         folder = path if path in self.groups else path.rpartition("/")[0]
         return self.user in ("root", self.groups[folder].owner)
 
-    def handed_over(self, folder: str) -> bool:
+    def marked_delegated(self, folder: str) -> bool:
         return self.groups[folder].delegated
 
-    def root(self) -> bool:
+    def is_root(self) -> bool:
         return self.user == "root"

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from skyisland.drivers.linux.cgroup.group import WAITS
+from skyisland.drivers.linux.cgroup.group import MAX_RETRIES
 from skyisland.drivers.linux.cgroup.groups import Cgroups
-from skyisland.drivers.linux.cgroup.hierarchy import Mounted
+from skyisland.drivers.linux.cgroup.hierarchy import CgroupMount
 from skyisland.errors import DriverError
 from skyisland.model import Capability, Limits, Usage
 from tests.support.fakekernel import TOP, FakeKernel
@@ -169,11 +169,11 @@ def test_without_any_cgroups() -> None:
 
 
 def test_a_group_outside_of_what_the_mount_shows_is_taken_for_its_root() -> None:
-    mount = Mounted(2, "/sys/fs/cgroup", "/docker/1", frozenset())
+    mount = CgroupMount(2, "/sys/fs/cgroup", "/docker/1", frozenset())
     assert mount.folder("/docker/1") == "/sys/fs/cgroup"
     assert mount.folder("/docker/1/in") == "/sys/fs/cgroup/in"
     assert mount.folder("/elsewhere") == "/sys/fs/cgroup"
-    assert Mounted(2, "/sys/fs/cgroup", "/", frozenset()).folder("/../../x") == "/sys/fs/cgroup/x"
+    assert CgroupMount(2, "/sys/fs/cgroup", "/", frozenset()).folder("/../../x") == "/sys/fs/cgroup/x"
 
 
 # Groups
@@ -345,7 +345,7 @@ def test_a_group_that_stays_unfit_is_removed(unit: FakeKernel, left: str) -> Non
     else:
         group.attach(4242)
     assert group.set_aside()
-    for number in range(WAITS + 1):
+    for number in range(MAX_RETRIES + 1):
         assert found.create(f"sky-test-{number}", LIMITS).join_paths != group.join_paths
     assert (folder in unit.groups) == (left == "process")
 

@@ -1,22 +1,22 @@
-"""Where control groups lie on this host, and which controllers we may hand to groups of our own.
+"""The cgroup hierarchies of this host, and which controllers we may enable for groups of our own.
 
-Enters: /proc/self/mountinfo, /proc/self/cgroup and the cgroup file systems. Leaves: `Hierarchy` values,
-one for each place where `sky-<island>` was made, and a reason with a remedy for each controller that
-cannot be had.
+Input: /proc/self/mountinfo, /proc/self/cgroup and the cgroup file systems. Output: a `Hierarchy` for each
+hierarchy in which we made the island's parent group `sky-<island>`, and for each controller that we cannot
+use a reason and a remedy.
 
-Version 1 and version 2 may be mounted side by side, each controller being in one hierarchy only. On
-version 1 our folder comes to be below our own group of each hierarchy. On version 2 a group either
-holds processes or hands controllers to its children (cgroups(7), "no internal processes" rule), so:
+Versions 1 and 2 may be mounted side by side; each controller is in one hierarchy only. In a hierarchy of
+version 1 we make the parent group below our own group. In version 2 a group can either contain processes
+or enable controllers for its children (cgroups(7), "no internal processes" rule). So it depends:
 
-- we are at the top of the hierarchy, which is exempt: the folder comes to be there;
-- our own group is delegated to us (a unit with `Delegate=yes`, the root of a container's cgroup
-  namespace, a group that an ordinary user may write): we move ourselves one level down, into
-  `sky-daemon-<island>`, and enable the controllers in our own group; `undo` takes both back;
-- we are root in a group that is somebody else's: the folder comes to be at the top, with the
-  controllers that are enabled there already;
-- otherwise nothing is enforced.
+- Our group is the root of the hierarchy, which is exempt from that rule: we make the parent group there.
+- Our group is delegated to us (a unit with `Delegate=yes`, the root of a container's cgroup namespace, a
+  group that an ordinary user may write to): we move ourselves one level down, into `sky-daemon-<island>`,
+  and enable the controllers in what was our group. `undo` reverses both.
+- We are root in a group that is not ours: we make the parent group at the root of the hierarchy, and use
+  the controllers that are enabled there already.
+- Otherwise nothing is enforced.
 
-Nothing but groups named `sky-…` is touched beside those two writes to our own group.
+Beside those two writes to our own group, we change nothing but groups named `sky-…`.
 """
 
 from __future__ import annotations
@@ -41,16 +41,26 @@ IN_A_SCOPE = "systemd-run --user --scope -p Delegate=yes skyisland serve"
 AS_ROOT = "run the island as root, or on a host with cgroup version 2"
 
 
+READ_BYTES = 1 << 16
+MAX_VALUE_BYTES = 1 << 10
+"""A file that gave less than this is read to its end: values are short, and a list of processes comes in
+pieces of about a page (seq_file)."""
+KILL_ROUNDS = 1000
+"""How often the processes of a group are listed and killed. A fork bomb may need several rounds; the number
+only keeps the loop finite."""
+KILL_BATCH = 64
+"""How many pidfds are open at once while the processes of a group are killed. A judgement."""
+
+
 class Kernel:
-    """The file operations that a cgroup file system takes. Errors are OSErrors."""
+    """The file operations on cgroup file systems, so that tests can replace them. Raises OSError."""
 
     def read(self, path: str) -> str:
-        # Not blocking, for such files never do: the tests' watch on the event loop takes it as a sign.
+        # These files never block. O_NONBLOCK tells the tests' blockbuster so, which ignores such reads.
         fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
         try:
-            # A file with values comes in one piece; a list of processes may come in several.
-            data = os.read(fd, 1 << 16)
-            while len(data) >= 1 << 10 and (chunk := os.read(fd, 1 << 16)):
+            data = os.read(fd, READ_BYTES)
+            while len(data) >= MAX_VALUE_BYTES and (chunk := os.read(fd, READ_BYTES)):
                 data += chunk
             return data.decode()
         finally:
@@ -63,15 +73,15 @@ class Kernel:
         finally:
             os.close(fd)
 
-    def alarm(self, folder: str) -> int:
-        """A descriptor that can be read when a group of version 1 has no memory left."""
+    def oom_event(self, folder: str) -> int:
+        """An eventfd that becomes readable when a group of version 1 is out of memory."""
         event = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
         try:
-            told = os.open(f"{folder}/memory.oom_control", os.O_RDONLY | os.O_CLOEXEC)
+            control = os.open(f"{folder}/memory.oom_control", os.O_RDONLY | os.O_CLOEXEC)
             try:
-                self.write(f"{folder}/cgroup.event_control", f"{event} {told}")
+                self.write(f"{folder}/cgroup.event_control", f"{event} {control}")
             finally:
-                os.close(told)
+                os.close(control)
         except OSError:
             os.close(event)
             raise
@@ -84,29 +94,29 @@ class Kernel:
         os.rmdir(folder)
 
     def folders(self, folder: str) -> list[str]:
-        """Names of the folders in a folder; none if it does not exist."""
+        """Names of the folders in a folder; none if the folder does not exist."""
         return next((inner for _, inner, _ in os.walk(folder)), [])
 
     def find(self, top: str, name: str) -> list[str]:
-        """Every folder of that name below `top`."""
-        return [f"{where}/{name}" for where, inner, _ in os.walk(top) if name in inner]
+        """Paths of all folders of that name below `top`."""
+        return [f"{path}/{name}" for path, inner, _ in os.walk(top) if name in inner]
 
     def writable(self, path: str) -> bool:
         return os.access(path, os.W_OK)
 
-    def handed_over(self, folder: str) -> bool:
+    def marked_delegated(self, folder: str) -> bool:
         """Whether systemd marked a group as delegated to the unit in it (systemd, CGROUP_DELEGATION)."""
         for name in ("user.delegate", "trusted.delegate"):
             with suppress(OSError):
                 return os.getxattr(folder, name) == b"1"
         return False
 
-    def root(self) -> bool:
+    def is_root(self) -> bool:
         return os.geteuid() == 0
 
 
-def listed(kernel: Kernel, folder: str) -> set[int]:
-    """The processes of a group; those that our process namespace does not show are left out."""
+def processes(kernel: Kernel, folder: str) -> set[int]:
+    """The pids in a group, without those of processes outside of our pid namespace (the kernel shows 0)."""
     try:
         return {int(pid) for pid in kernel.read(f"{folder}/cgroup.procs").split()} - {0}
     except FileNotFoundError:
@@ -114,36 +124,37 @@ def listed(kernel: Kernel, folder: str) -> set[int]:
 
 
 def kill_all(kernel: Kernel, folder: str) -> None:
-    """SIGKILL to every process of a group, whether it exists or not."""
+    """Send SIGKILL to every process of a group; a missing group is no error."""
     try:
         kernel.write(f"{folder}/cgroup.kill", "1")
         return
     except FileNotFoundError:
         pass  # version 1, or before Linux 5.14, or no such group
-    # Signal whoever is listed until nobody new appears: who has been signalled forks no more.
-    signalled: set[int] = set()
-    for _ in range(1000):
-        fresh = [pid for pid in listed(kernel, folder) if pid not in signalled][:64]
+    # Kill in rounds until no new process appears: a process that was killed cannot fork.
+    killed: set[int] = set()
+    for _ in range(KILL_ROUNDS):
+        fresh = [pid for pid in processes(kernel, folder) if pid not in killed][:KILL_BATCH]
         if not fresh:
             return
-        opened: dict[int, int] = {}
+        pidfds: dict[int, int] = {}
         try:
             for pid in fresh:
                 with suppress(ProcessLookupError):
-                    opened[pid] = os.pidfd_open(pid)
-            # Who is listed now as well is surely the one that we opened, and no later owner of its number.
-            for pid in listed(kernel, folder) & opened.keys():
-                signalled.add(pid)
+                    pidfds[pid] = os.pidfd_open(pid)
+            # List once more: a pid that is still in the group is the process that the pidfd was opened for,
+            # and not one that got its number later.
+            for pid in processes(kernel, folder) & pidfds.keys():
+                killed.add(pid)
                 with suppress(ProcessLookupError):
-                    signal.pidfd_send_signal(opened[pid], signal.SIGKILL)
+                    signal.pidfd_send_signal(pidfds[pid], signal.SIGKILL)
         finally:
-            for fd in opened.values():
+            for fd in pidfds.values():
                 os.close(fd)
     log.warning("processes keep appearing in %s", folder)
 
 
 def remove_empty(kernel: Kernel, folder: str) -> bool:
-    """Remove a group's folder, if it exists; False while a task is left in it.
+    """Remove a group's folder if it exists; False while a task is left in it.
 
     Raises:
         DriverError
@@ -159,50 +170,53 @@ def remove_empty(kernel: Kernel, folder: str) -> bool:
     return True
 
 
-class Mounted(Struct, frozen=True):
-    """A cgroup file system."""
+class CgroupMount(Struct, frozen=True):
+    """A mounted cgroup file system."""
 
     version: int
-    point: str
-    top: str
-    """The group that is seen at `point`."""
+    mount_point: str
+    root_group: str
+    """The group that is visible at `mount_point`; not the hierarchy's root in a container."""
     options: frozenset[str]
 
     def folder(self, group: str) -> str:
-        """Where a group of /proc/PID/cgroup lies; the mount point if it lies outside of what we see."""
-        below = os.path.relpath(group, self.top)
+        """The folder of a group of /proc/PID/cgroup; the mount point if the group is not visible there."""
+        below = os.path.relpath(group, self.root_group)
         if below.startswith(".."):
-            return self.point
-        return os.path.normpath(f"{self.point}/{below}")
+            return self.mount_point
+        return os.path.normpath(f"{self.mount_point}/{below}")
 
 
 class Hierarchy(Struct, frozen=True):
-    """A place for this island's groups, and what is limited there."""
+    """A hierarchy in which the island makes groups."""
 
     version: int
     parent: str
-    """The folder of the island's groups: `sky-<island>`."""
+    """The folder of the parent group, `sky-<island>`."""
     controllers: frozenset[str]
+    """The controllers whose limits can be set in its children."""
     counts_cpu: bool
-    """Its groups count processor time."""
+    """Whether its children count processor time."""
 
 
 class Refusal(Struct, frozen=True):
-    """Why a controller cannot be had, and what to do about it."""
+    """Why a controller cannot be used, and what the operator can do about it."""
 
     reason: str
     remedy: str
 
 
 class Hierarchies:
-    """The places of one island; `find` fills it, `undo` empties it."""
+    """The hierarchies that one island uses: `find` makes the parent groups, `undo` removes them."""
 
     def __init__(self, island: str, root: str, proc: str, kernel: Kernel) -> None:
         self.name = f"sky-{island}"
-        self.found: list[Hierarchy] = []
+        self.usable: list[Hierarchy] = []
         self.refused: dict[str, Refusal] = {}
-        self.strays: list[str] = []
-        """Folders of our name in other places: an earlier life was in another group."""
+        """By controller."""
+        self.leftovers: list[str] = []
+        """Folders named like our parent group elsewhere: an earlier run of this island was in another
+        group."""
         self._daemon = f"sky-daemon-{island}"
         self._root = root
         self._proc = proc
@@ -211,8 +225,11 @@ class Hierarchies:
         self._enabled: list[str] = []
 
     def find(self) -> None:
-        """Make our folder wherever we may. May be repeated; lack of rights is no error but a refusal."""
-        self.found = []
+        """Make the parent group in every hierarchy where we may. Missing rights are a refusal, no error.
+
+        May be repeated.
+        """
+        self.usable = []
         self.refused = {
             name: Refusal("the kernel offers no such cgroup controller", f"boot with cgroup_enable={name}")
             for name in CONTROLLERS
@@ -226,34 +243,34 @@ class Hierarchies:
         for mount in mounts:
             if mount.version == 2 and wanted and "" in groups:
                 self._find_v2(mount, mount.folder(groups[""]), wanted)
-        parents = {hierarchy.parent for hierarchy in self.found}
-        points = {m.point for m in mounts if any(_within(parent, m.point) for parent in parents)}
-        self.strays = sorted({f for point in points for f in self._kernel.find(point, self.name)} - parents)
+        parents = {hierarchy.parent for hierarchy in self.usable}
+        tops = {m.mount_point for m in mounts if any(_within(parent, m.mount_point) for parent in parents)}
+        self.leftovers = sorted({f for top in tops for f in self._kernel.find(top, self.name)} - parents)
 
     def undo(self) -> None:
-        """Remove our folders where they are empty, and move back to where we were."""
+        """Remove the parent groups that are empty, and move ourselves back to our first group."""
         for folder in self.parents():
-            with suppress(OSError):  # a jail is left in it; the next start takes it away
+            with suppress(OSError):  # a jail's group is left in it; the next start removes both
                 self._kernel.remove(folder)
         self._move_back()
-        self.found, self.strays = [], []
+        self.usable, self.leftovers = [], []
 
     def parents(self) -> list[str]:
-        return [hierarchy.parent for hierarchy in self.found] + self.strays
+        return [hierarchy.parent for hierarchy in self.usable] + self.leftovers
 
-    # Facts
+    # From /proc
 
-    def _mounts(self) -> list[Mounted]:
-        """proc_pid_mountinfo(5)."""
+    def _mounts(self) -> list[CgroupMount]:
+        """From proc_pid_mountinfo(5)."""
         mounts = []
         with suppress(OSError):
             for line in self._kernel.read(f"{self._proc}/self/mountinfo").splitlines():
                 before, _, after = line.partition(" - ")
                 kind, _, options = after.split(" ", 2)
-                top, point = (_unescaped(field) for field in before.split(" ")[3:5])
+                root, point = (_unescaped(field) for field in before.split(" ")[3:5])
                 if kind in ("cgroup", "cgroup2") and _within(point, self._root):
                     version = 1 if kind == "cgroup" else 2
-                    mounts.append(Mounted(version, point, top, frozenset(options.split(","))))
+                    mounts.append(CgroupMount(version, point, root, frozenset(options.split(","))))
         return mounts
 
     def _groups(self) -> dict[str, str]:
@@ -267,30 +284,30 @@ class Hierarchies:
 
     # Version 1
 
-    def _find_v1(self, mount: Mounted, own: str, names: frozenset[str]) -> None:
+    def _find_v1(self, mount: CgroupMount, own: str, names: frozenset[str]) -> None:
         parent = f"{own}/{self.name}"
         reason = self._make(parent)
         if reason:
             self._refuse(names, reason, AS_ROOT)
         else:
-            self.found.append(Hierarchy(1, parent, names, "cpuacct" in mount.options))
+            self.usable.append(Hierarchy(1, parent, names, "cpuacct" in mount.options))
 
     # Version 2
 
-    def _find_v2(self, mount: Mounted, own: str, wanted: list[str]) -> None:
-        remedy = IN_A_UNIT if self._kernel.root() else IN_A_SCOPE
-        base, ours = own, True
+    def _find_v2(self, mount: CgroupMount, own: str, wanted: list[str]) -> None:
+        remedy = IN_A_UNIT if self._kernel.is_root() else IN_A_SCOPE
+        base, ours = own, True  # the group to make the parent in, and whether we may enable controllers there
         if os.path.basename(own) == self._daemon:  # an earlier `find` moved us there
             base = os.path.dirname(own)
-        elif self._is_top(own):
+        elif self._is_hierarchy_root(own):
             pass
         elif self._is_delegated(own, mount):
             reason = self._move(own, f"{own}/{self._daemon}")
             if reason:
                 self._refuse(wanted, reason, remedy)
                 return
-        elif self._kernel.root():
-            base, ours = mount.point, False
+        elif self._kernel.is_root():
+            base, ours = mount.mount_point, False
         else:
             self._refuse(wanted, f"{own} is not delegated to this user", remedy)
             return
@@ -302,12 +319,12 @@ class Hierarchies:
                 self._refuse(enabled, reason, remedy)
             enabled = [] if reason else self._enable(parent, enabled, remedy, ours=True)
         if enabled:
-            self.found.append(Hierarchy(2, parent, frozenset(enabled), counts_cpu=True))
+            self.usable.append(Hierarchy(2, parent, frozenset(enabled), counts_cpu=True))
         else:
             self._move_back()
 
-    def _is_top(self, folder: str) -> bool:
-        """Whether it is the root of the hierarchy itself, which alone has no cgroup.events."""
+    def _is_hierarchy_root(self, folder: str) -> bool:
+        """Whether a group is the root of the hierarchy: only that one has no cgroup.events."""
         try:
             self._kernel.read(f"{folder}/cgroup.events")
         except FileNotFoundError:
@@ -316,15 +333,17 @@ class Hierarchies:
             return False
         return False
 
-    def _is_delegated(self, own: str, mount: Mounted) -> bool:
-        if self._kernel.root():
-            # At the mount point and yet not at the top: the root of a container's cgroup namespace.
-            return self._kernel.handed_over(own) or (own == mount.point and self._kernel.writable(own))
+    def _is_delegated(self, own: str, mount: CgroupMount) -> bool:
+        if self._kernel.is_root():
+            # Root may write everywhere, so that proves nothing. A group that is mounted but is not the
+            # hierarchy's root is the root of a container's cgroup namespace.
+            in_container = own == mount.mount_point and self._kernel.writable(own)
+            return self._kernel.marked_delegated(own) or in_container
         files = ("", "/cgroup.procs", "/cgroup.subtree_control")
         return all(self._kernel.writable(own + name) for name in files)
 
     def _make(self, folder: str) -> str:
-        """Make a folder or find it; the reason if it cannot be ours."""
+        """Make a group unless it exists. Returns "", or why we cannot use the group."""
         try:
             self._kernel.make(folder)
         except FileExistsError:
@@ -335,7 +354,7 @@ class Hierarchies:
         return ""
 
     def _move(self, own: str, home: str) -> str:
-        """Move ourselves from our own group into `home` below it; the reason if we cannot."""
+        """Move ourselves from our own group into `home` below it. Returns "", or why we cannot."""
         reason = self._make(home)
         if not reason:
             try:
@@ -351,14 +370,14 @@ class Hierarchies:
         own, self._moved_from = self._moved_from, None
         if own is None:
             return
-        with suppress(OSError):  # somebody else came to need the controllers; we stay where we are
+        with suppress(OSError):  # another group needs the controllers by now: we stay where we are
             while self._enabled:
                 self._kernel.write(f"{own}/cgroup.subtree_control", f"-{self._enabled.pop()}")
             self._kernel.write(f"{own}/cgroup.procs", "0")
             self._kernel.remove(f"{own}/{self._daemon}")
 
     def _enable(self, folder: str, wanted: list[str], remedy: str, *, ours: bool) -> list[str]:
-        """Hand controllers to a group's children, if it is `ours`; returns those that they have."""
+        """Enable controllers for the children of a group that is `ours`. Returns those that are enabled."""
         try:
             offered = self._kernel.read(f"{folder}/cgroup.controllers").split()
             enabled = self._kernel.read(f"{folder}/cgroup.subtree_control").split()
@@ -391,7 +410,7 @@ def _within(path: str, folder: str) -> bool:
 
 
 def _unescaped(field: str) -> str:
-    """A path of mountinfo, where space, tab, newline and backslash are written in octal."""
+    """Decode a path of mountinfo, which writes space, tab, newline and backslash in octal."""
     for escaped, plain in ((r"\040", " "), (r"\011", "\t"), (r"\012", "\n"), (r"\134", "\\")):
         field = field.replace(escaped, plain)
     return field
