@@ -23,6 +23,7 @@ from typing import Protocol
 from msgspec import Struct
 
 from skyisland.errors import DriverError, HostUnfit, IslandError
+from skyisland.host.pipes import memory_file
 from skyisland.host.process import Completed, spawn, until_ended
 from skyisland.host.programs import ENVIRONMENT, SEARCH
 from skyisland.host.toolchain import Toolchains
@@ -270,7 +271,7 @@ async def _trials(bwrap: Path, lower: Path, uid: int | None) -> list[Check]:
     except HostUnfit as error:
         seccomp = Check(name="seccomp", ok=False, found=error.message, remedy=REMEDY, vital=True)
     else:
-        fd = await asyncio.to_thread(_in_memory, program)
+        fd = await asyncio.to_thread(memory_file, program)
         try:
             seccomp = await tried(
                 "seccomp",
@@ -304,13 +305,6 @@ def _cgroups() -> list[Check]:
         return from_capabilities(cgroups.capabilities())
     finally:
         cgroups.close()
-
-
-def _in_memory(data: bytes) -> int:
-    fd = os.memfd_create("sky", os.MFD_CLOEXEC)
-    os.write(fd, data)
-    os.lseek(fd, 0, os.SEEK_SET)
-    return fd
 
 
 # Programs

@@ -47,10 +47,13 @@ def blockbuster() -> Iterator[BlockBuster]:
     """
     with blockbuster_ctx(OURS) as watch:
         # Memory files, /proc and cgroups are the kernel's own memory: calls on them wait for no device.
-        quick = {"_memory_file", "_prefer_for_oom"}
-        watch.functions["os.write"].can_block_in("skyisland/drivers/linux/bubblewrap.py", quick)
-        for function in watch.functions.values():
-            function.can_block_in(
+        for file, function in (
+            ("skyisland/host/pipes.py", "memory_file"),
+            ("skyisland/drivers/linux/bubblewrap.py", "_prefer_for_oom"),
+        ):
+            watch.functions["os.write"].can_block_in(file, {function})
+        for calls in watch.functions.values():
+            calls.can_block_in(
                 "skyisland/drivers/linux/cgroup/hierarchy.py", {"read", "write", "make", "remove", "alarm"}
             )
         # What is free on a mounted file system the kernel knows by heart.

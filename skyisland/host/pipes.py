@@ -12,6 +12,18 @@ from collections.abc import Callable
 CHUNK = 1 << 16
 
 
+def memory_file(data: bytes) -> int:
+    """A descriptor from which a program that inherits it can read `data` once (Linux: memfd_create(2))."""
+    fd = os.memfd_create("sky", os.MFD_CLOEXEC)
+    try:
+        os.write(fd, data)
+        os.lseek(fd, 0, os.SEEK_SET)
+    except BaseException:
+        os.close(fd)
+        raise
+    return fd
+
+
 class News:
     """Tells one listener, once, that a process has ended or that an output of it is over its limit."""
 

@@ -9,6 +9,7 @@ whose text has the host's own words and the remedy.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Protocol
 
 from skyisland.host.process import Running
@@ -16,6 +17,16 @@ from skyisland.model import Address, Capability, Clone, JailSpec, Snapshot, Usag
 
 MOUNT_POINTS = ("dev", "proc", "usr/local/go", "src", "gen", "std", "mod", "cache", "out", "helper")
 """Folders that jails have something mounted at; where nobody else can make them, the base has them."""
+
+
+def jail_prefix(island: str) -> str:
+    """What the names of an island's jails begin with: its reaper touches no others."""
+    return f"sky-{island}-"
+
+
+def resolv_conf(name_servers: Iterable[str]) -> bytes:
+    """The file of a jail that asks these (resolv.conf(5))."""
+    return "".join(f"nameserver {server}\n" for server in name_servers).encode()
 
 
 class JailDriver(Protocol):

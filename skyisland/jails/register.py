@@ -34,7 +34,7 @@ from skyisland.events import (
     JailKilled,
 )
 from skyisland.host.tasks import Background
-from skyisland.jails.driver import CloneDriver, JailDriver
+from skyisland.jails.driver import CloneDriver, JailDriver, jail_prefix
 from skyisland.jails.inmate import Inmate
 from skyisland.model import (
     Address,
@@ -104,7 +104,7 @@ class Jails:
         self.clones = clones
         self.addresses = addresses
         self.events = events
-        self.prefix = f"sky-{island}-"
+        self.prefix = jail_prefix(island)
         self._jids = itertools.count(first_jid)
         self._range = frozenset(uids or ())
         self._uids: asyncio.Queue[int] | None = None

@@ -13,6 +13,7 @@ from skyisland.drivers.linux.bridge import bridge_mac, jail_mac, port_name
 from skyisland.errors import AddressInUse, AddressNotFound, DriverError, HostUnfit, NoAddress
 from skyisland.events import AddressStateSet, Event, Events
 from skyisland.jails.addresses import Addresses, NoInterfaces, name_servers
+from skyisland.jails.driver import resolv_conf
 from skyisland.model import Address, AddressInfo, AddressState, Capability
 from skyisland.settings import IP4
 
@@ -358,6 +359,7 @@ async def test_addresses_are_leased_where_jails_get_them_otherwise() -> None:
 )
 def test_name_servers_that_a_jail_can_reach(text: str, servers: tuple[str, ...]) -> None:
     assert name_servers(text.splitlines()) == servers
+    assert name_servers(resolv_conf(servers).decode().splitlines()) == servers
 
 
 @pytest.mark.parametrize(

@@ -36,6 +36,7 @@ from skyisland.drivers.freebsd.network import FreeBSDNetwork
 from skyisland.errors import DriverError, HostUnfit, IslandError
 from skyisland.host.process import Process
 from skyisland.host.programs import ProgramFailed, Programs
+from skyisland.jails.driver import jail_prefix, resolv_conf
 from skyisland.model import Capability, JailSpec, Mount, Network, Snapshot, Usage
 
 log = logging.getLogger(__name__)
@@ -135,7 +136,7 @@ class FreeBSDJails:
         """`jails`: where clones are mounted. `build_uid`: the host uid of build jails; that of functions
         is the next one. `peak_bytes`: the most memory that a process had, which only FreeBSD's wait4(2)
         tells without what its parent had."""
-        self.prefix = f"sky-{island}-"
+        self.prefix = jail_prefix(island)
         self.jails = jails
         self.programs = programs or Programs()
         self.peak_bytes = peak_bytes
@@ -389,6 +390,5 @@ def _furnish(spec: JailSpec, root: Path) -> list[Mount]:
     if spec.network is Network.host:
         clonefs.place_file(root, "/etc/resolv.conf", Path("/etc/resolv.conf"), 0o444)
     elif spec.dns:
-        lines = "".join(f"nameserver {server}\n" for server in spec.dns)
-        clonefs.place_file(root, "/etc/resolv.conf", lines.encode(), 0o444)
+        clonefs.place_file(root, "/etc/resolv.conf", resolv_conf(spec.dns), 0o444)
     return folders

@@ -31,9 +31,11 @@ from skyisland.drivers.linux.cgroup.group import Group
 from skyisland.drivers.linux.cgroup.groups import Cgroups
 from skyisland.drivers.linux.overlay import DEVICES
 from skyisland.drivers.linux.rlimits import limit_process
-from skyisland.drivers.linux.seccomp import compile_filter
+from skyisland.drivers.linux.seccomp import compile_filter, seccomp_capability
 from skyisland.errors import DriverError, HostUnfit
+from skyisland.host.pipes import memory_file
 from skyisland.host.process import Process, spawn
+from skyisland.jails.driver import jail_prefix, resolv_conf
 from skyisland.model import Capability, Clone, JailSpec, Limits, Network, Snapshot, Usage
 
 NOBODY = "65534"
@@ -206,7 +208,7 @@ class BubblewrapJails:
 
     def __init__(self, island: str, *, probe_uid: int | None = None) -> None:
         """`probe_uid`: whom `prepare` tries a jail as."""
-        self.prefix = f"sky-{island}-"
+        self.prefix = jail_prefix(island)
         self._probe_uid = probe_uid
         self._cgroups = Cgroups(island)
         self._may_set_rlimits = True
@@ -306,10 +308,11 @@ class BubblewrapJails:
 
     def _spawn(self, spec: JailSpec, status_fd: int, block_fd: int, lent: list[int]) -> Process:
         """Start bwrap; what it is lent beside these two joins `lent`."""
-        seccomp, resolv = _memory_file(self._filter, lent), None
+        seccomp, resolv = memory_file(self._filter), None
+        lent.append(seccomp)
         if spec.dns:
-            lines = "".join(f"nameserver {server}\n" for server in spec.dns)
-            resolv = _memory_file(lines.encode(), lent)
+            resolv = memory_file(resolv_conf(spec.dns))
+            lent.append(resolv)
         argv = arguments(
             spec,
             bwrap=self._bwrap,
@@ -368,11 +371,7 @@ class BubblewrapJails:
             Capability(
                 name="namespaces", enforced=True, how=f"user, mount, pid, ipc, uts, cgroup, network; {who}"
             ),
-            Capability(
-                name="seccomp",
-                enforced=True,
-                how="a filter on system calls, no new privileges, no capabilities",
-            ),
+            seccomp_capability(),
             Capability(
                 name="rlimits",
                 enforced=self._may_set_rlimits,
@@ -421,12 +420,3 @@ async def readable(fd: int) -> None:
         await ready
     finally:
         loop.remove_reader(fd)
-
-
-def _memory_file(data: bytes, opened: list[int]) -> int:
-    """A descriptor from which `data` can be read once; it joins `opened`."""
-    fd = os.memfd_create("sky", os.MFD_CLOEXEC)
-    opened.append(fd)
-    os.write(fd, data)
-    os.lseek(fd, 0, os.SEEK_SET)
-    return fd

@@ -24,9 +24,10 @@ from skyisland.drivers.linux.cgroup.group import Group
 from skyisland.drivers.linux.cgroup.groups import Cgroups
 from skyisland.drivers.linux.launching import Launcher, Link, explain, start
 from skyisland.drivers.linux.rlimits import by_number
-from skyisland.drivers.linux.seccomp import compile_filter
+from skyisland.drivers.linux.seccomp import compile_filter, seccomp_capability
 from skyisland.errors import DriverError, HostUnfit
 from skyisland.host.pipes import Piped, Pipes
+from skyisland.jails.driver import jail_prefix, resolv_conf
 from skyisland.model import Capability, Clone, JailSpec, Limits, Network, Snapshot, Usage
 
 log = logging.getLogger(__name__)
@@ -157,7 +158,7 @@ class NamespaceJails:
         which only tries whether there can be one; `clones`: where clones will be mounted, if they are."""
         self.launcher = launcher
         self._clones = clones
-        self.prefix = f"sky-{island}-"
+        self.prefix = jail_prefix(island)
         self._scratch = run / f"sky-{island}-root"
         self._folders = (self._scratch, Path(f"{self._scratch}.dev"))
         self._resolv = run / f"sky-{island}-resolv.conf"
@@ -291,7 +292,7 @@ class NamespaceJails:
         return words
 
     def _write_resolv(self, dns: tuple[str, ...]) -> None:
-        self._resolv.write_text("".join(f"nameserver {server}\n" for server in dns))
+        self._resolv.write_bytes(resolv_conf(dns))
         self._resolv.chmod(0o644)
         self._dns = dns
 
@@ -311,11 +312,7 @@ class NamespaceJails:
                 enforced=True,
                 how="mount, pid, ipc, uts, cgroup, network; one unprivileged host uid per jail",
             ),
-            Capability(
-                name="seccomp",
-                enforced=True,
-                how="a filter on system calls, no new privileges, no capabilities",
-            ),
+            seccomp_capability(),
             Capability(name="rlimits", enforced=True, how="open files, file size, processes, no core"),
             Capability(
                 name="disk",

@@ -25,6 +25,7 @@ import platform
 import struct
 
 from skyisland.errors import HostUnfit
+from skyisland.model import Capability
 
 REMEDY = "install libseccomp: apt install libseccomp2, dnf install libseccomp, apk add libseccomp"
 
@@ -169,6 +170,12 @@ BY_ARGUMENTS: dict[str, Code] = {
         *_one_of((AF_UNIX,), _refuse(errno.EAFNOSUPPORT)),
     ),
 }
+
+
+def seccomp_capability() -> Capability:
+    """What a driver says whose jails load the filter; both on Linux do."""
+    how = "a filter on system calls, no new privileges, no capabilities"
+    return Capability(name="seccomp", enforced=True, how=how)
 
 
 def compile_filter(machine: str | None = None) -> bytes:
