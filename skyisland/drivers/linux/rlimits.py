@@ -1,10 +1,12 @@
-"""Resource limits on a process that another user owns (setrlimit(2)): a second line behind the cgroups.
+"""Resource limits (setrlimit(2)) on a process of another user: a second line behind the cgroups.
 
-prlimit(2) wants CAP_SYS_RESOURCE in the user namespace of the process. Root in a container often lacks
-it, but whoever made a user namespace has every capability in it (user_namespaces(7)), and a jail's was
-made by the jail's own host uid. So where the capability is missing, the calling thread takes that
-effective uid for the length of the call. A system call of its own, because libc's seteuid would change
-all threads. The real uid stays root's, so nobody of that uid can signal or trace the thread meanwhile.
+prlimit(2) needs CAP_SYS_RESOURCE in the user namespace of the process, and root in a container often lacks
+it. But the user who made a user namespace has every capability in it (user_namespaces(7)), and a jail's
+user namespace was made by the jail's own host uid. So the calling thread takes that effective uid for the
+duration of the call.
+
+It does so by a raw system call, because libc's seteuid changes all threads. The real uid stays 0, so that
+no process of that uid can signal or trace the thread meanwhile.
 """
 
 from __future__ import annotations
@@ -21,34 +23,35 @@ from collections.abc import Iterator
 from skyisland.model import Limits
 
 SETRESUID = {"x86_64": 117, "aarch64": 147}
-"""Its number by the machine's name; asm/unistd_64.h, asm-generic/unistd.h."""
+"""The system call's number by machine (asm/unistd_64.h, asm-generic/unistd.h)."""
 UNCHANGED = -1
+"""As an argument of setresuid(2): leave this one of the three uids."""
 
 
 def limit_process(pid: int, uid: int | None, limits: Limits) -> None:
-    """Limit a process in a user namespace that `uid` made, and all its children to come.
+    """Limit a process in a user namespace that `uid` made, and its future children.
 
-    Blocks no longer than a few system calls take.
+    Takes a few system calls and does not wait.
 
     Raises:
-        PermissionError: not even as `uid`.
+        PermissionError: even `uid` may not.
     """
     with _as_user(uid):
-        for which, most in by_number(limits).items():
-            resource.prlimit(pid, which, (most, most))
+        for resource_number, maximum in by_number(limits).items():
+            resource.prlimit(pid, resource_number, (maximum, maximum))
 
 
 def by_number(limits: Limits) -> dict[int, int]:
-    """What a process of a jail may have at most, by the system's numbers of resources."""
-    wanted = {resource.RLIMIT_CORE: 0}
+    """The limits of a jail's process: resource number (RLIMIT_…) → maximum, both soft and hard."""
+    maxima = {resource.RLIMIT_CORE: 0}
     if limits.open_files is not None:
-        wanted[resource.RLIMIT_NOFILE] = limits.open_files
+        maxima[resource.RLIMIT_NOFILE] = limits.open_files
     if limits.file_bytes is not None:
-        wanted[resource.RLIMIT_FSIZE] = limits.file_bytes
+        maxima[resource.RLIMIT_FSIZE] = limits.file_bytes
     if limits.cpu_time_s is not None:
-        # A little more, for each process, so that `jail.Budget` is the first to notice.
-        wanted[resource.RLIMIT_CPU] = math.ceil(limits.cpu_time_s) + 1
-    return wanted
+        # A second more than the jail's budget, so that the island ends it first, with the right outcome.
+        maxima[resource.RLIMIT_CPU] = math.ceil(limits.cpu_time_s) + 1
+    return maxima
 
 
 @contextlib.contextmanager

@@ -1,21 +1,25 @@
-"""The filter on system calls that every jail on Linux runs under (seccomp(2)).
+"""The filter on system calls of every jail on Linux (seccomp(2)).
 
-What an ordinary program needs is allowed: the list of container engines for a container without
-capabilities (github.com/moby/profiles, seccomp/default.json), less what a Go program has no use for.
-What is known and refused fails with EPERM. Whatever this list has never heard of fails with ENOSYS, as
-on an older kernel, so that libc and Go's runtime fall back; so does clone3, whose flags lie in memory
-where a filter cannot see them, and so do the calls of x32. A call by a foreign architecture's entry
-(32-bit ones) ends the process.
+Three kinds of system calls:
 
-Some calls are allowed by their arguments only: clone without new namespaces; socket and socketpair of
-the families and protocols that a function has a use for; ioctl except those that type into somebody's
-terminal; personality only if it changes nothing. Arguments are compared by their lower 32 bits, which
-is all that the kernel reads of these (CVE-2019-10063 came of comparing 64).
+- allowed: those that an ordinary program needs. The list is that of container engines for a container
+  without capabilities (github.com/moby/profiles, seccomp/default.json), less those that no Go program uses;
+- refused, with EPERM: those that we know and do not allow;
+- unknown, with ENOSYS, as on an older kernel, so that libc and Go's runtime fall back to an older call.
+  clone3 is treated as unknown, because its flags are in memory that a filter cannot read; so are all calls
+  of x32.
 
-libseccomp knows the numbers of the names; the program is our own, because the order matters. The kernel
-runs each new filter once for every number there is (its cache of calls that are always allowed), and a
-jail loads the filter twice: a binary search over runs of numbers with the same verdict loads in a
-quarter of the time of the program that libseccomp would make.
+A system call of a foreign architecture (32-bit ones) ends the process.
+
+Some calls are allowed with certain arguments only: clone without new namespaces; socket and socketpair of
+the families and protocols that functions use; ioctl without those that type into a terminal; personality
+only if it changes nothing. The filter compares the lower 32 bits of an argument, which is all that the
+kernel reads of these arguments (comparing 64 bits caused CVE-2019-10063).
+
+libseccomp tells us the numbers of the names. We make the program ourselves, because its order matters: the
+kernel runs each new filter once for every number (to cache the calls that are always allowed), and each
+jail loads the filter anew, bwrap even twice. A binary search over runs of numbers with the same verdict
+loads in a quarter of the time of libseccomp's own program.
 """
 
 from __future__ import annotations
@@ -58,7 +62,7 @@ sync_file_range syncfs sysinfo tee tgkill time timer_create timer_delete timer_g
 timer_settime timerfd_create timerfd_gettime timerfd_settime times tkill truncate umask uname unlink
 unlinkat uretprobe utime utimensat utimes vfork vmsplice wait4 waitid write writev
 """
-"""Names of all architectures; those that one of them lacks are left out there."""
+"""Names of every architecture. `_numbers` leaves out those that a machine does not have."""
 
 REFUSED = """
 _sysctl acct add_key adjtimex afs_syscall bpf chroot clock_adjtime clock_settime create_module delete_module
@@ -76,58 +80,63 @@ vhangup vserver
 MACHINES = {"x86_64": 0xC000003E, "amd64": 0xC000003E, "aarch64": 0xC00000B7, "arm64": 0xC00000B7}
 """AUDIT_ARCH_X86_64 and AUDIT_ARCH_AARCH64 by the names of `uname -m`; linux/audit.h."""
 
-# struct seccomp_data, linux/seccomp.h: both machines are little-endian.
 NUMBER, ARCHITECTURE = 0, 4
 ARGUMENTS = (16, 24, 32)
+"""Offsets in struct seccomp_data (linux/seccomp.h): the number of the system call, the architecture, the
+lower halves of the first three arguments. All of `MACHINES` are little-endian."""
 
 Code = tuple[tuple[int, int, int, int], ...]
 """BPF instructions: operation, jump if true, jump if false, constant; linux/bpf_common.h."""
 
+LOAD, RETURN, KEEP_BITS = 0x20, 0x06, 0x54
+EQUALS, AT_LEAST, ANY_BIT = 0x15, 0x35, 0x45
+"""BPF operations: LD|W|ABS, RET|K, ALU|AND|K; JMP|JEQ|K, JMP|JGE|K, JMP|JSET|K."""
+RET_ERRNO, RET_ALLOW, RET_KILL_PROCESS = 0x00050000, 0x7FFF0000, 0x80000000
+"""SECCOMP_RET_…, linux/seccomp.h."""
+
 
 def _load(offset: int) -> Code:
-    return ((0x20, 0, 0, offset),)
+    return ((LOAD, 0, 0, offset),)
 
 
 def _return(verdict: int) -> Code:
-    return ((0x06, 0, 0, verdict),)
+    return ((RETURN, 0, 0, verdict),)
 
 
 def _refuse(error: int) -> Code:
-    return _return(0x00050000 | error)
+    return _return(RET_ERRNO | error)
 
 
 def _when(test: int, constant: int, then: Code) -> Code:
-    """`then`, which returns, if the test holds; otherwise on with what follows."""
+    """Run `then`, which returns, if the test of the loaded value is true; otherwise go on behind it."""
     return ((test, 0, len(then), constant), *then)
 
 
-EQUALS, AT_LEAST, ANY_BIT = 0x15, 0x35, 0x45
-KEEP_BITS = 0x54
-ALLOW = _return(0x7FFF0000)
-KILL = _return(0x80000000)
+ALLOW = _return(RET_ALLOW)
+KILL = _return(RET_KILL_PROCESS)
 UNKNOWN = _refuse(errno.ENOSYS)
 
 
 def _one_of(values: tuple[int, ...], otherwise: Code) -> Code:
-    """Allow if what is loaded is one of these."""
+    """Allow if the loaded value is one of these."""
     return sum((_when(EQUALS, value, ALLOW) for value in values), ()) + otherwise
 
 
 NEW_NAMESPACES = 0x7E020000
-"""CLONE_NEW… of mount, cgroup, uts, ipc, user, pid and net; linux/sched.h. (That of time has no bit in
-clone.)"""
+"""The flags CLONE_NEW… of mount, cgroup, uts, ipc, user, pid and net; linux/sched.h. (CLONE_NEWTIME is no
+flag of clone: its bit belongs to the exit signal there.)"""
 
 AF_UNIX, AF_INET, AF_INET6, AF_NETLINK = 1, 2, 10, 16
 SOCK_RAW = 3
-"""The first of the types that nobody needs; 1 and 2 are streams and datagrams."""
+"""Types from here on are refused; 1 and 2 are streams and datagrams."""
 PROTOCOLS = (0, 1, 6, 17, 58)
-"""The default, ICMP, TCP, UDP, ICMPv6: others (SCTP, DCCP …) would be loaded into the kernel on demand."""
+"""The default, ICMP, TCP, UDP, ICMPv6. For others (SCTP, DCCP …) the kernel would load a module."""
 NETLINK_ROUTE = 0
-"""Go lists interfaces and addresses through it."""
+"""Go lists interfaces and addresses by this protocol."""
 
 INTERNET: Code = (
     *_load(ARGUMENTS[1]),
-    (KEEP_BITS, 0, 0, 0xF),  # the type, without SOCK_NONBLOCK and SOCK_CLOEXEC
+    (KEEP_BITS, 0, 0, 0xF),  # SOCK_TYPE_MASK: the type without SOCK_NONBLOCK and SOCK_CLOEXEC
     *_when(AT_LEAST, SOCK_RAW, _refuse(errno.EPERM)),
     *_load(ARGUMENTS[2]),
     *_one_of(PROTOCOLS, _refuse(errno.EPROTONOSUPPORT)),
@@ -138,7 +147,8 @@ NETLINK: Code = (
 )
 
 TIOCSTI, TIOCLINUX, TIOCSETD = 0x5412, 0x541C, 0x5423
-"""Type into a terminal's input, paste a console's selection there, change a terminal's line discipline."""
+"""They put a byte into a terminal's input, paste a console's selection there, and change a terminal's line
+discipline (which loads a kernel module)."""
 
 BY_ARGUMENTS: dict[str, Code] = {
     "clone": (
@@ -155,7 +165,7 @@ BY_ARGUMENTS: dict[str, Code] = {
     ),
     "personality": (
         *_load(ARGUMENTS[0]),
-        *_one_of((0, 0xFFFFFFFF), _refuse(errno.EPERM)),
+        *_one_of((0, 0xFFFFFFFF), _refuse(errno.EPERM)),  # the default, and the question which one it is
     ),
     "socket": (
         *_load(ARGUMENTS[0]),
@@ -179,13 +189,12 @@ def seccomp_capability() -> Capability:
 
 
 def compile_filter(machine: str | None = None) -> bytes:
-    """The filter as a BPF program, for bwrap's `--seccomp`; for this machine, or one of `MACHINES`.
+    """The filter as a BPF program (struct sock_filter[]), for one of `MACHINES`; by default for this one.
 
-    Looks for libseccomp on the disk the first time, so to be called in a thread.
+    The first call loads libseccomp from the disk: call it in a thread.
 
     Raises:
-        HostUnfit: libseccomp is missing, or we have no filter for such a machine. Nothing may run
-            without one.
+        HostUnfit: libseccomp is missing, or there is no filter for such a machine. Then no jail may run.
     """
     machine = machine or platform.machine()
     if machine not in MACHINES:
@@ -203,7 +212,7 @@ def compile_filter(machine: str | None = None) -> bytes:
 
 
 def _numbers(architecture: int) -> dict[int, Code]:
-    """What to do for each number of a known system call."""
+    """The code for each known system call, by its number."""
     try:
         import pyseccomp
     except (ImportError, RuntimeError, OSError, AttributeError) as error:
@@ -219,13 +228,13 @@ def _numbers(architecture: int) -> dict[int, Code]:
             number = pyseccomp.resolve_syscall(architecture, name)
         except OSError:
             continue  # newer than this libseccomp: unknown to the filter as well
-        if number >= 0:  # libseccomp's own negative numbers stand for calls that this machine lacks
+        if number >= 0:  # libseccomp gives a negative number to a call that this machine lacks
             numbers[number] = code
     return numbers
 
 
 def _runs(numbers: dict[int, Code]) -> list[tuple[int, Code]]:
-    """First number and code of each run of numbers with the same code, from 0 to the end."""
+    """First number and code of each run of numbers with equal code, from 0 on; the last run is unknown."""
     runs: list[tuple[int, Code]] = []
     for number in range(max(numbers) + 2):
         code = numbers.get(number, UNKNOWN)
@@ -235,7 +244,8 @@ def _runs(numbers: dict[int, Code]) -> list[tuple[int, Code]]:
 
 
 def _search(runs: list[tuple[int, Code]]) -> Code:
-    """Binary search for the run of the number that is loaded; jumps go forward by at most 255."""
+    """A binary search for the run of the loaded number. A jump is 8 bits wide, 255 instructions forward at
+    most; struct.pack refuses a longer one."""
     if len(runs) == 1:
         return runs[0][1]
     middle = len(runs) // 2
