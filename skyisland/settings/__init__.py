@@ -1,17 +1,19 @@
 """Settings: defaults, a file over them, and one secret from the environment.
 
-The file is TOML; the original's `config.json` is taken as it is. It is the one that is named, else the
-first of these that exists, alone:
+A file and the environment enter, one frozen `Settings` leaves; each problem is named in a
+`SettingsError`. The file is TOML; the original's `config.json` is read too. It is the file that the
+user names, or else the first of these that exists:
 
-    $XDG_CONFIG_HOME/skyisland/skyisland.toml     (~/.config; not for root, whose HOME may be another's)
+    $XDG_CONFIG_HOME/skyisland/skyisland.toml     (~/.config; not for root: sudo may keep a user's HOME)
     /usr/local/etc/skyisland.toml
     /etc/skyisland.toml
 
-The admin token is `admin_api_token` of the file, else the variable SKYISLAND_ADMIN_API_TOKEN, else the
-file `admin-token` in the state folder, made with a random token at first start.
+The admin token is the file's `admin_api_token`, else the variable SKYISLAND_ADMIN_API_TOKEN, else the
+file `admin-token` in the state folder, where the first start stores a random one.
 
-Nothing else in the program reads settings files or the environment: `Settings.load` is given both, and
-each room is given its own section. These functions block; call them before the loop runs or in a thread.
+Nothing else in the program reads settings files or the environment: `Settings.load` gets both, and each
+constructor gets its own section. These functions block: call them before the event loop runs, or in a
+thread.
 """
 
 from __future__ import annotations
@@ -87,24 +89,24 @@ class Settings(Section, frozen=True, kw_only=True):
     """All settings of an island."""
 
     release: Release = ""
-    """The FreeBSD release that jails are made of. Without it, the host's."""
+    """The FreeBSD release of the jails' base system. If empty: the host's."""
     http_port: Port = 3280
     """The port of the REST API."""
     listen: Listen = "127.0.0.1"
-    """The address of the REST API. Who can reach it can run code in jails: think before you open it."""
+    """The address of the REST API. Whoever reaches it can run code in jails: think before you open it."""
     state_dir: AbsolutePath = Path("/var/lib/skyisland")
-    """Everything that the island keeps. Without it, /var/lib/skyisland for root, and skyisland in
-    $XDG_STATE_HOME (~/.local/state) for others."""
+    """The folder for everything that the island keeps. Without this key: /var/lib/skyisland for root, and
+    skyisland in $XDG_STATE_HOME (~/.local/state) for other users."""
     admin_api_token: Token = ""
-    """What admins show in the header. Without it, the variable SKYISLAND_ADMIN_API_TOKEN; without that, a
-    random one that the first start puts into the file admin-token in state_dir."""
+    """The admin's token. If empty: the variable SKYISLAND_ADMIN_API_TOKEN, or else the file admin-token in
+    state_dir, where the first start stores a random one."""
     admin_token_header: HeaderName = "X-Sky-Island-Token"  # noqa: S105
-    """The header that carries the token."""
+    """The header that carries a token."""
     go_version: GoVersion = ""
-    """The Go version to download. Without it, whatever toolchain is at hand (see build.goroot); one before
-    1.24 counts as none, for later ones compile the same code."""
+    """The Go version to download. If empty: the toolchain that build.goroot describes. A toolchain older than
+    1.24 is not used: a newer one compiles the same code."""
     base_sys_pkg_dir: Text = ""
-    """A folder, or the URL of a mirror, with the base system's archives (FreeBSD)."""
+    """A folder, or the URL of a mirror, with the archives of the base system (FreeBSD)."""
     filesystem: Filesystem = Filesystem()
     network: Network = Network()
     jails: Jails = Jails()
@@ -117,17 +119,17 @@ class Settings(Section, frozen=True, kw_only=True):
     log: Log = Log()
 
     def __post_init__(self) -> None:
-        jails = self.jails.max_running + self.build.max_running + self.warm.max_jails
-        if self.jails.uid_count < jails:
-            allowed = f"at least {jails}, jails.max_running + build.max_running + warm.max_jails"
+        most_jails = self.jails.max_running + self.build.max_running + self.warm.max_jails
+        if self.jails.uid_count < most_jails:
+            allowed = f"at least {most_jails}, jails.max_running + build.max_running + warm.max_jails"
             raise Refused("jails.uid_count", self.jails.uid_count, allowed)
 
     @classmethod
     def load(cls, path: Path | None, environ: Mapping[str, str]) -> Settings:
-        """The settings of the file at `path`, or of the one that `find_file` finds, or the defaults.
+        """Load the file at `path`, or the one that `find_file` finds; without a file, the defaults.
 
         Raises:
-            SettingsError: file, key path, what was found and what is allowed, for each problem.
+            SettingsError: for each problem the file, the key's path, the value found and the values allowed.
         """
         path = path or find_file(environ)
         tables = read_file(path) if path else {}
@@ -140,7 +142,7 @@ class Settings(Section, frozen=True, kw_only=True):
 
     @property
     def layout(self) -> Layout:
-        """Where everything lies."""
+        """The paths below the state folder."""
         jails = self.jails.base_jail_dir
         return Layout(self.state_dir, Path(jails) if jails else self.state_dir / "jails")
 
@@ -164,15 +166,15 @@ class Settings(Section, frozen=True, kw_only=True):
 
     @property
     def bind(self) -> str:
-        """What the server listens on: `127.0.0.1:3280`, `[::1]:3280`."""
-        return f"{_in_url(self.listen)}:{self.http_port}"
+        """The address that the server listens on: `127.0.0.1:3280`, `[::1]:3280`."""
+        return f"{_bracketed(self.listen)}:{self.http_port}"
 
     @property
     def url(self) -> str:
-        """Where a client on this host finds the API."""
+        """The API's URL for a client on this host."""
         host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(self.listen, self.listen)  # noqa: S104
         scheme = "https" if self.api.tls_cert else "http"
-        return f"{scheme}://{_in_url(host)}:{self.http_port}"
+        return f"{scheme}://{_bracketed(host)}:{self.http_port}"
 
     @property
     def statsd(self) -> tuple[str, int] | None:
@@ -188,12 +190,13 @@ class Settings(Section, frozen=True, kw_only=True):
         return f"Settings({', '.join(f'{name}={value!r}' for name, value in self.__rich_repr__())})"
 
 
-def _in_url(host: str) -> str:
+def _bracketed(host: str) -> str:
+    """A host as URLs spell it: an IPv6 address in brackets."""
     return f"[{host}]" if ":" in host else host
 
 
 def find_file(environ: Mapping[str, str]) -> Path | None:
-    """The settings file that is used when none is named, by the module's rule."""
+    """The settings file when the user names none: the first that exists (see the module's text)."""
     files = list(SYSTEM_FILES)
     if os.geteuid() != 0 and (folder := _xdg(environ, "XDG_CONFIG_HOME", ".config")):
         files.insert(0, folder / "skyisland" / "skyisland.toml")
@@ -205,12 +208,12 @@ def _default_state_dir(environ: Mapping[str, str]) -> Path:
         return Settings().state_dir
     if folder := _xdg(environ, "XDG_STATE_HOME", ".local/state"):
         return folder / "skyisland"
-    found = Problem("state_dir", "neither it nor XDG_STATE_HOME nor HOME", "an absolute path")
-    raise settings_error("environment", [found])
+    problem = Problem("state_dir", "neither it nor XDG_STATE_HOME nor HOME", "an absolute path")
+    raise settings_error("environment", [problem])
 
 
 def _xdg(environ: Mapping[str, str], variable: str, below_home: str) -> Path | None:
-    """A folder of the XDG base directory specification, which has relative paths ignored."""
+    """A folder by the XDG base directory specification, which says to ignore relative paths."""
     for value, below in ((environ.get(variable, ""), ""), (environ.get("HOME", ""), below_home)):
         if Path(value).is_absolute() and value.isprintable():
             return Path(value) / below
@@ -218,22 +221,22 @@ def _xdg(environ: Mapping[str, str], variable: str, below_home: str) -> Path | N
 
 
 def admin_token(settings: Settings, *, make: bool = True) -> str:
-    """The token that admins must show: the settings' own, else the one stored in the state folder.
+    """The admin's token: the settings' own, or else the one stored in the state folder.
 
-    `make`: store a new one if there is none, as the daemon does; clients do without.
+    `make`: store a new one if there is none. The daemon does, clients do not.
 
     Raises:
-        SettingsError: there is none, it cannot be stored, or others could have read or written it.
+        SettingsError: there is none, it cannot be stored, or its file is not private.
     """
     return settings.admin_api_token or stored_token(settings.layout.token, make=make)
 
 
 def commented_toml() -> str:
-    """The text of `config/skyisland.toml`: every key with its default commented out and explained."""
+    """The text of `config/skyisland.toml`: every key with its default and explanation, commented out."""
     return commented(
         Settings(),
-        "Sky Island's settings. Every key stands here with its default, commented out.\n\n"
+        "Sky Island's settings. Every key is here with its default, commented out.\n\n"
         'Durations are written as in Go ("250ms", "10s", "1h30m"), sizes as numbers of bytes or with k, m, '
-        'g, t for powers of 1024 ("64k", "256m"). `skyisland config check` tells what is wrong with a file, '
-        "`skyisland config show` what it amounts to.",
+        'g, t for powers of 1024 ("64k", "256m"). `skyisland config check` lists what is wrong with a file, '
+        "`skyisland config show` prints the settings in force.",
     )

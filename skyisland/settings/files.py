@@ -1,4 +1,4 @@
-"""Files that hold secrets: made whole and private, or not at all; read only if private.
+"""Files with secrets: written whole and private or not at all, and read only if private.
 
 These functions block.
 """
@@ -16,10 +16,10 @@ from skyisland.errors import SettingsError
 
 
 def write_private(path: Path, text: str, *, replace: bool = False) -> None:
-    """Put a file of mode 0600 with this text at `path`, in one step that a crash cannot halve.
+    """Write a file of mode 0600. It appears at `path` in one step, so a crash leaves no half of it.
 
     Raises:
-        FileExistsError: there is one already, and `replace` is not set.
+        FileExistsError: the file exists, and `replace` is not set.
         OSError: the folder cannot be written.
     """
     draft = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
@@ -38,12 +38,12 @@ def write_private(path: Path, text: str, *, replace: bool = False) -> None:
 
 
 def stored_token(path: Path, *, make: bool) -> str:
-    """The admin token in the file at `path`; with `make`, a new one is put there first if there is none.
+    """The admin token in the file at `path`. `make`: store a new one first, if the file does not exist.
 
-    Whoever comes first wins: two that make one at the same time get the same token.
+    Two processes that make one at the same time get the same token: the first one's.
 
     Raises:
-        SettingsError: there is none, it cannot be made, or it cannot be trusted.
+        SettingsError: there is none, it cannot be stored, or its file is not private.
     """
     try:
         if make and not os.path.lexists(path):
@@ -60,7 +60,7 @@ def stored_token(path: Path, *, make: bool) -> str:
 
 
 def _read_token(path: Path) -> str:
-    # O_NONBLOCK, lest a pipe in its place make us wait.
+    # O_NONBLOCK: to open a pipe that somebody put in its place would block.
     with open(os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK), "rb") as file:
         status = os.fstat(file.fileno())
         fault = ""

@@ -1,4 +1,4 @@
-"""Where everything lies below the state folder."""
+"""The paths below the state folder."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from msgspec import Struct
 
 
 class Layout(Struct, frozen=True):
-    """The paths of one island. Nothing here touches the disk."""
+    """The paths of one island. Pure: it never touches the disk."""
 
     state_dir: Path
     jails: Path
-    """Clones and, with ZFS, the mount point of their dataset."""
+    """Mount points of clones; with ZFS, of their dataset too."""
 
     @property
     def repos(self) -> Path:
@@ -21,7 +21,7 @@ class Layout(Struct, frozen=True):
 
     @property
     def checkouts(self) -> Path:
-        """Files of repositories, one folder per commit."""
+        """Checked-out files of repositories, one folder per commit."""
         return self.state_dir / "checkouts"
 
     @property
@@ -56,7 +56,7 @@ class Layout(Struct, frozen=True):
 
     @property
     def run(self) -> Path:
-        """What lives no longer than the daemon: sockets, frames, files of running jails."""
+        """Files that the next daemon deletes: sockets, frames, files of running jails."""
         return self.state_dir / "run"
 
     @property
@@ -66,7 +66,7 @@ class Layout(Struct, frozen=True):
 
     @property
     def console_log(self) -> Path:
-        """What libraries and children print while the console has the terminal, and its last words."""
+        """Output of libraries and children while the console has the terminal, and the reason of its end."""
         return self.state_dir / "console.log"
 
     @property
@@ -76,5 +76,5 @@ class Layout(Struct, frozen=True):
 
     @property
     def lock(self) -> Path:
-        """Held by the one daemon that runs on this folder."""
+        """The file that the running daemon locks: one daemon per state folder."""
         return self.state_dir / "lock"

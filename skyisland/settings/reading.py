@@ -1,7 +1,7 @@
-"""From the text of a file to settings, with everything that is wrong with it.
+"""From the text of a file to settings.
 
-Text to plain tables by the file's format, then plain tables over the defaults, struct by struct and
-key by key, collecting problems on the way. Nothing but `SettingsError` comes out.
+`read_file` parses TOML or JSON into plain tables. `overlay` puts them over the defaults, section by
+section and key by key, and collects every problem. Only `SettingsError` leaves.
 """
 
 from __future__ import annotations
@@ -26,11 +26,14 @@ S = TypeVar("S", bound=Section)
 
 
 class Problem(Struct, frozen=True):
-    """One thing that is wrong: the key's path, what was found there, what is allowed."""
+    """One wrong key."""
 
     key: str
+    """Its path: `jails.max_running`."""
     found: str
+    """Its value, as the file spells it."""
     allowed: str
+    """The permitted values, in words."""
 
     def __str__(self) -> str:
         return f"{self.key}: found {self.found}; allowed: {self.allowed}"
@@ -47,10 +50,10 @@ def settings_error(origin: str, problems: list[Problem]) -> SettingsError:
 
 
 def read_file(path: Path) -> dict[str, Any]:
-    """The tables of a file: JSON if it is called .json or begins with a brace, TOML otherwise.
+    """Parse a file: as JSON if its name ends in .json or its text begins with a brace, else as TOML.
 
     Raises:
-        SettingsError: it cannot be read, or is neither.
+        SettingsError: it cannot be read or parsed.
     """
     try:
         text = path.read_bytes().decode("utf-8-sig")
@@ -61,7 +64,7 @@ def read_file(path: Path) -> dict[str, Any]:
         raise SettingsError(f"{path}: cannot be read: {reason}", origin=str(path)) from error
     is_json = path.suffix == ".json" or (path.suffix != ".toml" and text.lstrip().startswith("{"))
     try:
-        tables = json.loads(text, object_pairs_hook=_without_repetition) if is_json else tomllib.loads(text)
+        tables = json.loads(text, object_pairs_hook=_unique_keys) if is_json else tomllib.loads(text)
     except (ValueError, RecursionError) as error:
         reason = "nested too deeply" if isinstance(error, RecursionError) else str(error)
         language = "JSON" if is_json else "TOML"
@@ -71,20 +74,20 @@ def read_file(path: Path) -> dict[str, Any]:
     return tables
 
 
-def _without_repetition(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     table = dict(pairs)
     if len(table) != len(pairs):
         keys = [key for key, _ in pairs]
-        twice = next(key for key in keys if keys.count(key) > 1)
-        raise ValueError(f"the key {_key('', twice)} stands there twice")
+        repeated = next(key for key in keys if keys.count(key) > 1)
+        raise ValueError(f"the key {_key('', repeated)} is there twice")
     return table
 
 
 def overlay(default: S, tables: Mapping[str, object], origin: str) -> S:
-    """`default` with what the tables say in its place.
+    """A copy of `default` with the values of the tables.
 
     Raises:
-        SettingsError: with every unknown key, wrong type and impossible value.
+        SettingsError: lists every unknown key, wrong type and value out of range.
     """
     problems: list[Problem] = []
     settings = _section(default, tables, "", problems, _all_keys(default))
@@ -97,7 +100,7 @@ def _section(default: S, table: object, path: str, problems: list[Problem], know
     if not isinstance(table, Mapping):
         problems.append(Problem(path, _show(table), "a table"))
         return default
-    before = len(problems)
+    problems_before = len(problems)
     types = field_types(type(default))
     changes: dict[str, object] = {}
     for name, value in table.items():
@@ -108,7 +111,7 @@ def _section(default: S, table: object, path: str, problems: list[Problem], know
             changes[name] = _section(current, value, key, problems, known)
         else:
             changes[name] = _value(types[name], value, key, problems)
-    if len(problems) == before:
+    if len(problems) == problems_before:
         try:
             return structs.replace(default, **changes)
         except Refused as refused:
@@ -139,12 +142,12 @@ def _value(hint: Any, value: object, key: str, problems: list[Problem]) -> objec
 
 @cache
 def field_types(section: type[Section]) -> dict[str, Any]:
-    """The type of each key, with its kind."""
+    """The annotated type of each key."""
     return {info.name: info.type for info in structs.fields(section)}
 
 
 def kind(hint: Any) -> tuple[Meta | None, Any]:
-    """What `values` says of a type, and the type without it."""
+    """Split an annotated type of `values` into its `Meta` and the bare type."""
     if get_origin(hint) is Annotated:
         bare, *metas = get_args(hint)
         return next(meta for meta in metas if isinstance(meta, Meta)), bare
@@ -152,7 +155,7 @@ def kind(hint: Any) -> tuple[Meta | None, Any]:
 
 
 def allowed(hint: Any) -> str:
-    """What a key may hold, in words."""
+    """The values that a type permits, in words."""
     meta, bare = kind(hint)
     if meta and meta.description:
         return meta.description
@@ -168,7 +171,7 @@ def allowed(hint: Any) -> str:
 
 
 def _show(value: object) -> str:
-    """A value as the file might spell it, fit for one line of a terminal."""
+    """A value as a file would spell it, on one line and without control characters."""
     match value:
         case bool():
             return "true" if value else "false"
@@ -190,7 +193,7 @@ def _show(value: object) -> str:
 
 
 def _key(path: str, name: str) -> str:
-    """A key's path, its last part quoted where TOML would want that."""
+    """A key's path, its last part quoted if TOML requires it."""
     if not re.fullmatch(r"[A-Za-z0-9_.-]{1,60}", name):
         name = _show(name)
     return f"{path}.{name}" if path else name
@@ -206,7 +209,8 @@ def _all_keys(section: Section, path: str = "") -> list[str]:
 
 
 def _unknown(path: str, name: str, siblings: list[str], known: list[str]) -> str:
-    """What was found in an unknown key: perhaps a sibling misspelt, or a key of another section."""
-    meant = [_key(path, close) for close in difflib.get_close_matches(name[:60], siblings, n=1, cutoff=0.7)]
-    meant = meant or [key for key in known if key == name or key.endswith(f".{name}")]
-    return f"an unknown key (did you mean {' or '.join(meant)}?)" if meant else "an unknown key"
+    """Describe an unknown key and guess the one that was meant: a similar sibling, or another section's."""
+    # 0.7 is a judgement: one letter in four may be wrong.
+    guesses = [_key(path, close) for close in difflib.get_close_matches(name[:60], siblings, n=1, cutoff=0.7)]
+    guesses = guesses or [key for key in known if key == name or key.endswith(f".{name}")]
+    return f"an unknown key (did you mean {' or '.join(guesses)}?)" if guesses else "an unknown key"

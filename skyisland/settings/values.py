@@ -1,9 +1,8 @@
-"""The kinds of values that settings hold: what is allowed, and how each is read and written.
+"""The types of values in settings: what each permits, and how it is read and written.
 
-A kind is a type with a `msgspec.Meta`: its description says what is allowed, in words that end up in
-error messages and in the commented file; its constraints are checked by msgspec; where the text of a
-file differs from the value in memory (durations, sizes, paths), `extra` holds the functions `read`
-and `write`. Readers raise ValueError.
+Each is a type annotated with a `msgspec.Meta`. Its description says what is permitted, in words for
+error messages. msgspec checks its constraints. If the file spells a value differently from memory
+(durations, sizes, paths), `extra` has the functions `read` and `write`. Readers raise ValueError.
 """
 
 from __future__ import annotations
@@ -19,10 +18,7 @@ from msgspec import Meta
 
 
 class Refused(ValueError):
-    """A value that cannot stand beside the others of its section.
-
-    `key` is relative to the section that refuses it.
-    """
+    """A value contradicts others of its section. `key` is relative to that section."""
 
     def __init__(self, key: str, found: object, allowed: str) -> None:
         super().__init__(f"{key}: found {found!r}; allowed: {allowed}")
@@ -41,16 +37,18 @@ _NANOSECONDS = {
     "\u03bcs": 10**3,
     "ns": 1,
 }
+DURATION_CHARACTERS = 64
+"""Longest text of a duration. A judgement: it bounds the integers that a fraction needs."""
 _DURATION_PART = re.compile(r"([0-9]+(?:\.[0-9]*)?|\.[0-9]+)(h|ms|us|ns|[\u00b5\u03bc]s|m|s)")
 
 
 def read_duration(value: object) -> float:
-    """Seconds of a duration in Go's notation (time.ParseDuration), to the nanosecond.
+    """The seconds of a duration in Go's notation (time.ParseDuration), exact to the nanosecond.
 
     Raises:
-        ValueError: not such a duration, not above zero, or beyond Go's 292 years.
+        ValueError: not such a duration, not above zero, or longer than Go's 292 years.
     """
-    if not isinstance(value, str) or len(value) > 64:
+    if not isinstance(value, str) or len(value) > DURATION_CHARACTERS:
         raise ValueError
     nanoseconds, end = Fraction(0), 0
     for part in _DURATION_PART.finditer(value):
@@ -69,7 +67,7 @@ def _read_duration_limit(value: object) -> float:
 
 
 def write_duration(seconds: float) -> str:
-    """The shortest notation without fractions that `read_duration` turns back into `seconds`."""
+    """The shortest notation without fractions that `read_duration` reads as `seconds`."""
     rest, text = round(Fraction(seconds) * 10**9), ""
     for unit in ("h", "m", "s", "ms", "us", "ns"):
         count, rest = divmod(rest, _NANOSECONDS[unit])
@@ -83,10 +81,10 @@ _POWERS = {"t": 40, "g": 30, "m": 20, "k": 10, "": 0}
 
 
 def read_size(value: object) -> int:
-    """Bytes of `"64k"`, `"256m"`, `"2g"`, `"1t"` (powers of 1024) or of a plain number.
+    """The bytes of `"64k"`, `"256m"`, `"2g"`, `"1t"` (powers of 1024) or of a plain number.
 
     Raises:
-        ValueError: not such a size, or 2**63 and more.
+        ValueError: not such a size, or not below 2**63.
     """
     if isinstance(value, str) and (match := _SIZE.fullmatch(value)):
         size = int(match[1]) << _POWERS[match[2].lower()]
@@ -120,16 +118,16 @@ def _read_path(value: object) -> Path:
     return path
 
 
-def _text(read: Callable[[str], object]) -> Callable[[object], str]:
-    """A reader of texts that stay texts once `read` finds no fault with them."""
+def _text(check: Callable[[str], object]) -> Callable[[object], str]:
+    """A reader that returns a text unchanged if `check` accepts it."""
 
-    def checked(value: object) -> str:
+    def read(value: object) -> str:
         if not isinstance(value, str):
             raise ValueError
-        read(value)
+        check(value)
         return value
 
-    return checked
+    return read
 
 
 def _subnet(text: str) -> None:
@@ -144,7 +142,7 @@ def _ip(text: str) -> None:
 
 
 def _mask(text: str) -> None:
-    # IPv4Network also takes host masks such as 0.0.0.255, which would be somebody's mistake here.
+    # IPv4Network also accepts host masks such as 0.0.0.255; here one would be a mistake.
     if text and str(IPv4Network(f"0.0.0.0/{text}").netmask) != text:
         raise ValueError
 
@@ -156,10 +154,10 @@ def _statsd(text: str) -> None:
 
 
 def split_host_port(text: str, default_port: int) -> tuple[str, int]:
-    """The host and port of `host`, `host:port`, `[v6]` and `[v6]:port`.
+    """Split `host`, `host:port`, `[v6]` or `[v6]:port` into host and port.
 
     Raises:
-        ValueError: anything else.
+        ValueError: the text has another form.
     """
     match = re.fullmatch(r"(?:\[([0-9A-Fa-f:.]+)\]|([A-Za-z0-9._-]*))(?::([0-9]{1,5}))?", text)
     if match is None:

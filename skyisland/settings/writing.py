@@ -1,4 +1,4 @@
-"""From settings to text: the settings at hand, or the commented file of all keys and defaults."""
+"""From settings to TOML: `dump` writes the values, `commented` every key as a comment with its explanation."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _WIDTH = 100
 
 
 def dump(settings: Section, *, secrets: bool = False) -> str:
-    """TOML that reads back as `settings`; the admin token only with `secrets`."""
+    """TOML that reads back as `settings`; tokens are left out unless `secrets`."""
     return tomli_w.dumps(_plain(settings, secrets))
 
 
@@ -31,16 +31,16 @@ def _plain(section: Section, secrets: bool) -> dict[str, Any]:
         if isinstance(value, Section):
             table[name] = _plain(value, secrets)
         elif secrets or "secret" not in extra:
-            table[name] = (extra.get("write") or _as_it_is)(value)
+            table[name] = (extra.get("write") or _tuple_as_list)(value)
     return table
 
 
-def _as_it_is(value: object) -> object:
+def _tuple_as_list(value: object) -> object:
     return list(value) if isinstance(value, tuple) else value
 
 
 def commented(settings: Section, preface: str) -> str:
-    """Every key of the settings with its value commented out, each under its explanation."""
+    """Every key of the settings with its value, commented out, below its explanation."""
     return "\n".join([*_comment(preface), *_commented_table(settings, "")]) + "\n"
 
 
@@ -61,7 +61,7 @@ def _commented_table(section: Section, path: str) -> Iterator[str]:
 
 
 def _literal(value: object) -> str:
-    """A value on one line, so that one character comments it out."""
+    """A value as TOML on one line, so that one `#` comments it out."""
     match value:
         case list():
             return f"[{', '.join(map(_literal, value))}]"
@@ -87,8 +87,8 @@ def _comment(text: str) -> list[str]:
 
 @cache
 def docs(section: type[Section]) -> dict[str, str]:
-    """The string beneath each field, white space normalised; a field redefined without one keeps its own."""
-    found: dict[str, str] = {}
+    """The string beneath each field; one that a subclass redefines without a string keeps the inherited."""
+    strings: dict[str, str] = {}
     for cls in reversed(section.__mro__):
         if not issubclass(cls, Section):
             continue
@@ -97,5 +97,5 @@ def docs(section: type[Section]) -> dict[str, str]:
         for field, below in zip(body.body, body.body[1:], strict=False):
             match field, below:
                 case ast.AnnAssign(target=ast.Name(id=name)), ast.Expr(value=ast.Constant(value=str(text))):
-                    found[name] = " ".join(text.split())
-    return found
+                    strings[name] = " ".join(text.split())
+    return strings

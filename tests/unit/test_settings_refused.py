@@ -125,7 +125,7 @@ def test_all_problems_are_told_at_once(load_settings: Callable[..., Settings]) -
         ("a.toml", "a = " + "[" * 100_000, "is not TOML: "),
         ("a.toml", "a = " + "9" * 5000, "is not TOML: "),
         ("a.json", '{"http_port": 3280', "is not JSON"),
-        ("a.json", '{"http_port": 1, "http_port": 2}', "http_port stands there twice"),
+        ("a.json", '{"http_port": 1, "http_port": 2}', "http_port is there twice"),
         ("a.json", '{"a":' * 100_000, "is not JSON: "),
         ("a.json", "[]", "found an empty array; allowed: an object"),
         ("a.json", '{"http_port": null}', "http_port: found null"),
