@@ -1,14 +1,14 @@
 """What can go wrong, as a tree.
 
-These are refusals and failures of the island. A guest's misfortune (its exit code, a signal, a
-time-out) is no error but an `Outcome`. The rule behind the status: 4xx is the caller, 502 and 504
-what we called for them, 500 and 503 us.
+These are refusals and failures of the island. How a function ended (an exit code, a signal, a
+time-out) is not an error but an `Outcome`. The rule behind the status: 4xx means that the caller is at
+fault, 502 and 504 a service that we called, 500 and 503 ourselves.
 
     IslandError
     ├── BadRequest                  400   a field of the request is wrong
-    │   └── BadCall                 400   the call is not one we run; `position` says where
+    │   └── BadCall                 400   not a call that we run; `position` says where
     ├── Unauthorized                401   no token
-    ├── Forbidden                   403   a wrong one
+    ├── Forbidden                   403   a wrong token
     │   └── SourceRefused           403   the settings do not permit this repository
     ├── NotFound                    404
     │   ├── JailNotFound · AddressNotFound · ArtifactNotFound
@@ -22,7 +22,7 @@ what we called for them, 500 and 503 us.
     ├── HostUnfit                   503   this host cannot do what was asked; the remedy is in the text
     └── DriverError                 500   a program of the host failed us
 
-`code` is stable and part of the API; the text is for people and names the remedy.
+`code` is stable and part of the API. The message is for people and names the remedy.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from typing import Any, ClassVar
 
 
 class IslandError(Exception):
-    """The root. `details` is JSON-able and reaches the caller."""
+    """The root. `details` can be encoded as JSON and reaches the caller."""
 
     code: ClassVar[str] = "internal"
 
@@ -49,7 +49,7 @@ class BadRequest(IslandError):
 
 
 class BadCall(BadRequest):
-    """The call is not one Go call expression that we run; `details["position"]` is a byte offset."""
+    """The call is not a Go call expression of the kind we run; `details["position"]` is a byte offset."""
 
     code = "bad_call"
 
@@ -63,7 +63,7 @@ class Forbidden(IslandError):
 
 
 class SourceRefused(Forbidden):
-    """The settings do not permit this repository, or its URL is malformed on purpose."""
+    """The settings do not permit this repository, or its URL tries what we never do (see `sources.url`)."""
 
     code = "source_refused"
 
@@ -89,7 +89,7 @@ class AddressInUse(IslandError):
 
 
 class BuildFailed(IslandError):
-    """The repository's code does not compile; `details["output"]` is what the compiler said."""
+    """The repository's code does not compile; `details["output"]` is the compiler's output."""
 
     code = "build_failed"
 
@@ -123,12 +123,12 @@ class HostUnfit(Unavailable):
 
 
 class SettingsError(IslandError):
-    """Settings that cannot be used; the text names file, key path, what was found, what is allowed."""
+    """Unusable settings. The message names file, key path, the value found and the values allowed."""
 
     code = "bad_settings"
 
 
 class DriverError(IslandError):
-    """A program or interface of the host failed us; the text carries what it said."""
+    """A program or interface of the host failed; the message has its output."""
 
     code = "driver_error"

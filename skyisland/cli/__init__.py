@@ -1,12 +1,11 @@
 """The commands.
 
-    skyisland -c FILE -i         prepare this host, as the original
-    skyisland -c FILE            run the island, as the original
+    skyisland -c FILE -i         prepare this host; the original's command line
+    skyisland -c FILE            run the island; the original's command line
     skyisland COMMAND …          see `skyisland --help`
 
-Exit codes: 0 done; 1 refused or failed, the reason on standard error; 2 the command line itself is
-wrong; 3 no island answers at the address of the settings; 4 the function ran and did not end well
-(`invoke`); 130 interrupted.
+Exit codes: 0 done; 1 refused or failed, the reason is on standard error; 2 the command line is wrong;
+3 no island answers at the settings' address; 4 the function ran and failed (`invoke`); 130 interrupted.
 
 This package is the only room that imports both `api` and `tui`.
 """
@@ -30,7 +29,7 @@ EXIT_FAILED, EXIT_UNREACHABLE, EXIT_FUNCTION = 1, 3, 4
 
 
 class Commands(click.Group):
-    """Turns the island's errors into a line on standard error and an exit code."""
+    """Prints an island's error on standard error and turns it into an exit code."""
 
     def invoke(self, ctx: click.Context) -> Any:
         try:
@@ -45,7 +44,7 @@ class Commands(click.Group):
 
 
 class Chosen:
-    """What the options in front of the command chose."""
+    """The values of the options that stand before the command; click hands it to each command."""
 
     def __init__(self, file: Path | None) -> None:
         self.file = file
@@ -54,19 +53,19 @@ class Chosen:
         return Settings.load(self.file, os.environ)
 
 
-def looks(command: Callable[..., Any]) -> Callable[..., Any]:
-    """The options on how a console looks and behaves."""
+def console_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Decorate a command with the options of a console: its glyphs, its keys, its refresh interval."""
     for option in (
-        click.option("--readonly", is_flag=True, help="Show, and let nobody act."),
+        click.option("--readonly", is_flag=True, help="Watch only: no key changes anything."),
         click.option("--no-mouse", "mouse", is_flag=True, flag_value=False, default=True, help="Keys only."),
-        click.option("--ascii", is_flag=True, help="Plain characters, for poor fonts."),
+        click.option("--ascii", is_flag=True, help="ASCII characters only, for fonts without others."),
         click.option(
             "--refresh",
             "refresh_s",
             type=click.FloatRange(0.1, 60),
             default=0.5,
             show_default=True,
-            help="Seconds between pictures.",
+            help="Seconds between two refreshes of the screen.",
         ),
     ):
         command = option(command)
@@ -94,7 +93,7 @@ def main(ctx: click.Context, file: Path | None, init_only: bool) -> None:
     if ctx.invoked_subcommand is None:
         ctx.invoke(main.commands["init" if init_only else "serve"])
     elif init_only:
-        raise click.UsageError("-i stands alone; to prepare the host and then do more, use `init` first")
+        raise click.UsageError("-i takes no command; run `skyisland init` first, and then the command")
 
 
 def _add_commands() -> None:

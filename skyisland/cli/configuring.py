@@ -22,7 +22,7 @@ def config() -> None:
 @click.option("--json", "as_json", is_flag=True, help="For machines.")
 @click.pass_obj
 def show(chosen: Chosen, as_json: bool) -> None:
-    """Print the settings in force, defaults included; the admin token is left out."""
+    """Print the settings in force, defaults included, without tokens."""
     text = dump(chosen.settings())
     if as_json:
         text = msgspec.json.encode(msgspec.toml.decode(text)).decode()
@@ -32,23 +32,23 @@ def show(chosen: Chosen, as_json: bool) -> None:
 @config.command()
 @click.pass_obj
 def check(chosen: Chosen) -> None:
-    """Say whether the settings can be used; exit code 1 and every problem if not."""
+    """Check the settings; list every problem and exit with 1 if there is one."""
     chosen.settings()
     file = chosen.file or find_file(os.environ)
-    click.echo(f"{file} is good" if file else "no settings file: the defaults are used")
+    click.echo(f"{file} is valid" if file else "no settings file: the defaults are used")
 
 
 @config.command()
 @click.argument("target", type=click.Path(path_type=Path, dir_okay=False))
 @click.option("--force", is_flag=True, help="Overwrite the file.")
-@click.option("--commented", is_flag=True, help="Every key with its explanation, all commented out.")
+@click.option("--commented", is_flag=True, help="Write every key with its explanation, commented out.")
 @click.pass_obj
 def write(chosen: Chosen, target: Path, force: bool, commented: bool) -> None:
     """Write the settings in force to TARGET as TOML (a config.json becomes TOML this way)."""
     if target.exists() and not force:
-        raise click.ClickException(f"{target} is there already; --force overwrites it")
+        raise click.ClickException(f"{target} exists; --force overwrites it")
     text = commented_toml() if commented else dump(chosen.settings(), secrets=True)
-    # The admin token may be in it.
+    # The text may contain the admin's token, so nobody else may read the file, even while it is written.
     target.touch(mode=0o600)
     target.chmod(0o600)
     target.write_text(text)
@@ -59,9 +59,9 @@ def write(chosen: Chosen, target: Path, force: bool, commented: bool) -> None:
 @click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
 def completion(shell: str) -> None:
     """Print the script that completes commands in SHELL: eval "$(skyisland completion bash)"."""
-    kind = get_completion_class(shell)
-    assert kind is not None, shell  # noqa: S101 - the choice above is click's own list
-    click.echo(kind(main, {}, "skyisland", "_SKYISLAND_COMPLETE").source())
+    completion_class = get_completion_class(shell)
+    assert completion_class is not None, shell  # noqa: S101 - the choice above is click's own list
+    click.echo(completion_class(main, {}, "skyisland", "_SKYISLAND_COMPLETE").source())
 
 
 COMMANDS: tuple[click.Command, ...] = (config, completion)

@@ -17,7 +17,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from skyisland.cli import EXIT_FUNCTION, Chosen, looks
+from skyisland.cli import EXIT_FUNCTION, Chosen, console_options
 from skyisland.client import Called, Client
 from skyisland.model import AddressState, FunctionRequest, Phase, Verdict
 from skyisland.record.logs import printable
@@ -289,7 +289,7 @@ def _size(count: float | None) -> str:
 
 
 @click.command()
-@looks
+@console_options
 @click.pass_obj
 def console(chosen: Chosen, /, **look: Any) -> None:
     """Watch and steer a running island: ssh -t host skyisland console"""
@@ -303,7 +303,7 @@ def console(chosen: Chosen, /, **look: Any) -> None:
 
 @click.command()
 @click.option("--port", type=click.IntRange(1, 65535), default=3281, show_default=True)
-@click.option("--readonly", is_flag=True, help="Show, and let nobody act.")
+@click.option("--readonly", is_flag=True, help="Watch only: no key changes anything.")
 @click.pass_obj
 def web(chosen: Chosen, port: int, readonly: bool) -> None:
     """The console in a browser, on loopback: ssh -L 3281:localhost:3281 host skyisland web"""

@@ -15,7 +15,7 @@ import click
 from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
-from skyisland.cli import Chosen, looks
+from skyisland.cli import Chosen, console_options
 from skyisland.events import Events
 from skyisland.host.process import open_as_many_as_allowed
 from skyisland.host.toolchain import Progress as Report
@@ -29,7 +29,7 @@ from skyisland.wiring import opened
 
 @click.command()
 @click.option("--no-tui", is_flag=True, help="Headless: log lines on standard output instead of the console.")
-@looks
+@console_options
 @click.pass_obj
 def serve(chosen: Chosen, /, no_tui: bool, **look: Any) -> None:
     """Run the island: REST API and, on a terminal, the operations console.

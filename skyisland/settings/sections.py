@@ -188,8 +188,8 @@ class Jails(Section, frozen=True, kw_only=True):
     monitoring_addr."""
 
     driver: Literal["auto", "namespaces", "bubblewrap", "freebsd", "fake"] = "auto"
-    """What confines a jail. "namespaces" is fastest and needs root on Linux, "bubblewrap" needs Linux, "freebsd"
-    is jail(8); "auto" takes the first that works here. "fake" confines nothing and is for trials."""
+    """What confines a jail. "namespaces" is fastest and needs root on Linux, "bubblewrap" needs Linux only,
+    "freebsd" is jail(8); "auto" takes the first that works here. "fake" confines nothing: for trials."""
     base_jail_dir: OptionalPath = ""
     """Where clones are mounted. If empty: the folder jails in state_dir."""
     cache_default_expiration: Duration = 8 * 3600.0

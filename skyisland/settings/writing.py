@@ -1,4 +1,4 @@
-"""From settings to TOML: `dump` writes the values, `commented` every key as a comment with its explanation."""
+"""From settings to TOML: `dump` writes the values, `commented` every key as a comment with explanation."""
 
 from __future__ import annotations
 
