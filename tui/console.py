@@ -27,14 +27,14 @@ from tui.desk import Hint, Palette
 from tui.dialogs import FilterBar
 from tui.draw.canvas import Canvas, Line
 from tui.draw.chrome import VIEWS, Banner, Head, Keys, Meters, Tabs
+from tui.draw.glyphs import ANSI_VARIABLES, SKY, Look
 from tui.draw.logs import Logs
-from tui.draw.look import ANSI_VARIABLES, SKY, Look
 from tui.draw.table import Table
 from tui.draw.views import Overview
-from tui.draw.words import clean, line
 from tui.orders import Orders
 from tui.watch.port import Port
 from tui.watch.station import Station
+from tui.words import clean, line
 
 
 class Console(Orders):

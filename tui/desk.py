@@ -7,11 +7,11 @@ from typing import ClassVar, NamedTuple
 from rich.style import Style
 from textual.widget import Widget
 
-from tui.draw.look import TONES, Look
-from tui.draw.words import line
+from tui.draw.glyphs import TONES, Look
 from tui.keyboard import Keyboard
 from tui.watch.board import Board
 from tui.watch.station import Station
+from tui.words import line
 
 
 class Palette(Widget):

@@ -14,8 +14,8 @@ from textual.screen import ModalScreen
 from textual.widgets import Button, Input, Label
 
 from tui.draw.canvas import Canvas, Line, Pager
-from tui.draw.look import Spans
-from tui.draw.words import fit
+from tui.draw.glyphs import Spans
+from tui.words import fit
 
 
 class Text(Canvas):

@@ -16,11 +16,11 @@ from skyisland.model import FunctionRequest
 from tui.dialogs import Toggle
 from tui.draw.canvas import Line, Pager
 from tui.draw.charts import wrapped
-from tui.draw.look import PHASES
+from tui.draw.glyphs import PHASES
 from tui.draw.panels import story
-from tui.draw.words import clean, line
 from tui.watch.port import Answer, LinkLost
 from tui.watch.rows import Request, seconds_of
+from tui.words import clean, line
 
 if TYPE_CHECKING:
     from tui.desk import Desk

@@ -20,14 +20,14 @@ from tui import questions
 from tui.desk import Desk
 from tui.dialogs import AskToken, FilterBar
 from tui.draw.canvas import Pager
-from tui.draw.filter import Filter
 from tui.draw.logs import Logs
 from tui.draw.table import Table
 from tui.draw.views import AddressesView, CacheView, HostView, JailsView, LogsView, RequestsView, View
-from tui.draw.words import duration, line
+from tui.watch.filter import Filter
 from tui.watch.port import LinkLost
 from tui.watch.rows import Cached, Jail, Request, Slot
 from tui.watch.station import POLL_S
+from tui.words import duration, line
 
 if TYPE_CHECKING:
     from textual.timer import Timer

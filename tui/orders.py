@@ -13,11 +13,11 @@ from skyisland import events as ev
 from skyisland.errors import IslandError
 from skyisland.model import AddressState
 from tui import questions
-from tui.draw.words import line
 from tui.invoke import Invoke
 from tui.looking import Looking
 from tui.watch.port import LinkLost
 from tui.watch.rows import Cached, Jail, Request, Slot
+from tui.words import line
 
 
 class Orders(Looking):

@@ -10,9 +10,9 @@ from textual.widget import Widget
 
 from skyisland.model import AddressState
 from tui.dialogs import Ask, Choice, Help
-from tui.draw.look import Look, Spans
-from tui.draw.words import fit
+from tui.draw.glyphs import Look, Spans
 from tui.watch.rows import Cached, Jail, Slot
+from tui.words import fit
 
 SHOWN = 6
 """Targets that a question lists; of more it gives the number."""

@@ -10,7 +10,7 @@ from rich.cells import cell_len
 from textual.color import Color
 
 from tests.support.pictures import SCENES, Scene, Stage, as_text, kept, play
-from tui.draw.look import _ASCII, _BARS, _UNICODE, PHASES, SKY, TONES
+from tui.draw.glyphs import _ASCII, _BARS, _UNICODE, PHASES, SKY, TONES
 
 
 @pytest.mark.parametrize("scene", SCENES, ids=[scene.name for scene in SCENES])

@@ -20,7 +20,7 @@ from textual.geometry import Region
 from textual.strip import Strip
 from textual.widget import Widget
 
-from tui.draw.look import Look, Spans
+from tui.draw.glyphs import Look, Spans
 
 if TYPE_CHECKING:
     from tui.desk import Desk

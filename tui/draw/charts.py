@@ -13,10 +13,10 @@ from rich.cells import chop_cells
 
 from skyisland.model import Phase
 from tui.draw.canvas import Line
-from tui.draw.look import PHASES, Look, Span, Spans
-from tui.draw.words import duration
+from tui.draw.glyphs import PHASES, Look, Span, Spans
 from tui.watch.board import BUCKETS_S, percentile
 from tui.watch.rows import Request, Slot
+from tui.words import duration
 
 
 def spark(values: Sequence[float], width: int, rows: int, look: Look, tone: str) -> list[Spans]:

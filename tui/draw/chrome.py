@@ -7,9 +7,9 @@ from textual import events
 from tui.draw.canvas import Canvas, Line, spread
 from tui.draw.charts import spark
 from tui.draw.columns import SLO_S
-from tui.draw.look import Span, Spans
-from tui.draw.words import clock, duration, fit, line, uptime
+from tui.draw.glyphs import Span, Spans
 from tui.watch.board import percentile
+from tui.words import clock, duration, fit, line, uptime
 
 VIEWS = (
     ("overview", "Overview", "Over"),

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from skyisland.model import Phase
 from tui.draw.charts import phase_bar
-from tui.draw.look import Span, Spans
+from tui.draw.glyphs import Span, Spans
 from tui.draw.table import Column, Ink
-from tui.draw.words import age, clock, duration, size, tail
 from tui.watch.rows import Cached, Jail, Request, Slot
+from tui.words import age, clock, duration, size, tail
 
 SLO_S = 1.0
 """A request beyond this is too slow."""

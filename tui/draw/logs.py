@@ -9,11 +9,11 @@ from textual.binding import Binding, BindingType
 
 from tui.draw.canvas import Canvas, Line
 from tui.draw.charts import wrapped
-from tui.draw.filter import Filter
-from tui.draw.look import Spans
-from tui.draw.words import clock, fit, tail
+from tui.draw.glyphs import Spans
+from tui.watch.filter import Filter
 from tui.watch.journal import LogRow
 from tui.watch.port import LogLine
+from tui.words import clock, fit, tail
 
 _LEVELS = {
     "DEBUG": ("DEBUG", "dim"),

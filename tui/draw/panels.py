@@ -10,10 +10,10 @@ from skyisland.model import Phase
 from tui.draw.canvas import Canvas, Line, Pager
 from tui.draw.charts import address_map, flowed, histogram, legend, percentiles, waterfall, wrapped
 from tui.draw.columns import SLO_S
-from tui.draw.look import Look, Span, Spans
-from tui.draw.words import age, clock, duration, fit, line, size, uptime
+from tui.draw.glyphs import Look, Span, Spans
 from tui.watch.board import WINDOW
 from tui.watch.rows import Cached, Jail, Request, Slot
+from tui.words import age, clock, duration, fit, line, size, uptime
 
 
 class Phases(Canvas):

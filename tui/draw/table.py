@@ -14,9 +14,9 @@ from textual.binding import Binding, BindingType
 from textual.message import Message
 
 from tui.draw.canvas import Canvas, Line
-from tui.draw.filter import Filter, Filterable
-from tui.draw.look import Look, Span, Spans
-from tui.draw.words import fit
+from tui.draw.glyphs import Look, Span, Spans
+from tui.watch.filter import Filter, Filterable
+from tui.words import fit
 
 
 class Row(Filterable, Protocol):

@@ -16,10 +16,10 @@ from skyisland import events as ev
 from skyisland.events import Event, InvocationFinished
 from skyisland.jails.inmate import USAGE_S
 from skyisland.model import AddressInfo, AddressState, JailInfo, JailState, Phase, Status
-from tui.draw.look import PHASES
-from tui.draw.words import line
+from tui.draw.glyphs import PHASES
 from tui.watch.port import Snapshot
 from tui.watch.rows import NEXT, Cached, Jail, Request, Slot
+from tui.words import line
 
 REQUESTS = 1000
 """Requests that are kept."""

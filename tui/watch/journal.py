@@ -7,8 +7,8 @@ from collections.abc import Iterable
 
 from msgspec import structs
 
-from tui.draw.words import clean, line
 from tui.watch.port import LogLine
+from tui.words import clean, line
 
 LINES = 5000
 """Lines that are kept."""

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from skyisland.events import InvocationFinished
 from skyisland.model import AddressInfo, AddressState, Artifact, JailInfo, JailState, Phase, Timings
-from tui.draw.look import PHASES
-from tui.draw.words import label, line, short
+from tui.draw.glyphs import PHASES
+from tui.words import label, line, short
 
 NEXT = {
     None: "resolve",

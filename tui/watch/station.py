@@ -15,11 +15,11 @@ from typing import Any
 
 from skyisland.errors import Forbidden, IslandError, Unauthorized
 from skyisland.events import BuildFinished, Event, Gap, Pulse
-from tui.draw.words import line
 from tui.watch.board import Board
+from tui.watch.connection import Link
 from tui.watch.journal import Journal
-from tui.watch.link import Link
 from tui.watch.port import LinkLost, Port, Snapshot
+from tui.words import line
 
 POLL_S = 2.0
 """At least so long between two snapshots, and between two looks at the log."""

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from tui.draw.look import Look, Span
-from tui.draw.words import age
+from tui.draw.glyphs import Look, Span
+from tui.words import age
 
 STALE_S = 5.0
 """Silence after which the data is called stale; the stream says "still here" more often than that."""
