@@ -230,16 +230,16 @@ class Outcome(Struct, frozen=True, kw_only=True):
 
 
 class Phase(StrEnum):
-    """The parts of a call's time, in order."""
+    """The parts of a call's time, in the order in which a call goes through them."""
 
-    queue = "queue"
-    """Waiting for admission."""
     resolve = "resolve"
     """From a version's name to a commit."""
     clone = "clone"
     """Fetching the repository and checking the commit out."""
     build = "build"
     """Compiling, or waiting for the one who compiles the same."""
+    queue = "queue"
+    """Waiting for admission."""
     jail = "jail"
     """Making the copy-on-write clone and the jail around it, or taking a warm one."""
     exec = "exec"

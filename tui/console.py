@@ -23,13 +23,13 @@ from textual.driver import Driver
 from textual.screen import Screen
 from textual.widgets import ContentSwitcher
 
-from tui.desk import Hint, Palette
 from tui.dialogs import FilterBar
-from tui.draw.canvas import Canvas, Line
-from tui.draw.chrome import VIEWS, Banner, Head, Keys, Meters, Tabs
-from tui.draw.glyphs import ANSI_VARIABLES, SKY, Look
+from tui.draw.canvas import Canvas, Hint, Line
+from tui.draw.chrome import VIEWS, Banner, Head, Keys, Meters, Tabs, connection_banner
+from tui.draw.glyphs import Glyphs
 from tui.draw.logs import Logs
 from tui.draw.table import Table
+from tui.draw.tones import ANSI_VARIABLES, SKY, Palette
 from tui.draw.views import Overview
 from tui.orders import Orders
 from tui.watch.port import Port
@@ -113,7 +113,7 @@ class Console(Orders):
         self.station = Station(port, clock, changed=self.paint_all, refused=self.action_token)
         self.readonly = readonly
         self.refresh_s = refresh_s
-        self.look = Look(ascii=ascii)
+        self.glyphs = Glyphs(ascii=ascii)
         self.palette = Palette()
         self.follows = follow
         self._drawn = ready
@@ -141,7 +141,7 @@ class Console(Orders):
         yield TooSmall(id="too-small")
 
     def on_mount(self) -> None:
-        if self.look.ascii:
+        if self.glyphs.ascii:
             self.screen.add_class("-ascii")
             self.add_class("-ascii")
         self.home.query_one("#banner").display = False
@@ -186,10 +186,10 @@ class Console(Orders):
 
     def _show_banner(self) -> None:
         banner = self.home.query_one("#banner")
-        wanted = bool(self.station.link.banner(self.look, self.station.clock()))
+        wanted = bool(connection_banner(self.station.connection, self.glyphs, self.station.clock()))
         if banner.display != wanted:
             banner.display = wanted
-        good = self.station.good or self.station.link.state == "connecting"
+        good = self.station.good or self.station.connection.state == "connecting"
         self.home.set_class(not good, "-old")
 
     def paint_all(self) -> None:

@@ -2,49 +2,20 @@
 
 from __future__ import annotations
 
-from typing import ClassVar, NamedTuple
-
-from rich.style import Style
-from textual.widget import Widget
-
-from tui.draw.glyphs import TONES, Look
+from tui.draw.canvas import Hint
+from tui.draw.glyphs import Glyphs
+from tui.draw.tones import Palette
 from tui.keyboard import Keyboard
 from tui.watch.board import Board
 from tui.watch.station import Station
 from tui.words import line
 
 
-class Palette(Widget):
-    """The tones, as the stylesheet and the theme give them; one for all canvases, and never shown.
-
-    Component classes on every canvas would cost most of the start: Textual works out each of them again
-    whenever a widget gains or loses the focus.
-    """
-
-    COMPONENT_CLASSES: ClassVar[set[str]] = {f"tone--{tone}" for tone in TONES}
-    DEFAULT_CSS = "Palette { display: none; }"
-
-    def tone(self, name: str) -> Style:
-        return self.get_component_rich_style(f"tone--{name}", partial=True)
-
-
-class Hint(NamedTuple):
-    """A key for the line at the bottom."""
-
-    key: str
-    word: str
-    action: str
-
-    @property
-    def width(self) -> int:
-        return len(self.key) + len(self.word) + 3
-
-
 class Desk(Keyboard[int]):
     """The console, to its parts."""
 
     station: Station
-    look: Look
+    glyphs: Glyphs
     palette: Palette
     readonly: bool
     """Nothing here changes the island."""

@@ -14,7 +14,7 @@ from textual.screen import ModalScreen
 from textual.widgets import Button, Input, Label
 
 from tui.draw.canvas import Canvas, Line, Pager
-from tui.draw.glyphs import Spans
+from tui.draw.tones import Spans
 from tui.words import fit
 
 

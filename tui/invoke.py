@@ -12,14 +12,13 @@ from textual.screen import ModalScreen
 from textual.widgets import Input, Label
 
 from skyisland.errors import IslandError
-from skyisland.model import FunctionRequest
+from skyisland.model import FunctionRequest, Phase
 from tui.dialogs import Toggle
 from tui.draw.canvas import Line, Pager
 from tui.draw.charts import wrapped
-from tui.draw.glyphs import PHASES
 from tui.draw.panels import story
 from tui.watch.port import Answer, LinkLost
-from tui.watch.rows import Request, seconds_of
+from tui.watch.rows import InvocationRow, seconds_of
 from tui.words import clean, line
 
 if TYPE_CHECKING:
@@ -36,21 +35,21 @@ class Reply(Pager):
     def __init__(self) -> None:
         super().__init__(id="reply")
         self.note = ("ctrl+r sends", "dim")
-        self.request: Request | None = None
+        self.request: InvocationRow | None = None
         self.answer: Answer | None = None
         self.failure: IslandError | LinkLost | None = None
 
     def content(self, width: int) -> list[Line]:
-        look = self.look
+        glyphs = self.glyphs
         if self.failure is not None:
             code = f"{self.failure.code}: " if isinstance(self.failure, IslandError) else ""
-            lines = wrapped(f"{look['bad']} {code}{clean(str(self.failure))}", width, "bad", indent=" ")
+            lines = wrapped(f"{glyphs['bad']} {code}{clean(str(self.failure))}", width, "bad", indent=" ")
             output = getattr(self.failure, "details", {}).get("output")
             return lines + wrapped(clean(str(output)), width, "text", indent=" ") if output else lines
         if self.answer is None or self.request is None:
             return [Line([(f" {self.note[0]}", self.note[1])])]
         now = self.station.now
-        lines = story(self.request, now, width, look, self.board.usual_s(self.request))
+        lines = story(self.request, now, width, glyphs, self.board.usual_s(self.request))
         for title, text, tone in (
             ("output", self.answer.data, "text"),
             ("errors", self.answer.stderr, "bad"),
@@ -172,7 +171,7 @@ class Invoke(ModalScreen[None]):
         reply = self.query_one(Reply)
         request = self.request()
         reply.answer = reply.failure = None
-        reply.note = (f"running{reply.look['more']}   esc hangs up", "info")
+        reply.note = (f"running{reply.glyphs['more']}   esc hangs up", "info")
         reply.paint()
         try:
             answer = await self.station.port.invoke(request)
@@ -195,13 +194,13 @@ class Invoke(ModalScreen[None]):
         self.dismiss(None)
 
 
-def as_request(request: FunctionRequest, answer: Answer, now: float) -> Request:
+def as_request(request: FunctionRequest, answer: Answer, now: float) -> InvocationRow:
     """The answer as a row of the board, for its waterfall."""
-    row = Request(answer.id, request.url, request.call, now - answer.timings.total_s)
+    row = InvocationRow(answer.id, request.url, request.call, now - answer.timings.total_s)
     row.verdict = line(answer.verdict)
     row.jail = answer.jail and line(answer.jail)
     row.commit = answer.commit
     row.cached = answer.cached
-    row.spent = {phase: spent for phase in PHASES if (spent := seconds_of(answer.timings, phase))}
+    row.spent = {phase: spent for phase in Phase if (spent := seconds_of(answer.timings, phase))}
     row.total_s = answer.timings.total_s
     return row

@@ -25,7 +25,7 @@ from tui.draw.table import Table
 from tui.draw.views import AddressesView, CacheView, HostView, JailsView, LogsView, RequestsView, View
 from tui.watch.filter import Filter
 from tui.watch.port import LinkLost
-from tui.watch.rows import Cached, Jail, Request, Slot
+from tui.watch.rows import AddressRow, ArtifactRow, InvocationRow, JailRow
 from tui.watch.station import POLL_S
 from tui.words import duration, line
 
@@ -43,6 +43,8 @@ _VIEWS: dict[str, Callable[..., View]] = {
     "host": HostView,
 }
 """All but the overview, with which the console starts."""
+_VIEW_OF = {JailRow: "jails", InvocationRow: "requests", AddressRow: "ips", ArtifactRow: "cache"}
+"""The view that shows a row of each kind in full."""
 
 
 class Looking(Desk):
@@ -76,7 +78,7 @@ class Looking(Desk):
         return focused if isinstance(focused, Table) else None
 
     @property
-    def row(self) -> Jail | Request | Slot | Cached | None:
+    def row(self) -> JailRow | InvocationRow | AddressRow | ArtifactRow | None:
         return self.table.current if self.table is not None else None
 
     @property
@@ -84,15 +86,15 @@ class Looking(Desk):
         """The marked rows, or the one under the cursor."""
         return self.table.chosen if self.table is not None else []
 
-    def chosen_jails(self) -> list[Jail]:
+    def chosen_jails(self) -> list[JailRow]:
         """The living jails that the chosen rows stand for."""
         names = []
         for row in self.chosen:
-            if isinstance(row, Jail):
+            if isinstance(row, JailRow):
                 names.append(row.info.name)
-            elif isinstance(row, Slot):
+            elif isinstance(row, AddressRow):
                 names.append(row.info.jail or "")
-            elif isinstance(row, Request) and not row.verdict:
+            elif isinstance(row, InvocationRow) and not row.verdict:
                 names.append(row.jail or "")
         return [self.board.jails[name] for name in dict.fromkeys(names) if name in self.board.jails]
 
@@ -122,7 +124,7 @@ class Looking(Desk):
         self.station.reads_log = view in ("logs", "jails")
         self.station.reads_closely = view in ("cache", "host")
         self.station.look_again()
-        if self.station.reads_log and self.follows and self.station.link.state == "live":
+        if self.station.reads_log and self.follows and self.station.connection.state == "live":
             self.run_worker(self._quietly(self.station.fetch_log()), group="logs", exclusive=True)
         self.call_after_refresh(self.paint_all)
 
@@ -142,14 +144,14 @@ class Looking(Desk):
 
     async def on_table_opened(self, message: Table.Opened) -> None:
         row = message.table.current
-        place = {Jail: "jails", Request: "requests", Slot: "ips", Cached: "cache"}[type(row)]
+        place = _VIEW_OF[type(row)]
         if self.view != place:
             await self._go_to(place, message.table.cursor)
-        elif isinstance(row, Jail):
+        elif isinstance(row, JailRow):
             await self.action_logs()
-        elif isinstance(row, Slot) and row.info.jail in self.board.jails:
+        elif isinstance(row, AddressRow) and row.info.jail in self.board.jails:
             await self._go_to("jails", row.info.jail)
-        elif isinstance(row, Request) and row.jail in self.board.jails:
+        elif isinstance(row, InvocationRow) and row.jail in self.board.jails:
             await self._go_to("jails", row.jail)
 
     def on_descendant_focus(self, event: ui.DescendantFocus) -> None:
@@ -162,7 +164,7 @@ class Looking(Desk):
     async def action_logs(self) -> None:
         jails = self.chosen_jails()
         row = self.row
-        name = jails[0].name if jails else row.jail if isinstance(row, Request) else None
+        name = jails[0].name if jails else row.jail if isinstance(row, InvocationRow) else None
         await self.show_view("logs")
         self.shown_view.query_one(Logs).show_jail(name)
 
@@ -256,7 +258,7 @@ class Looking(Desk):
             self.say(f"copied {row.key}")
 
     def action_curl(self) -> None:
-        if isinstance(self.row, Request):
+        if isinstance(self.row, InvocationRow):
             request = FunctionRequest(url=self.row.url, call=self.row.call)
             self.copy_to_clipboard(self.station.port.curl(request))
             self.say("copied as curl")
@@ -277,7 +279,7 @@ class Looking(Desk):
             if token:
                 self.station.authorize(token)
 
-        self.push_screen(AskToken(self.station.link.cause), given)
+        self.push_screen(AskToken(self.station.connection.cause), given)
 
     def action_help(self) -> None:
         self.push_screen(questions.keys(self.home, self.home.focused))
@@ -294,9 +296,9 @@ class Looking(Desk):
             case "logs":
                 return self.view != "logs"
             case "curl":
-                return focused is not None and self.table is not None and self.table.kind is Request
+                return focused is not None and self.table is not None and self.table.kind is InvocationRow
             case "retry":
-                return self.station.link.state != "live"
+                return self.station.connection.state != "live"
             case "token":
-                return self.station.link.state == "unauthorized"
+                return self.station.connection.state == "unauthorized"
         return True

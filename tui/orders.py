@@ -16,7 +16,7 @@ from tui import questions
 from tui.invoke import Invoke
 from tui.looking import Looking
 from tui.watch.port import LinkLost
-from tui.watch.rows import Cached, Jail, Request, Slot
+from tui.watch.rows import AddressRow, ArtifactRow, InvocationRow, JailRow
 from tui.words import line
 
 
@@ -31,11 +31,11 @@ class Orders(Looking):
         kind = self.table.kind if focused is not None and self.table is not None else None
         match action:
             case "kill" | "kill_now":
-                return not self.readonly and kind in (Jail, Slot, Request)
+                return not self.readonly and kind in (JailRow, AddressRow, InvocationRow)
             case "set_address":
-                return not self.readonly and kind in (Slot, Jail)
+                return not self.readonly and kind in (AddressRow, JailRow)
             case "rebuild" | "evict":
-                return not self.readonly and kind is Cached
+                return not self.readonly and kind is ArtifactRow
             case "invoke":
                 return not self.readonly
         return super().check_action(action, parameters)
@@ -73,7 +73,7 @@ class Orders(Looking):
             self.say("no living jail is selected", bad=True)
         elif self._may_act():
             self.push_screen(
-                questions.kill(jails, self.look),
+                questions.kill(jails, self.glyphs),
                 lambda answer: self._kill(jails) if answer == "yes" else None,
             )
 
@@ -84,12 +84,12 @@ class Orders(Looking):
         elif jails and self._may_act():
             self._kill(jails)
 
-    def _kill(self, jails: list[Jail]) -> None:
+    def _kill(self, jails: list[JailRow]) -> None:
         for jail in jails:
             jail.killing = True
         self._begin()
 
-        async def kill(jail: Jail) -> str:
+        async def kill(jail: JailRow) -> str:
             name = jail.info.name
             why = await self.station.done(
                 lambda event: isinstance(event, (ev.JailKilled, ev.JailDestroyed)) and event.jail == name,
@@ -103,13 +103,13 @@ class Orders(Looking):
 
     # Addresses
 
-    def _chosen_slots(self) -> list[Slot]:
+    def _chosen_slots(self) -> list[AddressRow]:
         slots = []
         for row in self.chosen:
-            if isinstance(row, Slot):
+            if isinstance(row, AddressRow):
                 slots.append(row)
-            elif isinstance(row, Jail) and row.info.ip4 in self.board.slots:
-                slots.append(self.board.slots[row.info.ip4])
+            elif isinstance(row, JailRow) and row.info.ip4 in self.board.addresses:
+                slots.append(self.board.addresses[row.info.ip4])
         return slots
 
     def action_set_address(self) -> None:
@@ -118,11 +118,11 @@ class Orders(Looking):
             self.say("no address is selected", bad=True)
         elif self._may_act():
             self.push_screen(
-                questions.address_state(slots, self.look),
+                questions.address_state(slots, self.glyphs),
                 lambda answer: self._set_addresses(slots, AddressState(answer)) if answer else None,
             )
 
-    def _set_addresses(self, slots: list[Slot], state: AddressState) -> None:
+    def _set_addresses(self, slots: list[AddressRow], state: AddressState) -> None:
         for slot in slots:
             slot.setting = state
         self._begin()
@@ -132,16 +132,16 @@ class Orders(Looking):
                 lambda event: isinstance(event, ev.AddressStateSet) and event.ip == ip,
                 self.station.port.set_address(ip, state),
             )
-            if ip in self.board.slots:
-                self.board.slots[ip].setting = None
+            if ip in self.board.addresses:
+                self.board.addresses[ip].setting = None
             return why
 
         self.run_worker(self._all(f"{state}:", [(slot.ip, put(slot.info.ip)) for slot in slots]), group="act")
 
     # The build cache
 
-    def _chosen_cached(self) -> list[Cached]:
-        return [row for row in self.chosen if isinstance(row, Cached)]
+    def _chosen_cached(self) -> list[ArtifactRow]:
+        return [row for row in self.chosen if isinstance(row, ArtifactRow)]
 
     def action_evict(self) -> None:
         rows = [row for row in self._chosen_cached() if row.artifact is not None]
@@ -149,16 +149,16 @@ class Orders(Looking):
             self.say("no binary is selected", bad=True)
         elif self._may_act():
             self.push_screen(
-                questions.evict(rows, self.look),
+                questions.evict(rows, self.glyphs),
                 lambda answer: self._evict(rows) if answer == "yes" else None,
             )
 
-    def _evict(self, rows: list[Cached]) -> None:
+    def _evict(self, rows: list[ArtifactRow]) -> None:
         for row in rows:
             row.evicting = True
         self._begin()
 
-        async def evict(row: Cached) -> str:
+        async def evict(row: ArtifactRow) -> str:
             why = await self.station.done(
                 lambda event: isinstance(event, ev.ArtifactEvicted) and event.key == row.key,
                 self.station.port.evict(row.key),
@@ -175,7 +175,7 @@ class Orders(Looking):
             return
         self._begin()
 
-        async def rebuild(row: Cached) -> str:
+        async def rebuild(row: ArtifactRow) -> str:
             try:
                 await self.station.port.rebuild(row.key)
             except (IslandError, LinkLost) as failure:
@@ -190,11 +190,11 @@ class Orders(Looking):
     def action_invoke(self) -> None:
         row = self.row
         url, call = "", ""
-        if isinstance(row, Request):
+        if isinstance(row, InvocationRow):
             url, call = row.url, row.call
-        elif isinstance(row, Jail):
+        elif isinstance(row, JailRow):
             url, call = line(row.info.url), line(row.info.call)
-        elif isinstance(row, Cached):
+        elif isinstance(row, ArtifactRow):
             url, call = row.url, row.function if "(" in row.function else f"{row.function}("
         self.push_screen(Invoke(url, call))
 

@@ -10,8 +10,9 @@ from textual.widget import Widget
 
 from skyisland.model import AddressState
 from tui.dialogs import Ask, Choice, Help
-from tui.draw.glyphs import Look, Spans
-from tui.watch.rows import Cached, Jail, Slot
+from tui.draw.glyphs import Glyphs
+from tui.draw.tones import Spans
+from tui.watch.rows import AddressRow, ArtifactRow, JailRow
 from tui.words import fit
 
 SHOWN = 6
@@ -24,16 +25,16 @@ def _listed(rows: Sequence[Spans]) -> list[Spans]:
     return [*rows[:SHOWN], *more, []]
 
 
-def kill(jails: Sequence[Jail], look: Look) -> Ask:
+def kill(jails: Sequence[JailRow], glyphs: Glyphs) -> Ask:
     rows: list[Spans] = []
     for jail in jails:
-        glyph, tone = look.state(jail.state)
+        glyph, tone = glyphs.state(jail.state)
         rows.append(
             [
-                (f"{fit(jail.name, 14)} {fit(jail.label, 24, more=look['more'])} ", "text"),
+                (f"{fit(jail.name, 14)} {fit(jail.label, 24, more=glyphs['more'])} ", "text"),
                 (fit(glyph, 11), tone),
                 (f"{jail.info.ip4 or '-':<14}", "text"),
-                (jail.request, "dim"),
+                (jail.invocation, "dim"),
             ]
         )
     told = "Each caller is told: killed by the operator."
@@ -44,11 +45,11 @@ def kill(jails: Sequence[Jail], look: Look) -> Ask:
     return Ask(title, [*_listed(rows), [(told, "dim")]], choices, danger=True)
 
 
-def address_state(slots: Sequence[Slot], look: Look) -> Ask:
+def address_state(slots: Sequence[AddressRow], glyphs: Glyphs) -> Ask:
     """Answered with the name of an `AddressState`."""
     rows: list[Spans] = []
     for slot in slots:
-        glyph, tone = look.state(slot.state, str(slot.info.state))
+        glyph, tone = glyphs.state(slot.state, str(slot.info.state))
         rows.append([(f"{slot.ip:<16}", "strong"), (fit(glyph, 15), tone), (slot.info.jail or "", "text")])
     lines = [
         *_listed(rows),
@@ -64,9 +65,9 @@ def address_state(slots: Sequence[Slot], look: Look) -> Ask:
     return Ask(title, lines, choices)
 
 
-def evict(rows: Sequence[Cached], look: Look) -> Ask:
+def evict(rows: Sequence[ArtifactRow], glyphs: Glyphs) -> Ask:
     names: list[Spans] = [
-        [(fit(row.label, 44, more=look["more"]), "text"), (f"  {row.key[:12]}", "dim")] for row in rows
+        [(fit(row.label, 44, more=glyphs["more"]), "text"), (f"  {row.key[:12]}", "dim")] for row in rows
     ]
     title = f"Evict {len(rows)} binaries?" if len(rows) > 1 else "Evict this binary?"
     lines: list[Spans] = [*_listed(names), [("The next call of each is built anew.", "dim")]]

@@ -88,8 +88,8 @@ class Scene(NamedTuple):
 
 async def _down(stage: Stage, pilot: Pilot[int]) -> None:
     stage.time += 41
-    stage.console.station.link.lost("connection refused by http://127.0.0.1:3280", stage.time)
-    stage.console.station.link.retry_at = stage.time + 3
+    stage.console.station.connection.lost("connection refused by http://127.0.0.1:3280", stage.time)
+    stage.console.station.connection.retry_at = stage.time + 3
 
 
 async def _stale(stage: Stage, pilot: Pilot[int]) -> None:
@@ -97,7 +97,7 @@ async def _stale(stage: Stage, pilot: Pilot[int]) -> None:
 
 
 async def _unauthorized(stage: Stage, pilot: Pilot[int]) -> None:
-    stage.console.station.link.refused(str(Unauthorized("this island wants its admin token")))
+    stage.console.station.connection.refused(str(Unauthorized("this island wants its admin token")))
     stage.console.action_token()
 
 

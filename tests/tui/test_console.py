@@ -16,7 +16,7 @@ from tui.invoke import Invoke
 from tui.watch import station
 from tui.watch.port import Port
 from tui.watch.remote import Remote
-from tui.watch.rows import Jail
+from tui.watch.rows import JailRow
 
 QUICK = FunctionRequest(url="github.com/mmcloughlin/geohash", call="Encode(100.1, 80.9)")
 
@@ -292,10 +292,10 @@ HOSTILE = 'Name("fn[/]x \x1b]0;owned\x07 \u202egnp[bold]")'
 async def test_hostile_names_neither_crash_nor_reach_the_terminal(port: Port, world: World) -> None:
     world.call(FunctionRequest(url="github.com/u/[/red]", call='Sleep("60 fn[/]x [bold")'))
     async with operating(port) as operator:
-        await operator.sees(lambda: operator.console.board.requests)
+        await operator.sees(lambda: operator.console.board.invocations)
         jail = next(iter(world.island.status().jails), None)
         assert jail is not None
-        operator.console.board.jails["x"] = Jail(_renamed(jail))
+        operator.console.board.jails["x"] = JailRow(_renamed(jail))
         for key in ("1", "2", "5", "6"):
             await operator.press(key)
             await operator.pilot.pause()

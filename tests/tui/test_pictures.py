@@ -9,8 +9,10 @@ import pytest
 from rich.cells import cell_len
 from textual.color import Color
 
+from skyisland.model import Phase
 from tests.support.pictures import SCENES, Scene, Stage, as_text, kept, play
-from tui.draw.glyphs import _ASCII, _BARS, _UNICODE, PHASES, SKY, TONES
+from tui.draw.glyphs import _ASCII, _BARS, _UNICODE
+from tui.draw.tones import SKY, TONES
 
 
 @pytest.mark.parametrize("scene", SCENES, ids=[scene.name for scene in SCENES])
@@ -26,15 +28,15 @@ async def test_picture(scene: Scene) -> None:
 
 def test_both_alphabets_know_every_state_and_phase() -> None:
     assert _ASCII.keys() == _UNICODE.keys()
-    assert all(set(_BARS[kind]) == set(PHASES) for kind in (True, False))
-    assert all(len(set(_BARS[kind].values())) == len(PHASES) for kind in (True, False))
+    assert all(set(_BARS[kind]) == set(Phase) for kind in (True, False))
+    assert all(len(set(_BARS[kind].values())) == len(Phase) for kind in (True, False))
 
 
 async def test_every_tone_can_be_read() -> None:
     """Contrast of text against its ground, by WCAG 2.1: 4.5 for text, 3 for what only draws."""
     stage = Stage()
     async with stage.console.run_test(size=(80, 24)):
-        drawing = {"trough", *(f"bar-{phase}" for phase in PHASES)}
+        drawing = {"trough", *(f"bar-{phase}" for phase in Phase)}
         for tone in set(TONES) - drawing - {"cursor", "shade"}:
             style = stage.console.palette.tone(tone)
             ink = Color.from_rich_color(style.color) if style.color else Color.parse(SKY.foreground or "")

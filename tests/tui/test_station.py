@@ -112,8 +112,8 @@ async def test_a_snapshot_undoes_nothing_that_happened_after_it(station: Station
     )
     station.receive(snapshot)
     assert list(station.board.jails) == ["sky-main-2"]
-    assert station.board.slots[address].state == "leased"
-    assert station.board.slots[other].state == "available"
+    assert station.board.addresses[address].state == "leased"
+    assert station.board.addresses[other].state == "available"
     assert set(station.board.cache) == {artifact.key for artifact in snapshot.artifacts[1:]}
 
 
@@ -153,5 +153,5 @@ async def test_a_pause_keeps_facts_but_neither_pulses_nor_snapshots(
     assert [type(news) for news in station._held] == [InvocationStarted]
     assert island.taken == 1
     station.resume()
-    assert "i-1" in station.board.requests
+    assert "i-1" in station.board.invocations
     await until(lambda: island.taken > 1)

@@ -8,7 +8,7 @@ draws at once.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, ClassVar, NamedTuple, Self, cast
+from typing import Any, ClassVar, NamedTuple, Protocol, Self, cast
 
 from rich.cells import cell_len
 from rich.segment import Segment
@@ -20,19 +20,43 @@ from textual.geometry import Region
 from textual.strip import Strip
 from textual.widget import Widget
 
-from tui.draw.glyphs import Look, Spans
-
-if TYPE_CHECKING:
-    from tui.desk import Desk
-    from tui.watch.board import Board
-    from tui.watch.station import Station
+from tui.draw.glyphs import Glyphs
+from tui.draw.tones import Palette, Spans
+from tui.watch.board import Board
+from tui.watch.station import Station
 
 
 class Line(NamedTuple):
-    """One line: its spans, and the tone beneath them all."""
+    """One line: its spans, and the tone of the ground beneath them."""
 
     spans: Spans
     base: str = ""
+
+
+class Hint(NamedTuple):
+    """A key and what it does, for the bottom line."""
+
+    key: str
+    word: str
+    action: str
+
+    @property
+    def width(self) -> int:
+        return len(self.key) + len(self.word) + 3
+
+
+class Surroundings(Protocol):
+    """The app around a canvas, as far as canvases use it. `tui.desk.Desk` is the one there is."""
+
+    station: Station
+    glyphs: Glyphs
+    palette: Palette
+    readonly: bool
+    view: str
+
+    async def show_view(self, view: str) -> None: ...
+    async def run_action(self, action: str) -> Any: ...
+    def hints(self) -> list[Hint]: ...
 
 
 class Canvas(Widget):
@@ -49,8 +73,8 @@ class Canvas(Widget):
         self._titles = ("", "")
 
     @property
-    def desk(self) -> Desk:
-        return cast("Desk", self.app)
+    def desk(self) -> Surroundings:
+        return cast("Surroundings", self.app)
 
     @property
     def station(self) -> Station:
@@ -61,8 +85,8 @@ class Canvas(Widget):
         return self.station.board
 
     @property
-    def look(self) -> Look:
-        return self.desk.look
+    def glyphs(self) -> Glyphs:
+        return self.desk.glyphs
 
     def draw(self, width: int, height: int) -> list[Line]:
         """The lines for a panel of this size; fewer than `height` leave the rest empty."""
@@ -141,7 +165,7 @@ class Canvas(Widget):
         segments = [Segment(text, style(tone, base)) for text, tone in spans if text]
         strip = Strip(segments)
         if strip.cell_length > width > 1:
-            more = Segment(self.look["more"], segments[-1].style)
+            more = Segment(self.glyphs["more"], segments[-1].style)
             strip = Strip([*strip.crop(0, width - 1), more])
         return strip.adjust_cell_length(width, style("text", base))
 
@@ -185,7 +209,7 @@ class Pager(Canvas, can_focus=True):
             for y, (spans, base) in enumerate(shown):
                 used = sum(cell_len(text) for text, _ in spans)
                 on = start <= y < start + length
-                bar = (self.look["thumb"] if on else self.look["track"], "dim" if on else "trough")
+                bar = (self.glyphs["thumb"] if on else self.glyphs["track"], "dim" if on else "trough")
                 shown[y] = Line([*spans, (" " * (width - 1 - used), "text"), bar], base)
         return shown
 

@@ -13,19 +13,20 @@ from rich.cells import chop_cells
 
 from skyisland.model import Phase
 from tui.draw.canvas import Line
-from tui.draw.glyphs import PHASES, Look, Span, Spans
+from tui.draw.glyphs import Glyphs
+from tui.draw.tones import Span, Spans
 from tui.watch.board import BUCKETS_S, percentile
-from tui.watch.rows import Request, Slot
+from tui.watch.rows import AddressRow, InvocationRow
 from tui.words import duration
 
 
-def spark(values: Sequence[float], width: int, rows: int, look: Look, tone: str) -> list[Spans]:
+def spark(values: Sequence[float], width: int, rows: int, glyphs: Glyphs, tone: str) -> list[Spans]:
     """The last `width` values as columns that start at zero, `rows` lines high.
 
     A lone peak is cut at the top rather than flattening all the others.
     """
     values = list(values)[-width:]
-    levels = look.levels
+    levels = glyphs.levels
     usual = percentile(sorted(value for value in values if value > 0), 0.95) or 1.0
     top = min(max(values, default=0.0), 1.5 * usual) or 1.0
     steps = rows * len(levels)
@@ -41,15 +42,15 @@ def spark(values: Sequence[float], width: int, rows: int, look: Look, tone: str)
     return lines
 
 
-def phase_bar(request: Request, now: float, width: int, look: Look) -> Spans:
+def phase_bar(invocation: InvocationRow, now: float, width: int, glyphs: Glyphs) -> Spans:
     """A request's phases in `width` cells, in the order in which it went through them."""
-    spent = [(phase, request.spent[phase]) for phase in PHASES if request.spent.get(phase)]
-    total = max(request.seconds(now), sum(seconds for _, seconds in spent))
-    if (phase := request.under_way) is not None:
+    spent = [(phase, invocation.spent[phase]) for phase in Phase if invocation.spent.get(phase)]
+    total = max(invocation.seconds(now), sum(seconds for _, seconds in spent))
+    if (phase := invocation.under_way) is not None:
         spent.append((phase, max(1e-9, total - sum(seconds for _, seconds in spent))))
     cells = share_cells([seconds for _, seconds in spent], total, width)
     spans: Spans = [
-        (look.bars[phase] * count, f"bar-{phase}")
+        (glyphs.bars[phase] * count, f"bar-{phase}")
         for (phase, _), count in zip(spent, cells, strict=True)
         if count
     ]
@@ -73,15 +74,17 @@ def share_cells(parts: Sequence[float], total: float, width: int) -> list[int]:
     return cells
 
 
-def waterfall(request: Request, now: float, width: int, look: Look, usual_s: float | None) -> list[Line]:
+def waterfall(
+    invocation: InvocationRow, now: float, width: int, glyphs: Glyphs, usual_s: float | None
+) -> list[Line]:
     """One line per phase at its offset, with milliseconds and share, and what the phases leave over."""
-    total = request.seconds(now)
+    total = invocation.seconds(now)
     room = max(8, width - 24)
     lines: list[Line] = []
     offset = 0.0
-    for phase in PHASES:
-        going = phase is request.under_way
-        spent = max(0.0, total - offset) if going else request.spent.get(phase, 0.0)
+    for phase in Phase:
+        going = phase is invocation.under_way
+        spent = max(0.0, total - offset) if going else invocation.spent.get(phase, 0.0)
         share = spent / total if total else 0.0
         start = min(room - 1, int(offset / total * room)) if total else 0
         length = min(room - start, max(1, round(share * room))) if spent else 0
@@ -91,7 +94,7 @@ def waterfall(request: Request, now: float, width: int, look: Look, usual_s: flo
             (f"{share:>4.0%}  " if spent else "      ", "dim"),
             (" " * start, "text"),
         ]
-        spans.append((look.bars[phase] * length, f"bar-{phase}") if spent else (look["point"], "trough"))
+        spans.append((glyphs.bars[phase] * length, f"bar-{phase}") if spent else (glyphs["point"], "trough"))
         lines.append(Line(spans))
         offset += spent
     tail: Spans = [("    total ", "strong"), (f"{duration(total):>7} ", "strong")]
@@ -104,7 +107,7 @@ def waterfall(request: Request, now: float, width: int, look: Look, usual_s: flo
     return lines
 
 
-def histogram(counts: Sequence[int], width: int, height: int, look: Look, slo_s: float) -> list[Line]:
+def histogram(counts: Sequence[int], width: int, height: int, glyphs: Glyphs, slo_s: float) -> list[Line]:
     """One line per bucket with its count and the share up to it.
 
     With too few lines neighbours that hold little are merged: nothing is ever left out.
@@ -125,7 +128,7 @@ def histogram(counts: Sequence[int], width: int, height: int, look: Look, slo_s:
         floor = bounds[n - 1] if n else 0.0
         name = f"<{_bound(bound)}" if bound != float("inf") else f">{_bound(floor)}"
         tone = "bad" if floor >= slo_s else "warn" if floor >= 0.2 else "ok"
-        bar = look.bar(count / top, room)
+        bar = glyphs.bar(count / top, room)
         lines.append(
             Line(
                 [
@@ -143,14 +146,16 @@ def _bound(seconds: float) -> str:
     return f"{seconds * 1000:.0f}ms" if seconds < 1 else f"{seconds:.0f}s"
 
 
-def percentiles(times: dict[Phase, list[float]], totals: list[float], width: int, look: Look) -> list[Line]:
+def percentiles(
+    times: dict[Phase, list[float]], totals: list[float], width: int, glyphs: Glyphs
+) -> list[Line]:
     """p50, p95 and p99 of each phase, and a bar for how much of the slow ones it is."""
     lines = [Line([(f"{'':>9}{'p50':>7}{'p95':>8}{'p99':>8}", "dim")])]
     room = max(4, width - 35)
-    every = [percentile(times[phase], 0.95) or 0.0 for phase in PHASES]
+    every = [percentile(times[phase], 0.95) or 0.0 for phase in Phase]
     all_p95 = percentile(totals, 0.95) or 0.0
     top = max([*every, all_p95]) or 1.0
-    for phase, p95 in zip(PHASES, every, strict=True):
+    for phase, p95 in zip(Phase, every, strict=True):
         values = times[phase]
         length = max(1, round(p95 / top * room)) if values else 0
         lines.append(
@@ -158,13 +163,13 @@ def percentiles(times: dict[Phase, list[float]], totals: list[float], width: int
                 [
                     (f"{phase!s:>8} ", str(phase) if values else "dim"),
                     (_three(values), "text" if values else "dim"),
-                    (look.bars[phase] * length, f"bar-{phase}"),
+                    (glyphs.bars[phase] * length, f"bar-{phase}"),
                 ]
             )
         )
     length = max(1, round(all_p95 / top * room)) if totals else 0
     lines.append(
-        Line([("   total ", "strong"), (_three(totals), "strong"), (look["line"] * length, "strong")])
+        Line([("   total ", "strong"), (_three(totals), "strong"), (glyphs["line"] * length, "strong")])
     )
     return lines
 
@@ -175,29 +180,29 @@ def _three(ordered: list[float]) -> str:
 
 
 def address_map(
-    slots: Sequence[Slot], width: int, height: int, look: Look, chosen: str | None = None
+    addresses: Sequence[AddressRow], width: int, height: int, glyphs: Glyphs, chosen: str | None = None
 ) -> list[Line]:
     """The pool at a glance: one glyph per address in rows, and what the glyphs mean."""
     rows = max(1, height - 1)
-    gap = " " if len(slots) * 2 <= (width - 1) * rows else ""
+    gap = " " if len(addresses) * 2 <= (width - 1) * rows else ""
     per_row = max(1, (width - 1) // (1 + len(gap)))
     lines: list[Line] = []
-    for start in range(0, min(len(slots), per_row * rows), per_row):
+    for start in range(0, min(len(addresses), per_row * rows), per_row):
         spans: Spans = [(" ", "text")]
-        for slot in slots[start : start + per_row]:
-            glyph, tone = look.state(slot.state)[0][0], look.state(slot.state)[1]
-            spans.append((glyph, "on" if slot.ip == chosen else tone))
+        for address in addresses[start : start + per_row]:
+            glyph, tone = glyphs.state(address.state)[0][0], glyphs.state(address.state)[1]
+            spans.append((glyph, "on" if address.ip == chosen else tone))
             spans.append((gap, "text"))
         lines.append(Line(spans))
-    if len(slots) > per_row * rows:
-        lines[-1] = Line([(f" {look['more']} and {len(slots) - per_row * (rows - 1)} more", "dim")])
-    return [*lines, Line(legend(slots, look, width))]
+    if len(addresses) > per_row * rows:
+        lines[-1] = Line([(f" {glyphs['more']} and {len(addresses) - per_row * (rows - 1)} more", "dim")])
+    return [*lines, Line(legend(addresses, glyphs, width))]
 
 
-def legend(slots: Sequence[Slot], look: Look, width: int) -> Spans:
+def legend(addresses: Sequence[AddressRow], glyphs: Glyphs, width: int) -> Spans:
     counts: dict[str, int] = {}
-    for slot in slots:
-        counts[slot.state] = counts.get(slot.state, 0) + 1
+    for address in addresses:
+        counts[address.state] = counts.get(address.state, 0) + 1
     words = {"available": "available", "leased": "leased", "out": "taken out", "setting": "setting"}
     if width < 46:
         words |= {"available": "free", "out": "out"}
@@ -205,7 +210,7 @@ def legend(slots: Sequence[Slot], look: Look, width: int) -> Spans:
     for state, word in words.items():
         if state == "setting" and not counts.get(state):
             continue
-        glyph, tone = look.state(state)[0][0], look.state(state)[1]
+        glyph, tone = glyphs.state(state)[0][0], glyphs.state(state)[1]
         parts += [(f" {glyph}", tone), (f" {counts.get(state, 0)} {word} ", "dim")]
     return parts
 

@@ -7,9 +7,11 @@ from textual import events
 from tui.draw.canvas import Canvas, Line, spread
 from tui.draw.charts import spark
 from tui.draw.columns import SLO_S
-from tui.draw.glyphs import Span, Spans
+from tui.draw.glyphs import Glyphs
+from tui.draw.tones import Span, Spans
 from tui.watch.board import percentile
-from tui.words import clock, duration, fit, line, uptime
+from tui.watch.connection import Connection
+from tui.words import age, clock, duration, fit, line, uptime
 
 VIEWS = (
     ("overview", "Overview", "Over"),
@@ -27,8 +29,9 @@ class Head(Canvas):
     """Who we are, whether the data is live, and what time it is on the island."""
 
     def draw(self, width: int, height: int) -> list[Line]:
-        desk, station, look, status = self.desk, self.station, self.look, self.board.status
-        left: Spans = [(f" {look['island']} SKY ISLAND  ", "title"), station.link.span(look, station.clock())]
+        desk, station, glyphs, status = self.desk, self.station, self.glyphs, self.board.status
+        left: Spans = [(f" {glyphs['island']} SKY ISLAND  ", "title")]
+        left.append(connection_span(station.connection, glyphs, station.clock()))
         left.append((f"  {station.port.where}", "dim"))
         if width >= 100:
             left.append((" attached" if station.port.attached else " in process", "dim"))
@@ -56,7 +59,7 @@ class Meters(Canvas):
     """Rate, median, tail and faults of the last minutes."""
 
     def draw(self, width: int, height: int) -> list[Line]:
-        board, look, now = self.board, self.look, self.station.now
+        board, glyphs, now = self.board, self.glyphs, self.station.now
         each = (width - 1) // 4
         room = each - 2
         seconds = board.series(now, room)
@@ -87,7 +90,7 @@ class Meters(Canvas):
         for spans, values, tone in blocks:
             used = sum(len(text) for text, _ in spans)
             lines[0] += [*spans, (" " * (each - used), "text")]
-            for n, row in enumerate(spark(values, room, height - 1, look, tone)):
+            for n, row in enumerate(spark(values, room, height - 1, glyphs, tone)):
                 lines[n + 1] += [*row, (" " * (each - room), "text")]
         return [Line(spans) for spans in lines]
 
@@ -105,16 +108,16 @@ class Tabs(Canvas):
             self._ends.append((sum(len(text) for text, _ in left), view))
         right: Spans = []
         if status is not None:
-            free = self.board.count_slots()
+            free = self.board.count_addresses()
             right = [("jails ", "dim"), (f"{self.board.busy}/{status.policy.max_running}", "strong")]
             if width >= 110:
                 right += [("  queue ", "dim"), (str(status.queued), "warn" if status.queued else "strong")]
-            if self.board.slots:
+            if self.board.addresses:
                 right += [
                     ("  ip free " if width >= 110 else "  ip ", "dim"),
                     (str(free["available"]), "strong"),
                 ]
-                right += [(f" {self.look['out']}{free['out']}", "bad")] if free["out"] else []
+                right += [(f" {self.glyphs['out']}{free['out']}", "bad")] if free["out"] else []
             right.append((" ", "text"))
         return [Line(spread(left, right, width))]
 
@@ -129,8 +132,8 @@ class Banner(Canvas):
     """Why the data is old, and what happens next. Hidden while all is well."""
 
     def draw(self, width: int, height: int) -> list[Line]:
-        text = self.station.link.banner(self.look, self.station.clock())
-        return [Line([(fit(f" {text}", width, more=self.look["more"]), "banner")], "banner")]
+        text = connection_banner(self.station.connection, self.glyphs, self.station.clock())
+        return [Line([(fit(f" {text}", width, more=self.glyphs["more"]), "banner")], "banner")]
 
 
 class Keys(Canvas):
@@ -158,3 +161,34 @@ class Keys(Canvas):
             if event.x < end:
                 await self.desk.run_action(action)
                 return
+
+
+def connection_span(connection: Connection, glyphs: Glyphs, now: float) -> Span:
+    """The state of the connection as the header shows it; `now` by the console's clock."""
+    if connection.stale(now):
+        return f"{glyphs['stale']} STALE {age(connection.silent_s(now))}", "warn"
+    if connection.state == "live":
+        return f"{glyphs['live']} LIVE", "ok"
+    if connection.state == "down":
+        return f"{glyphs['down']} DOWN {_next_attempt(connection, now)}", "bad"
+    if connection.state == "unauthorized":
+        return f"{glyphs['down']} NO TOKEN", "bad"
+    return f"{glyphs['stale']} CONNECTING", "info"
+
+
+def connection_banner(connection: Connection, glyphs: Glyphs, now: float) -> str:
+    """Why the data is old and what happens next, in a line; empty while all is well."""
+    silent = age(connection.silent_s(now))
+    old = f"   data is {silent} old" if connection.heard_at is not None else ""
+    if connection.state == "down":
+        return f"{glyphs['bad']} {connection.cause}{old}   {_next_attempt(connection, now)}   R retries now"
+    if connection.state == "unauthorized":
+        return f"{glyphs['bad']} {connection.cause}{old}   T asks for a token"
+    if connection.stale(now):
+        return f"{glyphs['stale']} the island has not spoken for {silent}"
+    return ""
+
+
+def _next_attempt(connection: Connection, now: float) -> str:
+    wait_s = connection.retry_at - now
+    return f"retry in {age(wait_s)}" if wait_s > 0 else "trying again"

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from skyisland.model import Phase
 from tui.draw.charts import phase_bar
-from tui.draw.glyphs import Span, Spans
 from tui.draw.table import Column, Ink
-from tui.watch.rows import Cached, Jail, Request, Slot
+from tui.draw.tones import Span, Spans
+from tui.watch.rows import AddressRow, ArtifactRow, InvocationRow, JailRow
 from tui.words import age, clock, duration, size, tail
 
 SLO_S = 1.0
@@ -31,27 +31,27 @@ def _function(url: str, call: str, label: str, width: int) -> str:
     return full if len(full) <= width else label
 
 
-def _jail_function(jail: Jail, ink: Ink) -> Span:
+def _jail_function(jail: JailRow, ink: Ink) -> Span:
     return _function(jail.info.url, jail.info.call, jail.label, ink.width), "text"
 
 
-def _cpu(jail: Jail, ink: Ink) -> Span:
+def _cpu(jail: JailRow, ink: Ink) -> Span:
     if jail.cpu_percent is None:
         return "-", "dim"
     return f"{jail.cpu_percent:.0f}", "warn" if jail.cpu_percent >= 85 else "text"
 
 
-def _age(jail: Jail, ink: Ink) -> Span:
+def _age(jail: JailRow, ink: Ink) -> Span:
     seconds = ink.now - jail.info.created_at
     stuck = seconds > 60 and jail.state not in ("warm", "building")
     return age(seconds), "warn" if stuck else "text"
 
 
 JAILS: list[Column] = [
-    Column("JAIL", 13, lambda j, ink: (tail(j.name, ink.width, ink.look["more"]), "text"),
+    Column("JAIL", 13, lambda j, ink: (tail(j.name, ink.width, ink.glyphs["more"]), "text"),
            lambda j, now: j.info.jid),
     Column("FUNCTION", 18, _jail_function, lambda j, now: j.label, grow=64),
-    Column("STATE", 10, lambda j, ink: ink.look.state(j.state), lambda j, now: j.state),
+    Column("STATE", 10, lambda j, ink: ink.glyphs.state(j.state), lambda j, now: j.state),
     Column("IP", 11, lambda j, ink: (j.info.ip4 or "-", "text" if j.info.ip4 else "dim"),
            lambda j, now: j.info.ip4 or "", rank=5, grow=4),
     Column("PID", 7, lambda j, ink: (str(j.info.pid or "-"), "dim"), lambda j, now: j.info.pid or 0, ">", 8),
@@ -59,8 +59,8 @@ JAILS: list[Column] = [
     Column("CPU%", 5, _cpu, lambda j, now: j.cpu_percent or 0.0, ">", 3, falling=True),
     Column("MEM", 5, lambda j, ink: (size(j.info.usage.memory_bytes), "text"),
            lambda j, now: j.info.usage.memory_bytes or 0, ">", 4, falling=True),
-    Column("REQUEST", 8, lambda j, ink: (j.request or "-", "dim"), lambda j, now: j.request, rank=7),
-    Column("CACHE", 5, lambda j, ink: _hit(j.info.cached) if j.request else ("-", "dim"),
+    Column("REQUEST", 8, lambda j, ink: (j.invocation or "-", "dim"), lambda j, now: j.invocation, rank=7),
+    Column("CACHE", 5, lambda j, ink: _hit(j.info.cached) if j.invocation else ("-", "dim"),
            lambda j, now: j.info.cached, rank=6),
 ]  # fmt: skip
 
@@ -70,8 +70,8 @@ def _hit(cached: bool) -> Span:
 
 
 def _spent(phase: Phase) -> Column:
-    def cell(request: Request, ink: Ink) -> Span:
-        spent = request.spent.get(phase)
+    def cell(invocation: InvocationRow, ink: Ink) -> Span:
+        spent = invocation.spent.get(phase)
         return millis(spent), str(phase) if spent and spent >= 0.5 else "text" if spent else "dim"
 
     ranks = {Phase.resolve: 9, Phase.queue: 8, Phase.clone: 4, Phase.build: 3}
@@ -87,17 +87,17 @@ def _spent(phase: Phase) -> Column:
     )
 
 
-def _result(request: Request, ink: Ink) -> Span:
-    return ink.look.state(request.state, request.verdict or request.phase)
+def _result(invocation: InvocationRow, ink: Ink) -> Span:
+    return ink.glyphs.state(invocation.state, invocation.verdict or invocation.phase)
 
 
-def _total(request: Request, ink: Ink) -> Span:
-    seconds = request.seconds(ink.now)
-    return duration(seconds), total_tone(seconds) if request.verdict else "info"
+def _total(invocation: InvocationRow, ink: Ink) -> Span:
+    seconds = invocation.seconds(ink.now)
+    return duration(seconds), total_tone(seconds) if invocation.verdict else "info"
 
 
-def _phases(request: Request, ink: Ink) -> Spans:
-    return phase_bar(request, ink.now, ink.width, ink.look)
+def _phases(invocation: InvocationRow, ink: Ink) -> Spans:
+    return phase_bar(invocation, ink.now, ink.width, ink.glyphs)
 
 
 REQUESTS: list[Column] = [
@@ -117,21 +117,21 @@ REQUESTS: list[Column] = [
 ]  # fmt: skip
 
 
-def _slot_state(slot: Slot, ink: Ink) -> Span:
-    word = "setting" + ink.look["more"] if slot.setting else str(slot.info.state)
-    return ink.look.state(slot.state, word)
+def _address_state(address: AddressRow, ink: Ink) -> Span:
+    word = "setting" + ink.glyphs["more"] if address.setting else str(address.info.state)
+    return ink.glyphs.state(address.state, word)
 
 
-def _slot_holder(slot: Slot, ink: Ink) -> Span:
-    if slot.info.jail:
-        return slot.info.jail, "text"
-    return ("taken out", "bad") if slot.state == "out" else ("-", "dim")
+def _address_holder(address: AddressRow, ink: Ink) -> Span:
+    if address.info.jail:
+        return address.info.jail, "text"
+    return ("taken out", "bad") if address.state == "out" else ("-", "dim")
 
 
 ADDRESSES: list[Column] = [
     Column("ADDRESS", 15, lambda s, ink: (s.ip, "text"), lambda s, now: s.order),
-    Column("STATE", 13, _slot_state, lambda s, now: s.state),
-    Column("JAIL", 12, _slot_holder, lambda s, now: s.info.jail or "", grow=6),
+    Column("STATE", 13, _address_state, lambda s, now: s.state),
+    Column("JAIL", 12, _address_holder, lambda s, now: s.info.jail or "", grow=6),
     Column("FUNCTION", 12, lambda s, ink: (s.function or "-", "text" if s.function else "dim"),
            lambda s, now: s.function, rank=2, grow=48),
     Column("SINCE", 6, lambda s, ink: (age(ink.now - s.info.since) if s.info.since else "-", "text"),
@@ -139,11 +139,11 @@ ADDRESSES: list[Column] = [
 ]  # fmt: skip
 
 
-def _cached_state(row: Cached, ink: Ink) -> Span:
-    return ink.look.state(row.shown_state)
+def _artifact_state(row: ArtifactRow, ink: Ink) -> Span:
+    return ink.glyphs.state(row.shown_state)
 
 
-def _build_time(row: Cached, ink: Ink) -> Span:
+def _build_time(row: ArtifactRow, ink: Ink) -> Span:
     if row.state == "building":
         return duration(max(0.0, ink.now - row.at)), "build"
     return duration(row.artifact.build_s) if row.artifact else "-", "text"
@@ -154,7 +154,7 @@ CACHE: list[Column] = [
            lambda c, now: c.label, grow=60),
     Column("COMMIT", 8, lambda c, ink: (c.artifact.commit[:8] if c.artifact else "-", "dim"), None, rank=7),
     Column("KEY", 8, lambda c, ink: (c.key[:8], "dim"), None, rank=9),
-    Column("STATE", 10, _cached_state, lambda c, now: c.shown_state, rank=1),
+    Column("STATE", 10, _artifact_state, lambda c, now: c.shown_state, rank=1),
     Column("HITS", 6, lambda c, ink: (str(c.artifact.hits) if c.artifact else "-", "text"),
            lambda c, now: c.artifact.hits if c.artifact else 0, ">", falling=True),
     Column("SIZE", 5, lambda c, ink: (size(c.artifact.size_bytes) if c.artifact else "-", "text"),

@@ -9,7 +9,7 @@ from textual.binding import Binding, BindingType
 
 from tui.draw.canvas import Canvas, Line
 from tui.draw.charts import wrapped
-from tui.draw.glyphs import Spans
+from tui.draw.tones import Spans
 from tui.watch.filter import Filter
 from tui.watch.journal import LogRow
 from tui.watch.port import LogLine
@@ -92,7 +92,7 @@ class Logs(Canvas, can_focus=True):
         word, tone = _LEVELS.get(line.level, (line.level[:5], "text"))
         head: Spans = [(f"{clock(line.at)} ", "dim")] if self.show_time else []
         head.append((f"{word:<5} ", tone))
-        who = tail(line.jail or "island", 14, self.look["more"])
+        who = tail(line.jail or "island", 14, self.glyphs["more"])
         head.append((f"{who:<14} ", "info" if line.jail else "dim"))
         used = sum(len(text) for text, _ in head)
         base = "shade" if line.seq in self._marks else ""
@@ -101,7 +101,7 @@ class Logs(Canvas, can_focus=True):
         if not self.wrap:
             return [
                 Line(
-                    [*head, (fit(line.text.replace("\n", " "), room, more=self.look["more"]), text_tone)],
+                    [*head, (fit(line.text.replace("\n", " "), room, more=self.glyphs["more"]), text_tone)],
                     base,
                 )
             ]

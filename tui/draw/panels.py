@@ -10,36 +10,37 @@ from skyisland.model import Phase
 from tui.draw.canvas import Canvas, Line, Pager
 from tui.draw.charts import address_map, flowed, histogram, legend, percentiles, waterfall, wrapped
 from tui.draw.columns import SLO_S
-from tui.draw.glyphs import Look, Span, Spans
+from tui.draw.glyphs import Glyphs
+from tui.draw.tones import Span, Spans
 from tui.watch.board import WINDOW
-from tui.watch.rows import Cached, Jail, Request, Slot
+from tui.watch.rows import AddressRow, ArtifactRow, InvocationRow, JailRow
 from tui.words import age, clock, duration, fit, line, size, uptime
 
 
-class Phases(Canvas):
+class PhasesPanel(Canvas):
     """Where the time goes."""
 
     def draw(self, width: int, height: int) -> list[Line]:
-        return percentiles(self.board.phase_times(), self.board.totals(), width, self.look)
+        return percentiles(self.board.phase_times(), self.board.totals(), width, self.glyphs)
 
     def titles(self, width: int) -> tuple[str, str]:
         return "Phases", ""
 
 
-class Latency(Canvas):
+class LatencyPanel(Canvas):
     """How long the last requests took."""
 
     def draw(self, width: int, height: int) -> list[Line]:
         counts = self.board.histogram()
         if not any(counts):
             return [Line([("  no request yet", "dim")])]
-        return histogram(counts, width, height, self.look, SLO_S)
+        return histogram(counts, width, height, self.glyphs, SLO_S)
 
     def titles(self, width: int) -> tuple[str, str]:
         return f"Latency, last {WINDOW} requests", ""
 
 
-class Pool(Canvas):
+class AddressPanel(Canvas):
     """All addresses at a glance; a click chooses one in the table."""
 
     def __init__(
@@ -61,76 +62,79 @@ class Pool(Canvas):
         if self.styles.height is None or self.styles.height.value != wanted:
             self.styles.height = wanted
 
-    def slots(self) -> list[Slot]:
-        return sorted(self.board.slots.values(), key=lambda slot: slot.order)
+    def addresses(self) -> list[AddressRow]:
+        return sorted(self.board.addresses.values(), key=lambda address: address.order)
 
     def draw(self, width: int, height: int) -> list[Line]:
-        slots = self.slots()
+        addresses = self.addresses()
         if self.snug:
-            self._fit_height(len(slots), width)
-        if not slots:
+            self._fit_height(len(addresses), width)
+        if not addresses:
             return [Line([("  this island has no address pool", "dim")])]
         if height < 2:
-            return [Line(legend(slots, self.look, width))]
-        chosen = self.board.slots.get(self.chosen() or "")
+            return [Line(legend(addresses, self.glyphs, width))]
+        chosen = self.board.addresses.get(self.chosen() or "")
         below = [] if chosen is None else self._told(chosen, width)
-        return address_map(slots, width, max(2, height - len(below)), self.look, self.chosen()) + below
+        return address_map(addresses, width, max(2, height - len(below)), self.glyphs, self.chosen()) + below
 
-    def _told(self, slot: Slot, width: int) -> list[Line]:
-        glyph, tone = self.look.state(slot.state, str(slot.info.state))
-        since = f"for {age(self.station.now - slot.info.since)}" if slot.info.since else "-"
-        holder = slot.info.jail or ("taken out by an operator" if slot.state == "out" else "-")
-        pairs = [("address", slot.ip, "strong"), ("state", glyph, tone), ("since", since, "text")]
-        pairs += [("jail", line(holder), "text"), ("function", slot.function or "-", "text")]
+    def _told(self, address: AddressRow, width: int) -> list[Line]:
+        glyph, tone = self.glyphs.state(address.state, str(address.info.state))
+        since = f"for {age(self.station.now - address.info.since)}" if address.info.since else "-"
+        holder = address.info.jail or ("taken out by an operator" if address.state == "out" else "-")
+        pairs = [("address", address.ip, "strong"), ("state", glyph, tone), ("since", since, "text")]
+        pairs += [("jail", line(holder), "text"), ("function", address.function or "-", "text")]
         rows = [Line([(f" {name:>8} ", "dim"), (value, own)]) for name, value, own in pairs]
         return [Line([]), *rows]
 
     def titles(self, width: int) -> tuple[str, str]:
-        slots = self.slots()
-        span = f" {slots[0].ip} to .{slots[-1].order[-1]}" if slots else ""
+        addresses = self.addresses()
+        span = f" {addresses[0].ip} to .{addresses[-1].order[-1]}" if addresses else ""
         return f"IP pool{span}", ""
 
 
-class Waterfall(Canvas):
+class WaterfallPanel(Canvas):
     """The phases of one request, each at its offset."""
 
-    def __init__(self, request: Callable[[], Request | None], *, id: str) -> None:  # noqa: A002
+    def __init__(self, invocation: Callable[[], InvocationRow | None], *, id: str) -> None:  # noqa: A002
         super().__init__(id=id)
-        self.request = request
+        self.invocation = invocation
 
     def draw(self, width: int, height: int) -> list[Line]:
-        request = self.request()
-        if request is None:
+        invocation = self.invocation()
+        if invocation is None:
             return [Line([("  no request is selected", "dim")])]
-        return story(request, self.station.now, width, self.look, self.board.usual_s(request))
+        return story(invocation, self.station.now, width, self.glyphs, self.board.usual_s(invocation))
 
     def titles(self, width: int) -> tuple[str, str]:
-        request = self.request()
-        return (f"Waterfall  {request.id}" if request else "Waterfall"), ""
+        invocation = self.invocation()
+        return (f"Waterfall  {invocation.id}" if invocation else "Waterfall"), ""
 
 
-def story(request: Request, now: float, width: int, look: Look, usual_s: float | None) -> list[Line]:
+def story(
+    invocation: InvocationRow, now: float, width: int, glyphs: Glyphs, usual_s: float | None
+) -> list[Line]:
     """A request in full: what it was, how it ended, its waterfall."""
-    glyph, tone = look.state(request.state, request.verdict or request.phase)
-    looked = request.verdict and Phase.resolve in request.spent
-    facts = ["cache hit" if request.cached else "cache miss"] if looked else []
-    facts += [f"{'warm ' if request.warm else ''}jail {request.jail}"] if request.jail else []
-    facts += [f"at {request.commit[:8]}"] if request.commit else []
-    label = fit(request.label, min(len(request.label), max(12, width - len(glyph) - 4)), more=look["more"])
+    glyph, tone = glyphs.state(invocation.state, invocation.verdict or invocation.phase)
+    looked = invocation.verdict and Phase.resolve in invocation.spent
+    facts = ["cache hit" if invocation.cached else "cache miss"] if looked else []
+    facts += [f"{'warm ' if invocation.warm else ''}jail {invocation.jail}"] if invocation.jail else []
+    facts += [f"at {invocation.commit[:8]}"] if invocation.commit else []
+    room = min(len(invocation.label), max(12, width - len(glyph) - 4))
+    label = fit(invocation.label, room, more=glyphs["more"])
     lines = [
         Line([(f" {label}", "strong"), (f"  {glyph}", tone)]),
         Line([(" " + "   ".join(facts), "dim")]),
-        *waterfall(request, now, width, look, usual_s),
+        *waterfall(invocation, now, width, glyphs, usual_s),
     ]
-    if request.error:
-        lines += wrapped(request.error, width, "bad", indent=" ")
+    if invocation.error:
+        lines += wrapped(invocation.error, width, "bad", indent=" ")
     return lines
 
 
-class JailDetail(Canvas):
+class JailPanel(Canvas):
     """One jail in full: where it lives, what it may use, how far its request is, its last words."""
 
-    def __init__(self, jail: Callable[[], Jail | None], *, id: str) -> None:  # noqa: A002
+    def __init__(self, jail: Callable[[], JailRow | None], *, id: str) -> None:  # noqa: A002
         super().__init__(id=id)
         self.jail = jail
 
@@ -138,8 +142,8 @@ class JailDetail(Canvas):
         jail, status, now = self.jail(), self.board.status, self.station.now
         if jail is None or status is None:
             return [Line([("  no jail is selected", "dim")])]
-        info, limits, look = jail.info, status.policy.limits, self.look
-        glyph, tone = look.state(jail.state)
+        info, limits, glyphs = jail.info, status.policy.limits, self.glyphs
+        glyph, tone = glyphs.state(jail.state)
         pids = f"{info.usage.pids if info.usage.pids is not None else '-'} of {limits.pids or 'any'}"
         allowed = size(limits.memory_bytes) if limits.memory_bytes else "any"
         memory = f"{size(info.usage.memory_bytes)} of {allowed}"
@@ -165,10 +169,10 @@ class JailDetail(Canvas):
             ("root", line(info.path) or "-", "dim"),
         ]
         lines = [Line([(f" {name:>8} ", "dim"), (value, own)]) for name, value, own in pairs]
-        request = self.board.requests.get(info.invocation or "")
-        if request is not None:
+        invocation = self.board.invocations.get(info.invocation or "")
+        if invocation is not None:
             lines.append(Line([]))
-            lines += waterfall(request, now, width, look, self.board.usual_s(request))
+            lines += waterfall(invocation, now, width, glyphs, self.board.usual_s(invocation))
         words = self.station.journal.of(info.name)[-max(0, height - len(lines) - 2) :]
         if words and height - len(lines) > 2:
             lines += [Line([]), Line([(" last log lines", "strong")])]
@@ -180,10 +184,10 @@ class JailDetail(Canvas):
         return (jail.name if jail else "Jail"), ""
 
 
-class CacheDetail(Canvas):
+class ArtifactPanel(Canvas):
     """One binary in full."""
 
-    def __init__(self, row: Callable[[], Cached | None], *, id: str) -> None:  # noqa: A002
+    def __init__(self, row: Callable[[], ArtifactRow | None], *, id: str) -> None:  # noqa: A002
         super().__init__(id=id)
         self.row = row
 
@@ -191,7 +195,7 @@ class CacheDetail(Canvas):
         row, now = self.row(), self.station.now
         if row is None:
             return [Line([("  nothing is selected", "dim")])]
-        glyph, tone = self.look.state(row.shown_state)
+        glyph, tone = self.glyphs.state(row.shown_state)
         pairs: list[tuple[str, str, str]] = [
             ("state", glyph, tone),
             ("function", row.function, "strong"),
@@ -220,26 +224,26 @@ class CacheDetail(Canvas):
         return (row.label if row else "Binary"), ""
 
 
-class Tail(Canvas):
+class EventsPanel(Canvas):
     """The last facts, newest at the bottom."""
 
     def draw(self, width: int, height: int) -> list[Line]:
         facts = list(self.board.tail)[-height:]
         if not facts:
             return [Line([("  nothing has happened yet", "dim")])]
-        return [Line(fact(event, self.look)) for event in facts]
+        return [Line(fact(event, self.glyphs)) for event in facts]
 
     def titles(self, width: int) -> tuple[str, str]:
         return "Events", ""
 
 
-def fact(event: Event, look: Look) -> Spans:
+def fact(event: Event, glyphs: Glyphs) -> Spans:
     """An event in words."""
     at: Span = (f" {clock(event.at)} ", "dim")
     match event:
         case ev.InvocationFinished():
             tone = "ok" if event.verdict == "ok" else "bad"
-            mark = look["ok" if event.verdict == "ok" else "bad"]
+            mark = glyphs["ok" if event.verdict == "ok" else "bad"]
             words = f"{line(event.url).rsplit('/', 1)[-1]}.{line(event.call)}"
             return [at, (f"{mark} {line(event.verdict)} ", tone), (words, "text"),
                     (f" {duration(event.timings.total_s)}", "dim")]  # fmt: skip
@@ -252,7 +256,11 @@ def fact(event: Event, look: Look) -> Spans:
         case ev.JailDestroyed():
             return [at, ("jail destroyed ", "dim"), (line(event.jail), "dim")]
         case ev.AddressLeased():
-            return [at, ("leased ", "info"), (f"{line(event.ip)} {look['into']} {line(event.jail)}", "text")]
+            return [
+                at,
+                ("leased ", "info"),
+                (f"{line(event.ip)} {glyphs['into']} {line(event.jail)}", "text"),
+            ]
         case ev.AddressReleased():
             return [at, ("released ", "dim"), (line(event.ip), "dim")]
         case ev.AddressStateSet():
@@ -272,24 +280,24 @@ def fact(event: Event, look: Look) -> Spans:
             return [at, (type(event).__name__, "dim")]
 
 
-class Host(Pager):
+class HostPanel(Pager):
     """What this host enforces, what it cannot, and what to do about it."""
 
     def content(self, width: int) -> list[Line]:
-        status, look = self.board.status, self.look
+        status, glyphs = self.board.status, self.glyphs
         if status is None:
             return [Line([("  waiting for the island", "dim")])]
         lines: list[Line] = []
         for capability in sorted(status.capabilities, key=lambda c: (c.enforced, c.name)):
-            word: Span = (f" {look['bad']} not enforced  ", "bad")
+            word: Span = (f" {glyphs['bad']} not enforced  ", "bad")
             if capability.enforced:
-                word = (f" {look['ok']} enforced      ", "ok")
+                word = (f" {glyphs['ok']} enforced      ", "ok")
             name = fit(line(capability.name), 16)
             how = flowed(line(capability.how), width - 34, "text")
             lines.append(Line([word, (f"{name} ", "strong"), *how[0].spans]))
             lines += [Line([(" " * 34, "text"), *more.spans]) for more in how[1:]]
             if capability.remedy:
-                arrow = f"{look['into']} {line(capability.remedy)}"
+                arrow = f"{glyphs['into']} {line(capability.remedy)}"
                 lines += [
                     Line([(" " * 34, "text"), *more.spans]) for more in flowed(arrow, width - 34, "info")
                 ]
@@ -299,7 +307,7 @@ class Host(Pager):
         return "What this host enforces", ""
 
 
-class IslandFacts(Canvas):
+class IslandPanel(Canvas):
     """The island itself: what it runs on and what it allows."""
 
     def draw(self, width: int, height: int) -> list[Line]:

@@ -14,7 +14,8 @@ from textual.binding import Binding, BindingType
 from textual.message import Message
 
 from tui.draw.canvas import Canvas, Line
-from tui.draw.glyphs import Look, Span, Spans
+from tui.draw.glyphs import Glyphs
+from tui.draw.tones import Span, Spans
 from tui.watch.filter import Filter, Filterable
 from tui.words import fit
 
@@ -34,7 +35,7 @@ R = TypeVar("R", bound=Row)
 class Ink(NamedTuple):
     """What a cell may need to draw itself."""
 
-    look: Look
+    glyphs: Glyphs
     now: float
     width: int
 
@@ -205,48 +206,48 @@ class Table(Canvas, Generic[R], can_focus=True):
 
     def draw(self, width: int, height: int) -> list[Line]:
         self.collect()
-        look, now = self.look, self.station.now
+        glyphs, now = self.glyphs, self.station.now
         body = height - 1
         bar = len(self.rows) > body
         inner = width - 2
         self._shown = fit_columns(self.columns, inner)
-        lines = [Line(self._header(look), "head")]
+        lines = [Line(self._header(glyphs), "head")]
         if not self.rows:
             reason = "no row matches   esc clears" if self.filter or self.faults_only else self.empty
-            return [*lines, Line([]), Line([("  " + fit(reason, width - 2, more=look["more"]), "dim")])]
+            return [*lines, Line([]), Line([("  " + fit(reason, width - 2, more=glyphs["more"]), "dim")])]
         self._scroll(body)
         for n in range(self._top, min(self._top + body, len(self.rows))):
-            lines.append(self._row(n, look, now))
+            lines.append(self._row(n, glyphs, now))
         if bar:
-            self._scrollbar(lines, body, look, inner)
+            self._scrollbar(lines, body, glyphs, inner)
         return lines
 
-    def _header(self, look: Look) -> Spans:
+    def _header(self, glyphs: Glyphs) -> Spans:
         spans: Spans = [(" ", "head")]
         sorted_by = self.columns[self._sort]
         for column, width in self._shown:
             title = column.title
             if column is sorted_by:
-                title += look["sorted_down" if self._falling else "sorted_up"]
+                title += glyphs["sorted_down" if self._falling else "sorted_up"]
             spans.append((fit(title, width, column.align, more="") + " ", "head"))
         return spans
 
-    def _row(self, n: int, look: Look, now: float) -> Line:
+    def _row(self, n: int, glyphs: Glyphs, now: float) -> Line:
         row = self.rows[n]
         here = n == self._at
         marked = bool(self.marks) and row.key in self.marks
-        gutter = look["mark"] if marked else look["cursor"] if here else " "
+        gutter = glyphs["mark"] if marked else glyphs["cursor"] if here else " "
         spans: Spans = [(gutter, "mark" if marked else "key")]
         tone = "mark" if marked else self.row_tone(row)
         for column, width in self._shown:
-            cell = column.cell(row, Ink(look, now, width))
+            cell = column.cell(row, Ink(glyphs, now, width))
             if isinstance(cell, list):
                 spans += cell
                 spans.append((" ", "text"))
             else:
                 text, own = cell
                 if len(text) != width or not text.isascii():
-                    text = fit(text, width, column.align, look["more"])
+                    text = fit(text, width, column.align, glyphs["more"])
                 spans.append((text + " ", (own if own not in ("text", "strong") else tone or own)))
         base = "" if not here else "cursor" if self.has_focus else "shade"
         return Line(spans, base)
@@ -258,7 +259,7 @@ class Table(Canvas, Generic[R], can_focus=True):
             self._top = self._at - body + 1
         self._top = max(0, min(self._top, len(self.rows) - body))
 
-    def _scrollbar(self, lines: list[Line], body: int, look: Look, inner: int) -> None:
+    def _scrollbar(self, lines: list[Line], body: int, glyphs: Glyphs, inner: int) -> None:
         total = len(self.rows)
         length = max(1, body * body // total)
         start = (body - length) * self._top // max(1, total - body)
@@ -267,10 +268,10 @@ class Table(Canvas, Generic[R], can_focus=True):
             used = 1 + sum(width + 1 for _, width in self._shown)
             spans.append((" " * (inner + 1 - used), "text"))
             on = start <= y < start + length
-            spans.append((look["thumb"] if on else look["track"], "dim" if on else "trough"))
+            spans.append((glyphs["thumb"] if on else glyphs["track"], "dim" if on else "trough"))
 
     def titles(self, width: int) -> tuple[str, str]:
-        look = self.look
+        glyphs = self.glyphs
         title = self.title
         if self.filter:
             title += f"  /{self.filter.text}"
@@ -282,7 +283,7 @@ class Table(Canvas, Generic[R], can_focus=True):
             count = f"{len(self.marks)} marked  {count}"
         if self.floats and self._chosen:
             count += "  held, g follows"
-        arrow = look["sorted_down" if self._falling else "sorted_up"]
+        arrow = glyphs["sorted_down" if self._falling else "sorted_up"]
         lower = f"{count}  sort {self.sorted_by.lower()} {arrow}"
         return title, lower if len(lower) + 6 < width else count
 

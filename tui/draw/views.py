@@ -11,16 +11,26 @@ from skyisland.model import AddressState
 from tui.draw.canvas import Canvas
 from tui.draw.columns import ADDRESSES, CACHE, JAILS, REQUESTS, SLO_S
 from tui.draw.logs import Logs
-from tui.draw.panels import CacheDetail, Host, IslandFacts, JailDetail, Latency, Phases, Pool, Tail, Waterfall
+from tui.draw.panels import (
+    AddressPanel,
+    ArtifactPanel,
+    EventsPanel,
+    HostPanel,
+    IslandPanel,
+    JailPanel,
+    LatencyPanel,
+    PhasesPanel,
+    WaterfallPanel,
+)
 from tui.draw.table import Table
 from tui.watch.board import Board
-from tui.watch.rows import Cached, Jail, Request, Slot
+from tui.watch.rows import AddressRow, ArtifactRow, InvocationRow, JailRow
 
 
-def jails_table(board: Board, id: str) -> Table[Jail]:  # noqa: A002
+def jails_table(board: Board, id: str) -> Table[JailRow]:  # noqa: A002
     return Table(
         "Jails",
-        Jail,
+        JailRow,
         JAILS,
         lambda: board.jails.values(),
         sort="AGE",
@@ -31,37 +41,37 @@ def jails_table(board: Board, id: str) -> Table[Jail]:  # noqa: A002
     )
 
 
-def requests_table(board: Board, id: str) -> Table[Request]:  # noqa: A002
+def requests_table(board: Board, id: str) -> Table[InvocationRow]:  # noqa: A002
     return Table(
         "Requests",
-        Request,
+        InvocationRow,
         REQUESTS,
-        lambda: board.requests.values(),
+        lambda: board.invocations.values(),
         sort="TIME",
         empty="no request yet   i invokes a function",
         id=id,
-        faulty=lambda request: request.state == "bad" or request.total_s > SLO_S,
+        faulty=lambda invocation: invocation.state == "bad" or invocation.total_s > SLO_S,
         floats=True,
     )
 
 
-def addresses_table(board: Board, id: str) -> Table[Slot]:  # noqa: A002
+def addresses_table(board: Board, id: str) -> Table[AddressRow]:  # noqa: A002
     return Table(
         "IPs",
-        Slot,
+        AddressRow,
         ADDRESSES,
-        lambda: board.slots.values(),
+        lambda: board.addresses.values(),
         sort="ADDRESS",
         empty="this island has no address pool",
         id=id,
-        faulty=lambda slot: slot.info.state is AddressState.unavailable and slot.info.jail is None,
+        faulty=lambda address: address.info.state is AddressState.unavailable and address.info.jail is None,
     )
 
 
-def cache_table(board: Board, id: str) -> Table[Cached]:  # noqa: A002
+def cache_table(board: Board, id: str) -> Table[ArtifactRow]:  # noqa: A002
     return Table(
         "Build cache",
-        Cached,
+        ArtifactRow,
         CACHE,
         lambda: board.cache.values(),
         sort="HITS",
@@ -90,18 +100,18 @@ class View(Container):
 class Overview(View):
     def compose(self) -> ComposeResult:
         jails = jails_table(self.board, "over-jails")
-        requests = requests_table(self.board, "over-requests")
+        invocations = requests_table(self.board, "over-requests")
         with Horizontal():
             with Vertical(id="over-left"):
                 yield jails
-                yield requests
+                yield invocations
             with Vertical(id="over-right"):
-                yield Phases(id="over-phases")
-                yield Latency(id="over-latency")
-                yield Waterfall(lambda: requests.current, id="over-waterfall")
-                yield Pool(id="over-pool", snug=True)
+                yield PhasesPanel(id="over-phases")
+                yield LatencyPanel(id="over-latency")
+                yield WaterfallPanel(lambda: invocations.current, id="over-waterfall")
+                yield AddressPanel(id="over-pool", snug=True)
                 yield cache_table(self.board, "over-cache")
-                yield Tail(id="over-tail")
+                yield EventsPanel(id="over-tail")
 
 
 class JailsView(View):
@@ -109,7 +119,7 @@ class JailsView(View):
         table = jails_table(self.board, "jails-table")
         with Container(classes="split"):
             yield table
-            yield JailDetail(lambda: table.current, id="jails-detail")
+            yield JailPanel(lambda: table.current, id="jails-detail")
 
 
 class AddressesView(View):
@@ -117,7 +127,7 @@ class AddressesView(View):
         table = addresses_table(self.board, "ips-table")
         with Container(classes="split"):
             yield table
-            yield Pool(lambda: table.current.ip if table.current else None, id="ips-map")
+            yield AddressPanel(lambda: table.current.ip if table.current else None, id="ips-map")
 
 
 class CacheView(View):
@@ -125,7 +135,7 @@ class CacheView(View):
         table = cache_table(self.board, "cache-table")
         with Container(classes="split"):
             yield table
-            yield CacheDetail(lambda: table.current, id="cache-detail")
+            yield ArtifactPanel(lambda: table.current, id="cache-detail")
 
 
 class RequestsView(View):
@@ -134,8 +144,8 @@ class RequestsView(View):
         with Vertical():
             yield table
             with Horizontal(id="requests-below"):
-                yield Waterfall(lambda: table.current, id="requests-waterfall")
-                yield Phases(id="requests-phases")
+                yield WaterfallPanel(lambda: table.current, id="requests-waterfall")
+                yield PhasesPanel(id="requests-phases")
 
 
 class LogsView(View):
@@ -146,5 +156,5 @@ class LogsView(View):
 class HostView(View):
     def compose(self) -> ComposeResult:
         with Container(classes="split"):
-            yield Host(id="host-list")
-            yield IslandFacts(id="host-facts")
+            yield HostPanel(id="host-list")
+            yield IslandPanel(id="host-facts")

@@ -16,9 +16,8 @@ from skyisland import events as ev
 from skyisland.events import Event, InvocationFinished
 from skyisland.jails.inmate import USAGE_S
 from skyisland.model import AddressInfo, AddressState, JailInfo, JailState, Phase, Status
-from tui.draw.glyphs import PHASES
 from tui.watch.port import Snapshot
-from tui.watch.rows import NEXT, Cached, Jail, Request, Slot
+from tui.watch.rows import NEXT, AddressRow, ArtifactRow, InvocationRow, JailRow
 from tui.words import line
 
 REQUESTS = 1000
@@ -55,16 +54,16 @@ class Board:
 
     def __init__(self) -> None:
         self.status: Status | None = None
-        self.jails: dict[str, Jail] = {}
-        self.slots: dict[str, Slot] = {}
-        self.cache: dict[str, Cached] = {}
-        self.requests: dict[str, Request] = {}
+        self.jails: dict[str, JailRow] = {}
+        self.addresses: dict[str, AddressRow] = {}
+        self.cache: dict[str, ArtifactRow] = {}
+        self.invocations: dict[str, InvocationRow] = {}
         self.tail: deque[Event] = deque(maxlen=200)
         """The last facts that are worth a line."""
         self.missed = 0
         """Events that this console was too slow for."""
         self._seconds: dict[int, Second] = {}
-        self._finished: deque[Request] = deque(maxlen=WINDOW)
+        self._finished: deque[InvocationRow] = deque(maxlen=WINDOW)
         self._usage: dict[str, tuple[float, float]] = {}
         self._lately: deque[Event] = deque(maxlen=1000)
         """The last facts about what a snapshot lists: it may be older than they are."""
@@ -93,15 +92,15 @@ class Board:
         """Take the island's own word over everything that was folded from events."""
         status = self.status = snapshot
         self._load_jails(status.jails, snapshot.at)
-        asked = {ip: slot.setting for ip, slot in self.slots.items()}
-        self.slots = {info.ip: Slot(info) for info in status.addresses}
-        for ip, slot in self.slots.items():
+        asked = {ip: address.setting for ip, address in self.addresses.items()}
+        self.addresses = {info.ip: AddressRow(info) for info in status.addresses}
+        for ip, address in self.addresses.items():
             wanted = asked.get(ip)
-            slot.setting = wanted if wanted is not slot.info.state else None
-            holder = self.jails.get(slot.info.jail or "")
-            slot.function = holder.label if holder else ""
+            address.setting = wanted if wanted is not address.info.state else None
+            holder = self.jails.get(address.info.jail or "")
+            address.function = holder.label if holder else ""
         kept = {key: row for key, row in self.cache.items() if row.state != "ready"}
-        fresh = {artifact.key: Cached.of(artifact) for artifact in status.artifacts}
+        fresh = {artifact.key: ArtifactRow.of(artifact) for artifact in status.artifacts}
         for key, row in fresh.items():
             before = self.cache.get(key)
             row.evicting = bool(before and before.evicting)
@@ -110,29 +109,29 @@ class Board:
             if event.at > snapshot.at:
                 self._folds[type(event)](event)
         for end in reversed(snapshot.recent):
-            known = self.requests.get(end.invocation or "")
+            known = self.invocations.get(end.invocation or "")
             if known is None or not known.verdict:
                 self._finish(end)
         self._adopt_running()
         self._forget_ended(snapshot.at)
 
     def _load_jails(self, infos: Iterable[JailInfo], at: float) -> None:
-        jails: dict[str, Jail] = {}
+        jails: dict[str, JailRow] = {}
         for info in map(self._with_url, infos):
             before = self.jails.get(info.name)
             if before is None:
-                jail = Jail(info)
+                jail = JailRow(info)
             else:
                 jail, jail.info = before, info
-                if info.invocation and not jail.request:
-                    jail = Jail(info)
+                if info.invocation and not jail.invocation:
+                    jail = JailRow(info)
                     jail.killing = before.killing
             jails[info.name] = jail
             self._spent(jail, at)
         self.jails = jails
         self._usage = {name: seen for name, seen in self._usage.items() if name in jails}
 
-    def _spent(self, jail: Jail, at: float) -> None:
+    def _spent(self, jail: JailRow, at: float) -> None:
         """Take the processor time that was seen at this moment, unless it may still be that of the last."""
         now_s = jail.info.usage.cpu_s
         if now_s is None:
@@ -145,27 +144,27 @@ class Board:
 
     def _with_url(self, info: JailInfo) -> JailInfo:
         """A build's jail does not say whose it is; its request does."""
-        request = self.requests.get(info.invocation or "")
-        return structs.replace(info, url=request.url) if request and not info.url else info
+        invocation = self.invocations.get(info.invocation or "")
+        return structs.replace(info, url=invocation.url) if invocation and not info.url else info
 
     def _adopt_running(self) -> None:
         """Take in the requests that began before this console looked; their jails tell of them."""
         for jail in self.jails.values():
             info = jail.info
-            if info.invocation and info.call and info.invocation not in self.requests:
-                request = Request(info.invocation, info.url, info.call, info.created_at)
-                request.jail, request.cached = jail.name, info.cached
-                request.phase = "exec" if info.state is JailState.running else "jail"
-                self.requests[info.invocation] = request
+            if info.invocation and info.call and info.invocation not in self.invocations:
+                invocation = InvocationRow(info.invocation, info.url, info.call, info.created_at)
+                invocation.jail, invocation.cached = jail.name, info.cached
+                invocation.phase = "exec" if info.state is JailState.running else "jail"
+                self.invocations[info.invocation] = invocation
 
     def _forget_ended(self, at: float) -> None:
         """Close requests whose end was lost in a gap: nothing runs them any more."""
         assert self.status is not None  # noqa: S101 - set by `load`
         if self.status.running == 0:
-            for request in self.requests.values():
-                if not request.verdict and at - request.at > 2:
-                    request.verdict = "unknown"
-                    request.total_s = at - request.at
+            for invocation in self.invocations.values():
+                if not invocation.verdict and at - invocation.at > 2:
+                    invocation.verdict = "unknown"
+                    invocation.total_s = at - invocation.at
 
     def fold(self, event: Event) -> None:
         """Take one fact."""
@@ -187,32 +186,32 @@ class Board:
 
     def _started(self, event: ev.InvocationStarted) -> None:
         key = event.invocation or ""
-        if key in self.requests:
+        if key in self.invocations:
             return
-        self.requests[key] = Request(key, event.url, event.call, event.at)
-        while len(self.requests) > REQUESTS:
-            del self.requests[next(iter(self.requests))]
+        self.invocations[key] = InvocationRow(key, event.url, event.call, event.at)
+        while len(self.invocations) > REQUESTS:
+            del self.invocations[next(iter(self.invocations))]
 
     def _phase(self, event: ev.PhaseFinished) -> None:
-        request = self.requests.get(event.invocation or "")
-        if request is not None and not request.verdict:
-            request.spent[event.phase] = event.duration_s
-            request.phase = NEXT[event.phase]
+        invocation = self.invocations.get(event.invocation or "")
+        if invocation is not None and not invocation.verdict:
+            invocation.spent[event.phase] = event.duration_s
+            invocation.phase = NEXT[event.phase]
 
     def _finish(self, event: InvocationFinished) -> None:
         key = event.invocation or ""
-        request = self.requests.get(key)
-        if request is None:
-            request = self.requests[key] = Request.over(event)
-            while len(self.requests) > REQUESTS:
-                del self.requests[next(iter(self.requests))]
+        invocation = self.invocations.get(key)
+        if invocation is None:
+            invocation = self.invocations[key] = InvocationRow.over(event)
+            while len(self.invocations) > REQUESTS:
+                del self.invocations[next(iter(self.invocations))]
         else:
-            request.finish(event)
-        self._finished.append(request)
+            invocation.finish(event)
+        self._finished.append(invocation)
         second = self._seconds.setdefault(int(event.at), Second())
-        second.totals.append(request.total_s)
-        second.errors += request.verdict != "ok"
-        second.cold += request.verdict == "ok" and not request.cached
+        second.totals.append(invocation.total_s)
+        second.errors += invocation.verdict != "ok"
+        second.cold += invocation.verdict == "ok" and not invocation.cached
         if len(self._seconds) > 2 * HISTORY_S:
             for old in sorted(self._seconds)[:HISTORY_S]:
                 del self._seconds[old]
@@ -220,10 +219,10 @@ class Board:
     def _jail_created(self, event: ev.JailCreated) -> None:
         if event.jail in self.jails:
             return
-        request = self.requests.get(event.invocation or "")
-        if request is not None:
-            request.jail = line(event.jail)
-        self.jails[event.jail] = Jail(
+        invocation = self.invocations.get(event.invocation or "")
+        if invocation is not None:
+            invocation.jail = line(event.jail)
+        self.jails[event.jail] = JailRow(
             JailInfo(
                 jid=event.jid,
                 name=event.jail,
@@ -234,28 +233,28 @@ class Board:
                 pid=event.pid,
                 created_at=event.at - event.duration_s,
                 purpose=event.purpose,
-                url=event.url or (request.url if request else ""),
+                url=event.url or (invocation.url if invocation else ""),
                 call=event.call,
                 invocation=event.invocation,
                 ip4=event.ip4,
-                cached=bool(request and Phase.build not in request.spent),
+                cached=bool(invocation and Phase.build not in invocation.spent),
             )
         )
 
     def _jail_claimed(self, event: ev.JailClaimed) -> None:
         jail = self.jails.get(event.jail)
-        request = self.requests.get(event.invocation or "")
+        invocation = self.invocations.get(event.invocation or "")
         if jail is not None:
-            call = request.call if request else jail.info.call
-            jail = Jail(
+            call = invocation.call if invocation else jail.info.call
+            jail = JailRow(
                 # Its binary was there before its call.
                 structs.replace(
                     jail.info, state=JailState.running, invocation=event.invocation, call=call, cached=True
                 )
             )
             self.jails[event.jail] = jail
-        if request is not None:
-            request.jail = line(event.jail)
+        if invocation is not None:
+            invocation.jail = line(event.jail)
 
     def _jail_killed(self, event: ev.JailKilled) -> None:
         if jail := self.jails.get(event.jail):
@@ -265,32 +264,32 @@ class Board:
         self.jails.pop(event.jail, None)
         self._usage.pop(event.jail, None)
 
-    def _address(self, ip: str, state: AddressState, jail: str | None, at: float) -> Slot | None:
-        slot = self.slots.get(ip)
-        if slot is not None:
-            slot.info = AddressInfo(ip=ip, state=state, jail=jail, since=at)
-        return slot
+    def _address(self, ip: str, state: AddressState, jail: str | None, at: float) -> AddressRow | None:
+        address = self.addresses.get(ip)
+        if address is not None:
+            address.info = AddressInfo(ip=ip, state=state, jail=jail, since=at)
+        return address
 
     def _leased(self, event: ev.AddressLeased) -> None:
-        slot = self._address(event.ip, AddressState.unavailable, event.jail, event.at)
-        request = self.requests.get(event.invocation or "")
+        address = self._address(event.ip, AddressState.unavailable, event.jail, event.at)
+        invocation = self.invocations.get(event.invocation or "")
         holder = self.jails.get(event.jail)
-        if slot is not None:
-            slot.function = request.label if request else holder.label if holder else ""
+        if address is not None:
+            address.function = invocation.label if invocation else holder.label if holder else ""
 
     def _released(self, event: ev.AddressReleased) -> None:
-        slot = self._address(event.ip, AddressState.available, None, event.at)
-        if slot is not None:
-            slot.function = ""
+        address = self._address(event.ip, AddressState.available, None, event.at)
+        if address is not None:
+            address.function = ""
 
     def _address_set(self, event: ev.AddressStateSet) -> None:
-        slot = self.slots.get(event.ip)
-        if slot is not None:
-            self._address(event.ip, AddressState(event.state), slot.info.jail, event.at)
-            slot.setting = None
+        address = self.addresses.get(event.ip)
+        if address is not None:
+            self._address(event.ip, AddressState(event.state), address.info.jail, event.at)
+            address.setting = None
 
     def _build_started(self, event: ev.BuildStarted) -> None:
-        row = Cached(event.key, event.url, event.function, "building", event.at)
+        row = ArtifactRow(event.key, event.url, event.function, "building", event.at)
         if before := self.cache.get(event.key):
             row.artifact = before.artifact
         self.cache[event.key] = row
@@ -298,7 +297,7 @@ class Board:
     def _build_finished(self, event: ev.BuildFinished) -> None:
         row = self.cache.get(event.key)
         if row is None:
-            row = self.cache[event.key] = Cached(event.key, event.url, event.function, "", event.at)
+            row = self.cache[event.key] = ArtifactRow(event.key, event.url, event.function, "", event.at)
         row.state = "ready" if event.ok else "failed"
         row.at = event.at
         failed = [key for key, other in self.cache.items() if other.state == "failed"]
@@ -335,22 +334,22 @@ class Board:
 
     def totals(self) -> list[float]:
         """Total times of the last finished requests, ascending, in seconds."""
-        return sorted(request.total_s for request in self._finished)
+        return sorted(invocation.total_s for invocation in self._finished)
 
     def shares(self) -> tuple[float, float]:
         """Of the last finished requests: the share that failed, and that of the good ones built anew."""
         count = len(self._finished)
         if not count:
             return 0.0, 0.0
-        bad = sum(request.verdict != "ok" for request in self._finished)
-        cold = sum(request.verdict == "ok" and not request.cached for request in self._finished)
+        bad = sum(invocation.verdict != "ok" for invocation in self._finished)
+        cold = sum(invocation.verdict == "ok" and not invocation.cached for invocation in self._finished)
         return bad / count, cold / count
 
     def phase_times(self) -> dict[Phase, list[float]]:
         """For each phase the times of the last requests that went through it, ascending."""
-        times: dict[Phase, list[float]] = {phase: [] for phase in PHASES}
-        for request in self._finished:
-            for phase, spent in request.spent.items():
+        times: dict[Phase, list[float]] = {phase: [] for phase in Phase}
+        for invocation in self._finished:
+            for phase, spent in invocation.spent.items():
                 times[phase].append(spent)
         for values in times.values():
             values.sort()
@@ -363,17 +362,17 @@ class Board:
             counts[bisect.bisect_right(BUCKETS_S, total)] += 1
         return counts
 
-    def usual_s(self, request: Request) -> float | None:
+    def usual_s(self, invocation: InvocationRow) -> float | None:
         """The median total of the same call, lately."""
-        return percentile(
-            sorted(r.total_s for r in self._finished if r.url == request.url and r.call == request.call), 0.5
-        )
+        call = (invocation.url, invocation.call)
+        totals = sorted(other.total_s for other in self._finished if (other.url, other.call) == call)
+        return percentile(totals, 0.5)
 
-    def last_failure(self, row: Cached) -> str | None:
+    def last_failure(self, row: ArtifactRow) -> str | None:
         """What the last failed request for this binary was told."""
-        for request in reversed(self.requests.values()):
-            if request.error and request.url == row.url and request.call.startswith(row.function):
-                return request.error
+        for invocation in reversed(self.invocations.values()):
+            if invocation.error and invocation.url == row.url and invocation.call.startswith(row.function):
+                return invocation.error
         return None
 
     @property
@@ -381,10 +380,10 @@ class Board:
         """Jails that have something to do; warm ones wait for it."""
         return sum(jail.info.state is not JailState.warm for jail in self.jails.values())
 
-    def count_slots(self) -> dict[str, int]:
+    def count_addresses(self) -> dict[str, int]:
         counts = {"available": 0, "leased": 0, "out": 0, "setting": 0}
-        for slot in self.slots.values():
-            counts[slot.state] += 1
+        for address in self.addresses.values():
+            counts[address.state] += 1
         return counts
 
 

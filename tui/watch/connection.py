@@ -1,40 +1,43 @@
-"""The line to the island: is what the operator sees true now, and if not, since when and why?"""
+"""The connection to the island: is the data current, and if not, since when and why?"""
 
 from __future__ import annotations
 
-from tui.draw.glyphs import Look, Span
-from tui.words import age
-
 STALE_S = 5.0
-"""Silence after which the data is called stale; the stream says "still here" more often than that."""
+"""After so much silence the data is stale. A live stream has a pulse every 2 s."""
 RETRY_S = (1.0, 2.0, 4.0, 8.0, 10.0)
 """Waits between attempts; the last one repeats."""
 
 
-class Link:
-    """State of the line, as the follower of the island sets it and the header tells it."""
+class Connection:
+    """The state of the connection. The station changes it, the header and the banner draw it.
+
+    Times are seconds of the console's own clock.
+    """
 
     def __init__(self) -> None:
         self.state = "connecting"
         """`connecting`, `live`, `down` or `unauthorized`."""
         self.cause = ""
+        """Why it is down or unauthorized, in words for an operator."""
         self.heard_at: float | None = None
-        """When the island last said anything, by the console's clock."""
+        """When the island last sent anything."""
         self.retry_at = 0.0
         self.attempts = 0
 
     def heard(self, now: float) -> None:
+        """The island sent something."""
         self.state, self.cause, self.attempts = "live", "", 0
         self.heard_at = now
 
     def lost(self, cause: str, now: float) -> float:
-        """Note the loss; returns how long to wait before the next attempt."""
-        wait = RETRY_S[min(self.attempts, len(RETRY_S) - 1)]
+        """The connection broke; returns the seconds to wait before the next attempt."""
+        wait_s = RETRY_S[min(self.attempts, len(RETRY_S) - 1)]
         self.attempts += 1
-        self.state, self.cause, self.retry_at = "down", cause, now + wait
-        return wait
+        self.state, self.cause, self.retry_at = "down", cause, now + wait_s
+        return wait_s
 
     def refused(self, cause: str) -> None:
+        """The island wants another token."""
         self.state, self.cause = "unauthorized", cause
 
     def silent_s(self, now: float) -> float:
@@ -44,30 +47,5 @@ class Link:
         return self.state == "live" and self.silent_s(now) > STALE_S
 
     def good(self, now: float) -> bool:
-        """The data is of now, and actions will reach the island."""
+        """The data is current, and orders will reach the island."""
         return self.state == "live" and not self.stale(now)
-
-    def _next(self, now: float) -> str:
-        return f"retry in {age(self.retry_at - now)}" if self.retry_at > now else "trying again"
-
-    def span(self, look: Look, now: float) -> Span:
-        if self.stale(now):
-            return f"{look['stale']} STALE {age(self.silent_s(now))}", "warn"
-        if self.state == "live":
-            return f"{look['live']} LIVE", "ok"
-        if self.state == "down":
-            return f"{look['down']} DOWN {self._next(now)}", "bad"
-        if self.state == "unauthorized":
-            return f"{look['down']} NO TOKEN", "bad"
-        return f"{look['stale']} CONNECTING", "info"
-
-    def banner(self, look: Look, now: float) -> str:
-        """One line for the banner, empty when there is nothing to say."""
-        old = f"   data is {age(self.silent_s(now))} old" if self.heard_at is not None else ""
-        if self.state == "down":
-            return f"{look['bad']} {self.cause}{old}   {self._next(now)}   R retries now"
-        if self.state == "unauthorized":
-            return f"{look['bad']} {self.cause}{old}   T asks for a token"
-        if self.stale(now):
-            return f"{look['stale']} the island has not spoken for {age(self.silent_s(now))}"
-        return ""

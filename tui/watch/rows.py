@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from skyisland.events import InvocationFinished
 from skyisland.model import AddressInfo, AddressState, Artifact, JailInfo, JailState, Phase, Timings
-from tui.draw.glyphs import PHASES
 from tui.words import label, line, short
 
 NEXT = {
@@ -24,14 +23,14 @@ NEXT = {
 _PHASE_OF = {str(phase): phase for phase in Phase}
 
 
-class Jail:
+class JailRow:
     """A living jail."""
 
     def __init__(self, info: JailInfo) -> None:
         self.info = info
         self.name = line(info.name)
         self.label = label(info.url, info.call) if info.call else _waiting(info)
-        self.request = short(info.invocation)
+        self.invocation = short(info.invocation)
         self.cpu_percent: float | None = None
         self.killing = False
         self._hay = ""
@@ -77,7 +76,7 @@ def _waiting(info: JailInfo) -> str:
     return f"waits for {label(info.url, '')}" if info.url else "waits for a call"
 
 
-class Request:
+class InvocationRow:
     """An invocation, running or over."""
 
     __slots__ = (
@@ -117,11 +116,11 @@ class Request:
         self.total_s = 0.0
 
     @classmethod
-    def over(cls, end: InvocationFinished) -> Request:
+    def over(cls, end: InvocationFinished) -> InvocationRow:
         """One of whose beginning we know only the end."""
-        request = cls(end.invocation or "", end.url, end.call, end.at - end.timings.total_s)
-        request.finish(end)
-        return request
+        invocation = cls(end.invocation or "", end.url, end.call, end.at - end.timings.total_s)
+        invocation.finish(end)
+        return invocation
 
     def finish(self, end: InvocationFinished) -> None:
         self.jail = end.jail and line(end.jail)
@@ -130,7 +129,7 @@ class Request:
         self.warm = end.warm
         self.verdict = line(end.verdict)
         self.error = line(end.error)
-        self.spent = {phase: spent for phase in PHASES if (spent := seconds_of(end.timings, phase))}
+        self.spent = {phase: spent for phase in Phase if (spent := seconds_of(end.timings, phase))}
         self.total_s = end.timings.total_s
 
     @property
@@ -169,7 +168,7 @@ class Request:
         return None if self.verdict else _PHASE_OF.get(self.phase)
 
 
-class Slot:
+class AddressRow:
     """An address of the pool."""
 
     def __init__(self, info: AddressInfo) -> None:
@@ -207,7 +206,7 @@ class Slot:
         return now - self.info.since if self.info.since else 0.0
 
 
-class Cached:
+class ArtifactRow:
     """A binary of the build cache, one that is being built, or one whose build failed."""
 
     def __init__(self, key: str, url: str, function: str, state: str, at: float) -> None:
@@ -221,7 +220,7 @@ class Cached:
         self.evicting = False
 
     @classmethod
-    def of(cls, artifact: Artifact) -> Cached:
+    def of(cls, artifact: Artifact) -> ArtifactRow:
         url = f"{artifact.url}/{artifact.package}" if artifact.package else artifact.url
         cached = cls(artifact.key, url, artifact.expression or artifact.function, "ready", artifact.built_at)
         cached.artifact = artifact

@@ -16,7 +16,7 @@ from typing import Any
 from skyisland.errors import Forbidden, IslandError, Unauthorized
 from skyisland.events import BuildFinished, Event, Gap, Pulse
 from tui.watch.board import Board
-from tui.watch.connection import Link
+from tui.watch.connection import Connection
 from tui.watch.journal import Journal
 from tui.watch.port import LinkLost, Port, Snapshot
 from tui.words import line
@@ -48,7 +48,7 @@ class Station:
         self.port = port
         self.clock = clock
         self.board = Board()
-        self.link = Link()
+        self.connection = Connection()
         self.journal = Journal()
         self.poll_s = POLL_S
         self.reads_log = False
@@ -72,8 +72,8 @@ class Station:
         """The island's time of what is known; it stands still while paused or cut off."""
         if self._stopped_at is not None:
             return self._stopped_at
-        if self.link.state in ("down", "unauthorized") and self.link.heard_at is not None:
-            return self.link.heard_at + self._skew
+        if self.connection.state in ("down", "unauthorized") and self.connection.heard_at is not None:
+            return self.connection.heard_at + self._skew
         return self.time
 
     @property
@@ -84,7 +84,7 @@ class Station:
     @property
     def good(self) -> bool:
         """What is known is of now, and an order will reach the island."""
-        return self.link.good(self.clock())
+        return self.connection.good(self.clock())
 
     # Following
 
@@ -99,10 +99,10 @@ class Station:
                     group.create_task(self._follow_events())
                     group.create_task(self._poll())
             except* (Unauthorized, Forbidden) as refusals:
-                self.link.refused(line(_first(refusals)))
+                self.connection.refused(line(_first(refusals)))
                 self._refused()
             except* (LinkLost, IslandError) as losses:
-                wait = self.link.lost(line(_first(losses)), self.clock())
+                wait = self.connection.lost(line(_first(losses)), self.clock())
             self._changed()
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._again.wait(), wait)
@@ -129,8 +129,8 @@ class Station:
 
     def receive(self, news: Snapshot | Sequence[Event]) -> None:
         """Take a snapshot or some facts; while paused they are kept for later."""
-        was_live = self.link.state == "live"
-        self.link.heard(self.clock())
+        was_live = self.connection.state == "live"
+        self.connection.heard(self.clock())
         if isinstance(news, Snapshot):
             self._skew = news.at - self.clock()
             self._take(news)
