@@ -1,14 +1,18 @@
-"""The API on a socket, by Hypercorn with limits.
+"""The API on a socket: Hypercorn, with limits on what a client may cost.
 
-    who                          is stopped by
-    slow with its headers        `idle_s`, for all of them together
-    slow with its body           the readers of bodies, 10 s for the whole
-    not reading its answer       the kernel (TCP_USER_TIMEOUT), 30 s after it last took something
-    many connections             `CONNECTIONS`, or half of the open files that the host permits
-    long headers, many streams   the limits of h11 and h2
+    a client that                    is stopped by
+    sends its headers slowly         `idle_s`, for all of them together
+    sends its body slowly            the readers of bodies (api.body_timeout)
+    does not read its answer         the kernel, `STALL_S` after it last took something
+    opens many connections           `CONNECTIONS`, or half of the open files that the host permits
+    sends long headers, or opens     the limits of h11 and h2
+    many streams
 
-Hypercorn's `read_timeout` stays off: it would cut the connection of a caller who waits for a build. A
-connection that its client has closed is closed here at once, too (`Connection`).
+Hypercorn's `read_timeout` stays off: it would cut off a caller who waits for a build.
+
+Hypercorn is pinned to one version in pyproject.toml, because `Connection` overrides methods that are not
+meant for it, and `_worker` puts it in place; tests/api/test_hypercorn.py names every private part that is
+used here.
 """
 
 from __future__ import annotations
@@ -24,13 +28,14 @@ import ssl
 import sys
 import time
 from collections.abc import Awaitable, Callable
+from types import FunctionType
 from typing import Any
 
-import hypercorn.asyncio
 import hypercorn.asyncio.run
 from hypercorn.asyncio.tcp_server import TCPServer
 from hypercorn.config import Config
 from hypercorn.events import Event, RawData, Updated
+from hypercorn.utils import wrap_app
 from msgspec import Struct
 
 from api import Api
@@ -38,30 +43,31 @@ from skyisland.errors import SettingsError
 
 log = logging.getLogger(__name__)
 
-WAITING = 1024
-"""Connections that may wait to be accepted."""
+BACKLOG = 1024
+"""Connections that wait in the kernel to be accepted; Linux takes no more than net.core.somaxconn, 4096."""
 ACCEPTED_AT_ONCE = 16
-"""asyncio (before 3.12.8) goes on trying so many times in a row when it has no descriptor left, and again
-for each of these a second later: with many, the loop would do nothing else."""
-DIRECT_BYTES = 1 << 15
-"""So much may wait to be sent before whoever sends more waits, too."""
+"""Connections that asyncio accepts in one turn of the loop. When no descriptor is left, it goes on trying as
+often (before 3.12.8), and again for each of these a second later: with many it would do nothing else."""
+UNSENT_BYTES = 1 << 15
+"""With more than this unsent, a write goes Hypercorn's way, which waits for a client that does not read: half
+of what asyncio buffers before its `drain` waits."""
 CONNECTIONS = 4096
-"""So many at one time; one more is told to come back and closed."""
+"""Most connections at one time, of some 15 KB each while idle; one more gets a 503 and is closed."""
 STALL_S = 30
-"""A client that takes nothing of what is sent to it is cut off after so long."""
+"""How long a client may take nothing of what is sent to it."""
 CUT_S = 1.0
-"""What is cut at shutdown has so long to say so."""
+"""How long requests that are cut at shutdown have to answer that they were."""
 _FREEBSD_TCP_MAXUNACKTIME = 68  # netinet/tcp.h, in seconds; Python has no name for it
 
 
 class Tls(Struct, frozen=True):
-    """Files in PEM, of the server's certificate with its chain, and of its key."""
+    """PEM files: the server's certificate with its chain, and its key."""
 
     certificate: str
     key: str
 
     def check(self) -> None:
-        """Try them; blocks.
+        """Load them once, so that a mistake shows at start. Blocks.
 
         Raises:
             SettingsError: they cannot be read, or do not belong together.
@@ -76,16 +82,16 @@ class Tls(Struct, frozen=True):
 
 
 def listen(host: str, port: int) -> socket.socket:
-    """A listening socket, whose `getsockname` tells the port where 0 was asked for. Blocks on names.
+    """A listening socket; port 0 takes a free one, which `getsockname` tells. Blocks: it resolves `host`.
 
     Raises:
-        SettingsError: nobody can listen there; the text says why.
+        SettingsError: the address cannot be listened on; the text says why, and what to do.
     """
     try:
         (family, _, _, _, address), *_ = socket.getaddrinfo(
             host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
         )
-        sock = socket.create_server(address[:2], family=family, backlog=WAITING)
+        sock = socket.create_server(address[:2], family=family, backlog=BACKLOG)
     except (OSError, UnicodeError) as error:
         number = error.errno if isinstance(error, OSError) else None
         remedy = {
@@ -99,7 +105,7 @@ def listen(host: str, port: int) -> socket.socket:
 
 
 def _quiet_about_descriptors(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
-    """One line where the host has no descriptor left for a client, instead of a traceback for each."""
+    """Log one line when no descriptor is left for a client, instead of a traceback for each."""
     if "out of system resource" in context.get("message", ""):
         log.warning("no descriptor is left for a new connection; clients wait")
     else:
@@ -107,7 +113,7 @@ def _quiet_about_descriptors(loop: asyncio.AbstractEventLoop, context: dict[str,
 
 
 def _cut_the_stalled(sock: socket.socket) -> None:
-    """Have the kernel give up on clients that do not read; accepted connections inherit it."""
+    """Make the kernel give up on clients that do not read; accepted connections inherit it (tcp(7))."""
     with contextlib.suppress(OSError):
         if hasattr(socket, "TCP_USER_TIMEOUT"):
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, int(STALL_S * 1000))
@@ -128,27 +134,28 @@ def _config(sock: socket.socket, grace_s: float, idle_s: float, tls: Tls | None)
     config.errorlog = logging.getLogger("hypercorn.error")
     config.include_server_header = False
     config.keep_alive_timeout = idle_s
-    config.keep_alive_max_requests = 100_000
+    config.keep_alive_max_requests = sys.maxsize  # an old connection costs no more than a new one
     config.graceful_timeout = grace_s
-    config.h11_max_incomplete_size = 16 << 10
-    config.h2_max_concurrent_streams = 32
-    config.h2_max_header_list_size = 16 << 10
-    config.websocket_max_message_size = 4 << 10
+    config.h11_max_incomplete_size = 16 << 10  # a request's headers; a token is shorter by far
+    config.h2_max_concurrent_streams = 32  # of each connection; Hypercorn's 100 are for pages of many files
+    config.h2_max_header_list_size = 16 << 10  # as much as by HTTP/1.1
+    config.websocket_max_message_size = 4 << 10  # nothing here speaks WebSocket
     return config
 
 
 class Limited(Config):
-    """With a limit on the connections of a server, and their number; tells the time once a second."""
+    """Hypercorn's configuration, with a count of connections and its limit. The headers that every answer has
+    are made once a second, when their date changes."""
 
     connections = 0
     most_connections = CONNECTIONS
-    _told: tuple[int, list[tuple[bytes, bytes]]] = (0, [])
+    _dated: tuple[int, list[tuple[bytes, bytes]]] = (0, [])
 
     def response_headers(self, protocol: str) -> list[tuple[bytes, bytes]]:
         second = int(time.time())
-        if self._told[0] != second:
-            self._told = second, super().response_headers(protocol)
-        return self._told[1]
+        if self._dated[0] != second:
+            self._dated = second, super().response_headers(protocol)
+        return self._dated[1]
 
 
 _FULL = (
@@ -159,21 +166,21 @@ _FULL = (
 
 
 class Connection(TCPServer):
-    """Hypercorn's, with some changes.
+    """Hypercorn's connection, changed in four ways.
 
-    There are no more than the configuration permits. What a client that reads is sent goes out without a
-    lock, and an answer's head together with what follows it in the same turn of the event loop.
-
-    One task looks after idleness for as long as the connection lives, where Hypercorn makes two for each
-    request and cancels them. And when the client has closed it, it is closed here at once: Hypercorn waits
-    out `idle_s`, and a client with a new connection for each of a hundred calls a second would use up all
-    descriptors.
+    - There are at most `Limited.most_connections`.
+    - What is sent to a client that reads takes no lock, and the head of an answer leaves in one write with
+      what follows it in the same turn of the loop: one packet and one system call for each answer.
+    - One task watches for idleness as long as the connection lives; Hypercorn makes and cancels two for each
+      request.
+    - It is closed as soon as its client has closed it. Hypercorn waits out `idle_s`, and a client that opens
+      a connection for each of a hundred calls a second would use up all descriptors.
     """
 
     _idle_since: float | None = None
-    """Since when it is without a whole request; None while there is one."""
+    """The loop's time since which no whole request is under way; None while one is."""
     _head = b""
-    """The beginning of an answer that is not sent yet."""
+    """The head of an answer, kept back until the next write or the end of this turn of the loop."""
 
     async def run(self) -> None:
         assert isinstance(self.config, Limited)  # noqa: S101 - `serve` made it
@@ -208,9 +215,9 @@ class Connection(TCPServer):
 
     @property
     def _backed_up(self) -> bool:
-        """Whether what is sent has to wait for its turn, for the client or for an end."""
+        """Whether a write must go Hypercorn's way: it waits for the client, for another write, or fails."""
         transport = self.writer.transport
-        waiting = transport.get_write_buffer_size() > DIRECT_BYTES
+        waiting = transport.get_write_buffer_size() > UNSENT_BYTES
         return waiting or transport.is_closing() or self.send_lock.locked()
 
     async def _idle_timeout(self) -> None:
@@ -231,8 +238,16 @@ class Connection(TCPServer):
         await self.idle_task.stop()
 
 
-# Hypercorn has no setting for the class of its connections.
-hypercorn.asyncio.run.TCPServer = Connection  # type: ignore[attr-defined]
+def _worker() -> Callable[..., Awaitable[None]]:
+    """Hypercorn's `worker_serve`, which makes a `Connection` of each client.
+
+    Hypercorn has no setting for that: the function finds the class by the name `TCPServer` in its module.
+    This is the same function with names of its own, so the module stays what it is for everybody else.
+    """
+    original = hypercorn.asyncio.run.worker_serve
+    worker = FunctionType(original.__code__, {**original.__globals__, "TCPServer": Connection})
+    worker.__kwdefaults__ = original.__kwdefaults__
+    return worker
 
 
 async def serve(
@@ -244,32 +259,32 @@ async def serve(
     idle_s: float = 15.0,
     tls: Tls | None = None,
 ) -> None:
-    """Serve `app` on `sock` (see `listen`) until `shutdown_trigger` returns; the socket is ours to close.
+    """Serve `app` on `sock` (see `listen`) until `shutdown_trigger` returns, and close `sock`.
 
-    With `tls`, by TLS alone. At the end nobody new is let in, event streams end at once, and answers under
-    way have `grace_s`. A connection may be without a request, or with the beginnings of one, for `idle_s`.
+    `tls`: speak TLS and nothing else. `idle_s`: how long a connection may have no whole request. At the end
+    nobody new is let in, event streams end at once, and requests under way have `grace_s` to be answered.
     """
     stopping = asyncio.Event()
-
     listening = sock.dup()
 
     async def trigger() -> None:
         with listening:
-            listening.listen(WAITING)  # the server has just made it `ACCEPTED_AT_ONCE`
+            listening.listen(BACKLOG)  # the server has just made it `ACCEPTED_AT_ONCE`
         await shutdown_trigger()
         app.feed.close()
         stopping.set()
 
     asyncio.get_running_loop().set_exception_handler(_quiet_about_descriptors)
     config = _config(sock, grace_s + CUT_S, idle_s, tls)
-    server = asyncio.create_task(hypercorn.asyncio.serve(app, config, shutdown_trigger=trigger))
+    wrapped = wrap_app(app, config.wsgi_max_body_size, "asgi")
+    server = asyncio.ensure_future(_worker()(wrapped, config, shutdown_trigger=trigger))
     ended = asyncio.create_task(stopping.wait())
     try:
         await asyncio.wait({server, ended}, return_when=asyncio.FIRST_COMPLETED)
         await asyncio.wait({server}, timeout=grace_s)
         if not server.done():
             log.warning("%d requests did not end within %g s and are cut", app.front.cut(), grace_s)
-            # Hypercorn has a limit to its waiting for answers, but not to that for connections to close.
+            # Hypercorn limits how long it waits for answers, but not how long for connections to close.
             await asyncio.wait({server}, timeout=2 * CUT_S)
     finally:
         ended.cancel()

@@ -1,0 +1,111 @@
+"""Every private part of Hypercorn that `api.serve` uses, by name: with a version that lacks one, or no longer
+uses it itself, a server would run without its limits."""
+
+from __future__ import annotations
+
+import ast
+import inspect
+import textwrap
+from importlib import metadata
+from types import CodeType
+
+import hypercorn.asyncio.run
+import pytest
+from hypercorn.asyncio.tcp_server import TCPServer
+from hypercorn.asyncio.worker_context import AsyncioSingleTask, WorkerContext
+from hypercorn.config import Config
+from hypercorn.events import RawData, Updated
+from hypercorn.utils import wrap_app
+
+from api import serve
+
+OVERRIDDEN = {
+    "run": ("self",),
+    "protocol_send": ("self", "event"),
+    "_idle_timeout": ("self",),
+    "_read_data": ("self",),
+}
+"""Methods that `Connection` has in place of Hypercorn's, and their parameters."""
+CALLED = {"_initiate_server_close": ("self",)}
+HELD = {"config", "context", "idle_task", "loop", "send_lock", "writer"}
+"""What a connection has of its own."""
+SET = (
+    *("accesslog", "backlog", "bind", "certfile", "errorlog", "graceful_timeout", "h11_max_incomplete_size"),
+    *(
+        "h2_max_concurrent_streams",
+        "h2_max_header_list_size",
+        "include_server_header",
+        "keep_alive_max_requests",
+    ),
+    *("keep_alive_timeout", "keyfile", "websocket_max_message_size", "wsgi_max_body_size"),
+)
+
+
+def names(code: CodeType) -> set[str]:
+    """All names that a function uses, and those within it."""
+    inner = (constant for constant in code.co_consts if isinstance(constant, CodeType))
+    return set(code.co_names).union(*map(names, inner))
+
+
+def used_parts() -> set[str]:
+    """What `Connection` uses or replaces of Hypercorn's class."""
+    tree = ast.parse(textwrap.dedent(inspect.getsource(serve.Connection)))
+    used = {
+        node.attr
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Attribute) and ast.unparse(node.value) in ("self", "super()")
+    }
+    defined = {name for name in vars(serve.Connection) if not name.startswith("__")}
+    return (used - defined) | defined.intersection(dir(TCPServer))
+
+
+def test_the_version_is_pinned() -> None:
+    (pin,) = (line for line in metadata.requires("skyisland") or () if line.startswith("hypercorn"))
+    assert pin == f"hypercorn=={metadata.version('hypercorn')}"
+
+
+def test_these_are_all_the_parts_that_are_used() -> None:
+    assert used_parts() == {*OVERRIDDEN, *CALLED, *HELD}
+
+
+@pytest.mark.parametrize(("name", "parameters"), (OVERRIDDEN | CALLED).items())
+def test_methods_are_there_and_awaited(name: str, parameters: tuple[str, ...]) -> None:
+    method = getattr(TCPServer, name)
+    assert inspect.iscoroutinefunction(method)
+    assert tuple(inspect.signature(method).parameters) == parameters
+
+
+def test_hypercorn_calls_what_is_overridden() -> None:
+    assert {"_idle_timeout", "_read_data", "protocol_send"} <= names(TCPServer.run.__code__)
+    assert "run" in names(TCPServer.__await__.__code__)
+    assert "_initiate_server_close" in names(TCPServer._idle_timeout.__code__)
+    assert "response_headers" in dir(Config)
+
+
+def test_what_a_connection_has_is_there() -> None:
+    assert names(TCPServer.__init__.__code__) >= HELD
+    assert inspect.iscoroutinefunction(AsyncioSingleTask.stop)
+    assert inspect.iscoroutinefunction(WorkerContext(None).terminated.wait)
+    assert Updated(idle=True).idle
+    assert RawData(data=b"x").data == b"x"
+
+
+@pytest.mark.parametrize("name", SET)
+def test_settings_are_there(name: str) -> None:
+    """A setting of another name would be one that nobody reads."""
+    assert hasattr(Config(), name)
+
+
+def test_the_worker_finds_the_class_of_its_connections_by_name() -> None:
+    original = hypercorn.asyncio.run.worker_serve
+    assert "TCPServer" in names(original.__code__)
+    assert original.__closure__ is None
+    assert original.__defaults__ is None
+    assert set(original.__kwdefaults__) == {"sockets", "shutdown_trigger"}
+    assert tuple(inspect.signature(wrap_app).parameters)[:3] == ("app", "wsgi_max_body_size", "mode")
+
+
+def test_hypercorn_itself_stays_as_it_is() -> None:
+    worker = serve._worker()
+    assert worker.__globals__["TCPServer"] is serve.Connection  # type: ignore[attr-defined]
+    assert hypercorn.asyncio.run.TCPServer is TCPServer
