@@ -1,34 +1,33 @@
-"""The text of a call, understood: one Go call expression on one package, and nothing else.
+"""Parses the text of a call: one Go call expression on one package, and nothing else.
 
-What enters is what a stranger typed; what leaves is a `Call` that can be compiled or looked up in the
-cache. Three passes, each cheaper than the next and each refusing before the next one looks:
+A stranger's text enters; a `Call` leaves, which can be compiled or looked up in the cache. Whatever else
+the text may be is refused (`BadCall`). Three passes, the cheapest first; each refuses before the next
+begins:
 
-1. *Characters.* Valid UTF-8, at most 64 KiB, nothing that does not show: no control, bidirectional or
-   zero-width characters (inside a literal, write them as an escape such as `\\u200d`). Line feeds are
-   allowed inside raw strings only, tabs anywhere.
+1. *Characters.* Valid UTF-8, at most 64 KiB, nothing invisible: no control, bidirectional or zero-width
+   characters (inside a literal, write them as an escape such as `\\u200d`). Line feeds are allowed inside
+   raw strings only, tabs anywhere.
 2. *Tokens*, by the lexical part of the Go specification (https://go.dev/ref/spec#Lexical_elements).
    No comments, semicolons, assignments, statements or function literals; brackets match and nest at
    most 100 deep; every name is permitted.
-3. *Structure*, by tree-sitter's Go grammar: exactly one call expression made of known kinds of nodes.
+3. *Structure*, by tree-sitter's Go grammar: exactly one call expression, of known kinds of nodes.
 
-Which names are permitted is decided name by name, without scopes, because nothing that declares a
-name gets this far:
+Each name is permitted or refused by itself, without scopes, because the first two passes refuse
+everything that could declare a name:
 
 - A name that begins with an upper-case letter belongs to the package, wherever it stands: function,
   type, constant, variable, field or method. The main program imports the package with
-  `import . "path"`, so Go itself tells `Option{A: 1}` (a field) from `Palette{Red: 1}` (a constant
-  that is a map's key).
+  `import . "path"`, so Go itself distinguishes `Option{A: 1}` (a field) from `Palette{Red: 1}` (a
+  constant that is a map's key).
 - The package's own name may stand in front (`geohash.Encode(…)`); then, and only then, it may stand
-  in front of other names too (`geohash.New(geohash.Option{})`). Whether it *is* the package's name is
-  for the build to check. It must begin with a lower-case letter, as package names do.
-- Predeclared types, constants and functions that return something (`[]string{"a"}`, `int64(3)`,
-  `len(…)`). Any other lower-case name is refused: foreign packages (`os.Exit`) and what is not
-  exported.
+  in front of other names too (`geohash.New(geohash.Option{})`). The build checks whether it *is* the
+  package's name. It must begin with a lower-case letter, as package names do.
+- Predeclared types, constants, and functions with a result (`[]string{"a"}`, `int64(3)`, `len(…)`).
+  Any other lower-case name is refused: it is of another package (`os.Exit`) or not exported.
 
-`Call.text` is canonical: two texts with the same tokens have the same canonical text, which makes it
-good for a cache key. Spaces disappear except where two tokens would become others without them, and
-one follows every comma; there are no line feeds outside literals, so Go inserts no semicolons and
-spaces carry no meaning.
+`Call.text` is canonical: two texts with the same tokens have the same canonical text, so it can be a
+cache key. A space stays only where two tokens would merge without it; one follows every comma. Outside
+literals there are no line feeds, so Go inserts no semicolons and spaces mean nothing.
 """
 
 from __future__ import annotations
@@ -47,17 +46,20 @@ from skyisland.errors import BadCall
 from skyisland.model import Call
 
 MAX_BYTES = 64 * 1024
-"""Longest call; what is larger goes to the function's standard input."""
+"""Longest call. A judgement: larger data belongs on the function's standard input."""
 MAX_NESTING = 100
-"""Deepest brackets."""
+"""Deepest brackets. A judgement: nobody types a tenth of it, and no parser behind us recurses far."""
 
 _MAX_DEPTH = 1000
-"""Deepest syntax tree: chains of operators and selectors, which need no brackets to go deep."""
+"""Deepest syntax tree. Chains of operators and selectors go deep without brackets. A judgement: 1000 links
+take 10 ms to parse."""
 _MAX_PARSE_STEPS = 8000
-"""Calls of tree-sitter's progress callback, one for about a hundred steps of its own. 64 KiB of valid
-Go need fewer than 5000; beyond, the search for a way out of nonsense ends."""
+"""Calls of tree-sitter's progress callback, one per about a hundred of its steps. 64 KiB of valid Go need
+fewer than 5000; text that needs more is nonsense that the parser tries to repair."""
 _QUICK_BYTES = 256
-"""Texts up to this length take less than a few milliseconds, whatever they contain."""
+"""Texts up to this length are parsed on the event loop: they take a few milliseconds at most."""
+_CALLS_CACHED = 1000
+"""How many short calls are remembered, half a MiB of text at most. A judgement."""
 
 _GO = Language(tree_sitter_go.language())
 
@@ -89,11 +91,11 @@ _EXPRESSIONS = _LITERALS | _words(
     package_identifier qualified_type"""
 )
 
-# Invisible, though Unicode does not put them among the control and format characters.
+# Invisible characters that Unicode does not count as control or format characters.
 _BLANK = frozenset("\u034f\u115f\u1160\u17b4\u17b5\u180b\u180c\u180d\u180f\u3164\uffa0")
 _WHITE = " \t\r\n"
 
-# Possessive quantifiers throughout: a scanner never needs to look back.
+# Possessive quantifiers throughout: they never backtrack, so the time grows with the length alone.
 _ESCAPE = r"""\\(?:[abfnrtv\\]|[0-3][0-7]{2}|x[0-9a-fA-F]{2}|u(?![dD][89a-fA-F])[0-9a-fA-F]{4}
     |U(?:0000(?![dD][89a-fA-F])|000[1-9a-fA-F]|0010)[0-9a-fA-F]{4})"""
 _DECIMAL = r"[0-9](?:_?[0-9])*+"
@@ -116,7 +118,7 @@ _CLOSES = {")": "(", "]": "[", "}": "{"}
 
 
 class _Refused(Exception):
-    """What is wrong, at a character of the call."""
+    """The call is refused because of its character at `index`."""
 
     def __init__(self, index: int, reason: str) -> None:
         super().__init__(reason)
@@ -134,9 +136,9 @@ class _Token(NamedTuple):
 
 
 async def read_call(text: str) -> Call:
-    """Do what `parse_call` does, away from the event loop when the text is long enough to be felt.
+    """Do what `parse_call` does, in a thread if the text is long enough to block the event loop.
 
-    The short ones that came before are remembered: who calls a function calls it again.
+    Short calls are cached: most callers repeat theirs.
     """
     if len(text) <= _QUICK_BYTES:
         return _parse_short(text)
@@ -145,69 +147,70 @@ async def read_call(text: str) -> Call:
     return await asyncio.to_thread(parse_call, text)
 
 
-@lru_cache(1000)
+@lru_cache(_CALLS_CACHED)
 def _parse_short(text: str) -> Call:
     return parse_call(text)
 
 
 def parse_call(text: str) -> Call:
-    """Understand one call.
+    """Parse one call.
 
     White space at both ends is ignored. The time grows with the length of the text and stays below a
     second at 64 KiB; on an event loop use `read_call`.
 
     Raises:
-        BadCall: with what is wrong, the remedy, and `details["position"]`, a byte offset into `text`.
+        BadCall: names the mistake, the remedy, and `details["position"]`, a byte offset into `text`.
     """
+    # The characters are counted first: to encode a text of any length would take time.
     if len(text) > MAX_BYTES or len(text.encode("utf-8", "surrogatepass")) > MAX_BYTES:
-        message = f"call: longer than {MAX_BYTES} bytes; hand what is large to the function's standard input"
+        message = f"call: longer than {MAX_BYTES} bytes; pass large data on the function's standard input"
         raise BadCall(message, position=MAX_BYTES)
     call = text.strip(_WHITE)
     try:
-        return _understand(call)
+        return _call_of(call)
     except _Refused as refused:
         indent = len(text) - len(text.lstrip(_WHITE))
         position = indent + len(call[: refused.index].encode())
         raise BadCall(f"call, byte {position}: {refused.reason}", position=position) from None
 
 
-def _understand(call: str) -> Call:
-    _check_characters(call)
-    tokens = list(_tokens(call))
+def _call_of(text: str) -> Call:
+    _check_characters(text)
+    tokens = list(_tokens(text))
     qualifier = _qualifier(tokens)
-    own = list(_own_tokens(tokens, qualifier))
-    root = _root(call)
-    arguments = _literals(root, qualifier)
-    function = own[0].text
-    canonical = _canonical(own) if arguments is None else f"{function}({', '.join(arguments)})"
+    unqualified = list(_without_qualifier(tokens, qualifier))
+    node = _call_node(text)
+    arguments = _literals(node, qualifier)
+    function = unqualified[0].text
+    canonical = _canonical(unqualified) if arguments is None else f"{function}({', '.join(arguments)})"
     return Call(text=canonical, function=function, arguments=arguments, qualifier=qualifier)
 
 
 def _check_characters(call: str) -> None:
-    """Refuse what is no UTF-8 and what does not show."""
-    hidden = {
+    """Refuse invisible characters, and text that is not UTF-8."""
+    invisible = {
         c
         for c in set(call) - {"\n", "\t"}
         if c in _BLANK or unicodedata.category(c) in ("Cc", "Cf", "Cs", "Zl", "Zp")
     }
-    if not hidden:
+    if not invisible:
         return
-    index = min(call.index(c) for c in hidden)
+    index = min(call.index(c) for c in invisible)
     code = ord(call[index])
     if unicodedata.category(call[index]) == "Cs":
         raise _Refused(index, "not valid UTF-8 (half of a surrogate pair)")
     escape = f"\\u{code:04x}" if code <= 0xFFFF else f"\\U{code:08x}"
-    raise _Refused(index, f"U+{code:04X} does not show; write {escape} inside a string, or leave it out")
+    raise _Refused(index, f"U+{code:04X} is invisible; write {escape} inside a string, or leave it out")
 
 
 def _tokens(call: str) -> Iterator[_Token]:
-    """Cut the call into Go tokens whose brackets match and do not nest too deep."""
+    """Split the call into Go tokens; check that brackets match and do not nest too deep."""
     brackets: list[tuple[str, int]] = []
     index, spaced = 0, False
     while index < len(call):
         match = _TOKEN.match(call, index)
         if match is None:
-            raise _Refused(index, _no_token(call[index]))
+            raise _Refused(index, _why_no_token(call[index]))
         kind, text = str(match.lastgroup), match.group()
         if kind == "comment":
             raise _Refused(index, "comments are not allowed; leave it out")
@@ -230,8 +233,8 @@ def _tokens(call: str) -> Iterator[_Token]:
         raise _Refused(index, f"{opening} is never closed")
 
 
-def _no_token(character: str) -> str:
-    """Tell why no token begins with this character."""
+def _why_no_token(character: str) -> str:
+    """The reason for the refusal of a text where no token begins with this character."""
     match character:
         case "\n":
             return "a line feed outside a raw string; write the call on one line"
@@ -240,8 +243,8 @@ def _no_token(character: str) -> str:
         case "=":
             return "assignments are statements; write one call expression"
         case '"' | "'" | "`":
-            return "this literal is not closed, or holds an escape or a number of characters that Go refuses"
-    return f"U+{ord(character):04X} is no part of a Go expression; text belongs in quotes"
+            return "this literal is not closed, or has an escape or a number of characters that Go refuses"
+    return f"U+{ord(character):04X} cannot be in a Go expression; text belongs in quotes"
 
 
 def _check_number(call: str, match: re.Match[str]) -> None:
@@ -257,7 +260,7 @@ def _exported(name: str) -> bool:
 
 
 def _qualifier(tokens: list[_Token]) -> str | None:
-    """The package's name in front of the call, if it begins with a permitted name at all."""
+    """The package's name in front of the call, or None. Refuses a call whose first token cannot begin one."""
     if not tokens:
         raise _Refused(0, "empty; write one Go call, such as Encode(100.1, 80.9)")
     first = tokens[0]
@@ -270,46 +273,49 @@ def _qualifier(tokens: list[_Token]) -> str | None:
     raise _Refused(first.start, _not_exported(first.text))
 
 
-def _own_tokens(tokens: list[_Token], qualifier: str | None) -> Iterator[_Token]:
-    """Check every name, and leave the package's own out."""
+def _without_qualifier(tokens: list[_Token], qualifier: str | None) -> Iterator[_Token]:
+    """Check every name; leave the qualifier and the dot behind it out."""
     end = _Token("end", "", tokens[-1].start, False)
     previous = end
-    qualified: _Token | None = None
+    pending: _Token | None = None  # a qualifier whose name behind the dot is still to come
     for token, following in zip(tokens, [*tokens[1:], end], strict=True):
-        selected = previous.text == "."
+        after_dot = previous.text == "."
         previous = token
-        if token.text == qualifier and following.text == "." and not selected:
-            qualified = token
-        elif qualified is None:
+        if token.text == qualifier and following.text == "." and not after_dot:
+            pending = token
+        elif pending is None:
             if token.kind == "word":
-                _check_name(token, selected, foreign=following.text == "." and not selected)
+                _check_name(token, after_dot, foreign=following.text == "." and not after_dot)
             yield token
-        elif selected:
+        elif after_dot:
             if token.kind != "word":
-                raise _Refused(token.start, f"write an exported name behind {_clip(qualified.text)}.")
-            _check_name(token, selected, foreign=False)
-            yield token._replace(spaced=qualified.spaced)
-            qualified = None
-    if qualified is not None:
-        raise _Refused(end.start, f"write an exported name behind {_clip(qualified.text)}.")
+                raise _Refused(token.start, f"write an exported name behind {_clip(pending.text)}.")
+            _check_name(token, after_dot, foreign=False)
+            yield token._replace(spaced=pending.spaced)
+            pending = None
+    if pending is not None:
+        raise _Refused(end.start, f"write an exported name behind {_clip(pending.text)}.")
 
 
-def _check_name(token: _Token, selected: bool, foreign: bool) -> None:
-    """Permit what is exported or predeclared, and the words that make types."""
+def _check_name(token: _Token, after_dot: bool, foreign: bool) -> None:
+    """Permit exported and predeclared names, and the keywords of types.
+
+    `foreign`: a dot follows, as behind the name of a package.
+    """
     name, clipped = token.text, _clip(token.text)
     if not name.isascii() and not all(_in_name(c) for c in name):
-        raise _Refused(token.start, f"{clipped} is no Go name; letters, digits and _ may be in one")
-    if _exported(name) or (not selected and (name in _PREDECLARED or name in _TYPE_WORDS)):
+        raise _Refused(token.start, f"{clipped} is not a Go name; a name has letters, digits and _")
+    if _exported(name) or (not after_dot and (name in _PREDECLARED or name in _TYPE_WORDS)):
         return
     if name in _STATEMENT_WORDS:
         raise _Refused(token.start, f"{name} belongs to statements; write one call expression")
     if name == "func":
-        raise _Refused(token.start, f"no function literals and types; {_REMEDY}")
+        raise _Refused(token.start, f"function literals and types are not allowed; {_REMEDY}")
     if foreign:
         raise _Refused(
             token.start,
-            f"{clipped} is foreign; use names of the package alone, all of them bare or, from the first on, "
-            "behind the package's name",
+            f"{clipped} is foreign; use names of the called package only. The package's own name may stand "
+            "before them if it stands before the first",
         )
     raise _Refused(token.start, _not_exported(name))
 
@@ -324,34 +330,33 @@ def _clip(name: str) -> str:
 
 
 def _not_exported(name: str) -> str:
-    return f"{_clip(name)} is not exported; what a package gives away begins with an upper-case letter"
+    return f"{_clip(name)} is not exported; exported names begin with an upper-case letter"
 
 
 def _canonical(tokens: list[_Token]) -> str:
-    """Write tokens down again with no space that does not matter."""
-    out = ""
+    """Join tokens, without the spaces that mean nothing."""
     parts: list[str] = []
     previous = tokens[0]._replace(text="", kind="")
     for token in tokens:
         if previous.text == ",":
-            out = "" if token.text in _CLOSES else " "
+            space = "" if token.text in _CLOSES else " "
         else:
-            out = " " if token.spaced and _run_together(previous, token) else ""
-        parts += (out, token.text)
+            space = " " if token.spaced and _merge(previous, token) else ""
+        parts += (space, token.text)
         previous = token
     return "".join(parts)
 
 
-def _run_together(left: _Token, right: _Token) -> bool:
-    """Tell whether two tokens become others when nothing stands between them."""
+def _merge(left: _Token, right: _Token) -> bool:
+    """Whether two tokens would be read as others without a space between them."""
     if {left.kind, right.kind} <= {"word", "number"}:
         return True
     match = _TOKEN.match(left.text + right.text)
     return match is None or match.group() != left.text
 
 
-def _root(call: str) -> Node:
-    """Parse, and return the one call expression that the text consists of."""
+def _call_node(call: str) -> Node:
+    """Parse the text, and return the node of the one call expression that it consists of."""
     prefix = b"package p\nvar _ = "
     source = prefix + call.encode() + b"\n"
 
@@ -359,7 +364,7 @@ def _root(call: str) -> Node:
         before = source[len(prefix) : max(node.start_byte, len(prefix))].decode()
         return _Refused(min(len(before), len(call) - 1), reason)
 
-    file = _parse(source)
+    file = _parse_go(source)
     if file.has_error:
         raise refused(_first_error(file), "not a Go expression from here on")
     declarations = file.named_children[1:]
@@ -370,50 +375,51 @@ def _root(call: str) -> Node:
     generic = root.type == "type_conversion_expression" and root.named_children[0].type == "generic_type"
     if root.type != "call_expression" and not generic:
         raise _Refused(0, "not a call; the whole text must be one call, such as Encode(100.1, 80.9)")
-    waiting = [(root, 0)]
-    while waiting:
-        node, depth = waiting.pop()
+    # A list instead of recursion: a tree may be deeper than Python's stack.
+    unchecked = [(root, 0)]
+    while unchecked:
+        node, depth = unchecked.pop()
         if node.type not in _EXPRESSIONS:
-            raise refused(node, f"no {node.type.replace('_', ' ')} may stand in a call; {_REMEDY}")
+            raise refused(node, f"a {node.type.replace('_', ' ')} cannot be in a call; {_REMEDY}")
         if depth > _MAX_DEPTH:
             raise refused(node, f"a chain of more than {_MAX_DEPTH} links; {_REMEDY}")
         if node.named_child_count:
-            waiting.extend((child, depth + 1) for child in node.named_children)
+            unchecked.extend((child, depth + 1) for child in node.named_children)
     return root
 
 
 def _first_error(node: Node) -> Node:
-    """The first place where the parser did not know what to make of the text."""
+    """The first node that the parser could not read."""
     while not node.is_error and not node.is_missing:
         inner = next((child for child in node.children if child.has_error), None)
-        if inner is None:  # what is missing does not show: the end of a statement, before the last one
+        if inner is None:  # the missing end of a statement has no node: it belongs before the last child
             return node.children[-1] if node.children else node
         node = inner
     return node
 
 
-def _parse(source: bytes) -> Node:
-    """Parse with bounded work; threads that run Python go on meanwhile."""
+def _parse_go(source: bytes) -> Node:
+    """Parse with bounded work. The two callbacks let other threads run meanwhile."""
     steps = 0
 
     def read(offset: int, _: Point) -> bytes:
         return source[offset : offset + 4096]
 
-    def enough(_: int, __: bool) -> bool:
+    def too_many_steps(_: int, __: bool) -> bool:
         nonlocal steps
         steps += 1
         return steps > _MAX_PARSE_STEPS
 
     try:
-        return Parser(_GO).parse(read, progress_callback=enough).root_node
+        return Parser(_GO).parse(read, progress_callback=too_many_steps).root_node
     except ValueError:
-        raise _Refused(0, f"too intricate to be understood; {_REMEDY}") from None
+        raise _Refused(0, f"too intricate for the parser; {_REMEDY}") from None
 
 
-def _literals(root: Node, qualifier: str | None) -> tuple[str, ...] | None:
-    """The source texts of the arguments when all are literals of a plain function's call."""
-    function, arguments = root.child_by_field_name("function"), root.child_by_field_name("arguments")
-    if function is None or arguments is None or root.child_by_field_name("type_arguments") is not None:
+def _literals(call: Node, qualifier: str | None) -> tuple[str, ...] | None:
+    """The arguments' source texts, if all are literals and the callee is a plain function; else None."""
+    function, arguments = call.child_by_field_name("function"), call.child_by_field_name("arguments")
+    if function is None or arguments is None or call.child_by_field_name("type_arguments") is not None:
         return None
     if qualifier is not None and function.type == "selector_expression":
         operand = function.child_by_field_name("operand")

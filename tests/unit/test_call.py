@@ -183,13 +183,13 @@ class TestRefusals:
             (r'F("\z")', 2, "escape"),
             ("F(@)", 2, "U+0040"),
             ("F(\u00a01)", 2, "U+00A0"),
-            ("F(a²)", 2, "no Go name"),
+            ("F(a²)", 2, "not a Go name"),
             ("F(interface{ M() }(nil))", 13, "method elem"),
-            # C4: what does not show
+            # C4: invisible characters
             ("F(1\x00)", 3, "U+0000"),
             ("F(\x1b[2J)", 2, "U+001B"),
             ('F("\r")', 3, "U+000D"),
-            ('F("é\u202e")', 5, "U+202E does not show; write \\u202e inside a string"),
+            ('F("é\u202e")', 5, "U+202E is invisible; write \\u202e inside a string"),
             ('F("\u200b")', 3, "\\u200b"),
             ('F("\ufeff")', 3, "\\ufeff"),
             ('F("\u2028")', 3, "\\u2028"),
