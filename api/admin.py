@@ -39,7 +39,7 @@ def jails(routes: Blueprint, island: Island, metrics: Metrics) -> None:
     @routes.get("/api/v1/admin/jails")
     async def running() -> Response:
         metrics.count("handlers.jail.running")
-        await island.look()
+        await island.sample_usage()
         now = time.time()
         return shown({"jails": [Jail.of(jail, now) for jail in island.status().jails]})
 

@@ -84,7 +84,7 @@ def for_admins(routes: Blueprint, island: Island, metrics: Metrics, logs: LogRin
 
     @routes.get("/api/v1/admin/snapshot")
     async def snapshot() -> Response:
-        await island.look()
+        await island.sample_usage()
         recent = await island.invocations(RECENT)
         status = island.status()
         fields = {name: getattr(status, name) for name in status.__struct_fields__}

@@ -22,7 +22,7 @@ from typing import Any
 
 from msgspec import Struct, field
 
-from skyisland.model import Phase, Timings, Usage
+from skyisland.model import Phase, Purpose, Timings, Usage
 
 log = logging.getLogger(__name__)
 
@@ -98,7 +98,7 @@ class JailCreated(Event, frozen=True, kw_only=True):
     jail: str
     jid: int
     pid: int | None
-    purpose: str
+    purpose: Purpose
     url: str = ""
     call: str = ""
     ip4: str | None = None

@@ -30,11 +30,9 @@ from skyisland.events import Events, InvocationFinished, IslandStarted, IslandSt
 from skyisland.golang import harness
 from skyisland.golang.call import read_call
 from skyisland.host.toolchain import Progress, silent
-from skyisland.jails.inmate import Inmate
-from skyisland.jails.pool import WarmPool
+from skyisland.jails.pool import Pace, WarmPool
 from skyisland.jails.register import AddressPool, Jails
 from skyisland.model import (
-    FUNCTION,
     AddressInfo,
     AddressState,
     Artifact,
@@ -43,8 +41,6 @@ from skyisland.model import (
     FunctionRequest,
     Invocation,
     JailInfo,
-    Mount,
-    Network,
     Outcome,
     Phase,
     Policy,
@@ -119,7 +115,9 @@ class Island:
         jails: Jails,
         network: AddressRoom,
         history: HistoryRoom,
+        pace: Pace | None = None,
     ) -> None:
+        """`pace`: of the warm pool, for tests that cannot wait."""
         self.name = name
         self.version = version
         self.policy = policy
@@ -129,7 +127,7 @@ class Island:
         self.jails = jails
         self.network = network
         self.history = history
-        self.pool = WarmPool(jails, policy.warm, policy.limits, events)
+        self.pool = WarmPool(jails, policy.warm, policy.limits, events, pace=pace)
         self.started_at = time.time()
         self._draining = False
         self._housekeeping: asyncio.Task[None] | None = None
@@ -266,9 +264,11 @@ class Island:
         nonce = secrets.token_hex(16)
         with self.pool.call():
             with story.phase(Phase.jail):
-                inmate = await self._jail(request, call, artifact, story)
+                inmate = await self.pool.obtain(
+                    request, artifact, call.text, invocation=story.id, cached=story.cached
+                )
             try:
-                story.jail = inmate.spec.name
+                story.jail, story.warm = inmate.spec.name, inmate.warm
                 with story.phase(Phase.exec):
                     frame = harness.frame(call, nonce) + request.stdin
                     outcome = await inmate.converse(frame, self.policy.exec_timeout_s)
@@ -277,31 +277,6 @@ class Island:
         if refusal := harness.rejection(outcome, nonce):
             raise refusal
         return outcome
-
-    async def _jail(self, request: FunctionRequest, call: Call, artifact: Artifact, story: Story) -> Inmate:
-        """A warm jail, or else one made for this call; the caller discards it."""
-        network = Network.lease if request.ip4 else Network.none
-        if not request.cold and (not request.ip4 or self.jails.driver.connects_late):
-            inmate = self.pool.take(artifact)
-            if inmate is not None:
-                story.warm = True
-                try:
-                    await self.jails.claim(inmate, story.id, call.text, network)
-                except BaseException:
-                    self.jails.discard(inmate)
-                    raise
-                return inmate
-        return await self.jails.make(
-            (FUNCTION,),
-            purpose="function",
-            mounts=(Mount(artifact.path, FUNCTION),),
-            limits=self.policy.limits,
-            network=network,
-            invocation=story.id,
-            artifact=artifact,
-            call=call.text,
-            cached=story.cached,
-        )
 
     async def _enter(self, story: Story) -> None:
         """Take a place among the running; first come, first served."""
@@ -323,13 +298,13 @@ class Island:
 
     # What operators see and do
 
-    async def look(self) -> None:
-        """See what the jails use, for the next `status`."""
-        await self.jails.look()
+    async def sample_usage(self) -> None:
+        """Ask the host what the jails use, for the next `status`."""
+        await self.jails.sample_usage()
 
     async def pulse(self) -> Pulse:
-        """A little of `status`, with what the jails use now: for those who watch, again and again."""
-        await self.jails.look()
+        """A small part of `status`, with fresh samples of what the jails use, for watchers."""
+        await self.jails.sample_usage()
         return Pulse(
             running=len(self._running),
             queued=self._queued,
@@ -338,7 +313,7 @@ class Island:
         )
 
     def status(self) -> Status:
-        """Everything at once, from memory: what jails use is as old as the last `look`."""
+        """Everything at once, from memory: what jails use is as of the last `sample_usage`."""
         return Status(
             island=self.name,
             version=self.version,
@@ -358,11 +333,7 @@ class Island:
 
     def capabilities(self) -> list[Capability]:
         """What this host enforces, and what it cannot; what one room enforces, no other need be able to."""
-        told = [
-            *self.jails.driver.capabilities(),
-            *self.jails.clones.capabilities(),
-            *self.network.capabilities(),
-        ]
+        told = [*self.jails.capabilities(), *self.network.capabilities()]
         enforced = {capability.name for capability in told if capability.enforced}
         return [one for one in told if one.enforced or one.name not in enforced]
 
@@ -373,7 +344,7 @@ class Island:
             JailNotFound
         """
         inmate = self.jails.find(jail)
-        inmate.look()
+        inmate.sample_usage()
         return inmate.info()
 
     async def kill(self, jail: str | int) -> JailInfo:

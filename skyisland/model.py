@@ -276,6 +276,15 @@ class Invocation(Struct, frozen=True, kw_only=True):
     """The jail was there already, made ahead for one call."""
 
 
+class Purpose(StrEnum):
+    """What a jail is for."""
+
+    function = "function"
+    """One call, or a warm jail's wait for one."""
+    build = "build"
+    """The go command."""
+
+
 class JailState(StrEnum):
     creating = "creating"
     warm = "warm"
@@ -303,8 +312,7 @@ class JailInfo(Struct, frozen=True, kw_only=True):
     state: JailState
     pid: int | None
     created_at: float
-    purpose: str
-    """`function` or `build`."""
+    purpose: Purpose
     url: str = ""
     call: str = ""
     invocation: str | None = None

@@ -30,11 +30,10 @@ import json
 import posixpath
 import re
 import shutil
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from importlib import resources
 from pathlib import Path
-from typing import Any
 
 import msgspec
 
@@ -47,8 +46,9 @@ from skyisland.golang.packages import Package, go_mod, read_package
 from skyisland.host.folder import copy_out
 from skyisland.host.tasks import aside, finish
 from skyisland.host.toolchain import Progress, Toolchain, silent
+from skyisland.jails.inmate import JailOrder
 from skyisland.jails.register import Jails
-from skyisland.model import Call, Mount, Network, Source, Verdict
+from skyisland.model import Call, Mount, Network, Purpose, Source, Verdict
 from skyisland.settings import Build
 
 GO = "/usr/local/go/bin/go"
@@ -176,7 +176,6 @@ class Compiler:
         package = await asyncio.to_thread(read_package, source, self.toolchain.version)
         if package.name and not package.requires and not ask:
             return package
-        how = self._online() if package.requires else {}
         question = ("-deps",) if package.requires else ("-find", "-e")
         async with self._workplace(_generated({}, source, package)) as work:
             try:
@@ -191,8 +190,8 @@ class Compiler:
                     ),
                     source=source,
                     work=work,
+                    online=package.requires,
                     invocation=invocation,
-                    **how,
                 )
             except BuildFailed as error:
                 output = error.details.get("output", "")
@@ -207,22 +206,6 @@ class Compiler:
             message = explain(Complaint.no_go_files, why, source)
             raise BuildFailed(message, complaint=str(Complaint.no_go_files))
         return msgspec.structs.replace(package, name=name, import_path=import_path, by_go=True)
-
-    def _online(self) -> dict[str, Any]:
-        """What a jail gets that may fetch modules."""
-        proxies = re.findall(r"file://([^,|]+)", self.settings.goproxy)
-        return {
-            "mounts": [Mount(Path(folder), folder) for folder in proxies],
-            "env": {
-                "GOFLAGS": "-modcacherw",
-                "GOPROXY": self.settings.goproxy,
-                "GOSUMDB": self.settings.gosumdb,
-                "GONOPROXY": self.settings.gonoproxy,
-                "GONOSUMDB": self.settings.gonosumdb,
-            },
-            "network": Network.host,
-            "limit": ("build.download_timeout", self.settings.download_timeout),
-        }
 
     @asynccontextmanager
     async def compile(
@@ -262,64 +245,81 @@ class Compiler:
         source: Source | None = None,
         work: Path | None = None,
         library: bool = False,
+        online: bool = False,
         cwd: str = "/",
-        mounts: Sequence[Mount] = (),
-        env: Mapping[str, str] = {},
-        network: Network = Network.none,
-        limit: tuple[str, float] | None = None,
         invocation: str | None = None,
         call: Call | None = None,
     ) -> bytes:
         """Run the go command in a build jail; returns its standard output.
 
-        `library`: compile into the shared cache; no repository's code may be in that jail. `limit`: name
-        and value of the setting that limits its time.
+        `library`: it compiles into the shared cache; no repository's code may be in that jail. `online`: it
+        has the host's network and may fetch modules; it must compile nothing.
 
         Raises:
             BuildFailed: it failed, or was stopped at a limit.
             Unavailable: the operator killed the jail.
         """
-        seen = [
+        mounts = [
             Mount(self.toolchain.goroot, "/usr/local/go"),
             Mount(self.caches.std, "/std", writable=library),
-            *mounts,
         ]
-        said = {**ENVIRONMENT, **env}
+        env = dict(ENVIRONMENT)
+        limit, timeout_s = "jails.build_timeout", self.timeout_s
         if work is not None:
-            seen += (Mount(work / "gen", "/gen"), Mount(work / "out", "/out", writable=True))
+            mounts += (Mount(work / "gen", "/gen"), Mount(work / "out", "/out", writable=True))
         if library:
-            said["GOCACHE"] = "/std"
-            limit = ("half an hour", LIBRARY_TIMEOUT_S)
-        name, timeout_s = limit or ("jails.build_timeout", self.timeout_s)
+            env["GOCACHE"] = "/std"
+            limit, timeout_s = "half an hour", LIBRARY_TIMEOUT_S
+        if online:
+            mounts += self._proxies()
+            env |= self._where_modules_come_from()
+            limit, timeout_s = "build.download_timeout", self.settings.download_timeout
         async with AsyncExitStack() as stack:
             if source is not None:
                 own = await stack.enter_async_context(self.caches.of(source.url))
-                seen += (
+                mounts += (
                     Mount(source.checkout, "/src"),
-                    Mount(self.caches.modules, "/mod", writable=network is not Network.none),
+                    Mount(self.caches.modules, "/mod", writable=online),
                     Mount(self.caches.helper, "/helper"),
                     Mount(own, "/cache", writable=True),
                 )
-                said["GOCACHEPROG"] = "/helper/gocache /std /cache"
+                env["GOCACHEPROG"] = "/helper/gocache /std /cache"
                 cwd = posixpath.join("/src", source.package)
             inmate = await stack.enter_async_context(
                 self.jails.jail(
-                    (GO, *arguments),
-                    purpose="build",
-                    mounts=tuple(seen),
-                    env=tuple(said.items()),
-                    cwd=cwd,
-                    limits=self.settings.as_limits(),
-                    network=network,
-                    invocation=invocation,
-                    call=call.text if call else "",
-                    uid=self.caches.uid,
+                    JailOrder(
+                        argv=(GO, *arguments),
+                        purpose=Purpose.build,
+                        mounts=tuple(mounts),
+                        env=tuple(env.items()),
+                        cwd=cwd,
+                        limits=self.settings.as_limits(),
+                        network=Network.host if online else Network.none,
+                        invocation=invocation,
+                        call=call.text if call else "",
+                        uid=self.caches.uid,
+                    )
                 )
             )
             outcome = await inmate.converse(b"", timeout_s)
         if outcome.verdict is Verdict.ok:
             return outcome.stdout
-        raise refusal(outcome, source, f"{name} ({timeout_s:g} s)")
+        raise refusal(outcome, source, f"{limit} ({timeout_s:g} s)")
+
+    def _where_modules_come_from(self) -> dict[str, str]:
+        """The go command's settings for a step that fetches modules."""
+        return {
+            "GOFLAGS": "-modcacherw",
+            "GOPROXY": self.settings.goproxy,
+            "GOSUMDB": self.settings.gosumdb,
+            "GONOPROXY": self.settings.gonoproxy,
+            "GONOSUMDB": self.settings.gonosumdb,
+        }
+
+    def _proxies(self) -> list[Mount]:
+        """The folders that `build.goproxy` names by file URLs."""
+        folders = re.findall(r"file://([^,|]+)", self.settings.goproxy)
+        return [Mount(Path(folder), folder) for folder in folders]
 
 
 def _generated(files: Mapping[str, bytes], source: Source, package: Package) -> dict[str, bytes]:

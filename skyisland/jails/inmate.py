@@ -1,15 +1,18 @@
-"""A jail: one process, one clone, one life.
+"""A jail in the island's register: one process, one clone, one life.
 
-An `Inmate` is a jail's place in the island's register: what was made for it, which invocation it works
-for, what became of it. `Jails` (register.py) makes one for each jail of the driver's.
+A `JailOrder` says what jail is wanted. `Jails` (register.py) makes it, and keeps an `Inmate` for it: what
+was made, which invocation it works for, what became of it. `Inmate.converse` is the whole use of a jail:
+bytes in, an outcome back.
 """
 
 from __future__ import annotations
 
 import asyncio
-import logging
 import os
 import time
+from collections.abc import Callable
+
+from msgspec import Struct
 
 from skyisland.host.process import until_ended
 from skyisland.jails.driver import Jail
@@ -18,25 +21,53 @@ from skyisland.model import (
     JailInfo,
     JailSpec,
     JailState,
+    Limits,
+    Mount,
+    Network,
     Outcome,
+    Purpose,
     Usage,
     Verdict,
 )
 
-log = logging.getLogger(__name__)
-
 OS_RELEASE = os.uname().release
-LOOK_S = 0.02
-"""Processor time is looked at no more often than this."""
+BUDGET_CHECK_S = 0.02
+"""A jail's processor time is read no more often than this, so it may use that much too much on each core."""
 USAGE_S = 1.0
-"""A look sees nothing new within this time: what a driver told then is good enough for operators."""
+"""Usage samples younger than this are reused: nobody sees a figure change more often."""
+
+
+class JailOrder(Struct, frozen=True, kw_only=True):
+    """What jail is wanted, and for whom."""
+
+    argv: tuple[str, ...]
+    purpose: Purpose
+    limits: Limits
+    mounts: tuple[Mount, ...] = ()
+    env: tuple[tuple[str, str], ...] = ()
+    cwd: str = "/"
+    network: Network = Network.none
+    uid: int | None = None
+    """A host uid outside the range of `Jails`, for jails that keep files from one to the next (builds); with
+    None the jail has one of the range to itself."""
+    warm: bool = False
+    """Made ahead: it works for nobody until it is claimed."""
+    artifact: Artifact | None = None
+    """The binary that it runs; None for a build."""
+    invocation: str | None = None
+    """The invocation that it works for."""
+    call: str = ""
+    """The call's text."""
+    cached: bool = False
+    """The binary was there before the call."""
 
 
 class Budget:
-    """Ends a jail's process when the jail has used up its processor time.
+    """Kills a jail's process when the jail has used up its processor time.
 
-    It is looked at when that can have happened at the earliest, which a jail that spins finds out in a few
-    looks; one that waits costs a timer. Where nobody counts the time, nothing is ended (`capabilities`).
+    A timer checks when that can have happened at the earliest, all cores being busy. So a jail that spins is
+    found out in a few checks, and one that waits costs a timer. Where the host does not count the time,
+    nothing is killed (`capabilities` says so).
     """
 
     def __init__(self, jail: Jail) -> None:
@@ -47,16 +78,16 @@ class Budget:
         self._cores = limits.cpus or os.cpu_count() or 1
         self._timer: asyncio.TimerHandle | None = None
         if self._limit_s is not None:
-            self._look(self._limit_s)
+            self._check(self._limit_s)
 
-    def _look(self, limit_s: float) -> None:
+    def _check(self, limit_s: float) -> None:
         used_s = self._jail.usage().cpu_s or 0.0
         if used_s >= limit_s:
             self.used_up = True
             self._jail.process.kill()
             return
-        pause_s = max(LOOK_S, (limit_s - used_s) / self._cores)
-        self._timer = asyncio.get_running_loop().call_later(pause_s, self._look, limit_s)
+        pause_s = max(BUDGET_CHECK_S, (limit_s - used_s) / self._cores)
+        self._timer = asyncio.get_running_loop().call_later(pause_s, self._check, limit_s)
 
     def close(self) -> None:
         if self._timer is not None:
@@ -64,34 +95,46 @@ class Budget:
 
 
 class Inmate:
-    """A jail's place in the register: what was made for it, and what became of it."""
+    """A jail's place in the register."""
 
-    def __init__(self, spec: JailSpec, purpose: str, artifact: Artifact | None) -> None:
+    def __init__(self, spec: JailSpec, order: JailOrder) -> None:
         self.spec = spec
-        self.purpose = purpose
-        self.artifact = artifact
-        self.invocation: str | None = None
-        self.call = ""
-        self.cached = False
+        self.purpose = order.purpose
+        self.artifact = order.artifact
+        self.warm = order.warm
+        """It was made ahead of its call."""
+        self.invocation = order.invocation
+        self.call = order.call
+        self.cached = order.cached
         self.state = JailState.creating
         self.created_at = time.time()
         self.jail: Jail | None = None
+        """What the driver made; None until it has."""
         self.killed: str | None = None
         """Why somebody killed it."""
         self.usage = Usage()
-        """What it used when somebody last looked."""
-        self._looked_at = -USAGE_S
+        """The latest sample of what it uses."""
+        self._sampled_at = -USAGE_S
 
-    def work_for(self, invocation: str | None, call: str, *, cached: bool) -> None:
-        """From now on it serves this invocation."""
-        self.invocation, self.call, self.cached = invocation, call, cached
+    @property
+    def alive(self) -> bool:
+        """Its process runs, and nobody has killed it."""
+        return self.jail is not None and self.jail.process.returncode is None and not self.killed
 
-    def look(self) -> bool:
-        """See what it uses, unless that was seen a moment ago; tells whether it took the system calls."""
+    def watch(self, ended: Callable[[], None] | None) -> None:
+        """Call `ended` when its process ends, in place of what was called before; None for nothing.
+
+        `converse` needs this place for itself.
+        """
+        if self.jail is not None:
+            self.jail.process.news.listen(ended)
+
+    def sample_usage(self) -> bool:
+        """Ask the host what it uses, unless the last sample is young; returns whether the host was asked."""
         now = time.monotonic()
-        if self.jail is None or self.state is JailState.dying or now - self._looked_at < USAGE_S:
+        if self.jail is None or self.state is JailState.dying or now - self._sampled_at < USAGE_S:
             return False
-        self.usage, self._looked_at = self.jail.usage(), now
+        self.usage, self._sampled_at = self.jail.usage(), now
         return True
 
     def info(self) -> JailInfo:
@@ -121,7 +164,7 @@ class Inmate:
             DriverError: the process never started.
         """
         jail = self.jail
-        assert jail is not None  # noqa: S101 - only `Jails.jail` hands out inmates, and with a jail
+        assert jail is not None  # noqa: S101 - `Jails.make` returns no inmate without one
         process = jail.process
         budget = Budget(jail)
         try:

@@ -1,23 +1,24 @@
 """The warm pool: single-use jails made ahead of the calls that they will serve.
 
-The main program of every artifact waits for a frame before it calls the function. So a jail can be
-made, and its process started, before anybody asks; a call that finds one costs a write and a read. Each
-serves one call and is destroyed: warm is not used.
+The main program of every artifact waits for a frame before it calls the function. So a jail can be made,
+and its process started, before anybody asks; a call that finds one costs a write and a read. Each serves
+one call and is destroyed: a warm jail is not a used one. `obtain` hands out jails whole: a warm one, or
+else one made for the call.
 
 How many, and for which artifacts, is decided from recent use by `plan`, a pure function. An artifact's
-rate is a count of its calls that fades with `FADE_S`; it gets enough jails for the calls expected while
-new ones are made, and one more, most used first, within the bounds on number and memory. One that
-nobody asks for fades out of the plan, and an idle jail is destroyed after `idle_expires_s` at the
-latest. A call beyond what is there gets a jail made for it, as if there were no pool.
+rate is a count of its calls that fades with `FADE_S`. Each artifact in use gets a jail, most used first,
+then as many more as calls are expected while new ones are made, within the bounds on number and memory.
+An artifact that nobody calls fades out of the plan, and an idle jail is destroyed after `idle_expires_s`
+at the latest. A call that finds no warm jail gets one made for it, as if there were no pool.
 
-Making waits while calls run, but never longer than `PATIENCE_S`: calls come first, and are never the
-reason that the pool stays empty. Where as many calls run as there are processors, each jail made ahead
-would delay one made for a call by as much as it saves, so it waits up to `PATIENCE_BUSY_S`. A call that
-takes longer than `SHORT_S` most likely waits itself for something, and is no longer waited for.
+Calls come first. Making a jail waits until no short call runs, but no longer than `Pace.patience_s`, lest
+the pool stay empty. Where as many calls run as there are processors, each jail made ahead would delay one
+made for a call by as much as it saves, so there it waits up to `Pace.busy_patience_s`. A call that takes
+longer than `Pace.short_s` most likely waits itself for something, and is no longer waited for.
 
 What runs ahead. A package's `init` and variable initialisers run when the jail is made, before the
-request. They may not use that time to work: a warm jail that uses more than `IDLE_CPU_S` of CPU is
-destroyed, and one that ends by itself is replaced; an artifact whose jails do either `STRIKES` times in
+request. They may not use that time to work: a warm jail that uses more than `IDLE_CPU_S` of processor time
+is destroyed, and one whose process ends is replaced; an artifact whose jails do either `STRIKES` times in
 a row gets no more of them. Time-outs count from the frame. `cold` in a request goes past the pool.
 """
 
@@ -29,37 +30,66 @@ import logging
 import math
 import os
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
+
+from msgspec import Struct
 
 from skyisland.errors import IslandError
 from skyisland.events import ArtifactEvicted, Events
-from skyisland.jails.inmate import Inmate
+from skyisland.jails.inmate import Inmate, JailOrder
 from skyisland.jails.register import Jails
-from skyisland.model import FUNCTION, Artifact, Bounds, Limits, Mount, PoolStatus
+from skyisland.model import (
+    FUNCTION,
+    Artifact,
+    Bounds,
+    FunctionRequest,
+    Limits,
+    Mount,
+    Network,
+    PoolStatus,
+    Purpose,
+)
 
 log = logging.getLogger(__name__)
 
-FADE_S = 30.0
-"""Time constant of the rate: a call counts a third after it."""
-HORIZON_S = 0.05
-"""The pool holds the calls expected in this time, which is ample for making new jails."""
-WORTH = 0.05
-"""An artifact with fewer expected calls than this in `FADE_S` gets nothing."""
-PATIENCE_S = 0.005
-"""Making a jail waits for running calls no longer than this."""
-PATIENCE_BUSY_S = 0.1
-SHORT_S = 0.025
 PROCESSORS = os.cpu_count() or 1
-REPLAN_S = 0.05
-"""So long a plan is good, unless something new comes up: rates change more slowly."""
-LOOK_S = 2.0
-"""How often idle jails are looked at."""
+FADE_S = 30.0
+"""Time constant of the rate: a call this old counts 1/e. Long enough that a person who tries a function
+every few seconds finds it warm, short enough that yesterday's favourite holds no memory."""
+WORTH = 0.05
+"""An artifact with a smaller count gets no jail: a single call is worth one for 90 seconds (3 `FADE_S`)."""
+FORGOTTEN = WORTH / 10
+"""An artifact with a smaller count is forgotten: a single call after 160 seconds."""
+FIRST_GUESS_BYTES = 4 << 20
+"""Memory of an idle jail until one was sampled: a little more than a small Go program takes (1 to 3 MB)."""
+LEAST_BYTES = 1 << 20
+"""An idle jail is never reckoned with less memory: a sample taken while it starts would be too small."""
 IDLE_CPU_S = 0.5
+"""More processor time than this is work: to start and to wait takes a Go program some milliseconds."""
 STRIKES = 3
+"""Failures in a row after which an artifact is at fault; one or two may be the host's."""
+
+
+class Pace(Struct, frozen=True, kw_only=True):
+    """When jails are made ahead, in seconds."""
+
+    horizon_s: float = 0.05
+    """The pool holds the calls expected in this time. A jail is made in a few milliseconds, so this covers
+    the making of several."""
+    patience_s: float = 0.005
+    """Making a jail waits for running calls no longer than this: about as long as making takes."""
+    busy_patience_s: float = 0.1
+    """The same where as many calls run as there are processors."""
+    short_s: float = 0.025
+    """A call that runs longer is not waited for: a warm one is over in 3 ms."""
+    replan_s: float = 0.05
+    """A plan is used for this time, unless an artifact is new or has failed: rates change more slowly."""
+    check_s: float = 2.0
+    """Between two checks of the idle jails: what works ahead is found after this time at the latest."""
 
 
 class Demand:
-    """How often an artifact is called."""
+    """How often an artifact is called, and how often its warm jails failed."""
 
     def __init__(self, artifact: Artifact) -> None:
         self.artifact = artifact
@@ -73,15 +103,17 @@ class Demand:
         self._at = now
 
     def count(self, now: float) -> float:
-        """Calls in the last `FADE_S`, older ones faded; divided by `FADE_S` it is a rate."""
+        """The calls so far, each faded by its age. Divided by `FADE_S` it is a rate in calls per second."""
         return self._count * math.exp((self._at - now) / FADE_S)
 
 
-def plan(counts: Mapping[str, float], bounds: Bounds, jail_bytes: int) -> dict[str, int]:
-    """How many warm jails each artifact should have.
+def plan(
+    counts: Mapping[str, float], bounds: Bounds, jail_bytes: int, horizon_s: float = Pace().horizon_s
+) -> dict[str, int]:
+    """How many warm jails each artifact should have, most used first.
 
-    `counts`: calls per artifact as `Demand.count` tells; `jail_bytes`: what an idle jail uses. The sum
-    stays within `bounds`; each artifact that is worth one gets one, most used first, before any gets two.
+    `counts`: of `Demand.count`, by artifact. `jail_bytes`: memory of an idle jail. The sum stays within
+    `bounds`; each artifact that is worth one gets one before any gets two.
     """
     room = bounds.max_jails
     if bounds.max_memory_bytes is not None:
@@ -90,19 +122,26 @@ def plan(counts: Mapping[str, float], bounds: Bounds, jail_bytes: int) -> dict[s
     wanted = dict.fromkeys(ranked[:room], 1)
     room -= len(wanted)
     for key in wanted:
-        more = min(room, math.ceil(counts[key] / FADE_S * HORIZON_S))
+        more = min(room, math.ceil(counts[key] / FADE_S * horizon_s))
         wanted[key] += more
         room -= more
     return wanted
 
 
 class WarmPool:
-    """Warm jails by artifact. `take` and `call` are on the path of a call: no I/O."""
+    """Gives each call its jail, and keeps warm ones by artifact.
 
-    def __init__(self, jails: Jails, bounds: Bounds, limits: Limits, events: Events) -> None:
+    A warm jail is taken without I/O, and without waiting, unless it is given an address.
+    """
+
+    def __init__(
+        self, jails: Jails, bounds: Bounds, limits: Limits, events: Events, *, pace: Pace | None = None
+    ) -> None:
+        """`limits`: of every jail, warm or not."""
         self._jails = jails
         self._bounds = bounds
         self._limits = limits
+        self._pace = pace or Pace()
         self._demands: dict[str, Demand] = {}
         self._idle: dict[str, list[Inmate]] = {}
         self._work = asyncio.Event()
@@ -114,16 +153,16 @@ class WarmPool:
         self._plan: dict[str, int] = {}
         self._replan_at = 0.0
         self._make_s = 0.0
-        self._jail_bytes = 4 << 20
-        events.tap(self._fold, ArtifactEvicted)
+        self._jail_bytes = FIRST_GUESS_BYTES
+        events.tap(self._evicted, ArtifactEvicted)
 
     def start(self) -> None:
-        """Begin to make jails ahead; without this the pool stays empty and only counts."""
+        """Begin to make jails ahead. Without this the pool stays empty and only counts."""
         if self._bounds.max_jails:
-            self._tasks = [asyncio.create_task(self._refill()), asyncio.create_task(self._look_after())]
+            self._tasks = [asyncio.create_task(self._refill()), asyncio.create_task(self._check_idle())]
 
     async def close(self) -> None:
-        """Make no more, and give up those that wait."""
+        """Make no more, and destroy those that wait."""
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
@@ -133,19 +172,67 @@ class WarmPool:
 
     # On the path of a call
 
-    def take(self, artifact: Artifact) -> Inmate | None:
-        """A warm jail for this artifact, which is the caller's from now on; None if there is none."""
+    async def obtain(
+        self, request: FunctionRequest, artifact: Artifact, call: str, *, invocation: str, cached: bool
+    ) -> Inmate:
+        """A jail for one call, whose process waits for its frame. The caller must discard it.
+
+        It is a warm one (`Inmate.warm`), or made now where none waits, where the request wants a `cold` one,
+        and where a living jail cannot be given the address that the request wants.
+
+        Raises:
+            NoAddress, HostUnfit, DriverError: nothing is left for the caller to discard.
+        """
+        network = Network.lease if request.ip4 else Network.none
+        if not request.cold and (not request.ip4 or self._jails.connects_late):
+            inmate = self._take(artifact)
+            if inmate is not None:
+                try:
+                    await self._jails.claim(inmate, invocation, call, network)
+                except BaseException:
+                    self._jails.discard(inmate)
+                    raise
+                return inmate
+        return await self._jails.make(
+            self._order(artifact, network=network, invocation=invocation, call=call, cached=cached)
+        )
+
+    def _order(
+        self,
+        artifact: Artifact,
+        *,
+        network: Network = Network.none,
+        invocation: str | None = None,
+        call: str = "",
+        cached: bool = True,
+    ) -> JailOrder:
+        """The order of a jail that runs `artifact`; without an invocation, of a warm one."""
+        return JailOrder(
+            argv=(FUNCTION,),
+            purpose=Purpose.function,
+            limits=self._limits,
+            mounts=(Mount(artifact.path, FUNCTION),),
+            network=network,
+            warm=invocation is None,
+            artifact=artifact,
+            invocation=invocation,
+            call=call,
+            cached=cached,
+        )
+
+    def _take(self, artifact: Artifact) -> Inmate | None:
+        """A warm jail of this artifact, no longer the pool's; None if there is none. Counts the call."""
         demand = self._demands.get(artifact.key)
         if demand is None:
             demand = self._demands[artifact.key] = Demand(artifact)
             self._replan_at = 0.0
         demand.note(time.monotonic())
         self._work.set()
-        waiting = self._idle.get(artifact.key)
-        while waiting:
-            inmate = waiting.pop()
-            _watch(inmate, None)
-            if inmate.jail is not None and inmate.jail.process.returncode is None and not inmate.killed:
+        idle = self._idle.get(artifact.key)
+        while idle:
+            inmate = idle.pop()
+            inmate.watch(None)
+            if inmate.alive:
                 self._status["hits"] += 1
                 demand.strikes = 0
                 return inmate
@@ -159,14 +246,14 @@ class WarmPool:
         call = object()
         self._short.add(call)
         self._quiet.clear()
-        long = asyncio.get_running_loop().call_later(SHORT_S, self._over, call)
+        timer = asyncio.get_running_loop().call_later(self._pace.short_s, self._no_longer_short, call)
         try:
             yield
         finally:
-            long.cancel()
-            self._over(call)
+            timer.cancel()
+            self._no_longer_short(call)
 
-    def _over(self, call: object) -> None:
+    def _no_longer_short(self, call: object) -> None:
         self._short.discard(call)
         if not self._short:
             self._quiet.set()
@@ -174,23 +261,24 @@ class WarmPool:
     # Ahead of the calls
 
     async def _refill(self) -> None:
-        """Make what the plan misses, one after another, most used first; give up what it has no use for."""
+        """Make the jails that the plan lacks, one after another, most used first."""
         while True:
             await self._work.wait()
             self._work.clear()
             while (artifact := self._next()) is not None:
                 if not self._quiet.is_set():
-                    patience_s = PATIENCE_S if len(self._short) < PROCESSORS else PATIENCE_BUSY_S
+                    busy = len(self._short) >= PROCESSORS
+                    patience_s = self._pace.busy_patience_s if busy else self._pace.patience_s
                     with contextlib.suppress(TimeoutError):
                         async with asyncio.timeout(patience_s):
                             await self._quiet.wait()
                 await self._make(artifact)
 
     def _next(self) -> Artifact | None:
-        """The artifact that a jail is to be made for, by a plan that is not older than `REPLAN_S`."""
+        """The artifact that needs one more jail. A new plan destroys what it has no use for."""
         now = time.monotonic()
         if now >= self._replan_at:
-            self._replan_at = now + REPLAN_S
+            self._replan_at = now + self._pace.replan_s
             self._plan = self._wanted()
             for key in list(self._idle):
                 self._drop(key, self._plan.get(key, 0))
@@ -202,64 +290,59 @@ class WarmPool:
     def _wanted(self) -> dict[str, int]:
         now = time.monotonic()
         counts = {key: d.count(now) for key, d in self._demands.items() if d.strikes < STRIKES}
-        return plan(counts, self._bounds, self._jail_bytes)
+        return plan(counts, self._bounds, self._jail_bytes, self._pace.horizon_s)
 
     async def _make(self, artifact: Artifact) -> None:
         started = time.perf_counter()
         try:
-            inmate = await self._jails.make(
-                (FUNCTION,),
-                purpose="function",
-                mounts=(Mount(artifact.path, FUNCTION),),
-                limits=self._limits,
-                artifact=artifact,
-                cached=True,
-                warm=True,
-            )
+            inmate = await self._jails.make(self._order(artifact))
         except IslandError as error:
             log.warning("cannot make a warm jail for %s: %s", artifact.url, error.message)
             self._strike(artifact.key, time.time())
             return
         self._status["made"] += 1
-        spent = time.perf_counter() - started
-        self._make_s = spent if not self._make_s else 0.9 * self._make_s + 0.1 * spent
+        spent_s = time.perf_counter() - started
+        self._make_s = spent_s if not self._make_s else 0.9 * self._make_s + 0.1 * spent_s
         self._idle.setdefault(artifact.key, []).append(inmate)
-        _watch(inmate, lambda: self._ended(inmate, artifact.key))
+        inmate.watch(lambda: self._ended(inmate, artifact.key))
 
     def _ended(self, inmate: Inmate, key: str) -> None:
-        """A warm process that ends by itself (its `init` exits or panics) is replaced."""
+        """Replace a warm jail whose process has ended: its `init` exits or panics, or somebody killed it."""
         self._idle[key].remove(inmate)
-        self._give_up(inmate)
+        self._waste(inmate)
         if not inmate.killed:
             self._strike(key, inmate.created_at)
         self._work.set()
 
-    async def _look_after(self) -> None:
+    async def _check_idle(self) -> None:
         """Destroy idle jails that work or that waited too long; forget artifacts that nobody calls."""
         while True:
-            await asyncio.sleep(LOOK_S)
+            await asyncio.sleep(self._pace.check_s)
             now, old = time.monotonic(), time.time() - self._bounds.idle_expires_s
             for key, inmates in self._idle.items():
                 for inmate in list(inmates):
-                    inmate.look()
+                    inmate.sample_usage()
                     usage = inmate.usage
                     if usage.memory_bytes:
-                        self._jail_bytes = max(1 << 20, (7 * self._jail_bytes + usage.memory_bytes) // 8)
+                        average = (7 * self._jail_bytes + usage.memory_bytes) // 8
+                        self._jail_bytes = max(LEAST_BYTES, average)
                     busy = (usage.cpu_s or 0.0) > IDLE_CPU_S
                     if busy:
                         self._strike(key, inmate.created_at)
                     if busy or inmate.created_at < old:
                         inmates.remove(inmate)
-                        self._give_up(inmate)
-            for key in [key for key, demand in self._demands.items() if demand.count(now) < WORTH / 10]:
+                        self._waste(inmate)
+            for key in [key for key, demand in self._demands.items() if demand.count(now) < FORGOTTEN]:
                 self._drop(key, 0)
                 del self._demands[key]
             self._replan_at = 0.0
             self._work.set()
 
     def _strike(self, key: str, made_at: float) -> None:
-        """A jail failed. One that was made before the last one failed tells nothing new: something may have
-        ended them all."""
+        """Count a failure of a warm jail.
+
+        One that was made before the last failure is not counted: what ended that jail may have ended all.
+        """
         demand = self._demands.get(key)
         if demand and made_at >= demand.struck_at:
             demand.strikes += 1
@@ -269,19 +352,19 @@ class WarmPool:
                 log.warning("%s gets no warm jails any more: they end or work early", demand.artifact.url)
 
     def _drop(self, key: str, keep: int) -> None:
-        """Give up the idle jails of an artifact beyond `keep`."""
+        """Destroy the idle jails of an artifact beyond `keep`, the oldest first."""
         inmates = self._idle.get(key, [])
         while len(inmates) > keep:
-            self._give_up(inmates.pop(0))
+            self._waste(inmates.pop(0))
         if not inmates:
             self._idle.pop(key, None)
 
-    def _give_up(self, inmate: Inmate) -> None:
-        _watch(inmate, None)
+    def _waste(self, inmate: Inmate) -> None:
+        inmate.watch(None)
         self._status["wasted"] += 1
         self._jails.discard(inmate)
 
-    def _fold(self, event: ArtifactEvicted) -> None:
+    def _evicted(self, event: ArtifactEvicted) -> None:
         self._demands.pop(event.key, None)
         self._drop(event.key, 0)
 
@@ -293,15 +376,6 @@ class WarmPool:
             wanted=sum(self._wanted().values()),
             max_jails=self._bounds.max_jails,
             make_s=self._make_s,
-            memory_bytes=_memory(inmate for inmates in self._idle.values() for inmate in inmates),
+            memory_bytes=sum(i.usage.memory_bytes or 0 for inmates in self._idle.values() for i in inmates),
             **self._status,
         )
-
-
-def _watch(inmate: Inmate, listener: Callable[[], None] | None) -> None:
-    if inmate.jail is not None:
-        inmate.jail.process.news.listen(listener)
-
-
-def _memory(inmates: Iterable[Inmate]) -> int:
-    return sum(inmate.usage.memory_bytes or 0 for inmate in inmates)

@@ -1,9 +1,9 @@
 """All jails of an island.
 
-`Jails` gives each one its number, name, host uid, clone and address, keeps the register that operators
-see, publishes the facts, and promises that whatever happens to the caller (an error, a cancellation at
-any point, the island's end) everything made for a jail is taken back. Taking back happens after the
-answer: nobody waits for it but `drain`.
+`Jails` gives each jail its number, name, host uid, clone and address, keeps the register that operators
+see, and publishes the facts. It promises that everything made for a jail is taken back, whatever happens
+to the caller: an error, a cancellation at any point, the island's end. Jails are taken back in the
+background, after the answer; only `drain` waits for it.
 
 A clone that ran guest code is never used again.
 """
@@ -35,33 +35,32 @@ from skyisland.events import (
 )
 from skyisland.host.tasks import Background
 from skyisland.jails.driver import CloneDriver, JailDriver, jail_prefix
-from skyisland.jails.inmate import Inmate
+from skyisland.jails.inmate import Inmate, JailOrder
 from skyisland.model import (
     Address,
-    Artifact,
+    Capability,
     Clone,
     JailInfo,
     JailSpec,
     JailState,
-    Limits,
-    Mount,
     Network,
+    Purpose,
     Snapshot,
     Usage,
 )
 
 log = logging.getLogger(__name__)
 
-FEW = 16
-"""Jails that are looked at in one turn of the event loop."""
+SAMPLES_PER_TURN = 16
+"""Jails whose usage is sampled in one turn of the event loop: about a millisecond, which no call notices."""
 
 
 class AddressPool(Protocol):
-    """What `addresses.py` gives the jails: leases on addresses."""
+    """What `Addresses` (addresses.py) gives the jails: leases."""
 
     @property
     def name_servers(self) -> tuple[str, ...]:
-        """What a jail that may get an address asks for names."""
+        """Name servers of jails that may get an address."""
         ...
 
     async def lease(self, jail: str) -> Address:
@@ -98,7 +97,7 @@ class Jails:
     ) -> None:
         """`island`: this island's tag in names. `uids`: unprivileged host uids, None when not root.
 
-        Each jail has one of `uids` to itself, unless `jail` is told another.
+        Each jail has one of `uids` to itself, unless its order names another.
         """
         self.driver = driver
         self.clones = clones
@@ -119,13 +118,22 @@ class Jails:
     # Life of the island
 
     async def prepare(self) -> int:
-        """Make the base ready and sweep what an earlier life left; returns how much that was."""
+        """Make the base ready and sweep what an earlier life left.
+
+        Returns how many jails and clones were swept.
+
+        Raises:
+            HostUnfit, DriverError: this host can make no jails; the text names the remedy.
+        """
         self._base = await self.clones.prepare()
         await self.driver.prepare(self._base)
         return await self.sweep()
 
     async def sweep(self) -> int:
-        """Take away every jail and clone on the host that bears this island's name and is not alive."""
+        """Take away every jail and clone on the host that has our prefix and is not in the register.
+
+        Returns how many there were.
+        """
         alive = {inmate.spec.name for inmate in self._register.values()}
         swept = 0
         for name in await self.driver.existing():
@@ -139,11 +147,11 @@ class Jails:
         return swept
 
     async def drain(self) -> None:
-        """Wait until everything that is being taken back is gone."""
+        """Wait until all discarded jails are gone."""
         await self._cleaning.drain()
 
     async def close(self) -> None:
-        """Kill and take away all jails."""
+        """Kill all jails and take them away."""
         await self.kill_all("the island stops")
         await self.drain()
         await self.driver.close()
@@ -152,35 +160,16 @@ class Jails:
     # One jail
 
     @asynccontextmanager
-    async def jail(self, argv: tuple[str, ...], **order: Any) -> AsyncIterator[Inmate]:
+    async def jail(self, order: JailOrder) -> AsyncIterator[Inmate]:
         """A fresh jail for the length of the block, made as `make` makes it."""
-        inmate = await self.make(argv, **order)
+        inmate = await self.make(order)
         try:
             yield inmate
         finally:
             self.discard(inmate)
 
-    async def make(
-        self,
-        argv: tuple[str, ...],
-        *,
-        purpose: str,
-        limits: Limits,
-        mounts: tuple[Mount, ...] = (),
-        env: tuple[tuple[str, str], ...] = (),
-        cwd: str = "/",
-        network: Network = Network.none,
-        uid: int | None = None,
-        warm: bool = False,
-        invocation: str | None = None,
-        artifact: Artifact | None = None,
-        call: str = "",
-        cached: bool = False,
-    ) -> Inmate:
-        """A jail whose process waits for its input; whoever asked for it must `discard` it.
-
-        `uid`: a host uid outside the range, for jails that keep files from one to the next (builds).
-        `warm`: it is made ahead and works for nobody until it is claimed.
+    async def make(self, order: JailOrder) -> Inmate:
+        """A jail whose process waits for its input. The caller must `discard` it.
 
         Raises:
             NoAddress, HostUnfit, DriverError: it cannot be made; nothing is left of it.
@@ -192,21 +181,20 @@ class Jails:
             name=name,
             jid=jid,
             clone=Clone(name, self._base, None),
-            argv=argv,
-            mounts=mounts,
-            env=env,
-            cwd=cwd,
-            limits=limits,
-            network=network,
-            dns=self.addresses.name_servers if purpose == "function" else (),
-            uid=uid if uid is not None or self._uids is None else await self._uids.get(),
+            argv=order.argv,
+            mounts=order.mounts,
+            env=order.env,
+            cwd=order.cwd,
+            limits=order.limits,
+            network=order.network,
+            dns=self.addresses.name_servers if order.purpose is Purpose.function else (),
+            uid=order.uid if order.uid is not None or self._uids is None else await self._uids.get(),
         )
-        inmate = Inmate(spec, purpose, artifact)
-        inmate.work_for(invocation, call, cached=cached)
+        inmate = Inmate(spec, order)
         self._register[jid] = inmate
         # The making runs in a task of its own: a caller that is cancelled half-way leaves it to come to
         # its end, and what it made is taken back like any other jail.
-        making = asyncio.ensure_future(self._make(inmate, JailState.warm if warm else JailState.running))
+        making = asyncio.ensure_future(self._make(inmate))
         try:
             await asyncio.shield(making)
         except BaseException:
@@ -218,12 +206,12 @@ class Jails:
     async def claim(
         self, inmate: Inmate, invocation: str, call: str, network: Network = Network.none
     ) -> None:
-        """Give a warm jail to an invocation, and an address if it needs one.
+        """Give a warm jail to an invocation, with an address if `network` is a lease.
 
         Raises:
             NoAddress, HostUnfit, DriverError: there is no address; the jail is still to be discarded.
         """
-        inmate.work_for(invocation, call, cached=True)
+        inmate.invocation, inmate.call, inmate.cached = invocation, call, True
         inmate.state = JailState.running
         if network is Network.lease:
             await self._lease(inmate)
@@ -231,15 +219,15 @@ class Jails:
         self.events.publish(JailClaimed(jail=inmate.spec.name, jid=inmate.spec.jid, invocation=invocation))
 
     def discard(self, inmate: Inmate) -> None:
-        """Take a jail back, in the background. May be repeated."""
+        """Take a jail away, in the background. May be repeated."""
         if inmate.state is not JailState.dying:
             inmate.state = JailState.dying
             self._cleaning.start(self._unmake(inmate))
 
-    async def _make(self, inmate: Inmate, state: JailState) -> None:
+    async def _make(self, inmate: Inmate) -> None:
         started = time.perf_counter()
         spec = inmate.spec
-        assert self._base is not None  # noqa: S101 - checked by `jail`
+        assert self._base is not None  # noqa: S101 - checked by `make`
         clone = await self.clones.clone(self._base, spec.name)
         inmate.spec = spec = structs.replace(spec, clone=clone)
         self.events.publish(
@@ -252,7 +240,7 @@ class Jails:
         spec = inmate.spec
         inmate.jail = await self.driver.create(spec)
         await self._connect(inmate)
-        inmate.state = state
+        inmate.state = JailState.warm if inmate.warm else JailState.running
         if inmate.killed:
             await inmate.jail.kill()
         self.events.publish(
@@ -276,13 +264,13 @@ class Jails:
         self.events.publish(AddressLeased(ip=address.ip, jail=name, invocation=inmate.invocation))
 
     async def _connect(self, inmate: Inmate) -> None:
-        """Give a living jail its interface, where that is how it gets one; its function waits meanwhile."""
+        """Give a living jail its interface, if the driver has not done so. Its process waits for input."""
         address, jail = inmate.spec.address, inmate.jail
-        if address is not None and jail is not None and jail.pid and self.driver.connects_late:
+        if address is not None and jail is not None and jail.pid and self.connects_late:
             await self.addresses.attach(address, inmate.spec.name, jail.pid)
 
     async def _unmake(self, inmate: Inmate, making: asyncio.Future[None] | None = None) -> None:
-        """Take back whatever was made, in the order that the host needs; try every step."""
+        """Take back what was made, in the order that the host needs; a step that fails stops no other."""
         if making is not None:
             with contextlib.suppress(Exception):
                 await making
@@ -311,20 +299,34 @@ class Jails:
             # The reaper finds it by its name at the latest when the island starts again.
             log.exception("cannot %s of %s", what, name)
 
+    # What the host enforces
+
+    @property
+    def connects_late(self) -> bool:
+        """Whether a living jail can be given an address, as a warm one needs."""
+        return self.driver.connects_late
+
+    def capabilities(self) -> list[Capability]:
+        """What driver and storage enforce here."""
+        return [*self.driver.capabilities(), *self.clones.capabilities()]
+
     # The register
 
-    async def look(self) -> None:
-        """See what every jail uses, for `living` and `usage`: some system calls each, a few jails at a time,
-        so that calls go on meanwhile. Several who ask at one time share the work."""
-        looked = 0
+    async def sample_usage(self) -> None:
+        """Ask the host what every jail uses, for `living` and `usage`.
+
+        That is some system calls per jail, so calls get their turns in between. Samples are shared by all
+        who ask within `USAGE_S`.
+        """
+        sampled = 0
         for inmate in list(self._register.values()):
-            looked += inmate.look()
-            if looked == FEW:
-                looked = 0
+            sampled += inmate.sample_usage()
+            if sampled == SAMPLES_PER_TURN:
+                sampled = 0
                 await asyncio.sleep(0)
 
     def usage(self) -> dict[str, Usage]:
-        """What every jail used at the last `look`, by name."""
+        """The latest sample of each jail, by its name."""
         return {inmate.spec.name: inmate.usage for inmate in self._register.values()}
 
     def living(self) -> list[JailInfo]:
@@ -334,7 +336,7 @@ class Jails:
         """By number or name.
 
         Raises:
-            JailNotFound: this island has no such jail; ids of others are never looked at.
+            JailNotFound: this island has no such jail; jails of others are never touched.
         """
         for inmate in self._register.values():
             if str(inmate.spec.jid) == str(jail) or inmate.spec.name == jail:
@@ -342,7 +344,7 @@ class Jails:
         raise JailNotFound(f"this island has no jail {str(jail)!r}", jail=str(jail))
 
     async def kill(self, jail: str | int, reason: str = "killed by the operator") -> JailInfo:
-        """End a jail now; its caller gets an outcome that says so.
+        """Kill a jail; its caller gets an outcome that says so.
 
         Raises:
             JailNotFound
@@ -365,7 +367,7 @@ class Jails:
         return info
 
     async def kill_all(self, reason: str = "killed by the operator") -> list[JailInfo]:
-        """End all jails that are not already at their end."""
+        """Kill all jails that nobody has killed or discarded; returns them."""
         killed = []
         for jid, inmate in list(self._register.items()):
             if inmate.killed is None and inmate.state is not JailState.dying:

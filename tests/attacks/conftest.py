@@ -20,8 +20,9 @@ from skyisland.drivers.linux.overlay import OverlayClones
 from skyisland.events import Events
 from skyisland.fakes import FakeAddresses
 from skyisland.jails.driver import JailDriver
+from skyisland.jails.inmate import JailOrder
 from skyisland.jails.register import Jails
-from skyisland.model import Limits, Mount, Outcome, Verdict
+from skyisland.model import Limits, Mount, Outcome, Purpose, Verdict
 from skyisland.settings import CallLimits
 from tests.support.hostility import ISLAND, MIB, UIDS, Inside, Outside, left_on_the_host, processes_of
 
@@ -114,11 +115,13 @@ async def inside(jails: Jails, attacker: Path, limits: Limits) -> AsyncIterator[
         **options: object,
     ) -> Outcome:
         async with jails.jail(
-            ("/function", *map(str, words)),
-            purpose="function",
-            mounts=(Mount(attacker, "/function"), *mounts),
-            limits=limits,
-            **options,  # type: ignore[arg-type]
+            JailOrder(
+                argv=("/function", *map(str, words)),
+                purpose=Purpose.function,
+                mounts=(Mount(attacker, "/function"), *mounts),
+                limits=limits,
+                **options,  # type: ignore[arg-type]
+            )
         ) as inmate:
             return await inmate.converse(b"", timeout_s)
 

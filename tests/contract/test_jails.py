@@ -24,9 +24,9 @@ from skyisland.errors import DriverError, JailNotFound
 from skyisland.events import Events
 from skyisland.fakes import FakeAddresses
 from skyisland.jails.driver import JailDriver
-from skyisland.jails.inmate import Inmate
+from skyisland.jails.inmate import Inmate, JailOrder
 from skyisland.jails.register import Jails
-from skyisland.model import JailState, Limits, Mount, Verdict
+from skyisland.model import JailState, Limits, Mount, Purpose, Verdict
 from tests.support.standins.island import freebsd_jails
 from tests.support.standins.world import World
 
@@ -117,7 +117,12 @@ def told() -> list[events.Event]:
 def perform(jails: Jails, actor: Path) -> Callable[..., object]:
     async def perform(order: str, *, limits: Limits = LIMITS, timeout_s: float = 10.0):
         async with jails.jail(
-            ("/function",), purpose="function", mounts=(Mount(actor, "/function"),), limits=limits
+            JailOrder(
+                argv=("/function",),
+                purpose=Purpose.function,
+                mounts=(Mount(actor, "/function"),),
+                limits=limits,
+            )
         ) as inmate:
             return await inmate.converse(order.encode(), timeout_s)
 
@@ -250,7 +255,9 @@ async def test_a_program_that_is_not_there_is_our_failure(jails: Jails) -> None:
     if isinstance(jails.driver, FakeJails):
         jails.driver.fail = DriverError("no such program")
     with pytest.raises(DriverError):
-        async with jails.jail(("/nowhere",), purpose="function", limits=LIMITS) as inmate:
+        async with jails.jail(
+            JailOrder(argv=("/nowhere",), purpose=Purpose.function, limits=LIMITS)
+        ) as inmate:
             await inmate.converse(b"", 5)
     await jails.drain()
     assert await jails.driver.existing() == []

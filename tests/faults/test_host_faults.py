@@ -26,8 +26,9 @@ from skyisland.errors import DriverError
 from skyisland.events import Events
 from skyisland.fakes import FakeAddresses
 from skyisland.jails.driver import JailDriver
+from skyisland.jails.inmate import JailOrder
 from skyisland.jails.register import Jails
-from skyisland.model import Limits, Mount, Verdict
+from skyisland.model import Limits, Mount, Purpose, Verdict
 from tests.support.daemon import HOST, PATIENCE_S, Daemon, copy_of
 
 pytestmark = [pytest.mark.host, pytest.mark.root]
@@ -73,7 +74,12 @@ async def test_d2_jails_outlive_the_threads_of_the_island(jails: Jails, actor: P
     victims[0].stdout.close()
 
     async with jails.jail(
-        ("/function",), purpose="function", mounts=(Mount(actor, "/function"),), limits=Limits()
+        JailOrder(
+            argv=("/function",),
+            purpose=Purpose.function,
+            mounts=(Mount(actor, "/function"),),
+            limits=Limits(),
+        )
     ) as inmate:
         workers = [threading.Thread(target=time.sleep, args=(0.01,)) for _ in range(20)]
         for worker in workers:
@@ -88,7 +94,12 @@ async def test_d2_jails_outlive_the_threads_of_the_island(jails: Jails, actor: P
 async def test_d3_jails_go_before_the_island(jails: Jails, actor: Path) -> None:
     """A jail's first process begins with this, so it is looked at once the function has spoken."""
     async with jails.jail(
-        ("/function",), purpose="function", mounts=(Mount(actor, "/function"),), limits=Limits()
+        JailOrder(
+            argv=("/function",),
+            purpose=Purpose.function,
+            mounts=(Mount(actor, "/function"),),
+            limits=Limits(),
+        )
     ) as inmate:
         assert inmate.jail is not None
         conversing = asyncio.ensure_future(inmate.converse(b"linger", 30))
@@ -109,7 +120,12 @@ async def test_d5_deadlines_do_not_follow_the_clock(
     real = time.time
     for jump_s in (-86400.0, 86400.0):
         async with jails.jail(
-            ("/function",), purpose="function", mounts=(Mount(actor, "/function"),), limits=Limits()
+            JailOrder(
+                argv=("/function",),
+                purpose=Purpose.function,
+                mounts=(Mount(actor, "/function"),),
+                limits=Limits(),
+            )
         ) as inmate:
             started, by_the_clock = time.monotonic(), time.time()
             conversing = asyncio.ensure_future(inmate.converse(b"sleep", 0.4))
@@ -158,7 +174,12 @@ async def test_descriptors_run_out_at_any_step_of_making_a_jail(jails: Jails, ac
 
     async def call() -> bytes:
         async with jails.jail(
-            ("/function",), purpose="function", mounts=(Mount(actor, "/function"),), limits=limits
+            JailOrder(
+                argv=("/function",),
+                purpose=Purpose.function,
+                mounts=(Mount(actor, "/function"),),
+                limits=limits,
+            )
         ) as inmate:
             return (await inmate.converse(b"say alive", 20)).stdout
 

@@ -23,8 +23,9 @@ from skyisland.drivers.freebsd.network import FreeBSDNetwork
 from skyisland.events import Events
 from skyisland.host.programs import Programs
 from skyisland.jails.addresses import Addresses
+from skyisland.jails.inmate import JailOrder
 from skyisland.jails.register import Jails
-from skyisland.model import AddressState, Limits, Mount, Network
+from skyisland.model import AddressState, Limits, Mount, Network, Purpose
 from skyisland.settings import IP4
 from tests.support.standins.island import freebsd_jails
 from tests.support.standins.world import World
@@ -80,7 +81,13 @@ class Host:
             Mount(self.shared, "/out", writable=True),
         )
         async with jails.jail(
-            ("/function",), purpose="function", mounts=mounts, limits=LIMITS, network=Network.lease
+            JailOrder(
+                argv=("/function",),
+                purpose=Purpose.function,
+                mounts=mounts,
+                limits=LIMITS,
+                network=Network.lease,
+            )
         ) as inmate:
             outcome = await inmate.converse(b"say hello", 30)
             assert outcome.stdout == b"hello", outcome

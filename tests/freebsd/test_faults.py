@@ -18,8 +18,9 @@ from skyisland.drivers.zfs.clones import ZfsClones
 from skyisland.errors import DriverError, HostUnfit
 from skyisland.events import Events
 from skyisland.host.programs import Programs
+from skyisland.jails.inmate import JailOrder
 from skyisland.jails.register import Jails
-from skyisland.model import Address, Limits, Mount, Snapshot, Verdict
+from skyisland.model import Address, Limits, Mount, Purpose, Snapshot, Verdict
 from skyisland.settings import IP4
 from tests.support.standins.island import freebsd_driver, freebsd_jails, zfs_clones
 from tests.support.standins.world import World
@@ -65,7 +66,9 @@ async def jails(prepared: World) -> AsyncIterator[Jails]:
 def say(jails: Jails, actor: Path) -> Callable[..., object]:
     async def say(text: str = "hello", **more: object) -> bytes:
         mounts = (Mount(actor, "/function"), *more.pop("mounts", ()))
-        async with jails.jail(("/function",), purpose="function", mounts=mounts, limits=LIMITS) as inmate:
+        async with jails.jail(
+            JailOrder(argv=("/function",), purpose=Purpose.function, mounts=mounts, limits=LIMITS)
+        ) as inmate:
             outcome = await inmate.converse(f"say {text}".encode(), 20)
             assert outcome.verdict is Verdict.ok, outcome
             return outcome.stdout

@@ -24,8 +24,9 @@ from skyisland.events import Events
 from skyisland.fakes import FakeAddresses
 from skyisland.host.process import Completed
 from skyisland.host.toolchain import Toolchain, Toolchains
+from skyisland.jails.inmate import JailOrder
 from skyisland.jails.register import Jails
-from skyisland.model import Clone, JailSpec, Limits, Mount, Outcome, Snapshot, Verdict
+from skyisland.model import Clone, JailSpec, Limits, Mount, Outcome, Purpose, Snapshot, Verdict
 from tests.support.hostility import heard, processes_of
 
 pytestmark = [pytest.mark.host, pytest.mark.root]
@@ -76,7 +77,9 @@ async def perform(
     jails: Jails, *argv: str, mounts: tuple[Mount, ...], order: bytes = b"", cwd: str = "/"
 ) -> Outcome:
     async with jails.jail(
-        argv, purpose="function", mounts=mounts, limits=Limits(memory_bytes=64 << 20), cwd=cwd
+        JailOrder(
+            argv=argv, purpose=Purpose.function, mounts=mounts, limits=Limits(memory_bytes=64 << 20), cwd=cwd
+        )
     ) as inmate:
         return await inmate.converse(order, 20)
 

@@ -23,8 +23,9 @@ from skyisland.golang import harness
 from skyisland.golang.call import parse_call
 from skyisland.host.toolchain import Toolchains
 from skyisland.jails.driver import Jail
+from skyisland.jails.inmate import JailOrder
 from skyisland.jails.register import Jails
-from skyisland.model import JailSpec, Limits, Mount, Outcome, Source, Verdict
+from skyisland.model import JailSpec, Limits, Mount, Outcome, Purpose, Source, Verdict
 from skyisland.record.state import State
 from skyisland.settings import Build, Layout
 
@@ -85,7 +86,7 @@ class Workshop:
     async def enter(self, mounts: tuple[Mount, ...], data: bytes, uid: int | None = None) -> Outcome:
         limits = Limits(memory_bytes=128 << 20, pids=64)
         async with self.jails.jail(
-            ("/function",), purpose="function", mounts=mounts, limits=limits, uid=uid
+            JailOrder(argv=("/function",), purpose=Purpose.function, mounts=mounts, limits=limits, uid=uid)
         ) as inmate:
             return await inmate.converse(data, 10)
 

@@ -19,6 +19,7 @@ from textual.pilot import Pilot
 
 from skyisland import events as ev
 from skyisland.errors import Unauthorized
+from skyisland.model import Purpose
 from tests.support.fake_island import NOON, FakeIsland
 from tests.support.operating import type_ahead
 from tests.support.places import ROOT
@@ -64,7 +65,7 @@ class Stage:
         )
         for n, (name, jail) in enumerate(list(self.island.jails.items())[-8:]):
             at = NOON - 1.6 + n / 5
-            facts.append(ev.JailCreated(jail=name, jid=jail.jid, pid=1, purpose="function", at=at))
+            facts.append(ev.JailCreated(jail=name, jid=jail.jid, pid=1, purpose=Purpose.function, at=at))
             if jail.ip4:
                 facts.append(ev.AddressLeased(ip=jail.ip4, jail=name, at=at))
         facts += self.island.recent[:12]

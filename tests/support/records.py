@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from skyisland.events import InvocationFinished, JailCreated
-from skyisland.model import Artifact, Timings
+from skyisland.model import Artifact, Purpose, Timings
 
 
 def artifact(key: str = "k") -> Artifact:
@@ -32,4 +32,4 @@ def finished(number: int) -> InvocationFinished:
 
 
 def jailed(jid: int) -> JailCreated:
-    return JailCreated(jail=f"sky-0000-{jid:x}", jid=jid, pid=None, purpose="function")
+    return JailCreated(jail=f"sky-0000-{jid:x}", jid=jid, pid=None, purpose=Purpose.function)

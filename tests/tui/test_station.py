@@ -19,7 +19,7 @@ from skyisland.events import (
     JailDestroyed,
     Pulse,
 )
-from skyisland.model import Usage
+from skyisland.model import Purpose, Usage
 from tests.support.fake_island import NOON, FakeIsland
 from tui.watch.port import Snapshot
 from tui.watch.station import Station
@@ -102,7 +102,7 @@ async def test_a_snapshot_undoes_nothing_that_happened_after_it(station: Station
     station.receive(
         [
             JailDestroyed(at=NOON + 1, jail=ended, jid=1, duration_s=0.1),
-            JailCreated(at=NOON + 1, jail="sky-main-2", jid=2, pid=1, purpose="function", ip4=address),
+            JailCreated(at=NOON + 1, jail="sky-main-2", jid=2, pid=1, purpose=Purpose.function, ip4=address),
             AddressLeased(at=NOON + 1, ip=address, jail="sky-main-2"),
             AddressStateSet(at=NOON - 1, ip=other, state="unavailable"),
             ArtifactEvicted(

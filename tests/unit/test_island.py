@@ -24,7 +24,7 @@ from skyisland.events import Event, Events, InvocationFinished, InvocationStarte
 from skyisland.fakes import FakeAddresses, FakeBuilds, FakeHistory, FakeSources
 from skyisland.golang.harness import EXIT_REJECTED
 from skyisland.island import Island
-from skyisland.jails.register import FEW, Jails
+from skyisland.jails.register import SAMPLES_PER_TURN, Jails
 from skyisland.model import AddressState, FunctionRequest, Policy, Usage, Verdict
 
 URL = "github.com/mmcloughlin/geohash"
@@ -233,12 +233,14 @@ async def test_many_jails_are_looked_at_a_few_at_a_time_and_not_twice(make, monk
 
     monkeypatch.setattr(FakeJail, "usage", usage)
     assert all(jail.usage == Usage() for jail in world.island.status().jails), "nobody has looked yet"
-    looks, turn = asyncio.gather(world.island.look(), world.island.look()), 0
+    looks, turn = asyncio.gather(world.island.sample_usage(), world.island.sample_usage()), 0
     while not looks.done():
         await asyncio.sleep(0)
         turn += 1
     assert sorted(looked) == sorted(jail.name for jail in world.jails.living())
-    assert max(turns.count(turn) for turn in turns) <= 2 * FEW, "that is, a few for each who looks"
+    assert max(turns.count(turn) for turn in turns) <= 2 * SAMPLES_PER_TURN, (
+        "that is, a few for each who looks"
+    )
     assert all(jail.usage.memory_bytes == 1 << 20 for jail in world.island.status().jails)
     await world.island.kill_all()
     await asyncio.gather(*calls)

@@ -16,7 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from skyisland import events
-from skyisland.model import Phase, Timings
+from skyisland.model import Phase, Purpose, Timings
 from skyisland.record.logs import JsonLines, LogRing, logging_to, printable
 
 FORGERY = 'x\n{"level":"INFO"}\r\x1b]52;c;aGk=\x07\x85\u2028\u202e\x9b31m\x7f'
@@ -29,7 +29,7 @@ def finished(**fields: Any) -> events.InvocationFinished:
 
 
 def created(jail: str, invocation: str | None = None) -> events.JailCreated:
-    return events.JailCreated(jail=jail, jid=1, pid=2, purpose="function", invocation=invocation)
+    return events.JailCreated(jail=jail, jid=1, pid=2, purpose=Purpose.function, invocation=invocation)
 
 
 async def written(*facts: events.Event | logging.LogRecord, secrets: tuple[str, ...] = ()) -> list[bytes]:

@@ -19,6 +19,7 @@ from skyisland.model import (
     JailState,
     Phase,
     PoolStatus,
+    Purpose,
     Status,
     Timings,
 )
@@ -34,7 +35,7 @@ JAIL = JailInfo(
     state=JailState.running,
     pid=7,
     created_at=1.0,
-    purpose="function",
+    purpose=Purpose.function,
 )
 STATUS = Status(
     island="t",
@@ -81,7 +82,9 @@ def server() -> Iterator[socket.socket]:
 
 
 def created(**fields: object) -> events.JailCreated:
-    return events.JailCreated(jail="sky-t-1", jid=1, pid=7, purpose="function", duration_s=0.25, **fields)  # type: ignore[arg-type]
+    return events.JailCreated(
+        jail="sky-t-1", jid=1, pid=7, purpose=Purpose.function, duration_s=0.25, **fields
+    )  # type: ignore[arg-type]
 
 
 def series(metrics: Metrics) -> dict[str, float]:

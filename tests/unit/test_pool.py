@@ -12,13 +12,13 @@ from hypothesis import strategies as st
 
 from skyisland import fakes
 from skyisland.drivers.fake import FakeClones, FakeJails, Script
+from skyisland.errors import DriverError, NoAddress
 from skyisland.events import ArtifactEvicted, Event, Events, JailDestroyed
 from skyisland.fakes import FakeAddresses, FakeBuilds, FakeHistory, FakeSources
 from skyisland.island import Island
-from skyisland.jails import pool as pool_module
-from skyisland.jails.pool import FADE_S, WORTH, plan
+from skyisland.jails.pool import FADE_S, IDLE_CPU_S, STRIKES, WORTH, Demand, Pace, plan
 from skyisland.jails.register import Jails
-from skyisland.model import AddressState, Bounds, FunctionRequest, JailState, Usage, Verdict
+from skyisland.model import Address, AddressState, Bounds, FunctionRequest, JailState, Usage, Verdict
 
 MIB = 1 << 20
 
@@ -61,7 +61,7 @@ def test_memory_bounds_it() -> None:
 class World:
     """An island with a pool on fakes, and all that it told."""
 
-    def __init__(self, bounds: Bounds) -> None:
+    def __init__(self, bounds: Bounds, pace: Pace) -> None:
         self.events = Events()
         self.told: list[Event] = []
         self.events.tap(self.told.append)
@@ -79,6 +79,7 @@ class World:
             jails=jails,
             network=self.network,
             history=FakeHistory(self.events),
+            pace=pace,
         )
 
     async def call(self, text: str = "F(1)", **fields: object):
@@ -118,8 +119,8 @@ class World:
 async def make() -> AsyncIterator[Callable[..., World]]:
     worlds: list[World] = []
 
-    async def make(**bounds: object) -> World:
-        world = World(fakes.bounds(**{"max_jails": 1, **bounds}))
+    async def make(pace: Pace | None = None, **bounds: object) -> World:
+        world = World(fakes.bounds(**{"max_jails": 1, **bounds}), pace or Pace())
         worlds.append(world)
         await world.island.start()
         return world
@@ -189,10 +190,34 @@ async def test_an_address_comes_with_the_claim(make) -> None:
     assert {a.state for a in world.network.addresses()} == {AddressState.available}
 
 
+async def test_without_a_free_address_the_jail_that_was_taken_is_destroyed(make) -> None:
+    world = await make()
+    await world.call()
+    (waiting,) = await world.settle(1)
+
+    async def lease(jail: str) -> Address:
+        raise NoAddress(f"somebody else was quicker than {jail}")
+
+    world.network.lease = lease  # type: ignore[method-assign]
+    with pytest.raises(NoAddress, match=waiting):
+        await world.call(ip4=True)
+    await world.gone(waiting)
+
+
+async def test_where_no_living_jail_can_have_an_address_one_is_made_with_it(make) -> None:
+    world = await make()
+    world.driver.connects_late = False
+    await world.call()
+    (waiting,) = await world.settle(1)
+    answer = await world.call(ip4=True)
+    assert not answer.warm
+    assert world.warm() == [waiting]
+
+
 async def test_one_that_ends_early_is_replaced_but_not_forever(make) -> None:
     world = await make()
     await world.call()
-    for _ in range(pool_module.STRIKES):
+    for _ in range(STRIKES):
         (name,) = await world.settle(1)
         world.driver.alive[name].process.kill()
         await world.gone(name)
@@ -200,30 +225,27 @@ async def test_one_that_ends_early_is_replaced_but_not_forever(make) -> None:
     assert (await world.call()).outcome.verdict is Verdict.ok
 
 
-async def test_what_ends_them_all_at_once_is_not_held_against_them(make, monkeypatch) -> None:
-    monkeypatch.setattr(pool_module, "HORIZON_S", 1000.0)
-    world = await make(max_jails=2 * pool_module.STRIKES)
+async def test_what_ends_them_all_at_once_is_not_held_against_them(make) -> None:
+    world = await make(Pace(horizon_s=1000.0), max_jails=2 * STRIKES)
     await world.call()
-    for name in await world.settle(2 * pool_module.STRIKES):
+    for name in await world.settle(2 * STRIKES):
         world.driver.alive[name].process.kill()
     await world.settle(0)
-    await world.settle(2 * pool_module.STRIKES)
+    await world.settle(2 * STRIKES)
 
 
 async def test_one_that_works_while_it_waits_is_destroyed(make, monkeypatch) -> None:
-    monkeypatch.setattr(pool_module, "LOOK_S", 0.01)
-    world = await make()
+    world = await make(Pace(check_s=0.01))
     await world.call()
     (name,) = await world.settle(1)
     jail = world.driver.alive[name]
-    monkeypatch.setattr(jail, "usage", lambda: Usage(cpu_s=pool_module.IDLE_CPU_S * 2))
+    monkeypatch.setattr(jail, "usage", lambda: Usage(cpu_s=IDLE_CPU_S * 2))
     await world.gone(name)
     assert world.island.pool.status().wasted == 1
 
 
-async def test_what_nobody_calls_expires(make, monkeypatch) -> None:
-    monkeypatch.setattr(pool_module, "LOOK_S", 0.01)
-    world = await make(idle_expires_s=-1.0)
+async def test_what_nobody_calls_expires(make) -> None:
+    world = await make(Pace(check_s=0.01), idle_expires_s=-1.0)
     await world.call()
     await world.gone("sky-c0de-2")
 
@@ -246,16 +268,21 @@ async def test_a_killed_warm_jail_is_replaced(make) -> None:
     assert (await world.settle(1)) != [name]
 
 
-async def test_making_waits_for_calls_but_not_for_those_that_wait_themselves(make, monkeypatch) -> None:
-    monkeypatch.setattr(pool_module, "PATIENCE_S", 3600.0)
-    monkeypatch.setattr(pool_module, "PATIENCE_BUSY_S", 3600.0)
-    world = await make()
+LONG = 'F("long")'
+
+
+async def settled(make, **pace: float) -> World:
+    """With one warm jail, and a function that takes LONG; no jail is made ahead while a short call runs."""
+    world = await make(Pace(patience_s=3600.0, busy_patience_s=3600.0, **pace))
     world.driver.script = lambda data: Script(duration_s=math.inf if b"long" in data else 0.0)
     await world.call()
     await world.settle(1)
+    return world
 
-    monkeypatch.setattr(pool_module, "SHORT_S", 3600.0)
-    working = asyncio.ensure_future(world.call('F("long")'))
+
+async def test_making_waits_for_calls(make) -> None:
+    world = await settled(make, short_s=3600.0)
+    working = asyncio.ensure_future(world.call(LONG))
     await world.at_work()
     for _ in range(200):  # turns of the loop: one is made in a few
         await asyncio.sleep(0)
@@ -264,8 +291,10 @@ async def test_making_waits_for_calls_but_not_for_those_that_wait_themselves(mak
     await working
     await world.settle(1)
 
-    monkeypatch.setattr(pool_module, "SHORT_S", 0.0)
-    waiting = asyncio.ensure_future(world.call('F("long")'))
+
+async def test_making_does_not_wait_for_calls_that_wait_themselves(make) -> None:
+    world = await settled(make, short_s=0.0)
+    waiting = asyncio.ensure_future(world.call(LONG))
     await world.at_work()
     await world.settle(1)
     assert not waiting.done()
@@ -282,8 +311,6 @@ async def test_without_room_there_is_no_pool(make) -> None:
 
 
 async def test_a_failure_to_make_one_ahead_harms_no_call(make) -> None:
-    from skyisland.errors import DriverError
-
     world = await make()
     world.driver.script = lambda data: Script(stdout=b"fine")
     await world.call()
@@ -295,8 +322,6 @@ async def test_a_failure_to_make_one_ahead_harms_no_call(make) -> None:
 
 
 def test_a_rate_fades() -> None:
-    from skyisland.jails.pool import Demand
-
     demand = Demand(None)  # type: ignore[arg-type]
     demand.note(0.0)
     demand.note(0.0)

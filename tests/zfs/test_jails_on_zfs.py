@@ -12,8 +12,9 @@ from skyisland.drivers.linux.namespaces import NamespaceJails
 from skyisland.drivers.zfs.clones import ZfsClones
 from skyisland.events import Events
 from skyisland.fakes import FakeAddresses
+from skyisland.jails.inmate import JailOrder
 from skyisland.jails.register import Jails
-from skyisland.model import Limits, Mount, Outcome, Verdict
+from skyisland.model import Limits, Mount, Outcome, Purpose, Verdict
 from tests.support.zpool import clear
 
 pytestmark = pytest.mark.zfs
@@ -49,7 +50,12 @@ async def jails(request: pytest.FixtureRequest, state_dir: Path) -> AsyncIterato
 
 async def perform(jails: Jails, actor: Path, order: str, mounts: tuple[Mount, ...] = ()) -> Outcome:
     async with jails.jail(
-        ("/function",), purpose="function", mounts=(Mount(actor, "/function"), *mounts), limits=LIMITS
+        JailOrder(
+            argv=("/function",),
+            purpose=Purpose.function,
+            mounts=(Mount(actor, "/function"), *mounts),
+            limits=LIMITS,
+        )
     ) as inmate:
         assert inmate.spec.clone.path is not None
         return await inmate.converse(order.encode(), 60)

@@ -36,7 +36,7 @@ class InProcess:
         self._ring = ring
 
     async def snapshot(self) -> Snapshot:
-        await self._island.look()
+        await self._island.sample_usage()
         recent = await self._island.invocations(RECENT)
         return Snapshot.of(self._island.status(), at=time.time(), recent=recent)
 

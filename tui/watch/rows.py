@@ -7,7 +7,7 @@ it that a jail or caller made was cleaned on its way in.
 from __future__ import annotations
 
 from skyisland.events import InvocationFinished
-from skyisland.model import AddressInfo, AddressState, Artifact, JailInfo, JailState, Phase, Timings
+from skyisland.model import AddressInfo, AddressState, Artifact, JailInfo, JailState, Phase, Purpose, Timings
 from tui.words import label, line, short
 
 NEXT = {
@@ -43,7 +43,7 @@ class JailRow:
     def state(self) -> str:
         if self.killing and self.info.state is not JailState.dying:
             return "killing"
-        if self.info.purpose == "build" and self.info.state is JailState.running:
+        if self.info.purpose is Purpose.build and self.info.state is JailState.running:
             return "building"
         return str(self.info.state)
 
@@ -71,7 +71,7 @@ class JailRow:
 
 
 def _waiting(info: JailInfo) -> str:
-    if info.purpose != "function":
+    if info.purpose is not Purpose.function:
         return line(f"{info.purpose} of {info.url}" if info.url else info.purpose)
     return f"waits for {label(info.url, '')}" if info.url else "waits for a call"
 
