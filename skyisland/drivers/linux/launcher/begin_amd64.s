@@ -1,7 +1,7 @@
 #include "textflag.h"
 
-// What compiled code finds through FS and R14: a g whose lower end of the stack is 0, so that no check
-// of the stack ever asks the runtime for a larger one. The kernel lets the stack grow.
+// The g of the compiled code, which loads it from FS into R14. Its stack begins at 0, so no stack check ever
+// calls the runtime for a larger one. The kernel grows the stack.
 DATA local<>+0(SB)/8, $goroutine<>(SB)
 GLOBL local<>(SB), NOPTR, $16
 GLOBL goroutine<>(SB), NOPTR, $1024

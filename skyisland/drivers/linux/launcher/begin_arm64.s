@@ -1,7 +1,7 @@
 #include "textflag.h"
 
-// What compiled code finds in the register g: a g whose lower end of the stack is 0, so that no check of
-// the stack ever asks the runtime for a larger one. The kernel lets the stack grow.
+// The g of the compiled code, in the register of that name. Its stack begins at 0, so no stack check ever
+// calls the runtime for a larger one. The kernel grows the stack.
 GLOBL goroutine<>(SB), NOPTR, $1024
 
 // func begin()

@@ -3,8 +3,8 @@ package main
 import "syscall"
 
 const (
-	status = 3         // init's descriptor of the status pipe
-	little = 128 << 10 // ZFS writes records of that size
+	statusFD  = 3         // init's descriptor of the status pipe
+	fullBytes = 128 << 10 // a disk with less is full: ZFS writes records of that size
 )
 
 var (
@@ -12,19 +12,20 @@ var (
 	disk   syscall.Statfs_t
 )
 
-// live is the life of init, the first process of a jail. It does not return.
-func live() {
-	if !perform() {
-		give(failed)
+// runInit is the whole life of init, the first process of a jail. It does not return.
+func runInit() {
+	if !runPlan() {
+		exitFailed(failed)
 	}
-	function, errno := spawn(wanted.argv.words[0], &wanted.argv.words[0], &wanted.env.words[0])
+	function, errno := spawn(jail.argv.words[0], &jail.argv.words[0], &jail.env.words[0])
 	if errno != 0 {
-		give(failure{errno, "cannot execute", wanted.argv.words[0]})
+		exitFailed(failure{errno, "cannot execute", jail.argv.words[0]})
 	}
-	syscall.RawSyscall(sysCloseRange, 0, status-1, 0)
-	var how uint32
+	// Init must not keep the function's pipes open: their readers wait until the last writer has closed.
+	syscall.RawSyscall(sysCloseRange, 0, statusFD-1, 0)
+	var status uint32
 	for {
-		pid, _, errno := syscall.RawSyscall6(syscall.SYS_WAIT4, ^uintptr(0), at(&how), 0, 0, 0, 0)
+		pid, _, errno := syscall.RawSyscall6(syscall.SYS_WAIT4, ^uintptr(0), at(&status), 0, 0, 0, 0)
 		if pid == function && errno == 0 {
 			break
 		}
@@ -32,12 +33,12 @@ func live() {
 			exit(125)
 		}
 	}
-	if how != 0 && full(c("/\x00")) {
+	if status != 0 && diskIsFull(cstr("/\x00")) {
 		record.byte('d')
-		tell()
+		writeRecord()
 		record.clear()
 	}
-	ended := syscall.WaitStatus(how)
+	ended := syscall.WaitStatus(status)
 	if ended.Signaled() {
 		record.byte('s')
 		record.number(uintptr(ended.Signal()))
@@ -45,48 +46,49 @@ func live() {
 		record.byte('e')
 		record.number(uintptr(ended.ExitStatus()))
 	}
-	tell()
+	writeRecord()
 	exit(0)
 }
 
-// full tells whether the disk at a path has no room for anything of use.
-func full(path *byte) bool {
+// diskIsFull reports whether the file system at a path has no room for a record, or for a file.
+func diskIsFull(path *byte) bool {
 	_, _, errno := syscall.RawSyscall(syscall.SYS_STATFS, word(path), at(&disk), 0)
-	return errno == 0 && (disk.Bavail*uint64(disk.Frsize) < little || disk.Ffree == 0)
+	return errno == 0 && (disk.Bavail*uint64(disk.Frsize) < fullBytes || disk.Ffree == 0)
 }
 
-// perform does the plan; false, and failed, if a step does not work.
-func perform() bool {
+// runPlan makes the system calls of the plan; false, and failed is set, at the first one that fails.
+func runPlan() bool {
 	for i := 0; i < steps; i++ {
 		s := &plan[i]
-		_, _, errno := syscall.RawSyscall6(s.call, s.with[0], s.with[1], s.with[2], s.with[3], s.with[4], 0)
-		if errno != 0 && errno != s.unless {
-			failed = failure{errno, s.what, s.whom}
+		_, _, errno := syscall.RawSyscall6(s.call, s.args[0], s.args[1], s.args[2], s.args[3], s.args[4], 0)
+		if errno != 0 && errno != s.tolerated {
+			failed = failure{errno, s.action, s.object}
 			return false
 		}
 	}
 	return true
 }
 
-// spawn starts the function; it shares init's memory until it has executed its binary, and init waits.
+// spawn starts the function by vfork: it shares init's memory until it executes its binary, and init waits
+// until then.
 //
 //go:noescape
 func spawn(path *byte, argv, env **byte) (pid uintptr, errno syscall.Errno)
 
-// tell writes the record; if nobody hears it there is nobody to live for.
-func tell() {
+// writeRecord writes the record to the status pipe. If nobody reads the pipe any more, the jail ends.
+func writeRecord() {
 	record.byte('\n')
-	_, _, errno := syscall.RawSyscall(syscall.SYS_WRITE, status, at(&record.text), uintptr(record.length))
+	_, _, errno := syscall.RawSyscall(syscall.SYS_WRITE, statusFD, at(&record.text), uintptr(record.length))
 	if errno != 0 {
 		exit(125)
 	}
 }
 
-// give tells why there will be no function, and ends.
-func give(reason failure) {
+// exitFailed writes why there will be no function, and ends the jail.
+func exitFailed(reason failure) {
 	failed = reason
 	record.failure()
-	tell()
+	writeRecord()
 	exit(125)
 }
 

@@ -2,40 +2,39 @@ package main
 
 import "syscall"
 
-// mounting is a path of the host that the jail sees.
-type mounting struct {
+// bindMount is a path of the host that the jail sees.
+type bindMount struct {
 	source, target   *byte
 	writable, folder bool
 }
 
-// limit is struct rlimit64 with its number.
+// limit is a resource number with its struct rlimit64.
 type limit struct {
-	which uintptr
-	most  [2]uint64
+	resource uintptr
+	softHard [2]uint64
 }
 
-// order is what the island wants: one jail.
+// order describes the jail that the island wants. Its words point into the message.
 type order struct {
-	name, birthplace, scratch, layers, clone, cwd *byte
-	uid                                           uintptr
-	hostNetwork                                   bool
-	groups, argv, env                             list
-	mounts                                        [64]mounting
-	mountCount                                    int
-	limits                                        [8]limit
-	limitCount                                    int
+	name, cloneCgroup, scratchOptions, overlayOptions, cloneRoot, cwd *byte
+	uid                                                               uintptr
+	hostNetwork                                                       bool
+	cgroupFiles, argv, env                                            list
+	mounts                                                            [64]bindMount
+	mountCount                                                        int
+	limits                                                            [8]limit
+	limitCount                                                        int
 }
 
 func (o *order) clear() {
-	o.name, o.birthplace, o.scratch, o.layers, o.clone, o.cwd = nil, nil, nil, nil, nil, nil
+	o.name, o.cloneCgroup, o.scratchOptions, o.overlayOptions, o.cloneRoot, o.cwd = nil, nil, nil, nil, nil, nil
 	o.uid, o.hostNetwork, o.mountCount, o.limitCount = 0, false, 0, 0
-	o.groups.clear()
+	o.cgroupFiles.clear()
 	o.argv.clear()
 	o.env.clear()
 }
 
-// read takes an order from the words of a message, which it points into; tells whether all of it was
-// understood.
+// read parses a message; false if a word is unknown or too many, or if a necessary one is missing.
 func (o *order) read(message []byte) bool {
 	o.clear()
 	if len(message) == 0 || message[len(message)-1] != 0 {
@@ -50,34 +49,35 @@ func (o *order) read(message []byte) bool {
 			return false
 		}
 	}
-	return o.whole()
+	return o.complete()
 }
 
+// take parses one word, without its first letter, which is its kind.
 func (o *order) take(kind byte, word *byte) bool {
 	switch kind {
 	case 'n': // the jail's name, and its host name
 		o.name = word
-	case 'b': // the cgroup (version 2) to be born in, for which the kernel waits less than for one who joins
-		o.birthplace = word
-	case 'g': // a cgroup's file, to be joined by writing to it
-		return o.groups.add(word)
-	case 't': // the options of its scratch tmpfs
-		o.scratch = word
-	case 'o': // the options of the overlay that is its root
-		o.layers = word
-	case 'c': // or the folder that is
-		o.clone = word
-	case 'r', 'w': // a path of the host, only to be read, or to be written too
+	case 'b': // the folder of a cgroup (version 2) to clone init into: cheaper than to join it afterwards
+		o.cloneCgroup = word
+	case 'g': // a cgroup's file to which init writes 0 to join
+		return o.cgroupFiles.add(word)
+	case 't': // mount options of its scratch tmpfs
+		o.scratchOptions = word
+	case 'o': // mount options of the overlay that is its root
+		o.overlayOptions = word
+	case 'c': // instead of an overlay: the folder that is its root
+		o.cloneRoot = word
+	case 'r', 'w': // a path of the host that it sees, read-only or writable
 		return o.mount(word, kind == 'w')
-	case 'i': // where in the jail it is, absolute
+	case 'i': // the absolute path of the last r or w inside the jail
 		return o.mountAt(word)
-	case 'h': // the network is the host's
+	case 'h': // the jail is in the host's network namespace
 		o.hostNetwork = true
-	case 'l': // a resource's number, and how much of it
+	case 'l': // a resource limit: NUMBER=MAXIMUM
 		return o.limit(word)
 	case 'u': // the uid and gid on the host
 		o.uid, _ = decimal(word)
-	case 'd': // the folder to begin in
+	case 'd': // the working directory
 		o.cwd = word
 	case 'a':
 		return o.argv.add(word)
@@ -93,7 +93,7 @@ func (o *order) mount(source *byte, writable bool) bool {
 	if o.mountCount == len(o.mounts) {
 		return false
 	}
-	o.mounts[o.mountCount] = mounting{source: source, writable: writable}
+	o.mounts[o.mountCount] = bindMount{source: source, writable: writable}
 	o.mountCount++
 	return true
 }
@@ -110,40 +110,40 @@ func (o *order) limit(word *byte) bool {
 	if o.limitCount == len(o.limits) {
 		return false
 	}
-	which, rest := decimal(word)
-	most, _ := decimal(after(rest, 1))
-	o.limits[o.limitCount] = limit{which, [2]uint64{uint64(most), uint64(most)}}
+	resource, rest := decimal(word)
+	maximum, _ := decimal(after(rest, 1))
+	o.limits[o.limitCount] = limit{resource, [2]uint64{uint64(maximum), uint64(maximum)}}
 	o.limitCount++
 	return true
 }
 
-// whole tells whether nothing is missing without which a jail would be less than one.
-func (o *order) whole() bool {
+// complete is false if a word is missing without which the jail would not be confined or could not run.
+func (o *order) complete() bool {
 	for i := 0; i < o.mountCount; i++ {
 		if o.mounts[i].target == nil {
 			return false
 		}
 	}
-	rooted := (o.layers != nil) != (o.clone != nil)
-	return o.name != nil && o.scratch != nil && rooted && o.cwd != nil && o.uid != 0 && o.argv.count > 0
+	oneRoot := (o.overlayOptions != nil) != (o.cloneRoot != nil)
+	return o.name != nil && o.scratchOptions != nil && oneRoot && o.cwd != nil && o.uid != 0 && o.argv.count > 0
 }
 
-// inspect looks which of the mounts are folders; false if one cannot be seen.
+// inspect finds out which of the mounts are folders; false, and failed is set, if one cannot be opened.
 func (o *order) inspect() bool {
 	for i := 0; i < o.mountCount; i++ {
 		fd, _, errno := syscall.RawSyscall6(
-			syscall.SYS_OPENAT, here, at(o.mounts[i].source), asPath|syscall.O_CLOEXEC, 0, 0, 0)
+			syscall.SYS_OPENAT, atFdcwd, at(o.mounts[i].source), oPath|syscall.O_CLOEXEC, 0, 0, 0)
 		if errno == 0 {
-			_, _, errno = syscall.RawSyscall(syscall.SYS_FSTAT, fd, at(&found), 0)
+			_, _, errno = syscall.RawSyscall(syscall.SYS_FSTAT, fd, at(&stat), 0)
 			syscall.RawSyscall(syscall.SYS_CLOSE, fd, 0, 0)
 		}
 		if errno != 0 {
 			failed = failure{errno, "look at", o.mounts[i].source}
 			return false
 		}
-		o.mounts[i].folder = found.Mode&syscall.S_IFMT == syscall.S_IFDIR
+		o.mounts[i].folder = stat.Mode&syscall.S_IFMT == syscall.S_IFDIR
 	}
 	return true
 }
 
-var found syscall.Stat_t
+var stat syscall.Stat_t

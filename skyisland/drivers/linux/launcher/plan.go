@@ -2,44 +2,45 @@ package main
 
 import "syscall"
 
-// Numbers from the kernel's headers that package syscall lacks.
+// Numbers of the kernel's headers that package syscall does not have.
 const (
-	here           = ^uintptr(99) // AT_FDCWD: -100
-	asPath         = 0x200000     // O_PATH
-	detach         = 2            // MNT_DETACH
-	cloneTree      = 1            // OPEN_TREE_CLONE
-	ofSource       = 0x04         // MOVE_MOUNT_F_EMPTY_PATH
-	throughLinks   = 0x10         // MOVE_MOUNT_T_SYMLINKS
-	newCgroup      = 0x02000000   // CLONE_NEWCGROUP
-	setFlags       = 0x8914       // SIOCSIFFLAGS
-	filterMode     = 2            // SECCOMP_MODE_FILTER
-	onDeath        = 1            // PR_SET_PDEATHSIG, and so on
-	dumpable       = 4
-	seccomp        = 22
-	dropBounding   = 24
-	noNewPrivs     = 38
-	ambient        = 47
-	clearAmbient   = 4
-	sysOpenTree    = 428
-	sysMoveMount   = 429
-	sysCloseRange  = 436
-	lastCapability = 63
-	harmless       = syscall.MS_NOSUID | syscall.MS_NODEV
+	atFdcwd            = ^uintptr(99) // -100
+	oPath              = 0x200000
+	mntDetach          = 2
+	openTreeClone      = 1
+	moveFromEmptyPath  = 0x04 // MOVE_MOUNT_F_EMPTY_PATH
+	moveToSymlinks     = 0x10 // MOVE_MOUNT_T_SYMLINKS
+	cloneNewCgroup     = 0x02000000
+	ioctlSetFlags      = 0x8914 // SIOCSIFFLAGS
+	seccompModeFilter  = 2
+	prSetPdeathsig     = 1
+	prSetDumpable      = 4
+	prSetSeccomp       = 22
+	prCapbsetDrop      = 24
+	prSetNoNewPrivs    = 38
+	prCapAmbient       = 47
+	capAmbientClearAll = 4
+	sysOpenTree        = 428
+	sysMoveMount       = 429
+	sysCloseRange      = 436
+	lastCapability     = 63 // the kernel's capability sets have 64 bits
+	nosuidNodev        = syscall.MS_NOSUID | syscall.MS_NODEV
 )
 
-// step is a system call that must succeed.
+// step is a system call of a plan. If it fails, the plan has failed, except with the tolerated error.
 type step struct {
-	call   uintptr
-	with   [5]uintptr
-	unless syscall.Errno // which is no failure
-	what   string
-	whom   *byte
+	call      uintptr
+	args      [5]uintptr
+	tolerated syscall.Errno
+	action    string
+	object    *byte
 }
 
+// failure is a step that failed: the error, what it was to do, and with which path or name, if any.
 type failure struct {
-	errno syscall.Errno
-	what  string
-	whom  *byte
+	errno  syscall.Errno
+	action string
+	object *byte
 }
 
 var (
@@ -49,13 +50,13 @@ var (
 
 	scratch, devices            *byte
 	root, upper, upperTmp, work *byte
-	lasting, passing            store
+	permanent, perJail          store
 
 	filter struct {
 		length       uint16
 		instructions *byte
 	}
-	code     [1 << 15]byte
+	code     [1 << 15]byte // BPF_MAXINSNS instructions of 8 bytes
 	loopback = struct {
 		name  [16]byte
 		flags uint16
@@ -63,16 +64,16 @@ var (
 	}{name: [16]byte{'l', 'o'}, flags: syscall.IFF_UP}
 )
 
-// do adds a step to the plan.
-func do(what string, whom *byte, call uintptr, with ...uintptr) *step {
+// do adds a step to the plan. If the plan is full, it sets failed.
+func do(action string, object *byte, call uintptr, args ...uintptr) *step {
 	if steps == len(plan)-1 {
-		failed = failure{syscall.E2BIG, "plan to", whom}
+		failed = failure{syscall.E2BIG, "plan to", object}
 	} else {
 		steps++
 	}
 	s := &plan[steps-1]
-	*s = step{call: call, what: what, whom: whom}
-	copy(s.with[:], with)
+	*s = step{call: call, action: action, object: object}
+	copy(s.args[:], args)
 	return s
 }
 
@@ -80,203 +81,210 @@ func mount(source, target, kind *byte, flags uintptr, options *byte) {
 	do("mount", target, syscall.SYS_MOUNT, word(source), word(target), word(kind), flags, word(options))
 }
 
-// settle makes the names of the folders that every jail has.
-func settle(given *byte) {
-	length := size(given)
-	scratch = given
-	devices = lasting.join(given, length, ".dev")
-	root = lasting.join(given, length, "/root")
-	upper = lasting.join(given, length, "/upper")
-	upperTmp = lasting.join(given, length, "/upper/tmp")
-	work = lasting.join(given, length, "/work")
+// setPaths makes the paths below the scratch folder that every jail uses.
+func setPaths(scratchFolder *byte) {
+	length := size(scratchFolder)
+	scratch = scratchFolder
+	devices = permanent.join(scratchFolder, length, ".dev")
+	root = permanent.join(scratchFolder, length, "/root")
+	upper = permanent.join(scratchFolder, length, "/upper")
+	upperTmp = permanent.join(scratchFolder, length, "/upper/tmp")
+	work = permanent.join(scratchFolder, length, "/work")
 }
 
-// prepare plans what the launcher does once, for itself and all jails.
-func prepare(instructions []byte) {
+// planLauncher plans what the launcher does once, before its first jail.
+func planLauncher(instructions []byte) {
 	filter.length = uint16(copy(code[:], instructions) / 8)
 	filter.instructions = &code[0]
 	steps = 0
-	do("die with the island", nil, syscall.SYS_PRCTL, onDeath, uintptr(syscall.SIGKILL))
+	do("die with the island", nil, syscall.SYS_PRCTL, prSetPdeathsig, uintptr(syscall.SIGKILL))
 	do("leave the mounts of the host", nil, syscall.SYS_UNSHARE, syscall.CLONE_NEWNS)
-	// What the host mounts is seen here, clones that it makes later among it; ours is not seen there.
-	mount(nil, c("/\x00"), nil, syscall.MS_REC|syscall.MS_SLAVE, nil)
-	tmpfs, flags := c("tmpfs\x00"), uintptr(syscall.MS_NOSUID|syscall.MS_NOEXEC)
-	mount(tmpfs, devices, tmpfs, flags, c("mode=755,size=64k\x00"))
+	// Slave mounts: we see what the host mounts later, clones for example; the host does not see our mounts.
+	mount(nil, cstr("/\x00"), nil, syscall.MS_REC|syscall.MS_SLAVE, nil)
+	tmpfs, flags := cstr("tmpfs\x00"), uintptr(syscall.MS_NOSUID|syscall.MS_NOEXEC)
+	mount(tmpfs, devices, tmpfs, flags, cstr("mode=755,size=64k\x00"))
 	do("set the umask", nil, syscall.SYS_UMASK, 0)
-	device("/null", 1, 3)
-	device("/zero", 1, 5)
-	device("/full", 1, 7)
-	device("/random", 1, 8)
-	device("/urandom", 1, 9)
-	link("/proc/self/fd\x00", "/fd")
-	link("/proc/self/fd/0\x00", "/stdin")
-	link("/proc/self/fd/1\x00", "/stdout")
-	link("/proc/self/fd/2\x00", "/stderr")
+	makeDevice("/null", 1, 3)
+	makeDevice("/zero", 1, 5)
+	makeDevice("/full", 1, 7)
+	makeDevice("/random", 1, 8)
+	makeDevice("/urandom", 1, 9)
+	makeLink("/proc/self/fd\x00", "/fd")
+	makeLink("/proc/self/fd/0\x00", "/stdin")
+	makeLink("/proc/self/fd/1\x00", "/stdout")
+	makeLink("/proc/self/fd/2\x00", "/stderr")
 	mount(nil, devices, nil, syscall.MS_REMOUNT|syscall.MS_RDONLY|flags, nil)
 	do("set the umask", nil, syscall.SYS_UMASK, 0o022)
 	for capability := uintptr(0); capability <= lastCapability; capability++ {
-		do("drop a capability", nil, syscall.SYS_PRCTL, dropBounding, capability).unless = syscall.EINVAL
+		// EINVAL: this kernel does not have that capability.
+		do("drop a capability", nil, syscall.SYS_PRCTL, prCapbsetDrop, capability).tolerated = syscall.EINVAL
 	}
-	do("drop the ambient capabilities", nil, syscall.SYS_PRCTL, ambient, clearAmbient, 0, 0, 0)
+	do("drop the ambient capabilities", nil, syscall.SYS_PRCTL, prCapAmbient, capAmbientClearAll, 0, 0, 0)
 }
 
-func device(name string, major, minor uintptr) {
-	path := lasting.join(devices, size(devices), name)
-	do("make", path, syscall.SYS_MKNODAT, here, word(path), syscall.S_IFCHR|0o666, major<<8|minor)
+func makeDevice(name string, major, minor uintptr) {
+	path := permanent.join(devices, size(devices), name)
+	do("make", path, syscall.SYS_MKNODAT, atFdcwd, word(path), syscall.S_IFCHR|0o666, major<<8|minor)
 }
 
-func link(target, name string) {
-	path := lasting.join(devices, size(devices), name)
-	do("make", path, syscall.SYS_SYMLINKAT, word(c(target)), here, word(path))
+func makeLink(target, name string) {
+	path := permanent.join(devices, size(devices), name)
+	do("make", path, syscall.SYS_SYMLINKAT, word(cstr(target)), atFdcwd, word(path))
 }
 
-// draw plans the jail that is wanted, from init's first step to the function's start; false, and failed, if
-// that cannot be.
-func draw() bool {
+// planJail plans everything that init does before it starts the function; false, and failed is set, if that
+// is impossible.
+func planJail() bool {
 	steps = 0
-	passing.clear()
+	perJail.clear()
 	failed = failure{}
-	if !wanted.inspect() {
+	if !jail.inspect() {
 		return false
 	}
-	arrange()
-	join()
-	layRoot()
-	enter()
-	confine()
+	planDescriptors()
+	planCgroups()
+	planRoot()
+	planMounts()
+	planConfinement()
 	return failed.errno == 0
 }
 
-// arrange makes the four descriptors of the order 0 to 3, the last closed by exec, and closes all others.
-// They are in rising order and the launcher has a 0, 1 and 2, so none is overwritten before its turn.
-func arrange() {
-	for i := uintptr(0); i < standards; i++ {
+// planDescriptors makes the four descriptors of the order 0 to 3, the last one close-on-exec, and closes all
+// others. The four are in rising order and above 2, because 0 to 2 are taken in the launcher: so no dup3
+// overwrites one that is still to be moved.
+func planDescriptors() {
+	for i := uintptr(0); i < orderFDs; i++ {
 		flags := uintptr(0)
-		if i == status {
+		if i == statusFD {
 			flags = syscall.O_CLOEXEC
 		}
 		do("arrange descriptors", nil, syscall.SYS_DUP3, uintptr(received.fds[i]), i, flags)
 	}
-	closeFrom(status + 1)
-	// From here on a descriptor that a step opens is the next number.
-	do("die with the launcher", nil, syscall.SYS_PRCTL, onDeath, uintptr(syscall.SIGKILL))
-	do("mind our children", nil, syscall.SYS_RT_SIGACTION, uintptr(syscall.SIGCHLD), at(&asDefault), 0, 8)
+	closeFrom(statusFD + 1)
+	// From here on the kernel gives the lowest free number, statusFD+1, to the next descriptor opened.
+	do("die with the launcher", nil, syscall.SYS_PRCTL, prSetPdeathsig, uintptr(syscall.SIGKILL))
+	// Init inherits the launcher's SIG_IGN, with which the kernel reaps its children unseen.
+	do("mind our children", nil, syscall.SYS_RT_SIGACTION, uintptr(syscall.SIGCHLD), at(&defaultAction), 0, 8)
 }
 
 func closeFrom(first uintptr) {
 	do("close descriptors", nil, sysCloseRange, first, uintptr(^uint32(0)), 0)
 }
 
-func put(file *byte, text *byte) {
-	do("write to", file, syscall.SYS_OPENAT, here, word(file), syscall.O_WRONLY)
-	do("write to", file, syscall.SYS_WRITE, status+1, word(text), uintptr(size(text)))
-	do("write to", file, syscall.SYS_CLOSE, status+1)
+func writeFile(file *byte, text *byte) {
+	do("write to", file, syscall.SYS_OPENAT, atFdcwd, word(file), syscall.O_WRONLY)
+	do("write to", file, syscall.SYS_WRITE, statusFD+1, word(text), uintptr(size(text)))
+	do("write to", file, syscall.SYS_CLOSE, statusFD+1)
 }
 
-func join() {
-	for i := 0; i < wanted.groups.count; i++ {
-		put(wanted.groups.words[i], c("0\x00"))
+// planCgroups joins the cgroups, and only then makes a cgroup namespace, whose root they become.
+func planCgroups() {
+	for i := 0; i < jail.cgroupFiles.count; i++ {
+		writeFile(jail.cgroupFiles.words[i], cstr("0\x00"))
 	}
-	do("unshare the cgroups", nil, syscall.SYS_UNSHARE, newCgroup)
-	// When the host runs out of memory, jails go before the island.
-	put(c("/proc/self/oom_score_adj\x00"), c("1000\x00"))
+	do("unshare the cgroups", nil, syscall.SYS_UNSHARE, cloneNewCgroup)
+	// When the host runs out of memory, the kernel kills jails before the island.
+	writeFile(cstr("/proc/self/oom_score_adj\x00"), cstr("1000\x00"))
 }
 
-func layRoot() {
-	// From here on nothing that the host mounts is seen.
-	mount(nil, c("/\x00"), nil, syscall.MS_REC|syscall.MS_PRIVATE, nil)
-	mount(c("tmpfs\x00"), scratch, c("tmpfs\x00"), harmless, wanted.scratch)
-	folder(root)
-	if wanted.clone != nil {
-		mount(wanted.clone, root, nil, syscall.MS_BIND|syscall.MS_REC, nil)
+// planRoot mounts the jail's root: the clone, or an overlay on a tmpfs of its own.
+func planRoot() {
+	// Private mounts: from here on we see nothing that the host mounts later.
+	mount(nil, cstr("/\x00"), nil, syscall.MS_REC|syscall.MS_PRIVATE, nil)
+	mount(cstr("tmpfs\x00"), scratch, cstr("tmpfs\x00"), nosuidNodev, jail.scratchOptions)
+	makeFolder(root)
+	if jail.cloneRoot != nil {
+		mount(jail.cloneRoot, root, nil, syscall.MS_BIND|syscall.MS_REC, nil)
 		return
 	}
-	folder(upper)
-	folder(upperTmp)
-	do("open to all", upperTmp, syscall.SYS_FCHMODAT, here, word(upperTmp), 0o1777)
-	folder(work)
-	mount(c("overlay\x00"), root, c("overlay\x00"), harmless, wanted.layers)
+	makeFolder(upper)
+	makeFolder(upperTmp)
+	do("open to all", upperTmp, syscall.SYS_FCHMODAT, atFdcwd, word(upperTmp), 0o1777)
+	makeFolder(work)
+	mount(cstr("overlay\x00"), root, cstr("overlay\x00"), nosuidNodev, jail.overlayOptions)
 }
 
-func folder(path *byte) *step {
-	return do("make", path, syscall.SYS_MKDIRAT, here, word(path), 0o755)
+func makeFolder(path *byte) *step {
+	return do("make", path, syscall.SYS_MKDIRAT, atFdcwd, word(path), 0o755)
 }
 
-// enter makes the jail's root ours. What is mounted from the host is taken hold of before, and put in its
-// place after, so that no link in the jail's root can lead out of it.
-func enter() {
-	hold(devices)
-	for i := 0; i < wanted.mountCount; i++ {
-		hold(wanted.mounts[i].source)
+// planMounts pivots into the jail's root and mounts /proc, /dev and the order's paths there. Those of the
+// host are opened before the pivot and mounted after it: so their targets are resolved inside the new root,
+// and no symbolic link in it can lead out.
+func planMounts() {
+	openTree(devices)
+	for i := 0; i < jail.mountCount; i++ {
+		openTree(jail.mounts[i].source)
 	}
 	do("enter", root, syscall.SYS_CHDIR, word(root))
-	dot, top := c(".\x00"), c("/\x00")
+	dot, top := cstr(".\x00"), cstr("/\x00")
+	// pivot_root(".", ".") mounts the old root over the new one (pivot_root(2)), where umount finds it.
 	do("make a root of", root, syscall.SYS_PIVOT_ROOT, word(dot), word(dot))
-	// Old root and new lie on one another now; the upper one is the old.
-	do("leave the old root", nil, syscall.SYS_UMOUNT2, word(dot), detach)
+	do("leave the old root", nil, syscall.SYS_UMOUNT2, word(dot), mntDetach)
 	do("enter", top, syscall.SYS_CHDIR, word(top))
-	mount(c("proc\x00"), c("/proc\x00"), c("proc\x00"), harmless|syscall.MS_NOEXEC, nil)
-	place(0, c("/dev\x00"))
-	for i := 0; i < wanted.mountCount; i++ {
-		show(uintptr(i)+1, &wanted.mounts[i])
+	mount(cstr("proc\x00"), cstr("/proc\x00"), cstr("proc\x00"), nosuidNodev|syscall.MS_NOEXEC, nil)
+	moveMount(0, cstr("/dev\x00"))
+	for i := 0; i < jail.mountCount; i++ {
+		planBindMount(uintptr(i)+1, &jail.mounts[i])
 	}
-	closeFrom(status + 1)
-	do("name the jail", wanted.name, syscall.SYS_SETHOSTNAME, word(wanted.name), uintptr(size(wanted.name)))
-	if !wanted.hostNetwork {
+	closeFrom(statusFD + 1)
+	do("name the jail", jail.name, syscall.SYS_SETHOSTNAME, word(jail.name), uintptr(size(jail.name)))
+	if !jail.hostNetwork {
 		do("raise the loopback", nil, syscall.SYS_SOCKET, syscall.AF_INET, syscall.SOCK_DGRAM)
-		do("raise the loopback", nil, syscall.SYS_IOCTL, status+1, setFlags, at(&loopback))
-		do("raise the loopback", nil, syscall.SYS_CLOSE, status+1)
+		do("raise the loopback", nil, syscall.SYS_IOCTL, statusFD+1, ioctlSetFlags, at(&loopback))
+		do("raise the loopback", nil, syscall.SYS_CLOSE, statusFD+1)
 	}
 }
 
-func hold(source *byte) {
-	do("take hold of", source, sysOpenTree, here, word(source), cloneTree)
+// openTree opens a detached copy of a mount. It stays open as the next descriptor from statusFD+1 on.
+func openTree(source *byte) {
+	do("take hold of", source, sysOpenTree, atFdcwd, word(source), openTreeClone)
 }
 
-// place puts the mount with this number, in the order of holding, where it belongs.
-func place(number uintptr, target *byte) {
-	held, itself := status+1+number, word(c("\x00"))
-	do("mount on", target, sysMoveMount, held, itself, here, word(target), ofSource|throughLinks)
+// moveMount mounts what the openTree with this number, from 0 on, has opened.
+func moveMount(number uintptr, target *byte) {
+	tree, itself := statusFD+1+number, word(cstr("\x00"))
+	do("mount on", target, sysMoveMount, tree, itself, atFdcwd, word(target), moveFromEmptyPath|moveToSymlinks)
 }
 
-// show lets the jail see a path of the host, at a place that is made if it is not there.
-func show(number uintptr, m *mounting) {
+// planBindMount mounts a path of the host in the jail, and makes the target and the folders above it.
+func planBindMount(number uintptr, m *bindMount) {
 	length := size(m.target)
 	for i := 1; i < length; i++ {
 		if *after(m.target, i) == '/' {
-			folder(passing.join(m.target, i, "")).unless = syscall.EEXIST
+			makeFolder(perJail.join(m.target, i, "")).tolerated = syscall.EEXIST
 		}
 	}
 	if m.folder {
-		folder(m.target).unless = syscall.EEXIST
+		makeFolder(m.target).tolerated = syscall.EEXIST
 	} else {
-		file := do("make", m.target, syscall.SYS_MKNODAT, here, word(m.target), syscall.S_IFREG|0o644, 0)
-		file.unless = syscall.EEXIST
+		file := do("make", m.target, syscall.SYS_MKNODAT, atFdcwd, word(m.target), syscall.S_IFREG|0o644, 0)
+		file.tolerated = syscall.EEXIST
 	}
-	place(number, m.target)
-	flags := uintptr(syscall.MS_REMOUNT | syscall.MS_BIND | harmless)
+	moveMount(number, m.target)
+	flags := uintptr(syscall.MS_REMOUNT | syscall.MS_BIND | nosuidNodev)
 	if !m.writable {
 		flags |= syscall.MS_RDONLY
 	}
 	mount(nil, m.target, nil, flags, nil)
 }
 
-// confine plans the end of being root, after which nothing of it can come back.
-func confine() {
-	for i := 0; i < wanted.limitCount; i++ {
-		l := &wanted.limits[i]
-		do("set a limit", nil, syscall.SYS_PRLIMIT64, 0, l.which, at(&l.most), 0)
+// planConfinement gives up being root for good: uid, capabilities, privileges, system calls.
+func planConfinement() {
+	for i := 0; i < jail.limitCount; i++ {
+		l := &jail.limits[i]
+		do("set a limit", nil, syscall.SYS_PRLIMIT64, 0, l.resource, at(&l.softHard), 0)
 	}
 	do("begin a session", nil, syscall.SYS_SETSID)
 	do("leave all groups", nil, syscall.SYS_SETGROUPS, 0, 0)
-	do("change the gid", nil, syscall.SYS_SETRESGID, wanted.uid, wanted.uid, wanted.uid)
-	// With uid 0 every capability goes.
-	do("change the uid", nil, syscall.SYS_SETRESUID, wanted.uid, wanted.uid, wanted.uid)
-	// A change of uid forgets this wish, and lets the host's settings decide whether its new self may look
-	// into the memory of the old.
-	do("die with the launcher", nil, syscall.SYS_PRCTL, onDeath, uintptr(syscall.SIGKILL))
-	do("close our memory", nil, syscall.SYS_PRCTL, dumpable, 0)
-	do("gain no privileges", nil, syscall.SYS_PRCTL, noNewPrivs, 1, 0, 0, 0)
-	do("load the filter", nil, syscall.SYS_PRCTL, seccomp, filterMode, at(&filter))
-	do("enter", wanted.cwd, syscall.SYS_CHDIR, word(wanted.cwd))
+	do("change the gid", nil, syscall.SYS_SETRESGID, jail.uid, jail.uid, jail.uid)
+	// Without uid 0 in any of the three, the kernel clears all capabilities (capabilities(7)).
+	do("change the uid", nil, syscall.SYS_SETRESUID, jail.uid, jail.uid, jail.uid)
+	// A change of uid clears the parent-death signal, and sets the dumpable flag to fs.suid_dumpable, with
+	// which a process of the same uid could be allowed to read init's memory.
+	do("die with the launcher", nil, syscall.SYS_PRCTL, prSetPdeathsig, uintptr(syscall.SIGKILL))
+	do("close our memory", nil, syscall.SYS_PRCTL, prSetDumpable, 0)
+	do("gain no privileges", nil, syscall.SYS_PRCTL, prSetNoNewPrivs, 1, 0, 0, 0)
+	do("load the filter", nil, syscall.SYS_PRCTL, prSetSeccomp, seccompModeFilter, at(&filter))
+	do("enter", jail.cwd, syscall.SYS_CHDIR, word(jail.cwd))
 }

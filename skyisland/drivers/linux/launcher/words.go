@@ -2,17 +2,20 @@ package main
 
 import "unsafe"
 
-// A word is a string of C: bytes up to a zero.
+// A word is a C string: bytes that end with a zero byte. It is passed as a pointer to its first byte.
 
-// c is a word of this program's text, which must have its zero.
-func c(text string) *byte { return unsafe.StringData(text) }
+// cstr is a literal of this program as a word. The literal must end with \x00.
+func cstr(literal string) *byte { return unsafe.StringData(literal) }
 
+// word is the address of a word, as an argument of a system call.
 func word(word *byte) uintptr { return uintptr(unsafe.Pointer(word)) }
 
-func at[T any](thing *T) uintptr { return uintptr(unsafe.Pointer(thing)) }
+// at is the address of a variable, as an argument of a system call.
+func at[T any](variable *T) uintptr { return uintptr(unsafe.Pointer(variable)) }
 
 func after(word *byte, count int) *byte { return (*byte)(unsafe.Add(unsafe.Pointer(word), count)) }
 
+// size is the length of a word without its zero byte.
 func size(word *byte) (count int) {
 	for *after(word, count) != 0 {
 		count++
@@ -20,7 +23,7 @@ func size(word *byte) (count int) {
 	return count
 }
 
-// decimal reads the digits at the beginning of a word, and returns the rest.
+// decimal reads the digits at the beginning of a word, and returns their value and the rest of the word.
 func decimal(word *byte) (value uintptr, rest *byte) {
 	for ; *word >= '0' && *word <= '9'; word = after(word, 1) {
 		value = 10*value + uintptr(*word-'0')
@@ -28,7 +31,8 @@ func decimal(word *byte) (value uintptr, rest *byte) {
 	return value, word
 }
 
-// list is an argv or an environment: behind its words is nil.
+// list is an argv or an environment as execve(2) takes it: words, then nil. An order with more than 255 words
+// of one kind is refused.
 type list struct {
 	words [256]*byte
 	count int
@@ -36,6 +40,7 @@ type list struct {
 
 func (l *list) clear() { l.count, l.words[0] = 0, nil }
 
+// add appends a word; false if the list is full.
 func (l *list) add(word *byte) bool {
 	if l.count == len(l.words)-1 {
 		return false
@@ -45,7 +50,7 @@ func (l *list) add(word *byte) bool {
 	return true
 }
 
-// store keeps words that are put together, until it is cleared.
+// store is memory for words that are put together: we have no heap.
 type store struct {
 	text   [1 << 15]byte
 	length int
@@ -53,21 +58,22 @@ type store struct {
 
 func (s *store) clear() { s.length = 0 }
 
-// join keeps the first count bytes of a word with a text behind them; nil if there is no room.
+// join makes a word of the first count bytes of a word and a text. Without room it returns nil, with which
+// the system call that gets it fails (EFAULT).
 func (s *store) join(word *byte, count int, text string) *byte {
 	if s.length+count+len(text)+1 > len(s.text) {
 		return nil
 	}
-	kept := s.length
+	start := s.length
 	s.length += copy(s.text[s.length:], unsafe.Slice(word, count))
 	s.length += copy(s.text[s.length:], text)
 	s.text[s.length] = 0
 	s.length++
-	return &s.text[kept]
+	return &s.text[start]
 }
 
-// line is a message that is put together: an answer, or a record for the status pipe. What is too much is
-// left out.
+// line is a text that is put together: an answer, or a record for the status pipe. A byte for which there
+// is no room is dropped.
 type line struct {
 	text   [4096]byte
 	length int
@@ -101,14 +107,14 @@ func (l *line) number(value uintptr) {
 	l.byte('0' + byte(value%10))
 }
 
-// failure is what went wrong: `!2 mount /a`.
+// failure appends the variable failed: `!2 mount /a`.
 func (l *line) failure() {
 	l.byte('!')
 	l.number(uintptr(failed.errno))
 	l.byte(' ')
-	l.string(failed.what)
-	if failed.whom != nil {
+	l.string(failed.action)
+	if failed.object != nil {
 		l.byte(' ')
-		l.word(failed.whom)
+		l.word(failed.object)
 	}
 }
