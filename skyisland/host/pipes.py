@@ -24,6 +24,22 @@ def memory_file(data: bytes) -> int:
     return fd
 
 
+async def readable(fd: int) -> None:
+    """Wait until there is something to read; a pidfd is readable when its process has ended."""
+    loop = asyncio.get_running_loop()
+    ready = loop.create_future()
+
+    def wake() -> None:
+        if not ready.done():
+            ready.set_result(None)
+
+    loop.add_reader(fd, wake)
+    try:
+        await ready
+    finally:
+        loop.remove_reader(fd)
+
+
 class News:
     """Tells one listener, once, that a process has ended or that an output of it is over its limit."""
 

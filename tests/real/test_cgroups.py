@@ -72,10 +72,10 @@ class Guest:
         return code
 
 
-def destroyed(group: Group) -> None:
+def destroyed(cgroups: Cgroups, group: Group) -> None:
     """Ask until the kernel has let go of the dead, as the caller of `destroy` does."""
     until = time.monotonic() + 10
-    while not group.destroy():
+    while not cgroups.destroy(group):
         assert time.monotonic() < until, "tasks are left in the group"
         select.select((), (), (), 0.001)
 
@@ -88,13 +88,13 @@ def test_a_memory_hog_is_killed_and_known_for_it(cgroups: Cgroups) -> None:
     outside = Guest(free, HOG)
     assert (outside.line(), outside.line(), outside.wait()) == (b"started", b"got it", 0)
     assert not free.ran_out_of_memory()
-    destroyed(free)
+    destroyed(cgroups, free)
 
     group = cgroups.create("sky-hog", Limits(memory_bytes=MEMORY))
     hog = Guest(group, HOG)
     assert (hog.line(), hog.line(), hog.wait()) == (b"started", b"", -9)
     assert group.ran_out_of_memory()
-    destroyed(group)
+    destroyed(cgroups, group)
     assert not cgroups.create("sky-next", Limits(memory_bytes=MEMORY)).ran_out_of_memory()
 
 
@@ -103,7 +103,7 @@ def test_files_in_memory_count_as_well(cgroups: Cgroups) -> None:
     hog = Guest(group, "f = os.memfd_create('x'); [os.write(f, bytes(1 << 20)) for _ in range(256)]")
     assert hog.wait() == -9
     assert group.ran_out_of_memory()
-    destroyed(group)
+    destroyed(cgroups, group)
 
 
 FORKS = """
@@ -128,7 +128,7 @@ def test_forks_end_at_the_limit_and_all_are_killed(cgroups: Cgroups) -> None:
     assert group.usage().pids == 20
     group.kill()
     assert bomb.wait() == -9
-    destroyed(group)
+    destroyed(cgroups, group)
 
 
 def test_a_racing_fork_bomb_is_killed_whole(cgroups: Cgroups) -> None:
@@ -138,7 +138,7 @@ def test_a_racing_fork_bomb_is_killed_whole(cgroups: Cgroups) -> None:
     assert bomb.line() == b"go"
     group.kill()
     assert bomb.wait() == -9
-    destroyed(group)
+    destroyed(cgroups, group)
 
 
 BURN = (
@@ -154,7 +154,7 @@ def test_processor_time_is_bounded(cgroups: Cgroups) -> None:
     used_s = float(burner.line())
     assert burner.wait() == 0
     assert used_s < 0.6
-    destroyed(group)
+    destroyed(cgroups, group)
 
 
 def test_usage_is_told(cgroups: Cgroups) -> None:
@@ -172,7 +172,7 @@ def test_usage_is_told(cgroups: Cgroups) -> None:
     assert usage.pids == 1
     group.kill()
     guest.wait()
-    destroyed(group)
+    destroyed(cgroups, group)
 
 
 def test_limits_are_what_the_kernel_says(cgroups: Cgroups) -> None:
@@ -206,10 +206,10 @@ def test_a_group_is_used_again_but_not_while_somebody_is_in_it(cgroups: Cgroups)
     limits = Limits(memory_bytes=MEMORY, pids=10, cpus=1.0)
     group = cgroups.create("sky-one", limits)
     guest = Guest(group, "time.sleep(60)")
-    assert not group.destroy()
+    assert not cgroups.destroy(group)
     group.kill()
     guest.wait()
-    destroyed(group)
+    destroyed(cgroups, group)
     assert cgroups.existing() == []
     again = cgroups.create("sky-two", limits)
     assert again.join_paths == group.join_paths
@@ -231,7 +231,7 @@ def test_the_next_life_takes_away_what_the_last_one_left(cgroups: Cgroups) -> No
     assert guest.wait() == -9
     assert following.existing() == []
     assert lost.usage().memory_bytes is None
-    assert lost.destroy()
+    assert cgroups.destroy(lost)
 
 
 def test_cgroup_kill_of_version_2() -> None:
@@ -249,7 +249,7 @@ def test_cgroup_kill_of_version_2() -> None:
         assert Path(f"/proc/{guest.popen.pid}/cgroup").read_text().count(group.slot) == 1
         kill_all(kernel, str(group.join_paths[0].parent))
         assert guest.wait() == -9
-        destroyed(group)
+        destroyed(cgroups, group)
         cgroups.close()
     finally:
         with contextlib.suppress(FileNotFoundError):
@@ -259,8 +259,8 @@ def test_cgroup_kill_of_version_2() -> None:
 async def test_nothing_but_making_and_removing_is_seen_by_the_watch_on_the_loop(cgroups: Cgroups) -> None:
     limits = Limits(memory_bytes=MEMORY, pids=10, cpus=1.0)
     group = await asyncio.to_thread(cgroups.create, "sky-loop", limits)
-    assert await asyncio.to_thread(group.destroy)
+    assert await asyncio.to_thread(cgroups.destroy, group)
     again = cgroups.create("sky-loop", limits)
     assert again.usage().pids == 0
     assert not again.ran_out_of_memory()
-    assert again.destroy()
+    assert cgroups.destroy(again)

@@ -56,7 +56,7 @@ def test_in_a_delegated_unit_the_island_moves_one_level_down(unit: FakeKernel) -
 def test_close_takes_everything_back(unit: FakeKernel) -> None:
     before = set(unit.groups)
     found = cgroups(unit)
-    assert found.create("sky-test-1", LIMITS).destroy()
+    assert found.destroy(found.create("sky-test-1", LIMITS))
     found.close()
     assert set(unit.groups) == before
     assert unit.where() == UNIT
@@ -70,7 +70,7 @@ def test_prepare_may_be_repeated(unit: FakeKernel) -> None:
     found.prepare()
     assert unit.where() == f"{UNIT}/sky-daemon-test"
     assert found.existing() == ["sky-test-1"]
-    assert group.destroy()
+    assert found.destroy(group)
     found.close()
     assert unit.where() == UNIT
 
@@ -128,7 +128,7 @@ def test_an_ordinary_user_in_a_scope_of_his_own() -> None:
     kernel.island_in("/scope")
     found = cgroups(kernel)
     assert [c.enforced for c in found.capabilities()] == [True, True, False]
-    assert found.create("sky-test-1", LIMITS).destroy()
+    assert found.destroy(found.create("sky-test-1", LIMITS))
 
 
 def test_an_ordinary_user_in_a_session_is_told_what_to_do() -> None:
@@ -163,7 +163,7 @@ def test_without_any_cgroups() -> None:
     assert group.join_paths == ()
     assert not group.ran_out_of_memory()
     assert group.usage() == Usage()
-    assert group.destroy()
+    assert found.destroy(group)
     assert found.existing() == []
     found.close()
 
@@ -213,10 +213,10 @@ def test_attach_kill_destroy(unit: FakeKernel) -> None:
     group.attach(4242)
     assert unit.where("4242") == str(group.join_paths[0].parent)
     assert group.usage().pids == 1
-    assert not group.destroy()
+    assert not found.destroy(group)
     group.kill()
-    assert group.destroy()
-    assert group.destroy()
+    assert found.destroy(group)
+    assert found.destroy(group)
     assert found.existing() == []
     assert unit.children(f"{UNIT}/sky-test") == []
 
@@ -228,7 +228,7 @@ def test_out_of_memory_is_seen_and_such_a_group_is_never_used_again(unit: FakeKe
     assert not group.ran_out_of_memory()
     unit.groups[folder].values["memory.events"] = "oom 1\noom_kill 1\n"
     assert group.ran_out_of_memory()
-    assert group.destroy()
+    assert found.destroy(group)
     assert folder not in unit.groups
 
 
@@ -238,8 +238,8 @@ def test_an_empty_group_serves_the_next_jail_with_the_same_limits(unit: FakeKern
     paths = first.join_paths
     unit.groups[str(paths[0].parent)].values["cpu.stat"] = "usage_usec 2500000\n"
     assert first.usage().cpu_s == 2.5
-    assert first.destroy()
-    assert second.destroy()
+    assert found.destroy(first)
+    assert found.destroy(second)
     assert len(unit.children(f"{UNIT}/sky-test")) == 1
     assert found.existing() == []
     assert found.create("sky-test-3", Limits(memory_bytes=1 << 20)).join_paths != paths
@@ -256,12 +256,12 @@ def test_a_group_with_something_left_in_it_is_not_used_again(unit: FakeKernel, l
     folder = str(group.join_paths[0].parent)
     if left == "process":
         group.attach(4242)
-        assert not group.destroy()
+        assert not found.destroy(group)
         unit.groups[folder].procs.clear()
-        assert group.destroy()
+        assert found.destroy(group)
     else:
         unit.groups[folder].values["memory.current"] = str(32 << 20)
-        assert group.destroy()
+        assert found.destroy(group)
         assert folder not in unit.groups
 
 
@@ -270,10 +270,10 @@ def test_a_zombie_is_waited_for_but_not_for_long(unit: FakeKernel) -> None:
     quick, slow = found.create("sky-test-1", LIMITS), found.create("sky-test-2", LIMITS)
     for group in (quick, slow):
         unit.groups[str(group.join_paths[0].parent)].zombies = 1
-        assert not group.destroy()
+        assert not found.destroy(group)
     unit.groups[str(quick.join_paths[0].parent)].zombies = 0
-    assert quick.destroy()
-    while not slow.destroy():
+    assert found.destroy(quick)
+    while not found.destroy(slow):
         pass
     assert [path.parent for path in quick.join_paths] == [Path(p) for p in unit.children(f"{UNIT}/sky-test")]
 
@@ -322,8 +322,8 @@ def test_the_group_of_a_dead_jail_is_put_aside_and_looked_at_when_one_is_wanted(
     first = found.create("sky-test-1", LIMITS)
     folder = str(first.join_paths[0].parent)
     unit.groups[folder].zombies = 1
-    assert first.set_aside()
-    assert first.set_aside(), "it may be repeated"
+    assert found.set_aside(first)
+    assert found.set_aside(first), "it may be repeated"
     assert found.existing() == []
     second = found.create("sky-test-2", LIMITS)
     assert second.join_paths != first.join_paths
@@ -344,7 +344,7 @@ def test_a_group_that_stays_unfit_is_removed(unit: FakeKernel, left: str) -> Non
         unit.groups[folder].zombies = 1
     else:
         group.attach(4242)
-    assert group.set_aside()
+    assert found.set_aside(group)
     for number in range(MAX_RETRIES + 1):
         assert found.create(f"sky-test-{number}", LIMITS).join_paths != group.join_paths
     assert (folder in unit.groups) == (left == "process")
@@ -353,5 +353,5 @@ def test_a_group_that_stays_unfit_is_removed(unit: FakeKernel, left: str) -> Non
 def test_no_more_groups_are_kept_than_wanted(unit: FakeKernel) -> None:
     found = cgroups(unit, spare=2)
     groups = [found.create(f"sky-test-{number}", LIMITS) for number in range(4)]
-    assert all(group.set_aside() for group in groups)
+    assert all(found.set_aside(group) for group in groups)
     assert [str(group.join_paths[0].parent) for group in groups[2:]] == unit.children(f"{UNIT}/sky-test")

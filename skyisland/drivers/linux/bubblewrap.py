@@ -33,7 +33,7 @@ from skyisland.drivers.linux.overlay import DEVICES
 from skyisland.drivers.linux.rlimits import limit_process
 from skyisland.drivers.linux.seccomp import compile_filter, seccomp_capability
 from skyisland.errors import DriverError, HostUnfit
-from skyisland.host.pipes import memory_file
+from skyisland.host.pipes import memory_file, readable
 from skyisland.host.process import Process, spawn
 from skyisland.jails.driver import jail_prefix, resolv_conf
 from skyisland.model import Capability, Clone, JailSpec, Limits, Network, Snapshot, Usage
@@ -150,13 +150,22 @@ class BubblewrapJail:
     """A jail that bwrap made."""
 
     def __init__(
-        self, spec: JailSpec, process: Process, status: Status, group: Group, init: int, init_fd: int
+        self,
+        spec: JailSpec,
+        process: Process,
+        status: Status,
+        group: Group,
+        cgroups: Cgroups,
+        *,
+        init: int,
+        init_fd: int,
     ) -> None:
         self.spec = spec
         self.process = process
         self.pid: int | None = init
         self._status = status
         self._group = group
+        self._cgroups = cgroups
         self._init_fd: int | None = init_fd
 
     async def kill(self) -> None:
@@ -174,7 +183,7 @@ class BubblewrapJail:
             fd, self._init_fd = self._init_fd, None
             await readable(fd)
             os.close(fd)
-        await destroy_group(self._group)
+        await self._cgroups.give_back(self._group)
 
     def ended(self) -> tuple[int | None, int | None]:
         code = self.process.returncode
@@ -298,13 +307,13 @@ class BubblewrapJails:
             await process.wait()
             status.close()
             if group is not None:
-                await destroy_group(group)
+                await self._cgroups.give_back(group)
             if isinstance(failure, (TimeoutError, OSError)):
                 raise DriverError(f"bwrap could not make the jail: {failure!r}", jail=spec.name) from failure
             raise
         finally:
             os.close(block_w)  # bwrap goes on, or finds that it is alone
-        return BubblewrapJail(spec, process, status, group, init, init_fd)
+        return BubblewrapJail(spec, process, status, group, self._cgroups, init=init, init_fd=init_fd)
 
     def _spawn(self, spec: JailSpec, status_fd: int, block_fd: int, lent: list[int]) -> Process:
         """Start bwrap; what it is lent beside these two joins `lent`."""
@@ -393,30 +402,3 @@ def _prefer_for_oom(pid: int) -> None:
             os.write(fd, b"1000")
         finally:
             os.close(fd)
-
-
-async def destroy_group(group: Group) -> None:
-    """Take back the cgroup of a jail that is dead; its last tasks may still be on their way out."""
-    if group.set_aside():
-        return
-    for pause_s in (0.0, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5):
-        await asyncio.sleep(pause_s)
-        if group.destroy():
-            return
-    raise DriverError("a cgroup stays busy although its jail is dead")
-
-
-async def readable(fd: int) -> None:
-    """Wait until a descriptor is; a pidfd is when its process has ended."""
-    loop = asyncio.get_running_loop()
-    ready = loop.create_future()
-
-    def tell() -> None:
-        if not ready.done():
-            ready.set_result(None)
-
-    loop.add_reader(fd, tell)
-    try:
-        await ready
-    finally:
-        loop.remove_reader(fd)

@@ -19,14 +19,13 @@ from contextlib import AsyncExitStack
 from functools import partial
 from pathlib import Path
 
-from skyisland.drivers.linux.bubblewrap import destroy_group, readable
 from skyisland.drivers.linux.cgroup.group import Group
 from skyisland.drivers.linux.cgroup.groups import Cgroups
 from skyisland.drivers.linux.launching import Launcher, Link, explain, start
 from skyisland.drivers.linux.rlimits import by_number
 from skyisland.drivers.linux.seccomp import compile_filter, seccomp_capability
 from skyisland.errors import DriverError, HostUnfit
-from skyisland.host.pipes import Piped, Pipes
+from skyisland.host.pipes import Piped, Pipes, readable
 from skyisland.jails.driver import jail_prefix, resolv_conf
 from skyisland.model import Capability, Clone, JailSpec, Limits, Network, Snapshot, Usage
 
@@ -109,10 +108,11 @@ class Launched(Piped):
 class NamespaceJail:
     """A jail that the launcher made."""
 
-    def __init__(self, spec: JailSpec, process: Launched, group: Group) -> None:
+    def __init__(self, spec: JailSpec, process: Launched, group: Group, cgroups: Cgroups) -> None:
         self.spec = spec
         self.process = process
         self._group = group
+        self._cgroups = cgroups
 
     @property
     def pid(self) -> int | None:
@@ -125,7 +125,7 @@ class NamespaceJail:
         self.process.kill()
         await self.process.wait()
         await self.process.gone()
-        await destroy_group(self._group)
+        await self._cgroups.give_back(self._group)
 
     def ended(self) -> tuple[int | None, int | None]:
         code = self.process.returncode
@@ -243,7 +243,7 @@ class NamespaceJails:
         link = await self._running()
         async with AsyncExitStack() as undo:
             group = self._cgroups.create(spec.name, spec.limits)
-            undo.push_async_callback(destroy_group, group)
+            undo.push_async_callback(self._cgroups.give_back, group)
             try:
                 pipes = Pipes()
                 undo.callback(pipes.close)
@@ -260,7 +260,8 @@ class NamespaceJails:
             except OSError as failure:
                 raise DriverError(f"cannot make the jail: {failure.strerror}", jail=spec.name) from failure
             undo.pop_all()
-        return NamespaceJail(spec, Launched(pipes, spec.limits, status_r, pid, pidfd), group)
+        process = Launched(pipes, spec.limits, status_r, pid, pidfd)
+        return NamespaceJail(spec, process, group, self._cgroups)
 
     async def _order(self, spec: JailSpec, group: Group) -> list[str]:
         """The words of an order; what their first letters mean tells `order.go`."""

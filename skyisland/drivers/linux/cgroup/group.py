@@ -10,16 +10,12 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-from skyisland.drivers.linux.cgroup.hierarchy import kill_all, processes, remove_empty
+from skyisland.drivers.linux.cgroup.hierarchy import Hierarchy, Kernel, kill_all, processes, remove_empty
 from skyisland.model import Limits, Usage
-
-if TYPE_CHECKING:
-    from skyisland.drivers.linux.cgroup.groups import Cgroups
 
 CPU_PERIOD_US = 100_000
 """The kernel's own default (sched-bwc.rst)."""
@@ -43,14 +39,26 @@ def key_of(limits: Limits) -> Key:
 class Group:
     """The cgroups of one jail, one in each hierarchy; no cgroup at all where nothing is enforced."""
 
-    def __init__(self, cgroups: Cgroups, jail: str, slot: str, limits: Limits) -> None:
+    def __init__(
+        self,
+        jail: str,
+        slot: str,
+        limits: Limits,
+        *,
+        hierarchies: Iterable[Hierarchy],
+        kernel: Kernel,
+        proc: str,
+        limits_swap: bool,
+    ) -> None:
+        """`proc`: where procfs is mounted. `limits_swap`: swap counts as memory."""
         self.jail = jail
         self.slot = slot
         """The name of its folder in each hierarchy."""
         self.key = key_of(limits)
-        self._cgroups = cgroups
-        self._kernel = cgroups.kernel
-        self._folders = [(h, f"{h.parent}/{slot}") for h in cgroups.hierarchies.usable]
+        self._kernel = kernel
+        self._proc = proc
+        self._limits_swap = limits_swap
+        self._folders = [(h, f"{h.parent}/{slot}") for h in hierarchies]
         self._controllers = {name: (h, folder) for h, folder in self._folders for name in h.controllers}
         self._earlier_cpu_s = 0.0
         """Processor time that earlier jails used in this group."""
@@ -105,12 +113,12 @@ class Group:
             if hierarchy.version == 2:
                 yield f"{folder}/memory.max", size
                 yield f"{folder}/memory.oom.group", "1"
-                if self._cgroups.limits_swap:
+                if self._limits_swap:
                     yield f"{folder}/memory.swap.max", "0"
             else:
                 yield f"{folder}/memory.limit_in_bytes", size
                 yield f"{folder}/memory.swappiness", "0"
-                if self._cgroups.limits_swap:
+                if self._limits_swap:
                     yield f"{folder}/memory.memsw.limit_in_bytes", size
         if limits.pids is not None and "pids" in self._controllers:
             yield f"{self._controllers['pids'][1]}/pids.max", str(limits.pids)
@@ -216,7 +224,7 @@ class Group:
         ticks = 0
         for pid in processes(self._kernel, self._folders[0][1]):
             with suppress(OSError):
-                stat = self._kernel.read(f"{self._cgroups.proc}/{pid}/stat")
+                stat = self._kernel.read(f"{self._proc}/{pid}/stat")
                 ticks += sum(int(field) for field in stat.rpartition(")")[2].split()[11:15])
         return ticks / os.sysconf("SC_CLK_TCK")
 
@@ -228,20 +236,6 @@ class Group:
         return None
 
     # End
-
-    def destroy(self) -> bool:
-        """Remove the group, or keep it for the next jail; False while tasks are still exiting.
-
-        Kills no process. After False the caller must repeat it; after True it may.
-        """
-        return self._cgroups.destroy(self)
-
-    def set_aside(self) -> bool:
-        """Keep the group of a dead jail for the next one, without waiting for tasks that are still exiting.
-
-        False if it cannot be kept: the caller must `destroy` it.
-        """
-        return self._cgroups.set_aside(self)
 
     def worth_retrying(self) -> bool:
         """Whether the tasks left are all dead, so that the group may soon be empty; counts the retries."""

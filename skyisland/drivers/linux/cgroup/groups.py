@@ -13,6 +13,7 @@ jails share them, groups are numbered, and `existing` translates their numbers i
 
 from __future__ import annotations
 
+import asyncio
 import itertools
 import os
 import time
@@ -27,6 +28,8 @@ from skyisland.model import Capability, Limits
 REUSE_CANDIDATES = 4
 """How many kept groups, oldest first, are tried for a jail before a new one is made. The oldest are the
 likeliest to be empty; each costs three reads. A judgement."""
+GIVE_BACK_PAUSES_S = (0.0, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5)
+"""Waits before each attempt to take back a group whose tasks are still exiting."""
 
 
 class Cgroups:
@@ -105,13 +108,38 @@ class Cgroups:
 
     def _make(self, jail: str, limits: Limits) -> Group:
         while True:
-            group = Group(self, jail, f"{self._name}-slot-{next(self._numbers)}", limits)
+            group = Group(
+                jail,
+                f"{self._name}-slot-{next(self._numbers)}",
+                limits,
+                hierarchies=self.hierarchies.usable,
+                kernel=self.kernel,
+                proc=self.proc,
+                limits_swap=self.limits_swap,
+            )
             with suppress(FileExistsError):  # an earlier run of this island left a group of that number
                 group.make(limits)
                 return group
 
+    async def give_back(self, group: Group) -> None:
+        """Take back the group of a jail that is dead, however long its last tasks take to exit.
+
+        Raises:
+            DriverError: a task is still there after about a second.
+        """
+        if self.set_aside(group):
+            return
+        for pause_s in GIVE_BACK_PAUSES_S:
+            await asyncio.sleep(pause_s)
+            if self.destroy(group):
+                return
+        raise DriverError("a cgroup stays busy although its jail is dead")
+
     def destroy(self, group: Group) -> bool:
-        """`Group.destroy`."""
+        """Remove the group, or keep it for the next jail; False while tasks are still exiting.
+
+        Kills no process. After False the caller must repeat it; after True it may.
+        """
         if self._live.get(group.slot) is not group:
             return True
         keep = len(self._kept) < self._spare
@@ -130,7 +158,10 @@ class Cgroups:
         return True
 
     def set_aside(self, group: Group) -> bool:
-        """`Group.set_aside`."""
+        """Keep the group of a dead jail for the next one, without waiting for tasks that are still exiting.
+
+        False if it cannot be kept: the caller must `destroy` it.
+        """
         if self._live.get(group.slot) is not group:
             return True
         if not self._spare or not group.join_paths:
@@ -177,7 +208,7 @@ class Cgroups:
         for group in groups:
             group.kill()
         if groups:
-            return all(group.destroy() for group in groups)
+            return all(self.destroy(group) for group in groups)
         if not name.startswith(f"{self._name}-") or "/" in name:  # not ours, or a path that leads away
             return True
         folders = [f"{parent}/{name}" for parent in self.hierarchies.parents()]
