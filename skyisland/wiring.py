@@ -13,6 +13,7 @@ import os
 import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING
 
 from skyisland import __version__
 from skyisland.builds.builds import Builds
@@ -26,6 +27,9 @@ from skyisland.jails.register import Jails
 from skyisland.record.state import State
 from skyisland.settings import Layout, Settings
 from skyisland.sources.sources import Sources
+
+if TYPE_CHECKING:
+    from skyisland.drivers.zfs.clones import BaseSystem
 
 LINUX = sys.platform.startswith("linux")
 FREEBSD = sys.platform.startswith("freebsd")
@@ -162,28 +166,34 @@ def clone_driver(
 
         if not settings.filesystem.zfs_dataset:
             raise HostUnfit('filesystem.zfs_dataset: name the pool or dataset to use, such as "zroot"')
-        base = None
-        if FREEBSD:
-            from skyisland.drivers.freebsd.base import FreeBSDBase
-
-            release = settings.release or "-".join(os.uname().release.split("-")[:2])
-            base = FreeBSDBase(
-                release,
-                cache=settings.layout.state_dir / "archives",
-                source=settings.base_sys_pkg_dir,
-                update=not trial,
-                progress=progress,
-            )
         return ZfsClones(
             settings.filesystem.zfs_dataset,
             island,
             jails=settings.layout.jails,
             bases=settings.layout.base / island if trial else settings.layout.base,
-            base=base,
+            base=_base_system(settings, progress, update=not trial),
             compression=settings.filesystem.compression,
             quota_bytes=settings.filesystem.quota or None,
         )
     raise HostUnfit(f"filesystem.storage: {wanted!r} does not work on this system; use 'auto'")
+
+
+def _base_system(settings: Settings, progress: Progress, *, update: bool) -> BaseSystem:
+    """What every clone by ZFS is cloned from. `update`: patch it when it is laid, where it is a release."""
+    if FREEBSD:
+        from skyisland.drivers.freebsd.base import FreeBSDBase
+
+        release = settings.release or "-".join(os.uname().release.split("-")[:2])
+        return FreeBSDBase(
+            release,
+            cache=settings.layout.state_dir / "archives",
+            source=settings.base_sys_pkg_dir,
+            update=update,
+            progress=progress,
+        )
+    from skyisland.drivers.linux.base import LinuxBase
+
+    return LinuxBase()
 
 
 def toolchains_for(settings: Settings, search_path: str) -> Toolchains:

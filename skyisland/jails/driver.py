@@ -9,6 +9,7 @@ whose text has the host's own words and the remedy.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterable
 from typing import Protocol
 
@@ -22,6 +23,11 @@ MOUNT_POINTS = ("dev", "proc", "usr/local/go", "src", "gen", "std", "mod", "cach
 def jail_prefix(island: str) -> str:
     """What the names of an island's jails begin with: its reaper touches no others."""
     return f"sky-{island}-"
+
+
+def island_tag(island: str) -> str:
+    """A hash of the island's name in four characters, for names of interfaces: they have 15 at most."""
+    return hashlib.sha256(island.encode()).hexdigest()[:4]
 
 
 def resolv_conf(name_servers: Iterable[str]) -> bytes:

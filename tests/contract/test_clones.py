@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from skyisland.drivers.fake import FakeClones
+from skyisland.drivers.linux.base import LinuxBase
 from skyisland.drivers.linux.overlay import OverlayClones
 from skyisland.drivers.zfs.clones import ZfsClones
 from skyisland.jails.driver import CloneDriver
@@ -38,7 +39,9 @@ async def clones(request: pytest.FixtureRequest, state_dir: Path) -> AsyncIterat
         world = World(state_dir / "freebsd")
         driver = zfs_clones(world)
     else:
-        driver = ZfsClones(POOL, "c0de", jails=state_dir / "jails", bases=state_dir / "bases", ahead=2)
+        driver = ZfsClones(
+            POOL, "c0de", jails=state_dir / "jails", bases=state_dir / "bases", base=LinuxBase(), ahead=2
+        )
     try:
         yield driver
         await driver.close()

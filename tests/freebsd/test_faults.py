@@ -22,6 +22,7 @@ from skyisland.jails.inmate import JailOrder
 from skyisland.jails.register import Jails
 from skyisland.model import Address, Limits, Mount, Purpose, Snapshot, Verdict
 from skyisland.settings import IP4
+from tests.support.standins.base import TinyBase
 from tests.support.standins.island import freebsd_driver, freebsd_jails, zfs_clones
 from tests.support.standins.world import World
 
@@ -80,7 +81,9 @@ def say(jails: Jails, actor: Path) -> Callable[..., object]:
 
 
 async def test_no_such_pool(world: World) -> None:
-    clones = ZfsClones("zroot", "c0de", jails=Path("/j"), bases=Path("/b"), programs=Programs(world.bin))
+    clones = ZfsClones(
+        "zroot", "c0de", jails=Path("/j"), bases=Path("/b"), base=TinyBase(), programs=Programs(world.bin)
+    )
     with pytest.raises(HostUnfit, match=r"no dataset zroot .*filesystem\.zfs_dataset"):
         await clones.prepare()
 

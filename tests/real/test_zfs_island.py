@@ -11,7 +11,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from skyisland.drivers.zfs.clones import BareBase
+from skyisland.drivers.linux.base import LinuxBase
 from tests.support.daemon import BRIDGE, Daemon, tag
 
 pytestmark = [pytest.mark.zfs, pytest.mark.host, pytest.mark.root]
@@ -44,7 +44,7 @@ def running(request: pytest.FixtureRequest, make_daemon: type[Daemon]) -> Iterat
     )
     with made:
         yield made
-    assert datasets(made) == ["", "/base", f"/base/{BareBase.generation}", "/run"]
+    assert datasets(made) == ["", "/base", f"/base/{LinuxBase.generation}", "/run"]
     # The base stays for the island's next life. There is none, and its folder is about to be removed.
     for line in reversed(listed(made, "mounted,name")):
         mounted, name = line.split("\t")

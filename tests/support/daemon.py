@@ -24,7 +24,7 @@ from typing import Any, Self
 import httpx
 import tomli_w
 
-from skyisland.drivers.linux import bridge as netlink
+from skyisland.jails.driver import island_tag
 
 SKYISLAND = Path(sys.executable).with_name("skyisland")
 HOST = "examples.skyisland.test"
@@ -359,7 +359,7 @@ def processes(state: Path, island: str, *, but: Collection[int] = ()) -> list[st
 
 def host_objects(state: Path, island: str) -> list[str]:
     """Cgroups, mounts and interfaces that bear the name of the island."""
-    ports = f"sky{netlink.tag(island)}-"
+    ports = f"sky{island_tag(island)}-"
     mounts = Path("/proc/self/mountinfo").read_text().splitlines()
     # A generation of the base stays mounted for the next life.
     mounts = [line for line in mounts if not (" - zfs " in line and f" {state}/base/" in line)]

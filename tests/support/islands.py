@@ -25,8 +25,8 @@ import tomli_w
 
 from examples import publish
 from skyisland import golang
+from skyisland.drivers.linux.base import GENERATION
 from skyisland.drivers.linux.launching import Launcher
-from skyisland.drivers.linux.overlay import GENERATION
 from skyisland.events import Events
 from skyisland.golang.compiler import ENVIRONMENT, FLAGS, STEP
 from skyisland.island import Island

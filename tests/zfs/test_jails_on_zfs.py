@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from skyisland.drivers.linux.base import LinuxBase
 from skyisland.drivers.linux.bubblewrap import BubblewrapJails
 from skyisland.drivers.linux.namespaces import NamespaceJails
 from skyisland.drivers.zfs.clones import ZfsClones
@@ -31,7 +32,9 @@ async def jails(request: pytest.FixtureRequest, state_dir: Path) -> AsyncIterato
         launcher = request.getfixturevalue("launcher")
         folders = {"run": state_dir / "run", "clones": state_dir / "jails"}
         driver = NamespaceJails("c0de", launcher=launcher, probe_uid=FIRST_UID, **folders)
-    clones = ZfsClones("tank", "c0de", jails=state_dir / "jails", bases=state_dir / "bases", ahead=1)
+    clones = ZfsClones(
+        "tank", "c0de", jails=state_dir / "jails", bases=state_dir / "bases", base=LinuxBase(), ahead=1
+    )
     made = Jails(
         driver,
         clones,

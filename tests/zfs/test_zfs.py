@@ -10,6 +10,7 @@ import subprocess
 import pytest
 
 from skyisland.drivers.fake import FakeJails
+from skyisland.drivers.linux.base import LinuxBase
 from skyisland.drivers.zfs.clones import ZfsClones
 from skyisland.errors import DriverError, HostUnfit
 from skyisland.events import Events
@@ -106,6 +107,7 @@ async def test_no_such_dataset(host: Host) -> None:
         "c0de",
         jails=host.folder / "jails",
         bases=host.folder / "bases",
+        base=LinuxBase(),
         programs=Programs(host.world.bin if host.world else None),
     )
     with pytest.raises(HostUnfit, match=r"filesystem\.zfs_dataset"):

@@ -20,9 +20,9 @@ from __future__ import annotations
 import logging
 import re
 
-from skyisland.drivers.linux.bridge import tag
 from skyisland.errors import HostUnfit
 from skyisland.host.programs import ProgramFailed, Programs
+from skyisland.jails.driver import island_tag
 from skyisland.model import Address, Capability
 from skyisland.settings import IP4
 
@@ -52,7 +52,7 @@ def addresses_argv(interface: str) -> tuple[str, ...]:
 
 def group(island: str) -> str:
     """The interface group of an island's ports; such a name must not end in a digit (ifconfig(8))."""
-    return f"sky{tag(island)}p"
+    return f"sky{island_tag(island)}p"
 
 
 def epair_argv(island: str) -> tuple[str, ...]:

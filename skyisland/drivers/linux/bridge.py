@@ -38,6 +38,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 from skyisland.errors import DriverError, HostUnfit
+from skyisland.jails.driver import island_tag
 from skyisland.model import Address, Capability
 from skyisland.settings import IP4
 
@@ -57,14 +58,9 @@ BRIDGE_MAC_PREFIX = "06:53:4b"
 RIGHTS_REMEDY = "run the island as root, or with CAP_NET_ADMIN and CAP_SYS_ADMIN"
 
 
-def tag(island: str) -> str:
-    """A hash of the island's name in four characters: interface names have 15 at most (IFNAMSIZ)."""
-    return hashlib.sha256(island.encode()).hexdigest()[:4]
-
-
 def port_name(island: str, jail: str) -> str:
     """The name of the host's end of a jail's veth pair: 15 characters at most, unique per island and jail."""
-    return f"sky{tag(island)}-{jail.rpartition('-')[2][-7:]}"
+    return f"sky{island_tag(island)}-{jail.rpartition('-')[2][-7:]}"
 
 
 def bridge_mac(island: str) -> str:

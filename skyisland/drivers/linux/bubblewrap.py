@@ -27,9 +27,9 @@ from pathlib import Path
 
 import msgspec
 
+from skyisland.drivers.linux.base import DEVICES
 from skyisland.drivers.linux.cgroup.group import Group
 from skyisland.drivers.linux.cgroup.groups import Cgroups
-from skyisland.drivers.linux.overlay import DEVICES
 from skyisland.drivers.linux.rlimits import limit_process
 from skyisland.drivers.linux.seccomp import compile_filter, seccomp_capability
 from skyisland.errors import DriverError, HostUnfit

@@ -21,12 +21,10 @@ import sys
 from pathlib import Path
 from typing import Protocol
 
-from skyisland.drivers.linux.overlay import GENERATION, lay
 from skyisland.drivers.zfs import commands
 from skyisland.drivers.zfs.ends import Ends
 from skyisland.errors import DriverError, HostUnfit
 from skyisland.host.programs import ProgramFailed, Programs
-from skyisland.jails.driver import MOUNT_POINTS
 from skyisland.model import Capability, Clone, Snapshot
 
 log = logging.getLogger(__name__)
@@ -49,26 +47,6 @@ class BaseSystem(Protocol):
         ...
 
 
-class BareBase:
-    """The base of Linux: what a static Go binary wants, no program, and room for files of its own."""
-
-    generation = f"{GENERATION}-z1"
-
-    async def lay(self, root: Path) -> None:
-        await asyncio.to_thread(self._lay, root)
-
-    def _lay(self, root: Path) -> None:
-        lay(root)
-        for folder in MOUNT_POINTS:
-            (root / folder).mkdir(parents=True, exist_ok=True)
-        for folder in ("tmp", "var/tmp"):
-            (root / folder).mkdir(parents=True)
-            (root / folder).chmod(0o1777)
-
-
-# The driver
-
-
 class ZfsClones:
     """A `CloneDriver` on ZFS."""
 
@@ -81,7 +59,7 @@ class ZfsClones:
         *,
         jails: Path,
         bases: Path,
-        base: BaseSystem | None = None,
+        base: BaseSystem,
         compression: bool = False,
         quota_bytes: int | None = 256 << 20,
         ahead: int = 4,
@@ -89,14 +67,15 @@ class ZfsClones:
         programs: Programs | None = None,
     ) -> None:
         """`dataset`: the operator's, below which the island makes its own. `jails`, `bases`: where clones
-        and generations of the base are mounted. `ahead`: clones made before they are needed.
+        and generations of the base are mounted. `base`: what is cloned, laid once. `ahead`: clones made
+        before they are needed.
         `patience_s`: for how long a busy dataset is tried again."""
         self.root = f"{dataset}/sky-{island}"
         self.run_dataset = f"{self.root}/run"
         self.jails = jails
         self.bases = bases
         self.island = island
-        self._base = base or BareBase()
+        self._base = base
         self._compression = "on" if compression else "off"
         self._quota_bytes = quota_bytes
         self._ahead = ahead
