@@ -13,8 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from skyisland.drivers.freebsd import base as freebsd_base
-from skyisland.drivers.freebsd.base import FreeBSDBase, architecture, host_release, manifest_sum
+from skyisland.drivers.freebsd.base import FreeBSDBase, architecture, manifest_sum
 from skyisland.errors import DriverError, HostUnfit, SettingsError
 from skyisland.host.programs import Programs
 from tests.support.standins.base import fill
@@ -161,14 +160,6 @@ def test_a_manifest_without_it(text: str) -> None:
         manifest_sum(text)
 
 
-async def test_the_host_release(world: World) -> None:
-    assert await host_release(Programs(world.bin)) == RELEASE
-    with world.change() as state:
-        state["release"] = "16.0-CURRENT"
-    with pytest.raises(HostUnfit, match="set release"):
-        await host_release(Programs(world.bin))
-
-
 # From a mirror
 
 
@@ -253,7 +244,3 @@ async def test_a_mirror_that_has_it_no_more(world: World, mirror: Mirror) -> Non
     mirror.files = {}
     with pytest.raises(HostUnfit, match="ftp-archive"):
         await base(world, mirror.url).archive()
-
-
-def test_hints_are_told() -> None:
-    assert any("racct" in line for line in freebsd_base.HINTS)

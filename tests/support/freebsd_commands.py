@@ -59,7 +59,6 @@ PARTS: list[tuple[str, str, list[tuple[str, ...]]]] = [
         "The base system",
         "Once per release; `MANIFEST` is read and base.txz checked before.",
         [
-            base.VERSION,
             base.extract_argv(Path("/sky/base.txz"), Path("/sky/base/14.3-RELEASE-1")),
             base.update_argv(Path("/sky/base/14.3-RELEASE-1"), "14.3-RELEASE", "fetch"),
             base.update_argv(Path("/sky/base/14.3-RELEASE-1"), "14.3-RELEASE", "install"),

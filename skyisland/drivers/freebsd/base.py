@@ -34,7 +34,6 @@ ARCHIVE = "base.txz"
 SITE = "https://download.freebsd.org/releases"
 TRUSTED = Path("/usr/local/share/freebsd/MANIFESTS")
 """Where the port misc/freebsd-release-manifests puts them."""
-VERSION = ("freebsd-version", "-u")
 MARK = "etc/skyisland-base"
 
 
@@ -233,19 +232,6 @@ class FreeBSDBase:
         place_file(root, f"/{MARK}", f"{self.release}\n".encode(), 0o444)
 
 
-async def host_release(programs: Programs) -> str:
-    """The release that this host runs, without its patch level.
-
-    Raises:
-        HostUnfit: it is none that has archives (a development branch).
-    """
-    said = (await programs.run(VERSION)).strip()
-    release = re.sub(r"-p\d+$", "", said)
-    if not re.fullmatch(r"\d+\.\d+-(RELEASE|RC\d+|BETA\d+)", release):
-        raise HostUnfit(f"this host runs {said}, of which there are no archives; set release")
-    return release
-
-
 def _is(path: Path, wanted: str) -> bool:
     try:
         with path.open("rb") as file:
@@ -254,11 +240,3 @@ def _is(path: Path, wanted: str) -> bool:
         return False
     except OSError as error:
         raise DriverError(f"cannot read {path}: {error.strerror}") from error
-
-
-HINTS = (
-    "echo kern.racct.enable=1 >> /boot/loader.conf    # limits on memory, processes, CPU; then reboot",
-    "sysrc zfs_enable=YES",
-    "sysrc sky_island_enable=YES",
-)
-"""What the operator may want to do; `init` prints it, and writes none of it."""

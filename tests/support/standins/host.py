@@ -1,4 +1,4 @@
-"""sysctl(8), devfs(8), pw(8), tar(1), freebsd-update(8), freebsd-version(1)."""
+"""sysctl(8), devfs(8), pw(8), tar(1), freebsd-update(8)."""
 
 from __future__ import annotations
 
@@ -67,13 +67,6 @@ def tar(state: State) -> None:
                 raise SystemExit(code)
         case _:
             state.usage()
-
-
-def freebsd_version(state: State) -> None:
-    if state.words != ["-u"]:
-        state.usage()
-    with state.locked() as world:
-        sys.stdout.write(f"{world['release']}-p5\n")
 
 
 def freebsd_update(state: State) -> None:

@@ -15,7 +15,7 @@ from pathlib import Path
 from tests.support.places import ROOT
 from tests.support.standins.state import Locked
 
-PROGRAMS = "jail jls rctl zfs mount umount devfs sysctl pw ifconfig route pfctl tar freebsd-version"
+PROGRAMS = "jail jls rctl zfs mount umount devfs sysctl pw ifconfig route pfctl tar"
 PROCESSES = "jexec freebsd-update"
 """Stand-ins that must be processes of the island's own: what they are given passes through them."""
 PARAMETERS = (
@@ -46,7 +46,6 @@ FRESH = {
     "next_epair": 0,
     "racct": "on",
     "jls_version": "2",
-    "release": "14.3-RELEASE",
 }
 
 
