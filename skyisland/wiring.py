@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 
 from skyisland import __version__
 from skyisland.builds.builds import Builds
+from skyisland.doctor import TRIAL_ISLAND, Examiner
 from skyisland.errors import HostUnfit, SettingsError
 from skyisland.events import Events
 from skyisland.host.toolchain import Progress, Toolchains, silent
@@ -267,3 +268,45 @@ def network_driver(settings: Settings, island: str) -> NetworkDriver:
 
         return FreeBSDNetwork(ip4, island=island, vnet=ip4.vnet)
     return NoInterfaces("this system has no network driver")
+
+
+def examiners(
+    settings: Settings, network: NetworkDriver | None, toolchains: Toolchains, *, full: bool
+) -> list[Examiner]:
+    """The checks of the drivers that these settings choose. Nothing is touched before they examine.
+
+    `network`: what `doctor` prepares; None beside an island that runs and has it. `full`: try in jails of
+    their own what the drivers assume of this system, where that is of use.
+
+    Raises:
+        HostUnfit: this system has no driver of that name.
+    """
+    if FREEBSD:
+        from skyisland.drivers.freebsd.checks import FreeBSDChecks
+        from skyisland.drivers.freebsd.jails import FreeBSDJails
+        from skyisland.drivers.zfs.clones import ZfsClones
+
+        network = network or NoInterfaces("an island runs and has it")
+        jails = jail_driver(settings, TRIAL_ISLAND, network, toolchains)
+        clones = clone_driver(settings, TRIAL_ISLAND, trial=True)
+        if isinstance(jails, FreeBSDJails) and isinstance(clones, ZfsClones):
+            return [FreeBSDChecks(jails, clones, full=full)]
+        return []
+    chosen: list[Examiner] = []
+    if LINUX:
+        from skyisland.drivers.linux.checks import LinuxChecks
+        from skyisland.drivers.linux.launching import Launcher
+
+        root = os.geteuid() == 0
+        launched = root and settings.jails.driver in ("auto", "namespaces")
+        launcher = Launcher(settings.layout.launcher, toolchains) if launched else None
+        uid = settings.jails.uid_start if root else None
+        chosen.append(LinuxChecks(settings.state_dir, uid=uid, launcher=launcher))
+    if settings.filesystem.storage == "zfs":
+        from skyisland.drivers.zfs.checks import ZfsChecks
+        from skyisland.drivers.zfs.clones import ZfsClones
+
+        clones = clone_driver(settings, TRIAL_ISLAND, trial=True)
+        if isinstance(clones, ZfsClones):
+            chosen.append(ZfsChecks(clones))
+    return chosen

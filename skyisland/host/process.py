@@ -186,6 +186,8 @@ async def run(
     timeout_s: float,
     stdin: bytes = b"",
     cwd: str | os.PathLike[str] | None = None,
+    uid: int | None = None,
+    pass_fds: Sequence[int] = (),
     stdout_bytes: int = 1 << 20,
     stderr_bytes: int = 1 << 20,
 ) -> Completed:
@@ -194,7 +196,15 @@ async def run(
     Raises:
         DriverError: it cannot be started.
     """
-    process = spawn(argv, env=env, cwd=cwd, stdout_bytes=stdout_bytes, stderr_bytes=stderr_bytes)
+    process = spawn(
+        argv,
+        env=env,
+        cwd=cwd,
+        uid=uid,
+        pass_fds=pass_fds,
+        stdout_bytes=stdout_bytes,
+        stderr_bytes=stderr_bytes,
+    )
     timed_out = await until_ended(process, stdin, timeout_s)
     returncode = await process.wait()
     return Completed(

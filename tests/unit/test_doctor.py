@@ -11,6 +11,7 @@ import pytest
 
 from skyisland import doctor
 from skyisland.doctor import Check, examine, from_capabilities
+from skyisland.drivers.linux.checks import LinuxChecks
 from skyisland.errors import DriverError, HostUnfit
 from skyisland.host.toolchain import Toolchains
 from skyisland.model import Address, Capability
@@ -40,7 +41,13 @@ class Other:
 
 
 async def examined(folder: Path, **options: object) -> dict[str, Check]:
-    settings = {"state_dir": folder, "uid": None, "toolchains": Toolchains(folder), **options}
+    settings = {
+        "state_dir": folder,
+        "uid": None,
+        "toolchains": Toolchains(folder),
+        "examiners": [LinuxChecks(folder, uid=None)],
+        **options,
+    }
     checks = await examine(**settings)  # type: ignore[arg-type]
     assert all(check.ok != bool(check.remedy) for check in checks), "each problem has a remedy"
     found = {check.name: check for check in checks}
@@ -119,7 +126,7 @@ def test_open_files(monkeypatch: pytest.MonkeyPatch, hard: int, ok: bool) -> Non
 
 
 async def test_drivers_bring_their_own_checks(state_dir: Path) -> None:
-    assert (await examined(state_dir, others=[Other()]))["zfs"].found == "tank/island"
+    assert (await examined(state_dir, examiners=[Other()]))["zfs"].found == "tank/island"
 
 
 def test_capabilities_as_checks() -> None:
@@ -136,4 +143,4 @@ def test_capabilities_as_checks() -> None:
     [("git version 2.39.5", (2, 39, 5)), ("6.18.44-fc-v669", (6, 18, 44)), ("none", ())],
 )
 def test_numbers_of_versions(said: str, number: tuple[int, ...]) -> None:
-    assert doctor._numbers(said) == number
+    assert doctor.version_in(said) == number
