@@ -15,6 +15,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import gc
+import logging
 import os
 import signal
 import sys
@@ -91,8 +92,8 @@ async def serve_with_console(
 ) -> int:
     """Run the console and `serve` side by side; returns the exit code of the whole.
 
-    `log`: what takes the prints of libraries and children while the console has the terminal.
-    `headless`: called when the island goes on without its console.
+    `log`: where prints of libraries and children go while the console has the terminal, and afterwards if
+    the terminal is gone. `headless`: called when the island goes on without its console.
     """
     stop, lost = asyncio.Event(), asyncio.Event()
     handlers: dict[signal.Signals, Callable[[], object]] = {
@@ -105,7 +106,6 @@ async def serve_with_console(
     console = Console(
         port, readonly=readonly, ascii=ascii, refresh_s=refresh_s, driver_class=SkyDriver, ready=gc.freeze
     )
-    last_words = ""
     with _handlers(handlers):
         api = asyncio.ensure_future(serve(stop.wait))
         with shielded(log) as terminal:
@@ -118,12 +118,12 @@ async def serve_with_console(
             for wait in waits:
                 wait.cancel()
         if not console.stopping and not stop.is_set() and not api.done():
+            end = "lost its terminal" if gone else f"crashed: {console.crash or 'unknown'}"
+            last_words = f"the console {end}; the island runs on without it"
             if not gone:
-                last_words = (
-                    f"the console crashed: {console.crash or 'unknown'}; the island runs on without it"
-                )
                 _say(last_words)
             headless()
+            logging.getLogger(__name__).warning(last_words)
             stopping = asyncio.ensure_future(stop.wait())
             await asyncio.wait({api, stopping}, return_when=asyncio.FIRST_COMPLETED)
             stopping.cancel()

@@ -66,9 +66,10 @@ async def _serve(settings: Settings, look: dict[str, Any] | None) -> int:
         await asyncio.to_thread(tls.check)
     events, ring = Events(), LogRing(secrets=secrets)
     metrics = Metrics(StatsD(*settings.statsd, prefix=settings.metrics.prefix) if settings.statsd else None)
-    stream = sys.stdout.buffer if look is None else None
     level = settings.log.level.upper()
-    async with logging_to(ring, events, stream=stream, level=level, secrets=secrets):
+    async with logging_to(ring, events, level=level, secrets=secrets) as write_lines:
+        if look is None:
+            write_lines(sys.stdout.buffer)
         sock = await asyncio.to_thread(listen, settings.listen, settings.http_port)
         with contextlib.closing(sock):
             metrics.follow(events)
@@ -103,8 +104,13 @@ async def _serve(settings: Settings, look: dict[str, Any] | None) -> int:
                     from tui import serve_with_console
                     from tui.watch.inprocess import InProcess
 
-                    port = InProcess(island, ring, settings.url)
-                    return await serve_with_console(port, serving, log=settings.layout.console_log, **look)
+                    return await serve_with_console(
+                        InProcess(island, ring, settings.url),
+                        serving,
+                        log=settings.layout.console_log,
+                        headless=lambda: write_lines(sys.stdout.buffer),
+                        **look,
+                    )
                 finally:
                     await island.stop()
 

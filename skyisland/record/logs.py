@@ -294,36 +294,36 @@ class JsonLines(logging.Handler):
 
 @asynccontextmanager
 async def logging_to(
-    ring: LogRing,
-    events: Events,
-    *,
-    stream: BinaryIO | None = None,
-    level: int | str = logging.INFO,
-    secrets: Collection[str] = (),
-) -> AsyncIterator[None]:
-    """Send all records and events to the ring and, for a headless island, as JSON lines to `stream`.
+    ring: LogRing, events: Events, *, level: int | str = logging.INFO, secrets: Collection[str] = ()
+) -> AsyncIterator[Callable[[BinaryIO], None]]:
+    """Send all records and events to `ring` for the length of the block.
 
-    For the length of the block these are the process's only handlers, so that nothing of any library
-    reaches a terminal that a console draws on.
+    Yields a function: called with a stream, it sends them as JSON lines there too, from then on. There are
+    no other handlers in the process meanwhile, so nothing of any library reaches a terminal that a console
+    draws on.
     """
     root = logging.getLogger()
     before = root.handlers[:], root.level
-    lines = JsonLines(stream, secrets=secrets) if stream is not None else None
-    handlers: list[LogRing | JsonLines] = [ring] if lines is None else [ring, lines]
-    untap = [events.tap(ring.fold, *_TELL)]
-    if lines is not None:
-        untap.append(events.tap(lines.fold))
-    root.handlers[:] = handlers
+    writers: list[JsonLines] = []
+    taps = [events.tap(ring.fold, *_TELL)]
+
+    def write_lines(stream: BinaryIO) -> None:
+        writer = JsonLines(stream, secrets=secrets)
+        writers.append(writer)
+        taps.append(events.tap(writer.fold))
+        root.addHandler(writer)
+
+    root.handlers[:] = [ring]
     root.setLevel(level)
     for name in QUIET:
         logging.getLogger(name).setLevel(logging.WARNING)
     logging.captureWarnings(True)
     try:
-        yield
+        yield write_lines
     finally:
         logging.captureWarnings(False)
-        for end in untap:
-            end()
+        for untap in taps:
+            untap()
         root.handlers[:], root.level = before
-        if lines is not None:
-            await asyncio.to_thread(lines.close)
+        for writer in writers:
+            await asyncio.to_thread(writer.close)

@@ -1,11 +1,11 @@
 """A console for the terminal tests to torment: started by them, on a pseudo terminal.
 
-    python -m tests.support.subject serve|attach FOLDER [noise|crash|crash-api]
+    python -m tests.support.subject serve|attach|command FOLDER [noise|crash|crash-api]
 
 `serve` is an island of fake rooms with its API and console in one loop; `attach` a console on the
-seeded island, which is in this process but says that it is not. The API's port is written to
-FOLDER/port. `noise`: from SIGUSR2 on, libraries, children and threads print. `crash`: ctrl+g breaks the
-console. `crash-api`: SIGUSR2 breaks the API.
+seeded island, which is in this process but says that it is not; `command` is `skyisland serve` itself, with
+fake jails. The API's port is written to FOLDER/port. `noise`: from SIGUSR2 on, libraries, children and
+threads print. `crash`: ctrl+g breaks the console. `crash-api`: SIGUSR2 breaks the API.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import faulthandler
 import logging
 import os
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -52,6 +53,17 @@ async def serve(folder: Path, mood: str) -> int:
         )
     await world.island.stop()
     return code
+
+
+def command(folder: Path) -> None:
+    from skyisland.cli import main
+
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    config = folder / "skyisland.toml"
+    config.write_text(f'http_port = {port}\nstate_dir = "{folder / "state"}"\n[jails]\ndriver = "fake"\n')
+    (folder / "port").write_text(str(port))
+    main(["--config", str(config), "serve"])
 
 
 def _disturb(mood: str) -> None:
@@ -92,6 +104,8 @@ def main() -> None:
     from tests.support.fake_island import FakeIsland
 
     _disturb(mood)
+    if what == "command":
+        command(folder)
     sys.exit(tui.run_console(FakeIsland(), refresh_s=0.1, log=folder / "log"))
 
 

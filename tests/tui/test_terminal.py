@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import json
 import os
 import pty
 import signal
@@ -22,6 +23,7 @@ import time
 import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pyte
 import pytest
@@ -268,6 +270,46 @@ def test_a_crash_of_the_console_leaves_the_island(start: Start) -> None:
     assert "broken on purpose" in log
     assert SECRET not in log
     assert SECRET.encode() not in patient.said
+
+
+def log_lines(text: bytes) -> list[dict[str, Any]]:
+    """The lines of JSON in what a process printed."""
+    return [json.loads(line) for line in text.splitlines() if line.startswith(b'{"time"')]
+
+
+def test_an_island_whose_console_crashed_goes_on_to_log(start: Start) -> None:
+    patient = start("command", "crash")
+    assert log_lines(patient.said) == [], "the terminal is the console's alone"
+    patient.press("\x07")
+    patient.until(lambda: b'runs on without it"' in patient.said, "a line of the log")
+    call = json.dumps({"url": "https://example.com/a/b", "call": "F()"}).encode()
+    with urllib.request.urlopen(
+        f"http://127.0.0.1:{patient.port}/api/v1/function", call, timeout=20
+    ) as reply:
+        invocation = json.load(reply)["id"]
+    patient.until(lambda: b'"InvocationFinished"' in patient.said, "the end of the call in the log")
+    crash, *facts = log_lines(patient.said)
+    assert (crash["level"], crash["logger"]) == ("WARNING", "tui.supervisor")
+    assert "the console crashed: RuntimeError: broken on purpose" in crash["message"]
+    assert {fact["event"] for fact in facts if fact.get("invocation") == invocation} >= {
+        "InvocationStarted",
+        "JailCreated",
+        "InvocationFinished",
+    }
+    patient.process.send_signal(signal.SIGTERM)
+    assert patient.ends() == 1
+    assert log_lines(patient.said)[-1]["event"] == "IslandStopped"
+    patient.assert_restored()
+
+
+def test_an_island_whose_terminal_vanished_logs_where_the_console_did(start: Start) -> None:
+    patient = start("command")
+    patient.hang_up()
+    log = patient.folder / "state" / "console.log"
+    patient.until(lambda: b"lost its terminal" in log.read_bytes(), "a line of the log")
+    patient.process.send_signal(signal.SIGTERM)
+    assert patient.ends() == 0
+    assert log_lines(log.read_bytes())[-1]["event"] == "IslandStopped"
 
 
 def test_a_crash_of_an_attached_console_tells_the_truth(start: Start) -> None:

@@ -182,16 +182,18 @@ async def test_logging_to_takes_over_and_gives_back() -> None:
     root = logging.getLogger()
     before = root.handlers[:], root.level
     ring, facts, stream = LogRing(), events.Events(), io.BytesIO()
-    async with logging_to(ring, facts, stream=stream, level="DEBUG"):
-        assert root.handlers[0] is ring
+    async with logging_to(ring, facts, level="DEBUG") as write_lines:
+        assert root.handlers == [ring]
+        logging.getLogger("skyisland.test").debug("before anybody reads lines")
+        write_lines(stream)
         logging.getLogger("skyisland.test").debug("hello")
         logging.getLogger("hypercorn.error").info("chatter")
         facts.publish(events.IslandStarted(swept=0))
         warnings.warn("careful", stacklevel=1)
     assert (root.handlers, root.level) == before
     texts = [line.text for line in ring.lines()]
-    assert texts[:2] == ["hello", "island started, 0 leftovers swept"]
-    assert "careful" in texts[2]
+    assert texts[1:3] == ["hello", "island started, 0 leftovers swept"]
+    assert "careful" in texts[3]
     assert len(stream.getvalue().splitlines()) == 3
     facts.publish(events.IslandStarted(swept=0))
-    assert len(ring.lines()) == 3
+    assert len(ring.lines()) == 4
