@@ -1,13 +1,13 @@
-"""Go's caches on the host, as build jails see them.
+"""Go's caches on the host. Build jails mount them.
 
-    gocache/VERSION/std      the compiled standard library; written while no repository is about
+    gocache/VERSION/std      the compiled standard library; written only in jails without a repository
     gocache/VERSION/helper   the program that layers a repository's cache over it (`gocache/main.go`)
-    gocache/VERSION/own/ID   what was compiled of one repository: it sees no other's
-    gomodcache               modules, written only by downloads
+    gocache/VERSION/own/ID   the compiled packages of one repository
+    gomodcache               modules; written only by downloads
 
-Each repository has a cache of its own, so that nothing built of one can end up in another. The caches of
-repositories that were not built for long are removed, and beyond the limit those that were not built for
-longest; modules are removed all together when they outgrow it, for they are quickly fetched anew.
+Each repository has a cache of its own, so that nothing compiled from one gets into the binary of
+another. A cache is removed when its repository was not built for `unused_s`, and beyond `limit_bytes`
+the least recently used go. Modules are removed all together beyond `limit_bytes`: a download replaces them.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from skyisland.settings import Layout
 
 
 class Caches:
-    """The folders that build jails keep from one to the next."""
+    """The folders that outlive a build jail, and the work folder of each."""
 
     def __init__(self, layout: Layout, *, uid: int | None, limit_bytes: int, unused_s: float) -> None:
         """`uid`: the host uid of build jails, when the island is root."""
@@ -37,8 +37,8 @@ class Caches:
         self.limit_bytes = limit_bytes
         self.unused_s = unused_s
         self.home = layout.gocache
-        self._busy: InUse[Path] = InUse()
-        self._moving = asyncio.Lock()
+        self._in_use: InUse[Path] = InUse()
+        self._trimming = asyncio.Lock()
 
     @property
     def std(self) -> Path:
@@ -53,7 +53,7 @@ class Caches:
         return self.layout.gomodcache
 
     def prepare(self, version: str) -> None:
-        """Make the folders, and remove what an earlier life or another toolchain left. Blocks."""
+        """Make the folders; remove those of an earlier daemon and of other toolchains. Blocks."""
         self.home = self.layout.gocache / version
         for path in (self.layout.run, self.layout.gocache, self.home, self.helper, self.home / "own"):
             self._folder(path)
@@ -63,15 +63,15 @@ class Caches:
         _remove(self.layout.run.glob("sky-build-*"))
 
     def _folder(self, path: Path, *, writable: bool = False) -> Path:
-        """Make a folder that build jails can enter, and write to if it is to be theirs."""
+        """Make a folder that build jails can enter and, if `writable`, write to."""
         path.mkdir(parents=True, exist_ok=True)
         path.chmod(0o755)
         if writable and self.uid is not None:
             os.chown(path, self.uid, self.uid)
         return path
 
-    def workplace(self, files: dict[str, bytes]) -> Path:
-        """A new folder with these files, and an empty `out` that a build jail may write to. Blocks."""
+    def work_folder(self, files: dict[str, bytes]) -> Path:
+        """Make a folder: `gen` with these files, and an empty `out` that a build jail may fill. Blocks."""
         work = Path(tempfile.mkdtemp(prefix="sky-build-", dir=self.layout.run))
         self._folder(work)
         self._folder(work / "gen")
@@ -85,54 +85,55 @@ class Caches:
 
     @asynccontextmanager
     async def of(self, url: str) -> AsyncIterator[Path]:
-        """The cache of a repository, which stays for the length of the block."""
-        own = self.home / "own" / hashlib.sha256(url.encode()).hexdigest()[:32]
+        """The cache of a repository. It is not removed while the block runs."""
+        cache = self.home / "own" / hashlib.sha256(url.encode()).hexdigest()[:32]
 
         def make() -> None:
-            self._folder(own, writable=True)
-            os.utime(own)
+            self._folder(cache, writable=True)
+            os.utime(cache)  # its modification time is the time of its last use, see `_expired`
 
-        async with self._moving:
-            self._busy.take(own)
+        async with self._trimming:
+            self._in_use.take(cache)
         try:
             await asyncio.to_thread(make)
-            yield own
+            yield cache
         finally:
-            self._busy.let_go(own)
+            self._in_use.let_go(cache)
 
     async def trim(self) -> bool:
-        """Remove what is too old or too much and not in use; returns whether modules went."""
-        old = await asyncio.to_thread(self._too_old)
-        too_many = await asyncio.to_thread(size_of, self.modules) > self.limit_bytes
-        async with self._moving:
-            # While the lock is held no build begins; moving is quick, the deleting comes after.
-            doomed = [path for path in old if path not in self._busy]
-            modules_go = too_many and not self._busy
-            if modules_go:
+        """Remove expired caches that are not in use; return whether the modules were removed."""
+        expired = await asyncio.to_thread(self._expired)
+        too_large = await asyncio.to_thread(size_of, self.modules) > self.limit_bytes
+        async with self._trimming:
+            # No build can begin while we hold the lock. So we only move folders here, and delete them later.
+            doomed = [path for path in expired if path not in self._in_use]
+            drop_modules = too_large and not self._in_use
+            if drop_modules:
                 doomed.append(self.modules)
-            moved = await asyncio.to_thread(self._move, doomed)
-            if modules_go:
+            moved = await asyncio.to_thread(self._move_away, doomed)
+            if drop_modules:
                 await asyncio.to_thread(self._folder, self.modules, writable=True)
         await asyncio.to_thread(_remove, moved)
-        return modules_go
+        return drop_modules
 
-    def _too_old(self) -> list[Path]:
+    def _expired(self) -> list[Path]:
+        """The caches unused for `unused_s`, and the least recently used that exceed `limit_bytes`."""
         caches = sorted((path.stat().st_mtime, path) for path in (self.home / "own").iterdir())
         sizes = {path: size_of(path) for _, path in caches}
         total = sum(sizes.values())
-        doomed = []
+        expired = []
         for used_at, path in caches:
             if used_at < time.time() - self.unused_s or total > self.limit_bytes:
-                doomed.append(path)
+                expired.append(path)
                 total -= sizes[path]
-        return doomed
+        return expired
 
-    def _move(self, doomed: Iterable[Path]) -> list[Path]:
+    def _move_away(self, doomed: Iterable[Path]) -> list[Path]:
         moved = []
         for path in doomed:
-            away = Path(tempfile.mkdtemp(prefix="sky-build-", dir=self.layout.run))
-            path.rename(away / path.name)
-            moved.append(away)
+            parent = Path(tempfile.mkdtemp(prefix="sky-build-", dir=self.layout.run))
+            path.rename(parent / path.name)
+            moved.append(parent)
         return moved
 
 

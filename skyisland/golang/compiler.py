@@ -233,7 +233,7 @@ class Compiler:
     @asynccontextmanager
     async def _workplace(self, files: dict[str, bytes]) -> AsyncIterator[Path]:
         """A folder with the generated files and an empty `out`; removed whatever happens."""
-        making = asyncio.ensure_future(asyncio.to_thread(self.caches.workplace, files))
+        making = asyncio.ensure_future(asyncio.to_thread(self.caches.work_folder, files))
         try:
             yield await finish(making)
         finally:

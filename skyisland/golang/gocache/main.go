@@ -1,11 +1,11 @@
-// Command gocache is the go command's build cache in the build jail, spoken to as GOCACHEPROG
-// (https://pkg.go.dev/cmd/go/internal/cacheprog).
+// Command gocache serves the go command's build cache in a build jail. The go command starts it as its
+// GOCACHEPROG (https://pkg.go.dev/cmd/go/internal/cacheprog).
 //
 //	gocache SHARED OWN
 //
-// SHARED is a cache that go itself wrote, with the compiled standard library; it is only read. OWN has
-// the same layout, belongs to one repository, and takes everything that is put. Nothing is ever deleted
-// here: the island removes an OWN as a whole.
+// SHARED is a cache that go itself wrote: the compiled standard library. gocache only reads it. OWN has the
+// same layout and belongs to one repository: gocache writes every new entry there. It deletes nothing; the
+// island removes an OWN as a whole.
 package main
 
 import (
@@ -24,7 +24,7 @@ type request struct {
 	Command  string
 	ActionID []byte
 	OutputID []byte
-	BodySize int64 // when it is not 0, the body follows as a JSON string in base64
+	BodySize int64 // if it is not 0, the body follows as a JSON string in base64
 }
 
 type response struct {
@@ -37,7 +37,7 @@ type response struct {
 	DiskPath      string   `json:",omitempty"`
 }
 
-// An entry has fixed columns: action, output, size, time in nanoseconds.
+// An entry has fixed columns: action, output, size, time in nanoseconds. get reads output and size by them.
 const (
 	entryFormat = "v1 %x %x %20d %20d\n"
 	entrySize   = 3 + 64 + 1 + 64 + 1 + 20 + 1 + 20 + 1
@@ -73,14 +73,15 @@ func main() {
 	}
 }
 
-func place(folder string, id []byte, kind string) string {
+// filePath is where go puts an action ("a") or an output ("d"): below a folder named by the id's first byte.
+func filePath(folder string, id []byte, kind string) string {
 	name := hex.EncodeToString(id)
 	return folder + "/" + name[:2] + "/" + name + "-" + kind
 }
 
-// get reports whether the folder has the action's output, whole.
+// get fills the answer with the action's output, and reports whether the folder has it in full size.
 func get(folder string, action []byte, answer *response) bool {
-	entry, err := os.ReadFile(place(folder, action, "a"))
+	entry, err := os.ReadFile(filePath(folder, action, "a"))
 	if err != nil || len(entry) != entrySize {
 		return false
 	}
@@ -92,7 +93,7 @@ func get(folder string, action []byte, answer *response) bool {
 	if err != nil {
 		return false
 	}
-	path := place(folder, output, "d")
+	path := filePath(folder, output, "d")
 	if info, err := os.Stat(path); err != nil || info.Size() != size {
 		return false
 	}
@@ -100,22 +101,23 @@ func get(folder string, action []byte, answer *response) bool {
 	return true
 }
 
+// put stores the body as the action's output.
 func put(folder string, ask request, body []byte, answer *response) error {
-	path := place(folder, ask.OutputID, "d")
+	path := filePath(folder, ask.OutputID, "d")
 	if info, err := os.Stat(path); err != nil || info.Size() != int64(len(body)) {
 		if err := write(path, body); err != nil {
 			return err
 		}
 	}
 	entry := fmt.Sprintf(entryFormat, ask.ActionID, ask.OutputID, len(body), 0)
-	if err := write(place(folder, ask.ActionID, "a"), []byte(entry)); err != nil {
+	if err := write(filePath(folder, ask.ActionID, "a"), []byte(entry)); err != nil {
 		return err
 	}
 	answer.Size, answer.DiskPath = int64(len(body)), path
 	return nil
 }
 
-// write makes the file appear whole: other builds of the repository may be looking for it.
+// write renames a finished file to its path: other builds of the repository must never see half of it.
 func write(path string, data []byte) error {
 	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
 		return err
@@ -125,8 +127,8 @@ func write(path string, data []byte) error {
 		return err
 	}
 	_, err = file.Write(data)
-	if closing := file.Close(); err == nil {
-		err = closing
+	if closeErr := file.Close(); err == nil {
+		err = closeErr
 	}
 	if err == nil {
 		err = os.Rename(file.Name(), path)

@@ -8,9 +8,9 @@ import (
 	"strings"
 )
 
-// Answer waits for a frame, calls the function with the arguments in it, and prints the results as
-// fmt.Print(function(arguments...)) does. Arguments that do not fit are the caller's mistake: the function
-// is not called, and one line on standard error says so: the nonce of the frame, a space, and JSON.
+// Answer waits for a frame, calls the function with the frame's arguments, and prints the results as
+// fmt.Print(function(arguments...)) does. If the arguments do not fit, that is the caller's mistake: Answer
+// does not call the function, and writes one line to standard error: the frame's nonce, a space, and JSON.
 func Answer(function interface{}) {
 	header, ok := ReadFrame()
 	if !ok {
@@ -19,7 +19,7 @@ func Answer(function interface{}) {
 	arguments, nonce := parseHeader(header)
 	f := reflect.ValueOf(function)
 	if f.Kind() != reflect.Func {
-		reject(nonce, -1, "this is a value and no function")
+		reject(nonce, -1, "this is a value, not a function")
 	}
 	in := fit(f.Type(), arguments, nonce)
 	var out []reflect.Value
@@ -37,8 +37,8 @@ func Answer(function interface{}) {
 	}
 }
 
-// fit turns literals into the values of the function's parameters. A variadic function gets its last ones as
-// one slice, nil when there are none, as the compiler would pass it.
+// fit turns literals into values of the parameters' types. The last ones of a variadic function become one
+// slice, nil if there are none, as the compiler passes them.
 func fit(function reflect.Type, literals []string, nonce string) []reflect.Value {
 	fixed := function.NumIn()
 	if function.IsVariadic() {
@@ -77,16 +77,16 @@ func convert(literal string, to reflect.Type, nonce string, index int) reflect.V
 }
 
 // parseHeader reads {"args":[...],"nonce":...} in exactly the form that the island writes. The escapes that
-// occur in it mean the same in JSON and in Go; encoding/json would cost every binary a megabyte and half a
-// millisecond at its start.
+// the island uses mean the same in JSON and in Go. encoding/json would add a megabyte to every binary and
+// half a millisecond to its start.
 func parseHeader(header string) (arguments []string, nonce string) {
 	rest := header
 	expect := func(text string) bool {
-		found := strings.HasPrefix(rest, text)
-		if found {
+		matches := strings.HasPrefix(rest, text)
+		if matches {
 			rest = rest[len(text):]
 		}
-		return found
+		return matches
 	}
 	text := func() string {
 		quoted, err := strconv.QuotedPrefix(rest)

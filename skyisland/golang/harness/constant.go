@@ -7,14 +7,15 @@ import (
 	"reflect"
 )
 
-// The compiler's own limits for constants without a type.
+// The compiler's own limits for untyped constants (cmd/compile/internal/types2: literals.go, const.go).
 const (
 	maxLiteral = 10000 // characters of a number
-	maxBits    = 512   // of an integer
+	maxBits    = 512   // bits of an integer
 )
 
-// assign gives a literal the type of a parameter as the compiler does with a constant that has no type yet
-// (https://go.dev/ref/spec#Assignability, #Representability, #Constants), or tells why that cannot be.
+// assign converts a literal to the type of a parameter, as the compiler converts an untyped constant
+// (https://go.dev/ref/spec#Assignability, #Representability, #Constants). If that is impossible, problem
+// says why.
 func assign(literal string, to reflect.Type) (value reflect.Value, problem string) {
 	if literal == "nil" {
 		switch to.Kind() {
@@ -87,7 +88,7 @@ func assign(literal string, to reflect.Type) (value reflect.Value, problem strin
 	return value, ""
 }
 
-// kind is what a literal is before it meets a parameter, and the type that it takes when nobody asks.
+// kind is the kind of an untyped constant, and the type that it takes where any type is allowed.
 type kind struct {
 	name     string
 	token    token.Token
@@ -121,7 +122,7 @@ func parse(literal string) (c constant.Value, k kind, problem string) {
 	}
 	c = constant.MakeFromLiteral(number, k.token, 0)
 	if c.Kind() == constant.Unknown {
-		return nil, k, "no " + k.name + " literal, or one that no constant can hold"
+		return nil, k, "not a valid " + k.name + " literal, or out of the range of constants"
 	}
 	if k != kindString {
 		c = constant.UnaryOp(sign, c, 0)
@@ -132,13 +133,13 @@ func parse(literal string) (c constant.Value, k kind, problem string) {
 	return c, k, ""
 }
 
-// kindOf looks at a literal without its sign.
+// kindOf returns the kind of a literal without its sign.
 func kindOf(literal string) kind {
 	if literal == "" {
 		return kindInt
 	}
 	hex := len(literal) > 1 && (literal[1] == 'x' || literal[1] == 'X')
-	found := kindInt
+	result := kindInt
 	switch literal[0] {
 	case '"', '`':
 		return kindString
@@ -150,14 +151,14 @@ func kindOf(literal string) kind {
 		case c == 'i':
 			return kindComplex
 		case c == '.', c == 'p', c == 'P', !hex && (c == 'e' || c == 'E'):
-			found = kindFloat
+			result = kindFloat
 		}
 	}
-	return found
+	return result
 }
 
-// round gives the nearest float of so many bits, infinity when there is none, and never a negative zero,
-// which constants do not have.
+// round returns the nearest float of 32 or 64 bits, or infinity if there is none. It never returns a negative
+// zero, because constants have none.
 func round(c constant.Value, bits int) float64 {
 	f, _ := constant.Float64Val(c)
 	if bits == 32 {
