@@ -65,8 +65,8 @@ def alone(full: bool) -> dict[str, Callable[[Stand], Found]]:
 
 def main() -> int:
     options = _options()
-    if options.readme:
-        return _to_readme(options.output)
+    if options.page:
+        return _to_page(options.output)
     names, full = options.only, options.full
     known = machine()
     console.print(report.headline(known), highlight=False)
@@ -118,16 +118,14 @@ def _keep(output: Path, result: dict[str, Any]) -> None:
     output.write_text(json.dumps(result, indent=1, ensure_ascii=False) + "\n")
 
 
-def _to_readme(results: Path) -> int:
-    """Write a kept run's table into the README, and its pictures to docs/."""
+def _to_page(results: Path) -> int:
+    """Write a kept run's results into the pages, and its pictures beside them."""
     if not results.exists():
         raise SystemExit(f"there are no results at {results}; run `python -m bench` first")
     result = json.loads(results.read_text())
     for path in report.draw(result):
         console.print(f"drawn: {path}", highlight=False)
-    if not report.into_readme(result):
-        console.print(f"README.md has no block between two lines {report.MARK}", style="red")
-        return 1
+    report.into_pages(result)
     return 0
 
 
@@ -144,9 +142,7 @@ def _options() -> argparse.Namespace:
     )
     parser.add_argument("--keep", type=Path, metavar="FOLDER", help="work there, and use what it has already")
     parser.add_argument("--output", type=Path, default=report.LATEST, help="where the results go")
-    parser.add_argument(
-        "--readme", action="store_true", help="measure nothing: show the results in the README"
-    )
+    parser.add_argument("--page", action="store_true", help="measure nothing: show the results in the pages")
     parser.set_defaults(names=names)
     return parser.parse_args()
 

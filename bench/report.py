@@ -1,4 +1,4 @@
-"""What a run says: a table for the terminal, and the results' block in the README with its pictures."""
+"""What a run says: a table for the terminal, the results' blocks in the pages, and their pictures."""
 
 from __future__ import annotations
 
@@ -15,8 +15,11 @@ from bench.rows import Row
 
 ROOT = Path(__file__).parent.parent
 LATEST = ROOT / "bench" / "results" / "latest.json"
-README = ROOT / "README.md"
+PAGE, README = ROOT / "docs" / "benchmarks.md", ROOT / "README.md"
+CHOSEN = ("1a", "1d", "2a", "4", "6e")
+"""The figures that the README shows."""
 MARK = "<!-- bench -->"
+HEAD = ("| # | what | island | peer | ratio | target | |", "| --- | --- | ---: | ---: | ---: | ---: | --- |")
 SOAK = {
     "rss_bytes": "RSS",
     "fds": "descriptors",
@@ -71,7 +74,7 @@ def table(rows: Iterable[Row]) -> Table:
 
 
 def markdown(result: Mapping[str, Any]) -> str:
-    """The block of the README."""
+    """The block of the page."""
     machine, rows = result["machine"], msgspec.convert(result["rows"], list[Row])
     lines = [
         f"Measured {machine['at'][:10]} by `python -m bench --{result['mode']}` on {headline(machine)}.",
@@ -80,15 +83,21 @@ def markdown(result: Mapping[str, Any]) -> str:
         tally(rows),
         *([stolen(result["stolen"])] if result["stolen"] else []),
         "",
-        "| # | what | island | peer | ratio | target | |",
-        "| --- | --- | ---: | ---: | ---: | ---: | --- |",
     ]
-    for row in rows:
-        what = row.what + (f" ({row.note})" if row.note else "")
-        peer = f"{row.peer} {row.peer_name}".strip()
-        cells = (row.figure, what, row.ours, peer, ratio_of(row), row.target, verdict(row))
-        lines.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |")
-    return "\n".join(lines)
+    return "\n".join([*lines, *HEAD, *map(_line, rows)])
+
+
+def chosen(result: Mapping[str, Any]) -> str:
+    """The block of the README."""
+    rows = msgspec.convert(result["rows"], list[Row])
+    return "\n".join([*HEAD, *(_line(row) for row in rows if row.figure in CHOSEN)])
+
+
+def _line(row: Row) -> str:
+    what = row.what + (f" ({row.note})" if row.note else "")
+    peer = f"{row.peer} {row.peer_name}".strip()
+    cells = (row.figure, what, row.ours, peer, ratio_of(row), row.target, verdict(row))
+    return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
 
 
 def tally(rows: Sequence[Row]) -> str:
@@ -98,9 +107,9 @@ def tally(rows: Sequence[Row]) -> str:
 
 
 def stolen(shares: Mapping[str, float]) -> str:
-    """What the host of a virtual machine took, figure by figure: so much of the times is luck."""
+    """What the host of a virtual machine gave to others, figure by figure: so much of the times is luck."""
     told = ", ".join(f"{name} {share:.0%}" for name, share in shares.items())
-    return f"Processor time that the host gave to others, of what this machine wanted meanwhile: {told}."
+    return f"CPU steal during each figure, of the time that this machine wanted: {told}."
 
 
 def draw(result: Mapping[str, Any]) -> list[Path]:
@@ -118,10 +127,8 @@ def draw(result: Mapping[str, Any]) -> list[Path]:
     return [ROOT / "docs" / name for name in drawn]
 
 
-def into_readme(result: Mapping[str, Any]) -> bool:
-    """Write the block between the two marks; False when the README has none."""
-    parts = README.read_text().split(MARK)
-    if len(parts) != 3:
-        return False
-    README.write_text(f"{parts[0]}{MARK}\n{markdown(result)}\n{MARK}{parts[2]}")
-    return True
+def into_pages(result: Mapping[str, Any]) -> None:
+    """Write the blocks between the two marks of each page."""
+    for page, block in ((PAGE, markdown(result)), (README, chosen(result))):
+        before, _, after = page.read_text().split(MARK)
+        page.write_text(f"{before}{MARK}\n{block}\n{MARK}{after}")
