@@ -5,7 +5,7 @@ VENV = .venv
 BIN = $(VENV)/bin
 READY = $(VENV)/.ready
 
-.PHONY: demo run test test-zfs test-zfs-qemu test-arm64 chaos fuzz security check bench screenshots install clean
+.PHONY: demo run test test-zfs test-zfs-qemu test-arm64 chaos fuzz security pages check bench screenshots install clean
 
 demo: $(READY)
 	$(BIN)/python examples/demo.py
@@ -69,6 +69,10 @@ security: $(READY)
 	$(BIN)/python -m tests.attacks.report .cache/cases.json
 
 CASES = $(BIN)/pytest -q -p tests.attacks.case_results --cases .cache/cases.json
+
+# The tables in docs/ that are made of the code.
+pages: $(READY)
+	$(BIN)/python -m tests.support.pages
 
 check: $(READY)
 	$(BIN)/ruff check .

@@ -1,0 +1,79 @@
+"""What packagers and contributors rely on: versions, groups, workflows, the form of records and changelog."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+import tomllib
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from skyisland import __version__
+from tests.support.places import ROOT
+
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
+WORKFLOWS = sorted((ROOT / ".github" / "workflows").glob("*.yml"))
+RECORDS = sorted((ROOT / "docs" / "decisions").glob("[0-9]*.md"))
+
+
+def workflow(name: str) -> dict[str, Any]:
+    loaded: dict[str, Any] = yaml.safe_load((ROOT / ".github" / "workflows" / name).read_text())
+    return loaded
+
+
+def test_version_is_that_of_the_installed_package() -> None:
+    told = subprocess.run(
+        [Path(sys.executable).with_name("skyisland"), "--version"], capture_output=True, text=True, check=True
+    )
+    assert told.stdout.split()[-1] == __version__ == version("skyisland")
+    assert re.match(r"\d+\.\d+\.\d+", __version__)
+
+
+def test_groups_are_the_extras() -> None:
+    """Old pips know extras only, so those are the one list."""
+    extras = PROJECT["project"]["optional-dependencies"]
+    assert PROJECT["dependency-groups"] == {name: [f"skyisland[{name}]"] for name in extras}
+
+
+def test_workflow_runs_on_each_python_that_is_claimed() -> None:
+    claimed = re.findall(r"Python :: (3\.\d+)", "\n".join(PROJECT["project"]["classifiers"]))
+    job = workflow("check.yml")["jobs"]["check"]
+    assert job["strategy"]["matrix"]["python"] == claimed
+    assert any(".ci/run" in step.get("run", "") for step in job["steps"])
+    assert PROJECT["project"]["requires-python"] == f">={claimed[0]}"
+
+
+def test_workflows_make_targets_that_are_there() -> None:
+    targets = set(re.findall(r"^([\w-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
+    assert set(workflow("nightly.yml")["jobs"]["root"]["strategy"]["matrix"]["suite"]) <= targets
+    hooks = yaml.safe_load((ROOT / ".pre-commit-config.yaml").read_text())["repos"][0]["hooks"]
+    assert {hook["entry"].removeprefix("make ") for hook in hooks} <= targets
+
+
+@pytest.mark.parametrize("file", WORKFLOWS, ids=lambda file: file.name)
+def test_workflow_may_read_only(file: Path) -> None:
+    assert workflow(file.name)["permissions"] == {"contents": "read"}
+
+
+@pytest.mark.parametrize("record", RECORDS, ids=lambda record: record.stem)
+def test_record_has_its_parts(record: Path) -> None:
+    text = record.read_text()
+    headings = ["## Context", "## Decision", "## Tried and weighed", "## Consequence"]
+    assert re.findall(r"^## .+$", text, re.MULTILINE) == headings
+    number, title = re.findall(r"^# (\d+): (.+)$", text, re.MULTILINE)[0]
+    assert record.name.startswith(number)
+    index = (ROOT / "docs" / "decisions" / "README.md").read_text()
+    assert f"| [{number}]({record.name}) | {title} |" in index
+    assert len(text.splitlines()) <= 30
+
+
+def test_changelog_keeps_its_form() -> None:
+    text = (ROOT / "CHANGELOG.md").read_text()
+    assert re.findall(r"^## .+$", text, re.MULTILINE)[0] == "## Unreleased"
+    kinds = {"Added", "Changed", "Deprecated", "Removed", "Fixed", "Security"}
+    assert set(re.findall(r"^### (.+)$", text, re.MULTILINE)) <= kinds

@@ -1,0 +1,85 @@
+"""What the pages in docs/ take from the code, written between their marks: `make pages`.
+
+A block stands between `<!-- name -->` and `<!-- /name -->`. A page that was not written anew fails in
+`tests/pages`.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+
+from msgspec import structs
+from prometheus_client.parser import text_string_to_metric_families
+
+from api.description import OPERATIONS, Operation
+from skyisland.events import InvocationFinished
+from skyisland.model import JailInfo, JailState, Timings
+from skyisland.record.metrics import Metrics, StatsD
+from tests.support.api import make_world
+from tests.support.places import ROOT
+
+
+def operations() -> str:
+    """The table of REST operations."""
+    rows = ["| | | role | |", "| --- | --- | --- | --- |"]
+    return "\n".join([*rows, *map(_operation, OPERATIONS)])
+
+
+def _operation(operation: Operation) -> str:
+    query = [f"`{name}`: {meaning}" for name, meaning, _ in operation.query]
+    told = " ".join([operation.does, *query])
+    role = operation.role or ""
+    return f"| {operation.method.upper()} | `{operation.path}` | {role} | {told} |"
+
+
+def prometheus() -> str:
+    """The table of /metrics, from what an island shows of each."""
+    metrics = Metrics(StatsD("nowhere.test"))
+    metrics.fold(InvocationFinished(url="u", call="F()", verdict="ok", timings=Timings()))
+    metrics.traffic.record(200, 0.1)
+    jail = JailInfo(
+        jid=1,
+        name="sky-t-1",
+        hostname="sky-t-1",
+        path="/",
+        os_release="",
+        state=JailState.warm,
+        pid=None,
+        created_at=0.0,
+        purpose="function",
+    )
+    status = structs.replace(make_world().island.status(), jails=[jail])
+    rows = ["| name | kind | labels | |", "| --- | --- | --- | --- |"]
+    for family in text_string_to_metric_families(metrics.prometheus(status).decode()):
+        if family.type == "gauge" and family.name.endswith("_created"):
+            continue  # when each counter began: the library's own
+        labels = sorted({name for sample in family.samples for name in sample.labels} - {"le"})
+        name = f"{family.name}_total" if family.type == "counter" else family.name
+        shown = ", ".join(f"`{label}`" for label in labels)
+        rows.append(f"| `{name}` | {family.type} | {shown} | {family.documentation} |")
+    return "\n".join(rows)
+
+
+BLOCKS: dict[str, tuple[str, Callable[[], str]]] = {
+    "operations": ("docs/rest.md", operations),
+    "prometheus": ("docs/operating.md", prometheus),
+}
+"""Page and maker of each block."""
+
+
+def written(text: str, name: str, block: str) -> str:
+    """`text` with `block` between its marks."""
+    found = re.compile(rf"(?<=<!-- {name} -->\n).*?(?=<!-- /{name} -->)", re.DOTALL)
+    assert len(found.findall(text)) == 1, f"there is not one block {name!r}"
+    return found.sub(lambda _: f"{block}\n", text)
+
+
+def main() -> None:
+    for name, (page, make) in BLOCKS.items():
+        path = ROOT / page
+        path.write_text(written(path.read_text(), name, make()))
+
+
+if __name__ == "__main__":
+    main()
