@@ -256,6 +256,7 @@ def test_nothing_else_reads_the_environment() -> None:
 durations = st.integers(1, 10**18).map(lambda ns: write_duration(ns / 10**9))
 sizes = st.integers(1, 2**62) | st.integers(1, 2**40).map(lambda number: f"{number}k")
 words = st.text(st.characters(categories=["L", "N", "P", "S"]), max_size=20)
+paths = words.filter(lambda word: ".." not in word).map(lambda word: f"/{word}")
 urls = st.builds(
     "{}://{}/".format, st.sampled_from(["https", "file", "ssh"]), st.from_regex(r"[a-z.]+", fullmatch=True)
 )
@@ -264,7 +265,7 @@ plausible = st.fixed_dictionaries(
     optional={
         "http_port": st.integers(1, 65535),
         "listen": st.ip_addresses().map(str),
-        "state_dir": words.map(lambda word: f"/{word}"),
+        "state_dir": paths,
         "admin_api_token": st.text("abc-_!~", max_size=9),
         "base_sys_pkg_dir": words,
         "jails": st.fixed_dictionaries(
@@ -274,7 +275,7 @@ plausible = st.fixed_dictionaries(
                 "exec_timeout": durations,
                 "cache_purge_after": durations,
                 "max_running": st.integers(1, 4000),
-                "base_jail_dir": words.map(lambda word: f"/{word}"),
+                "base_jail_dir": paths,
             },
         ),
         "network": st.fixed_dictionaries(
