@@ -16,7 +16,7 @@ import pytest
 
 from skyisland.drivers.linux import launching as launchers
 from skyisland.drivers.linux.cgroup.group import Group
-from skyisland.drivers.linux.launching import Launcher, Link
+from skyisland.drivers.linux.launching import Launcher, LauncherSocket
 from skyisland.drivers.linux.namespaces import NamespaceJails, shares
 from skyisland.drivers.linux.overlay import OverlayClones
 from skyisland.errors import DriverError, HostUnfit
@@ -223,9 +223,8 @@ def _programs() -> tuple[Mount, ...]:
 
 def pid_of(driver: NamespaceJails) -> int:
     """The launcher's."""
-    assert driver._link is not None
-    assert driver._link._process is not None
-    return driver._link._process.pid
+    assert driver.launcher_pid is not None
+    return driver.launcher_pid
 
 
 async def test_memory_and_descriptors_stay_as_they_are(
@@ -314,7 +313,7 @@ async def test_a_jail_is_born_in_its_cgroup(
 async def test_no_word_of_an_order_holds_another(words: list[str]) -> None:
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     with theirs:
-        link = Link(ours)
+        link = LauncherSocket(ours)
         with pytest.raises(DriverError, match="zero byte"):
             await link.order("sky-c0de-1", words, ())
         await link.close()
@@ -367,8 +366,7 @@ async def test_a_launcher_that_cannot_start_again_is_tried_again(
     aside = program.rename(state_dir / "aside")
     try:
         os.kill(pid_of(driver), signal.SIGKILL)
-        assert driver._link is not None
-        while not driver._link.lost:  # noqa: ASYNC110 - the island hears of it in its own time
+        while driver.launcher_pid is not None:  # noqa: ASYNC110 - the island hears of it in its own time
             await asyncio.sleep(0)
         with pytest.raises(DriverError, match="No such file"):
             await perform(jails, "/function", mounts=function)

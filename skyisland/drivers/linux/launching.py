@@ -1,13 +1,11 @@
-"""The launcher of jails: compiled for this host, and spoken to.
+"""The launcher of jails: how it is compiled, and the socket to a running one.
 
-The launcher is a program of its own (`launcher/`, where it is told what it does and why it is written as
-it is). The island's own toolchain compiles it, once for each version of the toolchain and of the source,
-and a `Link` is the island's end of the socket to a running one.
+The launcher is a program of its own; `launcher/main.go` says what it does and why it is written as it is.
+The island's toolchain compiles it, once for each version of the toolchain and of the source.
 
-What the compiler works out on the way, the better part of what every function is made of, it keeps in a
-cache that nobody but the island can write to. Afterwards that becomes the library cache of the build
-jails if they have none yet, so that they need not compile it again. It never goes the other way: of what
-a build jail could write to, nothing gets into a program that root executes.
+That compiles Go's standard library into a build cache, to which only the island can write. If the build
+jails have no library cache yet, this one becomes theirs, so that they need not compile the library again.
+Never the other way round: nothing that a build jail could write to gets into a program that root executes.
 """
 
 from __future__ import annotations
@@ -31,10 +29,13 @@ from skyisland.host.process import Process, run, spawn
 from skyisland.host.toolchain import Progress, Toolchain, Toolchains, silent, this_platform
 
 MESSAGE_BYTES = 1 << 17
-"""An order has no more."""
+"""The longest message; `message` in main.go has this size."""
 COMPILE_TIMEOUT_S = 600.0
+"""It took 18 s on two busy cores, the standard library included; the rest is for a slow machine."""
 START_TIMEOUT_S = 10.0
+"""It takes milliseconds; a launcher that does not answer for so long is broken."""
 FLAGS = ("-trimpath", "-buildvcs=false", "-ldflags=-E main.begin -s -w")
+"""`-E main.begin`: the entry point, instead of the runtime's. `-s -w`: no symbols and no debugging data."""
 ENVIRONMENT = {
     "CGO_ENABLED": "0",
     "GOENV": "off",
@@ -45,13 +46,13 @@ ENVIRONMENT = {
     "GOWORK": "off",
     "HOME": "/nonexistent",
 }
-"""All that the go command is told beside its own folders."""
+"""The environment of the go command, beside its own folders: no network, no settings of the host's."""
 REMEDY = 'name another toolchain in build.goroot, or set jails.driver = "bubblewrap"'
 GONE = "the launcher of jails ended while it made this one; call again, the next has another"
 
 
 class Launcher:
-    """The program, compiled when it is first needed."""
+    """The launcher's program, compiled when it is first needed."""
 
     def __init__(
         self,
@@ -62,8 +63,8 @@ class Launcher:
         uid: int = 0,
         progress: Progress = silent,
     ) -> None:
-        """`folder`: where it is kept. `library`: Go's build caches of the build jails, by version, and
-        `uid` whose they are to be."""
+        """`folder`: of the program. `library`: Go's build caches of the build jails, in a folder per version
+        of the toolchain; `uid`: the owner of a cache that we put there."""
         self.folder = folder
         self.toolchains = toolchains
         self.library = library
@@ -71,45 +72,49 @@ class Launcher:
         self.progress = progress
 
     async def program(self) -> Path:
-        """The program, ready to be executed.
+        """The path of the program; compiles it, and fetches a toolchain, if necessary.
 
         Raises:
-            SettingsError, HostUnfit: there is no Go that works here; the text says what to do.
+            SettingsError, HostUnfit: no Go works here; the text says what to do.
         """
         toolchain = await self.toolchains.present()
-        if toolchain is not None and (found := await asyncio.to_thread(self.compiled, toolchain)):
-            return found
+        if toolchain is not None and (program := await asyncio.to_thread(self.compiled, toolchain)):
+            return program
         toolchain = await self.toolchains.find(self.progress)
         self.progress("compiling the launcher of jails", 0, 0)
         return await self._compile(toolchain)
 
     def compiled(self, toolchain: Toolchain) -> Path | None:
-        """The program that this toolchain has made of this source, if it has. Blocks."""
+        """The program that this toolchain compiled from this source; None if there is none yet. Blocks.
+
+        A program that another user owns or could write to does not count: root would execute it.
+        """
         path = self._path(toolchain, _source())
         with contextlib.suppress(OSError):
-            found = path.lstat()
-            ours = found.st_uid == os.geteuid() and not found.st_mode & (stat.S_IWGRP | stat.S_IWOTH)
-            if stat.S_ISREG(found.st_mode) and ours:
+            status = path.lstat()
+            ours = status.st_uid == os.geteuid() and not status.st_mode & (stat.S_IWGRP | stat.S_IWOTH)
+            if stat.S_ISREG(status.st_mode) and ours:
                 return path
         return None
 
     def _path(self, toolchain: Toolchain, source: dict[str, bytes]) -> Path:
-        made_of = (toolchain.version, this_platform(), FLAGS, sorted(source.items()))
-        return self.folder / f"sky-launcher-{hashlib.sha256(repr(made_of).encode()).hexdigest()[:16]}"
+        """Where the program of this toolchain and source is kept: the name has a hash of both."""
+        inputs = (toolchain.version, this_platform(), FLAGS, sorted(source.items()))
+        return self.folder / f"sky-launcher-{hashlib.sha256(repr(inputs).encode()).hexdigest()[:16]}"
 
     async def _compile(self, toolchain: Toolchain) -> Path:
         work = await asyncio.to_thread(self._workplace)
         try:
             go = toolchain.goroot / "bin" / "go"
             env = {**ENVIRONMENT, "GOROOT": str(toolchain.goroot), "GOCACHE": str(work / "cache")}
-            made = await run(
+            compiled = await run(
                 [go, "build", *FLAGS, "-o", str(work / "made"), "."],
                 env={**env, "TMPDIR": str(work)},
                 cwd=work / "source",
                 timeout_s=COMPILE_TIMEOUT_S,
             )
-            if made.returncode != 0:
-                said = (made.stderr or made.stdout).decode(errors="replace").strip()
+            if compiled.returncode != 0:
+                said = (compiled.stderr or compiled.stdout).decode(errors="replace").strip()
                 raise HostUnfit(f"{toolchain.version} cannot compile the launcher of jails: {said}; {REMEDY}")
             return await asyncio.to_thread(self._keep, work, toolchain)
         except DriverError as error:
@@ -118,6 +123,7 @@ class Launcher:
             await asyncio.to_thread(shutil.rmtree, work, ignore_errors=True)
 
     def _workplace(self) -> Path:
+        """A new folder with the source. It has our pid in its name, so that a later run can remove it."""
         self.folder.mkdir(mode=0o755, parents=True, exist_ok=True)
         work = Path(tempfile.mkdtemp(prefix=f"sky-compiling-{os.getpid()}-", dir=self.folder))
         (work / "source").mkdir()
@@ -126,13 +132,13 @@ class Launcher:
         return work
 
     def _keep(self, work: Path, toolchain: Toolchain) -> Path:
-        """Put the program in its place, whole, and remove others and what the dead left half-made."""
+        """Move the program to its path, and remove other programs and the workplaces of dead processes."""
         final = self._path(toolchain, _source())
-        made = work / "made"
-        made.chmod(0o755)
-        with made.open("rb") as file:
-            os.fsync(file.fileno())
-        made.rename(final)
+        program = work / "made"
+        program.chmod(0o755)
+        with program.open("rb") as file:
+            os.fsync(file.fileno())  # so that no crash leaves an empty file under the final name
+        program.rename(final)
         if self.library is not None:
             self._hand_on(work / "cache", self.library / toolchain.version / "std")
         for other in self.folder.glob("sky-launcher-*"):
@@ -144,7 +150,7 @@ class Launcher:
         return final
 
     def _hand_on(self, cache: Path, library: Path) -> None:
-        """Make the cache the library of build jails, unless they have one."""
+        """Make our build cache the library cache of the build jails, unless they have one."""
         if library.exists():
             return
         for parent, _, files in os.walk(cache):
@@ -155,29 +161,29 @@ class Launcher:
 
 
 def _source() -> dict[str, bytes]:
-    """The files of the program, by name."""
+    """The source files of the program: name → content."""
     folder = resources.files("skyisland.drivers.linux").joinpath("launcher")
     names = (file.name for file in folder.iterdir() if file.name.endswith((".go", ".s", ".mod")))
     return {name: folder.joinpath(name).read_bytes() for name in sorted(names)}
 
 
-async def start(program: Path, scratch: Path, system_calls: bytes) -> Link:
-    """Start the launcher.
+async def start(program: Path, scratch: Path, bpf: bytes) -> LauncherSocket:
+    """Start a launcher.
 
-    `scratch`: the folder that it is told (main.go); `system_calls`: the filter on those of its jails.
+    `scratch`: its argument SCRATCH (main.go); `bpf`: the filter on its jails' system calls.
 
     Raises:
-        HostUnfit: it ended, or cannot use the filter.
+        HostUnfit: it exited, or one of its first steps failed.
     """
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     with contextlib.ExitStack() as undo:
         undo.callback(ours.close)
         with theirs:
             process = spawn([program, str(theirs.fileno()), str(scratch)], env={}, pass_fds=[theirs.fileno()])
-        answer = await asyncio.to_thread(_exchange, ours, system_calls)
+        answer = await asyncio.to_thread(_exchange, ours, bpf)
         if answer == b"+":
             undo.pop_all()
-            return Link(ours, process)
+            return LauncherSocket(ours, process)
     await process.wait()
     raise HostUnfit(
         f"the launcher of jails cannot start: {explain(answer) if answer else 'it ended'}; {REMEDY}"
@@ -185,7 +191,7 @@ async def start(program: Path, scratch: Path, system_calls: bytes) -> Link:
 
 
 def _exchange(end: socket.socket, message: bytes) -> bytes:
-    """Send and hear the answer, which is empty if the other side ended; blocks."""
+    """Send a message and return the answer; empty if the other side has ended or stays silent. Blocks."""
     end.settimeout(START_TIMEOUT_S)
     try:
         end.send(message)
@@ -194,25 +200,29 @@ def _exchange(end: socket.socket, message: bytes) -> bytes:
         return b""
 
 
-class Link:
-    """The island's end of the socket to a running launcher, which ends with it."""
+class LauncherSocket:
+    """The island's end of the socket to a running launcher. When it is closed, the launcher exits."""
 
     def __init__(self, end: socket.socket, process: Process | None = None) -> None:
         end.setblocking(False)
         self._end = end
         self._process = process
-        self._waiting: dict[str, asyncio.Future[tuple[bytes, int]]] = {}
+        self.pid = process.pid if process is not None else None
+        self._answers: dict[str, asyncio.Future[tuple[bytes, int]]] = {}
+        """Jail → the launcher's answer: pid or failure, and a pidfd or -1."""
         self.lost = False
+        """Whether the launcher has ended."""
         asyncio.get_running_loop().add_reader(end, self._read)
 
     async def order(self, name: str, words: Sequence[str], fds: Sequence[int]) -> tuple[int, int]:
-        """Have a jail of this name made; returns its init's pid, and a pidfd that is the caller's.
+        """Order a jail of this name. Returns the pid of its init, and a pidfd that the caller must close.
 
-        `words`: the order (`order.take` in order.go); `fds`: standard input, output, error, status pipe.
+        `words`: the order's other words (`order.take` in order.go). `fds`: standard input, output, error
+        and status pipe.
 
         Raises:
-            DriverError: the launcher refused, or is gone.
-            OSError: no descriptors can be sent.
+            DriverError: a step failed in the launcher, or the launcher has ended.
+            OSError: the descriptors cannot be sent.
         """
         message = "\0".join((f"n{name}", *words, "")).encode()
         if message.count(0) != len(words) + 1:
@@ -220,7 +230,7 @@ class Link:
         if len(message) > MESSAGE_BYTES:
             raise DriverError("cannot make the jail: its order is too long", jail=name)
         future = asyncio.get_running_loop().create_future()
-        self._waiting[name] = future
+        self._answers[name] = future
         try:
             while True:
                 try:
@@ -232,7 +242,7 @@ class Link:
         except (BrokenPipeError, ConnectionError) as error:
             raise DriverError(GONE) from error
         finally:
-            self._waiting.pop(name, None)
+            self._answers.pop(name, None)
         if pidfd < 0:
             raise DriverError(f"cannot make the jail: {explain(answer)}", jail=name)
         return int(answer), pidfd
@@ -246,27 +256,29 @@ class Link:
             except OSError:
                 data, fds = b"", []
             if not data:
-                self._lose()
+                self._disconnect()
                 return
             name, _, answer = data.partition(b"\0")
             if not fds and answer.isdigit():
-                # We had no descriptor left for its pidfd. It was made a moment ago: its number is its own.
+                # The jail was made, but we had no free descriptor for its pidfd. Kill it by pid: init was
+                # started a moment ago, so no other process can have its number yet.
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(int(answer), signal.SIGKILL)
                 answer = b"!%d take its pidfd" % errno.EMFILE
-            future = self._waiting.get(name.decode())
+            future = self._answers.get(name.decode())
             if future is not None and not future.done():
                 future.set_result((answer, fds[0] if fds else -1))
             elif fds:
-                # Nobody waits any more: the jail must not live on unknown.
+                # The order was cancelled meanwhile: kill a jail that nobody knows of.
                 with contextlib.suppress(ProcessLookupError):
                     signal.pidfd_send_signal(fds[0], signal.SIGKILL)
                 os.close(fds[0])
 
-    def _lose(self) -> None:
+    def _disconnect(self) -> None:
+        """Fail every order that waits for its answer."""
         self.lost = True
         asyncio.get_running_loop().remove_reader(self._end)
-        for future in self._waiting.values():
+        for future in self._answers.values():
             if not future.done():
                 future.set_exception(DriverError(GONE))
 
@@ -280,19 +292,20 @@ class Link:
             loop.remove_writer(self._end)
 
     async def close(self) -> None:
-        """End the launcher, and every jail with it. May be repeated."""
+        """End the launcher, and with it every jail that it made. May be repeated."""
         if not self.lost:
-            self._lose()
+            self._disconnect()
         with contextlib.suppress(OSError):
             self._end.shutdown(socket.SHUT_RDWR)
         if self._process is not None:
             await self._process.wait()
-        await asyncio.sleep(0)  # whoever waits to send an order wakes up, and finds that it cannot
+        # Orders in `_writable` wake up and fail to send, before the descriptor's number is free for another.
+        await asyncio.sleep(0)
         self._end.close()
 
 
 def explain(failure: bytes) -> str:
-    """What the launcher or an init could not do: `!2 mount /a`, in words."""
+    """A failure of the launcher or an init, `!2 mount /a`, as text: `mount /a: No such file or directory`."""
     number, _, what = failure.lstrip(b"!").partition(b" ")
     reason = os.strerror(int(number)) if number.isdigit() else "it said nothing of use"
     return f"{what.decode(errors='replace')}: {reason}"

@@ -21,7 +21,7 @@ from pathlib import Path
 
 from skyisland.drivers.linux.cgroup.group import Group
 from skyisland.drivers.linux.cgroup.groups import Cgroups
-from skyisland.drivers.linux.launching import Launcher, Link, explain, start
+from skyisland.drivers.linux.launching import Launcher, LauncherSocket, explain, start
 from skyisland.drivers.linux.rlimits import by_number
 from skyisland.drivers.linux.seccomp import compile_filter, seccomp_capability
 from skyisland.errors import DriverError, HostUnfit
@@ -164,10 +164,15 @@ class NamespaceJails:
         self._resolv = run / f"sky-{island}-resolv.conf"
         self._probe_uid = probe_uid
         self._cgroups = Cgroups(island)
-        self._start: Callable[[], Awaitable[Link]] | None = None
+        self._start: Callable[[], Awaitable[LauncherSocket]] | None = None
         self._starting = asyncio.Lock()
-        self._link: Link | None = None
+        self._socket: LauncherSocket | None = None
         self._dns: tuple[str, ...] | None = None
+
+    @property
+    def launcher_pid(self) -> int | None:
+        """The pid of the running launcher; None if there is none, or if it has ended."""
+        return None if self._socket is None or self._socket.lost else self._socket.pid
 
     # Life
 
@@ -188,19 +193,19 @@ class NamespaceJails:
         await asyncio.to_thread(self._cgroups.prepare)
         await asyncio.to_thread(self._sweep)
         self._start = partial(start, program, self._scratch, system_calls)
-        self._link = await self._start()
+        self._socket = await self._start()
         await self._probe(base)
 
-    async def _running(self) -> Link:
+    async def _running(self) -> LauncherSocket:
         """The launcher; if it has ended, and every jail of its with it, another."""
         async with self._starting:
-            if self._link is None or self._start is None:
+            if self._socket is None or self._start is None:
                 raise DriverError("the island has not started its launcher of jails, or stops")
-            if self._link.lost:
+            if self._socket.lost:
                 log.error("the launcher of jails has ended; another is started")
-                await self._link.close()
-                self._link = await self._start()
-            return self._link
+                await self._socket.close()
+                self._socket = await self._start()
+            return self._socket
 
     async def _probe(self, base: Snapshot) -> None:
         name = f"{self.prefix}0"
@@ -231,16 +236,16 @@ class NamespaceJails:
         self._resolv.unlink(missing_ok=True)
 
     async def close(self) -> None:
-        if self._link is not None:
-            await self._link.close()
-            self._link = None
+        if self._socket is not None:
+            await self._socket.close()
+            self._socket = None
         await asyncio.to_thread(self._clear)
         await asyncio.to_thread(self._cgroups.close)
 
     # One jail
 
     async def create(self, spec: JailSpec) -> NamespaceJail:
-        link = await self._running()
+        launcher = await self._running()
         async with AsyncExitStack() as undo:
             group = self._cgroups.create(spec.name, spec.limits)
             undo.push_async_callback(self._cgroups.give_back, group)
@@ -252,7 +257,7 @@ class NamespaceJails:
                 try:
                     order = await self._order(spec, group)
                     async with asyncio.timeout(SETUP_TIMEOUT_S):
-                        pid, pidfd = await link.order(spec.name, order, (*pipes.theirs, status_w))
+                        pid, pidfd = await launcher.order(spec.name, order, (*pipes.theirs, status_w))
                 finally:
                     os.close(status_w)
             except TimeoutError as failure:
