@@ -24,7 +24,7 @@ from urllib.parse import urlsplit
 
 import httpx
 
-from skyisland.drivers.clonefs import make_folder, place_file
+from skyisland.drivers.freebsd.clonefs import make_folder, place_file
 from skyisland.errors import DriverError, HostUnfit, SettingsError
 from skyisland.host.programs import ProgramFailed, Programs
 from skyisland.host.toolchain import Progress, silent

@@ -30,8 +30,7 @@ from collections.abc import Callable, Coroutine
 from pathlib import Path
 from typing import Any
 
-from skyisland.drivers import clonefs
-from skyisland.drivers.freebsd import commands
+from skyisland.drivers.freebsd import clonefs, commands
 from skyisland.drivers.freebsd.network import FreeBSDNetwork
 from skyisland.errors import DriverError, HostUnfit, IslandError
 from skyisland.host.process import Process
