@@ -1,12 +1,14 @@
 """The REST API of an island.
 
 `create_app(island, …)` makes a Quart application; `api.serve` puts it on a socket. Handlers translate
-and no more: what they do, the island does. Errors of every kind leave through `problems`.
+between JSON and the island's methods and do nothing else. Errors of every kind become responses in
+`problems`. Which operations there are stands in `skyisland.operations`, their shapes in `skyisland.wire`.
 
     Hypercorn ─▶ count ─▶ whose page (origin.py) ─┬─▶ POST /api/v1/function (function.py)
-                                                  └─▶ Quart ─┬─▶ open to all (observe.py)
-                                                             └─▶ the gate (auth.py) ─▶ for admins
-                                                                 (observe.py, admin.py)
+                                                  └─▶ Quart ─▶ roles, parameters (routes.py, auth.py)
+                                                         ─┬─▶ what is seen (observe.py)
+                                                          ├─▶ what is done (admin.py)
+                                                          └─▶ /openapi.json, /docs (description.py)
 """
 
 from __future__ import annotations
@@ -22,16 +24,17 @@ from hypercorn.typing import (
     HTTPScope,
     Scope,
 )
-from quart import Blueprint, Quart, Response, g, request
+from quart import Quart, Response
 
-from api import admin, description, observe, problems
+from api import admin, description, observe, problems, routes
 from api.auth import Gate
-from api.function import PATH, FunctionEndpoint, send_reply
+from api.function import FunctionEndpoint, send_reply
 from api.origin import ForeignOrigin, Origins
 from api.problems import Reply
 from api.stream import Feed
 from skyisland.errors import Draining
 from skyisland.island import Island
+from skyisland.operations import INVOKE
 from skyisland.record.logs import LogRing
 from skyisland.record.metrics import Metrics
 from skyisland.record.traffic import Traffic
@@ -40,19 +43,20 @@ from skyisland.settings import Api as ApiSettings
 __all__ = ["Api", "create_app"]
 
 ADMIN_BODY_LIMIT_BYTES = 64 << 10
+"""Bodies beside POST /api/v1/function hold an address and its state; this is ample for them."""
 NO_FOLDER = "/"
-"""We serve no files; told a folder, Quart looks for none."""
+"""Stands for Quart's folders. We serve no files, and without a path Quart would search the disk for one."""
 
 
 class Api(Quart):
-    """The application, and what `serve` has to know of it."""
+    """The application, with the parts that `serve` ends at shutdown."""
 
     feed: Feed
     front: Front
 
 
 class Front:
-    """The first to see a request: counts it, and sends it where it belongs."""
+    """Sees every request first: counts it, refuses what is dangerous wherever it goes, and passes it on."""
 
     def __init__(
         self, function: FunctionEndpoint, rest: ASGIFramework, traffic: Traffic, origins: Origins
@@ -80,11 +84,11 @@ class Front:
         try:
             if (refusal := self._refusal(scope)) is not None:
                 await send_reply(refusal, counted)
-            elif scope["path"] == PATH:
+            elif scope["path"] == INVOKE.path:
                 await self._function(scope, receive, counted)
             else:
                 await self._rest(scope, receive, counted)
-        except asyncio.CancelledError:  # by `cut`, or by an island that stops
+        except asyncio.CancelledError:  # by `cut`, or because the island stops
             if not answered:
                 await send_reply(problems.reply(Draining("the island stops")), counted)
             raise
@@ -92,7 +96,7 @@ class Front:
             self._under_way.discard(task)
 
     def _refusal(self, scope: HTTPScope) -> Reply | None:
-        """For what nobody may send, wherever it is to go."""
+        """The answer to a request that is ambiguous or comes from a foreign web page; None for others."""
         if _ambiguous(scope):
             return _AMBIGUOUS
         try:
@@ -102,7 +106,7 @@ class Front:
         return None
 
     def cut(self) -> int:
-        """End the requests under way; returns how many those are."""
+        """Cancel the requests under way; returns how many there are."""
         for task in self._under_way:
             task.cancel()
         return len(self._under_way)
@@ -133,9 +137,9 @@ def create_app(
 ) -> Api:
     """The API of `island`.
 
-    `token`: what admins show in the header `token_header`; without one, there are no admins.
-    `settings`: who else may pass, and how much of what.
-    `metrics` and `logs` are shown; who taps the island's events for them is the caller's business.
+    `token`: of the admin without a name, shown in the header `token_header`; empty for none.
+    `settings`: the other tokens, and the limits of bodies, calls and streams.
+    `metrics` and `logs` are shown only: the caller taps the island's events for them.
     """
     settings = settings or ApiSettings()
     app = Api(__name__, static_folder=None, root_path=NO_FOLDER, instance_path=NO_FOLDER)
@@ -145,23 +149,17 @@ def create_app(
     app.feed = feed or Feed(island.events, island.pulse, streams=settings.event_streams)
     gate = Gate(token_header, token, settings)
 
-    async def admit() -> None:
-        change = request.method not in ("GET", "HEAD")
-        g.who = gate.admit(request.headers.get(gate.header, ""), request.remote_addr, change=change)
-
     async def refuse(error: Exception) -> Response:
-        return observe.respond(problems.reply(error))
+        return routes.respond(problems.reply(error))
 
     app.register_error_handler(Exception, refuse)
+    routes.guard(app, gate)
     observe.open_to_all(app, island)
-    description.tell(app, token_header)
-    admins = Blueprint("admin", __name__, root_path=NO_FOLDER)
-    admins.before_request(admit)
-    observe.for_admins(admins, island, metrics, logs, app.feed)
-    admin.jails(admins, island, metrics)
-    admin.addresses(admins, island)
-    admin.cache(admins, island)
-    app.register_blueprint(admins)
+    observe.for_operators(app, island, metrics, logs, app.feed)
+    admin.jails(app, island, metrics)
+    admin.addresses(app, island)
+    admin.cache(app, island)
+    description.serve(app, token_header)
     function = FunctionEndpoint(island, metrics, gate, settings)
     app.front = Front(function, app.asgi_app, metrics.traffic, Origins(settings.origins))
     app.asgi_app = app.front  # type: ignore[method-assign] # Quart's way to put something in front

@@ -1,4 +1,5 @@
-"""Who may do what: names and roles, by a token in a header.
+"""Who may do what: names and roles, by a token in a header. Which role an operation takes stands in
+`skyisland.operations`.
 
     role       sees what admins see   changes it   calls functions
     admin      yes                    yes          yes
@@ -12,24 +13,18 @@ from __future__ import annotations
 
 import hmac
 import logging
-from enum import StrEnum
 
 from msgspec import Struct
 
 from skyisland.errors import Forbidden, Unauthorized
+from skyisland.operations import Role
 from skyisland.settings import Api
 
 log = logging.getLogger(__name__)
 
 
-class Role(StrEnum):
-    admin = "admin"
-    operator = "operator"
-    caller = "caller"
-
-
 class Who(Struct, frozen=True):
-    """Somebody who showed a token of ours."""
+    """Whose token a request shows."""
 
     name: str
     role: Role

@@ -1,8 +1,8 @@
 """POST /api/v1/function: run a call.
 
-This is the path that has to be fast, so it is an ASGI application of its own in front of Quart, whose
-routing, contexts and two tasks a request cost as much as all of Hypercorn. It reads the body, runs the
-call while it listens for the caller to hang up, and answers.
+This path has to be fast. It is an ASGI application of its own in front of Quart, because Quart's routing,
+contexts and two tasks for each request cost as much as all of Hypercorn. It reads the body, runs the call,
+cancels it when the caller hangs up, and answers.
 """
 
 from __future__ import annotations
@@ -14,33 +14,34 @@ from hypercorn.typing import ASGIReceiveCallable, ASGISendCallable, HTTPScope
 
 from api.auth import Gate
 from api.problems import Reply, RequestTimeout, TooLarge, misfortune, reply
-from api.wire import Answer, FunctionBody, decode, encode
 from skyisland.errors import TooBusy
 from skyisland.island import Island
 from skyisland.model import Invocation, Timings, Verdict
 from skyisland.record.metrics import Metrics
 from skyisland.settings import Api
+from skyisland.wire import Answer, FunctionBody, decode, encode
 
-PATH = "/api/v1/function"
-LISTEN_S = 0.005
-"""A call is that old before its caller is listened to: most are over by then, and to listen takes a task."""
-PATIENCE = 4
-"""So many times the limit of a body that is too long are read, so that its sender hears why."""
-
-
+WATCH_CALLER_AFTER_S = 0.005
+"""Delay before we watch for a disconnect. Most calls finish sooner, and watching costs a task."""
+OVERSIZE_READ_FACTOR = 4
+"""An oversized body is read up to this many times the limit before we answer, so that the client gets the 413
+instead of a reset. Whoever sends still more gets the reset."""
 REFUSALS_PER_S = 200
-LONGEST_WAIT_S = 1.0
+"""A refusal takes about 0.4 ms of processor time on an open connection; this many take a tenth of a core."""
+LONGEST_REFUSAL_WAIT_S = 1.0
+"""As long as Retry-After tells callers to wait."""
 
 
 class HungUp(Exception):
-    """The caller is gone; there is nobody to answer."""
+    """The caller closed the connection; no answer is sent."""
 
 
 class Pace:
-    """Lets refusals for want of room out one after another, `REFUSALS_PER_S` of them.
+    """Sends refusals of a full island one after another, `REFUSALS_PER_S` of them.
 
-    Most who are refused ask again at once, whatever Retry-After says, and to refuse costs as much as any
-    answer: without a pace, the loop would do nothing else, and health, operators and running calls wait.
+    Many clients repeat a refused call at once, whatever Retry-After says, and a refusal costs as much as any
+    other answer. Without a pace the event loop would do nothing else, and running calls, operators and the
+    health check would wait.
     """
 
     def __init__(self) -> None:
@@ -49,7 +50,7 @@ class Pace:
     async def turn(self) -> None:
         now = asyncio.get_running_loop().time()
         mine = max(now, self._free_at)
-        self._free_at = min(mine + 1 / REFUSALS_PER_S, now + LONGEST_WAIT_S)
+        self._free_at = min(mine + 1 / REFUSALS_PER_S, now + LONGEST_REFUSAL_WAIT_S)
         if mine > now:
             await asyncio.sleep(mine - now)
 
@@ -64,7 +65,7 @@ class FunctionEndpoint:
         self._settings = settings
         self._header = gate.header.lower().encode()
         self._calls: Counter[str] = Counter()
-        """Calls that each client has under way or waiting."""
+        """Each client's calls, running or queued."""
         self._refusals = Pace()
 
     async def __call__(self, scope: HTTPScope, receive: ASGIReceiveCallable, send: ASGISendCallable) -> None:
@@ -87,7 +88,12 @@ class FunctionEndpoint:
         await send_reply(answer, send)
 
     def _admit(self, scope: HTTPScope) -> str:
-        """Count one more call of this client, if it may call and has not too many; returns who it is."""
+        """Count one more call of this client and return who it is: its name, or else its address.
+
+        Raises:
+            Unauthorized, Forbidden: it may not call.
+            TooBusy: it has as many calls under way as the settings permit.
+        """
         address = scope["client"][0] if scope["client"] else ""
         shown = next((value for name, value in scope["headers"] if name == self._header), b"")
         who = self._gate.admit_call(shown.decode("latin-1"), address)
@@ -104,7 +110,7 @@ class FunctionEndpoint:
 
     async def _run(self, receive: ASGIReceiveCallable) -> Reply:
         self._metrics.count("handlers.function.run")
-        request = decode(await self._body(receive), FunctionBody).request()
+        request = decode(await self._body(receive), FunctionBody)
         with _UntilHangUp(receive):
             invocation = await self._island.invoke(request)
         return answered(invocation)
@@ -114,7 +120,7 @@ class FunctionEndpoint:
         size, limit = 0, self._settings.max_body
         try:
             async with asyncio.timeout(self._settings.body_timeout):
-                while size <= PATIENCE * limit:
+                while size <= OVERSIZE_READ_FACTOR * limit:
                     message = await receive()
                     if message["type"] != "http.request":
                         raise HungUp
@@ -133,7 +139,7 @@ class FunctionEndpoint:
 
 
 def answered(invocation: Invocation) -> Reply:
-    """The answer to a call that is over, however it ended."""
+    """The response to a call that ran, however its function ended."""
     if invocation.outcome.verdict is Verdict.ok:
         answer = Reply(200, encode(Answer.of(invocation)))
     else:
@@ -142,7 +148,7 @@ def answered(invocation: Invocation) -> Reply:
 
 
 def server_timing(timings: Timings) -> str:
-    """The phases in milliseconds, as the header of W3C's Server Timing has them."""
+    """Each phase in milliseconds, for the header Server-Timing (W3C)."""
     return (
         f"queue;dur={timings.queue_s * 1000:.3f}, resolve;dur={timings.resolve_s * 1000:.3f}, "
         f"clone;dur={timings.clone_s * 1000:.3f}, build;dur={timings.build_s * 1000:.3f}, "
@@ -152,10 +158,10 @@ def server_timing(timings: Timings) -> str:
 
 
 class _UntilHangUp:
-    """Cancels the block when the caller hangs up.
+    """Cancels its block when the caller hangs up.
 
     Raises:
-        HungUp: that happened.
+        HungUp: the caller did.
     """
 
     def __init__(self, receive: ASGIReceiveCallable) -> None:
@@ -165,10 +171,10 @@ class _UntilHangUp:
 
     def __enter__(self) -> None:
         self._task = asyncio.current_task()
-        self._timer = asyncio.get_running_loop().call_later(LISTEN_S, self._listen)
+        self._timer = asyncio.get_running_loop().call_later(WATCH_CALLER_AFTER_S, self._listen)
 
     def _listen(self) -> None:
-        # After the body, all that can come is a disconnect.
+        # After the body, ASGI delivers nothing but a disconnect.
         self._caller = asyncio.ensure_future(self._receive())
         self._caller.add_done_callback(self._hung_up)
 

@@ -1,112 +1,71 @@
-"""What can be seen: health and capabilities by everybody, all else by admins."""
+"""What can be seen: health and capabilities by everybody, all else by admins and operators."""
 
 from __future__ import annotations
 
 import time
 
-from quart import Blueprint, Quart, Response, request
+from quart import Quart, Response, request
 
-from api.problems import Reply
+from api.routes import answers, responds
 from api.stream import Feed
-from api.wire import Snapshot, encode
-from skyisland.errors import BadRequest
+from skyisland import operations as op
+from skyisland.events import InvocationFinished
 from skyisland.island import Island
-from skyisland.record.logs import LogRing
+from skyisland.model import Capability
+from skyisland.record.logs import Line, LogRing
 from skyisland.record.metrics import Metrics
+from skyisland.record.traffic import ApiStats
+from skyisland.wire import Snapshot
 
 PROMETHEUS = "text/plain; version=0.0.4; charset=utf-8"
 RECENT = 100
+"""Invocations in a snapshot: enough for the first page of a console; `invocations` has up to 1000."""
 
 
-def respond(reply: Reply) -> Response:
-    """A reply in Quart's terms."""
-    return Response(reply.body, reply.status, dict(reply.headers), content_type="application/json")
+def open_to_all(app: Quart, island: Island) -> None:
+    """Health and capabilities."""
+
+    @answers(app, op.HEALTH)
+    async def health() -> str:
+        return "ok"
+
+    @answers(app, op.CAPABILITIES)
+    async def capabilities() -> list[Capability]:
+        return island.capabilities()
 
 
-def shown(value: object) -> Response:
-    """200 with `value` as JSON."""
-    return Response(encode(value), 200, content_type="application/json")
+def for_operators(app: Quart, island: Island, metrics: Metrics, logs: LogRing, feed: Feed) -> None:
+    """Figures, history, log and events."""
 
-
-def number(name: str, default: int, most: int) -> int:
-    """A number of the query.
-
-    Raises:
-        BadRequest: it is none, or out of range.
-    """
-    text = request.args.get(name)
-    if text is None:
-        return default
-    if not (text.isascii() and text.isdigit() and len(text) < 19 and int(text) <= most):
-        raise BadRequest(f"{name} must be a number from 0 to {most}, not {text[:40]!r}", field=name)
-    return int(text)
-
-
-def flag(name: str) -> bool:
-    """A choice of the query, made by `true`.
-
-    Raises:
-        BadRequest: it is something else.
-    """
-    text = request.args.get(name, "false")
-    if text not in ("true", "false"):
-        raise BadRequest(f"{name} must be true or false, not {text[:40]!r}", field=name)
-    return text == "true"
-
-
-def open_to_all(routes: Quart, island: Island) -> None:
-    """GET /healthcheck, /api/v1/healthcheck, /api/v1/capabilities."""
-
-    @routes.get("/healthcheck")
-    @routes.get("/api/v1/healthcheck")
-    async def health() -> Response:
-        return shown({"status": "ok"})
-
-    @routes.get("/api/v1/capabilities")
-    async def capabilities() -> Response:
-        return shown({"capabilities": island.capabilities()})
-
-
-def for_admins(routes: Blueprint, island: Island, metrics: Metrics, logs: LogRing, feed: Feed) -> None:
-    """GET /metrics and, below /api/v1/admin: api-stats, invocations, snapshot, logs, events."""
-
-    @routes.get("/metrics")
+    @responds(app, op.METRICS)
     async def prometheus() -> Response:
         return Response(metrics.prometheus(island.status()), 200, content_type=PROMETHEUS)
 
-    @routes.get("/api/v1/admin/api-stats")
-    async def api_stats() -> Response:
-        return shown(metrics.traffic.stats())
+    @answers(app, op.STATS)
+    async def api_stats() -> ApiStats:
+        return metrics.traffic.stats()
 
-    @routes.get("/api/v1/admin/invocations")
-    async def invocations() -> Response:
-        return shown({"invocations": await island.invocations(number("limit", RECENT, 1000))})
+    @answers(app, op.INVOCATIONS)
+    async def invocations(limit: int) -> list[InvocationFinished]:
+        return await island.invocations(limit)
 
-    @routes.get("/api/v1/admin/snapshot")
-    async def snapshot() -> Response:
+    @answers(app, op.SNAPSHOT)
+    async def snapshot() -> Snapshot:
         await island.sample_usage()
         recent = await island.invocations(RECENT)
-        status = island.status()
-        fields = {name: getattr(status, name) for name in status.__struct_fields__}
-        return shown(Snapshot(**fields, at=time.time(), last_event_id=feed.last_id, recent=recent))
+        return Snapshot.of(island.status(), at=time.time(), recent=recent, last_event_id=feed.last_id)
 
-    @routes.get("/api/v1/admin/logs")
-    async def log_lines() -> Response:
-        lines = logs.lines(
-            jail=request.args.get("jail"),
-            after=number("after", 0, 1 << 62),
-            limit=number("limit", 500, 5000),
-        )
-        return shown({"logs": lines})
+    @answers(app, op.LOGS)
+    async def log_lines(jail: str | None, after: int, limit: int) -> list[Line]:
+        return logs.lines(jail=jail, after=after, limit=limit)
 
-    @routes.get("/api/v1/admin/events")
-    async def events() -> Response:
+    @responds(app, op.EVENTS)
+    async def events(last_event_id: str | None, brief: bool) -> Response:
         if request.method == "HEAD":
             return Response(b"", content_type="text/event-stream")
-        last_id = request.headers.get("Last-Event-ID") or request.args.get("last_event_id")
-        stream = feed.open(last_id, brief=flag("brief"))
+        stream = feed.open(request.headers.get("Last-Event-ID") or last_event_id, brief=brief)
         response = Response(stream, content_type="text/event-stream")
         response.headers["Cache-Control"] = "no-store"
-        response.headers["X-Accel-Buffering"] = "no"
-        response.timeout = None  # it has no end of its own
+        response.headers["X-Accel-Buffering"] = "no"  # nginx would hold events back
+        response.timeout = None  # the stream has no end of its own
         return response

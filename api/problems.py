@@ -2,24 +2,23 @@
 
     {"error": "text for people", "code": "stable_name", "details": {…}}
 
-4xx is the caller; 502 and 504 what we called for them; 500 and 503 us. What can be tried again says
-when, in Retry-After.
+4xx: the caller's fault; 502 and 504: what was called for them; 500 and 503: the island's. Retry-After says
+when it is worth trying again.
 """
 
 from __future__ import annotations
 
 import logging
 import math
-import signal
 from http import HTTPStatus
 
 import msgspec
 from msgspec import Struct
 from werkzeug.exceptions import HTTPException
 
-from api.wire import Answer, encode
 from skyisland.errors import BadRequest, IslandError
-from skyisland.model import Invocation, Verdict
+from skyisland.model import Invocation
+from skyisland.wire import Called, Problem, encode
 
 log = logging.getLogger(__name__)
 
@@ -61,11 +60,11 @@ STATUS = {
     "timed_out": 504,
 }
 AGAIN_S = {"too_busy": 1, "no_address": 1, "draining": 5, "unavailable": 5}
-"""Retry-After where the error itself does not know better."""
+"""Retry-After of errors that name no time: a call ends within seconds, a restart takes some more."""
 
 
 class TooLarge(BadRequest):
-    """The body is longer than we read."""
+    """The body is longer than the settings permit."""
 
     code = "too_large"
 
@@ -77,29 +76,21 @@ class RequestTimeout(BadRequest):
 
 
 class BadState(BadRequest):
-    """No state that an address can have."""
+    """The text is not a state that an address can have."""
 
     code = "bad_state"
 
 
 class Reply(Struct, frozen=True):
-    """An answer, whoever sends it."""
+    """A response with its whole body, whether Quart sends it or the function's endpoint does."""
 
     status: int
     body: bytes
     headers: tuple[tuple[str, str], ...] = ()
 
 
-class Problem(Struct, frozen=True):
-    """The body of every answer that is not a good one."""
-
-    error: str
-    code: str
-    details: object = msgspec.UNSET
-
-
 def reply(error: Exception) -> Reply:
-    """What a request is answered that ended in `error`; what is nobody's plan goes to the log."""
+    """The answer to a request that ended in `error`; an error that nobody foresaw goes to the log."""
     if isinstance(error, IslandError):
         return refusal(error)
     if isinstance(error, HTTPException):
@@ -121,47 +112,19 @@ def refusal(error: IslandError) -> Reply:
 
 
 def misfortune(invocation: Invocation) -> Reply:
-    """What a call is answered whose function did not end well."""
-    verdict = invocation.outcome.verdict
-    problem = Problem(_told(invocation), str(verdict), Answer.of(invocation))
-    return Reply(STATUS[verdict], encode(problem))
-
-
-def _told(invocation: Invocation) -> str:
-    outcome = invocation.outcome
-    match outcome.verdict:
-        case Verdict.exited:
-            return f"the function exited with code {outcome.exit_code}; details has its stderr"
-        case Verdict.signaled:
-            return f"the function was ended by signal {_signal(outcome.signal)}; details has its stderr"
-        case Verdict.out_of_memory:
-            return "the function needed more memory than its jail may use"
-        case Verdict.output_limit:
-            return "the function printed more than it may; details has the beginning"
-        case Verdict.disk_full:
-            return "the function failed when its disk was full; details has its stderr"
-        case Verdict.cpu_time:
-            return "the function used more processor time than it may"
-        case Verdict.timed_out:
-            return "the function did not end in time; details has what it printed until then"
-        case _:
-            return "the jail was killed by the operator, or because the island stops"
-
-
-def _signal(number: int | None) -> str:
-    try:
-        return f"{number} ({signal.Signals(number or 0).name})"
-    except ValueError:
-        return str(number)
+    """The answer to a call whose function did not end well."""
+    called = Called.of(invocation)
+    problem = Problem(called.message, str(called.verdict), called.answer)
+    return Reply(STATUS[called.verdict], encode(problem))
 
 
 def _http(error: HTTPException) -> Reply:
-    """Quart's own refusals: no such path, not this method, too long …"""
+    """Quart's own refusals: unknown path, wrong method, body too long …"""
     status = error.code or 500
     code = "too_large" if status == 413 else HTTPStatus(status).phrase.lower().replace(" ", "_")
     kept = tuple((name, value) for name, value in error.get_headers() if name in ("Allow", "Location"))
     text = {
-        404: "there is nothing here; see the README for what is where",
+        404: "there is nothing here; /docs lists what is where",
         405: "this method does nothing here; the header Allow says which do",
     }.get(status, error.description or HTTPStatus(status).phrase)
     return Reply(status, encode(Problem(text, code)), kept)

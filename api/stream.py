@@ -20,9 +20,9 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 
 from msgspec import Struct
 
-from api.wire import encode
 from skyisland.errors import TooBusy
 from skyisland.events import PULSE_S, WORDY, Event, Events, Gap, Pulse, included
+from skyisland.wire import encode
 
 log = logging.getLogger(__name__)
 

@@ -1,84 +1,38 @@
-"""The REST API of a running island, for commands.
+"""The REST API of a running island, for commands; each method is one request.
 
-A call of a `Client` is one request. What the island refuses is raised as the error it was there, told
-by its `code`; what a function did in its jail is no error but a `Called`.
+Shapes are those of `wire` and `model`. What the island refuses is raised as the error that it was there; how
+a function ended in its jail is no error but part of a `Called`.
 """
 
 from __future__ import annotations
 
-from base64 import b64decode, b64encode
+from collections.abc import Mapping
 from types import TracebackType
-from typing import Any
-from urllib.parse import quote
+from typing import Any, TypeVar
 
 import httpx
-import msgspec
-from msgspec import Struct
 
-from skyisland.errors import Forbidden, IslandError, Unauthorized, Unavailable
-from skyisland.model import AddressState, FunctionRequest, Verdict
+from skyisland import operations as op
+from skyisland.errors import Unavailable
+from skyisland.events import InvocationFinished
+from skyisland.model import AddressInfo, AddressState, Artifact, Capability, FunctionRequest
+from skyisland.operations import JSON, Operation
+from skyisland.record.logs import Line
+from skyisland.record.traffic import ApiStats
+from skyisland.wire import AddressBody, Called, Jail, NotAnIsland, Snapshot, encode, read_call
 
-ADMIN = "/api/v1/admin"
+T = TypeVar("T")
 
 
 class Unreachable(Unavailable):
-    """Nobody answers there, or nobody that is an island."""
-
-
-class Called(Struct, frozen=True, kw_only=True):
-    """What came of a call."""
-
-    verdict: Verdict
-    message: str
-    """What the island says of a call that did not end well; else empty."""
-    answer: dict[str, Any]
-    """The fields of the API: `data`, `stderr`, `exit_code`, `timings_ms`, `id`, `version` …"""
-
-    @property
-    def stdout(self) -> bytes:
-        """What the function printed, to the byte."""
-        if (base64 := self.answer.get("data_base64")) is not None:
-            return b64decode(base64)
-        data: str = self.answer["data"]
-        return data.encode()
-
-
-def body(request: FunctionRequest) -> dict[str, Any]:
-    """A request as POST /api/v1/function takes it; only what is not the default."""
-    fields: dict[str, Any] = {"url": request.url, "call": request.call}
-    if request.ip4:
-        fields["ip4"] = True
-    if request.cache_bust:
-        fields["cache_bust"] = True
-    if request.cold:
-        fields["cold"] = True
-    if request.version:
-        fields["version"] = request.version
-    if request.stdin:
-        try:
-            fields["stdin"] = request.stdin.decode()
-        except UnicodeDecodeError:
-            fields["stdin_base64"] = b64encode(request.stdin).decode()
-    return fields
-
-
-def refusal(status: int, problem: dict[str, Any]) -> IslandError:
-    """The error that an answer of the API tells of."""
-    code, details = str(problem.get("code", "")), problem.get("details")
-    kind = _kinds(IslandError).get(code, {401: Unauthorized, 403: Forbidden}.get(status, IslandError))
-    return kind(str(problem["error"]), **(details if isinstance(details, dict) else {}))
-
-
-def _kinds(root: type[IslandError]) -> dict[str, type[IslandError]]:
-    """Errors by their code; one without a code of its own is told as the one above it."""
-    kinds: dict[str, type[IslandError]] = {}
-    for child in root.__subclasses__():
-        kinds |= _kinds(child)
-    return kinds | {root.code: root}
+    """Nobody answers there, or somebody who is not an island."""
 
 
 class Client:
-    """A connection to the island at `url` (`http://127.0.0.1:3280`)."""
+    """A connection to the island at `url` (`http://127.0.0.1:3280`).
+
+    Every method raises `Unreachable`, or the `IslandError` with which the island refuses.
+    """
 
     def __init__(
         self,
@@ -89,7 +43,7 @@ class Client:
         timeout_s: float = 30.0,
         transport: httpx.BaseTransport | None = None,
     ) -> None:
-        """`timeout_s`: how long to wait for an answer; calls wait for as long as they take."""
+        """`timeout_s`: how long to wait for an answer; calls and builds wait for as long as they take."""
         self.url = url
         # No proxy of the environment gets to see the token.
         self._http = httpx.Client(
@@ -97,7 +51,7 @@ class Client:
             headers={header.encode(): token.encode()} if token else None,
             timeout=timeout_s,
             trust_env=False,
-            verify=url.startswith("https:"),  # certificates take a while to load
+            verify=url.startswith("https:"),  # loading certificates takes some 10 ms; plain HTTP needs none
             transport=transport,
         )
 
@@ -112,120 +66,112 @@ class Client:
     ) -> None:
         self._http.close()
 
-    def _ask(self, method: str, path: str, **options: Any) -> dict[str, Any]:
-        """The JSON object that answers a request.
-
-        Raises:
-            Unreachable: nobody answers, or no island.
-            IslandError: the island refused.
-        """
-        status, fields = self._exchange(method, path, **options)
-        if status >= 400:
-            raise refusal(status, fields)
-        return fields
-
-    def _exchange(self, method: str, path: str, **options: Any) -> tuple[int, dict[str, Any]]:
+    def _ask(
+        self, operation: Operation[T], *, body: object = None, patient: bool = False, **parameters: object
+    ) -> T:
+        """What the island answers. `patient`: for as long as it takes."""
+        response = self._send(operation, parameters, body, patient)
         try:
-            response = self._http.request(method, path, **options)
+            return operation.read(response.status_code, response.content)
+        except NotAnIsland as error:
+            raise Unreachable(f"{self.url} {error}") from None
+
+    def _send(
+        self, operation: Operation[Any], parameters: Mapping[str, object], body: object, patient: bool
+    ) -> httpx.Response:
+        try:
+            return self._http.request(
+                operation.method,
+                operation.url(**parameters),
+                content=None if body is None else encode(body),
+                headers=None if body is None else {"Content-Type": JSON},
+                timeout=httpx.Timeout(self._http.timeout.connect, read=None)
+                if patient
+                else self._http.timeout,
+            )
         except httpx.TimeoutException:
             raise Unreachable(f"no answer in time from {self.url}; is the island overloaded?") from None
         except (httpx.HTTPError, httpx.InvalidURL, OSError) as error:
             raise Unreachable(
                 f"no island at {self.url} ({error or type(error).__name__}); start one by `skyisland serve`"
             ) from None
-        try:
-            fields = msgspec.json.decode(response.content, type=dict[str, Any])
-        except msgspec.MsgspecError:
-            fields = {}
-        if not fields if response.is_success else not isinstance(fields.get("error"), str):
-            text = f"{self.url} answers {response.status_code}, but not as an island does; check the address"
-            raise Unreachable(text)
-        return response.status_code, fields
 
-    # Calls
+    # Open to all
 
     def invoke(self, request: FunctionRequest) -> Called:
         """Run a call, however long it takes."""
-        timeout = httpx.Timeout(self._http.timeout.connect, read=None)
-        status, fields = self._exchange("POST", "/api/v1/function", json=body(request), timeout=timeout)
-        if status == 200:
-            return Called(verdict=Verdict.ok, message="", answer=fields)
-        code, details = fields.get("code"), fields.get("details")
-        if code in set(Verdict) and isinstance(details, dict):
-            return Called(verdict=Verdict(code), message=fields["error"], answer=details)
-        raise refusal(status, fields)
+        response = self._send(op.INVOKE, {}, request, patient=True)
+        try:
+            return read_call(response.status_code, response.content)
+        except NotAnIsland as error:
+            raise Unreachable(f"{self.url} {error}") from None
 
-    # What everybody sees
-
-    def capabilities(self) -> list[dict[str, Any]]:
+    def capabilities(self) -> list[Capability]:
         """What the host enforces, and what it cannot."""
-        found: list[dict[str, Any]] = self._ask("GET", "/api/v1/capabilities")["capabilities"]
-        return found
+        return self._ask(op.CAPABILITIES)
 
-    # What admins see and do
+    # For operators and admins
 
-    def stats(self) -> dict[str, Any]:
-        """The figures of api-stats."""
-        return self._ask("GET", f"{ADMIN}/api-stats")
+    def stats(self) -> ApiStats:
+        """HTTP traffic since the island started."""
+        return self._ask(op.STATS)
 
-    def snapshot(self) -> dict[str, Any]:
+    def snapshot(self) -> Snapshot:
         """The whole status."""
-        return self._ask("GET", f"{ADMIN}/snapshot")
+        return self._ask(op.SNAPSHOT)
 
-    def invocations(self, limit: int = 100) -> list[dict[str, Any]]:
+    def invocations(self, limit: int = 100) -> list[InvocationFinished]:
         """Calls that are over, newest first."""
-        fields = self._ask("GET", f"{ADMIN}/invocations", params={"limit": limit})
-        found: list[dict[str, Any]] = fields["invocations"]
-        return found
+        return self._ask(op.INVOCATIONS, limit=limit)
 
-    def logs(self, *, jail: str | None = None, limit: int = 500) -> list[dict[str, Any]]:
-        """Lines of the log, oldest first."""
-        params: dict[str, Any] = {"limit": limit} | ({"jail": jail} if jail else {})
-        found: list[dict[str, Any]] = self._ask("GET", f"{ADMIN}/logs", params=params)["logs"]
-        return found
+    def logs(self, *, jail: str | None = None, after: int = 0, limit: int = 500) -> list[Line]:
+        """The latest lines of the log with a `seq` above `after`, oldest first."""
+        return self._ask(op.LOGS, jail=jail, after=after, limit=limit)
 
-    def jails(self) -> list[dict[str, Any]]:
-        found: list[dict[str, Any]] = self._ask("GET", f"{ADMIN}/jails")["jails"]
-        return found
+    def jails(self) -> list[Jail]:
+        """The jails that are alive."""
+        return self._ask(op.JAILS)
 
-    def jail(self, jail: str) -> dict[str, Any]:
+    def jail(self, jail: str) -> Jail:
         """One jail, by its number or name."""
-        found: dict[str, Any] = self._ask("GET", f"{ADMIN}/jail/{quote(jail, safe='')}")["details"]
-        return found
-
-    def kill(self, jail: str) -> int:
-        """End a jail; returns its number."""
-        jid: int = self._ask("DELETE", f"{ADMIN}/jail/{quote(jail, safe='')}")["deleted"]
-        return jid
-
-    def kill_all(self) -> list[int]:
-        """End all jails; returns their numbers."""
-        jids: list[int] = self._ask("DELETE", f"{ADMIN}/jails")["deleted"]
-        return jids
+        return self._ask(op.JAIL, jail=jail)
 
     def addresses(self) -> dict[str, str | None]:
         """Every address, and the jail that has it."""
-        return self._ask("GET", f"{ADMIN}/ips")
+        pool = self._ask(op.ADDRESSES)
+        return {ip: jail for ip, jail in pool.items() if not isinstance(jail, list)}
 
     def addresses_in(self, state: AddressState) -> list[str]:
-        found: list[str] = self._ask("GET", f"{ADMIN}/ips", params={"state": state})[state]
-        return found
+        """The addresses in this state."""
+        found = self._ask(op.ADDRESSES, state=state).get(state)
+        return found if isinstance(found, list) else []
 
-    def set_address(self, ip: str, state: AddressState) -> dict[str, Any]:
+    def artifacts(self) -> list[Artifact]:
+        """The binaries in the cache."""
+        return self._ask(op.ARTIFACTS)
+
+    # For admins
+
+    def kill(self, jail: str) -> int:
+        """End a jail; returns its number."""
+        return self._ask(op.KILL, jail=jail)
+
+    def kill_all(self) -> list[int]:
+        """End all jails; returns their numbers."""
+        return self._ask(op.KILL_ALL)
+
+    def set_address(self, ip: str, state: AddressState) -> AddressInfo:
         """Take an address out of the pool, or give it back."""
-        return self._ask("PUT", f"{ADMIN}/ips", json={"ip": ip, "state": state})
-
-    def artifacts(self) -> list[dict[str, Any]]:
-        """The cache."""
-        found: list[dict[str, Any]] = self._ask("GET", f"{ADMIN}/cache")["artifacts"]
-        return found
+        return self._ask(op.SET_ADDRESS, body=AddressBody(ip=ip, state=state))
 
     def evict(self, key: str) -> str:
-        """Delete one from the cache; returns its key."""
-        evicted: str = self._ask("DELETE", f"{ADMIN}/cache/{quote(key, safe='')}")["evicted"]
-        return evicted
+        """Delete a binary from the cache; returns its key."""
+        return self._ask(op.EVICT, key=key)
+
+    def rebuild(self, key: str) -> str:
+        """Fetch and compile anew what a binary was made of; returns the key of the new one."""
+        return self._ask(op.REBUILD, key=key, patient=True)
 
     def purge(self) -> list[str]:
-        """Delete all that no call is using; returns their keys."""
-        evicted: list[str] = self._ask("POST", f"{ADMIN}/cache/purge")["evicted"]
-        return evicted
+        """Delete the binaries that no call is using; returns their keys."""
+        return self._ask(op.PURGE)

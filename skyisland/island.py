@@ -270,7 +270,7 @@ class Island:
             try:
                 story.jail, story.warm = inmate.spec.name, inmate.warm
                 with story.phase(Phase.exec):
-                    frame = harness.frame(call, nonce) + request.stdin
+                    frame = harness.frame(call, nonce) + request.input
                     outcome = await inmate.converse(frame, self.policy.exec_timeout_s)
             finally:
                 self.jails.discard(inmate)

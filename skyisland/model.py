@@ -18,8 +18,8 @@ FUNCTION = "/function"
 """Where a jail finds its binary."""
 
 
-class FunctionRequest(Struct, frozen=True, kw_only=True):
-    """One wish of one caller."""
+class FunctionRequest(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What a caller asks for; field by field the body of POST /api/v1/function."""
 
     url: str
     """Repository, and the package in it: `github.com/user/repo/sub`, or a full URL."""
@@ -31,10 +31,17 @@ class FunctionRequest(Struct, frozen=True, kw_only=True):
     """Fetch and build again, whatever is cached."""
     version: str | None = None
     """Branch, tag or commit; the default branch without it."""
-    stdin: bytes = b""
-    """What the function reads from its standard input."""
+    stdin: str | None = None
+    """What the function reads from its standard input, as text."""
+    stdin_base64: bytes | None = None
+    """The same for input that is not text; JSON carries it in base64. Only one of the two is set."""
     cold: bool = False
     """Make a new jail for it, whatever is warm: nothing of the package, not even its init, ran before."""
+
+    @property
+    def input(self) -> bytes:
+        """What the function reads from its standard input."""
+        return self.stdin.encode() if self.stdin is not None else self.stdin_base64 or b""
 
 
 class Call(Struct, frozen=True, kw_only=True):

@@ -39,6 +39,7 @@ class Toggle(Canvas, can_focus=True):
         super().__init__(id=id)
         self.word = word
         self.value = False
+        self.styles.width = len(word) + 6
 
     def draw(self, width: int, height: int) -> list[Line]:
         return [

@@ -1,8 +1,12 @@
-"""The invoke dialog: a call by hand, its answer and where its time went."""
+"""The invoke dialog: a call by hand, its answer and where its time went.
+
+It asks for every field of a `FunctionRequest`: texts stand in `TEXTS`, choices in `CHOICES`, each under the
+name of its field.
+"""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, ClassVar, cast
+from typing import TYPE_CHECKING, Any, ClassVar, cast
 
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
@@ -13,11 +17,12 @@ from textual.widgets import Input, Label
 
 from skyisland.errors import IslandError
 from skyisland.model import FunctionRequest, Phase
+from skyisland.wire import Called
 from tui.dialogs import Toggle
 from tui.draw.canvas import Line, Pager
 from tui.draw.charts import wrapped
 from tui.draw.panels import story
-from tui.watch.port import Answer, LinkLost
+from tui.watch.port import LinkLost
 from tui.watch.rows import InvocationRow, seconds_of
 from tui.words import clean, line
 
@@ -26,17 +31,29 @@ if TYPE_CHECKING:
     from tui.watch.station import Station
 
 
-_LABELS = {"url": "repository", "stdin": "input"}
+TEXTS = (
+    ("url", "repository", "github.com/user/repo/package"),
+    ("call", "call", "Encode(100.1, 80.9)"),
+    ("version", "version", "branch, tag or commit"),
+    ("stdin", "input", "what the function reads; \\n is a new line"),
+)
+"""Field, label and hint of each input line."""
+CHOICES = (
+    ("ip4", "own address"),
+    ("cache_bust", "fetch and build anew"),
+    ("cold", "new jail"),
+)
+"""Field and words of each option."""
 
 
 class Reply(Pager):
-    """What came back."""
+    """The answer, or why there is none."""
 
     def __init__(self) -> None:
         super().__init__(id="reply")
         self.note = ("ctrl+r sends", "dim")
         self.request: InvocationRow | None = None
-        self.answer: Answer | None = None
+        self.called: Called | None = None
         self.failure: IslandError | LinkLost | None = None
 
     def content(self, width: int) -> list[Line]:
@@ -46,21 +63,19 @@ class Reply(Pager):
             lines = wrapped(f"{glyphs['bad']} {code}{clean(str(self.failure))}", width, "bad", indent=" ")
             output = getattr(self.failure, "details", {}).get("output")
             return lines + wrapped(clean(str(output)), width, "text", indent=" ") if output else lines
-        if self.answer is None or self.request is None:
+        if self.called is None or self.request is None:
             return [Line([(f" {self.note[0]}", self.note[1])])]
         now = self.station.now
         lines = story(self.request, now, width, glyphs, self.board.usual_s(self.request))
-        for title, text, tone in (
-            ("output", self.answer.data, "text"),
-            ("errors", self.answer.stderr, "bad"),
-        ):
+        answer = self.called.answer
+        for title, text, tone in (("output", answer.data, "text"), ("errors", answer.stderr, "bad")):
             if text:
                 lines += [
                     Line([]),
                     Line([(f" {title}", "strong")]),
                     *wrapped(clean(text), width, tone, indent=" "),
                 ]
-        if not self.answer.data:
+        if not answer.data:
             lines += [Line([]), Line([(" it printed nothing", "dim")])]
         return lines
 
@@ -76,7 +91,7 @@ class Invoke(ModalScreen[None]):
 
     def __init__(self, url: str = "", call: str = "", version: str = "") -> None:
         super().__init__()
-        self._start = (url, call, version)
+        self._start = {"url": url, "call": call, "version": version}
         self._sending = False
 
     @property
@@ -88,26 +103,24 @@ class Invoke(ModalScreen[None]):
         return self.desk.station
 
     def compose(self) -> ComposeResult:
-        url, call, version = self._start
         with Vertical(classes="dialog wide", id="invoke") as box:
             box.border_title = "Invoke a function"
             box.border_subtitle = "ctrl+r send   ctrl+y copy as curl   esc close"
-            for name, text, hint in (
-                ("url", url, "github.com/user/repo/package"),
-                ("call", call, "Encode(100.1, 80.9)"),
-                ("version", version, "branch, tag or commit"),
-                ("stdin", "", "what the function reads; \\n is a new line"),
-            ):
+            for name, label, hint in TEXTS:
                 with Horizontal(classes="field"):
-                    yield Label(_LABELS.get(name, name))
-                    # Nothing is selected: what stands there is to be gone on with.
+                    yield Label(label)
+                    # Nothing is selected: the operator goes on with what stands there.
                     yield Input(
-                        text, id=f"invoke-{name}", placeholder=hint, compact=True, select_on_focus=False
+                        self._start.get(name, ""),
+                        id=f"invoke-{name}",
+                        placeholder=hint,
+                        compact=True,
+                        select_on_focus=False,
                     )
             with Horizontal(classes="field options"):
                 yield Label("options")
-                yield Toggle("own address", id="invoke-ip4")
-                yield Toggle("fetch and build anew", id="invoke-bust")
+                for name, words in CHOICES:
+                    yield Toggle(words, id=f"invoke-{name}")
             yield Label("", id="invoke-fault")
             yield Reply()
 
@@ -120,27 +133,21 @@ class Invoke(ModalScreen[None]):
     def request(self) -> FunctionRequest:
         """What the fields say."""
 
-        def value(name: str) -> str:
-            return self.query_one(f"#invoke-{name}", Input).value.strip()
-
-        stdin = self.query_one("#invoke-stdin", Input).value
-        return FunctionRequest(
-            url=value("url"),
-            call=value("call"),
-            version=value("version") or None,
-            ip4=self.query_one("#invoke-ip4", Toggle).value,
-            cache_bust=self.query_one("#invoke-bust", Toggle).value,
-            stdin=stdin.replace("\\n", "\n").encode(),
-        )
+        fields = {name: self.query_one(f"#invoke-{name}", Input).value for name, _, _ in TEXTS}
+        choices = {name: self.query_one(f"#invoke-{name}", Toggle).value for name, _ in CHOICES}
+        given: dict[str, Any] = {name: text.strip() for name, text in fields.items() if text.strip()}
+        if fields["stdin"]:
+            given["stdin"] = fields["stdin"].replace("\\n", "\n")
+        return FunctionRequest(**{"url": "", "call": "", **given, **choices})
 
     def fault(self) -> str:
-        """Why this cannot be sent, as far as one can tell here; empty when it can."""
+        """Why this cannot be sent; empty when it can. The island checks more."""
         request = self.request()
         if not request.url:
             return "which repository?"
         if not request.call:
             return "which call?"
-        # The grammar takes 20 ms to load, which the console's start shall not pay.
+        # Loading the grammar takes 20 ms, which the console's start should not pay.
         from skyisland.golang.call import parse_call
 
         try:
@@ -150,19 +157,19 @@ class Invoke(ModalScreen[None]):
         return ""
 
     def on_input_changed(self, event: Input.Changed) -> None:
-        if event.input.id == "invoke-call" and event.value != self._start[1]:
-            self._tell(self.fault() if event.value else "")
+        if event.input.id == "invoke-call" and event.value != self._start["call"]:
+            self._show_fault(self.fault() if event.value else "")
 
     def on_input_submitted(self, event: Input.Submitted) -> None:
         self.action_send()
 
-    def _tell(self, fault: str) -> None:
+    def _show_fault(self, fault: str) -> None:
         self.query_one("#invoke-fault", Label).update(Content(line(fault)))
 
     def action_send(self) -> None:
-        """Send it, and leave the keyboard alone meanwhile; closing the dialog hangs up."""
+        """Send it in the background; the keyboard stays free, and closing the dialog hangs up."""
         fault = self.fault()
-        self._tell(fault)
+        self._show_fault(fault)
         if not (fault or self._sending):
             self._sending = True
             self.run_worker(self._send())
@@ -170,16 +177,16 @@ class Invoke(ModalScreen[None]):
     async def _send(self) -> None:
         reply = self.query_one(Reply)
         request = self.request()
-        reply.answer = reply.failure = None
+        reply.called = reply.failure = None
         reply.note = (f"running{reply.glyphs['more']}   esc hangs up", "info")
         reply.paint()
         try:
-            answer = await self.station.port.invoke(request)
+            called = await self.station.port.invoke(request)
         except (IslandError, LinkLost) as failure:
             reply.failure = failure
         else:
-            reply.answer = answer
-            reply.request = as_request(request, answer, self.station.now)
+            reply.called = called
+            reply.request = as_request(request, called, self.station.now)
         finally:
             self._sending = False
         reply.first = 0
@@ -194,13 +201,15 @@ class Invoke(ModalScreen[None]):
         self.dismiss(None)
 
 
-def as_request(request: FunctionRequest, answer: Answer, now: float) -> InvocationRow:
+def as_request(request: FunctionRequest, called: Called, now: float) -> InvocationRow:
     """The answer as a row of the board, for its waterfall."""
-    row = InvocationRow(answer.id, request.url, request.call, now - answer.timings.total_s)
-    row.verdict = line(answer.verdict)
+    answer, timings = called.answer, called.answer.timings
+    row = InvocationRow(answer.id, request.url, request.call, now - timings.total_s)
+    row.verdict = line(called.verdict)
     row.jail = answer.jail and line(answer.jail)
-    row.commit = answer.commit
+    row.commit = answer.version
     row.cached = answer.cached
-    row.spent = {phase: spent for phase in Phase if (spent := seconds_of(answer.timings, phase))}
-    row.total_s = answer.timings.total_s
+    row.warm = answer.warm
+    row.spent = {phase: spent for phase in Phase if (spent := seconds_of(timings, phase))}
+    row.total_s = timings.total_s
     return row

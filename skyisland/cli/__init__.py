@@ -17,13 +17,16 @@ import sys
 from collections.abc import Callable
 from importlib import import_module
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from skyisland import __version__
 from skyisland.errors import IslandError
-from skyisland.settings import Settings
+from skyisland.settings import Settings, admin_token
+
+if TYPE_CHECKING:
+    from skyisland.client import Client
 
 EXIT_FAILED, EXIT_UNREACHABLE, EXIT_FUNCTION = 1, 3, 4
 
@@ -51,6 +54,14 @@ class Chosen:
 
     def settings(self) -> Settings:
         return Settings.load(self.file, os.environ)
+
+    def client(self, *, admin: bool = True) -> Client:
+        """A connection to the island of these settings. `admin`: with its admin token."""
+        from skyisland.client import Client
+
+        settings = self.settings()
+        token = admin_token(settings, make=False) if admin else ""
+        return Client(settings.url, token=token, header=settings.admin_token_header)
 
 
 def console_options(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -97,7 +108,7 @@ def main(ctx: click.Context, file: Path | None, init_only: bool) -> None:
 
 
 def _add_commands() -> None:
-    for name in ("serving", "operating", "configuring"):
+    for name in ("serving", "watching", "operating", "configuring"):
         for command in import_module(f"skyisland.cli.{name}").COMMANDS:
             main.add_command(command)
 

@@ -1,4 +1,4 @@
-"""The commands that speak to a running island through its REST API.
+"""The commands that act on a running island through its REST API: call, kill, set, evict, and the console.
 
 Address and admin token come from the same settings as the island's own.
 """
@@ -6,44 +6,19 @@ Address and admin token come from the same settings as the island's own.
 from __future__ import annotations
 
 import sys
-import time
-from collections.abc import Iterable
 from typing import Any, BinaryIO
 
 import click
 import msgspec
-from rich import box
-from rich.console import Console
-from rich.markup import escape
-from rich.table import Table
 
 from skyisland.cli import EXIT_FUNCTION, Chosen, console_options
-from skyisland.client import Called, Client
+from skyisland.cli.printing import as_json, print_json
+from skyisland.cli.watching import cache_list
+from skyisland.client import Client
 from skyisland.model import AddressState, FunctionRequest, Phase, Verdict
 from skyisland.record.logs import printable
 from skyisland.settings import admin_token
-
-as_json = click.option("--json", "as_json", is_flag=True, help="For machines.")
-
-
-def _client(chosen: Chosen, *, admin: bool = True) -> Client:
-    settings = chosen.settings()
-    token = admin_token(settings, make=False) if admin else ""
-    return Client(settings.url, token=token, header=settings.admin_token_header)
-
-
-def _json(value: object) -> None:
-    click.echo(msgspec.json.format(msgspec.json.encode(value), indent=2))
-
-
-def _table(columns: Iterable[str], rows: Iterable[Iterable[object]], empty: str) -> None:
-    """A table for people. What comes from jails and callers is shown as it is, never obeyed."""
-    table = Table(box=box.SIMPLE_HEAD)
-    for column in columns:
-        table.add_column(column, overflow="fold")
-    for row in rows:
-        table.add_row(*(escape(printable(str("" if cell is None else cell))) for cell in row))
-    Console().print(table if table.row_count else empty)
+from skyisland.wire import Called
 
 
 @click.command()
@@ -56,98 +31,46 @@ def _table(columns: Iterable[str], rows: Iterable[Iterable[object]], empty: str)
 @click.option("--stdin", type=click.File("rb"), help="What the function reads; - for standard input.")
 @as_json
 @click.pass_obj
-def invoke(
-    chosen: Chosen,
-    url: str,
-    call: str,
-    version: str | None,
-    ip4: bool,
-    cache_bust: bool,
-    cold: bool,
-    stdin: BinaryIO | None,
-    as_json: bool,
-) -> None:
+def invoke(chosen: Chosen, /, stdin: BinaryIO | None, as_json: bool, **fields: Any) -> None:
     """Run CALL of the Go package at URL: skyisland invoke github.com/user/repo 'Encode(100.1, 80.9)'
 
     Prints what the function printed. Exit code 4 if it did not end well.
     """
-    request = FunctionRequest(
-        url=url,
-        call=call,
-        version=version,
-        ip4=ip4,
-        cache_bust=cache_bust,
-        cold=cold,
-        stdin=stdin.read() if stdin else b"",
-    )
-    with _client(chosen, admin=False) as client:
+    request = FunctionRequest(**fields, **(_input(stdin.read()) if stdin else {}))
+    with chosen.client(admin=False) as client:
         called = client.invoke(request)
     if as_json:
-        _json({"verdict": called.verdict, **called.answer})
+        print_json({"verdict": called.verdict, **msgspec.to_builtins(called.answer)})
     else:
-        _tell(called)
+        _print_output(called)
     sys.exit(0 if called.verdict is Verdict.ok else EXIT_FUNCTION)
 
 
-def _tell(called: Called) -> None:
+def _input(data: bytes) -> dict[str, Any]:
+    """The field of a request for what the function reads: of bytes that are no text, the other one."""
+    try:
+        return {"stdin": data.decode()}
+    except UnicodeDecodeError:
+        return {"stdin_base64": data}
+
+
+def _print_output(called: Called) -> None:
     """The function's output where it belongs; on a terminal, how long each phase took."""
-    sys.stdout.buffer.write(called.stdout)
+    answer = called.answer
+    sys.stdout.buffer.write(answer.stdout)
     sys.stdout.buffer.flush()
     if not sys.stderr.isatty():
-        click.echo(called.answer.get("stderr", ""), nl=False, err=True)
+        click.echo(answer.stderr, nl=False, err=True)
     else:
-        if called.stdout and not called.stdout.endswith(b"\n"):
+        if answer.stdout and not answer.stdout.endswith(b"\n"):
             click.echo(err=True)
-        for line in called.answer.get("stderr", "").splitlines():
+        for line in answer.stderr.splitlines():
             click.secho(printable(line), fg="yellow", err=True)
-        spent = called.answer.get("timings_ms", {})
-        phases = "  ".join(f"{p} {spent[p]:.1f}" for p in (*Phase, "total") if spent.get(p))
-        click.secho(f"{called.answer.get('jail')}  ms: {phases}", dim=True, err=True)
+        spent = answer.timings_ms
+        phases = "  ".join(f"{phase} {spent[phase]:.1f}" for phase in (*Phase, "total") if spent.get(phase))
+        click.secho(f"{answer.jail}  ms: {phases}", dim=True, err=True)
     if called.message:
         click.secho(f"skyisland: {called.message}", fg="red", err=True)
-
-
-@click.command()
-@as_json
-@click.pass_obj
-def jails(chosen: Chosen, as_json: bool) -> None:
-    """List the living jails."""
-    with _client(chosen) as client:
-        found = client.jails()
-    if as_json:
-        _json(found)
-        return
-    _table(
-        ("JID", "NAME", "STATE", "PID", "IP4", "AGE", "MEMORY", "FUNCTION"),
-        (
-            (
-                jail["jid"],
-                jail["name"],
-                jail["state"],
-                jail["pid"],
-                jail["ip4"],
-                f"{jail['age_s']:.0f}s",
-                _size(jail["memory_bytes"]),
-                f"{jail['url']} {jail['call']}".strip() or jail["purpose"],
-            )
-            for jail in found
-        ),
-        "no jail is alive",
-    )
-
-
-@click.command()
-@click.argument("jail")
-@as_json
-@click.pass_obj
-def jail(chosen: Chosen, jail: str, as_json: bool) -> None:
-    """Show one JAIL, by its number or name."""
-    with _client(chosen) as client:
-        found = client.jail(jail)
-    if as_json:
-        _json(found)
-    else:
-        _table(("", ""), _flat(found), "")
 
 
 @click.command()
@@ -159,31 +82,12 @@ def kill(chosen: Chosen, jail: str | None, everyone: bool, as_json: bool) -> Non
     """Kill a JAIL by its number or name, or --all; the caller is told."""
     if (jail is None) is not everyone:
         raise click.UsageError("name one jail, or use --all")
-    with _client(chosen) as client:
+    with chosen.client() as client:
         killed = client.kill_all() if jail is None else [client.kill(jail)]
     if as_json:
-        _json({"deleted": killed})
+        print_json({"deleted": killed})
     else:
         click.echo(f"killed: {', '.join(map(str, killed)) or 'no jail was alive'}")
-
-
-@click.command()
-@click.option("--state", type=click.Choice([*AddressState]), help="Only addresses in this state.")
-@as_json
-@click.pass_obj
-def ips(chosen: Chosen, state: AddressState | None, as_json: bool) -> None:
-    """List the addresses of the pool."""
-    with _client(chosen) as client:
-        if state is not None:
-            found: Any = client.addresses_in(state)
-            rows: Iterable[tuple[str, str | None]] = ((ip, "") for ip in found)
-        else:
-            found = client.addresses()
-            rows = found.items()
-    if as_json:
-        _json(found)
-    else:
-        _table(("ADDRESS", "JAIL"), rows, "no address")
 
 
 @click.command()
@@ -192,7 +96,7 @@ def ips(chosen: Chosen, state: AddressState | None, as_json: bool) -> None:
 @click.pass_obj
 def ip(chosen: Chosen, address: str, state: AddressState) -> None:
     """Take ADDRESS out of the pool (unavailable), or give it back (available)."""
-    with _client(chosen) as client:
+    with chosen.client() as client:
         client.set_address(address, AddressState(state))
     click.echo(f"{address} is {state}")
 
@@ -201,91 +105,47 @@ def ip(chosen: Chosen, address: str, state: AddressState) -> None:
 @as_json
 @click.pass_context
 def cache(ctx: click.Context, as_json: bool) -> None:
-    """The binaries that are kept: list (the default), evict, purge."""
+    """The binaries that are kept: list (the default), evict, rebuild, purge."""
     if ctx.invoked_subcommand is None:
         ctx.invoke(cache_list, as_json=as_json)
 
 
-@cache.command("list")
-@as_json
-@click.pass_obj
-def cache_list(chosen: Chosen, as_json: bool) -> None:
-    """List them, latest use first."""
-    with _client(chosen) as client:
-        found = client.artifacts()
-    if as_json:
-        _json(found)
-        return
-    now = time.time()
-    _table(
-        ("KEY", "FUNCTION", "COMMIT", "SIZE", "BUILD", "HITS", "USED"),
-        (
-            (
-                artifact["key"][:12],
-                f"{artifact['url']} {artifact['expression'] or artifact['function']}",
-                artifact["commit"][:12],
-                _size(artifact["size_bytes"]),
-                f"{artifact['build_s']:.2f}s",
-                artifact["hits"],
-                f"{now - artifact['used_at']:.0f}s ago",
-            )
-            for artifact in sorted(found, key=lambda artifact: -artifact["used_at"])
-        ),
-        "nothing is cached",
-    )
+def _whole_key(client: Client, key: str) -> str:
+    """The key of the one binary whose key begins so; else `key` itself, which the island will refuse."""
+    keys = [artifact.key for artifact in client.artifacts() if artifact.key.startswith(key)]
+    if len(keys) > 1:
+        raise click.ClickException(f"{len(keys)} keys begin with {key}; name more of it")
+    return keys[0] if keys else key
 
 
-@cache.command()
+@click.command()
 @click.argument("key")
 @click.pass_obj
 def evict(chosen: Chosen, key: str) -> None:
     """Delete the binary with this KEY, or the one whose key begins with it."""
-    with _client(chosen) as client:
-        keys = [artifact["key"] for artifact in client.artifacts() if artifact["key"].startswith(key)]
-        if len(keys) > 1:
-            raise click.ClickException(f"{len(keys)} keys begin with {key}; name more of it")
-        click.echo(f"evicted {client.evict(keys[0] if keys else key)}")
-
-
-@cache.command()
-@click.pass_obj
-def purge(chosen: Chosen) -> None:
-    """Delete all that no call is using."""
-    with _client(chosen) as client:
-        click.echo(f"evicted {len(client.purge())}")
+    with chosen.client() as client:
+        click.echo(f"evicted {client.evict(_whole_key(client, key))}")
 
 
 @click.command()
-@as_json
+@click.argument("key")
 @click.pass_obj
-def stats(chosen: Chosen, as_json: bool) -> None:
-    """Figures of the API."""
-    with _client(chosen) as client:
-        found = client.stats()
-    if as_json:
-        _json(found)
-    else:
-        _table(("", ""), _flat(found), "")
+def rebuild(chosen: Chosen, key: str) -> None:
+    """Fetch and compile anew what the binary with this KEY was made of, or whose key begins with it."""
+    with chosen.client() as client:
+        click.echo(f"rebuilt {client.rebuild(_whole_key(client, key))}")
 
 
-def _flat(fields: dict[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
-    rows: list[tuple[str, Any]] = []
-    for name, value in fields.items():
-        if isinstance(value, dict):
-            rows += _flat(value, f"{prefix}{name}.")
-        else:
-            rows.append((prefix + name, value))
-    return rows
+@click.command()
+@click.pass_obj
+def purge(chosen: Chosen) -> None:
+    """Delete all that no call is using."""
+    with chosen.client() as client:
+        click.echo(f"evicted {len(client.purge())}")
 
 
-def _size(count: float | None) -> str:
-    if count is None:
-        return "-"
-    for unit in ("B", "K", "M"):
-        if count < 1024:
-            return f"{count:.0f}{unit}"
-        count /= 1024
-    return f"{count:.1f}G"
+for command in (cache_list, evict, rebuild, purge):
+    cache.add_command(command)
 
 
 @click.command()
@@ -313,4 +173,4 @@ def web(chosen: Chosen, port: int, readonly: bool) -> None:
     serve_web([*command, "--readonly"] if readonly else command, port=port)
 
 
-COMMANDS: tuple[click.Command, ...] = (console, web, invoke, jails, jail, kill, ips, ip, cache, stats)
+COMMANDS: tuple[click.Command, ...] = (console, web, invoke, kill, ip, cache, rebuild)

@@ -13,6 +13,7 @@ from api.auth import Gate
 from skyisland.drivers.fake import Script
 from skyisland.errors import Forbidden
 from skyisland.events import JailCreated
+from skyisland.operations import OPERATIONS, Role
 from skyisland.record.logs import LogRing
 from skyisland.record.metrics import Metrics, StatsD
 from tests.support.api import ADMIN, CALL, HEADER, World
@@ -27,6 +28,7 @@ ADMIN_PATHS = [
     ("GET", "/api/v1/admin/ips"),
     ("PUT", "/api/v1/admin/ips"),
     ("GET", "/api/v1/admin/network/ips"),
+    ("PUT", "/api/v1/admin/network/ips"),
     ("PUT", "/api/v1/admin/network/ip"),
     ("GET", "/api/v1/admin/cache"),
     ("DELETE", "/api/v1/admin/cache/k"),
@@ -63,14 +65,19 @@ async def test_only_admins(world: World, client: httpx.AsyncClient, method: str,
             assert HEADER in response.json()["error"]
 
 
-def test_every_admin_path_is_in_the_table(world: World) -> None:
-    rules = {
-        (method, rule.rule.replace("<jail>", "1").replace("<key>", "k"))
-        for rule in world.app.url_map.iter_rules()
-        if "admin" in rule.endpoint
-        for method in (rule.methods or set()) - {"OPTIONS", "HEAD"}
+def test_every_path_with_a_role_is_tried_above() -> None:
+    guarded = {
+        (operation.method, path.format(jail="1", key="k"))
+        for operation in OPERATIONS
+        if operation.role in (Role.admin, Role.operator)
+        for path in operation.paths
     }
-    assert rules - set(ADMIN_PATHS) == {("PUT", "/api/v1/admin/network/ips")}
+    assert guarded == set(ADMIN_PATHS) - {("HEAD", "/api/v1/admin/events")}
+
+
+def test_whatever_changes_something_takes_an_admin() -> None:
+    changing = {operation.name for operation in OPERATIONS if operation.method != "GET"} - {"invoke"}
+    assert {operation.name for operation in OPERATIONS if operation.role is Role.admin} == changing
 
 
 async def test_no_token_no_admin(world: World) -> None:

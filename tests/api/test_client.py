@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import AsyncIterator, Callable
 from typing import Any, TypeVar
 
 import httpx
 import pytest
+from msgspec import structs
 
 from skyisland import errors
-from skyisland.client import Called, Client, Unreachable, body, refusal
+from skyisland.client import Client, Unreachable
 from skyisland.drivers.fake import Script
 from skyisland.events import JailCreated
 from skyisland.model import AddressState, FunctionRequest, Verdict
+from skyisland.wire import Called, FunctionBody, Problem, decode, encode, refusal
 from tests.support.api import CALL, HEADER, TOKEN, Server, World
 
 T = TypeVar("T")
@@ -39,15 +42,16 @@ async def ask(server: Server, question: Callable[[Client], T], token: str = TOKE
 async def test_a_call(world: World, server: Server) -> None:
     world.driver.script = lambda data: Script(stdout=b"\xffhi")
     called = await ask(server, lambda client: client.invoke(REQUEST))
-    assert (called.verdict, called.message, called.stdout) == (Verdict.ok, "", b"\xffhi")
-    assert called.answer["exit_code"] == 0
+    assert (called.verdict, called.message, called.answer.stdout) == (Verdict.ok, "", b"\xffhi")
+    assert called.answer.exit_code == 0
+    assert 0 < called.answer.timings.total_s < 60
 
 
 async def test_a_call_that_fails_in_its_jail(world: World, server: Server) -> None:
     world.driver.script = lambda data: Script(exit_code=3, stdout=b"out", stderr=b"err")
     called = await ask(server, lambda client: client.invoke(REQUEST))
     assert isinstance(called, Called)
-    assert (called.verdict, called.stdout, called.answer["exit_code"]) == (Verdict.exited, b"out", 3)
+    assert (called.verdict, called.answer.stdout, called.answer.exit_code) == (Verdict.exited, b"out", 3)
     assert "exited with code 3" in called.message
 
 
@@ -73,29 +77,26 @@ async def test_operators(world: World, server: Server) -> None:
         running = asyncio.create_task(ask(server, lambda client: client.invoke(REQUEST)))
         await world.next(JailCreated)
         (jail,) = await ask(server, lambda client: client.jails())
-        assert await ask(server, lambda client, name=jail["name"]: client.jail(name)) | {
-            "age_s": 0
-        } == jail | {  # type: ignore[misc]
-            "age_s": 0
-        }
+        again = await ask(server, lambda client, name=jail.name: client.jail(name))  # type: ignore[misc]
+        assert structs.replace(again, age_s=0) == structs.replace(jail, age_s=0)
         if question == "kill":
-            assert await ask(server, lambda client, name=jail["name"]: client.kill(name)) == jail["jid"]  # type: ignore[misc]
+            assert await ask(server, lambda client, name=jail.name: client.kill(name)) == jail.jid  # type: ignore[misc]
         else:
-            assert await ask(server, lambda client: client.kill_all()) == [jail["jid"]]
+            assert await ask(server, lambda client: client.kill_all()) == [jail.jid]
         assert (await running).verdict is Verdict.killed
     state = AddressState.unavailable
-    assert (await ask(server, lambda client: client.set_address("10.61.0.2", state)))["state"] == state
+    assert (await ask(server, lambda client: client.set_address("10.61.0.2", state))).state is state
     assert await ask(server, lambda client: client.addresses_in(state)) == ["10.61.0.2"]
     assert len(await ask(server, lambda client: client.addresses())) == 6
     (artifact,) = await ask(server, lambda client: client.artifacts())
-    assert await ask(server, lambda client: client.evict(artifact["key"])) == artifact["key"]
-    assert await ask(server, lambda client: client.purge()) == []
-    assert [one["verdict"] for one in await ask(server, lambda client: client.invocations(2))] == [
-        "killed"
-    ] * 2
-    assert (await ask(server, lambda client: client.stats()))["total_count"] > 10
-    assert (await ask(server, lambda client: client.snapshot()))["island"] == "t"
-    assert (await ask(server, lambda client: client.logs(limit=1)))[0]["text"]
+    rebuilt = await ask(server, lambda client: client.rebuild(artifact.key))
+    assert await ask(server, lambda client: client.evict(artifact.key)) == artifact.key
+    assert await ask(server, lambda client: client.purge()) == [rebuilt]
+    assert [one.verdict for one in await ask(server, lambda client: client.invocations(2))] == ["killed"] * 2
+    assert (await ask(server, lambda client: client.stats())).total_count > 10
+    snapshot = await ask(server, lambda client: client.snapshot())
+    assert (snapshot.island, snapshot.recent[0].verdict) == ("t", "killed")
+    assert (await ask(server, lambda client: client.logs(limit=1)))[0].text
     assert await ask(server, lambda client: client.logs(jail="nobody")) == []
     assert await ask(server, lambda client: client.capabilities())
 
@@ -111,6 +112,7 @@ def client_of(answer: Callable[[httpx.Request], httpx.Response]) -> Client:
         httpx.Response(200, json=[]),
         httpx.Response(200, json={}),
         httpx.Response(404, text="nginx"),
+        httpx.Response(403, json={"error": "Forbidden"}),
         httpx.Response(502, json={"detail": "proxy"}),
     ],
 )
@@ -151,18 +153,36 @@ def test_the_token_stays_here(monkeypatch: pytest.MonkeyPatch) -> None:
     [
         (REQUEST, CALL),
         (
-            FunctionRequest(**CALL, ip4=True, cache_bust=True, version="v1", stdin=b"in", cold=True),
+            FunctionRequest(**CALL, ip4=True, cache_bust=True, version="v1", stdin="in", cold=True),
             CALL | {"ip4": True, "cache_bust": True, "version": "v1", "stdin": "in", "cold": True},
         ),
-        (FunctionRequest(**CALL, stdin=b"\xff"), CALL | {"stdin_base64": "/w=="}),
+        (FunctionRequest(**CALL, stdin_base64=b"\xff"), CALL | {"stdin_base64": "/w=="}),
     ],
 )
-def test_bodies(request_: FunctionRequest, fields: dict[str, Any]) -> None:
-    assert body(request_) == fields
+def test_a_request_goes_out_with_what_is_not_the_default(
+    request_: FunctionRequest, fields: dict[str, Any]
+) -> None:
+    assert json.loads(encode(request_)) == fields
+    read = decode(encode(request_), FunctionBody)
+    assert structs.asdict(read) == structs.asdict(request_)
+
+
+def test_a_verdict_without_its_answer_is_told() -> None:
+    answer = httpx.Response(502, json={"error": "e", "code": "exited", "details": {"data": 1}})
+    with client_of(lambda request: answer) as client, pytest.raises(Unreachable, match="of this version"):
+        client.invoke(REQUEST)
+
+
+def test_fields_of_a_newer_island_are_left_out() -> None:
+    answer = httpx.Response(200, json={"logs": [], "more": {"than": "we know"}})
+    with client_of(lambda request: answer) as client:
+        assert client.logs() == []
 
 
 def test_errors_by_code() -> None:
     for kind in (errors.TooBusy, errors.NoAddress, errors.Unavailable, errors.BadCall, errors.NotFound):
-        assert type(refusal(400, {"error": "e", "code": kind.code})) is kind
-    assert type(refusal(418, {"error": "e", "code": "new"})) is errors.IslandError
-    assert type(refusal(403, {"error": "Forbidden"})) is errors.Forbidden
+        assert type(refusal(400, Problem("e", kind.code))) is kind
+    assert type(refusal(418, Problem("e", "new"))) is errors.IslandError
+    assert type(refusal(403, Problem("e", "new"))) is errors.Forbidden
+    told = refusal(400, Problem("e", "bad_request", {"field": "url", "message": "m"}))
+    assert (told.message, told.details) == ("e", {"field": "url", "message": "m"})

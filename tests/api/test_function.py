@@ -13,9 +13,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from api import wire
 from api.problems import STATUS
-from skyisland import errors, fakes
+from skyisland import errors, fakes, wire
 from skyisland.drivers.fake import Script
 from skyisland.events import InvocationFinished, JailCreated
 from skyisland.model import Limits, Verdict

@@ -13,7 +13,6 @@ import msgspec
 import pytest
 
 from api.stream import Feed
-from api.wire import Snapshot
 from skyisland.errors import TooBusy
 from skyisland.events import (
     CloneCreated,
@@ -26,6 +25,7 @@ from skyisland.events import (
     Pulse,
 )
 from skyisland.model import Phase, Timings, Usage
+from skyisland.wire import Snapshot
 from tests.support.api import ADMIN, CALL, World, make_world
 
 STREAM = "/api/v1/admin/events"

@@ -10,7 +10,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from api.wire import AddressBody, FunctionBody, decode
 from skyisland.drivers.freebsd import commands as freebsd_commands
 from skyisland.drivers.zfs import commands as zfs_commands
 from skyisland.errors import BadCall, BadRequest, DriverError, IslandError, SettingsError
@@ -19,6 +18,7 @@ from skyisland.golang.harness import call_errors, classify
 from skyisland.settings import Git, Settings
 from skyisland.settings.reading import overlay
 from skyisland.sources.url import check_version, parse_url
+from skyisland.wire import AddressBody, FunctionBody, decode
 
 GO = st.sampled_from(
     [

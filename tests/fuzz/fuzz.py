@@ -44,14 +44,14 @@ def call(data: bytes) -> None:
 
 
 def body(data: bytes) -> None:
-    from api.wire import AddressBody, FunctionBody, decode
     from skyisland.errors import BadRequest
+    from skyisland.wire import AddressBody, FunctionBody, decode
 
     for shape in (FunctionBody, AddressBody):
         with contextlib.suppress(BadRequest):
             read = decode(data, shape)
             if isinstance(read, FunctionBody):
-                read.request()
+                assert isinstance(read.input, bytes)
 
 
 def url(data: bytes) -> None:

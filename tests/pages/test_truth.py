@@ -12,8 +12,7 @@ import pytest
 from msgspec import structs
 from textual.binding import Binding
 
-from api.problems import STATUS, Problem
-from api.wire import Answer, FunctionBody
+from api.problems import STATUS
 from bench import report
 from skyisland import events
 from skyisland.cli import main
@@ -22,6 +21,7 @@ from skyisland.record.logs import Line
 from skyisland.record.metrics import Metrics, StatsD
 from skyisland.record.traffic import ApiStats
 from skyisland.settings import Layout
+from skyisland.wire import Answer, FunctionBody, Jail, Problem
 from tests.support.pages import BLOCKS, written
 from tests.support.places import ROOT
 from tests.support.transcripts import Transcript, transcripts
@@ -108,8 +108,6 @@ def test_transcript_has_known_codes_and_fields(transcript: Transcript) -> None:
 
 def known_fields() -> set[str]:
     """Of all that the API answers with, and the keys of its details."""
-    from api.wire import Jail
-
     shapes = (Answer, Problem, Jail, Artifact, AddressInfo, Capability, Line, ApiStats, Timings)
     shapes += (events.InvocationFinished,)
     fields = {field.encode_name for shape in shapes for field in structs.fields(shape)}

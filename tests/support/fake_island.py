@@ -32,8 +32,10 @@ from skyisland.model import (
     Status,
     Timings,
     Usage,
+    Verdict,
 )
-from tui.watch.port import Answer, LinkLost, LogLine, Snapshot
+from skyisland.wire import Answer, Called, Snapshot, milliseconds
+from tui.watch.port import LinkLost, LogLine
 
 NOON = 1_767_961_400.0
 """When the clock stands still: 2026-01-09 12:23:20 UTC."""
@@ -66,6 +68,8 @@ class FakeIsland:
         self.now = NOON
         self.asked: list[tuple[str, ...]] = []
         """Every action that reached the island."""
+        self.requests: list[FunctionRequest] = []
+        """Every call that reached the island."""
         self.refuse: IslandError | None = None
         """Raised by the next action."""
         self.failure: Exception | None = None
@@ -284,6 +288,16 @@ class FakeIsland:
 
     async def kill(self, jail: str) -> None:
         self._act("kill", jail)
+        self._end(jail)
+
+    async def kill_all(self) -> int:
+        self._act("kill_all")
+        names = list(self.jails)
+        for name in names:
+            self._end(name)
+        return len(names)
+
+    def _end(self, jail: str) -> None:
         info = self.jails.pop(jail, None)
         if info is None:
             raise JailNotFound(f"this island has no jail {jail!r}", jail=jail)
@@ -312,18 +326,36 @@ class FakeIsland:
         told = {"key": key, "url": artifact.url, "function": artifact.function}
         self.tell(ev.BuildStarted(**told), ev.BuildFinished(**told, ok=True, duration_s=0.4))
 
-    async def invoke(self, request: FunctionRequest) -> Answer:
+    async def purge(self) -> int:
+        self._act("purge")
+        gone = list(self.artifacts.values())
+        self.artifacts.clear()
+        self.tell(
+            *(
+                ev.ArtifactEvicted(key=one.key, url=one.url, function=one.function, reason="operator")
+                for one in gone
+            )
+        )
+        return len(gone)
+
+    async def invoke(self, request: FunctionRequest) -> Called:
         self._act("invoke", request.url, request.call)
+        self.requests.append(request)
         timings = Timings(queue_s=0.00004, resolve_s=0.00061, jail_s=0.0021, exec_s=0.0083, total_s=0.0117)
-        return Answer(
+        answer = Answer(
+            timestamp=int(self.now),
             id="inv-5ca1ab1e0001",
-            verdict="ok",
-            timings=timings,
             data="gxnpxr2bq7dt",
             jail="sky-main-9a63",
-            commit="6de5a67fa1b2c3d4e5f60718293a4b5c6d7e8f90",
+            version="6de5a67fa1b2c3d4e5f60718293a4b5c6d7e8f90",
             cached=True,
+            stale=False,
+            warm=False,
+            exit_code=0,
+            stderr="",
+            timings_ms=milliseconds(timings),
         )
+        return Called(verdict=Verdict.ok, message="", answer=answer)
 
     def curl(self, request: FunctionRequest) -> str:
         return f"curl -X POST http://{self.where}/api/v1/function -d '{request.url} {request.call}'"

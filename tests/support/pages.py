@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from typing import Any
 
 from msgspec import structs
 from prometheus_client.parser import text_string_to_metric_families
 
-from api.description import OPERATIONS, Operation
 from skyisland.events import InvocationFinished
 from skyisland.model import JailInfo, JailState, Timings
+from skyisland.operations import OPERATIONS, Operation
 from skyisland.record.metrics import Metrics, StatsD
 from tests.support.api import make_world
 from tests.support.places import ROOT
@@ -23,14 +24,15 @@ from tests.support.places import ROOT
 def operations() -> str:
     """The table of REST operations."""
     rows = ["| | | role | |", "| --- | --- | --- | --- |"]
-    return "\n".join([*rows, *map(_operation, OPERATIONS)])
+    return "\n".join(
+        [*rows, *(_row(operation, path) for operation in OPERATIONS for path in operation.paths)]
+    )
 
 
-def _operation(operation: Operation) -> str:
-    query = [f"`{name}`: {meaning}" for name, meaning, _ in operation.query]
-    told = " ".join([operation.does, *query])
-    role = operation.role or ""
-    return f"| {operation.method.upper()} | `{operation.path}` | {role} | {told} |"
+def _row(operation: Operation[Any], path: str) -> str:
+    query = [f"`{parameter.name}`: {parameter.meaning}" for parameter in operation.query]
+    text = " ".join([operation.summary, *query])
+    return f"| {operation.method} | `{path}` | {operation.role or ''} | {text} |"
 
 
 def prometheus() -> str:

@@ -113,7 +113,7 @@ async def test_the_frame_carries_the_arguments_and_then_the_input(make) -> None:
         return Script()
 
     world.driver.script = script
-    await world.call('Encode(0x1F, "é")', stdin=b"\x00rest")
+    await world.call('Encode(0x1F, "é")', stdin_base64=b"\x00rest")
     length = int.from_bytes(seen[0][:4], "big")
     assert json.loads(seen[0][4 : 4 + length])["args"] == ["0x1F", '"é"']
     assert seen[0][4 + length :] == b"\x00rest"

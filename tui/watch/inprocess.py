@@ -3,25 +3,23 @@
 from __future__ import annotations
 
 import asyncio
-import json
-import shlex
 import time
 from collections.abc import AsyncIterator
 
-from skyisland.client import body
 from skyisland.events import PULSE_S, Event, Gap, included
 from skyisland.island import Island
-from skyisland.model import AddressState, FunctionRequest, Invocation
+from skyisland.model import AddressState, FunctionRequest
 from skyisland.record.logs import Line as LogLine
 from skyisland.record.logs import LogRing
-from tui.watch.port import Answer, Snapshot
+from skyisland.wire import Called, Snapshot
+from tui.watch.port import curl_line
 
 BUNCH_S = 0.1
 """How long facts are gathered: the console draws no faster anyway."""
 LIMIT = 20_000
 """Facts kept for a console that does not come to take them."""
 RECENT = 500
-"""Invocations that a first look shows."""
+"""Invocations of a snapshot: the console's table holds as many without asking for more."""
 
 
 class InProcess:
@@ -74,6 +72,9 @@ class InProcess:
     async def kill(self, jail: str) -> None:
         await self._island.kill(jail)
 
+    async def kill_all(self) -> int:
+        return len(await self._island.kill_all())
+
     async def set_address(self, ip: str, state: AddressState) -> None:
         await self._island.set_address(ip, state)
 
@@ -83,35 +84,17 @@ class InProcess:
     async def rebuild(self, key: str) -> None:
         await self._island.rebuild(key)
 
-    async def invoke(self, request: FunctionRequest) -> Answer:
-        return _answer(await self._island.invoke(request))
+    async def purge(self) -> int:
+        return len(await self._island.purge())
+
+    async def invoke(self, request: FunctionRequest) -> Called:
+        return Called.of(await self._island.invoke(request))
 
     def curl(self, request: FunctionRequest) -> str:
-        return curl(self.url, request)
+        return curl_line(self.url, request)
 
     def authorize(self, token: str) -> None:
-        """Whoever sits at the island's own terminal needs none."""
+        """Nothing to do: the island's own terminal needs no token."""
 
     async def close(self) -> None:
         pass
-
-
-def _answer(invocation: Invocation) -> Answer:
-    outcome = invocation.outcome
-    return Answer(
-        id=invocation.id,
-        verdict=str(outcome.verdict),
-        timings=invocation.timings,
-        data=outcome.stdout.decode(errors="replace"),
-        stderr=outcome.stderr.decode(errors="replace"),
-        exit_code=outcome.exit_code,
-        jail=invocation.jail,
-        commit=invocation.commit,
-        cached=invocation.cached,
-        stale=invocation.stale,
-    )
-
-
-def curl(base: str, request: FunctionRequest) -> str:
-    """The invocation as a command line, quoted for sh."""
-    return f"curl -sS {shlex.quote(base)}/api/v1/function -d {shlex.quote(json.dumps(body(request)))}"

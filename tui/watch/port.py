@@ -1,56 +1,29 @@
 """What the console needs of an island, wherever that runs.
 
-`InProcess` and `Remote` are the two ways to it; the console knows neither. What leaves a port is
-struct by struct what `skyisland` defines; what fails leaves as an `IslandError` (the island said no),
-`LinkLost` (nobody answered) or `Unauthorized` (the token is missing or wrong).
+`InProcess` and `Remote` are the two ways to it; the console knows neither. What leaves a port is made of the
+structs of `skyisland`; what fails leaves as an `IslandError` (the island refused; `Unauthorized` where the
+token is missing or wrong) or as `LinkLost` (nobody answered).
 """
 
 from __future__ import annotations
 
+import json
+import shlex
 from collections.abc import AsyncIterator
 from typing import Protocol
 
-from msgspec import Struct
+import msgspec
 
 from skyisland.errors import IslandError
-from skyisland.events import Event, InvocationFinished
-from skyisland.model import AddressState, FunctionRequest, Status, Timings
+from skyisland.events import Event
+from skyisland.model import AddressState, FunctionRequest
+from skyisland.operations import INVOKE
 from skyisland.record.logs import Line as LogLine
+from skyisland.wire import Called, Snapshot
 
 
 class LinkLost(Exception):
     """The island is out of reach; the text says why, in words for an operator."""
-
-
-class Snapshot(Status, frozen=True, kw_only=True):
-    """All that the console shows, at one moment."""
-
-    at: float
-    """The island's clock."""
-    recent: list[InvocationFinished]
-    """Invocations that are over, newest first."""
-    last_event_id: str = ""
-    """Where the stream of events goes on from here."""
-
-    @classmethod
-    def of(cls, status: Status, *, at: float, recent: list[InvocationFinished]) -> Snapshot:
-        fields = {name: getattr(status, name) for name in Status.__struct_fields__}
-        return cls(**fields, at=at, recent=recent)
-
-
-class Answer(Struct, frozen=True, kw_only=True):
-    """What came of an invocation that the operator made."""
-
-    id: str
-    verdict: str
-    timings: Timings
-    data: str = ""
-    stderr: str = ""
-    exit_code: int | None = None
-    jail: str | None = None
-    commit: str = ""
-    cached: bool = False
-    stale: bool = False
 
 
 class Port(Protocol):
@@ -59,7 +32,7 @@ class Port(Protocol):
     where: str
     """For the header: host and port."""
     attached: bool
-    """Another process; quitting the console does not end the island."""
+    """The island is another process; quitting the console does not end it."""
 
     async def snapshot(self) -> Snapshot: ...
 
@@ -74,16 +47,24 @@ class Port(Protocol):
 
     async def kill(self, jail: str) -> None: ...
 
+    async def kill_all(self) -> int:
+        """End every jail; returns how many there were."""
+        ...
+
     async def set_address(self, ip: str, state: AddressState) -> None: ...
 
     async def evict(self, key: str) -> None: ...
 
     async def rebuild(self, key: str) -> None: ...
 
-    async def invoke(self, request: FunctionRequest) -> Answer: ...
+    async def purge(self) -> int:
+        """Evict every binary that no call is using; returns how many there were."""
+        ...
+
+    async def invoke(self, request: FunctionRequest) -> Called: ...
 
     def curl(self, request: FunctionRequest) -> str:
-        """The same invocation as a line for a shell; the token stays a variable in it."""
+        """The same call as a line for a shell; it needs no token where functions are open to all."""
         ...
 
     def authorize(self, token: str) -> None:
@@ -93,4 +74,11 @@ class Port(Protocol):
     async def close(self) -> None: ...
 
 
-__all__ = ["Answer", "IslandError", "LinkLost", "LogLine", "Port", "Snapshot"]
+def curl_line(base: str, request: FunctionRequest) -> str:
+    """The call as a command line, quoted for sh. Other characters than ASCII are escaped: some would show the
+    operator another line than the one that the shell runs."""
+    body = json.dumps(msgspec.to_builtins(request))
+    return f"curl -sS {shlex.quote(base)}{INVOKE.path} -d {shlex.quote(body)}"
+
+
+__all__ = ["Called", "IslandError", "LinkLost", "LogLine", "Port", "Snapshot", "curl_line"]

@@ -3,25 +3,28 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
-from pathlib import Path
-from typing import Any, Union
-from urllib.parse import quote
+from typing import Any, TypeVar, Union
 
 import httpx
 import msgspec
 
-from skyisland.client import body, refusal
-from skyisland.errors import IslandError
+from skyisland import operations as op
 from skyisland.events import Event
-from skyisland.model import AddressState, FunctionRequest, Timings, Verdict
+from skyisland.model import AddressState, FunctionRequest
+from skyisland.operations import JSON, Operation
 from skyisland.record.logs import Line as LogLine
-from tui.watch.inprocess import curl
-from tui.watch.port import Answer, LinkLost, Snapshot
+from skyisland.wire import AddressBody, Called, NotAnIsland, Snapshot, encode, read_call
+from tui.watch.port import LinkLost, curl_line
+
+T = TypeVar("T")
 
 TIMEOUT_S = 10.0
+"""For an answer; snapshots take some milliseconds. Calls and builds may take as long as they do."""
 SILENCE_S = 20.0
-"""A stream that says nothing for so long is dead: the island has a pulse every 2 s."""
-_SAID: tuple[tuple[type[Exception], str], ...] = (
+"""A stream without a byte for this long is dead: the island sends a pulse every 2 s."""
+LOG_LINES = 2000
+"""At most in one answer. Of an island that logs more between two polls, the console misses the oldest."""
+_REASONS: tuple[tuple[type[Exception], str], ...] = (
     (httpx.ConnectTimeout, "no connection in time to"),
     (httpx.ConnectError, "no connection to"),
     (httpx.TimeoutException, "no answer in time from"),
@@ -34,17 +37,6 @@ def _below(root: type[Event]) -> list[type[Event]]:
 
 
 _EVENT: msgspec.json.Decoder[Event] = msgspec.json.Decoder(Union[tuple(_below(Event))])  # noqa: UP007
-_VERDICTS = {str(verdict) for verdict in Verdict}
-
-
-def _hook(kind: type[Any], value: Any) -> Any:
-    if kind is Path:
-        return Path(value)
-    raise NotImplementedError
-
-
-_SNAPSHOT = msgspec.json.Decoder(Snapshot, dec_hook=_hook)
-_LINES = msgspec.json.Decoder(dict[str, list[LogLine]])
 
 
 class Remote:
@@ -81,30 +73,41 @@ class Remote:
     async def close(self) -> None:
         await self._client.aclose()
 
-    async def _ask(self, method: str, path: str, **options: Any) -> httpx.Response:
-        """One request.
+    async def _ask(
+        self, operation: Operation[T], *, body: object = None, patient: bool = False, **parameters: object
+    ) -> T:
+        """What the island answers. `patient`: for as long as it takes.
 
         Raises:
-            IslandError: the island's own refusal. LinkLost: nobody answered, or not in our language.
+            IslandError: the island refused.
+            LinkLost: nobody answered, or somebody who is not an island.
         """
+        response = await self._send(operation, operation.url(**parameters), body, patient)
         try:
-            response = await self._client.request(method, path, **options)
+            return operation.read(response.status_code, response.content)
+        except NotAnIsland as error:
+            raise LinkLost(f"{self.base} {error}") from None
+
+    async def _send(
+        self, operation: Operation[Any], url: str, body: object = None, patient: bool = False
+    ) -> httpx.Response:
+        try:
+            return await self._client.request(
+                operation.method,
+                url,
+                content=None if body is None else encode(body),
+                headers=None if body is None else {"Content-Type": JSON},
+                timeout=None if patient else TIMEOUT_S,
+            )
         except (httpx.HTTPError, OSError) as error:
             raise self._lost(error) from None
-        if response.is_error:
-            raise _refusal(response)
-        return response
 
     def _lost(self, error: Exception) -> LinkLost:
-        said = next((text for kind, text in _SAID if isinstance(error, kind)), f"{type(error).__name__} from")
-        return LinkLost(f"{said} {self.base}")
+        reason = next((text for kind, text in _REASONS if isinstance(error, kind)), None)
+        return LinkLost(f"{reason or f'{type(error).__name__} from'} {self.base}")
 
     async def snapshot(self) -> Snapshot:
-        response = await self._ask("GET", "/api/v1/admin/snapshot")
-        try:
-            snapshot = _SNAPSHOT.decode(response.content)
-        except msgspec.MsgspecError as error:
-            raise LinkLost(f"{self.base} is no island that this console understands: {error}") from None
+        snapshot = await self._ask(op.SNAPSHOT)
         self._last_id = snapshot.last_event_id
         return snapshot
 
@@ -112,7 +115,7 @@ class Remote:
         headers = {"Last-Event-ID": self._last_id} if self._last_id else {}
         timeout = httpx.Timeout(TIMEOUT_S, read=SILENCE_S)
         request = self._client.build_request(
-            "GET", "/api/v1/admin/events", params={"brief": "true"}, headers=headers, timeout=timeout
+            op.EVENTS.method, op.EVENTS.url(brief=True), headers=headers, timeout=timeout
         )
         try:
             response = await self._client.send(request, stream=True)
@@ -120,47 +123,50 @@ class Remote:
             raise self._lost(error) from None
         try:
             if response.is_error:
-                await response.aread()
-                raise _refusal(response)
+                op.EVENTS.read(response.status_code, await response.aread())  # raises
             rest = b""
             async for chunk in response.aiter_bytes():
                 *blocks, rest = (rest + chunk).split(b"\n\n")
                 yield [event for block in blocks if (event := _event(block)) is not None]
+        except NotAnIsland as error:
+            raise LinkLost(f"{self.base} {error}") from None
         except (httpx.HTTPError, OSError) as error:
             raise self._lost(error) from None
         finally:
             await response.aclose()
 
     async def logs(self, after: int = 0) -> list[LogLine]:
-        response = await self._ask("GET", "/api/v1/admin/logs", params={"after": after, "limit": 2000})
-        return _LINES.decode(response.content)["logs"]
+        return await self._ask(op.LOGS, after=after, limit=LOG_LINES)
 
     async def kill(self, jail: str) -> None:
-        await self._ask("DELETE", f"/api/v1/admin/jail/{quote(jail, safe='')}")
+        await self._ask(op.KILL, jail=jail)
+
+    async def kill_all(self) -> int:
+        killed = await self._ask(op.KILL_ALL)
+        return len(killed)
 
     async def set_address(self, ip: str, state: AddressState) -> None:
-        await self._ask("PUT", "/api/v1/admin/ips", json={"ip": ip, "state": str(state)})
+        await self._ask(op.SET_ADDRESS, body=AddressBody(ip=ip, state=state))
 
     async def evict(self, key: str) -> None:
-        await self._ask("DELETE", f"/api/v1/admin/cache/{quote(key, safe='')}")
+        await self._ask(op.EVICT, key=key)
 
     async def rebuild(self, key: str) -> None:
-        await self._ask("POST", f"/api/v1/admin/cache/{quote(key, safe='')}/rebuild", timeout=None)
+        await self._ask(op.REBUILD, key=key, patient=True)
 
-    async def invoke(self, request: FunctionRequest) -> Answer:
+    async def purge(self) -> int:
+        evicted = await self._ask(op.PURGE)
+        return len(evicted)
+
+    async def invoke(self, request: FunctionRequest) -> Called:
+        response = await self._send(op.INVOKE, op.INVOKE.path, request, patient=True)
         try:
-            response = await self._client.post("/api/v1/function", json=body(request), timeout=None)
-        except (httpx.HTTPError, OSError) as error:
-            raise self._lost(error) from None
-        if not response.is_error:
-            return _answer("ok", response.json())
-        problem = _problem(response)
-        if problem.get("code") in _VERDICTS and isinstance(problem.get("details"), dict):
-            return _answer(problem["code"], problem["details"])
-        raise _refusal(response)
+            return read_call(response.status_code, response.content)
+        except NotAnIsland as error:
+            raise LinkLost(f"{self.base} {error}") from None
 
     def curl(self, request: FunctionRequest) -> str:
-        return curl(self.base, request)
+        return curl_line(self.base, request)
 
 
 def _event(block: bytes) -> Event | None:
@@ -172,34 +178,3 @@ def _event(block: bytes) -> Event | None:
             except msgspec.MsgspecError:
                 return None
     return None
-
-
-def _problem(response: httpx.Response) -> dict[str, Any]:
-    try:
-        problem = response.json()
-    except ValueError:
-        problem = None
-    if not isinstance(problem, dict) or not isinstance(problem.get("error"), str):
-        raise LinkLost(f"{response.url.host} answered {response.status_code}, and not as an island does")
-    return problem
-
-
-def _refusal(response: httpx.Response) -> IslandError:
-    """What the island said no with, as the error it was there."""
-    return refusal(response.status_code, _problem(response))
-
-
-def _answer(verdict: str, fields: dict[str, Any]) -> Answer:
-    timings = {f"{name}_s": ms / 1000 for name, ms in fields["timings_ms"].items()}
-    return Answer(
-        id=fields["id"],
-        verdict=verdict,
-        timings=msgspec.convert(timings, Timings),
-        data=fields["data"],
-        stderr=fields["stderr"],
-        exit_code=fields["exit_code"],
-        jail=fields["jail"],
-        commit=fields["version"],
-        cached=fields["cached"],
-        stale=fields["stale"],
-    )

@@ -1,0 +1,97 @@
+"""From the table of operations to Quart's routes: reads parameters, checks roles, writes answers.
+
+A handler takes the parameters of its operation by name, its body as `body`, and returns what the answer
+holds. Whose token was shown is `g.who`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import Any, TypeVar
+
+from quart import Quart, Response, g, request
+
+from api.auth import Gate
+from api.problems import Reply
+from skyisland.errors import BadRequest
+from skyisland.operations import JSON, NAMED, Operation, Parameter, Role
+from skyisland.wire import decode
+
+T = TypeVar("T")
+
+
+def respond(reply: Reply) -> Response:
+    """A reply in Quart's terms."""
+    return Response(reply.body, reply.status, dict(reply.headers), content_type=JSON)
+
+
+def guard(app: Quart, gate: Gate) -> None:
+    """Let operations that take a token run for those only who show one of the right role."""
+
+    async def admit() -> None:
+        operation = NAMED.get(request.endpoint or "")
+        if operation is not None and operation.role is not None:
+            shown = request.headers.get(gate.header, "")
+            change = operation.role is Role.admin
+            g.who = gate.admit(shown, request.remote_addr, change=change)
+
+    app.before_request(admit)
+
+
+def answers(
+    app: Quart, operation: Operation[T]
+) -> Callable[[Callable[..., Awaitable[T]]], Callable[..., Awaitable[T]]]:
+    """Decorates the handler of an operation that answers in JSON."""
+
+    def register(handle: Callable[..., Awaitable[T]]) -> Callable[..., Awaitable[T]]:
+        async def respond_to(**parameters: Any) -> Response:
+            if operation.body is not None:
+                content = await request.get_data(cache=True, as_text=False, parse_form_data=False)
+                parameters["body"] = decode(content, operation.body)
+            value = await handle(**parameters)
+            return Response(operation.write(value), 200, content_type=JSON)
+
+        responds(app, operation)(respond_to)
+        return handle
+
+    return register
+
+
+def responds(
+    app: Quart, operation: Operation[Any]
+) -> Callable[[Callable[..., Awaitable[Response]]], Callable[..., Awaitable[Response]]]:
+    """Decorates the handler of an operation that makes its response itself."""
+
+    def register(handle: Callable[..., Awaitable[Response]]) -> Callable[..., Awaitable[Response]]:
+        async def respond_to(**parameters: Any) -> Response:
+            for parameter in operation.query:
+                parameters[parameter.name] = _value(parameter, request.args.get(parameter.name))
+            return await handle(**parameters)
+
+        for path in operation.paths:
+            rule = path.replace("{", "<").replace("}", ">")
+            app.add_url_rule(rule, operation.name, respond_to, methods=[operation.method])
+        return handle
+
+    return register
+
+
+def _value(parameter: Parameter, text: str | None) -> str | int | bool | None:
+    """A parameter of the query; texts of `among` are left to the handler, which has an error of its own.
+
+    Raises:
+        BadRequest: it is not a number within its bounds, or neither `true` nor `false`.
+    """
+    name, default, most = parameter.name, parameter.default, parameter.most
+    if text is None:
+        return default
+    if isinstance(default, bool):
+        if text not in ("true", "false"):
+            raise BadRequest(f"{name} must be true or false, not {text[:40]!r}", field=name)
+        return text == "true"
+    if most is not None:
+        # 18 digits fit every bound; int() of a very long text would be refused by Python, or slow.
+        if not (text.isascii() and text.isdigit() and len(text) < 19 and int(text) <= most):
+            raise BadRequest(f"{name} must be a number from 0 to {most}, not {text[:40]!r}", field=name)
+        return int(text)
+    return text

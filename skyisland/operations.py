@@ -1,0 +1,311 @@
+"""Every operation of the REST API, in one table.
+
+    routes        `api.routes` registers a handler for each, reads its parameters and admits by its role
+    description   /openapi.json and /docs are made of it
+    clients       `client.Client` and the console's `tui.watch.remote.Remote` ask by it
+
+What can be done with an island can be done by all of its ways; tests/api/test_parity.py holds the API, the
+client, the commands and the console against this table, and names the exceptions with their reasons.
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Any, Generic, TypeVar
+from urllib.parse import quote, urlencode
+
+from msgspec import Struct
+
+from skyisland.events import PULSE_S, InvocationFinished
+from skyisland.model import AddressInfo, AddressState, Artifact, Capability
+from skyisland.record.logs import Line
+from skyisland.record.traffic import ApiStats
+from skyisland.wire import AddressBody, Answer, FunctionBody, Jail, Snapshot, encode, read
+
+T = TypeVar("T")
+
+JSON = "application/json"
+
+
+class Role(StrEnum):
+    """Whose token an operation takes."""
+
+    admin = "admin"
+    operator = "operator"
+    """Sees what an admin sees, and changes nothing."""
+    caller = "caller"
+    """Calls functions."""
+
+
+class Parameter(Struct, frozen=True, kw_only=True):
+    """A parameter of the query, which may be left out."""
+
+    name: str
+    meaning: str
+    default: str | int | bool | None = None
+    """What counts without it; its type is the parameter's: None and str stand for text."""
+    most: int | None = None
+    """The largest number; the smallest is 0."""
+    among: tuple[str, ...] = ()
+    """The only texts."""
+
+
+class Operation(Struct, Generic[T], frozen=True, kw_only=True):
+    """A method on a path; T is what a good answer holds."""
+
+    name: str
+    """In Python: of the client's method, and of the route."""
+    method: str
+    path: str
+    """`{jail}` and `{key}` stand for a text without slashes."""
+    aliases: tuple[str, ...] = ()
+    """Other paths for the same, mostly the original's."""
+    summary: str
+    role: Role | None = None
+    """None where it is open to all. An admin may do all that an operator may."""
+    query: tuple[Parameter, ...] = ()
+    body: type[Struct] | None = None
+    answer: type[T]
+    field: str = ""
+    """The field of the answer's object that holds it; empty where the answer itself is it."""
+    media: str = JSON
+
+    @property
+    def paths(self) -> tuple[str, ...]:
+        return self.path, *self.aliases
+
+    def url(self, **parameters: object) -> str:
+        """Path and query with these parameters; None leaves one of the query out."""
+        path, query = self.path, {}
+        for name, value in parameters.items():
+            if f"{{{name}}}" in path:
+                path = path.replace(f"{{{name}}}", quote(str(value), safe=""))
+            elif value is not None:
+                query[name] = str(value).lower() if isinstance(value, bool) else str(value)
+        return f"{path}?{urlencode(query)}" if query else path
+
+    def write(self, value: T) -> bytes:
+        """The body of a good answer."""
+        return encode({self.field: value} if self.field else value)
+
+    def read(self, status: int, content: bytes) -> T:
+        """What an answer holds.
+
+        Raises:
+            IslandError: the island refused.
+            NotAnIsland: somebody else answered.
+        """
+        return read(status, content, self.answer, self.field)
+
+
+IN_PATHS = {"jail": "A jail's number or name.", "key": "An artifact's key."}
+"""What the parameters of paths mean."""
+
+INVOKE = Operation(
+    name="invoke",
+    method="POST",
+    path="/api/v1/function",
+    summary="Run a call in a jail of its own. Takes a token where the island is not open to all.",
+    role=Role.caller,
+    body=FunctionBody,
+    answer=Answer,
+)
+HEALTH = Operation(
+    name="health",
+    method="GET",
+    path="/healthcheck",
+    aliases=("/api/v1/healthcheck",),
+    summary="Whether the island answers.",
+    answer=str,
+    field="status",
+)
+CAPABILITIES = Operation(
+    name="capabilities",
+    method="GET",
+    path="/api/v1/capabilities",
+    summary="What this host enforces, and what it cannot.",
+    answer=list[Capability],
+    field="capabilities",
+)
+METRICS = Operation(
+    name="metrics",
+    method="GET",
+    path="/metrics",
+    summary="Figures for Prometheus.",
+    role=Role.operator,
+    answer=str,
+    media="text/plain",
+)
+STATS = Operation(
+    name="stats",
+    method="GET",
+    path="/api/v1/admin/api-stats",
+    summary="Traffic since the start.",
+    role=Role.operator,
+    answer=ApiStats,
+)
+SNAPSHOT = Operation(
+    name="snapshot",
+    method="GET",
+    path="/api/v1/admin/snapshot",
+    summary="The island at this moment.",
+    role=Role.operator,
+    answer=Snapshot,
+)
+INVOCATIONS = Operation(
+    name="invocations",
+    method="GET",
+    path="/api/v1/admin/invocations",
+    summary="The latest calls that are over, newest first.",
+    role=Role.operator,
+    query=(Parameter(name="limit", meaning="How many at most.", default=100, most=1000),),
+    answer=list[InvocationFinished],
+    field="invocations",
+)
+LOGS = Operation(
+    name="logs",
+    method="GET",
+    path="/api/v1/admin/logs",
+    summary="The latest lines of the log, oldest first.",
+    role=Role.operator,
+    query=(
+        Parameter(name="jail", meaning="Only those of this jail, by its name."),
+        Parameter(name="after", meaning="Only those with a higher `seq`.", default=0, most=1 << 62),
+        Parameter(name="limit", meaning="How many at most.", default=500, most=5000),
+    ),
+    answer=list[Line],
+    field="logs",
+)
+EVENTS = Operation(
+    name="events",
+    method="GET",
+    path="/api/v1/admin/events",
+    summary="What happens, as it happens: server-sent events without end. A `Gap` tells how many are lost; "
+    f"a `Pulse`, every {PULSE_S:g} s and without an id, what the jails use.",
+    role=Role.operator,
+    query=(
+        Parameter(name="last_event_id", meaning="Go on after this one (or the header Last-Event-ID)."),
+        Parameter(
+            name="brief",
+            meaning="Leave out clones, and the steps of calls whose end is sent with them.",
+            default=False,
+        ),
+    ),
+    answer=str,
+    media="text/event-stream",
+)
+JAILS = Operation(
+    name="jails",
+    method="GET",
+    path="/api/v1/admin/jails",
+    summary="The jails that are alive.",
+    role=Role.operator,
+    answer=list[Jail],
+    field="jails",
+)
+KILL_ALL = Operation(
+    name="kill_all",
+    method="DELETE",
+    path="/api/v1/admin/jails",
+    summary="Kill all jails.",
+    role=Role.admin,
+    answer=list[int],
+    field="deleted",
+)
+JAIL = Operation(
+    name="jail",
+    method="GET",
+    path="/api/v1/admin/jail/{jail}",
+    summary="One jail.",
+    role=Role.operator,
+    answer=Jail,
+    field="details",
+)
+KILL = Operation(
+    name="kill",
+    method="DELETE",
+    path="/api/v1/admin/jail/{jail}",
+    summary="Kill a jail; its caller is told.",
+    role=Role.admin,
+    answer=int,
+    field="deleted",
+)
+ADDRESSES = Operation(
+    name="addresses",
+    method="GET",
+    path="/api/v1/admin/ips",
+    aliases=("/api/v1/admin/network/ips",),
+    summary="The pool of addresses: each with the jail that holds it, or those of one state.",
+    role=Role.operator,
+    query=(Parameter(name="state", meaning="Only these.", among=tuple(AddressState)),),
+    answer=dict[str, str | list[str] | None],
+)
+SET_ADDRESS = Operation(
+    name="set_address",
+    method="PUT",
+    path="/api/v1/admin/ips",
+    aliases=("/api/v1/admin/network/ips", "/api/v1/admin/network/ip"),
+    summary="Take an address out of the pool, or give it back.",
+    role=Role.admin,
+    body=AddressBody,
+    answer=AddressInfo,
+)
+ARTIFACTS = Operation(
+    name="artifacts",
+    method="GET",
+    path="/api/v1/admin/cache",
+    summary="The compiled functions.",
+    role=Role.operator,
+    answer=list[Artifact],
+    field="artifacts",
+)
+EVICT = Operation(
+    name="evict",
+    method="DELETE",
+    path="/api/v1/admin/cache/{key}",
+    summary="Forget a compiled function.",
+    role=Role.admin,
+    answer=str,
+    field="evicted",
+)
+REBUILD = Operation(
+    name="rebuild",
+    method="POST",
+    path="/api/v1/admin/cache/{key}/rebuild",
+    summary="Fetch and compile anew what a function was made of.",
+    role=Role.admin,
+    answer=str,
+    field="rebuilt",
+)
+PURGE = Operation(
+    name="purge",
+    method="POST",
+    path="/api/v1/admin/cache/purge",
+    summary="Forget all compiled functions that no call is using.",
+    role=Role.admin,
+    answer=list[str],
+    field="evicted",
+)
+
+OPERATIONS: tuple[Operation[Any], ...] = (
+    INVOKE,
+    HEALTH,
+    CAPABILITIES,
+    METRICS,
+    STATS,
+    SNAPSHOT,
+    INVOCATIONS,
+    LOGS,
+    EVENTS,
+    JAILS,
+    KILL_ALL,
+    JAIL,
+    KILL,
+    ADDRESSES,
+    SET_ADDRESS,
+    ARTIFACTS,
+    EVICT,
+    REBUILD,
+    PURGE,
+)
+NAMED = {operation.name: operation for operation in OPERATIONS}

@@ -1,0 +1,391 @@
+"""What travels as JSON between an island and its clients; API, client, console and commands share each shape.
+
+A request is read strictly (`decode`): unknown fields, a field given twice and wrong types are refused with
+the field's name and the remedy. Types are checked while the text is read, so neither nesting nor the length
+of a number matters. Content-Type is ignored, because clients of the original send none or a wrong one. An
+answer is read leniently (`read`): a client skips the fields that only a newer island knows.
+
+What `model` and `events` define travels as it is (`Artifact`, `AddressInfo`, `Capability`, facts); here is
+what differs. Which operation takes and answers what stands in `operations`.
+
+A new field of a request takes three edits beside its use: the field in `model.FunctionRequest`, the option
+of `invoke` in `cli/operating.py`, and its line in the console's dialog, `tui/invoke.py`. The strict body,
+its description, the client and the curl line follow from the first; tests/api/test_parity.py fails until
+all three are there.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import signal
+from base64 import b64decode, b64encode
+from pathlib import Path
+from typing import Any, TypeVar
+
+import msgspec
+from msgspec import UNSET, Raw, Struct, UnsetType
+
+from skyisland.errors import BadRequest, Forbidden, IslandError, Unauthorized
+from skyisland.events import InvocationFinished
+from skyisland.model import FunctionRequest, Invocation, JailInfo, Outcome, Status, Timings, Verdict
+
+T = TypeVar("T")
+
+# Requests
+
+
+class FunctionBody(FunctionRequest, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """POST /api/v1/function."""
+
+    def __post_init__(self) -> None:
+        if self.stdin is not None and self.stdin_base64 is not None:
+            raise BadRequest("stdin and stdin_base64 exclude each other; send one of them", field="stdin")
+        if self.version == "":
+            msgspec.structs.force_setattr(self, "version", None)  # callers send an empty form field
+
+
+class AddressBody(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """PUT /api/v1/admin/ips."""
+
+    ip: str
+    state: str | int
+    """`available` or `unavailable`, or the original's 0 or 1."""
+
+
+# Answers
+
+
+class Answer(Struct, frozen=True, kw_only=True):
+    """What came of a call; inside `details` when it did not end well."""
+
+    timestamp: int
+    """Seconds since the epoch."""
+    data: str
+    """What the function printed; bytes that are no UTF-8 are replaced, and `data_base64` has them all."""
+    id: str
+    jail: str | None
+    version: str
+    """The commit."""
+    cached: bool
+    stale: bool
+    warm: bool
+    exit_code: int | None
+    stderr: str
+    timings_ms: dict[str, float]
+    """Phases in their order, and the total."""
+    data_base64: str | UnsetType = UNSET
+    signal: int | UnsetType | None = UNSET
+    """The signal that ended it; left out of a good answer."""
+
+    @classmethod
+    def of(cls, invocation: Invocation) -> Answer:
+        outcome = invocation.outcome
+        base64: str | UnsetType = UNSET
+        try:
+            data = outcome.stdout.decode()
+        except UnicodeDecodeError:
+            data = outcome.stdout.decode(errors="replace")
+            base64 = b64encode(outcome.stdout).decode()
+        return cls(
+            timestamp=int(invocation.started_at + invocation.timings.total_s),
+            data=data,
+            id=invocation.id,
+            jail=invocation.jail,
+            version=invocation.commit,
+            cached=invocation.cached,
+            stale=invocation.stale,
+            warm=invocation.warm,
+            exit_code=outcome.exit_code,
+            stderr=outcome.stderr.decode(errors="replace"),
+            timings_ms=milliseconds(invocation.timings),
+            data_base64=base64,
+            signal=UNSET if outcome.verdict is Verdict.ok else outcome.signal,
+        )
+
+    @property
+    def stdout(self) -> bytes:
+        """What the function printed, to the byte."""
+        return self.data.encode() if isinstance(self.data_base64, UnsetType) else b64decode(self.data_base64)
+
+    @property
+    def timings(self) -> Timings:
+        """`timings_ms` in seconds; phases that this version does not know are left out."""
+        known = {field.removesuffix("_s"): field for field in Timings.__struct_fields__}
+        return Timings(**{known[name]: ms / 1000 for name, ms in self.timings_ms.items() if name in known})
+
+
+def milliseconds(timings: Timings) -> dict[str, float]:
+    """Phases in their order, and the total, in milliseconds."""
+    return {
+        "queue": round(timings.queue_s * 1000, 3),
+        "resolve": round(timings.resolve_s * 1000, 3),
+        "clone": round(timings.clone_s * 1000, 3),
+        "build": round(timings.build_s * 1000, 3),
+        "jail": round(timings.jail_s * 1000, 3),
+        "exec": round(timings.exec_s * 1000, 3),
+        "total": round(timings.total_s * 1000, 3),
+    }
+
+
+class Called(Struct, frozen=True, kw_only=True):
+    """A call that ran, to its client: the answer, and how the function ended."""
+
+    verdict: Verdict
+    message: str
+    """Why it did not end well, for people; else empty."""
+    answer: Answer
+
+    @classmethod
+    def of(cls, invocation: Invocation) -> Called:
+        outcome = invocation.outcome
+        return cls(verdict=outcome.verdict, message=_explained(outcome), answer=Answer.of(invocation))
+
+
+def _explained(outcome: Outcome) -> str:
+    match outcome.verdict:
+        case Verdict.ok:
+            return ""
+        case Verdict.exited:
+            return f"the function exited with code {outcome.exit_code}; details has its stderr"
+        case Verdict.signaled:
+            return f"the function was ended by signal {_signal(outcome.signal)}; details has its stderr"
+        case Verdict.out_of_memory:
+            return "the function needed more memory than its jail may use"
+        case Verdict.output_limit:
+            return "the function printed more than it may; details has the beginning"
+        case Verdict.disk_full:
+            return "the function failed when its disk was full; details has its stderr"
+        case Verdict.cpu_time:
+            return "the function used more processor time than it may"
+        case Verdict.timed_out:
+            return "the function did not end in time; details has what it printed until then"
+        case Verdict.killed:
+            return "the jail was killed by the operator, or because the island stops"
+
+
+def _signal(number: int | None) -> str:
+    try:
+        return f"{number} ({signal.Signals(number or 0).name})"
+    except ValueError:
+        return str(number)
+
+
+class Jail(Struct, frozen=True, kw_only=True):
+    """A jail: first what jls(8) told clients of the original, then what is ours."""
+
+    host: str = "new"
+    ip4: str
+    """Its address, or `disable`."""
+    ip6: str = "disable"
+    jid: int
+    name: str
+    os_release: str = msgspec.field(name="OSRelease")
+    path: str
+    hostname: str
+    state: str
+    purpose: str
+    pid: int | None
+    created_at: float
+    age_s: float
+    url: str
+    call: str
+    invocation: str | None
+    cached: bool
+    memory_bytes: int | None
+    cpu_s: float | None
+    pids: int | None
+
+    @classmethod
+    def of(cls, jail: JailInfo, now: float) -> Jail:
+        return cls(
+            ip4=jail.ip4 or "disable",
+            jid=jail.jid,
+            name=jail.name,
+            os_release=jail.os_release,
+            path=jail.path,
+            hostname=jail.hostname,
+            state=jail.state,
+            purpose=jail.purpose,
+            pid=jail.pid,
+            created_at=jail.created_at,
+            age_s=round(max(0.0, now - jail.created_at), 3),
+            url=jail.url,
+            call=jail.call,
+            invocation=jail.invocation,
+            cached=jail.cached,
+            memory_bytes=jail.usage.memory_bytes,
+            cpu_s=jail.usage.cpu_s,
+            pids=jail.usage.pids,
+        )
+
+
+class Snapshot(Status, frozen=True, kw_only=True):
+    """The island's status at one moment, and where the event stream goes on from it."""
+
+    at: float
+    """The island's clock."""
+    last_event_id: str
+    """Send it as `Last-Event-ID` to the event stream for what happened since; empty within the process."""
+    recent: list[InvocationFinished]
+    """The latest invocations that are over, newest first."""
+
+    @classmethod
+    def of(
+        cls, status: Status, *, at: float, recent: list[InvocationFinished], last_event_id: str = ""
+    ) -> Snapshot:
+        fields = {name: getattr(status, name) for name in Status.__struct_fields__}
+        return cls(**fields, at=at, last_event_id=last_event_id, recent=recent)
+
+
+class Problem(Struct, frozen=True):
+    """The body of every answer that is not a good one."""
+
+    error: str
+    code: str
+    details: object = UNSET
+
+
+# Writing and reading
+
+_encoder = msgspec.json.Encoder(enc_hook=str)
+_decoders: dict[Any, msgspec.json.Decoder[Any]] = {}
+_SAID_AT = re.compile(r"(.*?)(?: - at `\$\.?(.*)`)?", re.DOTALL)
+_UNKNOWN = re.compile(r"unknown field `(.*)`", re.DOTALL)
+_MISSING = re.compile(r"missing required field `(.*)`")
+
+
+def encode(value: object) -> bytes:
+    """JSON; paths as text."""
+    return _encoder.encode(value)
+
+
+def _decoder(shape: Any) -> msgspec.json.Decoder[Any]:
+    if shape not in _decoders:
+        _decoders[shape] = msgspec.json.Decoder(shape, dec_hook=_custom)
+    return _decoders[shape]
+
+
+def _custom(kind: type[Any], value: Any) -> Any:
+    """Types that msgspec does not know: paths, and the details of a problem, which may be anything."""
+    return Path(value) if kind is Path else value
+
+
+def decode(body: bytes, shape: type[T]) -> T:
+    """Read a request's body, strictly.
+
+    Raises:
+        BadRequest: names what is wrong, in `details["field"]` too where it is a field.
+    """
+    if not body.strip():
+        raise BadRequest(f"the body is empty; send a JSON object with {_fields(shape)}")
+    try:
+        value: T = _decoder(shape).decode(body)
+        # msgspec takes the last of two fields of one name. This second reading costs some microseconds.
+        json.loads(body, object_pairs_hook=_once)
+    except msgspec.ValidationError as error:
+        raise _complaint(str(error), shape) from None
+    except (msgspec.DecodeError, RecursionError, ValueError) as error:
+        raise BadRequest(f"the body is not JSON: {error}; send a JSON object in UTF-8") from None
+    return value
+
+
+def _once(pairs: list[tuple[str, Any]]) -> None:
+    """Refuse an object that has a field twice: parsers disagree on which of them counts."""
+    names = [name for name, _ in pairs]
+    for name in names:
+        if names.count(name) > 1:
+            raise BadRequest(f"field {name!r} is there twice; send it once", field=name)
+
+
+def _fields(shape: type) -> str:
+    return ", ".join(field.encode_name for field in msgspec.structs.fields(shape))
+
+
+def _complaint(said: str, shape: type) -> BadRequest:
+    """msgspec's complaint in the words of a caller."""
+    if match := _UNKNOWN.search(said):
+        name = match[1][:64]
+        return BadRequest(f"unknown field {name!r}; there are {_fields(shape)}", field=name)
+    if match := _MISSING.search(said):
+        return BadRequest(f"field {match[1]!r} is missing; it is required", field=match[1])
+    match = _SAID_AT.fullmatch(said)
+    what, field = (match[1], match[2]) if match else (said, None)
+    what = what[:1].lower() + what[1:]
+    if field is None:
+        return BadRequest(f"the body: {what}; send a JSON object with {_fields(shape)}")
+    return BadRequest(f"field {field!r}: {what}; correct or omit it", field=field)
+
+
+class NotAnIsland(Exception):
+    """The answer is not one of an island, or of an island too far from this version; the text goes on from
+    the island's address."""
+
+
+def read(status: int, content: bytes, shape: type[T], field: str = "") -> T:
+    """What a response holds: a `shape`, or an object with one in its field `field`.
+
+    Raises:
+        IslandError: the island refused; the error is of the kind that it was there.
+        NotAnIsland
+    """
+    if not 200 <= status < 300:
+        raise refusal(status, _problem(status, content))
+    try:
+        if field:
+            content = bytes(_decoder(dict[str, Raw]).decode(content)[field])
+        value: T = _decoder(shape).decode(content)
+    except (msgspec.DecodeError, UnicodeDecodeError, KeyError) as error:
+        raise _too_far(status, error) from None
+    return value
+
+
+def read_call(status: int, content: bytes) -> Called:
+    """What came of a call: an answer, or a problem whose code is a verdict.
+
+    Raises:
+        IslandError: the call did not run; the error is of the kind that it was there.
+        NotAnIsland
+    """
+    if 200 <= status < 300:
+        return Called(verdict=Verdict.ok, message="", answer=read(status, content, Answer))
+    problem = _problem(status, content)
+    if problem.code in set(Verdict):
+        try:
+            answer = msgspec.convert(problem.details, Answer)
+        except msgspec.ValidationError as error:
+            raise NotAnIsland(
+                f"answers {status}, but not as an island of this version does: {error}"
+            ) from None
+        return Called(verdict=Verdict(problem.code), message=problem.error, answer=answer)
+    raise refusal(status, problem)
+
+
+def _too_far(status: int, error: Exception) -> NotAnIsland:
+    text = f"answers {status}, but not as an island of this version does ({error}); check the address"
+    return NotAnIsland(text)
+
+
+def _problem(status: int, content: bytes) -> Problem:
+    try:
+        problem: Problem = _decoder(Problem).decode(content)
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        raise NotAnIsland(f"answers {status}, but not as an island does; check the address") from None
+    return problem
+
+
+def refusal(status: int, problem: Problem) -> IslandError:
+    """A problem as the error that it was in the island; by its status where its code is of a newer one."""
+    nearest = {401: Unauthorized, 403: Forbidden}.get(status, IslandError)
+    error = _kinds(IslandError).get(problem.code, nearest)(problem.error)
+    if isinstance(problem.details, dict):
+        error.details.update(problem.details)
+    return error
+
+
+def _kinds(root: type[IslandError]) -> dict[str, type[IslandError]]:
+    """Errors by their code; one without a code of its own counts as the one above it."""
+    kinds: dict[str, type[IslandError]] = {}
+    for child in root.__subclasses__():
+        kinds |= _kinds(child)
+    return kinds | {root.code: root}

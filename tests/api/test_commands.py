@@ -1,0 +1,112 @@
+"""What commands print, of an island on a socket."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+
+import pytest
+from click.testing import CliRunner, Result
+
+from skyisland.cli import EXIT_FUNCTION, main
+from skyisland.client import Client
+from skyisland.drivers.fake import Script
+from skyisland.errors import ArtifactNotFound
+from skyisland.model import FunctionRequest
+from tests.support.api import CALL, HEADER, TOKEN, Server, World
+
+REQUEST = FunctionRequest(**CALL)
+
+
+class Here:
+    """The options in front of a command, which chose the island of the test."""
+
+    def __init__(self, server: Server) -> None:
+        self._server = server
+
+    def client(self, *, admin: bool = True) -> Client:
+        return Client(self._server.url, token=TOKEN if admin else "", header=HEADER)
+
+
+@pytest.fixture
+async def here(world: World) -> AsyncIterator[Here]:
+    async with world.served() as server:
+        yield Here(server)
+
+
+async def run(here: Here, *words: str, given: bytes = b"") -> Result:
+    """What a command line does, of the command that its first word names; as in a wide terminal."""
+    runner = CliRunner(env={"COLUMNS": "200"})
+    return await asyncio.to_thread(runner.invoke, main.commands[words[0]], words[1:], obj=here, input=given)
+
+
+async def test_status(here: Here, world: World) -> None:
+    await world.island.invoke(REQUEST)
+    printed = (await run(here, "status")).output
+    for words in ("t, version 0.1", "0 running, 0 queued", "0, 0 of them warm", "6 of 6 available", "1, 2M"):
+        assert words in printed
+    assert "not enforced" in printed
+    told = json.loads((await run(here, "status", "--json")).output)
+    assert (told["island"], len(told["artifacts"])) == ("t", 1)
+
+
+async def test_capabilities(here: Here) -> None:
+    printed = (await run(here, "capabilities")).output
+    assert "copy_on_write" in printed
+    told = json.loads((await run(here, "capabilities", "--json")).output)
+    assert {"name", "enforced", "how", "remedy"} <= set(told[0])
+
+
+async def test_requests_newest_first(here: Here, world: World) -> None:
+    assert "no call is over" in (await run(here, "requests")).output
+    await world.island.invoke(REQUEST)
+    world.driver.script = lambda data: Script(exit_code=3)
+    await world.island.invoke(REQUEST)
+    header, first, second = (
+        line for line in (await run(here, "requests")).output.splitlines() if "Z" in line or "ENDED" in line
+    )
+    assert header.split() == ["ENDED", "REQUEST", "FUNCTION", "RESULT", "TOTAL", "BINARY", "JAIL"]
+    assert "exited" in first
+    assert " ok " in second
+    (one,) = json.loads((await run(here, "requests", "--limit", "1", "--json")).output)
+    assert one["verdict"] == "exited"
+    assert (await run(here, "requests", "--limit", "1001")).exit_code == 2
+
+
+async def test_logs_of_the_island_and_of_a_jail(here: Here, world: World) -> None:
+    invocation = await world.island.invoke(REQUEST)
+    lines = (await run(here, "logs")).output.splitlines()
+    assert lines[0].endswith("island started, 0 leftovers swept")
+    mine = (await run(here, "logs", "--jail", invocation.jail or "")).output.splitlines()
+    assert any(f" {invocation.jail}: function jail created" in line for line in mine)
+    assert set(mine) < set(lines)
+    (last,) = json.loads((await run(here, "logs", "--limit", "1", "--json")).output)
+    assert lines[-1].endswith(last["text"])
+
+
+@pytest.mark.parametrize("words", [("rebuild",), ("cache", "rebuild")])
+async def test_rebuild_by_the_beginning_of_a_key(here: Here, world: World, words: tuple[str, ...]) -> None:
+    await world.island.invoke(REQUEST)
+    (artifact,) = world.builds.artifacts()
+    assert (await run(here, *words, artifact.key[:8])).output.startswith("rebuilt ")
+    refused = await run(here, *words, "no-such-key")
+    assert isinstance(refused.exception, ArtifactNotFound)
+    many = await run(here, *words, "")
+    assert (many.exit_code, "2 keys begin with" in many.output) == (1, True)
+
+
+@pytest.mark.parametrize("data", [b"text\n", b"\xff\x00"])
+async def test_invoke_passes_input_of_every_kind_on(here: Here, world: World, data: bytes) -> None:
+    fed = []
+    world.driver.script = lambda frame: fed.append(frame) or Script(stdout=b"\xffout", exit_code=1)  # type: ignore[func-returns-value]
+    done = await run(here, "invoke", *CALL.values(), "--stdin", "-", given=data)
+    assert fed[0].endswith(data)
+    assert done.stdout_bytes == b"\xffout"
+    assert (done.exit_code, "exited with code 1" in done.stderr) == (EXIT_FUNCTION, True)
+
+
+async def test_invoke_for_machines(here: Here) -> None:
+    told = json.loads((await run(here, "invoke", *CALL.values(), "--json")).output)
+    assert (told["verdict"], told["exit_code"]) == ("ok", 0)
+    assert list(told)[:4] == ["verdict", "timestamp", "data", "id"]
