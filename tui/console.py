@@ -63,6 +63,7 @@ class Console(Orders):
         ),
         Binding("K", "kill", "Kill", tooltip="kill the marked ones; asks", id="kill"),
         Binding("ctrl+k", "kill_now", "kill without asking", show=False, id="kill_now"),
+        Binding("X", "kill_all", "kill all jails; asks", show=False, id="kill_all"),
         Binding(
             "s",
             "set_address",
@@ -72,6 +73,7 @@ class Console(Orders):
         ),
         Binding("b", "rebuild", "Rebuild", tooltip="build the binary anew", id="rebuild"),
         Binding("D", "evict", "Evict", tooltip="drop the binary; asks", id="evict"),
+        Binding("P", "purge", "evict all binaries; asks", show=False, id="purge"),
         Binding("l", "logs", "Logs", tooltip="the log, of this jail", id="logs"),
         Binding("i", "invoke", "Invoke", tooltip="call a function by hand", id="invoke"),
         Binding("e", "faults", "Faults", tooltip="faults only, or all", id="faults"),

@@ -1,7 +1,8 @@
-"""What the operator has done: jails killed, addresses taken out, binaries evicted and built anew.
+"""The operator's orders: kill jails, take addresses out, evict binaries and build them anew, call functions.
 
-Every order is one of the island's methods, reached through the port. It is done when the event that
-follows it says so; an error, or some seconds without that event, is told in words.
+Every order is one of the island's methods, reached through the port. An order on single rows is done when
+the event that follows it says so, an order on everything when the island answers; an error, or some seconds
+without that event, is shown to the operator.
 """
 
 from __future__ import annotations
@@ -36,7 +37,9 @@ class Orders(Looking):
                 return not self.readonly and kind in (AddressRow, JailRow)
             case "rebuild" | "evict":
                 return not self.readonly and kind is ArtifactRow
-            case "invoke":
+            case "purge":
+                return not self.readonly and self.view == "cache"
+            case "invoke" | "kill_all":
                 return not self.readonly
         return super().check_action(action, parameters)
 
@@ -47,7 +50,7 @@ class Orders(Looking):
         return False
 
     def _begin(self) -> None:
-        """The rows are taken: marks go, and what was asked for shows."""
+        """Clear the marks, and show the rows as being worked on."""
         if self.table is not None:
             self.table.marks.clear()
         self.paint_all()
@@ -64,6 +67,16 @@ class Orders(Looking):
         if len(bad) > 3:
             self.say(f"and {len(bad) - 3} more failed", bad=True)
         self.paint_all()
+
+    async def _everything(self, order: Awaitable[int], done: str, one: str, many: str) -> bool:
+        """Wait for an order on everything and say how much it did; False if it failed."""
+        try:
+            number = await order
+        except (IslandError, LinkLost) as failure:
+            self.say(str(failure), bad=True)
+            return False
+        self.say(f"{done} {number} {one if number == 1 else many}")
+        return True
 
     # Jails
 
@@ -100,6 +113,29 @@ class Orders(Looking):
             return "it had ended already" if why and name not in self.board.jails else why
 
         self.run_worker(self._all("killed", [(jail.name, kill(jail)) for jail in jails]), group="act")
+
+    def action_kill_all(self) -> None:
+        jails = list(self.board.jails.values())
+        if not jails:
+            self.say("no jail is alive", bad=True)
+        elif self._may_act():
+            self.push_screen(
+                questions.kill_all(jails), lambda answer: self._kill_all() if answer == "yes" else None
+            )
+
+    def _kill_all(self) -> None:
+        jails = list(self.board.jails.values())
+        for jail in jails:
+            jail.killing = True
+        self._begin()
+
+        async def kill() -> None:
+            if not await self._everything(self.station.port.kill_all(), "killed", "jail", "jails"):
+                for jail in jails:
+                    jail.killing = False
+            self.paint_all()
+
+        self.run_worker(kill(), group="act")
 
     # Addresses
 
@@ -184,6 +220,20 @@ class Orders(Looking):
 
         self.say("rebuilding " + (rows[0].label if len(rows) == 1 else f"{len(rows)} binaries"))
         self.run_worker(self._all("rebuilt", [(row.label, rebuild(row)) for row in rows]), group="act")
+
+    def action_purge(self) -> None:
+        ready = [row for row in self.board.cache.values() if row.artifact is not None]
+        if not ready:
+            self.say("no binary is cached", bad=True)
+        elif self._may_act():
+            self.push_screen(
+                questions.purge(ready), lambda answer: self._purge() if answer == "yes" else None
+            )
+
+    def _purge(self) -> None:
+        self._begin()
+        order = self._everything(self.station.port.purge(), "evicted", "binary", "binaries")
+        self.run_worker(order, group="act")
 
     # Calls, and the island itself
 

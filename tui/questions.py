@@ -1,7 +1,8 @@
-"""What the operator is asked before something is done, and told about the keys."""
+"""The questions before an order, and the help on the keys."""
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
@@ -13,10 +14,10 @@ from tui.dialogs import Ask, Choice, Help
 from tui.draw.glyphs import Glyphs
 from tui.draw.tones import Spans
 from tui.watch.rows import AddressRow, ArtifactRow, JailRow
-from tui.words import fit
+from tui.words import fit, size
 
 SHOWN = 6
-"""Targets that a question lists; of more it gives the number."""
+"""Targets that a question lists; of the others it gives the number. More would not fit 24 lines."""
 NO = Choice("n", "No", "no")
 
 
@@ -37,12 +38,28 @@ def kill(jails: Sequence[JailRow], glyphs: Glyphs) -> Ask:
                 (jail.invocation, "dim"),
             ]
         )
-    told = "Each caller is told: killed by the operator."
-    if any(jail.info.ip4 for jail in jails):
-        told += " Addresses go back to the pool."
     title = f"Kill {len(jails)} jails?" if len(jails) > 1 else "Kill this jail?"
     choices = (NO, Choice("y", "Kill", "yes", "error"))
-    return Ask(title, [*_listed(rows), [(told, "dim")]], choices, danger=True)
+    return Ask(title, [*_listed(rows), *_consequences(jails)], choices, danger=True)
+
+
+def _consequences(jails: Sequence[JailRow]) -> list[Spans]:
+    lines: list[Spans] = [[("Each caller is told: killed by the operator.", "dim")]]
+    if any(jail.info.ip4 for jail in jails):
+        lines.append([("Addresses go back to the pool.", "dim")])
+    return lines
+
+
+def kill_all(jails: Sequence[JailRow]) -> Ask:
+    states = Counter(jail.state for jail in jails)
+    what = ", ".join(f"{number} {state}" for state, number in states.most_common())
+    title = f"Kill all {len(jails)} jails?" if len(jails) > 1 else "Kill the only jail?"
+    return Ask(
+        title,
+        [[(what, "text")], [], *_consequences(jails)],
+        (NO, Choice("y", "Kill all", "yes", "error")),
+        danger=True,
+    )
 
 
 def address_state(slots: Sequence[AddressRow], glyphs: Glyphs) -> Ask:
@@ -72,6 +89,19 @@ def evict(rows: Sequence[ArtifactRow], glyphs: Glyphs) -> Ask:
     title = f"Evict {len(rows)} binaries?" if len(rows) > 1 else "Evict this binary?"
     lines: list[Spans] = [*_listed(names), [("The next call of each is built anew.", "dim")]]
     return Ask(title, lines, (NO, Choice("y", "Evict", "yes", "warning")))
+
+
+def purge(rows: Sequence[ArtifactRow]) -> Ask:
+    """`rows`: those with an artifact."""
+    used = size(sum(row.artifact.size_bytes for row in rows if row.artifact is not None))
+    what = f"{len(rows)} binaries" if len(rows) > 1 else "1 binary"
+    lines: list[Spans] = [
+        [(f"{what}, {used}", "text")],
+        [],
+        [("Those that a call is using stay.", "dim")],
+        [("The next call of each other is built anew.", "dim")],
+    ]
+    return Ask("Purge the cache?", lines, (NO, Choice("y", "Purge", "yes", "warning")))
 
 
 def stop_island(busy: int) -> Ask:

@@ -8,11 +8,12 @@ import pytest
 from msgspec import structs
 
 from skyisland.drivers.fake import FakeJail
+from skyisland.errors import Forbidden
 from skyisland.model import AddressState, FunctionRequest, Usage, Verdict
 from tests.support.fake_island import FakeIsland
 from tests.support.operating import HEADER, SLOW, TOKEN, World, operating, type_ahead
 from tui.dialogs import Ask, AskToken, Help
-from tui.invoke import Invoke
+from tui.invoke import CHOICES, TEXTS, Invoke
 from tui.watch import station
 from tui.watch.port import Port
 from tui.watch.remote import Remote
@@ -75,6 +76,51 @@ async def test_marks_are_killed_together(port: Port, world: World) -> None:
         await operator.sees(lambda: sum(call.done() for call in calls) == 3)
         await operator.sees(lambda: "killed 3" in operator.toasts)
         await operator.sees(lambda: len(operator.console.board.jails) == 1)
+
+
+async def test_all_jails_are_killed_after_a_question(port: Port, world: World) -> None:
+    calls = [world.call() for _ in range(3)]
+    async with operating(port) as operator:
+        await operator.sees(lambda: len(operator.console.board.jails) == 3)
+        await operator.press("X")
+        await operator.reads("Kill all 3 jails?")
+        await operator.reads("3 running")
+        await operator.press("enter")
+        assert not any(call.done() for call in calls)
+        await operator.press("X", "y")
+        await operator.sees(lambda: all(call.done() for call in calls))
+        await operator.sees(lambda: "killed 3 jails" in operator.toasts)
+        await operator.sees(lambda: not operator.console.board.jails)
+        await operator.press("X")
+        await operator.sees(lambda: "no jail is alive" in operator.toasts)
+
+
+async def test_the_cache_is_purged_after_a_question(port: Port, world: World) -> None:
+    await world.island.invoke(QUICK)
+    async with operating(port) as operator:
+        await operator.press("4")
+        await operator.reads("geohash.Encode")
+        await operator.press("P")
+        await operator.reads("Purge the cache?")
+        await operator.press("n")
+        assert world.builds.store
+        await operator.press("P", "y")
+        await operator.sees(lambda: "evicted 1 binary" in operator.toasts)
+        await operator.reads("no binary yet")
+        assert not world.builds.store
+        await operator.press("P")
+        await operator.sees(lambda: "no binary is cached" in operator.toasts)
+
+
+async def test_orders_on_everything_that_fail_say_why() -> None:
+    island = FakeIsland()
+    async with operating(island) as operator:
+        await operator.reads("sky-main-9a01")
+        for keys in (("X", "y"), ("4", "P", "y")):
+            island.refuse = Forbidden(f"not by you: {keys}")
+            await operator.press(*keys)
+            await operator.sees(lambda keys=keys: f"not by you: {keys}" in operator.toasts)
+        assert not any(jail.killing for jail in operator.console.board.jails.values())
 
 
 async def test_filters_and_widens_again(port: Port, world: World) -> None:
@@ -200,6 +246,26 @@ async def test_invokes_by_hand(port: Port, world: World) -> None:
         await operator.reads("repo.Encode(1, 2)")
 
 
+async def test_the_dialog_asks_for_every_field_of_a_request() -> None:
+    island = FakeIsland(jails=0, requests=0)
+    async with operating(island) as operator:
+        await operator.press("i", *"github.com/user/repo", "tab", *"Encode(1, 2)", "tab", *"v1.2")
+        await operator.press("tab", *" a\\nb ", "tab", "space", "tab", "space", "tab", "space", "ctrl+r")
+        await operator.reads("gxnpxr2bq7dt")
+    (request,) = island.requests
+    assert request == FunctionRequest(
+        url="github.com/user/repo",
+        call="Encode(1, 2)",
+        version="v1.2",
+        stdin=" a\nb ",
+        ip4=True,
+        cache_bust=True,
+        cold=True,
+    )
+    asked = {name for name, *_ in (*TEXTS, *CHOICES)} | {"stdin_base64"}  # nobody types what is no text
+    assert asked == set(FunctionRequest.__struct_fields__)
+
+
 async def test_a_wrong_call_is_told_before_it_is_sent(port: Port, world: World) -> None:
     async with operating(port) as operator:
         await operator.press("i", *"github.com/user/repo", "tab", *"encode(")
@@ -224,7 +290,7 @@ async def test_read_only_changes_nothing(port: Port, world: World) -> None:
     async with operating(port, readonly=True) as operator:
         await operator.reads("repo.Sleep(60)")
         await operator.reads("READ-ONLY")
-        await operator.press("K", "ctrl+k", "i", "3", "s", "4", "b", "D")
+        await operator.press("K", "ctrl+k", "X", "i", "3", "s", "4", "b", "D", "P")
         assert not isinstance(operator.console.screen, (Ask, Invoke))
         assert not call.done()
         assert "Kill" not in operator.screen
