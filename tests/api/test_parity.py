@@ -1,0 +1,223 @@
+"""What can be done with an island can be done by API, client, command and console.
+
+Each way is held against the table of operations: it exists and asks for the right one, or a line here says
+why it does not.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import inspect
+import re
+import shlex
+from collections.abc import AsyncIterator, Callable
+from typing import Any
+
+import click
+import httpx
+import pytest
+from click.testing import CliRunner
+
+from skyisland.cli import main
+from skyisland.client import Client
+from skyisland.errors import IslandError
+from skyisland.model import AddressState, FunctionRequest
+from skyisland.operations import NAMED, OPERATIONS
+from tests.support.api import CALL, HEADER, TOKEN, Server, World
+from tui.console import Console
+from tui.invoke import CHOICES, TEXTS
+from tui.watch.inprocess import InProcess
+from tui.watch.port import Port
+from tui.watch.remote import Remote
+
+NO_CLIENT = {
+    "health": "load balancers ask for it; every method of a client fails where nobody answers",
+    "metrics": "Prometheus reads its text itself",
+    "events": "a stream without end, which the console follows on its own connection",
+}
+COMMANDS = {
+    "invoke": "invoke github.com/user/repo 'F(1)'",
+    "capabilities": "capabilities",
+    "stats": "stats",
+    "snapshot": "status",
+    "invocations": "requests --limit 3",
+    "logs": "logs --jail sky-t-1",
+    "jails": "jails",
+    "kill_all": "kill --all",
+    "jail": "jail 1",
+    "kill": "kill 1",
+    "addresses": "ips",
+    "set_address": "ip 10.61.0.2 unavailable",
+    "artifacts": "cache",
+    "evict": "cache evict k",
+    "rebuild": "rebuild k",
+    "purge": "cache purge",
+}
+"""The command line that does it."""
+NO_COMMAND = {
+    "health": "`status` tells more, and fails where nobody answers",
+    "metrics": "Prometheus reads its text itself",
+    "events": "`console` shows them as they happen, `logs` prints the latest",
+}
+CONSOLE = {
+    "invoke": ("invoke", "invoke"),
+    "capabilities": ("view('host')", "snapshot"),
+    "snapshot": ("view('overview')", "snapshot"),
+    "invocations": ("view('requests')", "snapshot"),
+    "logs": ("view('logs')", "logs"),
+    "events": ("view('overview')", "events"),
+    "jails": ("view('jails')", "snapshot"),
+    "kill_all": ("kill_all", "kill_all"),
+    "jail": ("view('jails')", "snapshot"),
+    "kill": ("kill", "kill"),
+    "addresses": ("view('ips')", "snapshot"),
+    "set_address": ("set_address", "set_address"),
+    "artifacts": ("view('cache')", "snapshot"),
+    "evict": ("evict", "evict"),
+    "rebuild": ("rebuild", "rebuild"),
+    "purge": ("purge", "purge"),
+}
+"""The action of a key that shows or does it, and the port's method that it goes through."""
+NO_CONSOLE = {
+    "health": "the header says whether the island answers",
+    "metrics": "Prometheus reads its text itself",
+    "stats": "the meters are about calls; HTTP traffic is for monitoring",
+}
+SAMPLES: dict[str, Any] = {
+    "jail": "1",
+    "key": "k",
+    "ip": "10.61.0.2",
+    "state": AddressState.unavailable,
+    "request": FunctionRequest(**CALL),
+}
+"""An argument for each name of a parameter without a default."""
+
+
+def asked_for(request: httpx.Request) -> str:
+    """The operation that a request is for."""
+    for operation in OPERATIONS:
+        pattern = re.sub(r"\{\w+\}", "[^/]+", operation.path)
+        if request.method == operation.method and re.fullmatch(pattern, request.url.path):
+            return operation.name
+    raise AssertionError(f"{request.method} {request.url.path} is in no table")
+
+
+class Recording(httpx.HTTPTransport):
+    """Remembers what was asked for."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.asked: list[str] = []
+
+    def handle_request(self, request: httpx.Request) -> httpx.Response:
+        self.asked.append(asked_for(request))
+        return super().handle_request(request)
+
+
+class RecordingAsync(httpx.AsyncHTTPTransport):
+    """The same for the console."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.asked: list[str] = []
+
+    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        self.asked.append(asked_for(request))
+        return await super().handle_async_request(request)
+
+
+@pytest.fixture
+async def server(world: World) -> AsyncIterator[Server]:
+    async with world.served() as server:
+        yield server
+
+
+def arguments(method: Callable[..., Any]) -> dict[str, Any]:
+    parameters = inspect.signature(method).parameters.values()
+    return {one.name: SAMPLES[one.name] for one in parameters if one.default is inspect.Parameter.empty}
+
+
+@pytest.mark.parametrize(
+    ("ways", "reasons"), [(COMMANDS, NO_COMMAND), (CONSOLE, NO_CONSOLE)], ids=["commands", "console"]
+)
+def test_every_operation_has_a_way_or_a_reason(ways: dict[str, Any], reasons: dict[str, str]) -> None:
+    assert len(NAMED) == len(OPERATIONS)
+    assert set(ways) | set(reasons) == set(NAMED)
+    assert not set(ways) & set(reasons)
+
+
+def test_every_operation_has_a_route_and_every_route_an_operation(world: World) -> None:
+    routed = {
+        (method, rule.rule.replace("<", "{").replace(">", "}"))
+        for rule in world.app.url_map.iter_rules()
+        for method in (rule.methods or set()) - {"OPTIONS", "HEAD"}
+    }
+    described = {(operation.method, path) for operation in OPERATIONS for path in operation.paths}
+    in_front_of_quart = {("POST", "/api/v1/function")}
+    assert described == (routed | in_front_of_quart) - {("GET", "/openapi.json"), ("GET", "/docs")}
+
+
+async def test_the_client_has_a_method_of_its_name_for_every_operation(server: Server) -> None:
+    assert not [name for name in NO_CLIENT if hasattr(Client, name)]
+
+    def ask(name: str) -> list[str]:
+        transport = Recording()
+        with Client(server.url, token=TOKEN, header=HEADER, transport=transport) as client:
+            method = getattr(client, name)
+            with contextlib.suppress(IslandError):  # there is no jail 1, and no artifact k
+                method(**arguments(method))
+        return transport.asked
+
+    for name in set(NAMED) - set(NO_CLIENT):
+        assert await asyncio.to_thread(ask, name) == [name]
+
+
+class Here:
+    """The options in front of a command, which chose the island of the test."""
+
+    def __init__(self, server: Server) -> None:
+        self.transport = Recording()
+        self._server = server
+
+    def client(self, *, admin: bool = True) -> Client:
+        token = TOKEN if admin else ""
+        return Client(self._server.url, token=token, header=HEADER, transport=self.transport)
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+async def test_commands_do_it(server: Server, name: str) -> None:
+    here = Here(server)
+    word, *rest = shlex.split(COMMANDS[name])
+    result = await asyncio.to_thread(CliRunner().invoke, main.commands[word], rest, obj=here)
+    assert here.transport.asked[-1:] == [name]
+    assert result.exception is None or isinstance(result.exception, (IslandError, SystemExit))
+
+
+@pytest.mark.parametrize("name", CONSOLE)
+async def test_the_console_does_it(world: World, server: Server, name: str) -> None:
+    action, way = CONSOLE[name]
+    assert action in {binding.action for binding in Console.BINDINGS}  # type: ignore[union-attr]
+    assert hasattr(Port, way)
+    assert hasattr(InProcess, way)
+    transport = RecordingAsync()
+    remote = Remote(server.url, token=TOKEN, header=HEADER, transport=transport)
+    method = getattr(remote, way)
+    with contextlib.suppress(IslandError):
+        if inspect.isasyncgenfunction(method):
+            async with contextlib.aclosing(method()) as stream:
+                await anext(stream)
+        else:
+            await method(**arguments(method))
+    await remote.close()
+    assert transport.asked == [name if name == way else "snapshot"]
+
+
+def test_every_field_of_a_request_has_an_option_and_a_place_in_the_dialog() -> None:
+    fields = set(FunctionRequest.__struct_fields__)
+    command = main.commands["invoke"]
+    assert isinstance(command, click.Command)
+    options = {parameter.name for parameter in command.params} - {"as_json"}
+    assert options == fields - {"stdin_base64"}  # --stdin reads bytes of every kind
+    asked = {name for name, *_ in (*TEXTS, *CHOICES)}
+    assert asked == fields - {"stdin_base64"}  # nobody types what is no text
