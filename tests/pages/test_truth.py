@@ -244,6 +244,13 @@ def test_every_key_is_told() -> None:
 # Security
 
 
+def test_security_page_is_of_its_template() -> None:
+    before, after = page("tests/attacks/security.md").split("{cases}")
+    text = page("docs/security.md")
+    assert text.startswith(before)
+    assert text.endswith(after)
+
+
 def test_every_proof_of_a_case_is_there() -> None:
     proofs = {word for word in words([page("docs/security.md")]) if "::test_" in word}
     assert proofs
