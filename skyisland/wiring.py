@@ -210,11 +210,12 @@ def toolchains_for(settings: Settings, search_path: str) -> Toolchains:
 def jail_driver(
     settings: Settings,
     island: str,
-    network: NetworkDriver,
+    network: NetworkDriver | None,
     toolchains: Toolchains,
     progress: Progress = silent,
 ) -> JailDriver:
-    """What confines. `toolchains`: for the driver's own program, where it has one.
+    """What confines. `network`: None where no jail is to have an address. `toolchains`: for the driver's own
+    program, where it has one.
 
     Raises:
         HostUnfit: this system has no driver of that name.
@@ -258,7 +259,7 @@ def network_driver(settings: Settings, island: str) -> NetworkDriver:
     """What gives jails their interfaces on this system."""
     ip4 = settings.network.ip4
     if settings.jails.driver == "fake":
-        return NoInterfaces("fake jails have no interfaces")
+        return NoInterfaces("fake jails have no interfaces", 'set jails.driver = "auto"')
     if LINUX:
         from skyisland.drivers.linux.bridge import BridgeNetwork
 
@@ -267,7 +268,7 @@ def network_driver(settings: Settings, island: str) -> NetworkDriver:
         from skyisland.drivers.freebsd.network import FreeBSDNetwork
 
         return FreeBSDNetwork(ip4, island=island, vnet=ip4.vnet)
-    return NoInterfaces("this system has no network driver")
+    return NoInterfaces("there is no network driver for this system")
 
 
 def examiners(
@@ -286,7 +287,6 @@ def examiners(
         from skyisland.drivers.freebsd.jails import FreeBSDJails
         from skyisland.drivers.zfs.clones import ZfsClones
 
-        network = network or NoInterfaces("an island runs and has it")
         jails = jail_driver(settings, TRIAL_ISLAND, network, toolchains)
         clones = clone_driver(settings, TRIAL_ISLAND, trial=True)
         if isinstance(jails, FreeBSDJails) and isinstance(clones, ZfsClones):

@@ -36,19 +36,20 @@ RESOLV_CONFS = (Path("/etc/resolv.conf"), Path("/run/systemd/resolve/resolv.conf
 
 
 class NoInterfaces:
-    """The driver where somebody else puts the address on: jail(8) does with its `ip4.addr`."""
+    """The driver where no jail can have an interface: it refuses all that would need one."""
 
-    def __init__(self, how: str) -> None:
-        self.how = how
+    def __init__(self, reason: str, remedy: str = "") -> None:
+        self.reason = reason
+        self.remedy = remedy
 
     async def prepare(self) -> int:
-        return 0
+        raise self._unfit()
 
     async def open(self, dns: tuple[str, ...]) -> None:
-        pass
+        raise self._unfit()
 
     async def attach(self, address: Address, jail: str, pid: int) -> None:
-        pass
+        raise self._unfit()
 
     async def detach(self, jail: str) -> None:
         pass
@@ -57,7 +58,11 @@ class NoInterfaces:
         pass
 
     def capabilities(self) -> list[Capability]:
-        return [Capability(name="network", enforced=True, how=self.how)]
+        return [Capability(name="network", enforced=False, how=self.reason, remedy=self.remedy)]
+
+    def _unfit(self) -> HostUnfit:
+        remedy = f"{self.remedy}, or leave ip4 out" if self.remedy else "leave ip4 out"
+        return HostUnfit(f"no jail can have an address here: {self.reason}; {remedy}")
 
 
 class AddressStates(Protocol):

@@ -16,8 +16,10 @@ from hypothesis import strategies as st
 from api.problems import STATUS
 from skyisland import errors, fakes, wire
 from skyisland.drivers.fake import Script
-from skyisland.events import InvocationFinished, JailCreated
-from skyisland.model import Limits, Verdict
+from skyisland.events import Events, InvocationFinished, JailCreated
+from skyisland.jails.addresses import Addresses, NoInterfaces
+from skyisland.model import AddressState, Limits, Verdict
+from skyisland.settings import IP4
 from tests.support.api import CALL, World, make_world
 
 PATH = "/api/v1/function"
@@ -100,6 +102,34 @@ async def test_the_request_reaches_the_island(world: World, client: httpx.AsyncC
     assert answer["version"] != plain["version"]
     (artifact, _) = world.builds.artifacts()
     assert artifact.function == "Encode"
+
+
+class NoStates:
+    """No address was ever taken out."""
+
+    async def address_states(self) -> dict[str, AddressState]:
+        return {}
+
+    async def set_address_state(self, ip: str, state: AddressState) -> None:
+        raise NotImplementedError
+
+
+async def test_where_no_jail_can_have_an_address_a_call_that_wants_one_is_refused() -> None:
+    driver = NoInterfaces("there is no network driver for this system")
+    world = make_world(addresses=Addresses(IP4(), driver, NoStates(), Events()))
+    await world.island.start()
+    async with world.client() as client:
+        refused = await call(client, ip4=True)
+        assert world.builds.artifacts() == [], "it is refused before anything is built"
+        answered = await call(client)
+        told = (await client.get("/api/v1/capabilities")).json()["capabilities"]
+    await world.island.stop()
+    assert (refused.status_code, refused.json()["code"]) == (503, "host_unfit")
+    assert "there is no network driver for this system; leave ip4 out" in refused.json()["error"]
+    assert answered.status_code == 200
+    (network,) = (capability for capability in told if capability["name"] == "network")
+    assert not network["enforced"]
+    assert network["how"] == "there is no network driver for this system"
 
 
 @pytest.mark.parametrize(

@@ -17,7 +17,7 @@ from skyisland import fakes
 from skyisland.drivers.fake import FakeClones, FakeJails
 from skyisland.events import Event, Events
 from skyisland.fakes import FakeAddresses, FakeBuilds, FakeHistory, FakeSources
-from skyisland.island import Island
+from skyisland.island import AddressRoom, Island
 from skyisland.jails.register import Jails
 from skyisland.model import Policy
 from skyisland.record.logs import LogRing
@@ -98,9 +98,14 @@ class Server(Struct):
 
 
 def make_world(
-    policy: Policy | None = None, settings: ApiSettings | None = None, token: str = TOKEN, **feed: Any
+    policy: Policy | None = None,
+    settings: ApiSettings | None = None,
+    token: str = TOKEN,
+    addresses: AddressRoom | None = None,
+    **feed: Any,
 ) -> World:
-    events, addresses, driver, builds = Events(), FakeAddresses(), FakeJails(), FakeBuilds()
+    events, driver, builds = Events(), FakeJails(), FakeBuilds()
+    addresses = addresses or FakeAddresses()
     island = Island(
         name="t",
         version="0.1",

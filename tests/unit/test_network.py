@@ -332,15 +332,29 @@ async def test_close_and_capabilities_are_the_drivers(pool: Addresses, host: Hos
     assert host.closed
 
 
-async def test_addresses_are_leased_where_jails_get_them_otherwise() -> None:
-    pool = Addresses(FOUR, NoInterfaces("ip4.addr of jail(8)"), States(), Events())
+async def test_where_no_jail_can_have_an_interface_no_address_is_leased() -> None:
+    driver = NoInterfaces("there is no network here", "build one")
+    pool = Addresses(FOUR, driver, States(), Events())
     assert await pool.prepare() == 0
-    address = await pool.lease("sky-t-1")
-    await pool.attach(address, "sky-t-1", 1)
-    await pool.release(address, "sky-t-1")
-    assert info(pool, address.ip).state is AVAILABLE
-    assert pool.capabilities()[0].how == "ip4.addr of jail(8)"
+    with pytest.raises(HostUnfit, match="there is no network here; build one, or leave ip4 out"):
+        pool.require()
+    with pytest.raises(HostUnfit):
+        await pool.lease("sky-t-1")
+    assert {address.state for address in pool.addresses()} == {AVAILABLE}
+    (capability,) = pool.capabilities()
+    assert capability == Capability(
+        name="network", enforced=False, how="there is no network here", remedy="build one"
+    )
     await pool.close()
+
+
+async def test_a_driver_without_interfaces_refuses_every_step_that_makes_one() -> None:
+    driver = NoInterfaces("there is no network here")
+    address = Address(ip="10.9.0.10", prefix=24, gateway="10.9.0.1")
+    for step in (driver.prepare(), driver.open(()), driver.attach(address, "sky-t-1", 1)):
+        with pytest.raises(HostUnfit, match="there is no network here; leave ip4 out"):
+            await step
+    await driver.detach("sky-t-1")
 
 
 # Name servers
