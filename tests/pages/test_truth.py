@@ -9,14 +9,14 @@ from pathlib import Path
 
 import click
 import pytest
-from msgspec import structs
+from msgspec import Struct, structs
 from textual.binding import Binding
 
 from api.problems import STATUS
 from bench import report
 from skyisland import events
 from skyisland.cli import main
-from skyisland.model import AddressInfo, Artifact, Capability, Phase, Timings
+from skyisland.model import AddressInfo, Artifact, Capability, Phase, Purpose, Timings
 from skyisland.record.logs import Line
 from skyisland.record.metrics import Metrics, StatsD
 from skyisland.record.traffic import ApiStats
@@ -82,7 +82,7 @@ def test_every_code_is_told_with_its_status() -> None:
     ("columns", "shape"),
     [(("field", "type", "meaning"), FunctionBody), (("field", "meaning"), Answer)],
 )
-def test_every_field_is_told(columns: tuple[str, ...], shape: type) -> None:
+def test_every_field_is_told(columns: tuple[str, ...], shape: type[Struct]) -> None:
     told = words(row[0] for row in table(page("docs/rest.md"), *columns))
     assert sorted(told) == sorted(field.encode_name for field in structs.fields(shape))
 
@@ -108,8 +108,8 @@ def test_transcript_has_known_codes_and_fields(transcript: Transcript) -> None:
 
 def known_fields() -> set[str]:
     """Of all that the API answers with, and the keys of its details."""
-    shapes = (Answer, Problem, Jail, Artifact, AddressInfo, Capability, Line, ApiStats, Timings)
-    shapes += (events.InvocationFinished,)
+    shapes: tuple[type[Struct], ...] = (Answer, Problem, Jail, Artifact, AddressInfo, Capability, Line)
+    shapes += (ApiStats, Timings, events.InvocationFinished)
     fields = {field.encode_name for shape in shapes for field in structs.fields(shape)}
     around = {
         "status",
@@ -171,7 +171,7 @@ def some_events() -> Iterator[events.Event]:
     yield events.SourceFetched(url="github.com/a/b", commit="0" * 40, duration_s=0.1)
     yield events.CloneCreated(clone="c", duration_s=0.1)
     yield events.CloneDestroyed(clone="c", duration_s=0.1)
-    yield events.JailCreated(jail="j", jid=1, pid=1, purpose="function")
+    yield events.JailCreated(jail="j", jid=1, pid=1, purpose=Purpose.function)
     yield events.JailKilled(jail="j", jid=1, reason="because")
     yield events.JailDestroyed(jail="j", jid=1, duration_s=0.1)
     yield events.AddressLeased(ip="10.61.0.2", jail="j")

@@ -14,7 +14,7 @@ from msgspec import structs
 from prometheus_client.parser import text_string_to_metric_families
 
 from skyisland.events import InvocationFinished
-from skyisland.model import JailInfo, JailState, Timings
+from skyisland.model import JailInfo, JailState, Purpose, Timings
 from skyisland.operations import OPERATIONS, Operation
 from skyisland.record.metrics import Metrics, StatsD
 from tests.support.api import make_world
@@ -49,7 +49,7 @@ def prometheus() -> str:
         state=JailState.warm,
         pid=None,
         created_at=0.0,
-        purpose="function",
+        purpose=Purpose.function,
     )
     status = structs.replace(make_world().island.status(), jails=[jail])
     rows = ["| name | kind | labels | |", "| --- | --- | --- | --- |"]

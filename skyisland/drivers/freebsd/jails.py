@@ -211,7 +211,7 @@ class FreeBSDJails:
         if not (await self.programs.run(commands.devices_argv(self._ruleset))).strip():
             raise HostUnfit(
                 f"devfs ruleset {self._ruleset} is empty and cannot be filled; add it to /etc/devfs.rules "
-                "(see the README) and run: service devfs restart"
+                "(docs/freebsd.md has the lines) and run: service devfs restart"
             )
 
     # One jail
