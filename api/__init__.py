@@ -6,9 +6,11 @@ between JSON and the island's methods and do nothing else. Errors of every kind 
 
     Hypercorn ─▶ count ─▶ whose page (origin.py) ─┬─▶ POST /api/v1/function (function.py)
                                                   └─▶ Quart ─▶ roles, parameters (routes.py, auth.py)
-                                                         ─┬─▶ what is seen (observe.py)
+                                                         ─┬─▶ what is seen (observe.py, stream.py)
                                                           ├─▶ what is done (admin.py)
                                                           └─▶ /openapi.json, /docs (description.py)
+
+It uses the island, its record, wire and operations; it chooses no driver and makes no island.
 """
 
 from __future__ import annotations

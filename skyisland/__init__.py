@@ -1,4 +1,19 @@
-"""Sky Island: any Go function of any Git repository, answered from a fresh jail."""
+"""Sky Island: any Go function of any Git repository, answered from a fresh jail.
+
+    cli          the commands                          golang       all that knows Go
+    wiring       makes an island, chooses drivers      record       what is remembered and counted
+    island       runs a call through the rooms         jails        jails, clones and addresses
+    client       a running island, by its API          host         what we need of any machine
+    drivers      what a host is told to do             settings     one file, checked
+    fakes        rooms without anything behind them    operations   what the API offers, in a table
+    doctor       what this host can do                 wire         what travels to and from an island
+    sources      a repository at a commit              events       facts, in the past tense
+    builds       a binary for a call, once             model        the values that go from room to room
+    story        a call while it runs                  errors       what can go wrong
+
+A room uses the rooms below it and no others; `[tool.importlinter]` in pyproject.toml has the order. The HTTP
+API (`api`) and the console (`tui`) stand beside this package: it knows neither, but for the commands.
+"""
 
 from importlib.metadata import version
 

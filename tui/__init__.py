@@ -2,6 +2,15 @@
 
 `run_console` shows an island that runs elsewhere, `serve_with_console` one in this process, `tui.web`
 shows the first in a browser. Importing this costs nothing; Textual is loaded by the first that runs.
+
+    supervisor, terminal, web    who runs the console, and on what
+    console                      keys and frame, and what operators do: orders, invoke, looking, questions
+    desk, dialogs, keyboard      what these are made of
+    draw/                        how it is drawn
+    watch/                       what is known of the island, and the ways to it
+    words                        how values are written
+
+A module uses those below it. The island is behind a `watch.port`: only `watch.inprocess` knows its methods.
 """
 
 from __future__ import annotations

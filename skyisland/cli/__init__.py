@@ -7,7 +7,14 @@
 Exit codes: 0 done; 1 refused or failed, the reason is on standard error; 2 the command line is wrong;
 3 no island answers at the settings' address; 4 the function ran and failed (`invoke`); 130 interrupted.
 
-This package is the only room that imports both `api` and `tui`.
+    serving        init, serve, and doctor (`examining`)
+    operating      what acts on a running island: invoke, kill, console …
+    watching       what only looks at one: ps, logs …
+    printing       answers as tables or JSON
+    configuring    config, completion
+
+This package may use every room but drivers. It alone imports both `api` and `tui`, and only when a command
+needs them: `skyisland --help` loads neither.
 """
 
 from __future__ import annotations

@@ -14,6 +14,9 @@ file `admin-token` in the state folder, where the first start stores a random on
 Nothing else in the program reads settings files or the environment: `Settings.load` gets both, and each
 constructor gets its own section. These functions block: call them before the event loop runs, or in a
 thread.
+
+`sections` has every key with its default, `values` their types, `layout` the paths below the state folder;
+`reading`, `writing` and `files` are the way from and to a file. Uses: model and errors.
 """
 
 from __future__ import annotations
