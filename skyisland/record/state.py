@@ -243,7 +243,7 @@ class State:
         """The latest that are over, newest first."""
         return [event for event, _ in zip(self._history, range(limit), strict=False)]
 
-    # Artifacts
+    # Artifacts (`builds.artifacts.Records`)
 
     async def artifacts(self) -> list[Artifact]:
         """Those on record, for the one who keeps them in memory from then on."""
@@ -281,7 +281,7 @@ class State:
         self._expressions.add(function)
         self._later("INSERT OR IGNORE INTO expressions VALUES (?, ?, ?, ?)", *function)
 
-    # Addresses (`network.AddressStates`)
+    # Addresses (`jails.addresses.AddressStates`)
 
     async def address_states(self) -> dict[str, AddressState]:
         """What the operator decided, by address."""
@@ -296,7 +296,7 @@ class State:
         await self._now("an address", [("INSERT OR REPLACE INTO addresses VALUES (?, ?)", (ip, str(state)))])
         self._addresses[ip] = state
 
-    # Commits (`source.KnownCommits`)
+    # Commits (`sources.sources.KnownCommits`)
 
     def get(self, url: str, version: str) -> KnownCommit | None:
         """What the remote last said that `version` is."""

@@ -4,7 +4,7 @@
     ├── base/<generation>@ready            laid once, held, then read-only
     └── run/sky-<island>-<random>          one clone per jail, with a quota
 
-Making a dataset waits for a transaction group, so a few clones are made ahead; `zfs_ends` destroys them. A
+Making a dataset waits for a transaction group, so a few clones are made ahead; `ends` destroys them. A
 clone made ahead belongs to nobody; it bears the jail's name only in our books. A clone that was handed out
 is never handed out again, and neither is one that an earlier life left: who knows what ran in it.
 
