@@ -16,7 +16,7 @@ from skyisland.events import JailCreated
 from skyisland.operations import OPERATIONS, Role
 from skyisland.record.logs import LogRing
 from skyisland.record.metrics import Metrics, StatsD
-from tests.support.api import ADMIN, CALL, HEADER, World
+from tests.support.api import ADMIN, CALL, HEADER, TOKEN, World
 
 ADMIN_PATHS = [
     ("GET", "/metrics"),
@@ -57,8 +57,8 @@ async def test_only_admins(world: World, client: httpx.AsyncClient, method: str,
     assert (await client.request(method, path)).status_code == 401
     empty = await client.request(method, path, headers={HEADER: ""})
     assert empty.status_code == 401
-    for wrong in (b"a", b"x" * 100, ADMIN[HEADER] + b"x", ADMIN[HEADER][:-1], b"\xff\xfe"):
-        response = await client.request(method, path, headers={HEADER: wrong})
+    for wrong in (b"a", b"x" * 100, TOKEN.encode() + b"x", TOKEN.encode()[:-1], b"\xff\xfe"):
+        response = await client.request(method, path, headers=[(HEADER.encode(), wrong)])
         assert response.status_code == 403
         if method != "HEAD":
             assert response.json()["code"] == "forbidden"
@@ -90,8 +90,13 @@ async def test_no_token_no_admin(world: World) -> None:
 
 
 def test_tokens_are_compared_in_constant_time(monkeypatch: pytest.MonkeyPatch) -> None:
-    compared = []
-    monkeypatch.setattr("hmac.compare_digest", lambda a, b: compared.append((a, b)) or False)
+    compared: list[tuple[bytes, bytes]] = []
+
+    def compare(a: bytes, b: bytes) -> bool:
+        compared.append((a, b))
+        return False
+
+    monkeypatch.setattr("hmac.compare_digest", compare)
     with pytest.raises(Forbidden):
         Gate(HEADER, "right").admit("wrong", None, change=False)
     assert compared == [(b"wrong", b"right")]

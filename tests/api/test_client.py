@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import AsyncIterator, Callable
+from operator import methodcaller
 from typing import Any, TypeVar
 
 import httpx
@@ -17,10 +18,9 @@ from skyisland.drivers.fake import Script
 from skyisland.events import JailCreated
 from skyisland.model import AddressState, FunctionRequest, Verdict
 from skyisland.wire import Called, FunctionBody, Problem, decode, encode, refusal
-from tests.support.api import CALL, HEADER, TOKEN, Server, World
+from tests.support.api import CALL, HEADER, REQUEST, TOKEN, Server, World
 
 T = TypeVar("T")
-REQUEST = FunctionRequest(**CALL)
 
 
 @pytest.fixture
@@ -77,10 +77,10 @@ async def test_operators(world: World, server: Server) -> None:
         running = asyncio.create_task(ask(server, lambda client: client.invoke(REQUEST)))
         await world.next(JailCreated)
         (jail,) = await ask(server, lambda client: client.jails())
-        again = await ask(server, lambda client, name=jail.name: client.jail(name))  # type: ignore[misc]
+        again = await ask(server, methodcaller("jail", jail.name))
         assert structs.replace(again, age_s=0) == structs.replace(jail, age_s=0)
         if question == "kill":
-            assert await ask(server, lambda client, name=jail.name: client.kill(name)) == jail.jid  # type: ignore[misc]
+            assert await ask(server, methodcaller("kill", jail.name)) == jail.jid
         else:
             assert await ask(server, lambda client: client.kill_all()) == [jail.jid]
         assert (await running).verdict is Verdict.killed
@@ -153,10 +153,10 @@ def test_the_token_stays_here(monkeypatch: pytest.MonkeyPatch) -> None:
     [
         (REQUEST, CALL),
         (
-            FunctionRequest(**CALL, ip4=True, cache_bust=True, version="v1", stdin="in", cold=True),
+            structs.replace(REQUEST, ip4=True, cache_bust=True, version="v1", stdin="in", cold=True),
             CALL | {"ip4": True, "cache_bust": True, "version": "v1", "stdin": "in", "cold": True},
         ),
-        (FunctionRequest(**CALL, stdin_base64=b"\xff"), CALL | {"stdin_base64": "/w=="}),
+        (structs.replace(REQUEST, stdin_base64=b"\xff"), CALL | {"stdin_base64": "/w=="}),
     ],
 )
 def test_a_request_goes_out_with_what_is_not_the_default(

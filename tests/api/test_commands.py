@@ -13,10 +13,7 @@ from skyisland.cli import EXIT_FUNCTION, main
 from skyisland.client import Client
 from skyisland.drivers.fake import Script
 from skyisland.errors import ArtifactNotFound
-from skyisland.model import FunctionRequest
-from tests.support.api import CALL, HEADER, TOKEN, Server, World
-
-REQUEST = FunctionRequest(**CALL)
+from tests.support.api import CALL, HEADER, REQUEST, TOKEN, Server, World
 
 
 class Here:

@@ -24,7 +24,7 @@ from skyisland.client import Client
 from skyisland.errors import IslandError
 from skyisland.model import AddressState, FunctionRequest
 from skyisland.operations import NAMED, OPERATIONS
-from tests.support.api import CALL, HEADER, TOKEN, Server, World
+from tests.support.api import HEADER, REQUEST, TOKEN, Server, World
 from tui.console import Console
 from tui.invoke import CHOICES, TEXTS
 from tui.watch.inprocess import InProcess
@@ -89,7 +89,7 @@ SAMPLES: dict[str, Any] = {
     "key": "k",
     "ip": "10.61.0.2",
     "state": AddressState.unavailable,
-    "request": FunctionRequest(**CALL),
+    "request": REQUEST,
 }
 """An argument for each name of a parameter without a default."""
 

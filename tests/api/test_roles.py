@@ -10,6 +10,7 @@ from pathlib import Path
 
 import httpx
 import pytest
+from msgspec import structs
 
 from api.serve import Tls
 from skyisland import fakes
@@ -27,14 +28,10 @@ TLS = Path(__file__).with_name("tls")
 @pytest.fixture
 async def closed() -> AsyncIterator[World]:
     """An island where calls take a token."""
-    world = make_world(settings=Api(**{**dict(SETTINGS.__rich_repr__()), **tables(), "open": False}))
+    world = make_world(settings=structs.replace(SETTINGS, open=False))
     await world.island.start()
     yield world
     await world.island.stop()
-
-
-def tables() -> dict[str, dict[str, str]]:
-    return {"admins": SETTINGS.admins, "operators": SETTINGS.operators, "callers": SETTINGS.callers}
 
 
 @pytest.mark.parametrize(
@@ -62,7 +59,7 @@ async def test_roles(closed: World, token: str, sees: int, changes: int, calls: 
 
 @pytest.mark.parametrize("token", ["", CI, GRAFANA, ALICE, "a wrong one"])
 async def test_an_open_island_lets_everybody_call(token: str) -> None:
-    world = make_world(settings=Api(**tables()))
+    world = make_world(settings=SETTINGS)
     await world.island.start()
     async with world.client(headers={HEADER: token}) as client:
         assert (await client.post("/api/v1/function", json=CALL)).status_code == 200
@@ -85,7 +82,7 @@ async def test_the_log_tells_who_did_it(closed: World, caplog: pytest.LogCapture
 
 
 async def test_a_client_has_only_so_many_calls_and_others_theirs() -> None:
-    world = make_world(fakes.policy(max_running=10), settings=Api(**tables(), calls_per_client=2))
+    world = make_world(fakes.policy(max_running=10), settings=structs.replace(SETTINGS, calls_per_client=2))
     await world.island.start()
     world.driver.script = lambda data: Script(duration_s=float("inf"))
     async with world.client() as client, world.client(headers={HEADER: CI}) as named:

@@ -10,6 +10,7 @@ import subprocess
 import tempfile
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from msgspec.structs import replace
@@ -24,7 +25,7 @@ from skyisland.jails.inmate import JailOrder
 from skyisland.jails.register import Jails
 from skyisland.model import Limits, Mount, Outcome, Purpose, Verdict
 from skyisland.settings import CallLimits
-from tests.support.hostility import ISLAND, MIB, UIDS, Inside, Outside, left_on_the_host, processes_of
+from tests.support.hostility import ISLAND, MIB, UIDS, Inside, Outside, Start, left_on_the_host, processes_of
 
 
 @pytest.fixture(scope="session")
@@ -45,14 +46,14 @@ def limits() -> Limits:
 
 
 @pytest.fixture
-def start(attacker: Path) -> Iterator[Callable[..., subprocess.Popen[bytes]]]:
+def start(attacker: Path) -> Iterator[Start]:
     """Starts an attempt that nothing confines, in a process group that ends with the test."""
     started: list[subprocess.Popen[bytes]] = []
 
     def start(
-        *words: object, uid: int | None = None, before: tuple[str, ...] = (), **options: object
+        *words: object, uid: int | None = None, before: tuple[str, ...] = (), **options: Any
     ) -> subprocess.Popen[bytes]:
-        process = subprocess.Popen(
+        process: subprocess.Popen[bytes] = subprocess.Popen(
             [*before, str(attacker), *map(str, words)],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
@@ -61,7 +62,7 @@ def start(attacker: Path) -> Iterator[Callable[..., subprocess.Popen[bytes]]]:
             group=uid,
             extra_groups=None if uid is None else [],
             start_new_session=True,
-            **options,  # type: ignore[call-overload]
+            **options,
         )
         started.append(process)
         return process
@@ -74,7 +75,7 @@ def start(attacker: Path) -> Iterator[Callable[..., subprocess.Popen[bytes]]]:
 
 
 @pytest.fixture
-def outside(start: Callable[..., subprocess.Popen[bytes]]) -> Outside:
+def outside(start: Start) -> Outside:
     """What an attempt comes to where nothing confines it."""
 
     def run(*words: object, timeout_s: float = 20, **options: object) -> str:
@@ -112,7 +113,7 @@ async def inside(jails: Jails, attacker: Path, limits: Limits) -> AsyncIterator[
         timeout_s: float = 20,
         limits: Limits = limits,
         mounts: tuple[Mount, ...] = (),
-        **options: object,
+        **options: Any,
     ) -> Outcome:
         async with jails.jail(
             JailOrder(
@@ -120,7 +121,7 @@ async def inside(jails: Jails, attacker: Path, limits: Limits) -> AsyncIterator[
                 purpose=Purpose.function,
                 mounts=(Mount(attacker, "/function"), *mounts),
                 limits=limits,
-                **options,  # type: ignore[arg-type]
+                **options,
             )
         ) as inmate:
             return await inmate.converse(b"", timeout_s)

@@ -18,7 +18,7 @@ from skyisland.drivers.linux.bubblewrap import find_bwrap
 from skyisland.drivers.linux.launching import Launcher
 from skyisland.jails.register import Jails
 from skyisland.model import Verdict
-from tests.support.hostility import STRANGER, Inside, Outside, Said, heard
+from tests.support.hostility import STRANGER, Inside, Outside, Said, Start, heard
 
 pytestmark = [pytest.mark.host, pytest.mark.root]
 
@@ -26,7 +26,7 @@ IN_NEW_MOUNTS = ("unshare", "--mount")
 
 
 def number(name: str) -> int:
-    return pyseccomp.resolve_syscall(pyseccomp.Arch.NATIVE, name)
+    return int(pyseccomp.resolve_syscall(pyseccomp.Arch.NATIVE, name))
 
 
 def syscall(name: str, *args: object) -> tuple[object, ...]:
@@ -96,7 +96,9 @@ async def told(process: subprocess.Popen[bytes], word: bytes) -> None:
 
 
 @pytest.mark.case("K1")
-async def test_k1_no_signal_leaves_the_jail(start, outside: Outside, inside: Inside, jails: Jails) -> None:
+async def test_k1_no_signal_leaves_the_jail(
+    start: Start, outside: Outside, inside: Inside, jails: Jails
+) -> None:
     """Even to a process of the same host uid."""
     victim = start("deaf", uid=STRANGER)
     await told(victim, b"deaf")
@@ -135,7 +137,7 @@ async def said_by(inside: Inside, *words: object, **options: object) -> str:
     ids=lambda value: str(value[-1]) if isinstance(value, tuple) and value[0] == "open" else None,
 )
 async def test_k2_other_processes_cannot_be_looked_into(
-    start, outside: Outside, said: Said, words: tuple[object, ...], works: str
+    start: Start, outside: Outside, said: Said, words: tuple[object, ...], works: str
 ) -> None:
     victim = start("deaf")
     await told(victim, b"deaf")
@@ -169,7 +171,7 @@ async def test_k6_no_key_waits_for_the_next_call(outside: Outside, said: Said) -
 
 @pytest.mark.case("K11")
 async def test_k11_the_launcher_cannot_be_rewritten(
-    start, outside: Outside, said: Said, state_dir, launcher: Launcher
+    start: Start, outside: Outside, said: Said, state_dir: Path, launcher: Launcher
 ) -> None:
     """CVE-2019-5736: what runs is opened by /proc/PID/exe, and written to once it has ended."""
     victim_program = state_dir / "victim"
@@ -249,7 +251,7 @@ async def test_k16_system_v_memory_is_not_shared(outside: Outside, said: Said) -
 
 @pytest.mark.case("K16")
 async def test_k16_locks_on_the_base_system_are_not_shared(
-    start, outside: Outside, inside: Inside, jails: Jails
+    start: Start, outside: Outside, inside: Inside, jails: Jails
 ) -> None:
     first = start("lock", "/etc/passwd", "stay")
     await told(first, b"worked")
@@ -264,7 +266,7 @@ async def test_k16_locks_on_the_base_system_are_not_shared(
 
 @pytest.mark.case("K18")
 async def test_k18_no_folder_is_handed_to_a_sibling(
-    start, outside: Outside, inside: Inside, jails: Jails, state_dir: Path
+    start: Start, outside: Outside, inside: Inside, jails: Jails, state_dir: Path
 ) -> None:
     giver = start("passed", "give", state_dir / "socket", "/etc")
     await told(giver, b"worked")

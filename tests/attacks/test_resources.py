@@ -14,7 +14,7 @@ from msgspec.structs import replace
 
 from skyisland.jails.register import Jails
 from skyisland.model import Limits, Outcome, Verdict
-from tests.support.hostility import MIB, STRANGER, UIDS, Inside, Outside, Said, heard, processes_of
+from tests.support.hostility import MIB, STRANGER, UIDS, Inside, Outside, Said, Start, heard, processes_of
 
 pytestmark = [pytest.mark.host, pytest.mark.root]
 
@@ -38,7 +38,7 @@ async def test_r1_forks_end_at_the_limit(outside: Outside, said: Said, limits: L
 
 
 @pytest.mark.case("R1")
-async def test_r1_a_fork_bomb_ends_with_its_jail(start, inside: Inside, limits: Limits) -> None:
+async def test_r1_a_fork_bomb_ends_with_its_jail(start: Start, inside: Inside, limits: Limits) -> None:
     begun = start("storm", 6, uid=STRANGER)
     assert begun.stdout is not None
     assert await asyncio.to_thread(begun.stdout.read, 5) == b"begun"
@@ -134,7 +134,7 @@ async def test_r5_inodes_are_memory_too(outside: Outside, inside: Inside, state_
 
 @pytest.mark.case("R6")
 async def test_r6_endless_output_is_cut(
-    start, inside: Inside, limits: Limits, innards: Callable[[], tuple[int, int]]
+    start: Start, inside: Inside, limits: Limits, innards: Callable[[], tuple[int, int]]
 ) -> None:
     free = start("flood")
     assert free.stdout is not None
@@ -146,7 +146,7 @@ async def test_r6_endless_output_is_cut(
 
 
 @pytest.mark.case("R7")
-async def test_r7_a_trickle_ends_at_the_deadline(start, inside: Inside) -> None:
+async def test_r7_a_trickle_ends_at_the_deadline(start: Start, inside: Inside) -> None:
     free = start("trickle")
     assert free.stdout is not None
     assert await asyncio.to_thread(free.stdout.read, 40) == b"." * 40
@@ -186,7 +186,7 @@ async def test_r8_processor_time_ends(outside: Outside, inside: Inside, said: Sa
 
 
 @pytest.mark.case("R9")
-async def test_r9_the_deaf_are_killed(start, inside: Inside) -> None:
+async def test_r9_the_deaf_are_killed(start: Start, inside: Inside) -> None:
     free = start("deaf")
     assert free.stdout is not None
     assert await asyncio.to_thread(free.stdout.read, 4) == b"deaf"
@@ -198,7 +198,7 @@ async def test_r9_the_deaf_are_killed(start, inside: Inside) -> None:
 
 
 @pytest.mark.case("R10")
-async def test_r10_a_stray_daemon_delays_nobody_and_dies(start, inside: Inside, jails: Jails) -> None:
+async def test_r10_a_stray_daemon_delays_nobody_and_dies(start: Start, inside: Inside, jails: Jails) -> None:
     free = start("stray", uid=STRANGER)
     assert free.stdout is not None
     said = await asyncio.to_thread(free.stdout.read, 8)
@@ -260,7 +260,7 @@ def end_of(outcome: Outcome) -> str:
 
 @pytest.mark.case("F5")
 async def test_f5_a_tree_deeper_than_any_path_goes_with_its_jail(
-    start, said: Said, inside: Inside, jails: Jails, state_dir: Path
+    start: Start, said: Said, inside: Inside, jails: Jails, state_dir: Path
 ) -> None:
     state_dir.chmod(0o777)
     free = start("tree", state_dir, 300, uid=STRANGER)

@@ -10,7 +10,7 @@ import os
 import shutil
 import tempfile
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -26,11 +26,12 @@ from skyisland.fakes import FakeAddresses
 from skyisland.jails.driver import JailDriver
 from skyisland.jails.inmate import Inmate, JailOrder
 from skyisland.jails.register import Jails
-from skyisland.model import JailState, Limits, Mount, Purpose, Verdict
+from skyisland.model import JailState, Limits, Mount, Outcome, Purpose, Verdict
 from tests.support.standins.island import freebsd_jails
 from tests.support.standins.world import World
 
 ISLAND = f"{os.getpid() & 0xFFFF:04x}"
+Perform = Callable[..., Awaitable[Outcome]]
 LIMITS = Limits(memory_bytes=64 << 20, pids=32, cpus=1.0, stdout_bytes=4096, stderr_bytes=4096)
 
 
@@ -114,8 +115,8 @@ def told() -> list[events.Event]:
 
 
 @pytest.fixture
-def perform(jails: Jails, actor: Path) -> Callable[..., object]:
-    async def perform(order: str, *, limits: Limits = LIMITS, timeout_s: float = 10.0):
+def perform(jails: Jails, actor: Path) -> Perform:
+    async def perform(order: str, *, limits: Limits = LIMITS, timeout_s: float = 10.0) -> Outcome:
         async with jails.jail(
             JailOrder(
                 argv=("/function",),
@@ -129,45 +130,45 @@ def perform(jails: Jails, actor: Path) -> Callable[..., object]:
     return perform
 
 
-async def test_output_comes_back(perform) -> None:
+async def test_output_comes_back(perform: Perform) -> None:
     outcome = await perform("say hello")
     assert (outcome.verdict, outcome.exit_code, outcome.stdout) == (Verdict.ok, 0, b"hello")
 
 
-async def test_error_output_is_kept_apart(perform) -> None:
+async def test_error_output_is_kept_apart(perform: Perform) -> None:
     outcome = await perform("complain oh dear")
     assert (outcome.stdout, outcome.stderr) == (b"", b"oh dear")
 
 
 @pytest.mark.parametrize("code", [1, 2, 77, 128])
-async def test_an_exit_code_is_told(perform, code: int) -> None:
+async def test_an_exit_code_is_told(perform: Perform, code: int) -> None:
     outcome = await perform(f"exit {code}")
     assert (outcome.verdict, outcome.exit_code, outcome.signal) == (Verdict.exited, code, None)
 
 
 @pytest.mark.parametrize("number", [9, 15, 2])
-async def test_a_signal_is_told(perform, number: int) -> None:
+async def test_a_signal_is_told(perform: Perform, number: int) -> None:
     outcome = await perform(f"signal {number}")
     assert (outcome.verdict, outcome.exit_code, outcome.signal) == (Verdict.signaled, None, number)
 
 
-async def test_a_deadline_ends_it(perform) -> None:
+async def test_a_deadline_ends_it(perform: Perform) -> None:
     outcome = await perform("sleep", timeout_s=0.2)
     assert outcome.verdict is Verdict.timed_out
 
 
-async def test_endless_output_is_cut_and_ended(perform) -> None:
+async def test_endless_output_is_cut_and_ended(perform: Perform) -> None:
     outcome = await perform("flood")
     assert outcome.verdict is Verdict.output_limit
     assert len(outcome.stdout) == LIMITS.stdout_bytes
 
 
-async def test_too_much_memory_is_told(perform) -> None:
+async def test_too_much_memory_is_told(perform: Perform) -> None:
     outcome = await perform("hog 256")
     assert outcome.verdict is Verdict.out_of_memory
 
 
-async def test_a_stray_child_delays_nobody_and_dies_with_the_jail(perform, jails: Jails) -> None:
+async def test_a_stray_child_delays_nobody_and_dies_with_the_jail(perform: Perform, jails: Jails) -> None:
     started = time.monotonic()
     outcome = await perform("stray")
     assert (outcome.verdict, outcome.stdout) == (Verdict.ok, b"left a stray")
@@ -176,12 +177,14 @@ async def test_a_stray_child_delays_nobody_and_dies_with_the_jail(perform, jails
     assert await jails.driver.existing() == []
 
 
-async def test_a_clone_is_never_used_twice(perform) -> None:
+async def test_a_clone_is_never_used_twice(perform: Perform) -> None:
     for _ in range(3):
         assert (await perform("mark")).stdout == b"false <nil>"
 
 
-async def test_the_operator_kills_by_number_or_name(jails: Jails, perform, told: list[events.Event]) -> None:
+async def test_the_operator_kills_by_number_or_name(
+    jails: Jails, perform: Perform, told: list[events.Event]
+) -> None:
     for attribute in ("jid", "name"):
         call = asyncio.ensure_future(perform("sleep"))
         jail = await _running(jails)
@@ -198,7 +201,7 @@ async def test_an_unknown_jail_cannot_be_killed(jails: Jails) -> None:
             await jails.kill(stranger)
 
 
-async def test_a_caller_who_goes_away_takes_the_jail_along(jails: Jails, perform) -> None:
+async def test_a_caller_who_goes_away_takes_the_jail_along(jails: Jails, perform: Perform) -> None:
     call = asyncio.ensure_future(perform("sleep"))
     await _running(jails)
     call.cancel()
@@ -209,7 +212,7 @@ async def test_a_caller_who_goes_away_takes_the_jail_along(jails: Jails, perform
     assert await jails.driver.existing() == []
 
 
-async def test_a_caller_who_goes_away_at_any_step_leaves_nothing(jails: Jails, perform) -> None:
+async def test_a_caller_who_goes_away_at_any_step_leaves_nothing(jails: Jails, perform: Perform) -> None:
     """Cancel after one step of the loop, two, three … until the call gets through."""
     # On the stand-ins a jail takes ten processes of Python: there, one step in twenty-five.
     for steps in range(0, 400, 25 if jails.driver.name == "freebsd" else 1):
@@ -228,21 +231,21 @@ async def test_a_caller_who_goes_away_at_any_step_leaves_nothing(jails: Jails, p
     assert await jails.driver.existing() == []
 
 
-async def test_many_at_once_get_their_own(jails: Jails, perform) -> None:
+async def test_many_at_once_get_their_own(jails: Jails, perform: Perform) -> None:
     outcomes = await asyncio.gather(*(perform(f"say {n}") for n in range(24)))
     assert [outcome.stdout for outcome in outcomes] == [str(n).encode() for n in range(24)]
     await jails.drain()
     assert jails.living() == []
 
 
-async def test_the_facts_are_told_in_order(jails: Jails, perform, told: list[events.Event]) -> None:
+async def test_the_facts_are_told_in_order(jails: Jails, perform: Perform, told: list[events.Event]) -> None:
     await perform("say hello")
     await jails.drain()
     kinds = [type(event).__name__ for event in told]
     assert kinds == ["CloneCreated", "JailCreated", "CloneDestroyed", "JailDestroyed"]
 
 
-async def test_the_island_ends_and_nothing_stays(jails: Jails, perform) -> None:
+async def test_the_island_ends_and_nothing_stays(jails: Jails, perform: Perform) -> None:
     calls = [asyncio.ensure_future(perform("sleep")) for _ in range(3)]
     await _running(jails, 3)
     await jails.kill_all("the island stops")

@@ -18,6 +18,7 @@ import json
 import os
 import sys
 from pathlib import Path
+from typing import Any
 
 from skyisland.drivers.freebsd.network import FreeBSDNetwork
 from skyisland.events import Events
@@ -92,7 +93,7 @@ class Host:
             outcome = await inmate.converse(b"say hello", 30)
             assert outcome.stdout == b"hello", outcome
 
-    def live(self, *, start: int = END, work: int = END) -> dict:
+    def live(self, *, start: int = END, work: int = END) -> dict[str, Any]:
         """A life in a process of its own: how it ended, where, and what it found on the host."""
         (self.world.folder / "left").unlink(missing_ok=True)
         pid = os.fork()

@@ -10,6 +10,7 @@ import tarfile
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -55,7 +56,7 @@ def manifest(archive: bytes) -> str:
     )
 
 
-def base(world: World, source: Path | str, **more: object) -> FreeBSDBase:
+def base(world: World, source: Path | str, **more: Any) -> FreeBSDBase:
     folder = world.folder
     etc = folder / "etc"
     etc.mkdir(exist_ok=True)

@@ -6,7 +6,7 @@ import asyncio
 import json
 import shutil
 import tempfile
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -28,6 +28,7 @@ from tests.support.standins.world import World
 
 pytestmark = [pytest.mark.host, pytest.mark.root]
 
+Say = Callable[..., Awaitable[bytes]]
 LIMITS = Limits(memory_bytes=64 << 20, pids=32, cpus=1.0)
 BASE = Snapshot("tank/sky-c0de/base/tiny@ready", Path("/nonexistent"))
 
@@ -64,9 +65,9 @@ async def jails(prepared: World) -> AsyncIterator[Jails]:
 
 
 @pytest.fixture
-def say(jails: Jails, actor: Path) -> Callable[..., object]:
-    async def say(text: str = "hello", **more: object) -> bytes:
-        mounts = (Mount(actor, "/function"), *more.pop("mounts", ()))
+def say(jails: Jails, actor: Path) -> Say:
+    async def say(text: str = "hello", mounts: tuple[Mount, ...] = ()) -> bytes:
+        mounts = (Mount(actor, "/function"), *mounts)
         async with jails.jail(
             JailOrder(argv=("/function",), purpose=Purpose.function, mounts=mounts, limits=LIMITS)
         ) as inmate:
@@ -143,7 +144,7 @@ async def test_a_devfs_that_hides_nothing(world: World) -> None:
         await freebsd_driver(world).prepare(BASE)
 
 
-async def test_devfs_rules_that_vanish_later(jails: Jails, prepared: World, say) -> None:
+async def test_devfs_rules_that_vanish_later(jails: Jails, prepared: World, say: Say) -> None:
     with prepared.change() as state:
         state["devfs"]["61"] = []
     with pytest.raises(DriverError, match=r"would see .* in /dev.*service devfs restart"):
@@ -157,7 +158,7 @@ async def test_an_older_kernel(world: World) -> None:
         await freebsd_driver(world).prepare(BASE)
 
 
-async def test_a_parameter_that_the_kernel_does_not_know(jails: Jails, prepared: World, say) -> None:
+async def test_a_parameter_that_the_kernel_does_not_know(jails: Jails, prepared: World, say: Say) -> None:
     prepared.fail("^jail -ic", "jail: unknown parameter: allow.nounprivileged_proc_debug\n")
     with pytest.raises(HostUnfit, match=r"unknown parameter.*14\.3"):
         await say()
@@ -179,7 +180,7 @@ STEPS = ["zfs clone", "zfs get", "mount -t nullfs", "rctl -a", "jail -ic", "jexe
 
 
 @pytest.mark.parametrize("step", STEPS)
-async def test_a_step_of_making_fails(jails: Jails, prepared: World, say, step: str) -> None:
+async def test_a_step_of_making_fails(jails: Jails, prepared: World, say: Say, step: str) -> None:
     prepared.fail(f"^{step}", f"{step.split()[0]}: it is broken\n")
     shared = prepared.folder / "shared"
     with pytest.raises(DriverError, match=r"it is broken|never started|not mounted"):
@@ -191,7 +192,7 @@ async def test_a_step_of_making_fails(jails: Jails, prepared: World, say, step: 
 
 @pytest.mark.parametrize("step", ["jail -q", "umount", "rctl -r", "zfs destroy", "mount -p"])
 async def test_a_step_of_taking_back_fails_and_the_next_start_does_it(
-    jails: Jails, prepared: World, say, step: str
+    jails: Jails, prepared: World, say: Say, step: str
 ) -> None:
     shared = prepared.folder / "shared"
     prepared.fail(f"^{step}", f"{step.split()[0]}: it is broken\n")
@@ -203,7 +204,7 @@ async def test_a_step_of_taking_back_fails_and_the_next_start_does_it(
 
 
 @pytest.mark.parametrize("code", ["exit 0", "exit 1"])
-async def test_a_clone_that_cannot_be_mounted(jails: Jails, prepared: World, say, code: str) -> None:
+async def test_a_clone_that_cannot_be_mounted(jails: Jails, prepared: World, say: Say, code: str) -> None:
     """OpenZFS says 1 before 2.4, 0 since; the dataset is there either way."""
     with prepared.change() as state:
         state["mount_fails"] = code
@@ -216,7 +217,7 @@ async def test_a_clone_that_cannot_be_mounted(jails: Jails, prepared: World, say
         state["mount_fails"] = ""
 
 
-async def test_a_jail_that_stays_dying_for_a_while(jails: Jails, prepared: World, say) -> None:
+async def test_a_jail_that_stays_dying_for_a_while(jails: Jails, prepared: World, say: Say) -> None:
     with prepared.change() as state:
         state["dying_looks"] = 3
     assert await say() == b"hello"
@@ -224,7 +225,7 @@ async def test_a_jail_that_stays_dying_for_a_while(jails: Jails, prepared: World
     assert prepared.left() == {}
 
 
-async def test_a_jail_that_stays_dying_for_long(jails: Jails, prepared: World, say) -> None:
+async def test_a_jail_that_stays_dying_for_long(jails: Jails, prepared: World, say: Say) -> None:
     with prepared.change() as state:
         state["dying_looks"] = 9
     assert await say() == b"hello"
@@ -234,12 +235,12 @@ async def test_a_jail_that_stays_dying_for_long(jails: Jails, prepared: World, s
     assert prepared.left() == {}
 
 
-async def test_nobody_shares_a_file(jails: Jails, prepared: World, say) -> None:
+async def test_nobody_shares_a_file(jails: Jails, prepared: World, say: Say) -> None:
     with pytest.raises(DriverError, match="only copied"):
         await say(mounts=(Mount(prepared.folder / "log", "/log", writable=True),))
 
 
-async def test_a_link_in_the_base_leads_nowhere(jails: Jails, prepared: World, say) -> None:
+async def test_a_link_in_the_base_leads_nowhere(jails: Jails, prepared: World, say: Say) -> None:
     inside = jails.clones
     assert isinstance(inside, ZfsClones)
     base = prepared.folder / "snapshots" / "tank+sky-c0de+base+tiny@ready"
@@ -318,7 +319,7 @@ async def test_an_interface_that_cannot_be_made(world: World, step: str) -> None
 
 
 @pytest.mark.parametrize("version", ["2", "3"])
-async def test_both_versions_of_jls(jails: Jails, prepared: World, say, version: str) -> None:
+async def test_both_versions_of_jls(jails: Jails, prepared: World, say: Say, version: str) -> None:
     with prepared.change() as state:
         state["jls_version"] = version
     assert await say() == b"hello"

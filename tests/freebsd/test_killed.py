@@ -23,7 +23,7 @@ pytestmark = [pytest.mark.host, pytest.mark.root]
     [("alias", "work", 1, 1), ("vnet", "work", 12, 3), ("alias", "start", 9, 4)],
 )
 def test_nothing_is_left(state_dir: Path, actor: Path, way: str, phase: str, first: int, stride: int) -> None:
-    words = [state_dir, actor, way, phase, str(first), str(stride)]
+    words = [str(state_dir), str(actor), way, phase, str(first), str(stride)]
     command = [sys.executable, "-m", "tests.freebsd.lives", *words]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=400)
     assert done.returncode == 0, done.stderr

@@ -51,7 +51,7 @@ class Terminal:
 
     def _do(self, *words: str, **options: Any) -> str:
         done = subprocess.run([*self._command, *words], capture_output=True, text=True, check=True, **options)
-        return done.stdout
+        return str(done.stdout)
 
     def ask(self, *names: str) -> str:
         """What tmux knows of the terminal by these names."""

@@ -13,6 +13,7 @@ import tempfile
 from collections.abc import AsyncIterator, Iterator
 from hashlib import sha256
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
@@ -89,9 +90,10 @@ async def freebsd(wish: Settings) -> AsyncIterator[Island]:
 
 async def test_calls_over_rest(freebsd: Island, world: World) -> None:
     api = create_app(freebsd, token="t", token_header="X-Sky-Island-Token", metrics=Metrics(), logs=LogRing())
-    client = httpx.AsyncClient(transport=httpx.ASGITransport(api), base_url="http://island", timeout=200)
+    transport = httpx.ASGITransport(api)  # type: ignore[arg-type]
+    client = httpx.AsyncClient(transport=transport, base_url="http://island", timeout=200)
 
-    async def call(**wish: object) -> tuple[int, dict]:
+    async def call(**wish: object) -> tuple[int, dict[str, Any]]:
         answer = await client.post("/api/v1/function", json=wish)
         return answer.status_code, answer.json()
 

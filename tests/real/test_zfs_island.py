@@ -13,6 +13,7 @@ import pytest
 
 from skyisland.drivers.linux.base import LinuxBase
 from tests.support.daemon import BRIDGE, Daemon, tag
+from tests.support.islands import Serve
 
 pytestmark = [pytest.mark.zfs, pytest.mark.host, pytest.mark.root]
 
@@ -35,7 +36,7 @@ def datasets(daemon: Daemon) -> list[str]:
 
 
 @pytest.fixture(scope="module", params=["bubblewrap", "namespaces"])
-def running(request: pytest.FixtureRequest, make_daemon: type[Daemon]) -> Iterator[Daemon]:
+def running(request: pytest.FixtureRequest, make_daemon: Serve) -> Iterator[Daemon]:
     made = make_daemon(
         jails={"driver": request.param, "exec_timeout": "300s", "build_timeout": "30m"},
         filesystem={"storage": "zfs", "zfs_dataset": POOL, "quota": "16m"},

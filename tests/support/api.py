@@ -19,16 +19,17 @@ from skyisland.events import Event, Events
 from skyisland.fakes import FakeAddresses, FakeBuilds, FakeHistory, FakeSources
 from skyisland.island import AddressRoom, Island
 from skyisland.jails.register import Jails
-from skyisland.model import Policy
+from skyisland.model import FunctionRequest, Policy
 from skyisland.record.logs import LogRing
 from skyisland.record.metrics import Metrics
 from skyisland.settings import Api as ApiSettings
 
 TOKEN = "a token for tests é"
 HEADER = "X-Sky-Island-Token"
-ADMIN = {HEADER: TOKEN.encode()}
+ADMIN = {HEADER.encode(): TOKEN.encode()}
 E = TypeVar("E", bound=Event)
 CALL = {"url": "github.com/mmcloughlin/geohash", "call": "Encode(100.1, 80.9)"}
+REQUEST = FunctionRequest(url=CALL["url"], call=CALL["call"])
 
 
 class World(Struct):
@@ -50,7 +51,7 @@ class World(Struct):
             yield client
 
     @asynccontextmanager
-    async def served(self, **options: float) -> AsyncIterator[Server]:
+    async def served(self, **options: Any) -> AsyncIterator[Server]:
         """The application on a socket of its own."""
         sock = await asyncio.to_thread(listen, "127.0.0.1", 0)
         stop = asyncio.Event()

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from skyisland.builds.builds import Builds
-from skyisland.drivers.linux.bubblewrap import BubblewrapJails
+from skyisland.drivers.linux.bubblewrap import BubblewrapJail, BubblewrapJails
 from skyisland.drivers.linux.overlay import OverlayClones
 from skyisland.errors import IslandError
 from skyisland.events import Events
@@ -22,7 +22,6 @@ from skyisland.fakes import FakeAddresses
 from skyisland.golang import harness
 from skyisland.golang.call import parse_call
 from skyisland.host.toolchain import Toolchains
-from skyisland.jails.driver import Jail
 from skyisland.jails.inmate import JailOrder
 from skyisland.jails.register import Jails
 from skyisland.model import JailSpec, Limits, Mount, Outcome, Purpose, Source, Verdict
@@ -42,7 +41,7 @@ class Recording(BubblewrapJails):
         self.specs: list[JailSpec] = []
         self.made = asyncio.Event()
 
-    async def create(self, spec: JailSpec) -> Jail:
+    async def create(self, spec: JailSpec) -> BubblewrapJail:
         self.specs.append(spec)
         jail = await super().create(spec)
         if spec.argv[1:2] == ("build",):
@@ -110,7 +109,7 @@ class Workshop:
 class Shared(Layout, frozen=True):
     """A state folder of each test's own, but for Go's caches."""
 
-    gocache: Path  # type: ignore[assignment]
+    gocache: Path
 
 
 @asynccontextmanager

@@ -199,7 +199,7 @@ class FakeIsland:
             ("ERROR", "panic: runtime error: index out of range [4] with length 4"),
             ("INFO", "destroyed in 2 ms"),
         ]
-        names = list(self.jails) or [None]
+        names: list[str | None] = [*self.jails] or [None]
         lines = []
         for n in range(160):
             level, text = said[n * n % 7 % len(said)]
@@ -323,8 +323,11 @@ class FakeIsland:
     async def rebuild(self, key: str) -> None:
         self._act("rebuild", key)
         artifact = self.artifacts[key]
-        told = {"key": key, "url": artifact.url, "function": artifact.function}
-        self.tell(ev.BuildStarted(**told), ev.BuildFinished(**told, ok=True, duration_s=0.4))
+        url, function = artifact.url, artifact.function
+        self.tell(
+            ev.BuildStarted(key=key, url=url, function=function),
+            ev.BuildFinished(key=key, url=url, function=function, ok=True, duration_s=0.4),
+        )
 
     async def purge(self) -> int:
         self._act("purge")

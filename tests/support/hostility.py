@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import subprocess
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
@@ -19,6 +20,7 @@ STRANGER = _FIRST + 63
 """A host uid that owns nothing but what a test starts as it."""
 MIB = 1 << 20
 
+Start = Callable[..., subprocess.Popen[bytes]]
 Outside = Callable[..., str]
 Inside = Callable[..., Awaitable[Outcome]]
 Said = Callable[..., Awaitable[str]]

@@ -90,6 +90,8 @@ class Jail:
         return self.process.pid
 
     def end(self) -> None:
+        if self.netns == -1:
+            return
         os.close(self.netns)
         self.netns = -1
         self.process.kill()
@@ -107,7 +109,7 @@ class World:
 
     def jail(self, island: str = "t") -> Jail:
         jail = Jail(f"sky-{island}-{next(self.numbers):x}")
-        self.stack.callback(lambda: jail.netns == -1 or jail.end())
+        self.stack.callback(jail.end)
         return jail
 
     def listen(self, netns: int, port: int = PORT) -> socket.socket:

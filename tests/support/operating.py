@@ -162,6 +162,10 @@ class Operator:
         """Wait until the screen says so."""
         await self.sees(lambda: text in self.screen)
 
+    async def is_told(self, text: str) -> None:
+        """Wait until a notification says so."""
+        await self.sees(lambda: text in self.toasts)
+
     @property
     def toasts(self) -> str:
         return "\n".join(toast.message for toast in self.console._notifications)

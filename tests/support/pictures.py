@@ -12,6 +12,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -19,7 +20,7 @@ from textual.pilot import Pilot
 
 from skyisland import events as ev
 from skyisland.errors import Unauthorized
-from skyisland.model import Purpose
+from skyisland.model import Phase, Purpose
 from tests.support.fake_island import NOON, FakeIsland
 from tests.support.operating import type_ahead
 from tests.support.places import ROOT
@@ -53,12 +54,16 @@ class Stage:
         facts: list[ev.Event] = []
         for jail in self.island.jails.values():
             if jail.invocation and jail.purpose == "function":
-                told = {"invocation": jail.invocation, "at": jail.created_at - 0.003}
-                facts.append(ev.InvocationStarted(url=jail.url, call=jail.call, **told))
-                facts.append(ev.PhaseFinished(phase="resolve", duration_s=0.0006, **told))
-                facts.append(ev.PhaseFinished(phase="queue", duration_s=0.0001, **told))
+                of = partial(ev.PhaseFinished, invocation=jail.invocation, at=jail.created_at - 0.003)
+                facts.append(
+                    ev.InvocationStarted(
+                        url=jail.url, call=jail.call, invocation=jail.invocation, at=jail.created_at - 0.003
+                    )
+                )
+                facts.append(of(phase=Phase.resolve, duration_s=0.0006))
+                facts.append(of(phase=Phase.queue, duration_s=0.0001))
                 if jail.state == "running":
-                    facts.append(ev.PhaseFinished(phase="jail", duration_s=0.003, **told))
+                    facts.append(of(phase=Phase.jail, duration_s=0.003))
         artifact = list(self.island.artifacts.values())[5]
         facts.append(
             ev.BuildStarted(key=artifact.key, url=artifact.url, function=artifact.function, at=NOON - 0.9)

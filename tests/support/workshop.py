@@ -13,6 +13,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import pytest
 from msgspec import structs
@@ -25,7 +26,7 @@ from skyisland.fakes import FakeAddresses
 from skyisland.golang.call import parse_call
 from skyisland.host.toolchain import Toolchains
 from skyisland.jails.register import Jails
-from skyisland.model import Artifact, JailSpec, Source
+from skyisland.model import Artifact, JailSpec, Resolved, Source
 from skyisland.record.state import State
 from skyisland.settings import Build, Layout
 
@@ -135,7 +136,7 @@ class Workshop:
     layout: Layout
     made: int = field(default=0)
 
-    def source(self, files: dict[str, str] | None = None, package: str = "", **more: str) -> Source:
+    def source(self, files: dict[str, str] | None = None, package: str = "", **more: Any) -> Source:
         self.made += 1
         checkout = self.folder / f"checkout{self.made}"
         for name, text in (files or {"geo.go": "package geohash\n"}).items():
@@ -147,11 +148,13 @@ class Workshop:
     async def build(self, source: Source, call: str, *, refresh: bool = False) -> Artifact:
         return await self.builds.build(source, parse_call(call), refresh=refresh, invocation="inv-1")
 
+    def known(self, source: Source, call: str) -> Artifact | None:
+        """As the island asks before it fetches anything."""
+        resolved = Resolved(url=source.url, package=source.package, commit=source.commit)
+        return self.builds.known(resolved, parse_call(call))
+
     def binaries(self) -> set[str]:
         return {path.name for path in self.layout.artifacts.rglob("*") if path.is_file()}
-
-
-Open = Callable[..., "asynccontextmanager[Workshop]"]
 
 
 @asynccontextmanager

@@ -6,6 +6,7 @@ import asyncio
 import os
 import subprocess
 from pathlib import Path
+from typing import Any
 
 from skyisland.drivers.zfs.clones import ZfsClones
 from skyisland.host.programs import Programs
@@ -37,8 +38,8 @@ class Host:
         self.zfs = "zfs" if self.world is None else str(self.world.bin / "zfs")
 
     def clones(
-        self, generation: str = "a", *, ahead: int = 0, fault: Exception | None = None, **more: object
-    ):
+        self, generation: str = "a", *, ahead: int = 0, fault: Exception | None = None, **more: Any
+    ) -> ZfsClones:
         return ZfsClones(
             self.pool,
             "c0de",

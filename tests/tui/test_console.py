@@ -9,7 +9,7 @@ from msgspec import structs
 
 from skyisland.drivers.fake import FakeJail
 from skyisland.errors import Forbidden
-from skyisland.model import AddressState, FunctionRequest, Usage, Verdict
+from skyisland.model import AddressState, FunctionRequest, JailInfo, Usage, Verdict
 from tests.support.fake_island import FakeIsland
 from tests.support.operating import HEADER, SLOW, TOKEN, World, operating, type_ahead
 from tui.dialogs import Ask, AskToken, Help
@@ -33,7 +33,7 @@ async def test_sees_what_runs_and_kills_it(port: Port, world: World) -> None:
         assert len(world.driver.alive) == 1
         await operator.press("K", "y")
         assert (await call).outcome.verdict is Verdict.killed
-        await operator.sees(lambda: "killed sky-test-1" in operator.toasts)
+        await operator.is_told("killed sky-test-1")
         await operator.reads("killed")  # the request, in its table
 
 
@@ -74,7 +74,7 @@ async def test_marks_are_killed_together(port: Port, world: World) -> None:
         await operator.reads("Kill 3 jails?")
         await operator.press("y")
         await operator.sees(lambda: sum(call.done() for call in calls) == 3)
-        await operator.sees(lambda: "killed 3" in operator.toasts)
+        await operator.is_told("killed 3")
         await operator.sees(lambda: len(operator.console.board.jails) == 1)
 
 
@@ -89,10 +89,10 @@ async def test_all_jails_are_killed_after_a_question(port: Port, world: World) -
         assert not any(call.done() for call in calls)
         await operator.press("X", "y")
         await operator.sees(lambda: all(call.done() for call in calls))
-        await operator.sees(lambda: "killed 3 jails" in operator.toasts)
+        await operator.is_told("killed 3 jails")
         await operator.sees(lambda: not operator.console.board.jails)
         await operator.press("X")
-        await operator.sees(lambda: "no jail is alive" in operator.toasts)
+        await operator.is_told("no jail is alive")
 
 
 async def test_the_cache_is_purged_after_a_question(port: Port, world: World) -> None:
@@ -105,11 +105,11 @@ async def test_the_cache_is_purged_after_a_question(port: Port, world: World) ->
         await operator.press("n")
         assert world.builds.store
         await operator.press("P", "y")
-        await operator.sees(lambda: "evicted 1 binary" in operator.toasts)
+        await operator.is_told("evicted 1 binary")
         await operator.reads("no binary yet")
         assert not world.builds.store
         await operator.press("P")
-        await operator.sees(lambda: "no binary is cached" in operator.toasts)
+        await operator.is_told("no binary is cached")
 
 
 async def test_orders_on_everything_that_fail_say_why() -> None:
@@ -119,7 +119,7 @@ async def test_orders_on_everything_that_fail_say_why() -> None:
         for keys in (("X", "y"), ("4", "P", "y")):
             island.refuse = Forbidden(f"not by you: {keys}")
             await operator.press(*keys)
-            await operator.sees(lambda keys=keys: f"not by you: {keys}" in operator.toasts)
+            await operator.is_told(f"not by you: {keys}")
         assert not any(jail.killing for jail in operator.console.board.jails.values())
 
 
@@ -202,7 +202,7 @@ async def test_takes_an_address_out_and_gives_it_back(port: Port, world: World) 
         assert world.addresses.pool["10.61.0.2"].state is AddressState.unavailable
         await operator.press("s", "a")
         await operator.sees(lambda: world.addresses.pool["10.61.0.2"].state is AddressState.available)
-        await operator.sees(lambda: "available: 10.61.0.2" in operator.toasts)
+        await operator.is_told("available: 10.61.0.2")
 
 
 async def test_a_refusal_says_why(port: Port, world: World) -> None:
@@ -213,7 +213,7 @@ async def test_a_refusal_says_why(port: Port, world: World) -> None:
         await operator.press("s")
         await operator.reads("stays with its jail")
         await operator.press("a")
-        await operator.sees(lambda: "10.61.0.2 is leased to sky-test-1" in operator.toasts)
+        await operator.is_told("10.61.0.2 is leased to sky-test-1")
         assert not call.done()
 
 
@@ -223,7 +223,7 @@ async def test_evicts_and_rebuilds(port: Port, world: World) -> None:
         await operator.press("4")
         await operator.reads("geohash.Encode")
         await operator.press("b")
-        await operator.sees(lambda: "rebuilt geohash.Encode" in operator.toasts)
+        await operator.is_told("rebuilt geohash.Encode")
         await operator.press("D", "n")
         assert world.builds.store
         await operator.press("D", "y")
@@ -370,7 +370,7 @@ async def test_hostile_names_neither_crash_nor_reach_the_terminal(port: Port, wo
         await operator.reads("Kill this jail?")
 
 
-def _renamed(jail: object) -> object:
+def _renamed(jail: JailInfo) -> JailInfo:
     return structs.replace(jail, name="x", call=HOSTILE, url="h/\x9b31m[/]")
 
 

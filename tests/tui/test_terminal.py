@@ -22,6 +22,7 @@ import threading
 import time
 import urllib.request
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -145,6 +146,10 @@ class Patient:
         threads = (f"/proc/{self.process.pid}/schedstat", "/proc/thread-self/schedstat")
         return sum(int(Path(thread).read_text().split()[1]) for thread in threads) / 1e9
 
+    def ended(self, on: bytes, off: bytes) -> bool:
+        """Whether it took back what it had asked of the terminal."""
+        return self.said.rfind(off) > self.said.rfind(on)
+
     def assert_restored(self) -> None:
         """The terminal is as it was: settings, main screen, cursor, mouse, paste."""
         assert termios.tcgetattr(self.slave) == self.before
@@ -155,9 +160,7 @@ class Patient:
             (b"?2004h", b"?2004l"),
         ):
             # Its last words may still be on their way to us.
-            self.until(
-                lambda on=on, off=off: self.said.rfind(off) > self.said.rfind(on), f"the end of {on!r}"
-            )
+            self.until(partial(self.ended, on, off), f"the end of {on!r}")
 
     def close(self) -> None:
         if self.process.poll() is None:
@@ -272,7 +275,7 @@ def test_a_crash_of_the_console_leaves_the_island(start: Start) -> None:
     assert SECRET.encode() not in patient.said
 
 
-def log_lines(text: bytes) -> list[dict[str, Any]]:
+def log_lines(text: bytes | bytearray) -> list[dict[str, Any]]:
     """The lines of JSON in what a process printed."""
     return [json.loads(line) for line in text.splitlines() if line.startswith(b'{"time"')]
 

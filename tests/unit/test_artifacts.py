@@ -15,7 +15,6 @@ from skyisland.builds.builds import Builds
 from skyisland.drivers.fake import Script
 from skyisland.errors import ArtifactNotFound
 from skyisland.events import ArtifactEvicted
-from skyisland.golang.call import parse_call
 from skyisland.model import JailSpec
 from skyisland.settings import Build
 from tests.support.workshop import Workshop, host, opened, refused, source, verb
@@ -58,7 +57,7 @@ async def test_only_a_regular_file_of_due_size_is_taken(state_dir: Path, tmp_pat
 async def test_everything_is_known_after_a_restart(state_dir: Path) -> None:
     async with opened(state_dir) as shop:
         built = await shop.build(shop.source(), "Encode(1)")
-        used = shop.builds.known(shop.source(), parse_call("Encode(2)"))
+        used = shop.known(shop.source(), "Encode(2)")
         assert used is not None
     async with opened(state_dir) as shop:
         assert shop.builds.artifacts() == [used]
@@ -152,7 +151,7 @@ async def test_beyond_the_limit_the_least_recently_used_goes(state_dir: Path) ->
         source_ = shop.source()
         for name in "BC":
             await shop.build(source_, f"{name}()")
-        assert shop.builds.known(source_, parse_call("A()")) is not None
+        assert shop.known(source_, "A()") is not None
         await shop.build(source_, "D()")
         assert {artifact.function for artifact in shop.builds.artifacts()} == {"A", "C", "D"}
         with shop.builds.using(next(a for a in shop.builds.artifacts() if a.function == "C")):

@@ -15,7 +15,6 @@ from msgspec import structs
 from skyisland.drivers.fake import Script
 from skyisland.errors import BadCall, HostUnfit, SourceUnavailable, Unavailable
 from skyisland.events import BuildFinished, BuildStarted
-from skyisland.golang.call import parse_call
 from skyisland.model import JailSpec, Network
 from skyisland.settings import Build
 from tests.support.workshop import COMMIT, Workshop, complains, host, opened, refused, source, verb
@@ -71,18 +70,17 @@ async def test_what_another_toolchain_compiled_is_removed(state_dir: Path) -> No
 
 async def test_a_function_is_built_for_all_its_arguments(shop: Workshop) -> None:
     source_ = shop.source()
-    call = parse_call("Encode(1, 2)")
-    assert shop.builds.known(source_, call) is None
+    assert shop.known(source_, "Encode(1, 2)") is None
     built = await shop.build(source_, "Encode(1, 2)")
     assert built.path.stat().st_mode & 0o777 == 0o555
     assert built.path == shop.layout.artifacts / built.sha256[:2] / built.sha256
     assert (built.function, built.expression, built.package_name) == ("Encode", None, "geohash")
     assert built.size_bytes == built.path.stat().st_size
-    again = shop.builds.known(source_, parse_call("Encode(3, 4)"))
+    again = shop.known(source_, "Encode(3, 4)")
     assert again is not None
     assert (again.key, again.hits) == (built.key, 1)
-    assert shop.builds.known(source_, parse_call("Decode(1)")) is None
-    assert shop.builds.known(source_, parse_call("Encode(New())")) is None
+    assert shop.known(source_, "Decode(1)") is None
+    assert shop.known(source_, "Encode(New())") is None
 
 
 async def test_the_jail_of_a_build(shop: Workshop) -> None:
@@ -198,8 +196,8 @@ async def test_what_is_no_function_is_compiled_with_its_arguments(shop: Workshop
     built = await shop.build(source_, "Map(1)")
     assert built.expression == "Map(1)"
     assert len(shop.go.ran("build")) == 2
-    assert shop.builds.known(source_, parse_call("Map(1)")) is not None
-    assert shop.builds.known(source_, parse_call("Map(2)")) is None
+    assert shop.known(source_, "Map(1)") is not None
+    assert shop.known(source_, "Map(2)") is None
     await shop.build(source_, "Map(2)")
     assert len(shop.go.ran("build")) == 3
 
@@ -211,7 +209,7 @@ async def test_what_is_no_function_is_remembered_over_a_restart(state_dir: Path)
     async with opened(state_dir) as shop:
         shop.go.answers.append(complains(GENERIC, when="harness.Answer("))
         source_ = shop.source()
-        assert shop.builds.known(source_, parse_call("Map(1)")) is not None
+        assert shop.known(source_, "Map(1)") is not None
         await shop.build(source_, "Map(2)")
         assert len(shop.go.ran("build")) == 1
 
@@ -397,8 +395,8 @@ async def test_a_wrong_package_name_is_the_callers_own_mistake(shop: Workshop) -
     with pytest.raises(BadCall, match="the package is geohash, not geo"):
         await wrong
     await right
-    assert shop.builds.known(source_, parse_call("geohash.Encode(2)")) is not None
-    assert shop.builds.known(source_, parse_call("geo.Encode(2)")) is None
+    assert shop.known(source_, "geohash.Encode(2)") is not None
+    assert shop.known(source_, "geo.Encode(2)") is None
     with pytest.raises(BadCall):
         await shop.build(source_, "geo.Encode(1)")
 

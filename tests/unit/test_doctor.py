@@ -121,7 +121,7 @@ async def test_a_host_that_cannot_give_jails_addresses(state_dir: Path) -> None:
 
 @pytest.mark.parametrize(("hard", "ok"), [(1024, False), (1 << 20, True), (resource.RLIM_INFINITY, True)])
 def test_open_files(monkeypatch: pytest.MonkeyPatch, hard: int, ok: bool) -> None:
-    monkeypatch.setattr(doctor.resource, "getrlimit", lambda which: (256, hard))
+    monkeypatch.setattr(resource, "getrlimit", lambda which: (256, hard))
     assert doctor._open_files().ok == ok
 
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Any
 
 import pytest
 
@@ -16,16 +17,24 @@ from skyisland.errors import (
     Draining,
     DriverError,
     HostUnfit,
+    IslandError,
     NoAddress,
     SettingsError,
     TooBusy,
 )
-from skyisland.events import Event, Events, InvocationFinished, InvocationStarted, PhaseFinished
+from skyisland.events import (
+    Event,
+    Events,
+    InvocationFinished,
+    InvocationStarted,
+    IslandStarted,
+    PhaseFinished,
+)
 from skyisland.fakes import FakeAddresses, FakeBuilds, FakeHistory, FakeSources
 from skyisland.golang.harness import EXIT_REJECTED
 from skyisland.island import Island
 from skyisland.jails.register import SAMPLES_PER_TURN, Jails
-from skyisland.model import AddressState, FunctionRequest, Policy, Usage, Verdict
+from skyisland.model import AddressState, FunctionRequest, Invocation, Limits, Policy, Usage, Verdict
 
 URL = "github.com/mmcloughlin/geohash"
 
@@ -56,11 +65,15 @@ class World:
             history=FakeHistory(self.events),
         )
 
-    def behave(self, **script: object) -> None:
+    def behave(self, **script: Any) -> None:
         self.driver.script = lambda data: Script(**script)
 
-    async def call(self, text: str = "Encode(1, 2)", **fields: object):
+    async def call(self, text: str = "Encode(1, 2)", **fields: Any) -> Invocation:
         return await self.island.invoke(FunctionRequest(url=URL, call=text, **fields))
+
+    def verdicts(self) -> list[str]:
+        """Of the invocations that have finished."""
+        return [event.verdict for event in self.told if isinstance(event, InvocationFinished)]
 
     def kinds(self) -> list[str]:
         return [type(event).__name__ for event in self.told]
@@ -73,11 +86,14 @@ class World:
                         return
 
 
+Make = Callable[..., Awaitable[World]]
+
+
 @pytest.fixture
-async def make() -> AsyncIterator[Callable[..., World]]:
+async def make() -> AsyncIterator[Make]:
     worlds: list[World] = []
 
-    async def make(**policy: object) -> World:
+    async def make(**policy: Any) -> World:
         world = World(fakes.policy(**policy))
         worlds.append(world)
         await world.island.start()
@@ -90,7 +106,7 @@ async def make() -> AsyncIterator[Callable[..., World]]:
         assert world.driver.alive == {}
 
 
-async def test_a_call_is_answered_from_a_jail_of_its_own(make) -> None:
+async def test_a_call_is_answered_from_a_jail_of_its_own(make: Make) -> None:
     world = await make()
     world.behave(stdout=b"jcc92ytsf8kn")
     invocation = await world.call("Encode(100.1, 80.9)")
@@ -104,7 +120,7 @@ async def test_a_call_is_answered_from_a_jail_of_its_own(make) -> None:
     assert world.sources.checkouts == 1
 
 
-async def test_the_frame_carries_the_arguments_and_then_the_input(make) -> None:
+async def test_the_frame_carries_the_arguments_and_then_the_input(make: Make) -> None:
     world = await make()
     seen: list[bytes] = []
 
@@ -119,7 +135,7 @@ async def test_the_frame_carries_the_arguments_and_then_the_input(make) -> None:
     assert seen[0][4 + length :] == b"\x00rest"
 
 
-async def test_the_story_is_told_from_start_to_finish(make) -> None:
+async def test_the_story_is_told_from_start_to_finish(make: Make) -> None:
     world = await make()
     await world.call()
     await world.until("JailDestroyed")
@@ -146,19 +162,17 @@ async def test_the_story_is_told_from_start_to_finish(make) -> None:
         ({"stdout": b"x" * 50_000, "duration_s": 0.001}, "output_limit", None, None),
     ],
 )
-async def test_a_guests_misfortune_is_an_outcome(make, script, verdict, code, signal) -> None:
-    from skyisland.model import Limits
-
+async def test_a_guests_misfortune_is_an_outcome(
+    make: Make, script: dict[str, Any], verdict: str, code: int | None, signal: int | None
+) -> None:
     world = await make(exec_timeout_s=0.05, limits=Limits(stdout_bytes=1000))
     world.behave(**script)
     outcome = (await world.call()).outcome
     assert (outcome.verdict, outcome.exit_code, outcome.signal) == (verdict, code, signal)
-    assert world.told[-1] is not None
-    finished = [event for event in world.told if isinstance(event, InvocationFinished)]
-    assert [event.verdict for event in finished] == [verdict]
+    assert world.verdicts() == [verdict]
 
 
-async def test_arguments_that_do_not_fit_are_the_callers_error(make) -> None:
+async def test_arguments_that_do_not_fit_are_the_callers_error(make: Make) -> None:
     world = await make()
 
     def refuse(data: bytes) -> Script:
@@ -178,24 +192,26 @@ async def test_arguments_that_do_not_fit_are_the_callers_error(make) -> None:
         ({"call": "encode(1)"}, BadCall, "bad_call"),
     ],
 )
-async def test_a_bad_call_costs_nothing(make, request_fields, failure, code) -> None:
+async def test_a_bad_call_costs_nothing(
+    make: Make, request_fields: dict[str, Any], failure: type[IslandError], code: str
+) -> None:
     world = await make()
     with pytest.raises(failure):
         await world.island.invoke(FunctionRequest(url=URL, **request_fields))
     assert "JailCreated" not in world.kinds()
-    assert world.told[-1].verdict == code
+    assert world.verdicts() == [code]
 
 
-async def test_a_failed_build_reaches_its_caller(make) -> None:
+async def test_a_failed_build_reaches_its_caller(make: Make) -> None:
     world = await make()
     world.builds.fail = BuildFailed("does not compile", output="x.go:1: no")
     with pytest.raises(BuildFailed):
         await world.call()
-    assert world.told[-1].verdict == "build_failed"
+    assert world.verdicts() == ["build_failed"]
     assert (await world.call()).outcome.verdict is Verdict.ok
 
 
-async def test_a_driver_that_fails_leaves_nothing(make) -> None:
+async def test_a_driver_that_fails_leaves_nothing(make: Make) -> None:
     world = await make()
     world.driver.fail = DriverError("no more jails")
     with pytest.raises(DriverError):
@@ -205,7 +221,7 @@ async def test_a_driver_that_fails_leaves_nothing(make) -> None:
     assert (await world.call(ip4=True)).outcome.verdict is Verdict.ok
 
 
-async def test_an_address_is_leased_for_the_length_of_a_call(make) -> None:
+async def test_an_address_is_leased_for_the_length_of_a_call(make: Make) -> None:
     world = await make()
     world.behave(duration_s=float("inf"))
     call = asyncio.ensure_future(world.call(ip4=True))
@@ -218,7 +234,9 @@ async def test_an_address_is_leased_for_the_length_of_a_call(make) -> None:
     assert {a.state for a in world.network.addresses()} == {AddressState.available}
 
 
-async def test_many_jails_are_looked_at_a_few_at_a_time_and_not_twice(make, monkeypatch) -> None:
+async def test_many_jails_are_looked_at_a_few_at_a_time_and_not_twice(
+    make: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
     world = await make(max_running=100)
     world.behave(duration_s=float("inf"))
     calls = [asyncio.ensure_future(world.call()) for _ in range(100)]
@@ -246,7 +264,7 @@ async def test_many_jails_are_looked_at_a_few_at_a_time_and_not_twice(make, monk
     await asyncio.gather(*calls)
 
 
-async def test_no_address_is_said_before_anything_is_built(make) -> None:
+async def test_no_address_is_said_before_anything_is_built(make: Make) -> None:
     world = await make()
     for address in world.network.addresses():
         await world.island.set_address(address.ip, AddressState.unavailable)
@@ -255,7 +273,7 @@ async def test_no_address_is_said_before_anything_is_built(make) -> None:
     assert world.sources.checkouts == 0
 
 
-async def test_calls_beyond_the_places_wait_and_beyond_the_queue_are_refused(make) -> None:
+async def test_calls_beyond_the_places_wait_and_beyond_the_queue_are_refused(make: Make) -> None:
     world = await make(max_running=1, max_queued=1)
     await world.call()
     world.behave(duration_s=float("inf"))
@@ -274,7 +292,7 @@ async def test_calls_beyond_the_places_wait_and_beyond_the_queue_are_refused(mak
     assert {(await first).outcome.verdict, (await second).outcome.verdict} == {Verdict.killed}
 
 
-async def test_waiting_for_a_place_has_an_end(make) -> None:
+async def test_waiting_for_a_place_has_an_end(make: Make) -> None:
     world = await make(max_running=1, queue_timeout_s=0.02)
     world.behave(duration_s=float("inf"))
     first = asyncio.ensure_future(world.call())
@@ -285,7 +303,7 @@ async def test_waiting_for_a_place_has_an_end(make) -> None:
     await first
 
 
-async def test_a_caller_who_hangs_up_ends_the_story(make) -> None:
+async def test_a_caller_who_hangs_up_ends_the_story(make: Make) -> None:
     world = await make()
     world.behave(duration_s=float("inf"))
     call = asyncio.ensure_future(world.call())
@@ -294,11 +312,10 @@ async def test_a_caller_who_hangs_up_ends_the_story(make) -> None:
     with pytest.raises(asyncio.CancelledError):
         await call
     await world.until("JailDestroyed")
-    finished = [event for event in world.told if isinstance(event, InvocationFinished)]
-    assert [event.verdict for event in finished] == ["cancelled"]
+    assert world.verdicts() == ["cancelled"]
 
 
-async def test_draining_lets_running_calls_finish_and_refuses_new_ones(make) -> None:
+async def test_draining_lets_running_calls_finish_and_refuses_new_ones(make: Make) -> None:
     world = await make()
     world.behave(duration_s=0.05, stdout=b"done")
     call = asyncio.ensure_future(world.call())
@@ -311,7 +328,7 @@ async def test_draining_lets_running_calls_finish_and_refuses_new_ones(make) -> 
     assert (await call).outcome.stdout == b"done"
 
 
-async def test_what_does_not_finish_in_time_is_ended(make) -> None:
+async def test_what_does_not_finish_in_time_is_ended(make: Make) -> None:
     world = await make()
     world.behave(duration_s=float("inf"))
     call = asyncio.ensure_future(world.call())
@@ -320,12 +337,12 @@ async def test_what_does_not_finish_in_time_is_ended(make) -> None:
     assert (await call).outcome.verdict is Verdict.killed
 
 
-async def test_leftovers_of_an_earlier_life_are_swept_and_strangers_left_alone(make) -> None:
+async def test_leftovers_of_an_earlier_life_are_swept_and_strangers_left_alone(make: Make) -> None:
     world = World(fakes.policy())
     world.driver.leftovers = ["sky-c0de-7", "sky-beef-1"]
     await world.island.start()
     assert world.driver.leftovers == ["sky-beef-1"]
-    assert world.told[-1].swept == 1
+    assert [event.swept for event in world.told if isinstance(event, IslandStarted)] == [1]
     await world.island.stop()
 
 
@@ -333,21 +350,23 @@ async def test_leftovers_of_an_earlier_life_are_swept_and_strangers_left_alone(m
     ("require", "refusal", "says"),
     [(("memory",), HostUnfit, "memory"), (("magic",), SettingsError, "there are")],
 )
-async def test_an_island_that_cannot_enforce_what_it_must_does_not_start(require, refusal, says) -> None:
+async def test_an_island_that_cannot_enforce_what_it_must_does_not_start(
+    require: tuple[str, ...], refusal: type[IslandError], says: str
+) -> None:
     world = World(fakes.policy(require=require))
     with pytest.raises(refusal, match=says):
         await world.island.start()
     await world.island.stop()
 
 
-async def test_two_hundred_at_once_all_get_their_answer(make) -> None:
+async def test_two_hundred_at_once_all_get_their_answer(make: Make) -> None:
     world = await make(max_running=8, max_queued=1000)
     answers = await asyncio.gather(*(world.call() for _ in range(200)))
     assert {answer.outcome.verdict for answer in answers} == {Verdict.ok}
     assert len({answer.jail for answer in answers}) == 200
 
 
-async def test_housekeeping_leaves_what_was_built(make) -> None:
+async def test_housekeeping_leaves_what_was_built(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
     world = await make(keep_s=0.001)
     world.behave(stdout=b"x")
     await world.call()
@@ -358,6 +377,6 @@ async def test_housekeeping_leaves_what_was_built(make) -> None:
         kept.set()
         return await purge(idle_s)
 
-    world.sources.purge = watched
+    monkeypatch.setattr(world.sources, "purge", watched)
     await kept.wait()
     assert (await world.call()).cached

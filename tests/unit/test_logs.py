@@ -23,9 +23,14 @@ FORGERY = 'x\n{"level":"INFO"}\r\x1b]52;c;aGk=\x07\x85\u2028\u202e\x9b31m\x7f'
 
 
 def finished(**fields: Any) -> events.InvocationFinished:
-    return events.InvocationFinished(
-        **{"invocation": "inv-1", "url": "u", "call": "F()", "verdict": "ok", "timings": Timings()} | fields
-    )
+    usual: dict[str, Any] = {
+        "invocation": "inv-1",
+        "url": "u",
+        "call": "F()",
+        "verdict": "ok",
+        "timings": Timings(),
+    }
+    return events.InvocationFinished(**usual | fields)
 
 
 def created(jail: str, invocation: str | None = None) -> events.JailCreated:

@@ -7,6 +7,7 @@ import logging
 import socket
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
+from typing import Any
 
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
@@ -81,10 +82,10 @@ def server() -> Iterator[socket.socket]:
         yield sock
 
 
-def created(**fields: object) -> events.JailCreated:
+def created(**fields: Any) -> events.JailCreated:
     return events.JailCreated(
         jail="sky-t-1", jid=1, pid=7, purpose=Purpose.function, duration_s=0.25, **fields
-    )  # type: ignore[arg-type]
+    )
 
 
 def series(metrics: Metrics) -> dict[str, float]:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -18,7 +19,16 @@ from skyisland.fakes import FakeAddresses, FakeBuilds, FakeHistory, FakeSources
 from skyisland.island import Island
 from skyisland.jails.pool import FADE_S, IDLE_CPU_S, STRIKES, WORTH, Demand, Pace, plan
 from skyisland.jails.register import Jails
-from skyisland.model import Address, AddressState, Bounds, FunctionRequest, JailState, Usage, Verdict
+from skyisland.model import (
+    Address,
+    AddressState,
+    Bounds,
+    FunctionRequest,
+    Invocation,
+    JailState,
+    Usage,
+    Verdict,
+)
 
 MIB = 1 << 20
 
@@ -31,7 +41,9 @@ MIB = 1 << 20
     st.one_of(st.none(), st.integers(0, 100 * MIB)),
     st.integers(0, 10 * MIB),
 )
-def test_a_plan_stays_within_its_bounds(counts, max_jails, max_memory, jail_bytes) -> None:
+def test_a_plan_stays_within_its_bounds(
+    counts: dict[str, float], max_jails: int, max_memory: int | None, jail_bytes: int
+) -> None:
     wanted = plan(counts, fakes.bounds(max_jails=max_jails, max_memory_bytes=max_memory), jail_bytes)
     assert sum(wanted.values()) <= max_jails
     if max_memory is not None:
@@ -82,7 +94,7 @@ class World:
             pace=pace,
         )
 
-    async def call(self, text: str = "F(1)", **fields: object):
+    async def call(self, text: str = "F(1)", **fields: Any) -> Invocation:
         return await self.island.invoke(FunctionRequest(url="example.com/a/b", call=text, **fields))
 
     def warm(self) -> list[str]:
@@ -115,8 +127,11 @@ class World:
         return self.warm()
 
 
+Make = Callable[..., Awaitable[World]]
+
+
 @pytest.fixture
-async def make() -> AsyncIterator[Callable[..., World]]:
+async def make() -> AsyncIterator[Make]:
     worlds: list[World] = []
 
     async def make(pace: Pace | None = None, **bounds: object) -> World:
@@ -131,7 +146,7 @@ async def make() -> AsyncIterator[Callable[..., World]]:
         assert world.driver.alive == {}
 
 
-async def test_a_call_finds_the_jail_that_was_made_ahead(make) -> None:
+async def test_a_call_finds_the_jail_that_was_made_ahead(make: Make) -> None:
     world = await make()
     first = await world.call()
     assert not first.warm
@@ -141,7 +156,7 @@ async def test_a_call_finds_the_jail_that_was_made_ahead(make) -> None:
     assert second.outcome.verdict is Verdict.ok
 
 
-async def test_a_warm_jail_serves_one_call_and_no_more(make) -> None:
+async def test_a_warm_jail_serves_one_call_and_no_more(make: Make) -> None:
     world = await make()
     served = []
     for _ in range(5):
@@ -150,7 +165,7 @@ async def test_a_warm_jail_serves_one_call_and_no_more(make) -> None:
     assert len(set(served)) == 5
 
 
-async def test_other_arguments_find_the_same_warm_jails_other_functions_do_not(make) -> None:
+async def test_other_arguments_find_the_same_warm_jails_other_functions_do_not(make: Make) -> None:
     world = await make()
     await world.call("F(1)")
     await world.settle(1)
@@ -159,7 +174,7 @@ async def test_other_arguments_find_the_same_warm_jails_other_functions_do_not(m
     assert not (await world.call("G(2)")).warm
 
 
-async def test_a_burst_gets_jails_on_demand(make) -> None:
+async def test_a_burst_gets_jails_on_demand(make: Make) -> None:
     world = await make()
     await world.call()
     await world.settle(1)
@@ -169,7 +184,7 @@ async def test_a_burst_gets_jails_on_demand(make) -> None:
     assert len({answer.jail for answer in answers}) == 20
 
 
-async def test_a_cold_call_goes_past_the_pool(make) -> None:
+async def test_a_cold_call_goes_past_the_pool(make: Make) -> None:
     world = await make()
     await world.call()
     (waiting,) = await world.settle(1)
@@ -178,7 +193,7 @@ async def test_a_cold_call_goes_past_the_pool(make) -> None:
     assert world.warm() == [waiting]
 
 
-async def test_an_address_comes_with_the_claim(make) -> None:
+async def test_an_address_comes_with_the_claim(make: Make) -> None:
     world = await make()
     await world.call()
     await world.settle(1)
@@ -190,7 +205,7 @@ async def test_an_address_comes_with_the_claim(make) -> None:
     assert {a.state for a in world.network.addresses()} == {AddressState.available}
 
 
-async def test_without_a_free_address_the_jail_that_was_taken_is_destroyed(make) -> None:
+async def test_without_a_free_address_the_jail_that_was_taken_is_destroyed(make: Make) -> None:
     world = await make()
     await world.call()
     (waiting,) = await world.settle(1)
@@ -204,7 +219,7 @@ async def test_without_a_free_address_the_jail_that_was_taken_is_destroyed(make)
     await world.gone(waiting)
 
 
-async def test_where_no_living_jail_can_have_an_address_one_is_made_with_it(make) -> None:
+async def test_where_no_living_jail_can_have_an_address_one_is_made_with_it(make: Make) -> None:
     world = await make()
     world.driver.connects_late = False
     await world.call()
@@ -214,7 +229,7 @@ async def test_where_no_living_jail_can_have_an_address_one_is_made_with_it(make
     assert world.warm() == [waiting]
 
 
-async def test_one_that_ends_early_is_replaced_but_not_forever(make) -> None:
+async def test_one_that_ends_early_is_replaced_but_not_forever(make: Make) -> None:
     world = await make()
     await world.call()
     for _ in range(STRIKES):
@@ -225,7 +240,7 @@ async def test_one_that_ends_early_is_replaced_but_not_forever(make) -> None:
     assert (await world.call()).outcome.verdict is Verdict.ok
 
 
-async def test_what_ends_them_all_at_once_is_not_held_against_them(make) -> None:
+async def test_what_ends_them_all_at_once_is_not_held_against_them(make: Make) -> None:
     world = await make(Pace(horizon_s=1000.0), max_jails=2 * STRIKES)
     await world.call()
     for name in await world.settle(2 * STRIKES):
@@ -234,7 +249,9 @@ async def test_what_ends_them_all_at_once_is_not_held_against_them(make) -> None
     await world.settle(2 * STRIKES)
 
 
-async def test_one_that_works_while_it_waits_is_destroyed(make, monkeypatch) -> None:
+async def test_one_that_works_while_it_waits_is_destroyed(
+    make: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
     world = await make(Pace(check_s=0.01))
     await world.call()
     (name,) = await world.settle(1)
@@ -244,13 +261,13 @@ async def test_one_that_works_while_it_waits_is_destroyed(make, monkeypatch) -> 
     assert world.island.pool.status().wasted == 1
 
 
-async def test_what_nobody_calls_expires(make) -> None:
+async def test_what_nobody_calls_expires(make: Make) -> None:
     world = await make(Pace(check_s=0.01), idle_expires_s=-1.0)
     await world.call()
     await world.gone("sky-c0de-2")
 
 
-async def test_an_evicted_artifact_takes_its_warm_jails_along(make) -> None:
+async def test_an_evicted_artifact_takes_its_warm_jails_along(make: Make) -> None:
     world = await make()
     await world.call()
     await world.settle(1)
@@ -259,7 +276,7 @@ async def test_an_evicted_artifact_takes_its_warm_jails_along(make) -> None:
     assert world.island.pool.status().size == 0
 
 
-async def test_a_killed_warm_jail_is_replaced(make) -> None:
+async def test_a_killed_warm_jail_is_replaced(make: Make) -> None:
     world = await make()
     await world.call()
     (name,) = await world.settle(1)
@@ -271,7 +288,7 @@ async def test_a_killed_warm_jail_is_replaced(make) -> None:
 LONG = 'F("long")'
 
 
-async def settled(make, **pace: float) -> World:
+async def settled(make: Make, **pace: float) -> World:
     """With one warm jail, and a function that takes LONG; no jail is made ahead while a short call runs."""
     world = await make(Pace(patience_s=3600.0, busy_patience_s=3600.0, **pace))
     world.driver.script = lambda data: Script(duration_s=math.inf if b"long" in data else 0.0)
@@ -280,7 +297,7 @@ async def settled(make, **pace: float) -> World:
     return world
 
 
-async def test_making_waits_for_calls(make) -> None:
+async def test_making_waits_for_calls(make: Make) -> None:
     world = await settled(make, short_s=3600.0)
     working = asyncio.ensure_future(world.call(LONG))
     await world.at_work()
@@ -292,7 +309,7 @@ async def test_making_waits_for_calls(make) -> None:
     await world.settle(1)
 
 
-async def test_making_does_not_wait_for_calls_that_wait_themselves(make) -> None:
+async def test_making_does_not_wait_for_calls_that_wait_themselves(make: Make) -> None:
     world = await settled(make, short_s=0.0)
     waiting = asyncio.ensure_future(world.call(LONG))
     await world.at_work()
@@ -302,7 +319,7 @@ async def test_making_does_not_wait_for_calls_that_wait_themselves(make) -> None
     await waiting
 
 
-async def test_without_room_there_is_no_pool(make) -> None:
+async def test_without_room_there_is_no_pool(make: Make) -> None:
     world = await make(max_jails=0)
     await world.call()
     await world.island.jails.drain()
@@ -310,7 +327,7 @@ async def test_without_room_there_is_no_pool(make) -> None:
     assert world.island.pool.status().misses == 1
 
 
-async def test_a_failure_to_make_one_ahead_harms_no_call(make) -> None:
+async def test_a_failure_to_make_one_ahead_harms_no_call(make: Make) -> None:
     world = await make()
     world.driver.script = lambda data: Script(stdout=b"fine")
     await world.call()

@@ -13,6 +13,7 @@ from skyisland.drivers.linux.namespaces import NamespaceJails
 from skyisland.drivers.zfs.clones import ZfsClones
 from skyisland.events import Events
 from skyisland.fakes import FakeAddresses
+from skyisland.jails.driver import JailDriver
 from skyisland.jails.inmate import JailOrder
 from skyisland.jails.register import Jails
 from skyisland.model import Limits, Mount, Outcome, Purpose, Verdict
@@ -27,7 +28,7 @@ FIRST_UID = 1_950_000_000
 @pytest.fixture(params=["bubblewrap", "namespaces"])
 async def jails(request: pytest.FixtureRequest, state_dir: Path) -> AsyncIterator[Jails]:
     if request.param == "bubblewrap":
-        driver = BubblewrapJails("c0de", probe_uid=FIRST_UID)
+        driver: JailDriver = BubblewrapJails("c0de", probe_uid=FIRST_UID)
     else:
         launcher = request.getfixturevalue("launcher")
         folders = {"run": state_dir / "run", "clones": state_dir / "jails"}

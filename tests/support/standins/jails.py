@@ -7,7 +7,10 @@ import resource
 import sys
 import time
 
-from tests.support.standins.state import State
+from tests.support.standins.state import TYPE_CHECKING, Facts, State
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 SIGKILL = 9
 
@@ -92,7 +95,7 @@ def _create(state: State, words: list[str]) -> None:
         state.die("new jail must persist or attach")
     if "vnet" in given and {"ip4", "ip6", "ip4.addr", "ip6.addr"} & set(given):
         state.die("vnet jails cannot have IP address restrictions")
-    undo = []
+    undo: list[Callable[[], None]] = []
     try:
         if "ip4.addr" in given:
             with state.locked() as world:
@@ -122,7 +125,7 @@ def _plain(name: str) -> bool:
     return 0 < len(name) < 64 and name.replace("-", "a").isalnum() and name.islower() and name[0].isalpha()
 
 
-def _must_be_up(state: State, world, ip: str) -> None:
+def _must_be_up(state: State, world: Facts, ip: str) -> None:
     if not any(ip == known for found in world["interfaces"].values() for known, _ in found["inet"]):
         state.die(f"a stand-in does not like {ip}, which is on no interface")
 
@@ -336,7 +339,7 @@ def _follow(state: State, child: int, limit: int | None) -> None:
         pid, status, used = os.wait4(child, 0 if limit is None else os.WNOHANG)
         if pid:
             break
-        if (peak := _peak(child)) > limit:
+        if limit is not None and (peak := _peak(child)) > limit:
             over = True
             _record(state, peak)
             os.kill(child, SIGKILL)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 
-from tests.support.standins.state import State
+from tests.support.standins.state import Facts, State
 
 
 def ifconfig(state: State) -> None:
@@ -15,7 +15,7 @@ def ifconfig(state: State) -> None:
         sys.stdout.write(say)
 
 
-def _ifconfig(state: State, world, words: list[str]) -> str:
+def _ifconfig(state: State, world: Facts, words: list[str]) -> str:
     interfaces = world["interfaces"]
     if words == ["-l"]:
         return " ".join(name for name, found in interfaces.items() if not found.get("jail")) + "\n"

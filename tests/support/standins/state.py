@@ -7,6 +7,15 @@ import marshal
 import os
 import sys
 
+TYPE_CHECKING = False
+"""As in typing, whose import would take longer than all the others."""
+if TYPE_CHECKING:
+    from types import ModuleType
+    from typing import Any, NoReturn
+
+Facts = dict[str, "Any"]
+"""All that the stand-ins know of their host, by subject."""
+
 
 class KeepAndExit(Exception):
     """Exit code 1, although what was done stays done: so does OpenZFS when it cannot mount."""
@@ -19,13 +28,14 @@ class Locked:
         self.path = f"{folder}/state"
         self.lock = open(f"{folder}/lock", "a")  # noqa: SIM115 - for as long as the block
 
-    def __enter__(self) -> dict:
+    def __enter__(self) -> Facts:
         fcntl.flock(self.lock, fcntl.LOCK_EX)
         with open(self.path, "rb") as file:
-            self.world = marshal.load(file)
-        return self.world
+            world: Facts = marshal.load(file)
+        self.world = world
+        return world
 
-    def __exit__(self, kind, *_: object) -> bool:
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         if kind in (None, KeepAndExit):
             with open(f"{self.path}.new", "wb") as file:
                 marshal.dump(self.world, file)
@@ -33,7 +43,6 @@ class Locked:
         self.lock.close()
         if kind is KeepAndExit:
             raise SystemExit(1)
-        return False
 
 
 class State:
@@ -49,12 +58,12 @@ class State:
     def locked(self) -> Locked:
         return Locked(self.folder)
 
-    def die(self, text: str, code: int = 1):
+    def die(self, text: str, code: int = 1) -> NoReturn:
         """End as the real program would."""
         sys.stderr.write(f"{self.program}: {text}\n")
         raise SystemExit(code)
 
-    def usage(self):
+    def usage(self) -> NoReturn:
         """What is not in the manual page is refused, whatever it is."""
         sys.stderr.write(f"usage: {self.program} (a stand-in knows no {' '.join(self.words)!r})\n")
         raise SystemExit(64)
@@ -102,12 +111,23 @@ def main(program: str, folder: str, words: list[str], caller: int) -> None:
         log.write(repr([program, *state.words]) + "\n")
     state.fault()
     state.step("begins")
+    getattr(_home(program), program.replace("-", "_"))(state)
+
+
+def _home(program: str) -> ModuleType:
+    """The module of a stand-in; no other is imported."""
     if program in ("jail", "jexec", "jls", "rctl"):
-        from tests.support.standins import jails as module
-    elif program in ("zfs", "mount", "umount"):
-        from tests.support.standins import storage as module
-    elif program in ("ifconfig", "route", "pfctl"):
-        from tests.support.standins import network as module
-    else:
-        from tests.support.standins import host as module
-    getattr(module, program.replace("-", "_"))(state)
+        from tests.support.standins import jails
+
+        return jails
+    if program in ("zfs", "mount", "umount"):
+        from tests.support.standins import storage
+
+        return storage
+    if program in ("ifconfig", "route", "pfctl"):
+        from tests.support.standins import network
+
+        return network
+    from tests.support.standins import host
+
+    return host

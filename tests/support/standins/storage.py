@@ -5,7 +5,11 @@ from __future__ import annotations
 import os
 import sys
 
-from tests.support.standins.state import KeepAndExit, State
+from tests.support.standins.state import TYPE_CHECKING, Facts, KeepAndExit, State
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from typing import NoReturn
 
 PROPERTIES = "mountpoint canmount sync atime setuid exec devices compression quota readonly".split()
 
@@ -27,7 +31,7 @@ def zfs(state: State) -> None:
         sys.stdout.write(say)
 
 
-def _die(text: str, code: int = 1):
+def _die(text: str, code: int = 1) -> NoReturn:
     sys.stderr.write(f"{text}\n")
     raise SystemExit(code)
 
@@ -43,19 +47,19 @@ def _options(state: State, words: list[str]) -> tuple[dict[str, str], list[str]]
     return given, words
 
 
-def _inherited(world, name: str, key: str, default: str) -> str:
+def _inherited(world: Facts, name: str, key: str, default: str) -> str:
     while name:
-        properties = world["datasets"].get(name, {}).get("properties", {})
-        if properties.get(key) is not None:
-            return properties[key]
+        properties: dict[str, str | None] = world["datasets"].get(name, {}).get("properties", {})
+        if (value := properties.get(key)) is not None:
+            return value
         name = name.rpartition("/")[0]
     return default
 
 
-def mountpoint(world, name: str) -> str | None:
+def mountpoint(world: Facts, name: str) -> str | None:
     above, below = name, ""
     while above:
-        point = world["datasets"][above]["properties"].get("mountpoint")
+        point: str | None = world["datasets"][above]["properties"].get("mountpoint")
         if point == "none":
             return None
         if point:
@@ -65,7 +69,7 @@ def mountpoint(world, name: str) -> str | None:
     return None
 
 
-def _new(world, name: str, properties: dict[str, str], origin: str = "-") -> None:
+def _new(world: Facts, name: str, properties: dict[str, str], origin: str = "-") -> None:
     if not all(c.isalnum() or c in "_.:/-" for c in name):
         _die(f"cannot create '{name}': invalid character in name")
     if name in world["datasets"]:
@@ -78,7 +82,7 @@ def _new(world, name: str, properties: dict[str, str], origin: str = "-") -> Non
     world["datasets"][name] = {"properties": properties, "mounted": False, "origin": origin}
 
 
-def _mount_it(world, name: str) -> bool:
+def _mount_it(world: Facts, name: str) -> bool:
     dataset = world["datasets"][name]
     point = mountpoint(world, name)
     if dataset["properties"].get("canmount") == "off" or point is None:
@@ -90,13 +94,13 @@ def _mount_it(world, name: str) -> bool:
     return True
 
 
-def _not_mounted(world) -> None:
+def _not_mounted(world: Facts) -> None:
     sys.stderr.write("filesystem successfully created, but not mounted\n")
     if world["mount_fails"] == "exit 1":
         raise KeepAndExit
 
 
-def _create(state: State, world, words: list[str]) -> None:
+def _create(state: State, world: Facts, words: list[str]) -> None:
     properties, (name,) = _options(state, words)
     _new(world, name, properties)
     if not _mount_it(world, name):
@@ -117,20 +121,23 @@ def _remove(folder: str) -> None:
         _die(f"a stand-in cannot remove {folder}")
 
 
-def _snapshot(state: State, world, words: list[str]) -> None:
+def _snapshot(state: State, world: Facts, words: list[str]) -> None:
     (name,) = words
     dataset, at, last = name.partition("@")
     if not at or not last or dataset not in world["datasets"]:
         _die(f"cannot open '{dataset}': dataset does not exist")
     if name in world["datasets"]:
         _die(f"cannot create snapshot '{name}': dataset already exists")
+    point = mountpoint(world, dataset)
+    if point is None:
+        _die(f"a stand-in takes no snapshot of '{dataset}', which has no mount point")
     store = _store(state, name)
     os.mkdir(store)
-    _copy(mountpoint(world, dataset), store)
+    _copy(point, store)
     world["datasets"][name] = {"properties": {}, "mounted": False, "origin": "-", "holds": []}
 
 
-def _clone(state: State, world, words: list[str]) -> None:
+def _clone(state: State, world: Facts, words: list[str]) -> None:
     properties, (snapshot, name) = _options(state, words)
     if "@" not in snapshot or snapshot not in world["datasets"]:
         _die(f"cannot open '{snapshot}': dataset does not exist")
@@ -141,12 +148,12 @@ def _clone(state: State, world, words: list[str]) -> None:
         _not_mounted(world)
         return
     point = mountpoint(world, name)
-    if os.listdir(point):
+    if point is None or os.listdir(point):
         _die(f"cannot mount '{point}': directory is not empty")
     _copy(_store(state, snapshot), point)
 
 
-def _destroy(state: State, world, words: list[str]) -> None:
+def _destroy(state: State, world: Facts, words: list[str]) -> None:
     deferred = words[:1] == ["-d"]
     if words[:1] in (["-f"], ["-d"]):
         words = words[1:]
@@ -157,7 +164,7 @@ def _destroy(state: State, world, words: list[str]) -> None:
         raise KeepAndExit  # a dying jail has come nearer to its end
 
 
-def destroy(state: State, world, name: str, *, deferred: bool = False) -> str:
+def destroy(state: State, world: Facts, name: str, *, deferred: bool = False) -> str:
     """What is wrong, or nothing when it is gone."""
     datasets = world["datasets"]
     if "@" in name:
@@ -185,7 +192,7 @@ def destroy(state: State, world, name: str, *, deferred: bool = False) -> str:
     return ""
 
 
-def busy(world, name: str) -> str:
+def busy(world: Facts, name: str) -> str:
     point = mountpoint(world, name)
     if any(mount["point"].startswith(f"{point}/") for mount in world["mounts"]):
         return f"cannot unmount '{point}': pool or dataset is busy"
@@ -194,7 +201,7 @@ def busy(world, name: str) -> str:
     return ""
 
 
-def release_pins(world, name: str) -> bool:
+def release_pins(world: Facts, name: str) -> bool:
     """A dying jail holds its root for a while; here, for a number of attempts."""
     point = mountpoint(world, name)
     for jail_name, jail in list(world["jails"].items()):
@@ -206,7 +213,7 @@ def release_pins(world, name: str) -> bool:
     return True
 
 
-def _settle(state: State, datasets) -> None:
+def _settle(state: State, datasets: Facts) -> None:
     """Deferred snapshots go when nothing holds them."""
     for name in [name for name, found in datasets.items() if found.get("deferred")]:
         if not datasets[name]["holds"] and all(found["origin"] != name for found in datasets.values()):
@@ -214,7 +221,7 @@ def _settle(state: State, datasets) -> None:
             del datasets[name]
 
 
-def _rows(world, words: list[str], types: str):
+def _rows(world: Facts, words: list[str], types: str) -> Iterator[str]:
     depth = 0
     if words[:1] == ["-d"]:
         depth, words = int(words[1]), words[2:]
@@ -234,7 +241,7 @@ def _rows(world, words: list[str], types: str):
             yield other
 
 
-def _list(state: State, world, words: list[str]) -> str:
+def _list(state: State, world: Facts, words: list[str]) -> str:
     if words[:2] != ["-Hp", "-o"] or words[3] != "-t":
         state.usage()
     columns, types = words[2].split(","), words[4]
@@ -244,18 +251,18 @@ def _list(state: State, world, words: list[str]) -> str:
     return "".join(f"{line}\n" for line in lines)
 
 
-def _value(world, name: str, column: str) -> str:
+def _value(world: Facts, name: str, column: str) -> str:
     found = world["datasets"][name]
     if column == "name":
         return name
     if column == "origin":
-        return found.get("origin", "-")
+        return str(found.get("origin", "-"))
     if column == "mounted":
         return "-" if "@" in name else ("yes" if found["mounted"] else "no")
     return _inherited(world, name.partition("@")[0], column, "-")
 
 
-def _get(state: State, world, words: list[str]) -> str:
+def _get(state: State, world: Facts, words: list[str]) -> str:
     if words[:3] != ["-Hpo", "value", "mounted"] or len(words) != 4:
         state.usage()
     if words[3] not in world["datasets"]:
@@ -263,7 +270,7 @@ def _get(state: State, world, words: list[str]) -> str:
     return _value(world, words[3], "mounted") + "\n"
 
 
-def _set(state: State, world, words: list[str]) -> None:
+def _set(state: State, world: Facts, words: list[str]) -> None:
     (assignment, name) = words
     key, _, value = assignment.partition("=")
     if key not in PROPERTIES or name not in world["datasets"]:
@@ -271,7 +278,7 @@ def _set(state: State, world, words: list[str]) -> None:
     world["datasets"][name]["properties"][key] = value
 
 
-def _hold(state: State, world, words: list[str]) -> None:
+def _hold(state: State, world: Facts, words: list[str]) -> None:
     (tag, snapshot) = words
     if snapshot not in world["datasets"]:
         _die(f"cannot hold snapshot '{snapshot}': dataset does not exist")
@@ -280,7 +287,7 @@ def _hold(state: State, world, words: list[str]) -> None:
     world["datasets"][snapshot]["holds"].append(tag)
 
 
-def _release(state: State, world, words: list[str]) -> None:
+def _release(state: State, world: Facts, words: list[str]) -> None:
     (tag, snapshot) = words
     if tag not in world["datasets"].get(snapshot, {}).get("holds", []):
         _die(f"cannot release hold from snapshot '{snapshot}': no such tag on this dataset")
@@ -288,7 +295,7 @@ def _release(state: State, world, words: list[str]) -> None:
     _settle(state, world["datasets"])
 
 
-def _mount(state: State, world, words: list[str]) -> None:
+def _mount(state: State, world: Facts, words: list[str]) -> None:
     (name,) = words
     if world["datasets"][name]["mounted"]:
         _die(f"cannot mount '{name}': filesystem already mounted")
@@ -296,7 +303,7 @@ def _mount(state: State, world, words: list[str]) -> None:
         _die(f"cannot mount '{name}': mountpoint or dataset is busy")
 
 
-def _program(state: State, world, words: list[str]) -> str:
+def _program(state: State, world: Facts, words: list[str]) -> str:
     flag, pool, script, *names = words
     if (flag, script) != ("-j", "-") or pool not in world["datasets"] or not names:
         state.usage()

@@ -12,8 +12,9 @@ import sys
 from functools import cache
 from pathlib import Path
 
+from skyisland.host.process import Process
 from tests.support.places import ROOT
-from tests.support.standins.state import Locked
+from tests.support.standins.state import Facts, Locked
 
 PROGRAMS = "jail jls rctl zfs mount umount devfs sysctl pw ifconfig route pfctl tar"
 PROCESSES = "jexec freebsd-update"
@@ -102,7 +103,7 @@ class World:
         """The state, to be looked at and changed."""
         return Locked(str(self.folder))
 
-    def look(self) -> dict:
+    def look(self) -> Facts:
         with self.change() as state:
             return state
 
@@ -129,7 +130,7 @@ class World:
         if number is not None:
             (self.folder / "strike").write_text(str(number))
 
-    def peak_bytes(self, process) -> int:
+    def peak_bytes(self, process: Process) -> int:
         """Unbuffered, for it is read on the event loop."""
         try:
             with open(self.folder / "peaks" / str(process.pid), "rb", buffering=0) as file:
@@ -137,7 +138,7 @@ class World:
         except FileNotFoundError:
             return 0
 
-    def left(self) -> dict:
+    def left(self) -> dict[str, list[str]]:
         """What an island has made and not taken back; empty when it is gone without trace."""
         state = self.look()
         left = {
