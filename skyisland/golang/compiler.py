@@ -1,23 +1,24 @@
-"""Go in the build jail.
+"""Runs the go command in build jails.
 
-A build jail is a jail like any other: a clone of the base, no network, an unprivileged user. What it
-sees beyond that:
+A `Source`, a `Package` and a `Call` enter; the path of a binary leaves. A build jail is a jail like any
+other: a clone of the base, no network, an unprivileged user. Its additional mounts:
 
-    /usr/local/go  the toolchain                           read-only
-    /src           the checkout                            read-only
-    /gen           the generated main program, overlay     read-only
-    /std           the compiled standard library           read-only
-    /mod           modules                                 read-only, but in the step that fetches them
-    /cache         what was compiled of this repository    writable
-    /out           where the binary goes                   writable, new for each build
+    /usr/local/go  the toolchain                                 read-only
+    /src           the checkout                                  read-only
+    /gen           the generated main program and its overlay    read-only
+    /std           the compiled standard library                 read-only
+    /mod           modules                                       read-only, except in the step that fetches
+    /cache         the compiled packages of this repository      writable
+    /out           the binary                                    writable, new for each build
 
-Nothing here runs code of a repository: there is no cgo, no `go generate`, no test, and the go command
-reads no settings but the environment below. One step may have a network: where go.mod requires modules and
-they are not vendored, `go list -deps` fetches those that the package needs (`go mod download` would fetch
-all that any package or test of the repository needs, and write to go.sum) from the configured proxy, and
-verifies them. Should a compiler be led astray all the same, it finds files of its own
-repository and no other's: caches are kept apart by repository (`gocache/main.go` layers each over the
-shared standard library), modules are shared, and no compiler can write to them.
+No step runs code of a repository: there is no cgo, no `go generate`, no test, and the go command reads no
+settings but the environment below. One step has a network: if go.mod requires modules that are not
+vendored, `go list -deps` fetches and verifies the ones that the package needs. (`go mod download` would
+fetch what any package or test of the repository needs, and write to go.sum.)
+
+Should a repository take over the compiler all the same, it reaches files of its own repository only: each
+has a cache of its own (`gocache/main.go` layers it over the shared standard library), and no compiler can
+write to the shared modules.
 
 Build jails share one host uid, because their caches outlive them.
 """
@@ -70,28 +71,31 @@ ENVIRONMENT = {
     "HOME": "/nonexistent",
     "TMPDIR": "/tmp",  # noqa: S108 - the jail's own
 }
-"""All that the go command is told. Without a home it keeps no telemetry."""
+"""The whole environment of the go command. Without a home it keeps no telemetry."""
 
 FLAGS = ("-trimpath", "-buildvcs=false", "-ldflags=-s -w")
 BINARY = "function"
 _TARGET = ("-o", f"/out/{BINARY}", f"./{harness.FOLDER}")
 _HELPER = resources.files("skyisland.golang").joinpath("gocache", "main.go")
 _HELLO = b'package hello\n\nfunc Hello() string { return "hello" }\n'
+HELPER_BYTES = 1 << 26
+"""Largest binary of gocache. A judgement: it has 3 MB, and a build jail's file is not to be trusted."""
 STEP = 20
-"""Packages of the standard library compiled by one command: often enough for a progress bar."""
+"""Packages of the standard library per go command. A judgement: the progress bar moves every few seconds."""
 LIBRARY_TIMEOUT_S = 1800.0
+"""Time for one such command. A judgement: it takes seconds, on an emulated processor twenty times as long."""
 _DESCRIBE = (
     "-f",
     "{{if not .DepOnly}}{{.ImportPath}}\n{{.Name}}\n{{len .GoFiles}}\n{{with .Error}}{{.Err}}{{end}}{{end}}",
 )
-"""Import path, name, number of files, what is wrong: four lines."""
+"""`go list` prints four lines: import path, name, number of files, error."""
 _UNREACHABLE = re.compile(
     r"dial tcp|i/o timeout|TLS handshake|connection re|no such host|\b5\d\d [A-Z]|: EOF"
 )
 
 
 class Compiler:
-    """Compiles functions; every method that runs Go does so in a build jail of its own."""
+    """Compiles functions. Each go command runs in a build jail of its own."""
 
     def __init__(self, settings: Build, jails: Jails, caches: Caches, *, timeout_s: float) -> None:
         self.settings = settings
@@ -100,77 +104,78 @@ class Compiler:
         self.timeout_s = timeout_s
         self.toolchain = Toolchain(Path(), "")
 
-    # Making ready
+    # Preparing the toolchain
 
     async def prepare(
         self, toolchain: Toolchain, progress: Progress = silent, *, whole: bool = False
     ) -> None:
-        """Compile what every build needs of the standard library, or with `whole` all of it.
+        """Compile the part of the standard library that every build needs, or with `whole` all of it.
 
-        Done once per toolchain; what was cut short goes on where it stopped.
+        Once per toolchain. If it is interrupted, the next call continues there.
 
         Raises:
-            HostUnfit: this toolchain compiles nothing here; the text says what it said.
+            HostUnfit: this toolchain does not work here; the message has its output.
         """
         self.toolchain = toolchain
         await asyncio.to_thread(self.caches.prepare, toolchain.version)
-        helper, all_done = self.caches.helper / "gocache", self.caches.home / "whole"
-        tried = self.caches.home / f"ready-{await asyncio.to_thread(_ours)}"
+        helper, whole_mark = self.caches.helper / "gocache", self.caches.home / "whole"
+        ready_mark = self.caches.home / f"ready-{await asyncio.to_thread(_hash_of_own_sources)}"
         try:
-            if not await asyncio.to_thread(lambda: helper.exists() and tried.exists()):
+            if not await asyncio.to_thread(lambda: helper.exists() and ready_mark.exists()):
                 progress("compiling what every build needs", 0, 0)
-                await self._try_out()
+                await self._compile_hello()
                 await self._compile_helper(helper)
-                await asyncio.to_thread(tried.touch)
-            if whole and not await asyncio.to_thread(all_done.exists):
-                await self._compile_library(progress)
-                await asyncio.to_thread(all_done.touch)
+                await asyncio.to_thread(ready_mark.touch)
+            if whole and not await asyncio.to_thread(whole_mark.exists):
+                await self._compile_standard_library(progress)
+                await asyncio.to_thread(whole_mark.touch)
         except (BuildFailed, Unavailable) as error:
             output = error.details.get("output", "")
             raise HostUnfit(
                 f"{toolchain.version} of {toolchain.goroot} does not work in a jail: {error.message} {output}"
             ) from error
 
-    async def _try_out(self) -> None:
-        """Compile a call in both forms, so that the cache has what the main programs import."""
+    async def _compile_hello(self) -> None:
+        """Compile a call in both forms, so that the shared cache has what main programs import."""
         name, call = "sky.example/hello", Call(text="Hello()", function="Hello", arguments=())
         package = {"go.mod": go_mod(name, self.toolchain.version).encode(), "hello.go": _HELLO}
         for form in (call, harness.as_expression(call)):
             main = harness.render_main(form, name, "hello", statement=False)
             files = {f"{harness.FOLDER}/{file}": data for file, data in main.items()}
-            files = {**package, **files, **_laid_over({})}
+            files = {**package, **files, **_with_overlay({})}
             async with self._workplace(files) as work:
                 await self._go(
                     *("build", "-overlay=/gen/overlay.json", *FLAGS, *_TARGET),
-                    work=work, library=True, cwd="/gen",
+                    work=work, shared=True, cwd="/gen",
                 )  # fmt: skip
 
     async def _compile_helper(self, target: Path) -> None:
         async with self._workplace({"main.go": await asyncio.to_thread(_HELPER.read_bytes)}) as work:
             await self._go(
-                "build", *FLAGS, "-o", f"/out/{BINARY}", "main.go", work=work, library=True, cwd="/gen"
+                "build", *FLAGS, "-o", f"/out/{BINARY}", "main.go", work=work, shared=True, cwd="/gen"
             )
-            await asyncio.to_thread(copy_out, work / "out" / BINARY, target, 1 << 26)
+            await asyncio.to_thread(copy_out, work / "out" / BINARY, target, HELPER_BYTES)
 
-    async def _compile_library(self, progress: Progress) -> None:
-        # Not those that are for tests or other systems alone; internal ones come with those who need them.
-        listed = await self._go("list", "-f", "{{if .GoFiles}}{{.ImportPath}}{{end}}", "std", library=True)
-        names = [name for name in listed.decode().split() if not {"internal", "vendor"} & {*name.split("/")}]
+    async def _compile_standard_library(self, progress: Progress) -> None:
+        # Packages without Go files are for tests or other systems; internal ones come with their users.
+        output = await self._go("list", "-f", "{{if .GoFiles}}{{.ImportPath}}{{end}}", "std", shared=True)
+        names = [name for name in output.decode().split() if not {"internal", "vendor"} & {*name.split("/")}]
         for start in range(0, len(names), STEP):
             progress("compiling the standard library", start, len(names))
-            await self._go("build", "-trimpath", *names[start : start + STEP], library=True)
+            await self._go("build", "-trimpath", *names[start : start + STEP], shared=True)
         progress("compiling the standard library", len(names), len(names))
 
     # The steps of a build
 
     async def describe(self, source: Source, *, ask: bool, invocation: str | None = None) -> Package:
-        """Say what package lies in the source's folder, by its files where they are plain.
+        """Describe the package in the source's folder.
 
-        Go is told to `ask`, and asked where the files are not plain. What the package needs of other modules
-        is fetched first, in the same step, which has a network then and compiles nothing.
+        Its files decide if they are plain (`read_package`), else the go command; with `ask`, always the go
+        command. If the package needs modules, the same step fetches them: it has a network and compiles
+        nothing.
 
         Raises:
-            BuildFailed: there is none that could be imported, or go.mod, go.sum and the proxy do not agree.
+            BuildFailed: there is no package to import, or go.mod, go.sum and the proxy do not agree.
             SourceUnavailable: the proxy did not answer.
         """
         package = await asyncio.to_thread(read_package, source, self.toolchain.version)
@@ -179,7 +184,7 @@ class Compiler:
         question = ("-deps",) if package.requires else ("-find", "-e")
         async with self._workplace(_generated({}, source, package)) as work:
             try:
-                said = await self._go(
+                output = await self._go(
                     *(
                         "list",
                         f"-mod={package.mod}",
@@ -194,16 +199,16 @@ class Compiler:
                     invocation=invocation,
                 )
             except BuildFailed as error:
-                output = error.details.get("output", "")
-                if package.requires and _UNREACHABLE.search(output):
-                    proxy = self.settings.goproxy
-                    raise SourceUnavailable(f"no modules can be had from {proxy}", output=output) from error
+                errors = error.details.get("output", "")
+                if package.requires and _UNREACHABLE.search(errors):
+                    message = f"modules cannot be fetched from {self.settings.goproxy}"
+                    raise SourceUnavailable(message, output=errors) from error
                 raise
-        import_path, name, files, why = said.decode(errors="replace").split("\n", 3)
+        import_path, name, files, go_error = output.decode(errors="replace").split("\n", 3)
         if name == "main":
             raise BuildFailed(explain(Complaint.program, "", source), complaint=str(Complaint.program))
         if files == "0":
-            message = explain(Complaint.no_go_files, why, source)
+            message = explain(Complaint.no_go_files, go_error, source)
             raise BuildFailed(message, complaint=str(Complaint.no_go_files))
         return msgspec.structs.replace(package, name=name, import_path=import_path, by_go=True)
 
@@ -211,7 +216,7 @@ class Compiler:
     async def compile(
         self, source: Source, package: Package, call: Call, *, statement: bool, invocation: str | None = None
     ) -> AsyncIterator[Path]:
-        """The binary that runs the call, for the length of the block. Trust nothing about the file.
+        """Compile the call. The binary exists while the block runs; nothing about the file can be trusted.
 
         Raises:
             BuildFailed: it does not compile; `details["complaint"]` is a `harness.Complaint`.
@@ -232,7 +237,7 @@ class Compiler:
 
     @asynccontextmanager
     async def _workplace(self, files: dict[str, bytes]) -> AsyncIterator[Path]:
-        """A folder with the generated files and an empty `out`; removed whatever happens."""
+        """A folder with the generated files and an empty `out`. It is always removed after the block."""
         making = asyncio.ensure_future(asyncio.to_thread(self.caches.work_folder, files))
         try:
             yield await finish(making)
@@ -244,35 +249,35 @@ class Compiler:
         *arguments: str,
         source: Source | None = None,
         work: Path | None = None,
-        library: bool = False,
+        shared: bool = False,
         online: bool = False,
         cwd: str = "/",
         invocation: str | None = None,
         call: Call | None = None,
     ) -> bytes:
-        """Run the go command in a build jail; returns its standard output.
+        """Run the go command in a build jail; return its standard output.
 
-        `library`: it compiles into the shared cache; no repository's code may be in that jail. `online`: it
+        `shared`: it compiles into the shared cache; no repository's code may be in that jail. `online`: it
         has the host's network and may fetch modules; it must compile nothing.
 
         Raises:
-            BuildFailed: it failed, or was stopped at a limit.
+            BuildFailed: it failed, or passed a limit.
             Unavailable: the operator killed the jail.
         """
         mounts = [
             Mount(self.toolchain.goroot, "/usr/local/go"),
-            Mount(self.caches.std, "/std", writable=library),
+            Mount(self.caches.std, "/std", writable=shared),
         ]
         env = dict(ENVIRONMENT)
         limit, timeout_s = "jails.build_timeout", self.timeout_s
         if work is not None:
             mounts += (Mount(work / "gen", "/gen"), Mount(work / "out", "/out", writable=True))
-        if library:
+        if shared:
             env["GOCACHE"] = "/std"
             limit, timeout_s = "half an hour", LIBRARY_TIMEOUT_S
         if online:
             mounts += self._proxies()
-            env |= self._where_modules_come_from()
+            env |= self._module_environment()
             limit, timeout_s = "build.download_timeout", self.settings.download_timeout
         async with AsyncExitStack() as stack:
             if source is not None:
@@ -306,8 +311,8 @@ class Compiler:
             return outcome.stdout
         raise refusal(outcome, source, f"{limit} ({timeout_s:g} s)")
 
-    def _where_modules_come_from(self) -> dict[str, str]:
-        """The go command's settings for a step that fetches modules."""
+    def _module_environment(self) -> dict[str, str]:
+        """The go command's environment in a step that fetches modules."""
         return {
             "GOFLAGS": "-modcacherw",
             "GOPROXY": self.settings.goproxy,
@@ -317,31 +322,31 @@ class Compiler:
         }
 
     def _proxies(self) -> list[Mount]:
-        """The folders that `build.goproxy` names by file URLs."""
+        """Mounts of the folders that `build.goproxy` names by file URLs."""
         folders = re.findall(r"file://([^,|]+)", self.settings.goproxy)
         return [Mount(Path(folder), folder) for folder in folders]
 
 
 def _generated(files: Mapping[str, bytes], source: Source, package: Package) -> dict[str, bytes]:
-    """What lies below /gen for a build: the main program, and a go.mod where there is none."""
+    """The files of /gen: the main program, a go.mod if the repository has none, the harness, the overlay."""
     home = posixpath.join("/src", source.package, harness.FOLDER)
-    laid = {f"{home}/{name}": data for name, data in files.items()}
+    by_path = {f"{home}/{name}": data for name, data in files.items()}
     if package.go_mod is not None:
-        laid["/src/go.mod"] = package.go_mod.encode()
-    return _laid_over(laid)
+        by_path["/src/go.mod"] = package.go_mod.encode()
+    return _with_overlay(by_path)
 
 
-def _ours() -> str:
-    """A hash of what of ours is compiled ahead. Blocks."""
+def _hash_of_own_sources() -> str:
+    """A hash of our Go code that `prepare` compiles. Blocks."""
     return hashlib.sha256(harness.version().encode() + _HELPER.read_bytes()).hexdigest()[:16]
 
 
-def _laid_over(files: Mapping[str, bytes]) -> dict[str, bytes]:
-    """These files and the harness, for /gen, and the overlay that puts them where Go should see them."""
-    laid = {path: posixpath.basename(path) for path in files}
-    generated = {laid[path]: data for path, data in files.items()}
+def _with_overlay(by_path: Mapping[str, bytes]) -> dict[str, bytes]:
+    """The files of /gen: these, the harness, and an overlay.json that puts each where Go expects it."""
+    names = {path: posixpath.basename(path) for path in by_path}
+    generated = {names[path]: data for path, data in by_path.items()}
     for name, data in harness.library().items():
-        laid[f"/usr/local/go/src/{harness.LIBRARY}/{name}"] = f"library/{name}"
+        names[f"/usr/local/go/src/{harness.LIBRARY}/{name}"] = f"library/{name}"
         generated[f"library/{name}"] = data
-    overlay = {path: f"/gen/{name}" for path, name in laid.items()}
+    overlay = {path: f"/gen/{name}" for path, name in names.items()}
     return {**generated, "overlay.json": json.dumps({"Replace": overlay}).encode()}

@@ -1,4 +1,7 @@
-"""What a build jail said, for people: a sentence with the remedy, and the compiler's words fit to show."""
+"""Turns the outcome of a failed build into an error: one sentence with the remedy, and the compiler's output.
+
+The output is a stranger's text: it is bounded, its paths are made relative, its control characters go.
+"""
 
 from __future__ import annotations
 
@@ -12,11 +15,16 @@ from skyisland.golang.harness import Complaint
 from skyisland.model import Outcome, Source, Verdict
 
 OUTPUT_CHARACTERS = 16_384
-"""Of what a compiler says, so many reach the caller."""
+"""How much of the compiler's output reaches the caller. A judgement: about 200 lines."""
 LINE_CHARACTERS = 1000
+"""How much of a line is kept. A judgement: a repository can make the compiler print a line of any length."""
 
 
 def refusal(outcome: Outcome, source: Source | None, limit: str) -> IslandError:
+    """The error for a failed build. `limit` names the time limit; without `source`, no repository took part.
+
+    The compiler's failures are `BuildFailed`; if somebody killed the jail, `Unavailable`.
+    """
     match outcome.verdict:
         case Verdict.timed_out:
             return BuildFailed(f"the build took longer than {limit}")
@@ -29,12 +37,12 @@ def refusal(outcome: Outcome, source: Source | None, limit: str) -> IslandError:
         case Verdict.killed:
             return Unavailable("the build was stopped by the operator", retry_after_s=1)
     if outcome.signal == signal.SIGKILL:
-        # No compiler does that to itself, and limits have verdicts of their own.
+        # A compiler does not kill itself, and each limit has a verdict of its own.
         return Unavailable("the build was killed from outside; try again", retry_after_s=1)
     text = _bounded(outcome.stderr)
     output = clean(text, source)
     if outcome.verdict is Verdict.output_limit:
-        return BuildFailed("the compiler complained at too great length (build.stderr)", output=output)
+        return BuildFailed("the compiler printed more than it may (build.stderr)", output=output)
     if outcome.verdict is Verdict.signaled:
         return BuildFailed(f"the compiler was ended by signal {outcome.signal}", output=output)
     complaint = harness.classify(text)
@@ -45,7 +53,7 @@ def refusal(outcome: Outcome, source: Source | None, limit: str) -> IslandError:
 
 
 def explain(complaint: Complaint, text: str, source: Source | None) -> str:
-    """One sentence on a failed build: what is wrong, and the remedy where there is one."""
+    """One sentence: why the build failed, and the remedy if there is one."""
     package = shown(source) if source else "the standard library"
     about_call = "; ".join(message for _, message in harness.call_errors(text))
     match complaint:
@@ -55,7 +63,7 @@ def explain(complaint: Complaint, text: str, source: Source | None) -> str:
                 "package of its own and call it there"
             )
         case Complaint.no_go_files if "build constraints" in text:
-            return f"no Go files in {package}: there are some, but not for this system without cgo"
+            return f"no Go files in {package}: it has some, but not for this system without cgo"
         case Complaint.no_go_files:
             return f"no Go files in {package}: name the folder of a package in the URL"
         case Complaint.undefined:
@@ -65,30 +73,31 @@ def explain(complaint: Complaint, text: str, source: Source | None) -> str:
             return f"the call does not fit {package}: {about_call}"
         case Complaint.missing_module:
             return (
-                f"{package} imports what go.mod and go.sum do not provide: commit them as `go mod tidy` "
-                "makes them (after `go mod init`, where there is no go.mod)"
+                f"{package} imports what go.mod and go.sum do not provide: run `go mod tidy` and commit both "
+                "files (without a go.mod, run `go mod init` first)"
             )
     if "checksum mismatch" in text:
-        return f"a module that {package} imports is not what go.sum or the checksum database say it is"
+        return f"a module that {package} imports does not match go.sum or the checksum database"
     if "file too large" in text:
         return "the binary or one of its parts is too large (build.file_size)"
-    if found := re.search(r"requires go >= (\S+) \(running go (\S+);", text):
-        return f"{package} wants Go {found[1]}; this island has {found[2]} (go_version, build.goroot)"
+    if versions := re.search(r"requires go >= (\S+) \(running go (\S+);", text):
+        return f"{package} wants Go {versions[1]}; this island has {versions[2]} (go_version, build.goroot)"
     return f"{package} does not compile"
 
 
 def shown(source: Source) -> str:
+    """A package and its commit, for messages."""
     return f"{source.import_path} at {source.commit[:12]}"
 
 
-def _bounded(said: bytes) -> str:
-    """So much of it that searching it takes no time, whatever a repository makes a compiler say."""
-    lines = said[: 4 * OUTPUT_CHARACTERS].decode(errors="replace").split("\n")
+def _bounded(stderr: bytes) -> str:
+    """The first OUTPUT_CHARACTERS, whatever their bytes, and shortened lines: the patterns search no more."""
+    lines = stderr[: 4 * OUTPUT_CHARACTERS].decode(errors="replace").split("\n")
     return "\n".join(line[:LINE_CHARACTERS] for line in lines)
 
 
 def clean(text: str, source: Source | None) -> str:
-    """Compiler output with paths relative to the repository, nothing that does not print, not too long."""
+    """Compiler output with paths relative to the repository, without control characters, and bounded."""
     home = posixpath.join("/src", source.package if source else "")
 
     def relative(match: re.Match[str]) -> str:

@@ -360,7 +360,7 @@ async def test_an_undefined_function_is_named(shop: Workshop) -> None:
     ("said", "why"),
     [
         ("x.go:3:8: no required module provides package d; to add it:\n\tgo get d", "`go mod tidy`"),
-        ("verifying d@v1: checksum mismatch\nSECURITY ERROR", "is not what go.sum"),
+        ("verifying d@v1: checksum mismatch\nSECURITY ERROR", "does not match go.sum"),
         ("go: go.mod requires go >= 1.99 (running go 1.27.3; GOTOOLCHAIN=local)", r"wants Go 1\.99"),
         ("write /out/function: file too large", r"build\.file_size"),
         ("./_skyisland/skyisland.call:1:8: not enough arguments in call to F", "does not fit .*: not enough"),
@@ -430,5 +430,5 @@ async def test_a_proxy_that_does_not_answer_is_no_fault_of_the_repository(shop: 
         lambda spec: Script(stdout=b"", stderr=said, exit_code=1) if "-deps" in spec.argv else None
     )
     source_ = shop.source({"x.go": "package x\n", "go.mod": "module m\nrequire d v1\n"})
-    with pytest.raises(SourceUnavailable, match="no modules can be had from https://proxy"):
+    with pytest.raises(SourceUnavailable, match="modules cannot be fetched from https://proxy"):
         await shop.build(source_, "F()")

@@ -1,20 +1,20 @@
-"""The Go main programs that run a call, and what passes between them and the island.
+"""The Go main programs that run a call, and the protocol between them and the island.
 
-Three forms, tried in this order; a build that fails says by `classify` which one comes next:
+Three forms, tried in this order; if a build fails, `classify` of its output decides which comes next:
 
 *function*    `call.arguments` is a tuple. The binary is for the function, whatever its arguments: they
-              come in the frame, and the harness gives them the types of the parameters by Go's rules for
+              come in the frame, and the harness converts them to the parameters' types by Go's rules for
               constants.
-*expression*  `call.arguments` is None. The whole call is compiled. Also the way out for what is no
-              function value: `Complaint.generic` and `Complaint.type`; go on with `as_expression(call)`.
-*statement*   an expression without a value (`Complaint.no_value`): compiled with `statement=True`, it
+*expression*  `call.arguments` is None. The whole call is compiled. Also for a callee that is not a function
+              value (`Complaint.generic`, `Complaint.type`): continue with `as_expression(call)`.
+*statement*   an expression without a value (`Complaint.no_value`), compiled with `statement=True`: it
               prints nothing.
 
-All print exactly what `fmt.Print(package.Call(…))` prints, and all wait for one frame on standard input
-first: four bytes of length, big-endian, and a JSON header, `{"args":[…],"nonce":…}`. They read it and not
-one byte more; what follows is the function's. When standard input ends before a frame begins, they
-exit 0 and have called nothing. They read no environment. Arguments that do not fit end in exit code
-`EXIT_REJECTED` with one line on standard error, which `rejection` understands; the function was not called.
+All print exactly what `fmt.Print(package.Call(…))` prints. First they wait for one frame on standard
+input: four bytes of length, big-endian, and a JSON header, `{"args":[…],"nonce":…}`. They read not one
+byte past it: what follows is the function's input. If standard input ends before a frame begins, they exit
+0 and call nothing. They read no environment. If the arguments do not fit, they do not call the function,
+write one line to standard error, which `rejection` reads, and exit with `EXIT_REJECTED`.
 
 How to build
     Put the rendered main program, by way of `-overlay`, into the folder `FOLDER` *inside the package's own
@@ -28,20 +28,19 @@ How to build
         }}
         cd home && go build -trimpath -buildvcs=false -ldflags="-s -w" -overlay FILE -o OUT ./_skyisland
 
-    The harness is a part of the standard library so that it is compiled once and not with each function: it
-    is three times the work of compiling a main program.
+    The harness is a part of the standard library so that Go compiles it once, not with each function: to
+    compile it takes three times as long as a main program.
 
-    Being inside the package's folder makes internal packages (the package itself may be one), nested
-    modules, `vendor` and `go.sum` work as they do for the repository's own code, and wildcards never see
-    a folder whose name begins with an underscore. Nothing is written into the checkout, so builds of one
-    checkout can run side by side. Where no go.mod is found, add
-    `{str(checkout / "go.mod"): FILE}` to the overlay. `import_path` and `package_name` are what
-    `go list -f '{{.ImportPath}} {{.Name}}' .` says in `home`.
+    Inside the package's folder, internal packages (the package itself may be one), nested modules, `vendor`
+    and `go.sum` work as for the repository's own code; and wildcards skip a folder whose name begins with an
+    underscore. Nothing is written into the checkout, so builds of one checkout can run side by side. If
+    there is no go.mod, add `{str(checkout / "go.mod"): FILE}` to the overlay. `import_path` and
+    `package_name` are the output of `go list -f '{{.ImportPath}} {{.Name}}' .` in `home`.
 
 The main program imports the package with a dot, so a call is compiled as it stands in `Call.text`. That is
-safe because `call.py` lets no lower-case name through but predeclared ones, and the name by which the main
-program knows the harness begins with a lower-case letter. Main programs need Go 1.21 and get that version of
-the language even in modules that ask for an older one.
+safe: `call.py` permits no lower-case names but predeclared ones, and the main program's own name for the
+harness begins with a lower-case letter. Main programs need Go 1.21 and get that version of the language
+even in modules that declare an older one.
 """
 
 from __future__ import annotations
@@ -59,15 +58,15 @@ from skyisland.errors import BadCall, BadRequest
 from skyisland.model import Call, Outcome, Verdict
 
 FOLDER = "_skyisland"
-"""Where the main program belongs, below the folder of the package."""
+"""The folder of the main program, below the folder of the package."""
 
 LIBRARY = "skyisland_harness"
-"""Where the files of `library` belong, below `src` in the toolchain: an import path that nobody else has."""
+"""The folder of the files of `library`, below `src` in the toolchain: an import path that nobody else has."""
 
 EXIT_REJECTED = 64
-"""The harness refused the arguments; `rejection` tells why."""
+"""The harness refused the arguments; `rejection` reads its reason."""
 EXIT_TORN = 65
-"""Standard input ended inside the frame, or held something else."""
+"""Standard input ended inside the frame, or did not begin with one."""
 
 _SOURCES = {
     name: resources.files(__name__).joinpath(name).read_bytes()
@@ -134,18 +133,18 @@ func main() {{
 )
 
 _CALL = "skyisland.call"
-"""The name of the file that the compiler believes the text of the call to be in, at line 1."""
+"""The file name in the compiler's messages about the call, by the main program's `//line` comment."""
 
 
 def render_main(call: Call, import_path: str, package_name: str, *, statement: bool) -> dict[str, bytes]:
-    """Write the main program of a call: file name and content, the same for the same input.
+    """The main program of a call: file names and contents. The same input gives the same bytes.
 
-    In function form the arguments play no part. `statement` is for an expression without a value and
-    means nothing in function form, which prints whatever there is.
+    In function form it does not depend on the arguments, and `statement` is ignored: it prints the results
+    if there are any.
 
     Raises:
         BadCall: the caller named another package, or the package is a program.
-        BadRequest: the import path is none that Go would take.
+        BadRequest: Go would not accept the import path.
     """
     if call.qualifier not in (None, package_name):
         message = (
@@ -157,7 +156,7 @@ def render_main(call: Call, import_path: str, package_name: str, *, statement: b
             "call: package main is a program; only packages that can be imported have callable functions"
         )
     if not re.fullmatch(r"[\w.~+@=:!,/-]+", import_path):
-        raise BadRequest(f"url: {import_path!r} is no import path of Go")
+        raise BadRequest(f"url: {import_path!r} is not an import path of Go")
     if call.arguments is not None:
         template, text = _FUNCTION, call.function
     else:
@@ -167,13 +166,13 @@ def render_main(call: Call, import_path: str, package_name: str, *, statement: b
 
 
 def library() -> dict[str, bytes]:
-    """The files of the package that all main programs import."""
+    """The Go files of the package `harness`, which all main programs import."""
     return dict(_SOURCES)
 
 
 @functools.cache
 def version() -> str:
-    """A hash of all that is compiled with a function: another version makes other binaries."""
+    """A hash of all Go code that we compile with a function: if it changes, so do the binaries."""
     programs: list[bytes] = []
     for arguments in ((), None):
         call = Call(text="F()", function="F", arguments=arguments)
@@ -183,14 +182,15 @@ def version() -> str:
 
 
 def as_expression(call: Call) -> Call:
-    """The same call, to be compiled with its arguments."""
+    """The same call in expression form, to be compiled with its arguments."""
     return msgspec.structs.replace(call, arguments=None)
 
 
 def frame(call: Call, nonce: str) -> bytes:
-    """What to write to the harness; the function's own input goes behind it.
+    """The frame for the harness; write the function's own input behind it.
 
-    `nonce` must be new for every call and not to be guessed: it tells the harness's word from the guest's.
+    `nonce` must be new for every call and unguessable: it proves that a line is the harness's, not the
+    guest's.
     """
     header = msgspec.json.encode({"args": call.arguments or (), "nonce": nonce})
     return struct.pack(">I", len(header)) + header
@@ -202,42 +202,42 @@ class _Rejection(msgspec.Struct):
 
 
 def rejection(outcome: Outcome, nonce: str) -> BadCall | None:
-    """The caller's mistake, if the harness refused the arguments; `details["argument"]` counts from 0.
+    """The caller's mistake, if the harness refused the arguments; else None.
 
-    It is -1 when the mistake lies in no argument.
+    `details["argument"]` is the argument's number from 0, or -1 if no single argument is wrong.
     """
     if outcome.verdict is not Verdict.exited or outcome.exit_code != EXIT_REJECTED:
         return None
-    _, found, line = outcome.stderr.rpartition(nonce.encode() + b" ")
+    _, mark, line = outcome.stderr.rpartition(nonce.encode() + b" ")
+    if not mark:
+        return None
     try:
-        said = msgspec.json.decode(line, type=_Rejection) if found else None
+        refused = msgspec.json.decode(line, type=_Rejection)
     except (msgspec.DecodeError, UnicodeDecodeError):
         return None
-    if said is None:
-        return None
-    where = "" if said.argument < 0 else f" argument {said.argument + 1}:"
-    return BadCall(f"call:{where} {said.reason}", argument=said.argument)
+    where = "" if refused.argument < 0 else f" argument {refused.argument + 1}:"
+    return BadCall(f"call:{where} {refused.reason}", argument=refused.argument)
 
 
 class Complaint(StrEnum):
-    """What a compiler that refused a main program complains about, in the order of asking."""
+    """Why Go refused to compile a main program, in the order in which `classify` looks for it."""
 
     program = "program"
     """The package is a `package main`."""
     no_go_files = "no_go_files"
     """The folder holds no Go files, or none for this system."""
     missing_module = "missing_module"
-    """A module that the package needs is neither vendored nor downloaded."""
+    """A required module is neither vendored nor downloaded."""
     generic = "generic"
-    """The function has type parameters; the expression form may infer them."""
+    """The function has type parameters: in the expression form Go may infer them."""
     type = "type"
-    """The name is a type; the expression form converts."""
+    """The name is a type: the expression form is a conversion."""
     no_value = "no_value"
-    """The call has no results; the statement form runs it."""
+    """The call has no results: the statement form runs it."""
     undefined = "undefined"
     """The package has no such exported name."""
     mismatch = "mismatch"
-    """The call does not fit what the package offers: arguments, methods, types."""
+    """The call does not fit the package: its arguments, methods or types are wrong."""
     package = "package"
     """The package itself does not compile."""
 
@@ -267,7 +267,7 @@ _COMPLAINTS: tuple[tuple[Complaint, str], ...] = (
 
 
 def classify(compiler_output: str) -> Complaint:
-    """Say what `go build` complains about, from what it printed when it failed."""
+    """The complaint in the output of a failed `go build`."""
     for complaint, pattern in _COMPLAINTS:
         if re.search(pattern, compiler_output):
             return complaint
@@ -275,6 +275,6 @@ def classify(compiler_output: str) -> Complaint:
 
 
 def call_errors(compiler_output: str) -> list[tuple[int, str]]:
-    """What the compiler said about the call itself: byte offsets into `Call.text`, and messages."""
-    found = re.findall(rf"{_CALL}:1:(\d+): (.+)", compiler_output)
-    return [(int(column) - 1, message) for column, message in found]
+    """The compiler's errors in the call itself: byte offsets into `Call.text`, and messages."""
+    errors = re.findall(rf"{_CALL}:1:(\d+): (.+)", compiler_output)
+    return [(int(column) - 1, message) for column, message in errors]
