@@ -15,7 +15,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from skyisland.events import InvocationFinished
 from skyisland.model import JailInfo, JailState, Purpose, Timings
-from skyisland.operations import OPERATIONS, Operation
+from skyisland.operations import OPERATIONS, Operation, Parameter
 from skyisland.record.metrics import Metrics, StatsD
 from tests.support.api import make_world
 from tests.support.places import ROOT
@@ -24,15 +24,21 @@ from tests.support.places import ROOT
 def operations() -> str:
     """The table of REST operations."""
     rows = ["| | | role | |", "| --- | --- | --- | --- |"]
-    return "\n".join(
-        [*rows, *(_row(operation, path) for operation in OPERATIONS for path in operation.paths)]
-    )
+    return "\n".join([*rows, *map(_operation, OPERATIONS)])
 
 
-def _row(operation: Operation[Any], path: str) -> str:
-    query = [f"`{parameter.name}`: {parameter.meaning}" for parameter in operation.query]
-    text = " ".join([operation.summary, *query])
-    return f"| {operation.method} | `{path}` | {operation.role or ''} | {text} |"
+def _operation(operation: Operation[Any]) -> str:
+    paths = ", ".join(f"`{path}`" for path in operation.paths)
+    told = " ".join([operation.summary, *map(_parameter, operation.query)])
+    return f"| {operation.method} | {paths} | {operation.role or ''} | {told} |"
+
+
+def _parameter(parameter: Parameter) -> str:
+    bounds = [" or ".join(parameter.among)] if parameter.among else []
+    if type(parameter.default) is int and parameter.default:
+        bounds = [f"{parameter.default} without it", f"{parameter.most} at most"]
+    shown = f" ({', '.join(bounds)})" if bounds else ""
+    return f"`?{parameter.name}`{shown}: {parameter.meaning}"
 
 
 def prometheus() -> str:
