@@ -331,7 +331,7 @@ def test_jls_with_numbers_or_strings() -> None:
     for jid, dying in ((7, True), ("7", "true")):
         jail = {"jid": jid, "name": "sky-1", "path": "/p", "dying": dying}
         text = json.dumps({"__version": "3", "jail-information": {"jail": [jail]}})
-        assert commands.parse_jls(text) == [commands.Listed(7, "sky-1", "/p", True)]
+        assert commands.parse_jls(text) == [commands.ListedJail(7, "sky-1", "/p", True)]
 
 
 @pytest.mark.parametrize("text", ["", "{}", "[]", '{"jail-information": {"jail": [{"jid": "x"}]}}'])

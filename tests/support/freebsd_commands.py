@@ -47,7 +47,7 @@ PARTS: list[tuple[str, str, list[tuple[str, ...]]]] = [
         "At the start",
         "The kernel, the two users, the devices that jails see.",
         [
-            jail.PARAMETERS,
+            jail.LIST_PARAMETERS,
             jail.RACCT,
             jail.user_argv(jail.FUNCTION_USER),
             jail.add_user_argv(jail.FUNCTION_USER, 1_900_000_001),
@@ -147,7 +147,7 @@ PARTS: list[tuple[str, str, list[tuple[str, ...]]]] = [
         [
             network.FORWARDING,
             network.INTERFACES,
-            network.look_argv("sky0"),
+            network.show_argv("sky0"),
             network.bridge_argv("sky0", "skyisland c0de"),
             network.gateway_argv("sky0", "10.61.0.1", 24),
             jail.create_argv(SPEC, ROOT, ("vnet",)),
@@ -163,10 +163,10 @@ PARTS: list[tuple[str, str, list[tuple[str, ...]]]] = [
     ),
     (
         "The end of a jail",
-        "With this on standard input: `" + jail.removal(SPEC.name, ROOT).decode().strip() + "`",
+        "With this on standard input: `" + jail.removal_config(SPEC.name, ROOT).decode().strip() + "`",
         [
             jail.remove_argv(SPEC.name),
-            jail.MOUNTS,
+            jail.LIST_MOUNTS,
             jail.umount_argv(f"{ROOT}/cache"),
             jail.unlimit_argv(SPEC.name),
             zfs.destroy_argv(CLONE),
@@ -184,7 +184,7 @@ PARTS: list[tuple[str, str, list[tuple[str, ...]]]] = [
         "What an earlier life left",
         "Jails, mounts, rules, clones and ports are found by the island's name.",
         [
-            *(jail.LIST, jail.MOUNTS, jail.RULES),
+            *(jail.LIST_JAILS, jail.LIST_MOUNTS, jail.LIST_RULES),
             zfs.list_argv("zroot/sky-c0de/run", depth=1),
             network.ports_argv("c0de"),
         ],

@@ -1,8 +1,8 @@
-"""What `skyisland doctor` looks at on FreeBSD, and with `--full` tries out.
+"""What `skyisland doctor` checks on FreeBSD, and what `--full` tries there.
 
-The drivers were written from sources and manuals. Whatever of it nobody has seen on a running FreeBSD is a
-trial here: each makes a throw-away clone and jail, finds out whether the host behaves as the drivers
-assume, and takes both back. So the first person with the hardware learns in a minute what holds.
+The drivers were written from sources and manuals. Each assumption about a running FreeBSD is a trial here:
+it makes a clone and a jail, tests whether the host behaves as the drivers assume, and removes both. So a
+minute on a new host or release tells which assumptions hold.
 """
 
 from __future__ import annotations
@@ -29,21 +29,27 @@ from skyisland.model import Clone, JailSpec, Limits, Network, Snapshot
 
 NOT_AS_ASSUMED = "please report what was found, with the output of `freebsd-version -ku` and `zfs version`"
 LIMITS = Limits(memory_bytes=64 << 20, pids=64, cpus=1.0, open_files=99, file_bytes=7 << 20)
+"""Odd numbers of files and bytes, so that no limit of the host's is taken for ours."""
+END_TIMEOUT_S = 20
+"""How long a trial's script may take; it takes milliseconds, under emulation a second."""
+OOM_TIMEOUT_S = 30
+"""How long a growing process may take until it is killed; on an emulated 15.0 it took 2.3 s at most."""
 SLOW_S = 0.5
+"""A clone that takes longer makes calls wait. On an emulated 15.0 one took 0.35 s at most."""
 NO_BASE = Snapshot("none", Path("/nonexistent"))
-NO_RULES = 6061
-"""A devfs ruleset that nobody is likely to have filled."""
+EMPTY_RULESET = 6061
+"""The number of a devfs ruleset that presumably nobody has filled."""
 
 
-class Contrary(Exception):
-    """The host behaves otherwise than the drivers assume."""
+class WrongAssumption(Exception):
+    """The host does not behave as the drivers assume."""
 
 
 class FreeBSDChecks:
     """The `Examiner` of FreeBSD."""
 
     def __init__(self, jails: FreeBSDJails, clones: ZfsClones, *, full: bool = False) -> None:
-        """`jails`, `clones`: of an island made for this, whose name no other has."""
+        """`jails`, `clones`: of an island that exists for this examination only. `full`: make the trials."""
         self.jails = jails
         self.clones = clones
         self.full = full
@@ -51,7 +57,7 @@ class FreeBSDChecks:
         self._base: Snapshot | None = None
 
     async def examine(self) -> list[Check]:
-        """See `Examiner`. With `full` it takes a minute or two, for a base system has to be unpacked."""
+        """See `Examiner`. With `full` it takes a minute or two, because it unpacks a base system."""
         checks = [await vital("zfs", self.clones.look), await vital("jails", self._fit)]
         checks += from_capabilities([*self.jails.capabilities(), *self.clones.capabilities()])
         if self.full and all(check.ok for check in checks if check.vital):
@@ -66,7 +72,7 @@ class FreeBSDChecks:
         return "jail(8) has every parameter, and there are users and devfs rules"
 
     async def _sweep(self) -> str:
-        """Lay the base, and take back what an earlier doctor left when he was called away."""
+        """Make the base, and remove what an interrupted examination left."""
         self._base = await self.clones.prepare()
         for name in await self.jails.existing():
             await self.jails.remove(name)
@@ -81,8 +87,8 @@ class FreeBSDChecks:
     async def _try(self, name: str, trial: Callable[[], Awaitable[str]]) -> Check:
         try:
             return Check(name=name, ok=True, found=await trial())
-        except Contrary as contrary:
-            return Check(name=name, ok=False, found=str(contrary), remedy=NOT_AS_ASSUMED)
+        except WrongAssumption as wrong:
+            return Check(name=name, ok=False, found=str(wrong), remedy=NOT_AS_ASSUMED)
         except (IslandError, OSError) as failure:
             return Check(name=name, ok=False, found=f"not known: {failure}", remedy=NOT_AS_ASSUMED)
 
@@ -109,7 +115,7 @@ class FreeBSDChecks:
 
     @asynccontextmanager
     async def _jail(self, script: str, network: Network = Network.none) -> AsyncIterator[FreeBSDJail]:
-        """A jail in which the base's sh(1) reads `script`."""
+        """A jail in which the base's sh(1) runs `script`."""
         async with self._clone() as clone:
             jail = await self.jails.create(self._spec(clone, script, network))
             try:
@@ -134,9 +140,9 @@ class FreeBSDChecks:
     async def _empty_jail(
         self, *more: str, ruleset: int = commands.RULESET
     ) -> AsyncIterator[tuple[JailSpec, Path]]:
-        """A jail with further parameters than the driver's, in which `true` may be run."""
+        """A jail without a process, with the parameters `more` beside the driver's. Its spec runs `true`."""
         async with self._clone() as clone:
-            assert clone.path is not None  # noqa: S101 - those of ZFS have one
+            assert clone.path is not None  # noqa: S101 - clones by ZFS have one
             spec = self._spec(clone, "true")
             network = ("ip4=disable", "ip6=disable")
             await self.jails.programs.run(
@@ -145,75 +151,77 @@ class FreeBSDChecks:
             try:
                 yield spec, clone.path
             finally:
-                await self.jails.take_back(spec)
+                await self.jails.undo(spec)
 
-    async def _say(self, script: str) -> str:
+    async def _output(self, script: str) -> str:
+        """What a script prints in a jail, errors included."""
         async with self._jail(script) as jail:
-            await until_ended(jail.process, b"", 20)
+            await until_ended(jail.process, b"", END_TIMEOUT_S)
             jail.ended()
-            said = bytes(jail.process.stdout.data) + bytes(jail.process.stderr.data)
-            return said.decode(errors="replace").strip()
+            output = bytes(jail.process.stdout.data) + bytes(jail.process.stderr.data)
+            return output.decode(errors="replace").strip()
 
     async def _runs(self) -> str:
-        _expect(await self._say("echo hello"), "hello")
+        _expect(await self._output("echo hello"), "hello")
         return "jail, jexec, limits and sh work together"
 
     async def _codes(self) -> str:
         for script, expected in (("exit 77", (77, None)), ("kill -KILL $$", (None, signal.SIGKILL))):
             async with self._jail(script) as jail:
-                await until_ended(jail.process, b"", 20)
+                await until_ended(jail.process, b"", END_TIMEOUT_S)
                 _expect(jail.ended(), expected)
         return "jexec becomes the program"
 
     async def _identity(self) -> str:
-        host, _, user = (await self._say('hostname; id -u 2>/dev/null || echo "$(id)"')).partition("\n")
+        host, _, user = (await self._output('hostname; id -u 2>/dev/null || echo "$(id)"')).partition("\n")
         if user == "0":
-            raise Contrary("the process is root")
+            raise WrongAssumption("the process is root")
         return f"{host}, uid {user}"
 
     async def _limits(self) -> str:
-        said = (await self._say("ulimit -n; ulimit -f; ulimit -c")).split()
-        _expect((said[0], said[2]), ("99", "0"))
-        # sh(1) counts files in blocks of 512 bytes.
-        _expect(said[1], str((7 << 20) // 512))
+        files, size, core = (await self._output("ulimit -n; ulimit -f; ulimit -c")).split()[:3]
+        _expect((files, core), ("99", "0"))
+        # sh(1) prints file sizes in blocks of 512 bytes.
+        _expect(size, str((7 << 20) // 512))
         return "limits(1) sets them, and takes kilobytes"
 
     async def _devices(self) -> str:
-        seen = set((await self._say("cd /dev && echo *")).split())
-        if more := seen - commands.VISIBLE:
-            raise Contrary(f"it sees {' '.join(sorted(more))}")
-        return f"it sees {' '.join(sorted(seen))}"
+        visible = set((await self._output("cd /dev && echo *")).split())
+        if more := visible - commands.VISIBLE:
+            raise WrongAssumption(f"it sees {' '.join(sorted(more))}")
+        return f"it sees {' '.join(sorted(visible))}"
 
     async def _no_rules(self) -> str:
-        """Why the driver insists on rules."""
-        if said := (await self.jails.programs.run(commands.devices_argv(NO_RULES))).strip():
-            raise DriverError(f"ruleset {NO_RULES} is not empty: {said[:200]}")
-        async with self._empty_jail(ruleset=NO_RULES) as (_, root):
-            seen = set(await asyncio.to_thread(os.listdir, root / "dev"))
-        if not seen - commands.VISIBLE:
-            raise Contrary(f"such a jail sees nothing but {' '.join(sorted(seen)) or 'an empty /dev'}")
-        return f"such a jail would see {len(seen)} devices"
+        """The reason why the driver refuses an empty ruleset."""
+        if rules := (await self.jails.programs.run(commands.devices_argv(EMPTY_RULESET))).strip():
+            raise DriverError(f"ruleset {EMPTY_RULESET} is not empty: {rules[:200]}")
+        async with self._empty_jail(ruleset=EMPTY_RULESET) as (_, root):
+            visible = set(await asyncio.to_thread(os.listdir, root / "dev"))
+        if not visible - commands.VISIBLE:
+            names = " ".join(sorted(visible)) or "an empty /dev"
+            raise WrongAssumption(f"such a jail sees nothing but {names}")
+        return f"such a jail would see {len(visible)} devices"
 
     async def _no_users(self) -> str:
-        """Why `allow.nosuser` is not among the parameters."""
+        """The reason why `allow.nosuser` is not among the parameters."""
         async with self._empty_jail("allow.nosuser") as (spec, _):
             try:
                 await self.jails.programs.run(commands.exec_argv(spec, commands.FUNCTION_USER))
             except ProgramFailed as failure:
                 return f"so allow.nosuser cannot be used: {failure.said}"
-        raise Contrary("jexec -u works there all the same: jails could do with allow.nosuser")
+        raise WrongAssumption("jexec -u works there all the same: jails could do with allow.nosuser")
 
     async def _listing(self) -> str:
         async with self._empty_jail() as (spec, root):
-            text = await self.jails.programs.run(commands.LIST)
-        found = {jail.name: (jail.path, jail.dying) for jail in commands.parse_jls(text)}
-        _expect(found.get(spec.name), (str(root), False))
+            text = await self.jails.programs.run(commands.LIST_JAILS)
+        jails = {jail.name: (jail.path, jail.dying) for jail in commands.parse_jls(text)}
+        _expect(jails.get(spec.name), (str(root), False))
         return f"its format is {text[:40]} …"
 
     async def _no_network(self) -> str:
-        said = await self._say("if [ -x /sbin/ifconfig ]; then /sbin/ifconfig; fi")
-        if "inet" in said.split():
-            raise Contrary(f"it has an address: {said}")
+        interfaces = await self._output("if [ -x /sbin/ifconfig ]; then /sbin/ifconfig; fi")
+        if "inet" in interfaces.split():
+            raise WrongAssumption(f"it has an address: {interfaces}")
         return "no address inside"
 
     async def _memory(self) -> str:
@@ -221,23 +229,23 @@ class FreeBSDChecks:
             return "not tried: RACCT is off"
         started = time.monotonic()
         async with self._jail('a=x; while :; do a="$a$a"; done') as jail:
-            timed_out = await until_ended(jail.process, b"", 30)
+            timed_out = await until_ended(jail.process, b"", OOM_TIMEOUT_S)
             if timed_out:
-                raise Contrary("a process with a limit of 64 MB grew for 30 s")
+                raise WrongAssumption(f"a process with a limit of 64 MB grew for {OOM_TIMEOUT_S} s")
             if not jail.ran_out_of_memory():
-                raise Contrary(f"it ended with {jail.process.returncode}, and nothing tells why")
+                raise WrongAssumption(f"it ended with {jail.process.returncode}, and nothing tells why")
         return f"after {time.monotonic() - started:.1f} s"
 
     async def _strays(self) -> str:
         async with self._jail("sleep 1000 & sleep 1000 & exit 0") as jail:
-            await until_ended(jail.process, b"", 20)
-        listed = commands.parse_jls(await self.jails.programs.run(commands.LIST))
-        if jail.spec.name in [found.name for found in listed if not found.dying]:
-            raise Contrary("the jail is still there")
+            await until_ended(jail.process, b"", END_TIMEOUT_S)
+        jails = commands.parse_jls(await self.jails.programs.run(commands.LIST_JAILS))
+        if jail.spec.name in [other.name for other in jails if not other.dying]:
+            raise WrongAssumption("the jail is still there")
         return "it is gone"
 
     async def _destroy_at_once(self) -> str:
-        """With what pins a dying jail the longest, files that were open."""
+        """With an open file in the clone, which keeps a dying jail longest."""
         started = time.perf_counter()
         async with self._jail("exec 3>/tmp/open; sleep 1000"):
             await asyncio.sleep(0.2)
@@ -253,7 +261,7 @@ class FreeBSDChecks:
         gone_s = time.perf_counter() - started - made_s
         text = f"made in {made_s * 1000:.0f} ms, destroyed in {gone_s * 1000:.0f} ms"
         if made_s > SLOW_S:
-            raise Contrary(f"{text}: calls wait when the clones made ahead are used up")
+            raise WrongAssumption(f"{text}: calls wait when the clones made ahead are used up")
         return text
 
     async def _program(self) -> str:
@@ -261,16 +269,16 @@ class FreeBSDChecks:
         made = [await self.clones.clone(self._base, f"{self.jails.prefix}m{n}") for n in range(4)]
         await asyncio.gather(*(self.clones.destroy(clone) for clone in made))
         if not self.clones.ends.with_program:
-            raise Contrary("zfs program does not work; clones end one by one")
+            raise WrongAssumption("zfs program does not work; clones end one by one")
         return "zfs program works"
 
     async def _interfaces(self) -> str:
         run = self.jails.programs.run
         name = (await run(("ifconfig", "epair", "create", "group", "skydoctorp"))).strip()
         try:
-            listed = (await run(("ifconfig", "-g", "skydoctorp"))).split()
-            if name not in listed:
-                raise Contrary(f"{name} was made, and its group has {listed}")
+            members = (await run(("ifconfig", "-g", "skydoctorp"))).split()
+            if name not in members:
+                raise WrongAssumption(f"{name} was made, and its group has {members}")
         finally:
             await run(("ifconfig", name, "destroy"))
         return "ifconfig epair create group"
@@ -279,13 +287,13 @@ class FreeBSDChecks:
         if left := await self.jails.existing():
             raise DriverError(f"jails, mounts or rules of {', '.join(left)}")
         if clones := [clone.name for clone in await self.clones.existing()]:
-            raise Contrary(f"clones of {', '.join(clones)}: a dying jail holds them")
+            raise WrongAssumption(f"clones of {', '.join(clones)}: a dying jail holds them")
         return "no jail, mount, rule or clone"
 
     async def _python(self) -> str:
         return f"Python {platform.python_version()}, SQLite {sqlite3.sqlite_version}"
 
 
-def _expect(found: object, expected: object) -> None:
-    if found != expected:
-        raise Contrary(f"found {found!r}, expected {expected!r}")
+def _expect(actual: object, expected: object) -> None:
+    if actual != expected:
+        raise WrongAssumption(f"found {actual!r}, expected {expected!r}")

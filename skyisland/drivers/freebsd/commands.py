@@ -1,7 +1,7 @@
-"""What FreeBSD's programs are told about jails, and what they say: pure functions.
+"""The command lines of FreeBSD's programs for jails, and parsers for their output: pure functions.
 
-From the sources and manuals of FreeBSD 14.3 and 15: usr.sbin/jail, usr.sbin/jexec, usr.sbin/jls,
-usr.bin/rctl, usr.bin/limits, sbin/devfs. `docs/freebsd-commands.md` shows every line as an example.
+Sources: the code and manuals of FreeBSD 14.3 and 15 (usr.sbin/jail, usr.sbin/jexec, usr.sbin/jls,
+usr.bin/rctl, usr.bin/limits, sbin/devfs). `docs/freebsd-commands.md` shows an example of every line.
 """
 
 from __future__ import annotations
@@ -17,12 +17,14 @@ from skyisland.errors import DriverError
 from skyisland.model import JailSpec, Limits, Mount, Usage
 
 RULESET = 61
+"""The number of our devfs ruleset; FreeBSD's own rulesets are 1 to 5 (/etc/defaults/devfs.rules)."""
 DEVICES = ("null", "zero", "full", "random", "urandom", "fd", "fd/*", "stdin", "stdout", "stderr")
-"""What a jail sees of /dev."""
+"""The paths below /dev that the ruleset unhides."""
 VISIBLE = frozenset(name for name in DEVICES if "*" not in name)
+"""The names that a jail may see in /dev."""
 FUNCTION_USER = "skyfn"
 BUILD_USER = "skybuild"
-CONFINED = (
+DENIED = (
     "allow.noset_hostname",
     "allow.noraw_sockets",
     "allow.nochflags",
@@ -35,11 +37,12 @@ CONFINED = (
     "allow.noread_msgbuf",
     "allow.nounprivileged_proc_debug",
 )
-"""Permissions that a jail does without. `allow.nosuser` is not among them: jexec -u could not change to
-its user any more."""
+"""Permissions that a jail does not get. `allow.nosuser` is missing: with it, jexec -u cannot change to its
+user (`jexec: setgid: Operation not permitted`, seen on 15.0)."""
 JAIL_NAME = re.compile(r"[a-z][a-z0-9-]{0,62}")
+"""Not all digits, which jail(8) takes for a jid; no dot, which means a child jail."""
 PLAIN_PATH = re.compile(r"/[\w./-]+")
-"""Paths that stand in mount tables and jail configurations as they are."""
+"""A path that needs no escapes in mount tables and jail configurations."""
 
 
 # Command lines
@@ -48,18 +51,22 @@ PLAIN_PATH = re.compile(r"/[\w./-]+")
 def create_argv(
     spec: JailSpec, root: Path, network: Iterable[str], *, ruleset: int = RULESET, children_max: int = 0
 ) -> tuple[str, ...]:
-    """One parameter per word, all that is locked down named; prints the number of the jail."""
+    """jail(8): make a jail without a process (`persist`). Prints its jid. Names the defaults that we rely
+    on, too."""
     return (
         *("jail", "-ic", f"name={spec.name}", f"path={root}", "persist", f"host.hostname={spec.name}"),
         *network,
         *("securelevel=3", f"children.max={children_max}", "enforce_statfs=2"),
         *("mount.devfs", f"devfs_ruleset={ruleset}"),
-        *CONFINED,
+        *DENIED,
     )
 
 
 def exec_argv(spec: JailSpec, user: str) -> tuple[str, ...]:
-    """The process, under limits(1); a folder to start in needs the jail's own sh(1) (jexec -d is too new)."""
+    """jexec(8): run the jail's program in it, under limits(1).
+
+    Another working directory than / needs the jail's own sh(1): jexec -d is newer than FreeBSD 14.
+    """
     limits = ["-c", "0"]
     if spec.limits.open_files is not None:
         limits += ["-n", str(spec.limits.open_files)]
@@ -73,22 +80,24 @@ REMOVE = ("jail", "-q", "-f", "-")
 
 
 def remove_argv(name: str) -> tuple[str, ...]:
+    """jail(8): kill a jail's processes and remove it, with `removal_config` on standard input."""
     return (*REMOVE, "-r", name)
 
 
-def removal(name: str, root: Path) -> bytes:
-    """The one-jail configuration that `remove_argv` reads: jail.conf(5)."""
+def removal_config(name: str, root: Path) -> bytes:
+    """A jail.conf(5) of one jail. It tells jail(8) of the devfs to unmount, and not to wait after SIGTERM."""
     return f'"{name}" {{ path="{root}"; mount.devfs; stop.timeout=0; }}\n'.encode()
 
 
-LIST = ("jls", "-d", "--libxo", "json", "-n", "jid", "name", "path", "dying")
-MOUNTS = ("mount", "-p")
-RULES = ("rctl", "jail:")
+LIST_JAILS = ("jls", "-d", "--libxo", "json", "-n", "jid", "name", "path", "dying")
+LIST_MOUNTS = ("mount", "-p")
+LIST_RULES = ("rctl", "jail:")
+LIST_PARAMETERS = ("sysctl", "-N", "security.jail.param")
 RACCT = ("sysctl", "-n", "kern.racct.enable")
-PARAMETERS = ("sysctl", "-N", "security.jail.param")
 
 
 def mount_argv(mount: Mount, root: Path) -> tuple[str, ...]:
+    """mount(8): show a folder of the host in a clone, by nullfs."""
     options = "rw,nosuid" if mount.writable else "ro,nosuid"
     return ("mount", "-t", "nullfs", "-o", options, str(mount.source), f"{root}{mount.target}")
 
@@ -98,10 +107,11 @@ def umount_argv(point: str) -> tuple[str, ...]:
 
 
 def limit_argv(name: str, limits: Limits) -> tuple[str, ...]:
-    """rctl(8) rules for a jail of this name; empty where nothing is limited.
+    """rctl(8): add the rules of a jail of this name; empty if nothing is limited.
 
-    memoryuse kills, for to deny it only pushes pages out (vm_swapout.c). Neither vmemoryuse nor swapuse:
-    both count what is reserved, and Go reserves hundreds of megabytes that it never touches.
+    memoryuse has the action sigkill, because deny only pages memory out (vm_swapout.c). We limit neither
+    vmemoryuse nor swapuse: both count reserved memory, of which Go reserves hundreds of megabytes without
+    using it.
     """
     rules = []
     if limits.memory_bytes is not None:
@@ -126,7 +136,7 @@ def devices_argv(ruleset: int) -> tuple[str, ...]:
 
 
 def device_rules(ruleset: int) -> list[tuple[str, ...]]:
-    """Hide everything, then show `DEVICES`."""
+    """devfs(8): the rules of our ruleset, which hide everything and then unhide `DEVICES`."""
     rule = ("devfs", "rule", "-s", str(ruleset), "add")
     return [(*rule, "hide"), *((*rule, "path", name, "unhide") for name in DEVICES)]
 
@@ -140,28 +150,29 @@ def add_user_argv(name: str, uid: int) -> tuple[str, ...]:
     return ("pw", "useradd", "-n", name, "-u", str(uid), "-d", "/", "-s", "/usr/sbin/nologin", "-c", about)
 
 
-# What programs say
+# Output of programs
 
 
-class Listed(Struct, frozen=True):
-    """A jail, as jls(8) lists it."""
+class ListedJail(Struct, frozen=True):
+    """A jail in the output of jls(8)."""
 
     jid: int
     name: str
     path: str
     dying: bool
+    """It is removed, but something still pins it, such as a socket in TIME_WAIT."""
 
 
-def parse_jls(text: str) -> list[Listed]:
-    """libxo output of every version: numbers and booleans may be strings.
+def parse_jls(text: str) -> list[ListedJail]:
+    """The output of `LIST_JAILS`. Numbers and booleans may be strings, depending on the version of jls.
 
     Raises:
-        DriverError: it is something else.
+        DriverError: the output has another format.
     """
     try:
         jails = msgspec.json.decode(text)["jail-information"]["jail"]
         return [
-            Listed(
+            ListedJail(
                 int(jail["jid"]), str(jail["name"]), str(jail["path"]), str(jail["dying"]).lower() == "true"
             )
             for jail in jails
@@ -171,18 +182,19 @@ def parse_jls(text: str) -> list[Listed]:
 
 
 def parse_mounts(text: str) -> list[str]:
-    """Mount points of `mount -p` (fstab(5) format), in the order in which they were mounted."""
+    """The mount points in the output of `mount -p` (fstab(5) format), in the order of mounting."""
     return [words[1] for words in (line.split() for line in text.splitlines()) if len(words) >= 4]
 
 
 def parse_rules(text: str) -> set[str]:
-    """Names of jails that rctl(8) rules are about."""
+    """The names of the jails in the output of `LIST_RULES`."""
     return {words[1] for words in (line.split(":") for line in text.splitlines()) if len(words) >= 4}
 
 
 def parse_usage(text: str) -> Usage:
-    found = dict(line.split("=", 1) for line in text.splitlines() if "=" in line)
+    """The output of `usage_argv`; without figures if it has another format."""
+    figures = dict(line.split("=", 1) for line in text.splitlines() if "=" in line)
     try:
-        return Usage(int(found["memoryuse"]), float(found["cputime"]), int(found["maxproc"]))
+        return Usage(int(figures["memoryuse"]), float(figures["cputime"]), int(figures["maxproc"]))
     except (KeyError, ValueError):
         return Usage()

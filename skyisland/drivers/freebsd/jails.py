@@ -1,21 +1,21 @@
 """Jails on FreeBSD: jail(8) on ZFS clones, with rctl(8) limits and a devfs of a few devices.
 
-Theory of operation. Folders that a jail shall see are mounted into its clone by nullfs, single files
-are copied into it (so a function's binary cannot change under it, and no mount is left of it). Limits
-are laid on the jail's *name* before it exists, so there is no moment without them. `jail -c … persist`
-then makes it empty, jexec(8) puts the process into it *in place* (same pid, its own exit status and
-signal), and there it waits for its standard input.
+Theory of operation. nullfs mounts the folders that a jail shall see into its clone. Single files are
+copied into the clone: so a function's binary cannot change while it runs, and there is no mount to undo.
+The rctl rules name the jail and are added before it exists, so it is never without limits. Then
+`jail -c … persist` makes the jail without a process. jexec(8) enters it and executes the program *in
+place*: same pid, and the program's own exit status or signal. The program waits for its standard input.
 
-Who ends what. Killing jexec kills one process; removing the jail kills all. `jail -r` alone would give
-the processes ten seconds to obey SIGTERM, and would know nothing of mounts and addresses that came by
-the command line. So it is told again, by a configuration for this one jail on its standard input, with
-`stop.timeout=0` (command.c, term_procs). What is left of mounts is unmounted by the host's own table.
+The end of a jail. Killing jexec kills one process; removing the jail kills all. But `jail -r NAME` gives
+processes ten seconds after SIGTERM, and knows nothing of mounts and addresses that came by the command
+line. So we give it a configuration of this one jail on standard input, with `stop.timeout=0` (command.c,
+term_procs). Mounts that remain are unmounted as the host's mount table lists them.
 
-Who a jail is. jexec looks its user up on the host, before it enters the jail: `skyfn` for functions,
-`skybuild` for builds, whose caches outlive their jails. limits(1) sets resource limits from inside,
-because setusercontext(3) in jexec would overwrite those that we set.
+The user in a jail. jexec looks its user up on the host before it enters the jail: `skyfn` for functions,
+`skybuild` for builds, because their caches outlive their jails. limits(1) sets the resource limits inside:
+jexec calls setusercontext(3), which would overwrite limits that we set before.
 
-The command lines stand in `commands`; `skyisland doctor --full` tries them out on the host.
+The command lines are in `commands`; `skyisland doctor --full` tries them on the host.
 """
 
 from __future__ import annotations
@@ -41,7 +41,12 @@ from skyisland.model import Capability, JailSpec, Mount, Network, Snapshot, Usag
 log = logging.getLogger(__name__)
 
 FULL_BYTES = 128 << 10
-"""A clone with less room than this, the size of a record of ZFS, counts as full."""
+"""A clone with less free space than this is full: ZFS writes records of that size."""
+USAGE_AGE_S = 1.0
+"""How old a sample of usage may be. The kernel samples memory once a second (rctl(8))."""
+OOM_SHARE = 0.9
+"""A killed process that had this share of its memory limit is taken to be killed for that. rctl samples
+memory once a second, so the peak that we see may be under the limit. A judgement."""
 
 # Jails
 
@@ -76,7 +81,7 @@ class FreeBSDJail:
         if self._sampling is not None:
             await self._sampling
         async with self._ending:
-            await self._driver.take_back(self.spec, ended=self._ended)
+            await self._driver.undo(self.spec, ended=self._ended)
 
     def ended(self) -> tuple[int | None, int | None]:
         code = self.process.returncode
@@ -89,11 +94,11 @@ class FreeBSDJail:
         return (None, -code) if code < 0 else (code, None)
 
     def ran_out_of_memory(self) -> bool:
-        """rctl leaves no trace but SIGKILL; what the process had by then tells it from other kills."""
+        """A guess by the process's peak memory: rctl leaves no trace but SIGKILL."""
         limit = self.spec.limits.memory_bytes
         if limit is None or not self._driver.limits or self.process.returncode != -signal.SIGKILL:
             return False
-        return self._driver.peak_bytes(self.process) >= limit * 0.9
+        return self._driver.peak_bytes(self.process) >= limit * OOM_SHARE
 
     def filled_its_disk(self) -> bool:
         try:
@@ -103,8 +108,8 @@ class FreeBSDJail:
         return disk.f_bavail * disk.f_frsize < FULL_BYTES
 
     def usage(self) -> Usage:
-        """As of a second ago; asking starts the next look."""
-        if self._driver.limits and time.monotonic() - self._sampled_at > 1:
+        """The last sample; starts the next one if it is older than a second. Never waits for rctl(8)."""
+        if self._driver.limits and time.monotonic() - self._sampled_at > USAGE_AGE_S:
             self._sampled_at = time.monotonic()
             self._sampling = asyncio.ensure_future(self._sample())
         return self._usage
@@ -132,16 +137,17 @@ class FreeBSDJails:
         programs: Programs | None = None,
         peak_bytes: Callable[[Process], int] = lambda process: process.peak_memory_bytes,
     ) -> None:
-        """`jails`: where clones are mounted. `build_uid`: the host uid of build jails; that of functions
-        is the next one. `peak_bytes`: the most memory that a process had, which only FreeBSD's wait4(2)
-        tells without what its parent had."""
+        """`jails`: the folder where clones are mounted. `build_uid`: the host uid of build jails; functions
+        have the next one. `peak_bytes`: the peak memory of a process that has ended. Only FreeBSD's wait4(2)
+        gives the process's own; Linux's includes the parent's before the exec, so tests replace it."""
         self.prefix = jail_prefix(island)
         self.jails = jails
         self.programs = programs or Programs()
         self.peak_bytes = peak_bytes
         self.limits = False
-        """Whether this kernel keeps account of resources (RACCT)."""
-        # An alias must be there before its jail, and a jail before its end of an epair.
+        """Whether this kernel accounts for resources (RACCT), so that rctl(8) rules work."""
+        # An alias must exist before the jail that uses it; with VNET the jail must exist before it gets
+        # its end of the epair.
         self.connects_late = network is not None and network.vnet
         self._network = network
         self._users = {commands.BUILD_USER: build_uid, commands.FUNCTION_USER: build_uid + 1}
@@ -152,7 +158,7 @@ class FreeBSDJails:
     # Life of the island
 
     async def prepare(self, base: Snapshot) -> None:
-        """Look at the kernel; make the two users and the devfs rules where they are missing.
+        """Check the kernel; make the two users and the devfs rules if they are missing.
 
         Raises:
             HostUnfit: no jail can be made here; the text says what to do.
@@ -164,23 +170,23 @@ class FreeBSDJails:
                 f"jails.base_jail_dir: {self.jails} has characters that mount tables write otherwise; use "
                 "letters, digits, dots, dashes and underscores"
             )
-        await self._look_at_parameters()
-        await self._look_at_racct()
+        await self._check_parameters()
+        await self._check_racct()
         for user, uid in self._users.items():
-            await self._have_user(user, uid)
-        await self._have_devices()
+            await self._ensure_user(user, uid)
+        await self._ensure_ruleset()
 
-    async def _look_at_parameters(self) -> None:
-        said = await self.programs.run(commands.PARAMETERS)
-        known = {line.strip().removeprefix("security.jail.param.") for line in said.splitlines()}
-        wanted = {name.replace("allow.no", "allow.", 1) for name in commands.CONFINED}
-        wanted |= {"securelevel", "enforce_statfs", "devfs_ruleset", "children.max"}
-        if missing := sorted(wanted - known):
+    async def _check_parameters(self) -> None:
+        output = await self.programs.run(commands.LIST_PARAMETERS)
+        known = {line.strip().removeprefix("security.jail.param.") for line in output.splitlines()}
+        needed = {name.replace("allow.no", "allow.", 1) for name in commands.DENIED}
+        needed |= {"securelevel", "enforce_statfs", "devfs_ruleset", "children.max"}
+        if missing := sorted(needed - known):
             raise HostUnfit(
                 f"this kernel has no jail parameter {', '.join(missing)}; FreeBSD 14.3 or later is needed"
             )
 
-    async def _look_at_racct(self) -> None:
+    async def _check_racct(self) -> None:
         remedy = "echo kern.racct.enable=1 >> /boot/loader.conf, and reboot"
         try:
             self.limits = (await self.programs.run(commands.RACCT)).strip() == "1"
@@ -188,22 +194,22 @@ class FreeBSDJails:
         except ProgramFailed:
             self._unlimited = "this kernel is built without RACCT and RCTL; use GENERIC"
 
-    async def _have_user(self, user: str, uid: int) -> None:
+    async def _ensure_user(self, user: str, uid: int) -> None:
         try:
-            said = await self.programs.run(commands.user_argv(user))
+            entry = await self.programs.run(commands.user_argv(user))
         except ProgramFailed as failure:
             if "no such user" not in failure.said:
                 raise
             await self.programs.run(commands.add_user_argv(user, uid))
             return
-        if said.split(":")[2:3] != [str(uid)]:
+        if entry.split(":")[2:3] != [str(uid)]:
             raise HostUnfit(
                 f"the account {user} has another uid than {uid}: set jails.uid_start to match, or "
                 f"remove the account (pw userdel {user})"
             )
 
-    async def _have_devices(self) -> None:
-        """A ruleset of no rules hides nothing."""
+    async def _ensure_ruleset(self) -> None:
+        """Fill our devfs ruleset if it is empty: an empty one hides nothing (61 devices, seen on 15.0)."""
         if (await self.programs.run(commands.devices_argv(self._ruleset))).strip():
             return
         for rule in commands.device_rules(self._ruleset):
@@ -238,7 +244,7 @@ class FreeBSDJails:
             )
         except BaseException:
             try:
-                await self.take_back(spec)
+                await self.undo(spec)
             except IslandError as failure:
                 log.error("what was made of %s stays until the next start: %s", spec.name, failure)
             raise
@@ -258,10 +264,11 @@ class FreeBSDJails:
             if "unknown parameter" in failure.said:
                 raise HostUnfit(f"{failure.message}; FreeBSD 14.3 or later is needed") from failure
             raise
-        seen = set(await asyncio.to_thread(os.listdir, root / "dev"))
-        if seen - commands.VISIBLE:
+        # Somebody may have emptied or changed the ruleset since `prepare`.
+        visible = set(await asyncio.to_thread(os.listdir, root / "dev"))
+        if more := sorted(visible - commands.VISIBLE):
             raise DriverError(
-                f"the jail would see {', '.join(sorted(seen - commands.VISIBLE)[:5])} in /dev: devfs ruleset "
+                f"the jail would see {', '.join(more[:5])} in /dev: devfs ruleset "
                 f"{self._ruleset} does not hide them; run: service devfs restart, then start the island anew",
                 jail=spec.name,
             )
@@ -281,18 +288,21 @@ class FreeBSDJails:
     # Its end
 
     async def end(self, spec: JailSpec) -> None:
-        """Kill every process of a jail by removing it; its devfs goes with it."""
+        """Kill every process of a jail by removing the jail; that unmounts its devfs, too."""
         if self._network is not None:
             await self._network.withdraw(spec.name)
         await self._remove_jail(spec.name, self._root(spec))
 
-    async def take_back(self, spec: JailSpec, *, ended: bool = False) -> None:
-        """Everything that was made for a jail; what is gone already is no error."""
-        ending = () if ended else (self.end(spec),)
-        await self._all_of(*ending, self._unmount(self._root(spec)), self._unlimit(spec.name))
+    async def undo(self, spec: JailSpec, *, ended: bool = False) -> None:
+        """Remove everything that was made for a jail. What does not exist is no error.
 
-    async def _all_of(self, *steps: Coroutine[Any, Any, None]) -> None:
-        """Take every step, then tell the first failure."""
+        `ended`: `end` was called already.
+        """
+        ending = () if ended else (self.end(spec),)
+        await self._run_all(*ending, self._unmount(self._root(spec)), self._unlimit(spec.name))
+
+    async def _run_all(self, *steps: Coroutine[Any, Any, None]) -> None:
+        """Run every step, even after a failure; then raise the first failure."""
         failures: list[IslandError] = []
         for step in steps:
             try:
@@ -304,14 +314,14 @@ class FreeBSDJails:
 
     async def _remove_jail(self, name: str, root: Path) -> None:
         try:
-            await self.programs.run(commands.remove_argv(name), stdin=commands.removal(name, root))
+            await self.programs.run(commands.remove_argv(name), stdin=commands.removal_config(name, root))
         except ProgramFailed as failure:
             if "not found" not in failure.said:
                 raise
 
     async def _unmount(self, root: Path) -> None:
-        """Whatever is mounted below a clone, the last first."""
-        points = commands.parse_mounts(await self.programs.run(commands.MOUNTS))
+        """Unmount everything below a clone, the last mount first."""
+        points = commands.parse_mounts(await self.programs.run(commands.LIST_MOUNTS))
         for point in reversed([point for point in points if point.startswith(f"{root}/")]):
             await self.programs.run(commands.umount_argv(point))
 
@@ -326,28 +336,33 @@ class FreeBSDJails:
     # Leftovers
 
     async def existing(self) -> list[str]:
-        """Jails, mounts below clones, and rules; a dying jail needs nobody."""
-        living = {jail.path: jail.name for jail in await self._listed()}
+        """Names of the jails of which anything exists: the jail, a mount below its clone, or a rule.
+
+        A mount tells only its clone's folder; without a jail on that folder, the folder's name stands for it.
+        A dying jail is left out: the kernel ends it by itself.
+        """
+        living = {jail.path: jail.name for jail in await self._living_jails()}
         names = set(living.values())
-        for point in commands.parse_mounts(await self.programs.run(commands.MOUNTS)):
+        for point in commands.parse_mounts(await self.programs.run(commands.LIST_MOUNTS)):
             if point.startswith(f"{self.jails}/"):
                 folder = point.removeprefix(f"{self.jails}/").split("/")[0]
-                if point != f"{self.jails}/{folder}":  # the clone itself is the business of ZFS
+                if point != f"{self.jails}/{folder}":  # the clone's own mount belongs to ZFS
                     names.add(living.get(f"{self.jails}/{folder}", folder))
         if self.limits:
-            names |= commands.parse_rules(await self.programs.run(commands.RULES))
+            names |= commands.parse_rules(await self.programs.run(commands.LIST_RULES))
         return sorted(name for name in names if name.startswith(self.prefix))
 
     async def remove(self, name: str) -> None:
-        paths = [Path(jail.path) for jail in await self._listed() if jail.name == name]
+        paths = [Path(jail.path) for jail in await self._living_jails() if jail.name == name]
         root = paths[0] if paths else self.jails / name
-        await self._all_of(self._remove_jail(name, root), self._unmount(root), self._unlimit(name))
+        await self._run_all(self._remove_jail(name, root), self._unmount(root), self._unlimit(name))
 
-    async def _listed(self) -> list[commands.Listed]:
-        return [jail for jail in commands.parse_jls(await self.programs.run(commands.LIST)) if not jail.dying]
+    async def _living_jails(self) -> list[commands.ListedJail]:
+        jails = commands.parse_jls(await self.programs.run(commands.LIST_JAILS))
+        return [jail for jail in jails if not jail.dying]
 
     async def close(self) -> None:
-        """Nothing to do: users and devfs rules stay for the next start."""
+        """Does nothing: the users and the devfs rules stay for the next start."""
 
     def capabilities(self) -> list[Capability]:
         how = {
@@ -372,7 +387,10 @@ class FreeBSDJails:
 
 
 def _furnish(spec: JailSpec, root: Path) -> list[Mount]:
-    """Put files into the clone and make places for folders; returns the folders to be mounted. Blocks."""
+    """Copy the files of a jail into its clone, and make a mount point for each folder. Blocks.
+
+    Returns the folders, which are still to be mounted.
+    """
     folders = []
     for mount in spec.mounts:
         if mount.source.is_dir():

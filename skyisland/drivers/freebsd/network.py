@@ -1,18 +1,18 @@
 """Addresses for jails on FreeBSD, in one of two ways.
 
-An *alias*: the address is put on the host's interface, and the jail may use that address of the host's
-stack. Quick and plain; the jail sees the host's interfaces, not its addresses.
+*Alias*: the address is an alias on the host's interface, and the jail may use that one address of the
+host's network stack. It is the cheaper way. The jail sees the host's interfaces, but not their addresses.
 
-A *VNET*: the jail has a stack of its own, joined to the bridge by an epair(4).
+*VNET*: the jail has a network stack of its own, connected to the bridge by an epair(4).
 
     jail's stack                 the host
     epairNb 10.61.0.7/24 ── epairNa, private ── bridge sky0 (the gateway)
 
-What is made bears the island's name from its first moment: the host's ends by their interface group, the
-bridge by its description. An alias bears none, so the pool itself is the mark: an address of the pool, on
-the pool's interface, with a mask of 32 bits, is a leftover when the island starts.
+Whatever we make carries the island's name from the moment it exists: the host's end of an epair in its
+interface group, the bridge in its description. An alias can carry no name. So every /32 address of the pool
+on the pool's interface is taken for a leftover when the island starts.
 
-NAT is pf's. Its rules are the operator's; the island only keeps the table `sky` of living addresses.
+pf does NAT by the operator's rules. The island only keeps the addresses of living jails in the table `sky`.
 """
 
 from __future__ import annotations
@@ -51,20 +51,21 @@ def addresses_argv(interface: str) -> tuple[str, ...]:
 
 
 def group(island: str) -> str:
-    """The interface group of an island's ports; such a name must not end in a digit (ifconfig(8))."""
+    """The interface group of an island's epairs; its name must not end in a digit (ifconfig(8))."""
     return f"sky{island_tag(island)}p"
 
 
 def epair_argv(island: str) -> tuple[str, ...]:
-    """Made and marked by one program; prints the name of the host's end."""
+    """Make an epair and put it into the group, in one program. Prints the name of the host's end, epairNa."""
     return ("ifconfig", "epair", "create", "group", group(island))
 
 
 def ports_argv(island: str) -> tuple[str, ...]:
+    """List the host's ends of the island's epairs."""
     return ("ifconfig", "-g", group(island))
 
 
-def look_argv(interface: str) -> tuple[str, ...]:
+def show_argv(interface: str) -> tuple[str, ...]:
     return ("ifconfig", interface)
 
 
@@ -73,7 +74,7 @@ def bridge_argv(bridge: str, mark: str) -> tuple[str, ...]:
 
 
 def join_argv(bridge: str, port: str) -> tuple[str, ...]:
-    """`private`: a port that others of its kind do not hear."""
+    """Make an interface a port of the bridge. `private` ports cannot send to each other (if_bridge(4))."""
     return ("ifconfig", bridge, "addm", port, "private", port, "up")
 
 
@@ -82,15 +83,17 @@ def up_argv(interface: str) -> tuple[str, ...]:
 
 
 def give_argv(interface: str, jail: str) -> tuple[str, ...]:
+    """Move an interface into a jail's network stack."""
     return ("ifconfig", interface, "vnet", jail)
 
 
 def withdraw_argv(interface: str, jail: str) -> tuple[str, ...]:
+    """Move an interface back from a jail's network stack to the host's."""
     return ("ifconfig", interface, "-vnet", jail)
 
 
 def equip_argvs(interface: str, jail: str, address: Address) -> list[tuple[str, ...]]:
-    """From outside, in the jail's stack (ifconfig -j and route -j: FreeBSD 13.3)."""
+    """Set up address, loopback and default route in a jail's stack, from outside (-j: FreeBSD 13.3)."""
     return [
         ("ifconfig", "-j", jail, interface, "inet", f"{address.ip}/{address.prefix}", "up"),
         ("ifconfig", "-j", jail, "lo0", "inet", "127.0.0.1/8", "up"),
@@ -114,7 +117,7 @@ TABLE_SHOW = ("pfctl", "-q", "-t", TABLE, "-T", "show")
 
 
 def parse_aliases(text: str) -> list[str]:
-    """Addresses with a mask of 32 bits in what `ifconfig NAME inet` prints."""
+    """The /32 addresses in the output of `ifconfig NAME inet`."""
     return re.findall(r"^\s+inet ([\d.]+) netmask 0xffffffff\b", text, re.MULTILINE)
 
 
@@ -122,7 +125,7 @@ def parse_aliases(text: str) -> list[str]:
 
 
 class FreeBSDNetwork:
-    """The `NetworkDriver` of FreeBSD; the jail driver asks it what belongs on jail(8)'s command line."""
+    """The `NetworkDriver` of FreeBSD. The jail driver uses it too: `parameters` and `withdraw`."""
 
     name = "freebsd"
 
@@ -135,21 +138,23 @@ class FreeBSDNetwork:
         self._programs = programs or Programs()
         self._interface = ip4.interface
         self._ports: dict[str, str] = {}
-        """Jail -> the host's end of its epair."""
+        """Jail → the host's end of its epair."""
         self._inside: dict[str, str] = {}
-        """Jail -> its own end, while that is in there."""
+        """Jail → the jail's end of its epair, while it is in the jail's stack."""
         self._aliases: dict[str, str] = {}
-        """Jail -> its address on the host's interface."""
+        """Jail → its address on the host's interface."""
         self._natted: dict[str, str] = {}
-        """Jail -> its address in pf's table."""
+        """Jail → its address in pf's table."""
         self._open = False
+        """Whether the bridge is set up."""
         self._unfit = "not looked at yet"
+        """Why jails can have no address, with the remedy; empty if they can."""
 
     async def prepare(self) -> int:
         """See `NetworkDriver`."""
         try:
             if self._ip4.nat:
-                await self._need_nat()
+                await self._check_nat()
             swept = await (self._sweep_ports() if self.vnet else self._sweep_aliases())
         except HostUnfit as unfit:
             self._unfit = unfit.message
@@ -157,10 +162,10 @@ class FreeBSDNetwork:
         self._unfit = ""
         return swept
 
-    async def _need_nat(self) -> None:
-        """Find the table, and take out of it what an earlier life put in."""
+    async def _check_nat(self) -> None:
+        """Check pf's table and the host's forwarding; empty the table of what an earlier run left."""
         try:
-            said = await self._programs.run(TABLE_SHOW)
+            natted = await self._programs.run(TABLE_SHOW)
         except ProgramFailed as failure:
             raise HostUnfit(
                 f"network.ip4.nat: pf has no table <{TABLE}> ({failure.said}); put into /etc/pf.conf: "
@@ -169,81 +174,84 @@ class FreeBSDNetwork:
         if self.vnet and (await self._programs.run(FORWARDING)).strip() != "1":
             raise HostUnfit("network.ip4.nat: forwarding is off; sysrc gateway_enable=YES, and reboot")
         pool = {str(address) for address in self._ip4.pool()}
-        for ip in pool.intersection(said.split()):
-            await self._forget(ip)
+        for ip in pool.intersection(natted.split()):
+            await self._remove_from_table(ip)
 
     async def _sweep_aliases(self) -> int:
         if not self._interface:
             self._interface = await self._default_interface()
         try:
-            said = await self._programs.run(addresses_argv(self._interface))
+            output = await self._programs.run(addresses_argv(self._interface))
         except ProgramFailed as failure:
             raise HostUnfit(
                 f"network.ip4.interface: {failure.said}; name one of `ifconfig -l`, or make one: "
                 "sysrc cloned_interfaces+=lo1; service netif cloneup"
             ) from failure
         pool = {str(address) for address in self._ip4.pool()}
-        left = [ip for ip in parse_aliases(said) if ip in pool]
-        for ip in left:
-            await self._gone(unalias_argv(self._interface, ip), "Can't assign requested address")
-        return len(left)
+        leftovers = [ip for ip in parse_aliases(output) if ip in pool]
+        for ip in leftovers:
+            await self._remove(unalias_argv(self._interface, ip), "Can't assign requested address")
+        return len(leftovers)
 
     async def _default_interface(self) -> str:
-        said = ""
+        route = ""
         try:
-            said = await self._programs.run(DEFAULT_ROUTE)
+            route = await self._programs.run(DEFAULT_ROUTE)
         except ProgramFailed as failure:
             log.info("no default route: %s", failure.said)
-        found = re.search(r"^\s*interface: (\S+)", said, re.MULTILINE)
-        if found is None:
+        interface = re.search(r"^\s*interface: (\S+)", route, re.MULTILINE)
+        if interface is None:
             raise HostUnfit(
                 "network.ip4.interface: there is no default route; name an interface of `ifconfig -l`"
             )
-        return found[1]
+        return interface[1]
 
     async def _sweep_ports(self) -> int:
-        left = (await self._programs.run(ports_argv(self._island))).split()
-        for name in left:
-            await self._gone(destroy_argv(name), "does not exist")
-        return len(left)
+        leftovers = (await self._programs.run(ports_argv(self._island))).split()
+        for name in leftovers:
+            await self._remove(destroy_argv(name), "does not exist")
+        return len(leftovers)
 
     async def _interfaces(self) -> list[str]:
         return (await self._programs.run(INTERFACES)).split()
 
     async def open(self, dns: tuple[str, ...]) -> None:
-        """See `NetworkDriver`: the bridge, for VNETs."""
+        """See `NetworkDriver`; sets up the bridge of VNETs."""
         if not self.vnet or self._open:
             return
         bridge, mark = self._ip4.bridge, f"skyisland {self._island}"
         if bridge in await self._interfaces():
-            said = await self._programs.run(look_argv(bridge))
-            if f"description: {mark}\n" not in said:
+            output = await self._programs.run(show_argv(bridge))
+            if f"description: {mark}\n" not in output:
                 raise HostUnfit(f"network.ip4.bridge: {bridge} is not this island's; choose another name")
         else:
             await self._programs.run(bridge_argv(bridge, mark))
-        # On FreeBSD 15 an address belongs on the bridge and not on a member (if_bridge(4)).
+        # The gateway's address is the bridge's own: since FreeBSD 15 a member can have none (if_bridge(4)).
         prefix = self._ip4.subnet.prefixlen
         await self._programs.run(gateway_argv(bridge, str(self._ip4.gateway_address), prefix))
         self._open = True
 
-    # What the jail driver asks
+    # For the jail driver
 
     def parameters(self, address: Address | None) -> tuple[str, ...]:
-        """What jail(8) must be told: a stack of the jail's own, which may get an address later, or the one
-        address of the host's stack that the jail may use, for good."""
+        """The network parameters of a jail for jail(8).
+
+        A VNET may get an address later. With an alias, the address is a parameter and never changes.
+        """
         if self.vnet:
             return ("vnet",)
         return (f"ip4.addr={address.ip}" if address else "ip4=disable", "ip6=disable")
 
     async def withdraw(self, jail: str) -> None:
-        """Take a jail's end back to the host, before the jail is removed: it might take minutes to die."""
+        """Move a jail's end of its epair back to the host. Do this before the jail is removed: a jail that
+        is slow to die would keep the interface for minutes."""
         if (inside := self._inside.pop(jail, None)) is not None:
-            await self._gone(withdraw_argv(inside, jail), "not found", "does not exist", "not configured")
+            await self._remove(withdraw_argv(inside, jail), "not found", "does not exist", "not configured")
 
-    # What the pool asks
+    # For the address pool
 
     async def attach(self, address: Address, jail: str, pid: int) -> None:
-        """See `NetworkDriver`; `pid` is not needed, a jail has a name."""
+        """See `NetworkDriver`; `pid` is not used, because a jail has a name."""
         try:
             if self.vnet:
                 await self._join(address, jail)
@@ -269,17 +277,17 @@ class FreeBSDNetwork:
             await self._programs.run(argv)
 
     async def detach(self, jail: str) -> None:
-        """See `NetworkDriver`; destroying the host's end destroys both."""
+        """See `NetworkDriver`. Destroying one end of an epair destroys both."""
         if (ip := self._natted.pop(jail, None)) is not None:
-            await self._forget(ip)
+            await self._remove_from_table(ip)
         if (ip := self._aliases.pop(jail, None)) is not None:
-            await self._gone(unalias_argv(self._interface, ip), "Can't assign requested address")
+            await self._remove(unalias_argv(self._interface, ip), "Can't assign requested address")
         if (port := self._ports.get(jail)) is not None:
             await self.withdraw(jail)
-            await self._gone(destroy_argv(port), "does not exist")
+            await self._remove(destroy_argv(port), "does not exist")
             del self._ports[jail]
 
-    async def _forget(self, ip: str) -> None:
+    async def _remove_from_table(self, ip: str) -> None:
         if self._ip4.nat:
             await self._programs.run(table_argv("delete", ip))
 
@@ -287,10 +295,11 @@ class FreeBSDNetwork:
         """See `NetworkDriver`."""
         if self._open:
             self._open = False
-            await self._gone(destroy_argv(self._ip4.bridge), "does not exist")
+            await self._remove(destroy_argv(self._ip4.bridge), "does not exist")
 
-    async def _gone(self, argv: tuple[str, ...], *gone: str) -> None:
-        """Run what takes something away; one of these words says that it is gone already."""
+    async def _remove(self, argv: tuple[str, ...], *gone: str) -> None:
+        """Run a program that removes something. A failure with one of the texts in `gone` is no error: the
+        thing does not exist any more."""
         try:
             await self._programs.run(argv)
         except ProgramFailed as failure:
