@@ -1,12 +1,12 @@
-"""Who may do what: names and roles, by a token in a header. Which role an operation takes stands in
-`skyisland.operations`.
+"""Who may do what: a token in a header stands for a name and a role.
 
     role       sees what admins see   changes it   calls functions
     admin      yes                    yes          yes
     operator   yes                    no           where they are open to all
     caller     no                     no           yes
 
-Every token is compared, in constant time; where none is set, nobody has its role.
+Which role an operation takes stands in `skyisland.operations`. A token is compared with every known one, in
+constant time, so that the time of an answer tells nothing of them.
 """
 
 from __future__ import annotations
@@ -34,10 +34,10 @@ NOBODY = Who("", Role.caller)
 
 
 class Gate:
-    """Lets those through who may pass."""
+    """Checks tokens against the settings."""
 
     def __init__(self, header: str, token: str, settings: Api | None = None) -> None:
-        """`token`: that of the admin without a name; without one there are only named admins."""
+        """`token`: of the admin without a name; empty where all admins have names."""
         settings = settings or Api()
         self.header = header
         self.open = settings.open
@@ -52,13 +52,13 @@ class Gate:
         ]
 
     def admit(self, shown: str, address: str | None, *, change: bool) -> Who:
-        """Who wants to see, or `change`, what admins do, and may.
+        """Whose token this is, if it is an operator's or, to `change` something, an admin's.
 
         `shown`: the header's content; `address`: the client's, for the log.
 
         Raises:
-            Unauthorized: no token is shown.
-            Forbidden: it is no token of ours, or not one for this.
+            Unauthorized: there is no token.
+            Forbidden: the token is unknown, or its role may not do this.
         """
         if not shown:
             raise Unauthorized(f"this needs the admin token, in the header {self.header}")
@@ -72,10 +72,11 @@ class Gate:
         return who
 
     def admit_call(self, shown: str, address: str | None) -> Who:
-        """Who wants to call a function, and may; `NOBODY` for one without a name.
+        """Whose token this is, if it may call functions; `NOBODY` without a known token where all may.
 
         Raises:
-            Unauthorized, Forbidden: functions are not open to all, and this is no caller.
+            Unauthorized, Forbidden: functions are not open to all, and the token is missing, unknown or an
+                operator's.
         """
         who = self.who(shown) if shown else None
         if self.open:
@@ -88,11 +89,11 @@ class Gate:
         return who
 
     def who(self, shown: str) -> Who | None:
-        """Whose token it is."""
-        found = None
-        # A header comes as latin-1 of its bytes.
+        """Whose token this is; None for an unknown one."""
+        owner = None
+        # Quart decodes headers as latin-1, whatever their bytes mean.
         content = shown.encode("latin-1", "replace")
-        for who, token in self._tokens:
+        for who, token in self._tokens:  # to the end, whichever matches
             if hmac.compare_digest(content, token):
-                found = who
-        return found
+                owner = who
+        return owner

@@ -29,7 +29,7 @@ instead of a reset. Whoever sends still more gets the reset."""
 REFUSALS_PER_S = 200
 """A refusal takes about 0.4 ms of processor time on an open connection; this many take a tenth of a core."""
 LONGEST_REFUSAL_WAIT_S = 1.0
-"""As long as Retry-After tells callers to wait."""
+"""No longer than Retry-After asks callers to wait."""
 
 
 class HungUp(Exception):

@@ -1,13 +1,13 @@
-"""Whose web page a request comes from.
+"""Which web page a request comes from.
 
-A browser sends a plain POST to any address it reaches, the loopback included, for every page that asks it
-to; the answer it keeps from the page, but the call was made. Only the browser itself tells whose page it
-was: `Origin` (Fetch standard, "origin header") with every POST, and `Sec-Fetch-Site`, where it knows that.
-What is no browser sends neither and passes.
+Any web page can have its reader's browser send a plain POST to any address that the browser reaches, the
+loopback included. The browser hides the answer from the page, but the call was made. The browser names the
+page: in `Origin` (Fetch standard, "origin header") with every POST, and in `Sec-Fetch-Site` where it knows
+that header. Clients that are no browsers send neither, and pass.
 
-A page counts as the island's own when its origin is what the request calls the island, by an address or as
-`localhost`. Any other name could be somebody else's who has it lead here (DNS rebinding): it has to be among
-the settings' `api.origins`.
+A page is the island's own when its origin equals the request's Host, and Host is an address or `localhost`.
+Any other name may belong to somebody who lets it resolve to this address (DNS rebinding), so it must stand
+in the settings' `api.origins`.
 """
 
 from __future__ import annotations
@@ -21,27 +21,27 @@ from skyisland.settings.values import split_host_port
 READING = ("GET", "HEAD", "OPTIONS")
 """Methods that change nothing, and whose answers a browser shows to no other page."""
 OURS = (b"none", b"same-origin")
-"""`Sec-Fetch-Site` of what a user typed, and of a page's request to where it came from."""
+"""`Sec-Fetch-Site` of an address that a user typed, and of a page's request to its own origin."""
 
 
 class ForeignOrigin(Forbidden):
-    """A web page of somebody else wants a deed done by its reader's browser."""
+    """A foreign web page made its reader's browser send a request that changes something."""
 
     code = "foreign_origin"
 
 
 class Origins:
-    """Tells the island's own pages from others."""
+    """Distinguishes the island's own pages from foreign ones."""
 
     def __init__(self, named: Iterable[str] = ()) -> None:
-        """`named`: origins that count as ours beside addresses, such as `https://island.example.org`."""
+        """`named`: further origins of the island's own pages, such as `https://island.example.org`."""
         self._named = frozenset(origin.encode() for origin in named)
 
     def check(self, method: str, headers: Iterable[tuple[bytes, bytes]]) -> None:
-        """Look at a request's headers, whose names are in lower case.
+        """Refuse a request that a browser sends for a foreign page; `headers` have names in lower case.
 
         Raises:
-            ForeignOrigin: a browser made it for a page that is not ours.
+            ForeignOrigin
         """
         if method in READING:
             return
@@ -68,7 +68,7 @@ class Origins:
 
 
 def _fixed(host: bytes) -> bool:
-    """Whether a Host header has a name for the island that nobody can have lead elsewhere."""
+    """Whether a Host header names the island by an address or as `localhost`, which no DNS entry can fake."""
     try:
         name, _ = split_host_port(host.decode(), 0)
         return name == "localhost" or bool(ip_address(name))

@@ -21,12 +21,12 @@ T = TypeVar("T")
 
 
 def respond(reply: Reply) -> Response:
-    """A reply in Quart's terms."""
+    """A reply as Quart's response."""
     return Response(reply.body, reply.status, dict(reply.headers), content_type=JSON)
 
 
 def guard(app: Quart, gate: Gate) -> None:
-    """Let operations that take a token run for those only who show one of the right role."""
+    """Check the token before every operation that takes one."""
 
     async def admit() -> None:
         operation = NAMED.get(request.endpoint or "")

@@ -143,8 +143,8 @@ class Client:
 
     def addresses_in(self, state: AddressState) -> list[str]:
         """The addresses in this state."""
-        found = self._ask(op.ADDRESSES, state=state).get(state)
-        return found if isinstance(found, list) else []
+        addresses = self._ask(op.ADDRESSES, state=state).get(state)
+        return addresses if isinstance(addresses, list) else []
 
     def artifacts(self) -> list[Artifact]:
         """The binaries in the cache."""

@@ -8,10 +8,10 @@ answer is read leniently (`read`): a client skips the fields that only a newer i
 What `model` and `events` define travels as it is (`Artifact`, `AddressInfo`, `Capability`, facts); here is
 what differs. Which operation takes and answers what stands in `operations`.
 
-A new field of a request takes three edits beside its use: the field in `model.FunctionRequest`, the option
-of `invoke` in `cli/operating.py`, and its line in the console's dialog, `tui/invoke.py`. The strict body,
-its description, the client and the curl line follow from the first; tests/api/test_parity.py fails until
-all three are there.
+A new field of a request takes three edits beside its use and its row in docs/rest.md: the field in
+`model.FunctionRequest`, the option of `invoke` in `cli/operating.py`, and its line in the console's dialog,
+`tui/invoke.py`. The strict body, its description, the client and the curl line follow from the first;
+tests/api/test_parity.py fails until all three are there.
 """
 
 from __future__ import annotations
@@ -318,8 +318,8 @@ def _complaint(said: str, shape: type) -> BadRequest:
 
 
 class NotAnIsland(Exception):
-    """The answer is not one of an island, or of an island too far from this version; the text goes on from
-    the island's address."""
+    """The answer is not an island's, or that of a version with other shapes. The text follows the address of
+    whoever answered."""
 
 
 def read(status: int, content: bytes, shape: type[T], field: str = "") -> T:

@@ -134,16 +134,15 @@ def keys(screen: Screen[Any], pane: Widget | None) -> Help:
     """Every key that works on `screen` now, those of its `pane` first; made from the bindings."""
     groups: list[tuple[str, list[tuple[str, str]]]] = []
     for title, nodes in (("This pane", (pane,)), ("Everywhere", (screen.app, screen))):
-        found: dict[tuple[str, str], list[str]] = {}
+        names: dict[tuple[str, str], list[str]] = {}
         for active in screen.active_bindings.values():
             binding = active.binding
             if binding.action == "screen.copy_text":
                 continue  # there is nothing to select here
             if active.node in nodes and binding.description and not binding.system:
-                told = binding.tooltip or binding.description
-                word = _OWN.get(told, told)
-                names = found.setdefault((word, binding.action), [])
-                names.append(screen.app.get_key_display(binding))
-        if found:
-            groups.append((title, [(" ".join(names), word) for (word, _), names in found.items()]))
+                text = binding.tooltip or binding.description
+                key = screen.app.get_key_display(binding)
+                names.setdefault((_OWN.get(text, text), binding.action), []).append(key)
+        if names:
+            groups.append((title, [(" ".join(each), word) for (word, _), each in names.items()]))
     return Help([*groups, ("Filter: all words must match", FILTERS)])

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable
-from typing import Any
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, TypeVar
 
 import click
 import msgspec
@@ -15,6 +15,8 @@ from rich.table import Table
 
 from skyisland.record.logs import printable
 from skyisland.wire import encode
+
+T = TypeVar("T")
 
 as_json = click.option("--json", "as_json", is_flag=True, help="For machines.")
 
@@ -32,6 +34,21 @@ def print_table(columns: Iterable[str], rows: Iterable[Iterable[object]], empty:
     for row in rows:
         table.add_row(*(escape(printable(str("" if cell is None else cell))) for cell in row))
     Console().print(table if table.row_count else empty)
+
+
+def print_list(
+    values: Sequence[T],
+    columns: Iterable[str],
+    row: Callable[[T], Iterable[object]],
+    empty: str,
+    *,
+    as_json: bool,
+) -> None:
+    """A table with a row for each value, or all of them in JSON."""
+    if as_json:
+        print_json(values)
+    else:
+        print_table(columns, map(row, values), empty)
 
 
 def print_fields(value: object) -> None:

@@ -3,18 +3,28 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import Any
 
 import click
 
 from skyisland import operations as op
 from skyisland.cli import Chosen
-from skyisland.cli.printing import as_json, moment, print_fields, print_json, print_table, size, span
+from skyisland.cli.printing import (
+    as_json,
+    moment,
+    print_fields,
+    print_json,
+    print_list,
+    print_table,
+    size,
+    span,
+)
 from skyisland.events import InvocationFinished
-from skyisland.model import AddressState
+from skyisland.model import AddressState, Artifact, Capability
 from skyisland.operations import Operation
-from skyisland.wire import Snapshot
+from skyisland.record.logs import printable
+from skyisland.wire import Jail, Snapshot
 
 LEVELS = {"WARNING": "yellow", "ERROR": "red"}
 """Colours of log lines on a terminal; others have none."""
@@ -33,26 +43,26 @@ def limit(operation: Operation[Any]) -> Callable[..., Any]:
 def status(chosen: Chosen, as_json: bool) -> None:
     """Show the island at this moment; with --json everything that it knows of itself."""
     with chosen.client() as client:
-        found = client.snapshot()
+        snapshot = client.snapshot()
     if as_json:
-        print_json(found)
+        print_json(snapshot)
     else:
-        print_table(("", ""), _summary(found), "")
+        print_table(("", ""), _summary(snapshot), "")
 
 
-def _summary(found: Snapshot) -> list[tuple[str, object]]:
-    free = sum(address.state is AddressState.available for address in found.addresses)
-    limits = [capability.name for capability in found.capabilities if not capability.enforced]
-    pool = found.pool
+def _summary(island: Snapshot) -> list[tuple[str, object]]:
+    available = sum(address.state is AddressState.available for address in island.addresses)
+    missing = [capability.name for capability in island.capabilities if not capability.enforced]
+    binaries = size(sum(artifact.size_bytes for artifact in island.artifacts))
     return [
-        ("island", f"{found.island}, version {found.version}"),
-        ("up", span(found.at - found.started_at) + (", stopping" if found.draining else "")),
-        ("driver", f"{found.driver}, storage {found.storage}"),
-        ("calls", f"{found.running} running, {found.queued} queued"),
-        ("jails", f"{len(found.jails)}, {pool.size} of them warm"),
-        ("addresses", f"{free} of {len(found.addresses)} available"),
-        ("binaries", f"{len(found.artifacts)}, {size(sum(one.size_bytes for one in found.artifacts))}"),
-        ("not enforced", ", ".join(limits) or "nothing"),
+        ("island", f"{island.island}, version {island.version}"),
+        ("up", span(island.at - island.started_at) + (", stopping" if island.draining else "")),
+        ("driver", f"{island.driver}, storage {island.storage}"),
+        ("calls", f"{island.running} running, {island.queued} queued"),
+        ("jails", f"{len(island.jails)}, {island.pool.size} of them warm"),
+        ("addresses", f"{available} of {len(island.addresses)} available"),
+        ("binaries", f"{len(island.artifacts)}, {binaries}"),
+        ("not enforced", ", ".join(missing) or "nothing"),
     ]
 
 
@@ -62,22 +72,13 @@ def _summary(found: Snapshot) -> list[tuple[str, object]]:
 def capabilities(chosen: Chosen, as_json: bool) -> None:
     """Show what the island's host enforces, and what it cannot."""
     with chosen.client(admin=False) as client:
-        found = client.capabilities()
-    if as_json:
-        print_json(found)
-        return
-    print_table(
-        ("CAPABILITY", "ENFORCED", "HOW"),
-        (
-            (
-                one.name,
-                "yes" if one.enforced else "no",
-                f"{one.how}\n→ {one.remedy}" if one.remedy else one.how,
-            )
-            for one in found
-        ),
-        "the island tells of nothing",
-    )
+        known = client.capabilities()
+    print_list(known, ("CAPABILITY", "ENFORCED", "HOW"), _capability, "none is known", as_json=as_json)
+
+
+def _capability(one: Capability) -> tuple[object, ...]:
+    how = f"{one.how}\n→ {one.remedy}" if one.remedy else one.how
+    return one.name, "yes" if one.enforced else "no", how
 
 
 @click.command()
@@ -87,30 +88,21 @@ def capabilities(chosen: Chosen, as_json: bool) -> None:
 def requests(chosen: Chosen, limit: int, as_json: bool) -> None:
     """List the latest calls that are over, newest first."""
     with chosen.client() as client:
-        found = client.invocations(limit)
-    if as_json:
-        print_json(found)
-        return
-    print_table(
-        ("ENDED", "REQUEST", "FUNCTION", "RESULT", "TOTAL", "BINARY", "JAIL"),
-        (
-            (
-                moment(end.at),
-                end.invocation,
-                f"{end.url} {end.call}",
-                _result(end),
-                f"{end.timings.total_s * 1000:.1f}ms",
-                "cached" if end.cached else "built",
-                end.jail,
-            )
-            for end in found
-        ),
-        "no call is over",
+        ends = client.invocations(limit)
+    columns = ("ENDED", "REQUEST", "FUNCTION", "RESULT", "TOTAL", "BINARY", "JAIL")
+    print_list(ends, columns, _request, "no call is over", as_json=as_json)
+
+
+def _request(end: InvocationFinished) -> tuple[object, ...]:
+    return (
+        moment(end.at),
+        end.invocation,
+        f"{end.url} {end.call}",
+        f"{end.verdict}: {end.error}" if end.error else end.verdict,
+        f"{end.timings.total_s * 1000:.1f}ms",
+        "cached" if end.cached else "built",
+        end.jail,
     )
-
-
-def _result(end: InvocationFinished) -> str:
-    return f"{end.verdict}: {end.error}" if end.error else end.verdict
 
 
 @click.command()
@@ -127,7 +119,7 @@ def logs(chosen: Chosen, jail: str | None, limit: int, as_json: bool) -> None:
         return
     for line in lines:
         text = f"{moment(line.at)} {line.level:<7} {line.jail or line.logger}: {line.text}"
-        click.secho(text, fg=LEVELS.get(line.level))
+        click.secho(printable(text), fg=LEVELS.get(line.level))
 
 
 @click.command()
@@ -136,26 +128,21 @@ def logs(chosen: Chosen, jail: str | None, limit: int, as_json: bool) -> None:
 def jails(chosen: Chosen, as_json: bool) -> None:
     """List the living jails."""
     with chosen.client() as client:
-        found = client.jails()
-    if as_json:
-        print_json(found)
-        return
-    print_table(
-        ("JID", "NAME", "STATE", "PID", "IP4", "AGE", "MEMORY", "FUNCTION"),
-        (
-            (
-                jail.jid,
-                jail.name,
-                jail.state,
-                jail.pid,
-                jail.ip4,
-                f"{jail.age_s:.0f}s",
-                size(jail.memory_bytes),
-                f"{jail.url} {jail.call}".strip() or jail.purpose,
-            )
-            for jail in found
-        ),
-        "no jail is alive",
+        alive = client.jails()
+    columns = ("JID", "NAME", "STATE", "PID", "IP4", "AGE", "MEMORY", "FUNCTION")
+    print_list(alive, columns, _jail, "no jail is alive", as_json=as_json)
+
+
+def _jail(jail: Jail) -> tuple[object, ...]:
+    return (
+        jail.jid,
+        jail.name,
+        jail.state,
+        jail.pid,
+        jail.ip4,
+        span(jail.age_s),
+        size(jail.memory_bytes),
+        f"{jail.url} {jail.call}".strip() or jail.purpose,
     )
 
 
@@ -166,8 +153,8 @@ def jails(chosen: Chosen, as_json: bool) -> None:
 def jail(chosen: Chosen, jail: str, as_json: bool) -> None:
     """Show one JAIL, by its number or name."""
     with chosen.client() as client:
-        found = client.jail(jail)
-    print_json(found) if as_json else print_fields(found)
+        details = client.jail(jail)
+    print_json(details) if as_json else print_fields(details)
 
 
 @click.command()
@@ -177,13 +164,14 @@ def jail(chosen: Chosen, jail: str, as_json: bool) -> None:
 def ips(chosen: Chosen, state: AddressState | None, as_json: bool) -> None:
     """List the addresses of the pool."""
     with chosen.client() as client:
-        found: dict[str, str | None] | list[str]
-        found = client.addresses() if state is None else client.addresses_in(state)
+        if state is None:
+            pool: dict[str, str | None] | list[str] = client.addresses()
+        else:
+            pool = client.addresses_in(state)
     if as_json:
-        print_json(found)
+        print_json(pool)
         return
-    rows: Iterable[tuple[str, str | None]]
-    rows = found.items() if isinstance(found, dict) else ((ip, None) for ip in found)
+    rows = pool.items() if isinstance(pool, dict) else [(ip, None) for ip in pool]
     print_table(("ADDRESS", "JAIL"), rows, "no address")
 
 
@@ -193,8 +181,8 @@ def ips(chosen: Chosen, state: AddressState | None, as_json: bool) -> None:
 def stats(chosen: Chosen, as_json: bool) -> None:
     """Show the HTTP traffic since the island started."""
     with chosen.client() as client:
-        found = client.stats()
-    print_json(found) if as_json else print_fields(found)
+        traffic = client.stats()
+    print_json(traffic) if as_json else print_fields(traffic)
 
 
 @click.command("list")
@@ -203,26 +191,21 @@ def stats(chosen: Chosen, as_json: bool) -> None:
 def cache_list(chosen: Chosen, as_json: bool) -> None:
     """List them, latest use first."""
     with chosen.client() as client:
-        found = client.artifacts()
-    if as_json:
-        print_json(found)
-        return
-    now = time.time()
-    print_table(
-        ("KEY", "FUNCTION", "COMMIT", "SIZE", "BUILD", "HITS", "USED"),
-        (
-            (
-                artifact.key[:12],
-                f"{artifact.url} {artifact.expression or artifact.function}",
-                artifact.commit[:12],
-                size(artifact.size_bytes),
-                f"{artifact.build_s:.2f}s",
-                artifact.hits,
-                f"{now - artifact.used_at:.0f}s ago",
-            )
-            for artifact in sorted(found, key=lambda artifact: -artifact.used_at)
-        ),
-        "nothing is cached",
+        artifacts = client.artifacts()
+    artifacts.sort(key=lambda artifact: -artifact.used_at)
+    columns = ("KEY", "FUNCTION", "COMMIT", "SIZE", "BUILD", "HITS", "USED")
+    print_list(artifacts, columns, _artifact, "nothing is cached", as_json=as_json)
+
+
+def _artifact(artifact: Artifact) -> tuple[object, ...]:
+    return (
+        artifact.key[:12],
+        f"{artifact.url} {artifact.expression or artifact.function}",
+        artifact.commit[:12],
+        size(artifact.size_bytes),
+        f"{artifact.build_s:.2f}s",
+        artifact.hits,
+        f"{span(time.time() - artifact.used_at)} ago",
     )
 
 
