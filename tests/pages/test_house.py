@@ -60,6 +60,29 @@ def test_workflow_may_read_only(file: Path) -> None:
     assert workflow(file.name)["permissions"] == {"contents": "read"}
 
 
+def test_architecture_has_every_module() -> None:
+    text = (ROOT / "ARCHITECTURE.md").read_text()
+    tree = text.split("## The rooms")[1].split("```")[1]
+    folders: dict[int, str] = {}
+    told: set[str] = set()
+    for line in tree.strip().splitlines():
+        depth = len(line) - len(line.lstrip())
+        name, _, more = line.strip().partition(" ")
+        above = "".join(folders[level] for level in sorted(folders) if level < depth)
+        if name.endswith("/"):
+            folders = {level: folder for level, folder in folders.items() if level < depth} | {depth: name}
+            told |= {f"{above}{name}{module}" for module in re.findall(r"\w+\.py", more)}
+        else:
+            told.add(above + name)
+    there = {
+        str(path.relative_to(ROOT))
+        for package in ("skyisland", "api", "tui")
+        for path in (ROOT / package).rglob("*.py")
+        if path.name != "__init__.py"
+    }
+    assert told == there
+
+
 @pytest.mark.parametrize("record", RECORDS, ids=lambda record: record.stem)
 def test_record_has_its_parts(record: Path) -> None:
     text = record.read_text()
