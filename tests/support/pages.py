@@ -1,7 +1,7 @@
 """What the pages in docs/ take from the code, written between their marks: `make pages`.
 
 A block stands between `<!-- name -->` and `<!-- /name -->`. A page that was not written anew fails in
-`tests/pages`.
+`tests/unit/test_pages.py`.
 """
 
 from __future__ import annotations
