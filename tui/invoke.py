@@ -46,7 +46,7 @@ CHOICES = (
 """Field and words of each option."""
 
 
-class Reply(Pager):
+class AnswerPane(Pager):
     """The answer, or why there is none."""
 
     def __init__(self) -> None:
@@ -122,7 +122,7 @@ class Invoke(ModalScreen[None]):
                 for name, words in CHOICES:
                     yield Toggle(words, id=f"invoke-{name}")
             yield Label("", id="invoke-fault")
-            yield Reply()
+            yield AnswerPane()
 
     def on_mount(self) -> None:
         empty = [field for field in self.query(Input) if not field.value]
@@ -175,7 +175,7 @@ class Invoke(ModalScreen[None]):
             self.run_worker(self._send())
 
     async def _send(self) -> None:
-        reply = self.query_one(Reply)
+        reply = self.query_one(AnswerPane)
         request = self.request()
         reply.called = reply.failure = None
         reply.note = (f"running{reply.glyphs['more']}   esc hangs up", "info")

@@ -131,7 +131,10 @@ def evict(chosen: Chosen, key: str) -> None:
 @click.argument("key")
 @click.pass_obj
 def rebuild(chosen: Chosen, key: str) -> None:
-    """Fetch and compile anew what the binary with this KEY was made of, or whose key begins with it."""
+    """Build the binary with this KEY, or the beginning of it, anew.
+
+    Fetches its repository and compiles the same commit.
+    """
     with chosen.client() as client:
         click.echo(f"rebuilt {client.rebuild(_whole_key(client, key))}")
 

@@ -41,7 +41,7 @@ def limit(operation: Operation[Any]) -> Callable[..., Any]:
 @as_json
 @click.pass_obj
 def status(chosen: Chosen, as_json: bool) -> None:
-    """Show the island at this moment; with --json everything that it knows of itself."""
+    """Show the island at this moment; --json shows all of it."""
     with chosen.client() as client:
         snapshot = client.snapshot()
     if as_json:
