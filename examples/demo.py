@@ -1,7 +1,7 @@
-"""`make demo`: a function from a Git repository, answered over REST from a fresh jail.
+"""`make demo`: calls functions of Git repositories over REST; each runs in a fresh jail.
 
-Makes repositories of the examples, starts an island of its own on a free port with a state folder of
-its own, calls it three times as any client would, and takes everything away again.
+Makes repositories of the examples, starts an island with a free port and a temporary state folder, makes
+four calls as any client would, stops the island and removes the folder.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ PHASES = ("queue", "resolve", "clone", "build", "jail", "exec", "total")
 
 
 def main() -> int:
-    # Jails are other users than root: they must be able to reach the state folder.
+    # Jails run as other users than root, and must reach the state folder.
     folder = Path(tempfile.mkdtemp(prefix="sky-demo-", dir="/var/tmp"))
     folder.chmod(0o755)
     try:
@@ -69,13 +69,13 @@ def demonstrate(folder: Path) -> int:
 
 
 def call_it(island: subprocess.Popen[bytes], port: int) -> int:
-    assert island.stdout is not None  # noqa: S101 - it was asked for
+    assert island.stdout is not None  # noqa: S101 - Popen got PIPE
     if not any(b'"IslandStarted"' in line for line in island.stdout):
         print("the island did not start", file=sys.stderr)
         return 1
     failures = 0
-    for what, wish in CALLS:
-        body = {"url": URL, **wish}
+    for what, call in CALLS:
+        body = {"url": URL, **call}
         print(f"\n{what}\n  POST /api/v1/function {json.dumps(body)}")
         connection = http.client.HTTPConnection("127.0.0.1", port, timeout=120)
         connection.request("POST", "/api/v1/function", json.dumps(body))
@@ -86,9 +86,9 @@ def call_it(island: subprocess.Popen[bytes], port: int) -> int:
             print(f"  {answer.status} {reply}")
             continue
         timings = reply["timings_ms"]
-        spent = "  ".join(f"{phase} {timings[phase]:.1f}" for phase in PHASES if timings.get(phase))
+        phases = "  ".join(f"{phase} {timings[phase]:.1f}" for phase in PHASES if timings.get(phase))
         print(f"  → {reply['data']}")
-        print(f"    from jail {reply['jail']}, commit {reply['version'][:12]}, ms: {spent}")
+        print(f"    from jail {reply['jail']}, commit {reply['version'][:12]}, ms: {phases}")
     return 1 if failures else 0
 
 

@@ -1,4 +1,4 @@
-"""Makes a real Git repository of each example, so that a demonstration and the tests can clone them."""
+"""Makes a Git repository of each example. The demonstration, the tests and the benchmarks clone them."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from pathlib import Path
 
 HERE = Path(__file__).parent
 HOST = "examples.skyisland.test"
-"""The host in the examples' URLs. It exists nowhere: settings rewrite it to the folder of repositories."""
+"""The host in the examples' URLs. It does not exist: settings rewrite it to the folder of repositories."""
 IDENTITY = ("-c", "user.name=Sky Island", "-c", "user.email=examples@skyisland.test")
 
 
 def publish(target: Path) -> list[str]:
-    """Make `target`/NAME, a repository with one commit, for each example; returns their URLs."""
+    """Make a repository with one commit at `target`/NAME for each example; return their URLs."""
     names = sorted(folder.name for folder in HERE.iterdir() if any(folder.glob("*.go")))
     for name in names:
         repository = target / name
@@ -23,10 +23,10 @@ def publish(target: Path) -> list[str]:
 
 
 def commit(repository: Path, message: str) -> str:
-    """Commit all that lies in a folder, a repository or not yet one; returns the commit."""
+    """Commit all files of a folder; return the commit. Makes a repository of the folder if it is none."""
     if not (repository / ".git").is_dir():
         _git(repository, "init", "--quiet", "--initial-branch=main")
-        # A commit must be served by its hash, as the big hosts do.
+        # Serve commits by their hashes, as the big hosts do.
         _git(repository, "config", "uploadpack.allowAnySHA1InWant", "true")
     _git(repository, "add", "--all")
     _git(repository, *IDENTITY, "commit", "--quiet", f"--message={message}")
@@ -34,7 +34,7 @@ def commit(repository: Path, message: str) -> str:
 
 
 def rewrite(target: Path) -> dict[str, str]:
-    """The `[git] rewrite` setting that finds the repositories in `target`."""
+    """The `[git] rewrite` setting that leads to the repositories in `target`."""
     return {f"https://{HOST}/": f"{target.as_uri()}/"}
 
 

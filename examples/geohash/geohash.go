@@ -7,12 +7,12 @@ const alphabet = "0123456789bcdefghjkmnpqrstuvwxyz"
 
 // Encode returns the geohash of a place, twelve characters long.
 //
-// Places beyond the poles or the date line are held at the border, as a map would draw them.
+// A place beyond a pole or the date line gets the geohash of the nearest place on the map.
 func Encode(latitude, longitude float64) string {
 	return EncodeWithPrecision(latitude, longitude, 12)
 }
 
-// EncodeWithPrecision returns the geohash of a place with so many characters.
+// EncodeWithPrecision returns the geohash of a place, of the given number of characters.
 func EncodeWithPrecision(latitude, longitude float64, characters int) string {
 	south, north, west, east := -90.0, 90.0, -180.0, 180.0
 	var hash strings.Builder

@@ -10,16 +10,16 @@ import (
 // Addresses lists the addresses of the jail, loopback left out.
 func Addresses() (string, error) {
 	addresses, err := net.InterfaceAddrs()
-	found := ""
+	lines := ""
 	for _, address := range addresses {
 		if network, ok := address.(*net.IPNet); ok && !network.IP.IsLoopback() && network.IP.To4() != nil {
-			found += network.String() + "\n"
+			lines += network.String() + "\n"
 		}
 	}
-	return found, err
+	return lines, err
 }
 
-// Greet waits for one connection, greets whoever it is, and tells who it was.
+// Greet waits for one connection, greets it, and returns the visitor's address.
 func Greet(port int, patience time.Duration) (string, error) {
 	listener, err := net.Listen("tcp4", fmt.Sprintf(":%d", port))
 	if err != nil {
@@ -37,7 +37,7 @@ func Greet(port int, patience time.Duration) (string, error) {
 	return host, err
 }
 
-// Dial connects and reads one line's worth of what the other side says.
+// Dial connects, and returns the first 256 bytes at most that the other side sends.
 func Dial(address string, patience time.Duration) (string, error) {
 	connection, err := net.DialTimeout("tcp4", address, patience)
 	if err != nil {

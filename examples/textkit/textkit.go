@@ -20,7 +20,7 @@ func Words() int {
 	return count
 }
 
-// Number reads a number, or says why it is none.
+// Number parses a number, or returns an error.
 func Number(text string) (int, error) {
 	number, err := strconv.Atoi(text)
 	if err != nil {
@@ -29,7 +29,7 @@ func Number(text string) (int, error) {
 	return number, nil
 }
 
-// Join joins its words with a separator; its list makes the call an expression.
+// Join joins words with a separator. A call of it is compiled as an expression: a list is not a literal.
 func Join(words []string, separator string) string {
 	return strings.Join(words, separator)
 }
@@ -45,7 +45,7 @@ type Text struct{ text string }
 // New makes a Text.
 func New(text string) Text { return Text{text} }
 
-// Repeat returns the text so many times over.
+// Repeat returns the text, repeated.
 func (t Text) Repeat(times int) Text { return Text{strings.Repeat(t.text, times)} }
 
 // Len returns its length in bytes.
@@ -54,7 +54,7 @@ func (t Text) Len() int { return len(t.text) }
 // String returns the text.
 func (t Text) String() string { return t.text }
 
-// Largest returns the largest of its numbers; it is generic, so it is compiled with its arguments.
+// Largest returns the largest of its numbers. It is generic, so a call is compiled with its arguments.
 func Largest[N int | float64](first N, rest ...N) N {
 	for _, number := range rest {
 		first = max(first, number)

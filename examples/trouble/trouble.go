@@ -16,7 +16,7 @@ func Panic(reason string) string { panic(reason) }
 // Exit ends the process with an exit code.
 func Exit(code int) { os.Exit(code) }
 
-// Signal sends itself a signal.
+// Signal sends a signal to its own process.
 func Signal(number int) string {
 	process, err := os.FindProcess(os.Getpid())
 	if err == nil {
@@ -26,14 +26,14 @@ func Signal(number int) string {
 	return fmt.Sprint("still here: ", err)
 }
 
-// Sleep sleeps, and ignores requests to end while it does.
+// Sleep sleeps, and ignores SIGTERM and SIGINT meanwhile.
 func Sleep(duration time.Duration) string {
 	signal.Ignore(syscall.SIGTERM, syscall.SIGINT)
 	time.Sleep(duration)
 	return "slept " + duration.String()
 }
 
-// Hog takes so many MiB of memory and touches all of it.
+// Hog allocates memory and touches every page of it.
 func Hog(mebibytes int) int {
 	memory := make([]byte, mebibytes<<20)
 	for i := 0; i < len(memory); i += 4096 {
@@ -48,7 +48,7 @@ func Spin() {
 	}
 }
 
-// Fill writes so many files of a MiB, and panics when the disk is full.
+// Fill writes files of one MiB each, and panics when the disk is full.
 func Fill(mebibytes int) {
 	for number := range mebibytes {
 		name := fmt.Sprint("/tmp/filled-", number)
@@ -58,7 +58,7 @@ func Fill(mebibytes int) {
 	}
 }
 
-// Flood writes so many MiB to standard output.
+// Flood writes a number of MiB to standard output.
 func Flood(mebibytes int) {
 	line := strings.Repeat("sky island\n", 95326)
 	for range mebibytes {
@@ -66,7 +66,8 @@ func Flood(mebibytes int) {
 	}
 }
 
-// Remember leaves a mark for the next call, and tells whether it found one.
+// Remember leaves a mark for the next call, and reports whether it found one itself. It never does: each call
+// gets a fresh jail.
 func Remember() bool {
 	_, err := os.Stat("/tmp/mark")
 	_ = os.WriteFile("/tmp/mark", []byte("was here"), 0o600)
