@@ -1,1 +1,1 @@
-"""Side-by-side measurements: the island against what else runs a binary, in one run on one machine."""
+"""Measures the island beside other ways to run a binary, in one run on one machine."""

@@ -1,4 +1,4 @@
-"""`python -m bench`: measure side by side, print the table, keep the results."""
+"""`python -m bench`: measures the island beside its peers, prints the table and stores the results."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from rich.console import Console
 from bench import figures, report
 from bench.console import cost
 from bench.counts import counts
-from bench.figures import Field, Found
+from bench.figures import Field, Measured
 from bench.firstcall import first_call
 from bench.growth import growth
 from bench.machine import Processors, machine
@@ -32,8 +32,8 @@ if not console.is_terminal:
     console = Console(width=130)
 
 
-def side_by_side(full: bool) -> dict[str, Callable[[Field], Found]]:
-    """What is measured with all peers around one island."""
+def side_by_side(full: bool) -> dict[str, Callable[[Field], Measured]]:
+    """The figures that need one island and all its peers."""
     effort = figures.FULL if full else figures.QUICK
     return {
         "warm": lambda field: figures.warm_call(field, effort),
@@ -44,14 +44,14 @@ def side_by_side(full: bool) -> dict[str, Callable[[Field], Found]]:
     }
 
 
-def alone(full: bool) -> dict[str, Callable[[Stand], Found]]:
-    """What wants an island of its own."""
+def alone(full: bool) -> dict[str, Callable[[Stand], Measured]]:
+    """The figures that need an island of their own."""
 
-    def counted(stand: Stand) -> Found:
+    def counted(stand: Stand) -> Measured:
         with stand.island():
             return counts(stand, 200 if full else 50)
 
-    def soaked(stand: Stand) -> Found:
+    def soaked(stand: Stand) -> Measured:
         with stand.island():
             return soak(stand, 100_000, 150) if full else soak(stand, 5_000, 50)
 
@@ -68,11 +68,11 @@ def main() -> int:
     if options.page:
         return _to_page(options.output)
     names, full = options.only, options.full
-    known = machine()
-    console.print(report.headline(known), highlight=False)
-    result = _begin(options, known)
+    host = machine()
+    console.print(report.headline(host), highlight=False)
+    result = _begin(options, host)
 
-    def measure(name: str, figure: Callable[[], Found]) -> None:
+    def measure(name: str, figure: Callable[[], Measured]) -> None:
         console.print(f"measuring {name}, load average {os.getloadavg()[0]:.1f} …", style="dim")
         processors = Processors()
         rows, samples = figure()
@@ -82,7 +82,7 @@ def main() -> int:
         result["rows"] += msgspec.to_builtins(rows)
         result["samples"][name] = samples
         console.print(report.table(rows))
-        _keep(options.output, result)
+        _store(options.output, result)
 
     with _folder(options.keep) as folder:
         stand = Stand(folder)
@@ -96,30 +96,29 @@ def main() -> int:
                 measure(name, partial(single, stand))
     if "console" in names:
         measure("console", lambda: cost(12 if full else 4, 6.0))
-    known["load_average_after"] = list(os.getloadavg())
+    host["load_average_after"] = list(os.getloadavg())
     result["rows"].sort(key=lambda row: row["figure"])
-    _keep(options.output, result)
+    _store(options.output, result)
     return 0
 
 
-def _begin(options: argparse.Namespace, known: dict[str, Any]) -> dict[str, Any]:
-    """Results without any yet. With `--only`, what an earlier run measured in the same way on the same
-    machine stays beside what this one will."""
+def _begin(options: argparse.Namespace, host: dict[str, Any]) -> dict[str, Any]:
+    """New results. With `--only`, they keep the earlier ones of the same mode and machine beside the new."""
     mode = "full" if options.full else "quick"
     if options.only != options.names and options.output.exists():
         earlier: dict[str, Any] = json.loads(options.output.read_text())
-        if earlier["mode"] == mode and report.host(earlier["machine"]) == report.host(known):
-            return {**earlier, "machine": known, "runs": earlier["runs"] + 1}
-    return {"machine": known, "mode": mode, "runs": 1, "stolen": {}, "rows": [], "samples": {}}
+        if earlier["mode"] == mode and report.host(earlier["machine"]) == report.host(host):
+            return {**earlier, "machine": host, "runs": earlier["runs"] + 1}
+    return {"machine": host, "mode": mode, "runs": 1, "stolen": {}, "rows": [], "samples": {}}
 
 
-def _keep(output: Path, result: dict[str, Any]) -> None:
+def _store(output: Path, result: dict[str, Any]) -> None:
     output.parent.mkdir(parents=True, exist_ok=True)
     output.write_text(json.dumps(result, indent=1, ensure_ascii=False) + "\n")
 
 
 def _to_page(results: Path) -> int:
-    """Write a kept run's results into the pages, and its pictures beside them."""
+    """Write the stored results into the pages, and their pictures beside them."""
     if not results.exists():
         raise SystemExit(f"there are no results at {results}; run `python -m bench` first")
     result = json.loads(results.read_text())
@@ -140,16 +139,16 @@ def _options() -> argparse.Namespace:
     parser.add_argument(
         "--only", nargs="+", metavar="NAME", choices=names, default=names, help=", ".join(names)
     )
-    parser.add_argument("--keep", type=Path, metavar="FOLDER", help="work there, and use what it has already")
-    parser.add_argument("--output", type=Path, default=report.LATEST, help="where the results go")
-    parser.add_argument("--page", action="store_true", help="measure nothing: show the results in the pages")
+    parser.add_argument("--keep", type=Path, metavar="FOLDER", help="work in it, and reuse its state")
+    parser.add_argument("--output", type=Path, default=report.LATEST, help="the file for the results")
+    parser.add_argument("--page", action="store_true", help="do not measure: write the results to the pages")
     parser.set_defaults(names=names)
     return parser.parse_args()
 
 
 @contextmanager
 def _folder(keep: Path | None) -> Iterator[Path]:
-    """Where everything happens; open to the unprivileged users that jails are."""
+    """The work folder; readable for the unprivileged users that jails run as."""
     folder = keep or Path(tempfile.mkdtemp(prefix="sky-bench-", dir="/var/tmp"))
     folder.mkdir(exist_ok=True)
     folder.chmod(0o755)

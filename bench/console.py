@@ -1,11 +1,11 @@
 """Figure 9: what the console costs. Alone: `python -m bench.console [--rounds N --seconds N]`.
 
-An island of fake rooms holds 500 jails and answers 100 requests a second over HTTP, from a process of
-its own. In turns: one with the console in its loop (140x40, on a pseudo terminal that is read), and one
-that is headless, alone, with three consoles attached, and beside three that are played a recording.
-Processor time is the island's process alone: consoles that are attached pay for themselves. But on a machine
-of few cores their work changes everybody's times, whoever they look at, so the island with three on its line
-is held against itself beside three that are as busy with something else.
+An island with fake drivers has 500 jails and answers 100 requests a second over HTTP, in a process of its
+own. Four settings take turns: an island with the console in its event loop (140x40, on a pseudo terminal
+whose output is read), and a headless island alone, with three consoles attached, and beside three consoles
+that play a recording. CPU time is that of the island's process only. But on a machine of few cores, three
+busy consoles slow everything else too. So the island with three attached consoles is compared with the
+same island beside three that are as busy without it.
 """
 
 from __future__ import annotations
@@ -40,11 +40,11 @@ from bench.rows import Row, ms, p50, p99
 JAILS = 500
 RATE = 100
 LANES = 8
-"""Connections of the load."""
+"""Connections of the load generator."""
 CONSOLES = 3
 WARM_S = 2.0
-"""From going on until all has caught up."""
-TOKEN = "bench"  # noqa: S105 - of an island that lives for a minute
+"""Time under load before a measurement, until everything has caught up after a pause."""
+TOKEN = "bench"  # noqa: S105 - for an island that runs for a minute
 HEADER = "X-Sky-Island-Token"
 WIDTH, HEIGHT = 140, 40
 BODY = b'{"url": "github.com/mmcloughlin/geohash", "call": "Encode(100.1, 80.9)"}'
@@ -55,7 +55,7 @@ REQUEST = b"POST /api/v1/function HTTP/1.1\r\nHost: b\r\nContent-Length: %d\r\n\
 
 
 async def island(folder: Path, console: bool) -> None:
-    """Serve until the process is ended; the port goes to FOLDER/port."""
+    """Serve until the process is killed; write the port to FOLDER/port."""
     from api import create_app
     from api.serve import listen, serve
     from skyisland import fakes
@@ -87,7 +87,7 @@ async def island(folder: Path, console: bool) -> None:
     await made.start()
     sleeping = FunctionRequest(url="github.com/user/repo", call="Sleep(3600)")
     calls = [asyncio.create_task(made.invoke(sleeping)) for _ in range(JAILS)]
-    while len(driver.alive) < JAILS:  # noqa: ASYNC110 - tells nobody
+    while len(driver.alive) < JAILS:  # noqa: ASYNC110 - the fake driver has no event for it
         await asyncio.sleep(0.05)
     app = create_app(made, token=TOKEN, token_header=HEADER, metrics=Metrics(), logs=ring)
     sock = await asyncio.to_thread(listen, "127.0.0.1", 0)
@@ -121,7 +121,7 @@ async def _one(lanes: asyncio.Queue[Lane], port: int, times: list[float]) -> Non
         try:
             writer.write(REQUEST)
             head = await reader.readuntil(b"\r\n\r\n")
-        except (asyncio.IncompleteReadError, OSError):  # the server has ended this connection
+        except (asyncio.IncompleteReadError, OSError):  # the server closed this connection
             reader, writer = await asyncio.open_connection("127.0.0.1", port)
             continue
         length = int(head.lower().split(b"content-length: ")[1].split(b"\r\n")[0])
@@ -132,7 +132,7 @@ async def _one(lanes: asyncio.Queue[Lane], port: int, times: list[float]) -> Non
 
 
 async def load(port: int, seconds: float) -> list[float]:
-    """RATE calls a second; their times in seconds, ascending."""
+    """Make RATE calls a second; return their times in seconds, ascending."""
     lanes: asyncio.Queue[Lane] = asyncio.Queue()
     for _ in range(LANES):
         lanes.put_nowait(await asyncio.open_connection("127.0.0.1", port))
@@ -150,7 +150,7 @@ async def load(port: int, seconds: float) -> list[float]:
 
 
 class Screen:
-    """A console on a pseudo terminal that is read."""
+    """A console on a pseudo terminal whose output is read."""
 
     def __init__(self, *words: str) -> None:
         self.master, slave = pty.openpty()
@@ -178,7 +178,7 @@ class Screen:
                     self.first_picture = time.perf_counter() - self.started
 
     def picture_s(self) -> float:
-        """Seconds from its start to its first picture, when that is there."""
+        """Wait for the first picture; return the seconds from the start to it."""
         while self.first_picture is None:
             time.sleep(0.01)
         return self.first_picture
@@ -189,14 +189,14 @@ class Screen:
 
 
 class Rounds:
-    """What one setting took, by round."""
+    """The measurements of one setting, by round."""
 
     def __init__(self) -> None:
         self.times: list[list[float]] = []
         self.cpu: list[float] = []
         """Percent of one core, of the island's process."""
 
-    def told(self) -> dict[str, list[float]]:
+    def by_round(self) -> dict[str, list[float]]:
         return {
             "cpu_percent_by_round": [round(value, 2) for value in self.cpu],
             "p50_ms_by_round": [round(1000 * p50(times), 2) for times in self.times],
@@ -205,7 +205,7 @@ class Rounds:
 
 
 class Subject:
-    """An island, with the console in its loop or headless. It stands still while another is measured."""
+    """An island, with a console in its event loop or headless. SIGSTOP holds it while another is measured."""
 
     def __init__(self, folder: Path, *, console: bool = False) -> None:
         folder.mkdir()
@@ -213,10 +213,10 @@ class Subject:
         self.screen = Screen(*words) if console else None
         command = [sys.executable, "-m", "bench.console", *words]
         self.process = self.screen.process if self.screen else subprocess.Popen(command)
-        told = folder / "port"
-        while not (told.exists() and told.read_text()):
+        port_file = folder / "port"
+        while not (port_file.exists() and port_file.read_text()):
             time.sleep(0.05)
-        self.port = int(told.read_text())
+        self.port = int(port_file.read_text())
         if self.screen:
             self.screen.picture_s()
         self.go_on(False)
@@ -229,7 +229,7 @@ class Subject:
         self.process.send_signal(signal.SIGCONT if moving else signal.SIGSTOP)
 
     def measure(self, seconds: float, samples: Rounds, *consoles: str) -> None:
-        """Under load, while three consoles run that were started with these words, if there are any."""
+        """Measure under load. With `consoles`, three consoles run meanwhile, started with these arguments."""
         self.go_on(True)
         with ExitStack() as stack:
             screens = [Screen(*consoles) for _ in range(CONSOLES)] if consoles else []
@@ -245,7 +245,7 @@ class Subject:
         self.go_on(False)
 
     def record(self, seconds: float) -> Recording:
-        """What a console hears of this island while it works for so long."""
+        """Record what a console receives from this island under load."""
 
         async def both() -> Recording:
             listening = asyncio.create_task(record(self.url, {HEADER: TOKEN}, seconds))
@@ -265,7 +265,7 @@ class Subject:
 
 
 def _cpu_s(pid: int) -> float:
-    """What all threads of a process have used, from the kernel's clock for it (clock_getcpuclockid(3))."""
+    """CPU seconds of all threads of a process, by the kernel's clock for it (clock_getcpuclockid(3))."""
     return time.clock_gettime(~pid << 3 | 2)
 
 
@@ -273,7 +273,7 @@ def _cpu_s(pid: int) -> float:
 
 
 def cost(rounds: int, seconds: float) -> tuple[list[Row], dict[str, Any]]:
-    """What the console costs an island: headless, inside, looked at and beside others, in turns."""
+    """Measure in turns: headless, console inside, consoles attached, consoles beside."""
     headless, inside, attached, beside = Rounds(), Rounds(), Rounds(), Rounds()
     with tempfile.TemporaryDirectory() as folder, ExitStack() as stack:
         place = Path(folder)
@@ -313,7 +313,7 @@ def cost(rounds: int, seconds: float) -> tuple[list[Row], dict[str, Any]]:
         ),
     ]
     settings = {"headless": headless, "inside": inside, "attached": attached, "beside": beside}
-    samples = {name: setting.told() for name, setting in settings.items()}
+    samples = {name: setting.by_round() for name, setting in settings.items()}
     return rows, {**samples, "first_picture_s": [round(value, 3) for value in pictures]}
 
 

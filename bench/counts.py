@@ -1,4 +1,4 @@
-"""System calls and instructions per call, which a noisy machine does not change."""
+"""Figure 8: system calls and instructions per call. Other work on the machine does not change them."""
 
 from __future__ import annotations
 
@@ -10,18 +10,18 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
-from bench.figures import Found
+from bench.figures import Measured
 from bench.rows import Row
 from bench.stand import Stand
 
 RATE = 10.0
-"""Slow enough for a traced island."""
+"""Calls per second: slow enough for an island under strace."""
 SETTLE_S = 1.0
 WAITS = ("epoll_wait", "epoll_pwait", "epoll_pwait2")
 
 
-def counts(stand: Stand, calls: int) -> Found:
-    """Of a warm and a cold call; jails made ahead, tear-down and history included."""
+def counts(stand: Stand, calls: int) -> Measured:
+    """Count those of a warm and a cold call, including jails made ahead, tear-down and history."""
     rows: list[Row] = []
     kept: dict[str, Any] = {}
     for letter, name, load in (("a", "warm", stand.http()), ("b", "cold", stand.http(cold=True))):
@@ -51,7 +51,7 @@ def counts(stand: Stand, calls: int) -> Found:
 
 
 def _strace(stand: Stand, flags: Sequence[str]) -> subprocess.Popen[bytes] | None:
-    """Attached and counting; the launcher of jails is a process of its own, and attached too."""
+    """Start strace on the island's event loop or, with flags, on its helpers too: the launcher is one."""
     program = shutil.which("strace")
     if program is None:
         return None
@@ -63,9 +63,9 @@ def _strace(stand: Stand, flags: Sequence[str]) -> subprocess.Popen[bytes] | Non
 
 
 def _table(text: str) -> dict[str, int]:
-    """Calls by name, from strace's summary."""
-    found = re.findall(r"^\s*[\d.]+\s+[\d.]+\s+\d+\s+(\d+)\s+(?:\d+\s+)?(\w+)$", text, re.MULTILINE)
-    return {name: int(number) for number, name in found if name != "total"}
+    """Number of calls by name, from strace's summary."""
+    lines = re.findall(r"^\s*[\d.]+\s+[\d.]+\s+\d+\s+(\d+)\s+(?:\d+\s+)?(\w+)$", text, re.MULTILINE)
+    return {name: int(number) for number, name in lines if name != "total"}
 
 
 def _instructions(stand: Stand, calls: int) -> Row:

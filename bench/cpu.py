@@ -1,8 +1,8 @@
-"""CPU time by the kernel's accounts, which other work on the machine disturbs far less than times.
+"""CPU time by the kernel's accounting, which other work on the machine disturbs far less than elapsed time.
 
-A party is put into a control group of its own (version 1, controller cpuacct): what its processes and
-their children use is counted there, jails included, for the island uses other controllers. Where there
-is no such controller, or no right to it, nothing is counted.
+Each party runs in a control group of its own (version 1, controller cpuacct), which counts the time of its
+processes and their children. Jails are included: the island uses other controllers. Without this
+controller, or without the right to use it, nothing is counted.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ ROOT = Path("/sys/fs/cgroup/cpuacct")
 
 
 class Meter:
-    """Counts what a process and all below it use; a context manager."""
+    """Counts the CPU time of a process and its descendants; a context manager."""
 
     def __init__(self, name: str, pid: int) -> None:
         self._pid = pid
@@ -48,10 +48,10 @@ class Meter:
 
 
 def descendants(pid: int) -> list[int]:
-    """Children, theirs, and so on."""
-    found: list[int] = []
+    """The pids of children, of their children, and so on."""
+    pids: list[int] = []
     with contextlib.suppress(OSError):
         for task in Path(f"/proc/{pid}/task").iterdir():
             for child in map(int, (task / "children").read_text().split()):
-                found += (child, *descendants(child))
-    return found
+                pids += (child, *descendants(child))
+    return pids

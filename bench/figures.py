@@ -18,25 +18,25 @@ from bench.rows import Row, Slice, Way, compare, cpu_row, interleave, p50, raw, 
 from bench.stand import GEOHASH, Stand
 
 RATE = 50.0
-"""Calls in a second of a paced client: the pool has been refilled before the next one comes."""
+"""Calls per second of a paced client: slow enough that the pool is full again before the next call."""
 CLIENTS = 8
 TAIL = 10
-"""A call that takes so many times the median is a slow one."""
+"""A call is slow if it takes this many times the median."""
 
-Found = tuple[list[Row], dict[str, Any]]
-"""Rows, and what the results keep beside them."""
+Measured = tuple[list[Row], dict[str, Any]]
+"""Rows, and the raw numbers that the results store beside them."""
 
 
 class Effort(Struct, frozen=True, kw_only=True):
-    """How much is measured."""
+    """How many calls are measured."""
 
     rounds: int
     calls: int
-    """Per way and round."""
+    """Per program and round."""
     containers: int
-    """runc is slow; it gets so many per round."""
+    """Calls of runc per round: it is slow."""
     burst: int
-    """Calls of 8 clients per round."""
+    """Calls of all clients together per round."""
 
 
 QUICK = Effort(rounds=5, calls=50, containers=10, burst=600)
@@ -44,7 +44,7 @@ FULL = Effort(rounds=9, calls=100, containers=20, burst=2000)
 
 
 class Field(Struct, frozen=True, kw_only=True):
-    """All who take part, ready and warm, and who counts their CPU time."""
+    """The island and its peers, started and warm, and the meters of their CPU time."""
 
     stand: Stand
     binary: Path
@@ -62,19 +62,19 @@ class Field(Struct, frozen=True, kw_only=True):
         return Way(measure=measure, meter=self.meters["forkserver"])
 
     def spawned(self, call: Callable[[], float], count: int, rate: float) -> Way:
-        """A program that the bench itself starts."""
+        """The measurement of a program that the bench itself starts."""
         return Way(measure=lambda: paced(call, count, rate), meter=self.meters["bench"])
 
 
 @contextmanager
 def field(stand: Stand) -> Iterator[Field]:
-    """Peers around an island that runs."""
+    """Start the peers of a running island."""
     binary = stand.binary()
     runc, reason = peers.runc(binary, stand.folder)
     with peers.forkserver(stand, binary) as (pid, server), ExitStack() as meters:
-        # The bench comes first: the others are below it, and leave its group for their own.
+        # The bench comes first: the others are its descendants, and leave its group for their own.
         parties = (("bench", os.getpid()), ("island", stand.pid), ("forkserver", pid))
-        found = Field(
+        ready = Field(
             stand=stand,
             binary=binary,
             forkserver=server,
@@ -84,16 +84,16 @@ def field(stand: Stand) -> Iterator[Field]:
             no_runc=reason,
             meters={name: meters.enter_context(Meter(name, process)) for name, process in parties},
         )
-        for one in (found.bare, found.bwrap):
-            paced(one, 20, 1000)
+        for call in (ready.bare, ready.bwrap):
+            paced(call, 20, 1000)
         server.closed(50)
         stand.http().closed(50)
         stand.settle()
-        yield found
+        yield ready
 
 
-def warm_call(on: Field, effort: Effort) -> Found:
-    """1: a warm REST call, one client; paced, and in a closed loop without a pause."""
+def warm_call(on: Field, effort: Effort) -> Measured:
+    """1: a warm REST call with one client, paced and in a closed loop."""
     count, ours, theirs = effort.calls, on.stand.http(), on.forkserver
     ways = {
         "island": on.island(lambda: ours.paced(count, RATE)),
@@ -102,7 +102,7 @@ def warm_call(on: Field, effort: Effort) -> Found:
     }
     if on.runc is not None:
         ways["runc"] = on.spawned(on.runc, effort.containers, RATE / 2)
-    found = interleave(ways, effort.rounds)
+    samples = interleave(ways, effort.rounds)
     loop = interleave(
         {
             "island": on.island(lambda: ours.closed(count)[0]),
@@ -110,26 +110,26 @@ def warm_call(on: Field, effort: Effort) -> Found:
         },
         effort.rounds,
     )
-    island, forked = found["island"], found["forkserver"]
+    island, forked = samples["island"], samples["forkserver"]
     pace = f"1 client, {RATE:g} calls/s"
     rows = [
         row("1a", f"warm call, p50; {pace}", island, forked, "fork server", at_most=0.85),
         row("1b", "the same, p99", island, forked, "fork server", at_most=2, tail=True),
-        row("1c", "the same, p50", island, found["bare"], "posix_spawn"),
+        row("1c", "the same, p50", island, samples["bare"], "posix_spawn"),
         Row(
             figure="1d", what="the same, p50", ours="", peer_name="runc run", target="≤ 0.07", note=on.no_runc
         )
         if on.runc is None
-        else row("1d", "the same, p50", island, found["runc"], "runc run", at_most=0.07),
+        else row("1d", "the same, p50", island, samples["runc"], "runc run", at_most=0.07),
         *cpu_row("1e", "the same, jail made ahead included", island, forked, "fork server"),
         row("1f", "no pause between calls, p50", loop["island"], loop["forkserver"], "fork server"),
         row("1g", "the same, p99", loop["island"], loop["forkserver"], "fork server", tail=True),
     ]
-    return rows, {"paced": raw(found), "closed": raw(loop)}
+    return rows, {"paced": raw(samples), "closed": raw(loop)}
 
 
-def throughput(on: Field, effort: Effort) -> Found:
-    """2: eight clients in a closed loop."""
+def throughput(on: Field, effort: Effort) -> Measured:
+    """2: the throughput of eight clients in a closed loop."""
     rates: dict[str, list[float]] = {"island": [], "forkserver": []}
 
     def burst(name: str, http: Http) -> Slice:
@@ -141,7 +141,7 @@ def throughput(on: Field, effort: Effort) -> Found:
         return measure
 
     before = on.stand.snapshot()["pool"]
-    found = interleave(
+    samples = interleave(
         {
             "island": on.island(burst("island", on.stand.http())),
             "forkserver": on.forked(burst("forkserver", on.forkserver)),
@@ -151,7 +151,7 @@ def throughput(on: Field, effort: Effort) -> Found:
     after = on.stand.snapshot()["pool"]
     hits, misses = (after[name] - before[name] for name in ("hits", "misses"))
     ratio, low, high = compare(rates["island"], rates["forkserver"])
-    times = found["island"].all
+    times = samples["island"].all
     slow = sum(time > TAIL * p50(times) for time in times) / len(times)
     rows = [
         Row(
@@ -174,16 +174,16 @@ def throughput(on: Field, effort: Effort) -> Found:
             target="≤ 1 %",
             hit=slow <= 0.01,
         ),
-        row("2c", "p50 under that load", found["island"], found["forkserver"], "fork server"),
-        *cpu_row("2d", "a call under that load", found["island"], found["forkserver"], "fork server"),
+        row("2c", "p50 under that load", samples["island"], samples["forkserver"], "fork server"),
+        *cpu_row("2d", "a call under that load", samples["island"], samples["forkserver"], "fork server"),
     ]
-    return rows, {"times": raw(found), "calls_per_s": rates, "hits": hits, "misses": misses}
+    return rows, {"times": raw(samples), "calls_per_s": rates, "hits": hits, "misses": misses}
 
 
-def pool_miss(on: Field, effort: Effort) -> Found:
-    """3: a jail made for the call, over REST, against bubblewrap by hand."""
+def pool_miss(on: Field, effort: Effort) -> Measured:
+    """3: a REST call that makes its jail, against bubblewrap by hand."""
     cold = on.stand.http(cold=True)
-    found = interleave(
+    samples = interleave(
         {
             "island": on.island(lambda: cold.paced(effort.calls, RATE)),
             "bwrap": on.spawned(on.bwrap, effort.calls, RATE),
@@ -191,7 +191,7 @@ def pool_miss(on: Field, effort: Effort) -> Found:
         },
         effort.rounds,
     )
-    island, bwrap = found["island"], found["bwrap"]
+    island, bwrap = samples["island"], samples["bwrap"]
     rows = [
         row(
             "3a",
@@ -203,18 +203,18 @@ def pool_miss(on: Field, effort: Effort) -> Found:
         ),
         row("3b", "the same, p99", island, bwrap, "bwrap by hand", tail=True),
         *cpu_row("3c", "the same", island, bwrap, "bwrap by hand"),
-        row("3d", "bwrap by hand, p50", bwrap, found["bare"], "posix_spawn"),
+        row("3d", "bwrap by hand, p50", bwrap, samples["bare"], "posix_spawn"),
     ]
-    return rows, raw(found)
+    return rows, raw(samples)
 
 
-def arguments(on: Field, effort: Effort) -> Found:
-    """5: the same arguments all the time, or never the same."""
+def arguments(on: Field, effort: Effort) -> Measured:
+    """5: calls with the same arguments against calls with ever new ones."""
     same = on.stand.http()
-    # So near to the standard place that the hashes begin alike.
+    # Places so near to the standard one that their hashes begin alike: `Http` checks the beginning.
     places = (f"Encode(57.64911, {10.40744 + i / 1e9:.9f})" for i in range(effort.calls))
     different = on.stand.http(*((place, GEOHASH[:6]) for place in places))
-    found = interleave(
+    samples = interleave(
         {
             "same": on.island(lambda: same.paced(effort.calls, RATE)),
             "different": on.island(lambda: different.paced(effort.calls, RATE)),
@@ -222,4 +222,5 @@ def arguments(on: Field, effort: Effort) -> Found:
         effort.rounds,
     )
     what = f"other arguments in every call, p50; 1 client, {RATE:g} calls/s"
-    return [row("5", what, found["different"], found["same"], "same arguments", at_most=1.1)], raw(found)
+    rows = [row("5", what, samples["different"], samples["same"], "same arguments", at_most=1.1)]
+    return rows, raw(samples)

@@ -1,4 +1,4 @@
-"""Figure 4: the first call of a repository that the island has never seen."""
+"""Figure 4: the first call of a repository that is new to the island."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import time
 from pathlib import Path
 
 from bench import peers
-from bench.figures import Field, Found
+from bench.figures import Field, Measured
 from bench.load import output_of
 from bench.rows import Samples, Way, interleave, raw, row
 from bench.stand import CALL, GEOHASH, Stand
@@ -29,11 +29,11 @@ func main() {{
 """
 
 
-def first_call(on: Field, rounds: int) -> Found:
-    """Clone, build and run through REST, against clone and build typed by hand.
+def first_call(on: Field, rounds: int) -> Measured:
+    """Clone, build and run over REST, against `git clone` and `go build` by hand.
 
-    Both have the standard library compiled in their build cache and know nothing of the repository, of
-    which each gets its own copy under a new name.
+    Both have the standard library compiled in their build cache. Neither knows the repository: each gets a
+    copy under a new name.
     """
     hand = _Hand(on.stand)
     hand.measure(_repository(on.stand, "warm-up"))
@@ -51,7 +51,7 @@ def first_call(on: Field, rounds: int) -> Found:
     def theirs() -> list[float]:
         return [hand.measure(_repository(on.stand, f"hand-{next(number)}"))]
 
-    found: dict[str, Samples] = interleave(
+    samples: dict[str, Samples] = interleave(
         {
             "island": on.island(ours),
             "hand": Way(measure=theirs, meter=on.meters["bench"]),
@@ -60,11 +60,11 @@ def first_call(on: Field, rounds: int) -> Found:
     )
     what = "first call of a new repository, run included"
     by_hand = "git clone + go build"
-    return [row("4", what, found["island"], found["hand"], by_hand, at_most=1.3)], raw(found)
+    return [row("4", what, samples["island"], samples["hand"], by_hand, at_most=1.3)], raw(samples)
 
 
 class _Hand:
-    """Clone and build as one would type them, with the island's flags."""
+    """Clone and build with the commands that one would type, with the island's flags."""
 
     def __init__(self, stand: Stand) -> None:
         self._stand = stand
@@ -90,7 +90,7 @@ class _Hand:
 
 
 def _repository(stand: Stand, name: str) -> str:
-    """A new repository with the code of the geohash example, as a module of its own name."""
+    """Make a repository with the code of the geohash example, as a module with its own name."""
     target: Path = stand.repositories / name
     shutil.rmtree(target, ignore_errors=True)
     shutil.copytree(stand.repositories / "geohash", target, ignore=shutil.ignore_patterns(".git"))

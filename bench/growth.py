@@ -1,4 +1,4 @@
-"""Figure 6: what a call costs when there is more of everything, and what a jail and the island weigh."""
+"""Figure 6: the time of a call with many functions cached and many jails alive, and the memory of both."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 
 from bench import peers
 from bench.cpu import descendants
-from bench.figures import RATE, Found
+from bench.figures import RATE, Measured
 from bench.load import Http
 from bench.rows import Row, Samples, Way, interleave, ms, p50, raw
 from bench.stand import Stand
@@ -19,11 +19,11 @@ FUNCTION = "func F{0}(x int) int {{ return x + {0} }}\n"
 RSS_LIMIT_BYTES = 120_000_000
 
 
-def growth(stand: Stand, functions: Sequence[int], jails: Sequence[int], calls: int, rounds: int) -> Found:
-    """p50 of a warm call with so many functions cached, and of warm and cold ones with so many jails alive.
+def growth(stand: Stand, functions: Sequence[int], jails: Sequence[int], calls: int, rounds: int) -> Measured:
+    """p50 of a warm call by functions cached, and of a warm and a cold call by jails alive.
 
-    Steps lie minutes apart, and so may the machine's moods: each is measured beside the fork server, and
-    what is compared are the ratios to it.
+    The steps are minutes apart, and the machine's speed may change meanwhile. So each step is measured
+    beside the fork server, and the ratios to it are compared.
     """
     _publish(stand, max(functions))
     rows: list[Row] = []
@@ -44,7 +44,7 @@ def growth(stand: Stand, functions: Sequence[int], jails: Sequence[int], calls: 
                     stand.call("many", f"F{n}(41)")
                 steps[f"{number} functions"] = _beside(stand, {"warm": hot}, server, calls, rounds)
             rows += _rows("6a", "warm call, functions cached:", "warm", steps)
-            kept |= {step: raw(found) for step, found in steps.items()}
+            kept |= {step: raw(samples) for step, samples in steps.items()}
             rows.append(_jail_weight(stand))
             steps = {"0 alive": _beside(stand, {"warm": hot, "cold": cold}, server, calls, rounds)}
             for number in jails:
@@ -53,12 +53,12 @@ def growth(stand: Stand, functions: Sequence[int], jails: Sequence[int], calls: 
                 steps[f"{number} alive"] = step
             rows += _rows("6b", "warm call, jails:", "warm", steps)
             rows += _rows("6c", "cold call, jails:", "cold", steps)
-            kept |= {step: raw(found) for step, found in steps.items()}
+            kept |= {step: raw(samples) for step, samples in steps.items()}
     return rows, kept
 
 
 def _publish(stand: Stand, number: int) -> None:
-    """A repository with so many functions, each an artifact of its own."""
+    """Make a repository with many functions. Each becomes an artifact of its own."""
     folder = stand.repositories / "many"
     if folder.exists():
         return
@@ -84,7 +84,7 @@ def _beside(
 
 
 def _rows(figure: str, what: str, way: str, steps: dict[str, dict[str, Samples]]) -> list[Row]:
-    """Every step but the first, against the first."""
+    """A row for each step after the first, compared with the first."""
     (first, base), *others = steps.items()
 
     def relative(step: dict[str, Samples]) -> float:
@@ -122,7 +122,7 @@ def _idle(stand: Stand) -> Row:
 
 
 def _jail_weight(stand: Stand) -> Row:
-    """PSS counts a page that several share in equal parts, so the sum over jails is what they cost."""
+    """Memory of a warm jail. PSS divides a shared page among its users, so a sum over jails is true."""
     stand.settle()
     weights = [
         sum(field(pid, "smaps_rollup", "Pss") for pid in (init, *descendants(init)))
@@ -137,7 +137,7 @@ def _jail_weight(stand: Stand) -> Row:
 
 
 def field(pid: int, file: str, name: str) -> int:
-    """Bytes that /proc tells of a process; 0 when it is gone."""
+    """A field of a process in /proc, in bytes; 0 if the process is gone."""
     try:
         for line in Path(f"/proc/{pid}/{file}").read_text().splitlines():
             if line.startswith(f"{name}:"):

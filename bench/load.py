@@ -1,12 +1,12 @@
 """The load generator: plain sockets in this process, the same for every HTTP server.
 
-A call costs it about 30 µs of CPU, which both servers pay alike; a ready-made tool such as wrk would cost
-less, but it neither pauses between calls nor hands out each call's time. Every answer is checked; wrong
-ones are kept in `Http.wrong`, and their times count.
+It takes about 30 µs of CPU per call, the same for both servers. A tool such as wrk takes less, but cannot
+pause between calls and does not report the time of each. Every answer is checked; wrong ones are kept in
+`Http.wrong`, and their times count.
 
-Times are in milliseconds, from the moment before the request is sent until the whole answer is there. The
-loop is closed: a client has one call under way, and the next one waits for its answer. So are paced
-clients: a call that is due while the last one runs is sent when that is over.
+Times are in milliseconds, from just before the request is sent until the whole answer has arrived. The loop
+is closed: a client sends its next call after the answer to the last. Paced clients do so too: a call that
+is due while the last one runs is sent after it.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ class WrongAnswer(Exception):
 
 
 class Connection:
-    """One keep-alive connection of HTTP/1.1 that has at most one call under way."""
+    """A keep-alive connection of HTTP/1.1 with at most one call under way."""
 
     def __init__(self, port: int) -> None:
         self.port = port
@@ -46,7 +46,7 @@ class Connection:
         self.socket.sendall(request)
 
     def receive(self) -> bytes | None:
-        """Take what has come; the whole answer once it is there."""
+        """Read what has arrived; return the whole answer, or None while a part is missing."""
         chunk = self.socket.recv(1 << 16)
         if not chunk:
             raise WrongAnswer(f"port {self.port} closed the connection after {bytes(self._answer)!r}")
@@ -55,8 +55,8 @@ class Connection:
         if head < 0:
             return None
         headers = bytes(self._answer[:head]).lower()
-        _, found, rest = headers.partition(b"\r\ncontent-length:")
-        length = int(rest.partition(b"\r\n")[0]) if found else 0
+        _, mark, rest = headers.partition(b"\r\ncontent-length:")
+        length = int(rest.partition(b"\r\n")[0]) if mark else 0
         if len(self._answer) < head + 4 + length:
             return None
         return bytes(self._answer)
@@ -72,22 +72,22 @@ class Connection:
 
 
 def post(path: str, body: bytes) -> bytes:
-    """A request as it goes over the wire."""
+    """The bytes of a POST request."""
     head = f"POST {path} HTTP/1.1\r\nHost: localhost\r\nContent-Length: {len(body)}\r\n\r\n"
     return head.encode() + body
 
 
 class Http:
-    """Calls to one HTTP server; `requests` take turns, and each answer contains its expected bytes."""
+    """Calls to one HTTP server. `requests` are sent in turn, each with bytes that its answer must contain."""
 
     def __init__(self, port: int, requests: Sequence[tuple[bytes, bytes]]) -> None:
         self.port = port
         self.wrong: list[str] = []
-        """Answers that were not what they should be."""
+        """Answers without the expected bytes."""
         self._turns: Iterator[tuple[bytes, bytes]] = cycle(requests)
 
     def closed(self, count: int, clients: int = 1) -> tuple[list[float], float]:
-        """Milliseconds of `count` calls one after another on each connection, and seconds of it all."""
+        """Make `count` calls, each client in a loop; return the milliseconds of each, the seconds of all."""
         connections = {Connection(self.port): b"" for _ in range(clients)}
         times: list[float] = []
         left = count
@@ -121,7 +121,7 @@ class Http:
             self.wrong.append(answer.decode(errors="replace"))
 
     def paced(self, count: int, rate: float) -> list[float]:
-        """Milliseconds of `count` calls on one connection, `rate` in a second."""
+        """Make `count` calls on one connection, `rate` per second; return the milliseconds of each."""
         connection = Connection(self.port)
 
         def call() -> float:
@@ -138,7 +138,7 @@ class Http:
 
 
 def paced(call: Callable[[], float], count: int, rate: float) -> list[float]:
-    """What `call` returns, `count` times, begun `rate` times in a second or as soon as it can be."""
+    """Run `call` `count` times, `rate` times per second or as fast as it can; return its results."""
     times = []
     due = now()
     for _ in range(count):
@@ -149,7 +149,7 @@ def paced(call: Callable[[], float], count: int, rate: float) -> list[float]:
 
 
 def run(argv: list[str], frame: bytes, expected: bytes) -> float:
-    """Milliseconds of one program from posix_spawn(3) to its end, fed `frame`."""
+    """Run a program with `frame` as input; return the milliseconds from posix_spawn(3) to its end."""
     stdin_r, stdin_w = os.pipe2(os.O_CLOEXEC)
     stdout_r, stdout_w = os.pipe2(os.O_CLOEXEC)
     began = now()
@@ -175,5 +175,5 @@ def run(argv: list[str], frame: bytes, expected: bytes) -> float:
 
 
 def output_of(argv: Sequence[str], **more: Any) -> str:
-    """What a program printed; it must succeed."""
+    """Run a program that must succeed; return its output."""
     return str(subprocess.run(argv, check=True, capture_output=True, text=True, **more).stdout)

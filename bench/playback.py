@@ -1,7 +1,7 @@
-"""What an island tells its consoles, recorded, and played to others.
+"""Records the API's answers to a console, and plays them to other consoles.
 
-A console that is played a recording reads, folds and draws as one that is attached: on the machine it
-is as busy, and costs no island anything.
+A console that plays a recording reads, folds and draws as an attached one does: it is as busy, but costs
+the island nothing.
 """
 
 from __future__ import annotations
@@ -16,18 +16,18 @@ import msgspec
 from msgspec import Struct
 
 SNAPSHOT_S = 2.0
-"""Between two snapshots; a console asks for them less often, and is played the latest."""
+"""Time between two recorded snapshots. A console asks less often, and gets the latest."""
 
 
 class Recording(Struct, frozen=True):
-    """What one console heard: pieces of the stream, and snapshots, each with its second."""
+    """What one console received: pieces of the event stream, and snapshots, each with its time in seconds."""
 
     pieces: list[tuple[float, bytes]]
     snapshots: list[tuple[float, bytes]]
 
 
 async def record(url: str, headers: dict[str, str], seconds: float) -> Recording:
-    """Listen to the island at `url` for so long."""
+    """Record the event stream and the snapshots of the island at `url`."""
     recording = Recording([], [])
     async with httpx.AsyncClient(base_url=url, headers=headers, trust_env=False) as client:
         first = (await client.get("/api/v1/admin/snapshot")).content
@@ -53,7 +53,7 @@ async def record(url: str, headers: dict[str, str], seconds: float) -> Recording
 
 
 class Player(httpx.AsyncBaseTransport):
-    """A way to an API that answers from a recording, in its time; after its end it is silent."""
+    """An HTTP transport that answers from a recording, at the recorded times; at its end it stays silent."""
 
     def __init__(self, path: Path) -> None:
         self._recording = msgspec.msgpack.decode(path.read_bytes(), type=Recording)

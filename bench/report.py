@@ -1,4 +1,4 @@
-"""What a run says: a table for the terminal, the results' blocks in the pages, and their pictures."""
+"""The results of a run: a table for the terminal, blocks in the pages, and pictures."""
 
 from __future__ import annotations
 
@@ -32,13 +32,13 @@ SOAK = {
 
 
 def headline(machine: Mapping[str, Any]) -> str:
-    """The machine in a line, and how busy it was."""
+    """The machine and its load average, on one line."""
     load = " ".join(f"{value:.1f}" for value in machine["load_average"])
     return f"{host(machine)}; load average {load}"
 
 
 def host(machine: Mapping[str, Any]) -> str:
-    """What must be the same for results to stand beside each other."""
+    """The description of a machine. Only results with the same one are comparable."""
     memory = f"{machine['memory_bytes'] / 2**30:.0f} GiB"
     where = f"{machine['cpu']}, {machine['cores']} cores, {memory}, {machine['system']}"
     versions = f"Linux {machine['kernel']}, Python {machine['python']}, {machine['go']}"
@@ -107,13 +107,13 @@ def tally(rows: Sequence[Row]) -> str:
 
 
 def stolen(shares: Mapping[str, float]) -> str:
-    """What the host of a virtual machine gave to others, figure by figure: so much of the times is luck."""
-    told = ", ".join(f"{name} {share:.0%}" for name, share in shares.items())
-    return f"CPU steal during each figure, of the time that this machine wanted: {told}."
+    """CPU steal by figure: the larger it is, the more of a time is chance."""
+    listed = ", ".join(f"{name} {share:.0%}" for name, share in shares.items())
+    return f"CPU steal during each figure, of the time that this machine wanted: {listed}."
 
 
 def draw(result: Mapping[str, Any]) -> list[Path]:
-    """Draw what the run has samples for; returns the files."""
+    """Draw the pictures that the run has samples for; return the files."""
     samples, drawn = result["samples"], {}
     if "warm" in samples:
         title = "One call of the same Go binary, p50"

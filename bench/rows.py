@@ -1,4 +1,4 @@
-"""What a measurement says: rows with a ratio, its target and the verdict, from samples of several rounds."""
+"""From samples of several rounds to rows: values, ratio, target and verdict."""
 
 from __future__ import annotations
 
@@ -11,24 +11,24 @@ from msgspec import Struct
 from bench.cpu import Meter
 
 Slice = Callable[[], list[float]]
-"""Measures for a moment; returns milliseconds per call."""
+"""One measurement; returns the milliseconds of each call."""
 
 
 class Row(Struct, frozen=True, kw_only=True):
     """One line of the table."""
 
     figure: str
-    """Number in the list of promises, with a letter where there is more than one line: `1a`."""
+    """The figure's number, and a letter if it has several lines: `1a`."""
     what: str
     ours: str
     peer: str = ""
     peer_name: str = ""
     ratio: float | None = None
     low: float | None = None
-    """Least and greatest ratio of a round."""
+    """The least ratio of a round; `high` is the greatest."""
     high: float | None = None
     target: str = ""
-    """`≤ 0.85`; empty for what is reported and has no target."""
+    """`≤ 0.85`; empty if the row has no target."""
     hit: bool | None = None
     note: str = ""
 
@@ -48,21 +48,21 @@ def p99(times: Sequence[float]) -> float:
 
 
 class Way(Struct, frozen=True, kw_only=True):
-    """One way to run the binary."""
+    """How one party runs the binary and is measured."""
 
     measure: Slice
     meter: Meter | None = None
-    """Counts the CPU time of who does the work."""
+    """Counts the CPU time of the party."""
     settle: Callable[[], None] = lambda: None
-    """Waits until what the calls set off is over: it counts as theirs, and falls into nobody else's time."""
+    """Waits for the work that calls leave behind: it is counted as theirs, and disturbs nobody else."""
 
 
 class Samples(Struct, frozen=True):
-    """What one way took, by round."""
+    """The measurements of one party, by round."""
 
     times: list[list[float]] = []
     cpu_ms: list[float] = []
-    """CPU time per call; empty where it is not counted."""
+    """CPU time per call; empty if it is not counted."""
 
     @property
     def all(self) -> list[float]:
@@ -70,23 +70,23 @@ class Samples(Struct, frozen=True):
 
 
 def interleave(ways: Mapping[str, Way], rounds: int) -> dict[str, Samples]:
-    """Every way once per round, so that whatever disturbs the machine disturbs all.
+    """Measure every party once per round, so that a disturbance of the machine reaches all.
 
-    The order turns by one from round to round: nobody always follows the same one.
+    The order rotates from round to round, so that no party always follows the same other.
     """
     names = list(ways)
-    found = {name: Samples() for name in names}
+    by_name = {name: Samples() for name in names}
     for number in range(rounds):
         turn = number % len(names)
         for name in names[turn:] + names[:turn]:
-            way, samples = ways[name], found[name]
+            way, samples = ways[name], by_name[name]
             before = way.meter.now_ms() if way.meter else 0.0
             times = way.measure()
             way.settle()
             samples.times.append(times)
             if way.meter and way.meter.counts:
                 samples.cpu_ms.append((way.meter.now_ms() - before) / len(times))
-    return found
+    return by_name
 
 
 def compare(ours: Sequence[float], peer: Sequence[float]) -> tuple[float, float, float]:
@@ -106,7 +106,7 @@ def row(
     tail: bool = False,
     note: str = "",
 ) -> Row:
-    """A row of medians against a peer's or, with `tail`, of the p99 of all rounds: one has too few calls."""
+    """Compare medians or, with `tail`, the p99 of all rounds together: one round has too few calls."""
     of = p99 if tail else p50
     low: float | None = None
     high: float | None = None
@@ -130,7 +130,7 @@ def row(
 
 
 def cpu_row(figure: str, what: str, ours: Samples, peer: Samples, peer_name: str) -> list[Row]:
-    """CPU time of a call, everything that it sets off included; no row where it is not counted."""
+    """A row of the CPU time of a call, with all work that it causes; no row if it is not counted."""
     if not (ours.cpu_ms and peer.cpu_ms):
         return []
     ratio, low, high = compare(ours.cpu_ms, peer.cpu_ms)
@@ -154,8 +154,8 @@ def ms(time: float) -> str:
     return f"{time:.2f} ms"
 
 
-def raw(found: Mapping[str, Samples]) -> dict[str, Any]:
-    """Of samples what the results keep: counts and percentiles, per way and round."""
+def raw(samples_of: Mapping[str, Samples]) -> dict[str, Any]:
+    """The numbers that the results store: counts and percentiles, per party and round."""
     return {
         name: {
             "samples": len(samples.all),
@@ -166,5 +166,5 @@ def raw(found: Mapping[str, Samples]) -> dict[str, Any]:
             "p50_ms_by_round": [round(p50(times), 3) for times in samples.times],
             "cpu_ms_by_round": [round(spent, 3) for spent in samples.cpu_ms],
         }
-        for name, samples in found.items()
+        for name, samples in samples_of.items()
     }

@@ -1,4 +1,4 @@
-"""Figure 7: many calls at a steady rate, and what the host has of the island while they run."""
+"""Figure 7: many calls at a steady rate, and the memory, files and processes of the island meanwhile."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from bench.cpu import descendants
-from bench.figures import Found
+from bench.figures import Measured
 from bench.growth import field
 from bench.rows import Row, p50, percentile
 from bench.stand import Stand
@@ -17,13 +17,13 @@ from bench.stand import Stand
 SAMPLES = 60
 COUNTS = ("rss_bytes", "fds", "processes", "mounts", "cgroups", "files")
 SLACK = {"rss_bytes": 0.05}
-"""How much more there may be at the end, relatively; of all else nothing."""
+"""The relative growth that counts as flat. All other counts may grow by JITTER."""
 JITTER = 12
-"""Of a count of things that jails have, for jails come and go while it is taken."""
+"""How far a count may be off, because jails come and go while it is taken. A judgement."""
 
 
-def soak(stand: Stand, calls: int, rate: float) -> Found:
-    """Flat: the last quarter of the run has no more of anything than the second quarter had."""
+def soak(stand: Stand, calls: int, rate: float) -> Measured:
+    """Check that nothing grows: compare the last quarter of the run with the second."""
     load = stand.http()
     load.closed(200)
     stand.settle()

@@ -1,4 +1,4 @@
-"""The stand: a real island on a free port, the example repositories, and the binary that everybody runs."""
+"""The test stand: a real island on a free port, the example repositories, and the binary of all peers."""
 
 from __future__ import annotations
 
@@ -30,17 +30,19 @@ TOKEN = "bench"  # noqa: S105 - of an island on loopback that lives for the benc
 PATH = "/api/v1/function"
 CALL = "Encode(57.64911, 10.40744)"
 GEOHASH = "u4pruydqqvj8"
-PATIENCE_S = 60.0
+STOP_S = 60.0
+"""Longest stop: jails.drain_timeout is 10 s."""
 START_S = 1200.0
-MOVE_S = 60.0
-"""The first start compiles a part of Go's standard library."""
+"""Longest start: the first one compiles a part of Go's standard library."""
+SETTLE_S = 60.0
+"""Longest wait for a state, such as a full pool."""
 
 
 class Stand:
-    """A folder with all that the bench needs, and the island of the moment."""
+    """The folder with all that the bench needs, and the island that runs now."""
 
     def __init__(self, folder: Path) -> None:
-        """`folder` must be open to other users: jails are some. What is there already is used again."""
+        """`folder` must be readable for other users: jails run as such. State in it is reused."""
         self.folder = folder
         self.state = folder / "state"
         self.repositories = folder / "repositories"
@@ -54,7 +56,7 @@ class Stand:
 
     @contextmanager
     def island(self, **settings: Any) -> Iterator[Stand]:
-        """An island with defaults but for `settings`; the block has it to itself."""
+        """Run an island with default settings, except `settings`, while the block runs."""
         file = self._settings(settings)
         with (
             self.log.open("wb") as log,
@@ -71,7 +73,7 @@ class Stand:
                 yield self
             finally:
                 process.send_signal(signal.SIGTERM)
-                process.wait(PATIENCE_S)
+                process.wait(STOP_S)
 
     def _settings(self, settings: dict[str, Any]) -> Path:
         file = self.folder / "skyisland.toml"
@@ -101,7 +103,7 @@ class Stand:
         return self._ask("GET", path, b"")
 
     def call(self, package: str, call: str, **more: Any) -> dict[str, Any]:
-        """One call as a client makes it; returns the answer."""
+        """Make one call over REST; return the answer."""
         reply: dict[str, Any] = self._ask("POST", PATH, body(package, call, **more))
         return reply
 
@@ -110,16 +112,16 @@ class Stand:
         with contextlib.closing(connection):
             connection.request(method, path, content, {"X-Sky-Island-Token": TOKEN})
             answer = connection.getresponse()
-            said = answer.read()
+            reply = answer.read()
         if answer.status != 200:
-            raise SystemExit(f"{method} {path}: {answer.status} {said.decode(errors='replace')}")
-        return json.loads(said)
+            raise SystemExit(f"{method} {path}: {answer.status} {reply.decode(errors='replace')}")
+        return json.loads(reply)
 
     def snapshot(self) -> Any:
         return self.get("/api/v1/admin/snapshot")
 
     def settle(self) -> None:
-        """Wait until the pool is full and nothing runs, so that one slice does not spill into the next."""
+        """Wait until the pool is full and nothing runs, so that one measurement does not disturb the next."""
 
         def rests(status: Any) -> bool:
             moving = any(jail["state"] in ("dying", "creating") for jail in status["jails"])
@@ -129,16 +131,16 @@ class Stand:
         self._until(rests)
 
     def warm_jails(self) -> list[int]:
-        """The first process of each."""
+        """The pid of the first process of each warm jail."""
         return [jail["pid"] for jail in self.snapshot()["jails"] if jail["state"] == "warm" and jail["pid"]]
 
     def helpers(self) -> list[int]:
-        """Processes of the island that are no jail's, without the island's own."""
+        """The island's child processes outside jails."""
         inside = {pid for init in self.warm_jails() for pid in (init, *descendants(init))}
         return [pid for pid in descendants(self.pid) if pid not in inside]
 
     def http(self, *calls: tuple[str, str], package: str = "geohash", **more: Any) -> Http:
-        """A load of these calls and how what they print begins, in turns; without any, the standard one."""
+        """A load of these calls, in turn, each with the beginning of its output; or of the standard call."""
         wanted = calls or ((CALL, GEOHASH),)
         return Http(
             self.port,
@@ -150,7 +152,7 @@ class Stand:
 
     @contextmanager
     def sleepers(self, number: int) -> Iterator[None]:
-        """So many calls that sleep, each in its jail, for the length of the block."""
+        """Keep a number of calls asleep, each in its jail, while the block runs."""
         request = post(PATH, body("trouble", "Sleep(1700000000000)"))
         self._asleep = number
         connections = []
@@ -169,16 +171,16 @@ class Stand:
             self.settle()
 
     def _until(self, fits: Callable[[Any], bool]) -> None:
-        until = time.monotonic() + MOVE_S
+        until = time.monotonic() + SETTLE_S
         while not fits(self.snapshot()):
             if time.monotonic() > until:
-                raise SystemExit("the island does not get where the bench wants it")
+                raise SystemExit(f"the island did not reach the wanted state in {SETTLE_S:g} s")
             time.sleep(0.05)
 
     # The binary
 
     def binary(self) -> Path:
-        """The artifact of the standard call, copied to where every peer can run it."""
+        """Copy the artifact of the standard call to where every peer can run it."""
         self.call("geohash", CALL)
         artifacts = self.get("/api/v1/admin/cache")["artifacts"]
         path = next(
@@ -191,7 +193,7 @@ class Stand:
 
     @property
     def base(self) -> Path:
-        """The base system that the island's jails are made of."""
+        """The base system of the island's jails."""
         return next(path for path in (self.state / "base").iterdir() if path.is_dir())
 
 
@@ -200,7 +202,7 @@ def body(package: str, call: str, **more: Any) -> bytes:
 
 
 def standard_frame() -> bytes:
-    """What the island writes to the binary for the standard call."""
+    """The frame that the island writes to the binary for the standard call."""
     arguments = tuple(CALL[len("Encode(") : -1].split(", "))
     nonce = base64.b16encode(os.urandom(16)).decode().lower()
     return harness.frame(Call(text=CALL, function="Encode", arguments=arguments), nonce)

@@ -1,8 +1,8 @@
 // Command forkserver is a peer of the bench: it runs one program per HTTP request and isolates nothing.
 //
-// It works in the manner of OpenFaaS's classic watchdog: the body of the request is the program's
-// standard input, what the program prints is the answer, the request's headers are its environment, and a
-// program that takes too long is killed. It prints the port that it listens on.
+// It works as the classic watchdog of OpenFaaS does: the request's body is the program's standard input, its
+// headers are the environment, the program's output is the answer, and a program that takes too long is
+// killed. It prints the port that it listens on.
 package main
 
 import (
@@ -54,11 +54,11 @@ func forked(program string) http.HandlerFunc {
 	}
 }
 
-// environment tells the program about the request, as CGI does.
+// environment describes the request in variables, as CGI does.
 func environment(r *http.Request) []string {
-	told := []string{"Http_Method=" + r.Method, "Http_Path=" + r.URL.Path}
+	variables := []string{"Http_Method=" + r.Method, "Http_Path=" + r.URL.Path}
 	for name, values := range r.Header {
-		told = append(told, "Http_"+strings.ReplaceAll(name, "-", "_")+"="+values[0])
+		variables = append(variables, "Http_"+strings.ReplaceAll(name, "-", "_")+"="+values[0])
 	}
-	return told
+	return variables
 }
