@@ -128,6 +128,15 @@ class Sources:
             stale=resolution.stale,
         )
 
+    def recorded(self, url: str, package: str, commit: str) -> Resolved:
+        """The same for a commit that was resolved in the past, from the names on record. No I/O.
+
+        Raises:
+            SourceRefused: the settings do not permit this repository any more.
+        """
+        parse_url(url, self._git.allowed_schemes)
+        return Resolved(url=url, package=package, commit=commit, version=commit)
+
     async def _commit_of(self, name: str, version: str | None, refresh: bool) -> _Resolution:
         if version is not None and is_commit(version):
             return _Resolution(version.lower())

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from skyisland.errors import BadRequest, SourceRefused, SourceUnavailable
-from skyisland.model import Source
+from skyisland.model import Resolved, Source
 from skyisland.sources.git import Trouble, trouble_of
 from skyisland.sources.mirror import check_tree, folder_of, presentable
 from skyisland.sources.url import (
@@ -23,10 +23,26 @@ from skyisland.sources.url import (
     pin,
     remote_of,
 )
+from tests.support.upstream import Room
 
 HTTPS = ("https",)
 ALL = ("https", "http", "ssh", "file")
 A, B, C = "a" * 40, "b" * 40, "c" * 40
+
+
+# Repositories on record
+
+
+def test_a_commit_on_record_is_named_again_without_asking_anybody(tmp_path: Path) -> None:
+    made = Room(tmp_path, {})
+    place = made.sources.recorded("example.com/a/b", "sub", A)
+    assert place == Resolved(url="example.com/a/b", package="sub", commit=A, version=A)
+
+
+def test_a_repository_on_record_must_still_be_permitted(tmp_path: Path) -> None:
+    made = Room(tmp_path, {}, allowed_schemes=("https",))
+    with pytest.raises(SourceRefused, match="the scheme 'http' is not permitted"):
+        made.sources.recorded("http://example.com/a/b", "", A)
 
 
 # URLs
