@@ -27,6 +27,7 @@ fault, 502 and 504 a service that we called, 500 and 503 ourselves.
 
 from __future__ import annotations
 
+from enum import StrEnum
 from typing import Any, ClassVar
 
 
@@ -88,10 +89,40 @@ class AddressInUse(IslandError):
     code = "address_in_use"
 
 
+class Complaint(StrEnum):
+    """Why Go refused to compile a main program; the first that applies, in this order."""
+
+    program = "program"
+    """The package is a `package main`."""
+    no_go_files = "no_go_files"
+    """The folder holds no Go files, or none for this system."""
+    missing_module = "missing_module"
+    """A required module is neither vendored nor downloaded."""
+    generic = "generic"
+    """The function has type parameters: in the expression form Go may infer them."""
+    type = "type"
+    """The name is a type: the expression form is a conversion."""
+    no_value = "no_value"
+    """The call has no results: the statement form runs it."""
+    undefined = "undefined"
+    """The package has no such exported name."""
+    mismatch = "mismatch"
+    """The call does not fit the package: its arguments, methods or types are wrong."""
+    package = "package"
+    """The package itself does not compile."""
+
+
 class BuildFailed(IslandError):
     """The repository's code does not compile; `details["output"]` is the compiler's output."""
 
     code = "build_failed"
+
+    def __init__(self, message: str, *, complaint: Complaint | None = None, **details: Any) -> None:
+        """`complaint`: what Go said, as far as it is known; it is in `details` too."""
+        if complaint is not None:
+            details["complaint"] = str(complaint)
+        super().__init__(message, **details)
+        self.complaint = complaint
 
 
 class TooBusy(IslandError):

@@ -58,6 +58,9 @@ class FakeSources:
         commit = hashlib.sha1(f"{name}@{version}".encode(), usedforsecurity=False).hexdigest()
         return Resolved(url=name, package="/".join(parts[3:]), commit=commit, version=version)
 
+    def recorded(self, url: str, package: str, commit: str) -> Resolved:
+        return Resolved(url=url, package=package, commit=commit, version=commit)
+
     async def checkout(self, resolved: Resolved) -> Source:
         self.checkouts += 1
         return Source(
@@ -134,14 +137,21 @@ class FakeBuilds:
         finally:
             self.in_use.remove(artifact.key)
 
+    async def rebuild(self, artifact: Artifact, source: Source) -> Artifact:
+        self.store[artifact.key] = structs.replace(artifact, built_at=time.time())
+        return self.store[artifact.key]
+
     def artifacts(self) -> list[Artifact]:
         return list(self.store.values())
 
-    async def evict(self, key: str) -> Artifact:
+    def find(self, key: str) -> Artifact:
         try:
-            return self.store.pop(key)
+            return self.store[key]
         except KeyError:
             raise ArtifactNotFound(f"no artifact {key!r} in the cache", key=key) from None
+
+    async def evict(self, key: str) -> Artifact:
+        return self.store.pop(self.find(key).key)
 
     async def purge(self) -> list[Artifact]:
         purged = list(self.store.values())

@@ -18,7 +18,6 @@ from contextlib import AbstractContextManager
 from typing import Protocol
 
 from skyisland.errors import (
-    ArtifactNotFound,
     Draining,
     DriverError,
     HostUnfit,
@@ -60,6 +59,7 @@ class SourceRoom(Protocol):
     """What `Sources` (sources/) gives the island."""
 
     async def resolve(self, url: str, version: str | None, *, refresh: bool) -> Resolved: ...
+    def recorded(self, url: str, package: str, commit: str) -> Resolved: ...
     async def checkout(self, resolved: Resolved) -> Source: ...
     def using(self, source: Source) -> AbstractContextManager[object]: ...
     async def sweep(self) -> int: ...
@@ -76,7 +76,9 @@ class BuildRoom(Protocol):
         self, source: Source, call: Call, *, refresh: bool, invocation: str | None
     ) -> Artifact: ...
     def using(self, artifact: Artifact) -> AbstractContextManager[object]: ...
+    async def rebuild(self, artifact: Artifact, source: Source) -> Artifact: ...
     def artifacts(self) -> list[Artifact]: ...
+    def find(self, key: str) -> Artifact: ...
     async def evict(self, key: str) -> Artifact: ...
     async def purge(self) -> list[Artifact]: ...
     async def close(self) -> None: ...
@@ -379,16 +381,13 @@ class Island:
         """Fetch and compile anew what an artifact was made of, without running it.
 
         Raises:
-            ArtifactNotFound, SourceUnavailable, BuildFailed
+            ArtifactNotFound, SourceRefused, SourceUnavailable, BuildFailed
         """
-        known = next((artifact for artifact in self.builds.artifacts() if artifact.key == key), None)
-        if known is None:
-            raise ArtifactNotFound(f"no artifact {key!r} in the cache", key=key)
-        call = await read_call(known.expression or f"{known.function}()")
-        url = f"{known.url}/{known.package}" if known.package else known.url
-        source = await self.sources.checkout(await self.sources.resolve(url, known.commit, refresh=True))
+        artifact = self.builds.find(key)
+        place = self.sources.recorded(artifact.url, artifact.package, artifact.commit)
+        source = await self.sources.checkout(place)
         with self.sources.using(source):
-            return await self.builds.build(source, call, refresh=True, invocation=None)
+            return await self.builds.rebuild(artifact, source)
 
     async def purge(self) -> list[Artifact]:
         """Forget every artifact that no call is using; returns them."""

@@ -112,6 +112,17 @@ class Artifacts:
         """The last used first."""
         return sorted(self._known.values(), key=lambda artifact: -artifact.used_at)
 
+    def find(self, key: str) -> Artifact:
+        """By its key.
+
+        Raises:
+            ArtifactNotFound
+        """
+        for artifact in self._known.values():
+            if artifact.key == key:
+                return artifact
+        raise ArtifactNotFound(f"no artifact {key!r} in the cache", key=key)
+
     def write_uses(self) -> None:
         """Hand to the records what was used since the last time."""
         touched, self._touched = self._touched, set()
@@ -149,11 +160,9 @@ class Artifacts:
         Raises:
             ArtifactNotFound
         """
-        found = next((artifact for artifact in self._known.values() if artifact.key == key), None)
-        if found is None:
-            raise ArtifactNotFound(f"no artifact {key!r} in the cache", key=key)
-        await self._forget([found], "operator")
-        return found
+        doomed = self.find(key)
+        await self._forget([doomed], "operator")
+        return doomed
 
     async def purge(self) -> list[Artifact]:
         """Forget all that are not in use; returns them."""

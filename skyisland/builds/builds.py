@@ -16,20 +16,17 @@ import asyncio
 import hashlib
 import logging
 import time
-from collections.abc import Coroutine
 from contextlib import AbstractContextManager
-from typing import Any
 
-from msgspec import structs
+from msgspec import Struct, structs
 
-from skyisland.builds.artifacts import Artifacts, Describe, Id, Records
+from skyisland.builds.artifacts import Artifacts, Id, Records
 from skyisland.builds.store import Store
-from skyisland.errors import BuildFailed
+from skyisland.errors import BuildFailed, Complaint
 from skyisland.events import BuildFinished, BuildStarted, Events
 from skyisland.golang import harness
 from skyisland.golang.caches import Caches
 from skyisland.golang.compiler import Compiler
-from skyisland.golang.harness import Complaint
 from skyisland.golang.packages import Package
 from skyisland.host.flight import Flights
 from skyisland.host.toolchain import Progress, Toolchains, silent, this_platform
@@ -39,13 +36,27 @@ from skyisland.settings import Build, Layout
 
 log = logging.getLogger(__name__)
 
+MISREAD_PACKAGE = {Complaint.program, Complaint.no_go_files, Complaint.missing_module, Complaint.package}
+"""Complaints that may mean that `read_package` misread the package: Go is asked before they are reported."""
+NO_FUNCTION_VALUE = {Complaint.generic, Complaint.type}
+"""Complaints of a function form whose expression form may compile."""
 UPKEEP_S = 300.0
-_DOUBTFUL = {
-    *map(str, (Complaint.program, Complaint.no_go_files, Complaint.missing_module, Complaint.package))
-}
-"""Complaints that may come of a package that is not what its files seemed to tell."""
+"""Between two writes of uses and two checks of sizes. What a crash loses of either harms nobody."""
 PACKAGES = 1000
-"""Descriptions of packages kept in memory."""
+"""Descriptions of packages kept in memory, of some hundred bytes each."""
+NO_LIMIT_BYTES = 1 << 40
+"""The size of a binary where `build.file_size` is 0: more than any disk of ours has."""
+
+
+class _Job(Struct, frozen=True, kw_only=True):
+    """What is to be compiled, and for whom."""
+
+    source: Source
+    package: Package
+    call: Call
+    refresh: bool
+    """Compile even what is known."""
+    invocation: str | None
 
 
 class Builds:
@@ -124,7 +135,7 @@ class Builds:
 
     def known(self, resolved: Resolved, call: Call) -> Artifact | None:
         """The binary for a call, if there is one; counts as a use."""
-        found = self._artifacts.get(_id(resolved, self._form(resolved, call)))
+        found = self._artifacts.get(_id(resolved, self._remembered_form(resolved, call)))
         if found is None or call.qualifier not in (None, found.package_name):
             return None
         return self._artifacts.use(found, hits=1)
@@ -136,6 +147,14 @@ class Builds:
     def artifacts(self) -> list[Artifact]:
         """All that are known, the last used first."""
         return self._artifacts.all()
+
+    def find(self, key: str) -> Artifact:
+        """One of them.
+
+        Raises:
+            ArtifactNotFound
+        """
+        return self._artifacts.find(key)
 
     async def evict(self, key: str) -> Artifact:
         """Forget one.
@@ -149,8 +168,8 @@ class Builds:
         """Forget all that no call is using; returns them."""
         return await self._artifacts.purge()
 
-    def _form(self, place: Resolved | Source, call: Call) -> Call:
-        """The call as it is to be compiled, by what is remembered of its function."""
+    def _remembered_form(self, place: Resolved | Source, call: Call) -> Call:
+        """The call, as an expression if its function is known to be none that can be compiled alone."""
         if call.arguments is not None and self.records.is_expression(_function(place, call)):
             return harness.as_expression(call)
         return call
@@ -177,85 +196,89 @@ class Builds:
             SourceUnavailable: modules could not be downloaded.
             HostUnfit, DriverError: no build jail can be made.
         """
-        where = (source.url, source.package, source.commit)
-        package = None if refresh else self._packages.get(where)
+        package = None if refresh else self._packages.get(_where(source))
         if package is None:
-            package = await self._package(source, invocation, ask=False)
+            package = await self._describe(source, invocation, ask=False)
+        job = _Job(source=source, package=package, call=call, refresh=refresh, invocation=invocation)
         try:
-            return await self._formed(source, package, call, invocation, refresh=refresh)
+            return await self._in_either_form(job)
         except BuildFailed as error:
-            if package.by_go or error.details.get("complaint") not in _DOUBTFUL:
+            if package.by_go or error.complaint not in MISREAD_PACKAGE:
                 raise
-            # Go has not been asked yet, and may know better what is wrong, or what the package is.
-            told = await self._package(source, invocation, ask=True)
-            if (told.name, told.import_path) == (package.name, package.import_path):
+            by_go = await self._describe(source, invocation, ask=True)
+            if (by_go.name, by_go.import_path) == (package.name, package.import_path):
                 raise
-        return await self._formed(source, told, call, invocation, refresh=refresh)
+        return await self._in_either_form(structs.replace(job, package=by_go))
 
-    async def _formed(
-        self, source: Source, package: Package, call: Call, invocation: str | None, *, refresh: bool
-    ) -> Artifact:
-        call = self._form(source, call)
+    async def rebuild(self, artifact: Artifact, source: Source) -> Artifact:
+        """Compile an artifact anew, from the files of its commit.
+
+        Raises:
+            As `build` does.
+        """
+        call = Call(
+            text=artifact.expression or f"{artifact.function}()",
+            function=artifact.function,
+            arguments=() if artifact.expression is None else None,
+        )
+        return await self.build(source, call, refresh=True, invocation=None)
+
+    async def _in_either_form(self, job: _Job) -> Artifact:
+        """The binary for the function alone, or for the expression if it is no function value."""
+        job = structs.replace(job, call=self._remembered_form(job.source, job.call))
         try:
-            return await self._built(source, package, call, invocation, refresh=refresh)
+            return await self._once(job)
         except BuildFailed as error:
-            no_function = error.details.get("complaint") in (Complaint.generic, Complaint.type)
-            if call.arguments is None or not no_function:
+            if job.call.arguments is None or error.complaint not in NO_FUNCTION_VALUE:
                 raise
-        self.records.note_expression(_function(source, call))
-        call = harness.as_expression(call)
-        return await self._built(source, package, call, invocation, refresh=refresh)
-
-    async def _package(self, source: Source, invocation: str | None, *, ask: bool) -> Package:
-        """What the source's package is, its modules ready; remembered for its commit."""
-        where = (source.url, source.package, source.commit)
-        return await self._describing.join((where, ask), lambda: self._describe(source, invocation, ask=ask))
+        self.records.note_expression(_function(job.source, job.call))
+        return await self._once(structs.replace(job, call=harness.as_expression(job.call)))
 
     async def _describe(self, source: Source, invocation: str | None, *, ask: bool) -> Package:
-        async with self._places:
-            package = await self._compiler.describe(source, ask=ask, invocation=invocation)
-        self._packages[source.url, source.package, source.commit] = package
-        if len(self._packages) > PACKAGES:
-            del self._packages[next(iter(self._packages))]
-        return package
+        """What package the source is, its modules downloaded; remembered for its commit."""
 
-    async def _built(
-        self, source: Source, package: Package, call: Call, invocation: str | None, *, refresh: bool
-    ) -> Artifact:
-        # Refuses a wrong package name, for this caller alone.
-        harness.render_main(call, package.import_path, package.name, statement=False)
-        call = structs.replace(call, qualifier=None)
-        wanted = _id(source, call)
+        async def describe() -> Package:
+            async with self._places:
+                package = await self._compiler.describe(source, ask=ask, invocation=invocation)
+            self._packages[_where(source)] = package
+            if len(self._packages) > PACKAGES:
+                del self._packages[next(iter(self._packages))]
+            return package
 
-        def work() -> Coroutine[Any, Any, Artifact]:
-            return self._build(source, package, call, invocation, refresh=refresh)
+        return await self._describing.join((_where(source), ask), describe)
 
+    async def _once(self, job: _Job) -> Artifact:
+        """The binary of one compilation, which all share who want the same."""
+        harness.check_package(job.call, job.package.import_path, job.package.name)
+        # This caller has named the right package; whether another names it makes no other binary.
+        job = structs.replace(job, call=structs.replace(job.call, qualifier=None))
+        wanted = _id(job.source, job.call)
         while True:
-            await self._building.join((wanted, refresh), work)
+            await self._building.join((wanted, job.refresh), lambda: self._compile(job))
             # Between the end of the build and now, it may have been evicted.
             if found := self._artifacts.get(wanted):
                 return self._artifacts.use(found)
 
-    async def _build(
-        self, source: Source, package: Package, call: Call, invocation: str | None, *, refresh: bool
-    ) -> Artifact:
+    async def _compile(self, job: _Job) -> Artifact:
+        """Compile and keep the binary, as soon as few enough others are compiled."""
+        source, call = job.source, job.call
         wanted = _id(source, call)
         async with self._places:
-            if not refresh and (found := self._artifacts.get(wanted)):
+            if not job.refresh and (found := self._artifacts.get(wanted)):
                 return found
             key, started, size_bytes = self._key(wanted), time.perf_counter(), 0
             self.events.publish(
-                BuildStarted(key=key, url=source.url, function=call.function, invocation=invocation)
+                BuildStarted(key=key, url=source.url, function=call.function, invocation=job.invocation)
             )
 
-            def describe(sha256: str, size_bytes: int) -> Artifact:
+            def record(sha256: str, size_bytes: int) -> Artifact:
                 return Artifact(
                     key=key,
                     sha256=sha256,
                     path=self._artifacts.store.path(sha256),
                     url=source.url,
                     package=source.package,
-                    package_name=package.name,
+                    package_name=job.package.name,
                     commit=source.commit,
                     function=call.function,
                     expression=wanted[-1],
@@ -266,8 +289,11 @@ class Builds:
                     go_version=self._compiler.toolchain.version,
                 )
 
+            compiling = self._compiler.compile(source, job.package, call, invocation=job.invocation)
             try:
-                artifact = await self._compile(source, package, call, invocation, describe)
+                async with compiling as binary:
+                    limit_bytes = self.settings.file_size or NO_LIMIT_BYTES
+                    artifact = await self._artifacts.keep(binary, limit_bytes, record)
                 size_bytes = artifact.size_bytes
             finally:
                 self.events.publish(
@@ -278,28 +304,15 @@ class Builds:
                         ok=size_bytes > 0,
                         duration_s=time.perf_counter() - started,
                         size_bytes=size_bytes,
-                        invocation=invocation,
+                        invocation=job.invocation,
                     )
                 )
         await self._artifacts.make_room(artifact)
         return artifact
 
-    async def _compile(
-        self, source: Source, package: Package, call: Call, invocation: str | None, describe: Describe
-    ) -> Artifact:
-        """Compile and keep the binary; an expression without a value is compiled as a statement."""
-        limit = self.settings.file_size or 1 << 40
-        for statement in (False, True):
-            compiling = self._compiler.compile(
-                source, package, call, statement=statement, invocation=invocation
-            )
-            try:
-                async with compiling as binary:
-                    return await self._artifacts.keep(binary, limit, describe)
-            except BuildFailed as error:
-                if statement or error.details.get("complaint") != Complaint.no_value:
-                    raise
-        raise AssertionError("a statement compiles or does not")
+
+def _where(source: Source) -> tuple[str, str, str]:
+    return (source.url, source.package, source.commit)
 
 
 def _id(place: Resolved | Source, call: Call) -> Id:

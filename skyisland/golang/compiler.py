@@ -38,11 +38,10 @@ from pathlib import Path
 
 import msgspec
 
-from skyisland.errors import BuildFailed, HostUnfit, SourceUnavailable, Unavailable
+from skyisland.errors import BuildFailed, Complaint, HostUnfit, SourceUnavailable, Unavailable
 from skyisland.golang import harness
 from skyisland.golang.caches import Caches
 from skyisland.golang.complaints import explain, refusal
-from skyisland.golang.harness import Complaint
 from skyisland.golang.packages import Package, go_mod, read_package
 from skyisland.host.folder import copy_out
 from skyisland.host.tasks import aside, finish
@@ -206,32 +205,41 @@ class Compiler:
                 raise
         import_path, name, files, go_error = output.decode(errors="replace").split("\n", 3)
         if name == "main":
-            raise BuildFailed(explain(Complaint.program, "", source), complaint=str(Complaint.program))
+            raise BuildFailed(explain(Complaint.program, "", source), complaint=Complaint.program)
         if files == "0":
             message = explain(Complaint.no_go_files, go_error, source)
-            raise BuildFailed(message, complaint=str(Complaint.no_go_files))
+            raise BuildFailed(message, complaint=Complaint.no_go_files)
         return msgspec.structs.replace(package, name=name, import_path=import_path, by_go=True)
 
     @asynccontextmanager
     async def compile(
-        self, source: Source, package: Package, call: Call, *, statement: bool, invocation: str | None = None
+        self, source: Source, package: Package, call: Call, *, invocation: str | None = None
     ) -> AsyncIterator[Path]:
         """Compile the call. The binary exists while the block runs; nothing about the file can be trusted.
 
+        An expression that turns out to have no value is compiled as a statement.
+
         Raises:
-            BuildFailed: it does not compile; `details["complaint"]` is a `harness.Complaint`.
+            BuildFailed: it does not compile.
             BadCall: the caller named another package.
         """
-        files = harness.render_main(call, package.import_path, package.name, statement=statement)
-        async with self._workplace(_generated(files, source, package)) as work:
-            await self._go(
-                *("build", f"-mod={package.mod}", "-overlay=/gen/overlay.json", *FLAGS, *_TARGET),
-                source=source,
-                work=work,
-                invocation=invocation,
-                call=call,
-            )
-            yield work / "out" / BINARY
+        for statement in (False, True):
+            files = harness.render_main(call, package.import_path, package.name, statement=statement)
+            async with self._workplace(_generated(files, source, package)) as work:
+                try:
+                    await self._go(
+                        *("build", f"-mod={package.mod}", "-overlay=/gen/overlay.json", *FLAGS, *_TARGET),
+                        source=source,
+                        work=work,
+                        invocation=invocation,
+                        call=call,
+                    )
+                except BuildFailed as error:
+                    if statement or error.complaint is not Complaint.no_value:
+                        raise
+                else:
+                    yield work / "out" / BINARY
+                    return
 
     # One jail
 

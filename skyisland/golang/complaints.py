@@ -9,9 +9,8 @@ import posixpath
 import re
 import signal
 
-from skyisland.errors import BuildFailed, IslandError, Unavailable
+from skyisland.errors import BuildFailed, Complaint, IslandError, Unavailable
 from skyisland.golang import harness
-from skyisland.golang.harness import Complaint
 from skyisland.model import Outcome, Source, Verdict
 
 OUTPUT_CHARACTERS = 16_384
@@ -48,7 +47,7 @@ def refusal(outcome: Outcome, source: Source | None, limit: str) -> IslandError:
     complaint = harness.classify(text)
     position = next((offset for offset, _ in harness.call_errors(text)), None)
     return BuildFailed(
-        explain(complaint, text, source), output=output, complaint=str(complaint), position=position
+        explain(complaint, text, source), output=output, complaint=complaint, position=position
     )
 
 

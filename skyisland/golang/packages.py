@@ -18,8 +18,7 @@ from pathlib import Path, PurePosixPath
 import msgspec
 from msgspec import Struct
 
-from skyisland.errors import BuildFailed
-from skyisland.golang.harness import Complaint
+from skyisland.errors import BuildFailed, Complaint
 from skyisland.model import Source
 
 HEAD_BYTES = 1 << 16
@@ -63,7 +62,7 @@ def read_package(source: Source, go_version: str) -> Package:
     if not home.is_dir():
         raise BuildFailed(
             f"the repository has no folder {source.package!r} at {source.commit[:12]}",
-            complaint=str(Complaint.no_go_files),
+            complaint=Complaint.no_go_files,
         )
     path = PurePosixPath(source.package)
     for top in (path, *path.parents):

@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
+from skyisland.errors import Complaint
 from skyisland.golang import harness
 from skyisland.golang.call import parse_call
-from skyisland.golang.harness import Complaint
 from skyisland.model import Call, Outcome, Verdict
 
 Go = Callable[..., subprocess.CompletedProcess[str]]

@@ -13,7 +13,7 @@ import pytest
 from msgspec import structs
 
 from skyisland.drivers.fake import Script
-from skyisland.errors import BadCall, HostUnfit, SourceUnavailable, Unavailable
+from skyisland.errors import BadCall, Complaint, HostUnfit, SourceUnavailable, Unavailable
 from skyisland.events import BuildFinished, BuildStarted
 from skyisland.model import JailSpec, Network
 from skyisland.settings import Build
@@ -293,6 +293,17 @@ async def test_no_more_builds_at_a_time_than_allowed(state_dir: Path) -> None:
         assert len(shop.go.ran("build")) == 5
 
 
+@pytest.mark.parametrize("expression", [None, 'Greet("you").Loud()'])
+async def test_a_binary_is_built_again_from_its_record(shop: Workshop, expression: str | None) -> None:
+    source_ = shop.source()
+    before = await shop.build(source_, expression or "F(1, 2)")
+    after = await shop.builds.rebuild(before, source_)
+    assert len(shop.go.ran("build")) == 2
+    assert (after.key, after.function, after.expression) == (before.key, before.function, expression)
+    assert after.built_at > before.built_at
+    assert shop.builds.artifacts() == [after]
+
+
 async def test_refresh_builds_again(shop: Workshop) -> None:
     source_ = shop.source()
     before = await shop.build(source_, "F()")
@@ -352,6 +363,7 @@ async def test_an_undefined_function_is_named(shop: Workshop) -> None:
     error = await refused(shop, shop.source(), "Foo(1)")
     assert error.message.endswith("has no exported Foo")
     assert error.details["position"] == 0
+    assert error.complaint is Complaint.undefined
     assert error.details["complaint"] == "undefined"
     assert error.details["output"] == "call:1:1: undefined: Foo"
 

@@ -9,10 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from skyisland.errors import BadCall, BadRequest
+from skyisland.errors import BadCall, BadRequest, Complaint
 from skyisland.golang import harness
 from skyisland.golang.call import parse_call
-from skyisland.golang.harness import Complaint
 from skyisland.model import Call, Outcome, Verdict
 
 GOLDEN = Path(__file__).parent / "golden"

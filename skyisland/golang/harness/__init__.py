@@ -49,12 +49,11 @@ import functools
 import hashlib
 import re
 import struct
-from enum import StrEnum
 from importlib import resources
 
 import msgspec
 
-from skyisland.errors import BadCall, BadRequest
+from skyisland.errors import BadCall, BadRequest, Complaint
 from skyisland.model import Call, Outcome, Verdict
 
 FOLDER = "_skyisland"
@@ -143,6 +142,21 @@ def render_main(call: Call, import_path: str, package_name: str, *, statement: b
     if there are any.
 
     Raises:
+        BadCall, BadRequest: as for `check_package`.
+    """
+    check_package(call, import_path, package_name)
+    if call.arguments is not None:
+        template, text = _FUNCTION, call.function
+    else:
+        template, text = _STATEMENT if statement else _EXPRESSION, call.text
+    main = template.format(library=LIBRARY, path=f'"{import_path}"', call=_CALL, text=text)
+    return {"main.go": main.encode()}
+
+
+def check_package(call: Call, import_path: str, package_name: str) -> None:
+    """Refuse what no main program can be written for.
+
+    Raises:
         BadCall: the caller named another package, or the package is a program.
         BadRequest: Go would not accept the import path.
     """
@@ -157,12 +171,6 @@ def render_main(call: Call, import_path: str, package_name: str, *, statement: b
         )
     if not re.fullmatch(r"[\w.~+@=:!,/-]+", import_path):
         raise BadRequest(f"url: {import_path!r} is not an import path of Go")
-    if call.arguments is not None:
-        template, text = _FUNCTION, call.function
-    else:
-        template, text = _STATEMENT if statement else _EXPRESSION, call.text
-    main = template.format(library=LIBRARY, path=f'"{import_path}"', call=_CALL, text=text)
-    return {"main.go": main.encode()}
 
 
 def library() -> dict[str, bytes]:
@@ -217,29 +225,6 @@ def rejection(outcome: Outcome, nonce: str) -> BadCall | None:
         return None
     where = "" if refused.argument < 0 else f" argument {refused.argument + 1}:"
     return BadCall(f"call:{where} {refused.reason}", argument=refused.argument)
-
-
-class Complaint(StrEnum):
-    """Why Go refused to compile a main program, in the order in which `classify` looks for it."""
-
-    program = "program"
-    """The package is a `package main`."""
-    no_go_files = "no_go_files"
-    """The folder holds no Go files, or none for this system."""
-    missing_module = "missing_module"
-    """A required module is neither vendored nor downloaded."""
-    generic = "generic"
-    """The function has type parameters: in the expression form Go may infer them."""
-    type = "type"
-    """The name is a type: the expression form is a conversion."""
-    no_value = "no_value"
-    """The call has no results: the statement form runs it."""
-    undefined = "undefined"
-    """The package has no such exported name."""
-    mismatch = "mismatch"
-    """The call does not fit the package: its arguments, methods or types are wrong."""
-    package = "package"
-    """The package itself does not compile."""
 
 
 _COMPLAINTS: tuple[tuple[Complaint, str], ...] = (
