@@ -67,7 +67,7 @@ async def test_a_clone_that_somebody_sits_in_goes_when_they_leave(host: Host) ->
     finally:
         sitting.kill()
         sitting.wait()
-    await asyncio.gather(*clones.ends.lingering.values())
+    await asyncio.gather(*clones.destroyer.lingering.values())
     assert await clones.existing() == []
     assert not clone.path.exists()
 
@@ -81,6 +81,6 @@ async def test_many_ends_at_once_are_one_channel_program(host: Host) -> None:
     with (busy.path / "tmp/open").open("w"):
         ends = await asyncio.gather(*(clones.destroy(clone) for clone in made), return_exceptions=True)
     assert sum(isinstance(end, BaseException) for end in ends) <= 1
-    await asyncio.gather(*clones.ends.lingering.values())
+    await asyncio.gather(*clones.destroyer.lingering.values())
     assert await clones.existing() == []
     assert list((host.folder / "jails").iterdir()) == []

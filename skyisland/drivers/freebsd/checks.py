@@ -268,7 +268,7 @@ class FreeBSDChecks:
         assert self._base is not None  # noqa: S101 - `examine` prepares first
         made = [await self.clones.clone(self._base, f"{self.jails.prefix}m{n}") for n in range(4)]
         await asyncio.gather(*(self.clones.destroy(clone) for clone in made))
-        if not self.clones.ends.with_program:
+        if not self.clones.destroyer.with_program:
             raise WrongAssumption("zfs program does not work; clones end one by one")
         return "zfs program works"
 

@@ -4,7 +4,7 @@
     ├── base/<generation>@ready            laid once, held, then read-only
     └── run/sky-<island>-<random>          one clone per jail, with a quota
 
-Making a dataset waits for a transaction group, so a few clones are made ahead; `ends` destroys them. A
+Making a dataset waits for a transaction group, so a few clones are made ahead; `destroyer` destroys them. A
 clone made ahead belongs to nobody; it bears the jail's name only in our books. A clone that was handed out
 is never handed out again, and neither is one that an earlier life left: who knows what ran in it.
 
@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Protocol
 
 from skyisland.drivers.zfs import commands
-from skyisland.drivers.zfs.ends import Ends
+from skyisland.drivers.zfs.destroyer import Destroyer
 from skyisland.errors import DriverError, HostUnfit
 from skyisland.host.programs import ProgramFailed, Programs
 from skyisland.model import Capability, Clone, Snapshot
@@ -80,7 +80,7 @@ class ZfsClones:
         self._quota_bytes = quota_bytes
         self._ahead = ahead
         self._programs = programs or Programs()
-        self.ends = Ends(dataset.partition("/")[0], jails, patience_s, self._programs)
+        self.destroyer = Destroyer(dataset.partition("/")[0], jails, patience_s, self._programs)
         self._snapshot: Snapshot | None = None
         self._stock: list[str] = []
         """Clones made ahead, by their last name."""
@@ -95,7 +95,7 @@ class ZfsClones:
     async def prepare(self) -> Snapshot:
         """See `CloneDriver`. What an attempt that was cut short left half-made is made anew."""
         self._closed = False
-        self.ends.open()
+        self.destroyer.open()
         known = await self._known()
         if self.root not in known:
             await self._make_root()
@@ -230,7 +230,7 @@ class ZfsClones:
             await self._must_be_mounted(dataset)
         except BaseException:
             # Since 2.4 an exit code of 0, before it one of 1 leaves a dataset that is not mounted.
-            self.ends.linger(dataset)
+            self.destroyer.linger(dataset)
             raise
         finally:
             self._making.discard(last)
@@ -286,7 +286,7 @@ class ZfsClones:
         """
         if clone.path is None or clone.path.parent != self.jails:
             return  # it was never made
-        await self.ends.destroy(f"{self.run_dataset}/{clone.path.name}")
+        await self.destroyer.destroy(f"{self.run_dataset}/{clone.path.name}")
         self._given.pop(clone.path.name, None)
 
     async def close(self) -> None:
@@ -295,11 +295,11 @@ class ZfsClones:
         if self._stocking is not None:
             await self._stocking
         stock, self._stock = self._stock, []
-        endings = [self.ends.destroy(f"{self.run_dataset}/{last}") for last in stock]
+        endings = [self.destroyer.destroy(f"{self.run_dataset}/{last}") for last in stock]
         for failure in await asyncio.gather(*endings, return_exceptions=True):
             if isinstance(failure, BaseException):
                 log.error("a clone made ahead stays until the next start: %s", failure)
-        await self.ends.close()
+        await self.destroyer.close()
 
     async def vanish(self) -> None:
         """Take back everything, generations of the base included; none may carry a clone any more.

@@ -27,7 +27,7 @@ PAUSES_S = (0.02, 0.05, 0.1, 0.2, 0.5)
 """Between attempts on a busy dataset; then every second or two."""
 
 
-class Ends:
+class Destroyer:
     """Destroys the datasets of clones."""
 
     def __init__(self, pool: str, jails: Path, patience_s: float, programs: Programs) -> None:
