@@ -64,7 +64,6 @@ def wish(world: World, settings: Settings, release: Path, monkeypatch: pytest.Mo
     """An operator's settings on FreeBSD, where this now is."""
     monkeypatch.setattr(wiring, "LINUX", False)
     monkeypatch.setattr(wiring, "FREEBSD", True)
-    monkeypatch.setattr(examining, "FREEBSD", True)
     monkeypatch.setattr(sys, "platform", "freebsd14")
     monkeypatch.setattr(programs, "SEARCH", str(world.bin))
     return structs.replace(

@@ -56,7 +56,7 @@ async def test_properties(host: Host) -> None:
 
 
 async def test_a_clone_that_somebody_sits_in_goes_when_they_leave(host: Host) -> None:
-    clones = host.clones(patience_s=60)
+    clones = host.clones(busy_timeout_s=60)
     clone = await clones.clone(await clones.prepare(), "sky-c0de-1")
     assert clone.path is not None
     sitting = subprocess.Popen(["sleep", "1000"], cwd=clone.path)  # noqa: ASYNC220 - it is quick
@@ -67,7 +67,7 @@ async def test_a_clone_that_somebody_sits_in_goes_when_they_leave(host: Host) ->
     finally:
         sitting.kill()
         sitting.wait()
-    await asyncio.gather(*clones.destroyer.lingering.values())
+    await asyncio.gather(*clones.destroyer.retrying.values())
     assert await clones.existing() == []
     assert not clone.path.exists()
 
@@ -81,6 +81,6 @@ async def test_many_ends_at_once_are_one_channel_program(host: Host) -> None:
     with (busy.path / "tmp/open").open("w"):
         ends = await asyncio.gather(*(clones.destroy(clone) for clone in made), return_exceptions=True)
     assert sum(isinstance(end, BaseException) for end in ends) <= 1
-    await asyncio.gather(*clones.destroyer.lingering.values())
+    await asyncio.gather(*clones.destroyer.retrying.values())
     assert await clones.existing() == []
     assert list((host.folder / "jails").iterdir()) == []

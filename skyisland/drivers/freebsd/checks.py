@@ -58,13 +58,13 @@ class FreeBSDChecks:
 
     async def examine(self) -> list[Check]:
         """See `Examiner`. With `full` it takes a minute or two, because it unpacks a base system."""
-        checks = [await vital("zfs", self.clones.look), await vital("jails", self._fit)]
+        checks = [await vital("zfs", self.clones.check_dataset), await vital("jails", self._fit)]
         checks += from_capabilities([*self.jails.capabilities(), *self.clones.capabilities()])
         if self.full and all(check.ok for check in checks if check.vital):
             checks.append(await vital("base system", self._sweep))
             for name, trial in self._trials().items() if checks[-1].ok else ():
                 checks.append(await self._try(name, trial))
-            checks.append(await self._try("everything is taken back", self._vanish))
+            checks.append(await self._try("everything is taken back", self._remove_everything))
         return checks
 
     async def _fit(self) -> str:
@@ -80,8 +80,8 @@ class FreeBSDChecks:
             await self.clones.destroy(clone)
         return f"{self._base.name}, for these trials"
 
-    async def _vanish(self) -> str:
-        await self.clones.vanish()
+    async def _remove_everything(self) -> str:
+        await self.clones.remove_everything()
         return f"{self.clones.root} is gone"
 
     async def _try(self, name: str, trial: Callable[[], Awaitable[str]]) -> Check:

@@ -14,4 +14,4 @@ class ZfsChecks:
 
     async def examine(self) -> list[Check]:
         """See `Examiner`; makes nothing."""
-        return [await vital("zfs", self._clones.look)]
+        return [await vital("zfs", self._clones.check_dataset)]

@@ -1,14 +1,14 @@
 """Clones by ZFS, on FreeBSD and on Linux.
 
-    <dataset>/sky-<island>                 marked as the island's own
-    ├── base/<generation>@ready            laid once, held, then read-only
+    <dataset>/sky-<island>                 marked with the island's name
+    ├── base/<generation>@ready            filled once, held, then read-only
     └── run/sky-<island>-<random>          one clone per jail, with a quota
 
-Making a dataset waits for a transaction group, so a few clones are made ahead; `destroyer` destroys them. A
-clone made ahead belongs to nobody; it bears the jail's name only in our books. A clone that was handed out
-is never handed out again, and neither is one that an earlier life left: who knows what ran in it.
+Making a dataset waits for a transaction group, so a few clones are made ahead of the jails. Such a clone has
+a random name, and only `ZfsClones` knows which jail got it. A clone that was handed out is never handed out
+again. Neither is one that an earlier run of the island left, because a function may have run in it.
 
-The command lines stand in `commands`.
+`destroyer` destroys clones; `commands` has the command lines.
 """
 
 from __future__ import annotations
@@ -31,15 +31,15 @@ log = logging.getLogger(__name__)
 
 
 class BaseSystem(Protocol):
-    """What a generation of the base consists of."""
+    """The content of the base that clones are made of."""
 
     @property
     def generation(self) -> str:
-        """Names what `lay` lays; another name means other content."""
+        """The name of this content: a base of another generation is replaced."""
         ...
 
     async def lay(self, root: Path) -> None:
-        """Fill the empty folder `root`.
+        """Write the content into the empty folder `root`.
 
         Raises:
             DriverError, HostUnfit
@@ -63,13 +63,13 @@ class ZfsClones:
         compression: bool = False,
         quota_bytes: int | None = 256 << 20,
         ahead: int = 4,
-        patience_s: float = 90.0,
+        busy_timeout_s: float = 90.0,
         programs: Programs | None = None,
     ) -> None:
-        """`dataset`: the operator's, below which the island makes its own. `jails`, `bases`: where clones
-        and generations of the base are mounted. `base`: what is cloned, laid once. `ahead`: clones made
-        before they are needed.
-        `patience_s`: for how long a busy dataset is tried again."""
+        """`dataset`: the operator's dataset, below which the island makes its own. `jails`, `bases`: the
+        folders where clones and generations of the base are mounted. `base`: the content of the base.
+        `ahead`: how many clones are made ahead. `busy_timeout_s`: for how long a busy dataset is retried; a
+        dying jail pins its root while sockets are in TIME_WAIT, twice 30 s."""
         self.root = f"{dataset}/sky-{island}"
         self.run_dataset = f"{self.root}/run"
         self.jails = jails
@@ -80,50 +80,53 @@ class ZfsClones:
         self._quota_bytes = quota_bytes
         self._ahead = ahead
         self._programs = programs or Programs()
-        self.destroyer = Destroyer(dataset.partition("/")[0], jails, patience_s, self._programs)
+        self.destroyer = Destroyer(dataset.partition("/")[0], jails, busy_timeout_s, self._programs)
         self._snapshot: Snapshot | None = None
+        # In the following, a clone is named by the last part of its dataset's name.
         self._stock: list[str] = []
-        """Clones made ahead, by their last name."""
+        """Clones made ahead."""
         self._making: set[str] = set()
-        self._given: dict[str, str] = {}
-        """Last name of a clone -> name of the jail that it was handed out for."""
+        """Clones that are being made."""
+        self._jail_of: dict[str, str] = {}
+        """Clone → the jail that it was handed out for."""
         self._stocking: asyncio.Task[None] | None = None
+        """Makes clones ahead."""
         self._closed = False
 
     # The base
 
     async def prepare(self) -> Snapshot:
-        """See `CloneDriver`. What an attempt that was cut short left half-made is made anew."""
+        """See `CloneDriver`. A base that an interrupted attempt left incomplete is made again."""
         self._closed = False
         self.destroyer.open()
-        known = await self._known()
-        if self.root not in known:
+        datasets = await self._datasets()
+        if self.root not in datasets:
             await self._make_root()
-            known = await self._known()
-        mark = known[self.root].mark
+            datasets = await self._datasets()
+        mark = datasets[self.root].mark
         if mark != self.island:
             raise HostUnfit(
                 f"the dataset {self.root} exists but was not made by this island ({commands.MARK}={mark}); "
                 "rename it, or set filesystem.zfs_dataset to another",
                 dataset=self.root,
             )
-        for name, properties in self._folders().items():
-            if name not in known:
+        for name, properties in self._parents().items():
+            if name not in datasets:
                 await self._zfs(commands.create_argv(name, **properties))
         generation = f"{self.root}/base/{self._base.generation}"
         snapshot = f"{generation}@{commands.READY}"
         path = self.bases / self._base.generation
-        if snapshot not in known:
-            await self._lay(generation, path, half_made=generation in known)
-        elif generation in known and not known[generation].mounted:
+        if snapshot not in datasets:
+            await self._make_base(generation, path, incomplete=generation in datasets)
+        elif generation in datasets and not datasets[generation].mounted:
             await self._zfs(commands.argv("mount", generation))
         await self._hold(snapshot)
-        await self._retire(known, keep=generation)
+        await self._retire(datasets, keep=generation)
         self._snapshot = Snapshot(snapshot, path)
         return self._snapshot
 
-    async def look(self) -> str:
-        """What is there already, in words; nothing is made.
+    async def check_dataset(self) -> str:
+        """Check that the operator's dataset exists, and name it. Makes nothing.
 
         Raises:
             HostUnfit: there is no such pool or dataset.
@@ -135,25 +138,26 @@ class ZfsClones:
             raise self._no_parent(failure) from failure
         return f"the dataset {parent}"
 
-    async def _known(self) -> dict[str, commands.Dataset]:
-        """What of ours exists: datasets, and the snapshots of generations."""
+    async def _datasets(self) -> dict[str, commands.Dataset]:
+        """The island's datasets and snapshots, by name."""
         try:
             text = await self._zfs(commands.list_argv(self.root, depth=3, types="filesystem,snapshot"))
         except ProgramFailed as failure:
-            if commands.gone(failure):
+            if commands.is_missing(failure):
                 return {}
             raise
-        return {found.name: found for found in commands.parse_list(text)}
+        return {dataset.name: dataset for dataset in commands.parse_list(text)}
 
-    def _folders(self) -> dict[str, dict[str, str]]:
-        """The datasets below the root that hold others, with what these inherit."""
-        only_a_folder = {"canmount": "off"}
+    def _parents(self) -> dict[str, dict[str, str]]:
+        """The datasets below the root that only contain others, with the properties that these inherit."""
+        not_mounted = {"canmount": "off"}
+        # Clones live for one call, so no write to them needs to survive a crash: sync=disabled.
         run = {"sync": "disabled", "atime": "off", "setuid": "off", "exec": "on"}
         if sys.platform == "linux":
-            run["devices"] = "off"  # FreeBSD's datasets hold no device nodes
+            run["devices"] = "off"  # on FreeBSD only devfs has device nodes
         return {
-            f"{self.root}/base": {**only_a_folder, "mountpoint": str(self.bases), "atime": "off"},
-            self.run_dataset: {**only_a_folder, "mountpoint": str(self.jails), **run},
+            f"{self.root}/base": {**not_mounted, "mountpoint": str(self.bases), "atime": "off"},
+            self.run_dataset: {**not_mounted, "mountpoint": str(self.jails), **run},
         }
 
     async def _make_root(self) -> None:
@@ -174,11 +178,11 @@ class ZfsClones:
             dataset=parent,
         )
 
-    async def _lay(self, generation: str, path: Path, *, half_made: bool) -> None:
-        if half_made:
+    async def _make_base(self, generation: str, path: Path, *, incomplete: bool) -> None:
+        if incomplete:
             await self._zfs(commands.destroy_argv(generation))
         await self._zfs(commands.create_argv(generation))
-        await self._must_be_mounted(generation)
+        await self._check_mounted(generation)
         try:
             await self._base.lay(path)
         except OSError as error:
@@ -193,10 +197,11 @@ class ZfsClones:
             if "tag already exists" not in failure.said:
                 raise
 
-    async def _retire(self, known: dict[str, commands.Dataset], *, keep: str) -> None:
-        """Let older generations go; one that still carries clones goes with the last of them."""
-        old = [name for name in known if name.startswith(f"{self.root}/base/") and "@" not in name]
-        for name in old:
+    async def _retire(self, datasets: dict[str, commands.Dataset], *, keep: str) -> None:
+        """Destroy all generations but one. A snapshot that still has clones goes with the last of them, and
+        its dataset at a later start."""
+        generations = [name for name in datasets if name.startswith(f"{self.root}/base/") and "@" not in name]
+        for name in generations:
             if name == keep:
                 continue
             snapshot = f"{name}@{commands.READY}"
@@ -205,7 +210,7 @@ class ZfsClones:
                 commands.retire_argv(snapshot),
                 commands.destroy_argv(name),
             ]
-            for step in steps if snapshot in known else steps[-1:]:
+            for step in steps if snapshot in datasets else steps[-1:]:
                 try:
                     await self._zfs(step)
                 except ProgramFailed as failure:
@@ -214,29 +219,31 @@ class ZfsClones:
     # Clones
 
     async def clone(self, base: Snapshot, name: str) -> Clone:
-        """See `CloneDriver`: one made ahead where there is one."""
-        ours = self._snapshot is not None and base.name == self._snapshot.name
-        last = self._stock.pop(0) if self._stock and ours else await self._make(base)
-        self._given[last] = name
+        """See `CloneDriver`; takes a clone made ahead if there is one."""
+        current = self._snapshot is not None and base.name == self._snapshot.name
+        clone = self._stock.pop(0) if self._stock and current else await self._make(base)
+        self._jail_of[clone] = name
         self._restock(base)
-        return Clone(name, base, self.jails / last)
+        return Clone(name, base, self.jails / clone)
 
     async def _make(self, base: Snapshot) -> str:
-        last = f"sky-{self.island}-{secrets.token_hex(5)}"
-        dataset = f"{self.run_dataset}/{last}"
-        self._making.add(last)
+        """Make a clone, and return its name."""
+        clone = f"sky-{self.island}-{secrets.token_hex(5)}"
+        dataset = f"{self.run_dataset}/{clone}"
+        self._making.add(clone)
         try:
             await self._zfs(commands.clone_argv(base.name, dataset, self._quota_bytes))
-            await self._must_be_mounted(dataset)
+            await self._check_mounted(dataset)
         except BaseException:
-            # Since 2.4 an exit code of 0, before it one of 1 leaves a dataset that is not mounted.
-            self.destroyer.linger(dataset)
+            # The dataset may exist all the same: if only mounting fails, `zfs clone` exits with 1 before
+            # OpenZFS 2.4 and with 0 since then.
+            self.destroyer.retry_in_background(dataset)
             raise
         finally:
-            self._making.discard(last)
-        return last
+            self._making.discard(clone)
+        return clone
 
-    async def _must_be_mounted(self, dataset: str) -> None:
+    async def _check_mounted(self, dataset: str) -> None:
         mounted = (await self._zfs(commands.mounted_argv(dataset))).strip()
         if mounted != "yes":
             raise DriverError(
@@ -246,7 +253,7 @@ class ZfsClones:
             )
 
     def _restock(self, base: Snapshot) -> None:
-        """Make clones ahead, one at a time, in the background."""
+        """Make the missing clones ahead, one at a time, in the background."""
         if self._closed or (self._stocking is not None and not self._stocking.done()):
             return
         if self._ahead > len(self._stock):
@@ -255,26 +262,26 @@ class ZfsClones:
     async def _fill(self, base: Snapshot) -> None:
         try:
             while len(self._stock) < self._ahead and not self._closed:
-                last = await self._make(base)
-                self._stock.append(last)
+                clone = await self._make(base)
+                self._stock.append(clone)
         except DriverError as failure:
             log.warning("no clones can be made ahead: %s", failure.message)
 
     async def existing(self) -> list[Clone]:
-        """See `CloneDriver`; without those that wait for a jail or are being made."""
+        """See `CloneDriver`; leaves out clones that are made ahead or being made."""
         try:
             text = await self._zfs(commands.list_argv(self.run_dataset, depth=1))
         except ProgramFailed as failure:
-            if commands.gone(failure):
+            if commands.is_missing(failure):
                 return []
             raise
-        found = []
+        clones = []
         for dataset in commands.parse_list(text):
-            last = dataset.name.removeprefix(f"{self.run_dataset}/")
-            if dataset.name != self.run_dataset and last not in {*self._stock, *self._making}:
+            clone = dataset.name.removeprefix(f"{self.run_dataset}/")
+            if dataset.name != self.run_dataset and clone not in {*self._stock, *self._making}:
                 origin = Snapshot(dataset.origin, self.bases / self._base.generation)
-                found.append(Clone(self._given.get(last, last), origin, self.jails / last))
-        return found
+                clones.append(Clone(self._jail_of.get(clone, clone), origin, self.jails / clone))
+        return clones
 
     # Destroying
 
@@ -282,36 +289,36 @@ class ZfsClones:
         """See `CloneDriver`.
 
         Raises:
-            DriverError: it stays busy; it is tried again in the background, and at the next start.
+            DriverError: it is busy; it is retried in the background, and at the next start.
         """
         if clone.path is None or clone.path.parent != self.jails:
             return  # it was never made
         await self.destroyer.destroy(f"{self.run_dataset}/{clone.path.name}")
-        self._given.pop(clone.path.name, None)
+        self._jail_of.pop(clone.path.name, None)
 
     async def close(self) -> None:
-        """Destroy the clones made ahead, and wait for what is being destroyed."""
+        """Destroy the clones made ahead, and wait until no dataset is being destroyed."""
         self._closed = True
         if self._stocking is not None:
             await self._stocking
         stock, self._stock = self._stock, []
-        endings = [self.destroyer.destroy(f"{self.run_dataset}/{last}") for last in stock]
-        for failure in await asyncio.gather(*endings, return_exceptions=True):
+        destructions = [self.destroyer.destroy(f"{self.run_dataset}/{clone}") for clone in stock]
+        for failure in await asyncio.gather(*destructions, return_exceptions=True):
             if isinstance(failure, BaseException):
                 log.error("a clone made ahead stays until the next start: %s", failure)
         await self.destroyer.close()
 
-    async def vanish(self) -> None:
-        """Take back everything, generations of the base included; none may carry a clone any more.
+    async def remove_everything(self) -> None:
+        """Destroy all of the island's datasets, the base included. No clone may exist any more.
 
         Raises:
             HostUnfit, DriverError
         """
         await self.close()
         self._snapshot = None
-        for name in sorted(await self._known(), reverse=True):  # what lies deeper comes first
+        for name in sorted(await self._datasets(), reverse=True):  # children before parents
             if name.endswith(f"@{commands.READY}"):
-                with contextlib.suppress(ProgramFailed):  # not held: it was cut short before
+                with contextlib.suppress(ProgramFailed):  # not held: an earlier attempt got no further
                     await self._zfs(commands.argv("release", commands.HOLD, name))
             await self._zfs(commands.destroy_argv(name))
 
@@ -327,5 +334,5 @@ class ZfsClones:
             ),
         ]
 
-    async def _zfs(self, words: tuple[str, ...]) -> str:
-        return await commands.zfs(self._programs, words)
+    async def _zfs(self, command: tuple[str, ...]) -> str:
+        return await commands.zfs(self._programs, command)

@@ -1,8 +1,8 @@
-"""What zfs(8) is told, and what it says: pure functions, and `zfs`, which runs it.
+"""The command lines of zfs(8) and parsers for its output: pure functions, and `zfs`, which runs it.
 
-Nothing here is recursive and nothing is promoted: `-R` on a snapshot destroys every running clone, and
-promoting one turns the dependency round. `argv` refuses both. What zfs says was read from OpenZFS 2.1 to
-2.4 (cmd/zfs, lib/libzfs).
+Nothing here is recursive, and nothing is promoted: `destroy -R` of a snapshot destroys every running clone,
+and `promote` makes the base depend on a clone. `argv` refuses both. The texts of zfs(8) are those of OpenZFS
+2.1 to 2.4 (cmd/zfs, lib/libzfs).
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ from skyisland.errors import DriverError, HostUnfit
 from skyisland.host.programs import ProgramFailed, Programs
 
 READY = "ready"
-"""The snapshot of a generation that is laid to the end."""
+"""The name of a base generation's snapshot. It is made last: without it the base is incomplete."""
 HOLD = "sky"
-"""The tag that keeps it."""
+"""The tag of the hold (zfs-hold(8)) that protects the snapshot from being destroyed."""
 MARK = "skyisland:island"
-"""The user property that says whose a dataset is."""
-PROGRAM = b"""\
+"""The user property with the name of the island that a dataset belongs to."""
+DESTROY_PROGRAM = b"""\
 args = ...
 results = {}
 for _, dataset in ipairs(args["argv"]) do
@@ -29,6 +29,7 @@ for _, dataset in ipairs(args["argv"]) do
 end
 return results
 """
+"""A channel program (zfs-program(8)): destroys its arguments, and returns an errno for each."""
 VERBS = frozenset({"clone", "create", "destroy", "get", "hold", "list", "mount", "program", "release", "set"})
 VERBS |= {"snapshot", "version"}
 
@@ -41,11 +42,15 @@ REMEDIES = {
     "out of space": "make room in the pool: zfs list -o space",
     "encryption key not loaded": "load it: zfs load-key",
 }
-"""What is wrong with the host, by zfs(8)'s words, and what to do about it."""
+"""Texts of zfs(8) that mean that the host is unfit → what the operator can do."""
 
 
 def argv(verb: str, *words: str) -> tuple[str, ...]:
-    """A zfs(8) command line; nothing recursive, nothing that turns dependencies round."""
+    """A command line of zfs(8). Only `VERBS`, and no recursive flags.
+
+    Raises:
+        AssertionError: another verb, -r or -R.
+    """
     flags = "".join(word for word in words if re.fullmatch(r"-[a-zA-Z]+", word))
     if verb not in VERBS or set(flags) & set("rR"):
         raise AssertionError(f"zfs {verb} {' '.join(words)} is not for us")
@@ -58,7 +63,8 @@ def create_argv(dataset: str, **properties: str) -> tuple[str, ...]:
 
 
 def clone_argv(snapshot: str, dataset: str, quota_bytes: int | None) -> tuple[str, ...]:
-    """`quota`, for `refquota` would count what the clone shares with the base (dsl_dataset_check_quota)."""
+    """`quota` and not `refquota`, which counts what the clone shares with the base
+    (dsl_dataset_check_quota)."""
     quota = ("-o", f"quota={quota_bytes}") if quota_bytes else ()
     return argv("clone", *quota, snapshot, dataset)
 
@@ -76,7 +82,7 @@ def destroy_argv(dataset: str) -> tuple[str, ...]:
 
 
 def retire_argv(snapshot: str) -> tuple[str, ...]:
-    """Deferred: it goes with the last clone that stands on it."""
+    """Destroy a snapshot, deferred (-d): ZFS does it when the last clone of it is gone."""
     return argv("destroy", "-d", snapshot)
 
 
@@ -89,19 +95,21 @@ def umount_argv(paths: Iterable[str]) -> tuple[str, ...]:
 
 
 class Dataset(Struct, frozen=True):
-    """A line of `list_argv`."""
+    """A dataset or snapshot in the output of `list_argv`."""
 
     name: str
     origin: str
+    """The snapshot that it is a clone of; `-` for none."""
     mounted: bool
     mark: str
+    """The value of the property `MARK`; `-` for none."""
 
 
 def parse_list(text: str) -> list[Dataset]:
-    """What `zfs list -Hp` prints: tab-separated, `-` for none.
+    """The output of `list_argv` (`-Hp`: tab-separated, no header).
 
     Raises:
-        DriverError: it is something else.
+        DriverError: the output has another format.
     """
     rows = [line.split("\t") for line in text.split("\n") if line]
     try:
@@ -110,23 +118,26 @@ def parse_list(text: str) -> list[Dataset]:
         raise DriverError(f"zfs says what nobody understands: {text[:200]!r}") from error
 
 
-def gone(failure: ProgramFailed) -> bool:
-    """Whether the dataset is not there (any more)."""
+def is_missing(failure: ProgramFailed) -> bool:
+    """Whether zfs(8) failed because the dataset does not exist."""
     return "does not exist" in failure.said or "could not find any" in failure.said
 
 
-def busy(failure: ProgramFailed) -> bool:
+def is_busy(failure: ProgramFailed) -> bool:
+    """Whether zfs(8) failed because the dataset is in use."""
     return "busy" in failure.said
 
 
-async def zfs(programs: Programs, words: tuple[str, ...]) -> str:
-    """Run zfs(8), with what is wrong with the host told apart from what is wrong with a dataset.
+async def zfs(programs: Programs, command: tuple[str, ...]) -> str:
+    """Run zfs(8) and return its output.
 
     Raises:
-        HostUnfit, ProgramFailed, DriverError
+        HostUnfit: the host is to blame, not a dataset: no zfs(8), no kernel module, no rights, no room.
+        ProgramFailed: zfs(8) failed otherwise.
+        DriverError
     """
     try:
-        return await programs.run(words)
+        return await programs.run(command)
     except HostUnfit as failure:
         raise HostUnfit(
             f"{failure.message}; install OpenZFS (Debian: zfsutils-linux with its kernel module), or set "

@@ -16,7 +16,7 @@ BUILD_UID = 1_950_000_100
 ISLAND = "c0de"
 
 
-def zfs_clones(world: World, *, ahead: int = 2, patience_s: float = 2.0) -> ZfsClones:
+def zfs_clones(world: World, *, ahead: int = 2, busy_timeout_s: float = 2.0) -> ZfsClones:
     return ZfsClones(
         "tank",
         ISLAND,
@@ -24,7 +24,7 @@ def zfs_clones(world: World, *, ahead: int = 2, patience_s: float = 2.0) -> ZfsC
         bases=world.folder / "bases",
         base=TinyBase(),
         ahead=ahead,
-        patience_s=patience_s,
+        busy_timeout_s=busy_timeout_s,
         programs=Programs(world.bin),
     )
 
