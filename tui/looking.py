@@ -121,10 +121,10 @@ class Looking(Desk):
         self.home.set_focus(main)
         if isinstance(main, Table):
             main.collect()  # the next key may be meant for its rows already
-        self.station.reads_log = view in ("logs", "jails")
-        self.station.reads_closely = view in ("cache", "host")
-        self.station.look_again()
-        if self.station.reads_log and self.follows and self.station.connection.state == "live":
+        self.station.wants_log = view in ("logs", "jails")
+        self.station.wants_snapshots = view in ("cache", "host")
+        self.station.snapshot_soon()
+        if self.station.wants_log and self.follows and self.station.connection.state == "live":
             self.run_worker(self._quietly(self.station.fetch_log()), group="logs", exclusive=True)
         self.call_after_refresh(self.paint_all)
 

@@ -313,7 +313,7 @@ async def test_a_pause_holds_what_is_shown(port: Port, world: World) -> None:
         await operator.press("p")
         world.call()
         await operator.reads("PAUSED")
-        await operator.sees(lambda: operator.console.station._held)
+        await operator.sees(lambda: operator.console.station.held)
         assert not operator.console.board.jails
         await operator.press("p")
         await operator.reads("repo.Sleep(60)")

@@ -88,14 +88,14 @@ async def test_a_snapshot_is_taken_again_when_it_has_more_to_tell(station: Stati
 
 
 async def test_a_snapshot_is_taken_again_when_it_is_wanted(station: Station, island: Counting) -> None:
-    station.look_again()
+    station.snapshot_soon()
     await until(lambda: island.taken == 2)
     await some_polls()
     assert island.taken == 2
 
 
-async def test_who_reads_closely_is_told_at_every_poll(station: Station, island: Counting) -> None:
-    station.reads_closely = True
+async def test_a_view_that_wants_snapshots_gets_one_at_every_poll(station: Station, island: Counting) -> None:
+    station.wants_snapshots = True
     await until(lambda: island.taken > 3)
 
 
@@ -151,11 +151,11 @@ async def test_a_pause_keeps_facts_but_neither_pulses_nor_snapshots(
 ) -> None:
     (name,) = island.jails
     station.pause()
-    station.reads_closely = True
+    station.wants_snapshots = True
     island.tell(QUIET, pulse(NOON + 2, name, 90.0))
-    await until(lambda: station._held)
+    await until(lambda: station.held)
     await some_polls()
-    assert [type(news) for news in station._held] == [InvocationStarted]
+    assert [type(news) for news in station.held] == [InvocationStarted]
     assert island.taken == 1
     station.resume()
     assert "i-1" in station.board.invocations

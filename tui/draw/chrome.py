@@ -10,7 +10,7 @@ from tui.draw.columns import SLO_S
 from tui.draw.glyphs import Glyphs
 from tui.draw.tones import Span, Spans
 from tui.watch.board import percentile
-from tui.watch.connection import Connection
+from tui.watch.connection import ConnectionState
 from tui.words import age, clock, duration, fit, line, uptime
 
 VIEWS = (
@@ -163,7 +163,7 @@ class Keys(Canvas):
                 return
 
 
-def connection_span(connection: Connection, glyphs: Glyphs, now: float) -> Span:
+def connection_span(connection: ConnectionState, glyphs: Glyphs, now: float) -> Span:
     """The state of the connection as the header shows it; `now` by the console's clock."""
     if connection.stale(now):
         return f"{glyphs['stale']} STALE {age(connection.silent_s(now))}", "warn"
@@ -176,7 +176,7 @@ def connection_span(connection: Connection, glyphs: Glyphs, now: float) -> Span:
     return f"{glyphs['stale']} CONNECTING", "info"
 
 
-def connection_banner(connection: Connection, glyphs: Glyphs, now: float) -> str:
+def connection_banner(connection: ConnectionState, glyphs: Glyphs, now: float) -> str:
     """Why the data is old and what happens next, in a line; empty while all is well."""
     silent = age(connection.silent_s(now))
     old = f"   data is {silent} old" if connection.heard_at is not None else ""
@@ -189,6 +189,6 @@ def connection_banner(connection: Connection, glyphs: Glyphs, now: float) -> str
     return ""
 
 
-def _next_attempt(connection: Connection, now: float) -> str:
+def _next_attempt(connection: ConnectionState, now: float) -> str:
     wait_s = connection.retry_at - now
     return f"retry in {age(wait_s)}" if wait_s > 0 else "trying again"

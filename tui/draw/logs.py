@@ -66,7 +66,7 @@ class Logs(Canvas, can_focus=True):
             self._rows = [
                 row
                 for row in journal.rows
-                if (self.jail is None or journal.tells_of(row, self.jail))
+                if (self.jail is None or journal.concerns(row, self.jail))
                 and (not self.faults_only or row.line.level in ("WARNING", "ERROR"))
                 and (not self.filter or self.filter(row, now))
             ]

@@ -1,7 +1,7 @@
-"""What the console knows: a snapshot, and the facts since.
+"""What the console knows of an island: the last snapshot, and the events since.
 
-`load` takes a snapshot, `fold` one event; panels read rows and figures and draw nothing that is not
-here. No clock of its own: `now` is the island's time, as the station tells it.
+`load` takes a snapshot, `fold` one event. Tables and panels read rows and figures here and nowhere else. The
+board has no clock: `now` is the island's time, which the station keeps.
 """
 
 from __future__ import annotations
@@ -20,26 +20,31 @@ from tui.watch.port import Snapshot
 from tui.watch.rows import NEXT, AddressRow, ArtifactRow, InvocationRow, JailRow
 from tui.words import line
 
-REQUESTS = 1000
-"""Requests that are kept."""
+MAX_INVOCATIONS = 1000
+"""Invocations that are kept, the newest."""
 WINDOW = 500
-"""Finished requests that percentiles and histogram look at."""
+"""Percentiles and the histogram are those of so many finished invocations, the newest."""
 HISTORY_S = 240
-"""Seconds that the sparklines reach back."""
+"""How far back the sparklines reach: one second a cell, on the widest terminal."""
+
+FIRST_SAMPLE_S = 0.05
+"""A jail's share of a processor is worked out from this age on: a younger one's would be all start-up."""
 
 BUCKETS_S = (0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0)
-"""Upper bounds of the histogram; one more bucket takes the rest."""
+"""Upper bounds of the histogram's buckets; one more bucket takes the rest."""
 
 
 class Second:
-    """What one second saw."""
+    """The invocations that finished in one second."""
 
     __slots__ = ("cold", "errors", "totals")
 
     def __init__(self) -> None:
         self.totals: list[float] = []
+        """Total time of each, in seconds."""
         self.errors = 0
         self.cold = 0
+        """Good ones whose binary had to be built."""
 
 
 def percentile(ordered: list[float], share: float) -> float | None:
@@ -50,7 +55,7 @@ def percentile(ordered: list[float], share: float) -> float | None:
 
 
 class Board:
-    """The console's memory of one island."""
+    """What is known of one island."""
 
     def __init__(self) -> None:
         self.status: Status | None = None
@@ -59,14 +64,15 @@ class Board:
         self.cache: dict[str, ArtifactRow] = {}
         self.invocations: dict[str, InvocationRow] = {}
         self.tail: deque[Event] = deque(maxlen=200)
-        """The last facts that are worth a line."""
+        """The last events that are worth a line, oldest first."""
         self.missed = 0
         """Events that this console was too slow for."""
         self._seconds: dict[int, Second] = {}
         self._finished: deque[InvocationRow] = deque(maxlen=WINDOW)
-        self._usage: dict[str, tuple[float, float]] = {}
-        self._lately: deque[Event] = deque(maxlen=1000)
-        """The last facts about what a snapshot lists: it may be older than they are."""
+        self._cpu_samples: dict[str, tuple[float, float]] = {}
+        """By jail: when its processor time was last sampled, and how much it was, in seconds."""
+        self._recent: deque[Event] = deque(maxlen=1000)
+        """The last events about what a snapshot lists. A snapshot that comes after them may be older."""
         self._watchers: list[Callable[[Event], None]] = []
         self._folds: dict[type[Event], Callable[..., None]] = {
             ev.InvocationStarted: self._started,
@@ -83,13 +89,13 @@ class Board:
             ev.BuildFinished: self._build_finished,
             ev.ArtifactEvicted: self._evicted,
             ev.Gap: self._gap,
-            ev.Pulse: self._felt,
+            ev.Pulse: self._pulse,
         }
 
     # Coming in
 
     def load(self, snapshot: Snapshot) -> None:
-        """Take the island's own word over everything that was folded from events."""
+        """Take a snapshot: it overrules everything that was folded from earlier events."""
         status = self.status = snapshot
         self._load_jails(status.jails, snapshot.at)
         asked = {ip: address.setting for ip, address in self.addresses.items()}
@@ -105,7 +111,7 @@ class Board:
             before = self.cache.get(key)
             row.evicting = bool(before and before.evicting)
         self.cache = {**kept, **fresh}
-        for event in self._lately:
+        for event in self._recent:
             if event.at > snapshot.at:
                 self._folds[type(event)](event)
         for end in reversed(snapshot.recent):
@@ -127,28 +133,32 @@ class Board:
                     jail = JailRow(info)
                     jail.killing = before.killing
             jails[info.name] = jail
-            self._spent(jail, at)
+            self._sample_cpu(jail, at)
         self.jails = jails
-        self._usage = {name: seen for name, seen in self._usage.items() if name in jails}
+        self._cpu_samples = {name: seen for name, seen in self._cpu_samples.items() if name in jails}
 
-    def _spent(self, jail: JailRow, at: float) -> None:
-        """Take the processor time that was seen at this moment, unless it may still be that of the last."""
-        now_s = jail.info.usage.cpu_s
-        if now_s is None:
+    def _sample_cpu(self, jail: JailRow, at: float) -> None:
+        """Work out the jail's share of a processor since the last sample.
+
+        The island samples usage no more often than every `USAGE_S`, so an earlier figure may be the last one
+        once more.
+        """
+        cpu_s = jail.info.usage.cpu_s
+        if cpu_s is None:
             return
-        seen = self._usage.get(jail.key)
-        then, then_s = seen or (jail.info.created_at, 0.0)
-        if at - then >= (USAGE_S if seen else 0.05):
-            jail.cpu_percent = max(0.0, 100 * (now_s - then_s) / (at - then))
-            self._usage[jail.key] = (at, now_s)
+        last = self._cpu_samples.get(jail.key)
+        last_at, last_cpu_s = last or (jail.info.created_at, 0.0)
+        if at - last_at >= (USAGE_S if last else FIRST_SAMPLE_S):
+            jail.cpu_percent = max(0.0, 100 * (cpu_s - last_cpu_s) / (at - last_at))
+            self._cpu_samples[jail.key] = (at, cpu_s)
 
     def _with_url(self, info: JailInfo) -> JailInfo:
-        """A build's jail does not say whose it is; its request does."""
+        """The jail of a build has no URL of its own; its invocation has."""
         invocation = self.invocations.get(info.invocation or "")
         return structs.replace(info, url=invocation.url) if invocation and not info.url else info
 
     def _adopt_running(self) -> None:
-        """Take in the requests that began before this console looked; their jails tell of them."""
+        """Add the invocations that began before this console did: their jails name them."""
         for jail in self.jails.values():
             info = jail.info
             if info.invocation and info.call and info.invocation not in self.invocations:
@@ -158,7 +168,7 @@ class Board:
                 self.invocations[info.invocation] = invocation
 
     def _forget_ended(self, at: float) -> None:
-        """Close requests whose end was lost in a gap: nothing runs them any more."""
+        """Close the invocations whose end was lost in a gap: the island says that none is running."""
         assert self.status is not None  # noqa: S101 - set by `load`
         if self.status.running == 0:
             for invocation in self.invocations.values():
@@ -167,19 +177,19 @@ class Board:
                     invocation.total_s = at - invocation.at
 
     def fold(self, event: Event) -> None:
-        """Take one fact."""
+        """Take one event."""
         fold = self._folds.get(type(event))
         if fold is not None:
             fold(event)
         if isinstance(event, _LISTED):
-            self._lately.append(event)
+            self._recent.append(event)
         if not isinstance(event, _QUIET):
             self.tail.append(event)
         for watcher in self._watchers:
             watcher(event)
 
     def watch(self, watcher: Callable[[Event], None]) -> None:
-        """Call `watcher` after every fact."""
+        """Call `watcher` after every event."""
         self._watchers.append(watcher)
 
     # Folds
@@ -189,7 +199,7 @@ class Board:
         if key in self.invocations:
             return
         self.invocations[key] = InvocationRow(key, event.url, event.call, event.at)
-        while len(self.invocations) > REQUESTS:
+        while len(self.invocations) > MAX_INVOCATIONS:
             del self.invocations[next(iter(self.invocations))]
 
     def _phase(self, event: ev.PhaseFinished) -> None:
@@ -203,7 +213,7 @@ class Board:
         invocation = self.invocations.get(key)
         if invocation is None:
             invocation = self.invocations[key] = InvocationRow.over(event)
-            while len(self.invocations) > REQUESTS:
+            while len(self.invocations) > MAX_INVOCATIONS:
                 del self.invocations[next(iter(self.invocations))]
         else:
             invocation.finish(event)
@@ -247,7 +257,7 @@ class Board:
         if jail is not None:
             call = invocation.call if invocation else jail.info.call
             jail = JailRow(
-                # Its binary was there before its call.
+                # A warm jail was made of a binary that existed before the call.
                 structs.replace(
                     jail.info, state=JailState.running, invocation=event.invocation, call=call, cached=True
                 )
@@ -262,7 +272,7 @@ class Board:
 
     def _jail_destroyed(self, event: ev.JailDestroyed) -> None:
         self.jails.pop(event.jail, None)
-        self._usage.pop(event.jail, None)
+        self._cpu_samples.pop(event.jail, None)
 
     def _address(self, ip: str, state: AddressState, jail: str | None, at: float) -> AddressRow | None:
         address = self.addresses.get(ip)
@@ -310,7 +320,7 @@ class Board:
     def _gap(self, event: ev.Gap) -> None:
         self.missed += event.missed
 
-    def _felt(self, event: ev.Pulse) -> None:
+    def _pulse(self, event: ev.Pulse) -> None:
         if self.status is not None:
             self.status = structs.replace(
                 self.status, running=event.running, queued=event.queued, draining=event.draining
@@ -318,7 +328,7 @@ class Board:
         for name, usage in event.usage.items():
             if jail := self.jails.get(name):
                 jail.info = structs.replace(jail.info, usage=usage)
-                self._spent(jail, event.at)
+                self._sample_cpu(jail, event.at)
 
     # Figures
 
@@ -329,15 +339,15 @@ class Board:
         return [self._seconds.get(second, empty) for second in range(end - count, end)]
 
     def rate(self, now: float, over_s: int = 5) -> float:
-        """Finished requests a second, lately."""
+        """Finished invocations a second, over the last `over_s` seconds."""
         return sum(len(second.totals) for second in self.series(now, over_s)) / over_s
 
     def totals(self) -> list[float]:
-        """Total times of the last finished requests, ascending, in seconds."""
+        """Total times of the last finished invocations, ascending, in seconds."""
         return sorted(invocation.total_s for invocation in self._finished)
 
     def shares(self) -> tuple[float, float]:
-        """Of the last finished requests: the share that failed, and that of the good ones built anew."""
+        """The shares, of the last finished invocations, that failed, and that went well on a new binary."""
         count = len(self._finished)
         if not count:
             return 0.0, 0.0
@@ -346,7 +356,7 @@ class Board:
         return bad / count, cold / count
 
     def phase_times(self) -> dict[Phase, list[float]]:
-        """For each phase the times of the last requests that went through it, ascending."""
+        """For each phase the times of the last invocations that went through it, ascending, in seconds."""
         times: dict[Phase, list[float]] = {phase: [] for phase in Phase}
         for invocation in self._finished:
             for phase, spent in invocation.spent.items():
@@ -356,20 +366,20 @@ class Board:
         return times
 
     def histogram(self) -> list[int]:
-        """How many of the last totals fell into each of `BUCKETS_S` and beyond."""
+        """How many of the last totals fall into each of `BUCKETS_S` and beyond."""
         counts = [0] * (len(BUCKETS_S) + 1)
         for total in self.totals():
             counts[bisect.bisect_right(BUCKETS_S, total)] += 1
         return counts
 
     def usual_s(self, invocation: InvocationRow) -> float | None:
-        """The median total of the same call, lately."""
+        """The median total of the last invocations of the same call, in seconds."""
         call = (invocation.url, invocation.call)
         totals = sorted(other.total_s for other in self._finished if (other.url, other.call) == call)
         return percentile(totals, 0.5)
 
     def last_failure(self, row: ArtifactRow) -> str | None:
-        """What the last failed request for this binary was told."""
+        """The error of the last invocation that failed for want of this binary."""
         for invocation in reversed(self.invocations.values()):
             if invocation.error and invocation.url == row.url and invocation.call.startswith(row.function):
                 return invocation.error
@@ -377,7 +387,7 @@ class Board:
 
     @property
     def busy(self) -> int:
-        """Jails that have something to do; warm ones wait for it."""
+        """How many jails have a call or a build; warm ones wait for a call."""
         return sum(jail.info.state is not JailState.warm for jail in self.jails.values())
 
     def count_addresses(self) -> dict[str, int]:
@@ -392,6 +402,6 @@ _LISTED = (
     *(ev.AddressLeased, ev.AddressReleased, ev.AddressStateSet),
     *(ev.BuildStarted, ev.BuildFinished, ev.ArtifactEvicted),
 )
-"""What changes a list of a snapshot. Taken twice they do no harm."""
+"""Events that change what a snapshot lists. To fold one twice does no harm."""
 _QUIET = (ev.PhaseFinished, ev.CloneCreated, ev.CloneDestroyed, ev.InvocationStarted, ev.Pulse)
-"""Too many to be worth a line of their own."""
+"""Events that are too many for a line each."""

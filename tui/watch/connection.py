@@ -8,7 +8,7 @@ RETRY_S = (1.0, 2.0, 4.0, 8.0, 10.0)
 """Waits between attempts; the last one repeats."""
 
 
-class Connection:
+class ConnectionState:
     """The state of the connection. The station changes it, the header and the banner draw it.
 
     Times are seconds of the console's own clock.

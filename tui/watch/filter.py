@@ -2,8 +2,8 @@
 
     encode !warm fn:geohash st:running ip:10.8. code:timed_out >400ms <2s
 
-A plain word is looked for in everything a row shows; `!` turns any word round; `name:` looks in one
-field only; `>` and `<` compare the row's time (a jail's age, a request's total).
+A plain word matches anything that a row shows, `name:` what is in one field. `!` in front of a word inverts
+it. `>` and `<` compare the row's time (a jail's age, an invocation's total).
 """
 
 from __future__ import annotations
@@ -18,11 +18,19 @@ _FIELDS = {"fn": "function", "st": "state", "ip": "ip", "code": "code", "jail": 
 
 
 class Filterable(Protocol):
-    """What a row shows of itself to a filter."""
+    """A row, as a filter sees it."""
 
-    def field(self, name: str) -> str: ...
-    def haystack(self) -> str: ...
-    def seconds(self, now: float) -> float: ...
+    def field(self, name: str) -> str:
+        """One of the values of `_FIELDS`; empty where the row has no such field."""
+        ...
+
+    def haystack(self) -> str:
+        """Everything that the row shows, in lower case."""
+        ...
+
+    def seconds(self, now: float) -> float:
+        """The time that `>` and `<` compare, in seconds."""
+        ...
 
 
 Test = Callable[[Filterable, float], bool]
@@ -45,7 +53,7 @@ def _not(test: Test) -> Test:
 
 
 class Filter:
-    """A filter line, understood. The empty one lets everything through."""
+    """A parsed filter line. An empty one matches every row."""
 
     def __init__(self, text: str = "") -> None:
         self.text = " ".join(text.split())

@@ -1,4 +1,4 @@
-"""The island's log, as far as the console keeps it."""
+"""The last lines of the island's log."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from msgspec import structs
 from tui.watch.port import LogLine
 from tui.words import clean, line
 
-LINES = 5000
-"""Lines that are kept."""
+MAX_LINES = 5000
+"""Lines that are kept, the newest: some 1 MB."""
 
 
 class LogRow:
-    """A log line, to a filter."""
+    """A log line, as a filter sees it (`filter.Filterable`)."""
 
     def __init__(self, line: LogLine) -> None:
         self.line = line
@@ -32,12 +32,12 @@ class LogRow:
 
 
 class Journal:
-    """The last lines of the log, oldest first, cleaned."""
+    """The last lines of the log, oldest first; their texts are cleaned."""
 
     def __init__(self) -> None:
-        self.rows: deque[LogRow] = deque(maxlen=LINES)
+        self.rows: deque[LogRow] = deque(maxlen=MAX_LINES)
         self._served_by: dict[str, str] = {}
-        """The jail of an invocation, as the log told."""
+        """Invocation -> the jail that served it, from lines that name both."""
 
     @property
     def last(self) -> int:
@@ -45,7 +45,7 @@ class Journal:
         return self.rows[-1].line.seq if self.rows else 0
 
     def take(self, lines: Iterable[LogLine]) -> None:
-        """Keep these lines, but those that are here already."""
+        """Keep these lines, except those that are here already."""
         for entry in lines:
             if entry.seq <= self.last:
                 continue
@@ -53,15 +53,15 @@ class Journal:
             if jail and entry.invocation:
                 self._served_by[entry.invocation] = jail
             text = clean(entry.text).rstrip("\n")
-            told = structs.replace(entry, level=line(entry.level), text=text, jail=jail)
-            self.rows.append(LogRow(told))
-        while len(self._served_by) > LINES:
+            cleaned = structs.replace(entry, level=line(entry.level), text=text, jail=jail)
+            self.rows.append(LogRow(cleaned))
+        while len(self._served_by) > MAX_LINES:
             del self._served_by[next(iter(self._served_by))]
 
-    def tells_of(self, row: LogRow, jail: str) -> bool:
-        """The line is about this jail, or about an invocation that this jail served."""
+    def concerns(self, row: LogRow, jail: str) -> bool:
+        """Whether the line is about this jail, or about an invocation that it served."""
         return (row.line.jail or self._served_by.get(row.line.invocation or "")) == jail
 
     def of(self, jail: str) -> list[LogLine]:
         """The lines about one jail, oldest first."""
-        return [row.line for row in self.rows if self.tells_of(row, jail)]
+        return [row.line for row in self.rows if self.concerns(row, jail)]

@@ -1,7 +1,7 @@
-"""What the tables show a row of: a jail, a request, an address, a binary.
+"""The rows of the tables: a jail, an invocation, an address, an artifact.
 
-Each has a `key` of its own and answers what a filter asks (`field`, `haystack`, `seconds`). Every text in
-it that a jail or caller made was cleaned on its way in.
+Each has a unique `key` and what a filter asks for (`filter.Filterable`). Texts of jails and callers are cleaned
+when the row is made.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ NEXT = {
     Phase.jail: "exec",
     Phase.exec: "ending",
 }
-"""What a request does after a phase; after `resolve` that depends on the cache, so it says no more."""
+"""What an invocation does after each phase. After `resolve` it is not known: that depends on the cache."""
 _PHASE_OF = {str(phase): phase for phase in Phase}
 
 
 class JailRow:
-    """A living jail."""
+    """A living jail, as the snapshot or an event describes it (`info`)."""
 
     def __init__(self, info: JailInfo) -> None:
         self.info = info
@@ -32,7 +32,9 @@ class JailRow:
         self.label = label(info.url, info.call) if info.call else _waiting(info)
         self.invocation = short(info.invocation)
         self.cpu_percent: float | None = None
+        """Of one processor; None where nobody counts it."""
         self.killing = False
+        """An order to kill it is under way."""
         self._hay = ""
 
     @property
@@ -77,7 +79,7 @@ def _waiting(info: JailInfo) -> str:
 
 
 class InvocationRow:
-    """An invocation, running or over."""
+    """An invocation, running or finished."""
 
     __slots__ = (
         "at",
@@ -109,7 +111,7 @@ class InvocationRow:
         self.cached = False
         self.warm = False
         self.verdict = ""
-        """Empty while it runs."""
+        """How it ended; empty while it runs."""
         self.error = ""
         self.phase = NEXT[None]
         self.spent: dict[Phase, float] = {}
@@ -117,7 +119,7 @@ class InvocationRow:
 
     @classmethod
     def over(cls, end: InvocationFinished) -> InvocationRow:
-        """One of whose beginning we know only the end."""
+        """An invocation of which we saw the end alone."""
         invocation = cls(end.invocation or "", end.url, end.call, end.at - end.timings.total_s)
         invocation.finish(end)
         return invocation
@@ -138,7 +140,7 @@ class InvocationRow:
 
     @property
     def state(self) -> str:
-        """`open`, `ok` or `bad`, as the glyphs know it."""
+        """`open`, `ok` or `bad`: the name of its glyph."""
         return "open" if not self.verdict else "ok" if self.verdict == "ok" else "bad"
 
     def field(self, name: str) -> str:
@@ -164,7 +166,7 @@ class InvocationRow:
 
     @property
     def under_way(self) -> Phase | None:
-        """The phase that it is in, where that is known."""
+        """The phase that it is in; None where that is not known."""
         return None if self.verdict else _PHASE_OF.get(self.phase)
 
 
@@ -177,7 +179,7 @@ class AddressRow:
         self.order = tuple(int(part) if part.isdigit() else 0 for part in info.ip.split("."))
         self.function = ""
         self.setting: AddressState | None = None
-        """What an operator asked for and the island has not confirmed yet."""
+        """The state that an operator ordered and the island has not confirmed yet."""
 
     @property
     def key(self) -> str:
@@ -207,7 +209,7 @@ class AddressRow:
 
 
 class ArtifactRow:
-    """A binary of the build cache, one that is being built, or one whose build failed."""
+    """An artifact of the build cache: built, being built, or failed."""
 
     def __init__(self, key: str, url: str, function: str, state: str, at: float) -> None:
         self.key = key

@@ -1,8 +1,8 @@
-"""Where one island is watched from: what is known of it, whether that is true now, and orders to it.
+"""Follows one island: what is known of it, whether that is current, and the orders that it was given.
 
-A snapshot, then facts and a pulse, and again a snapshot when it is likely to tell more than they do. A line
-that is lost is taken up again. Nothing here is drawn; `changed` and `refused` say when there is something to
-draw, or to ask.
+First it takes a snapshot, then events, then a snapshot whenever that may hold more than they do. It makes a
+lost connection again. It draws nothing; it calls `changed` and `refused` when there is something to draw or
+to ask.
 """
 
 from __future__ import annotations
@@ -16,21 +16,21 @@ from typing import Any
 from skyisland.errors import Forbidden, IslandError, Unauthorized
 from skyisland.events import BuildFinished, Event, Gap, Pulse
 from tui.watch.board import Board
-from tui.watch.connection import Connection
+from tui.watch.connection import ConnectionState
 from tui.watch.journal import Journal
 from tui.watch.port import LinkLost, Port, Snapshot
 from tui.words import line
 
 POLL_S = 2.0
-"""At least so long between two snapshots, and between two looks at the log."""
+"""The shortest time between two snapshots, and between two requests for log lines: as often as the pulse."""
 SNAPSHOT_S = 10.0
-"""At most so long between two snapshots; each costs the island some milliseconds."""
-_WHOLE_STORY: tuple[type[Event], ...] = (BuildFinished, Gap)
-"""After these only a snapshot tells everything."""
-HELD = 50_000
-"""Facts that a pause keeps for later; of more, the newest."""
+"""The longest time between two snapshots. Each costs the island some milliseconds."""
+_INCOMPLETE: tuple[type[Event], ...] = (BuildFinished, Gap)
+"""Events that leave something out, which the next snapshot has: the artifact, and whatever was missed."""
+MAX_HELD = 50_000
+"""How many events a pause keeps, the newest: a minute or more of 100 calls a second."""
 CONFIRM_S = 5.0
-"""How long an order may wait for the event that confirms it."""
+"""How long an order may wait for the event that confirms it. Most take milliseconds; a judgement."""
 
 
 class Station:
@@ -44,55 +44,58 @@ class Station:
         changed: Callable[[], None],
         refused: Callable[[], None],
     ) -> None:
-        """`changed`: called when the line is lost or found. `refused`: when the island wants a token."""
+        """`clock`: the console's own, in seconds since the epoch. `changed`: called when the connection is
+        lost or made. `refused`: called when the island wants another token."""
         self.port = port
         self.clock = clock
         self.board = Board()
-        self.connection = Connection()
+        self.connection = ConnectionState()
         self.journal = Journal()
         self.poll_s = POLL_S
-        self.reads_log = False
-        """Somebody looks at log lines."""
-        self.reads_closely = False
-        """Somebody looks at what only snapshots tell."""
-        self._due = False
+        self.wants_log = False
+        """A view shows log lines, so they are asked for at every poll."""
+        self.wants_snapshots = False
+        """A view shows what only snapshots have, so one is taken at every poll."""
+        self._snapshot_due = False
         self._changed = changed
         self._refused = refused
-        self._skew = 0.0
-        self._stopped_at: float | None = None
-        self._held: deque[Event | Snapshot] = deque(maxlen=HELD)
-        self._again = asyncio.Event()
+        self._skew_s = 0.0
+        """How much the island's clock is ahead of ours."""
+        self._paused_at: float | None = None
+        self._held: deque[Event | Snapshot] = deque(maxlen=MAX_HELD)
+        self._retry = asyncio.Event()
         self._orders: list[tuple[Callable[[Event], bool], asyncio.Event]] = []
+        """What confirms each order that is under way, and who waits for that."""
         self.board.watch(self._confirm)
 
     # Time
 
     @property
     def now(self) -> float:
-        """The island's time of what is known; it stands still while paused or cut off."""
-        if self._stopped_at is not None:
-            return self._stopped_at
+        """The moment, by the island's clock, for which the board holds. It stops while paused or cut off."""
+        if self._paused_at is not None:
+            return self._paused_at
         if self.connection.state in ("down", "unauthorized") and self.connection.heard_at is not None:
-            return self.connection.heard_at + self._skew
+            return self.connection.heard_at + self._skew_s
         return self.time
 
     @property
     def time(self) -> float:
-        """The island's time of day, whatever is shown."""
-        return self.clock() + self._skew
+        """The island's time of day; it never stops."""
+        return self.clock() + self._skew_s
 
     @property
     def good(self) -> bool:
-        """What is known is of now, and an order will reach the island."""
+        """The data is current, and orders will reach the island."""
         return self.connection.good(self.clock())
 
     # Following
 
     async def follow(self) -> None:
-        """Snapshot, then facts, for ever; after a loss again, sooner or later or on `retry`."""
+        """Follow the island until cancelled. A lost connection is made again after a while, or on `retry`."""
         while True:
-            self._again.clear()
-            wait: float | None = None
+            self._retry.clear()
+            wait_s: float | None = None
             try:
                 self.receive(await self.port.snapshot())
                 async with asyncio.TaskGroup() as group:
@@ -102,10 +105,10 @@ class Station:
                 self.connection.refused(line(_first(refusals)))
                 self._refused()
             except* (LinkLost, IslandError) as losses:
-                wait = self.connection.lost(line(_first(losses)), self.clock())
+                wait_s = self.connection.lost(line(_first(losses)), self.clock())
             self._changed()
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._again.wait(), wait)
+                await asyncio.wait_for(self._retry.wait(), wait_s)
 
     async def _follow_events(self) -> None:
         async for bunch in self.port.events():
@@ -113,56 +116,63 @@ class Station:
         raise LinkLost("the island ended the stream")
 
     async def _poll(self) -> None:
-        age_s = 0.0
+        since_snapshot_s = 0.0
         while True:
             await asyncio.sleep(self.poll_s)
-            age_s += self.poll_s
-            if not self.paused and (self._due or self.reads_closely or age_s >= SNAPSHOT_S):
-                age_s, self._due = 0.0, False
+            since_snapshot_s += self.poll_s
+            due = self._snapshot_due or self.wants_snapshots or since_snapshot_s >= SNAPSHOT_S
+            if due and not self.paused:
+                since_snapshot_s, self._snapshot_due = 0.0, False
                 self.receive(await self.port.snapshot())
-            if self.reads_log:
+            if self.wants_log:
                 await self.fetch_log()
 
     async def fetch_log(self) -> None:
-        """Take the lines that came since the last ones."""
+        """Take the log lines that came since the last request.
+
+        Raises:
+            IslandError, LinkLost
+        """
         self.journal.take(await self.port.logs(self.journal.last))
 
     def receive(self, news: Snapshot | Sequence[Event]) -> None:
-        """Take a snapshot or some facts; while paused they are kept for later."""
+        """Take a snapshot or some events; while paused they are kept for later."""
         was_live = self.connection.state == "live"
         self.connection.heard(self.clock())
         if isinstance(news, Snapshot):
-            self._skew = news.at - self.clock()
+            self._skew_s = news.at - self.clock()
             self._take(news)
         else:
             for event in news:
-                self._due = self._due or isinstance(event, _WHOLE_STORY)
+                self._snapshot_due = self._snapshot_due or isinstance(event, _INCOMPLETE)
                 self._take(event)
         if not was_live:
             self._changed()
 
-    def look_again(self) -> None:
+    def snapshot_soon(self) -> None:
         """Take a snapshot at the next poll."""
-        self._due = True
+        self._snapshot_due = True
 
     def _take(self, news: Snapshot | Event) -> None:
         if not self.paused:
-            self._know(news)
+            self._apply(news)
         elif not isinstance(news, Pulse):  # there will be a newer one
             self._held.append(news)
             if isinstance(news, Event):
                 self._confirm(news)
 
-    def _know(self, news: Snapshot | Event) -> None:
+    def _apply(self, news: Snapshot | Event) -> None:
         if isinstance(news, Snapshot):
             self.board.load(news)
         else:
             self.board.fold(news)
 
     def retry(self) -> None:
-        self._again.set()
+        """Make a lost connection again at once."""
+        self._retry.set()
 
     def authorize(self, token: str) -> None:
+        """Use this token from now on."""
         self.port.authorize(token)
         self.retry()
 
@@ -170,24 +180,32 @@ class Station:
 
     @property
     def paused(self) -> bool:
-        return self._stopped_at is not None
+        return self._paused_at is not None
+
+    @property
+    def held(self) -> Sequence[Event | Snapshot]:
+        """What came during the pause, oldest first."""
+        return self._held
 
     def pause(self) -> None:
-        """Let what is known stand still."""
-        self._stopped_at = self.now
+        """Freeze the board."""
+        self._paused_at = self.now
 
     def resume(self) -> None:
-        """Take in what happened meanwhile."""
-        self._stopped_at = None
+        """Take in what came during the pause."""
+        self._paused_at = None
         held = list(self._held)
         self._held.clear()
         for news in held:
-            self._know(news)
+            self._apply(news)
 
     # Orders
 
     async def done(self, confirms: Callable[[Event], bool], order: Awaitable[None]) -> str:
-        """Give an order and wait for the event that says it is done; returns what went wrong, or nothing."""
+        """Give an order and wait for the event that confirms it.
+
+        `confirms`: whether an event is that one. Returns what went wrong, in words; empty if all went well.
+        """
         arrived = asyncio.Event()
         entry = (confirms, arrived)
         self._orders.append(entry)
