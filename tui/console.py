@@ -1,9 +1,9 @@
-"""The operations console: what an operator looks at all day.
+"""The operations console: its keys, its frame, and when it paints.
 
-One `Console` for an island in this process and for one far away: its `Station` knows a `Port` only. From
-the ground up it is a keyboard, a desk with what its parts need, actions that choose what is shown
-(`looking`) and actions that change the island (`orders`). Here are the keys, the frame, and the pace at
-which the shown view is painted; keys repaint at once.
+The `Console` is the same for an island in this process and for one far away, because its `Station` knows a
+`Port` only. It is made in layers: a keyboard, a desk with what all parts share, actions that choose what is
+shown (`looking`), actions that change the island (`orders`). The console paints the view that is shown at a
+steady pace, and at once after a key.
 """
 
 from __future__ import annotations
@@ -109,8 +109,8 @@ class Console(Orders):
         theme: str = "sky",
         ready: Callable[[], object] = lambda: None,
     ) -> None:
-        """`follow`: False leaves the feeding to the caller (`station.receive`), for pictures and tests.
-        `ready`: called when the first picture stands."""
+        """`follow`: False for pictures and tests, which feed the station themselves (`station.receive`).
+        `ready`: called when the first picture is on the screen."""
         super().__init__(driver_class=driver_class)
         self.station = Station(port, clock, changed=self.paint_all, refused=self.action_token)
         self.readonly = readonly
@@ -124,7 +124,7 @@ class Console(Orders):
         self.theme = theme
 
     def get_theme_variable_defaults(self) -> dict[str, str]:
-        """Our own colours, for themes that do not know them."""
+        """The values of our own colours for themes that do not define them."""
         return ANSI_VARIABLES if self.current_theme.ansi else SKY.variables
 
     # Building
@@ -155,13 +155,17 @@ class Console(Orders):
         self.home.screen_layout_refresh_signal.subscribe(self, lambda _: self.refocus())
 
     def on_ready(self) -> None:
-        """The first picture stands."""
+        """Textual calls this when the first picture is on the screen."""
         self._drawn()
 
     # Painting
 
     def _tick(self) -> None:
-        """Tables at the pace, all else once a second; in turns, so that no turn of the loop is a long one."""
+        """Paint tables and logs at the chosen pace, charts and frame once a second.
+
+        Called twice per pace, for the two by turns: so each call holds up the event loop, which the API may
+        share, for half as long.
+        """
         if not self.is_running:
             return
         self._ticks += 1
@@ -181,7 +185,7 @@ class Console(Orders):
                 canvas.paint()
 
     def _after_a_stall(self) -> None:
-        """Draw everything anew when the terminal reads again after it had stopped."""
+        """Draw everything anew once a terminal that had stopped reading reads again."""
         recovered = getattr(self._driver, "recovered", None)
         if recovered is not None and recovered():
             self.screen.refresh(layout=True)
@@ -212,7 +216,7 @@ class Console(Orders):
             self.home.query_one("#keys", Keys).paint()
 
     def hints(self) -> list[Hint]:
-        """The keys that do something now, the focused pane's first."""
+        """The keys that work now, the focused pane's first."""
         hints: list[Hint] = []
         for active in self.home.active_bindings.values():
             binding = active.binding
@@ -223,19 +227,20 @@ class Console(Orders):
                     hints.append(hint)
         return hints
 
-    # Its end
+    # When it ends
 
     @property
     def crash(self) -> str:
-        """What the console died of, in a line; empty while it is well."""
+        """Why the console crashed, in a line; empty if it did not."""
         return "" if self._exception is None else line(f"{type(self._exception).__name__}: {self._exception}")
 
     @property
-    def driver_seen(self) -> Driver | None:
+    def terminal_driver(self) -> Driver | None:
+        """Textual's driver, once it runs."""
         return self._driver
 
     def _fatal_error(self) -> None:
-        """Textual would print every local variable, and a token may be one of them."""
+        """Print the traceback alone. Textual would print local variables too, and a token may be one."""
         text = clean("".join(traceback.format_exception(self._exception)))
         self._exit_renderables.append(Text(text))
         self._close_messages_no_wait()
@@ -257,7 +262,7 @@ class Console(Orders):
 
 
 class TooSmall(Canvas):
-    """All that is shown when nothing would fit."""
+    """Shown instead of everything else when the terminal is too small for it."""
 
     def draw(self, width: int, height: int) -> list[Line]:
         size = self.app.size

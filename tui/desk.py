@@ -1,8 +1,10 @@
-"""What every part of the console may rely on: the island that is watched, the tones, what can be done."""
+"""What all parts of the console share: the station, glyphs and tones, and messages to the operator."""
 
 from __future__ import annotations
 
-from tui.draw.canvas import Hint
+from typing import TYPE_CHECKING
+
+from tui.draw.canvas import Hint, Surroundings
 from tui.draw.glyphs import Glyphs
 from tui.draw.tones import Palette
 from tui.keyboard import Keyboard
@@ -12,26 +14,27 @@ from tui.words import line
 
 
 class Desk(Keyboard[int]):
-    """The console, to its parts."""
+    """The console, as its parts know it. It is the `Surroundings` of every canvas."""
 
     station: Station
     glyphs: Glyphs
     palette: Palette
     readonly: bool
-    """Nothing here changes the island."""
+    """The operator may watch only: no action changes the island."""
     view = "overview"
-    """The view that is shown."""
+    """The name of the view that is shown."""
 
     @property
     def board(self) -> Board:
         return self.station.board
 
     def say(self, text: str, *, bad: bool = False) -> None:
-        """Tell the operator, for some seconds."""
+        """Show the operator a message for some seconds, longer if it is bad."""
         severity = "error" if bad else "information"
         self.notify(line(text), severity=severity, markup=False, timeout=6 if bad else 4)  # type: ignore[arg-type]
 
     async def show_view(self, view: str) -> None:
+        """Show the view of that name."""
         raise NotImplementedError
 
     def paint_all(self) -> None:
@@ -39,5 +42,12 @@ class Desk(Keyboard[int]):
         raise NotImplementedError
 
     def hints(self) -> list[Hint]:
-        """The keys that do something now."""
+        """The keys that work now."""
         raise NotImplementedError
+
+
+if TYPE_CHECKING:
+
+    def _surrounds(desk: Desk) -> Surroundings:
+        """Canvases cast the app to `Surroundings`; mypy holds the desk to that here."""
+        return desk

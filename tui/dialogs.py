@@ -1,4 +1,4 @@
-"""Questions to the operator, and the help."""
+"""Dialogs: questions to the operator, the help, and the filter line."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from tui.words import fit
 
 
 class Text(Canvas):
-    """Lines that stand still."""
+    """Lines that never change."""
 
     def __init__(self, lines: list[Line]) -> None:
         super().__init__()
@@ -31,7 +31,7 @@ class Text(Canvas):
 
 
 class Toggle(Canvas, can_focus=True):
-    """An option that is on or off, in characters that say which."""
+    """An option that is on or off, shown as `[x]` or `[ ]`."""
 
     BINDINGS: ClassVar[list[BindingType]] = [Binding("space,enter", "flip", "flip", show=False)]
 
@@ -72,7 +72,8 @@ class Choice(NamedTuple):
 
 
 class Ask(ModalScreen[str | None]):
-    """A question with a few answers; the first, harmless one has the focus. Escape gives None."""
+    """A question with a few answers. The first one has the focus, so it is the harmless one. Escape gives
+    None."""
 
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("escape", "leave", "leave"),
@@ -117,7 +118,7 @@ class Ask(ModalScreen[str | None]):
 
 
 class AskToken(ModalScreen[str | None]):
-    """The island wants a token; what is typed is not shown and not kept."""
+    """Asks for a token, because of `cause`. What is typed is neither shown nor kept."""
 
     BINDINGS: ClassVar[list[BindingType]] = [Binding("escape", "leave", "leave")]
 
@@ -139,6 +140,8 @@ class AskToken(ModalScreen[str | None]):
 
 
 class HelpLines(Pager):
+    """Groups of keys and what they do, in two columns where there is room."""
+
     def __init__(self, groups: list[tuple[str, list[tuple[str, str]]]]) -> None:
         super().__init__()
         self.groups = groups
@@ -184,7 +187,7 @@ class Help(ModalScreen[None]):
 
 
 class FilterBar(Input):
-    """The line below for typing a filter; every letter shows its effect."""
+    """The line at the bottom to type a filter in. Every letter takes effect at once."""
 
     BINDINGS: ClassVar[list[BindingType]] = [Binding("escape", "clear", "clear", show=False)]
 
@@ -192,7 +195,7 @@ class FilterBar(Input):
         super().__init__(
             id="filter", placeholder="words   !not   fn: st: ip: code: jail:   >400ms", compact=True
         )
-        self._tell = changed
+        self._changed = changed
         self._done = done
         self.display = False
 
@@ -205,14 +208,14 @@ class FilterBar(Input):
     def on_input_changed(self, event: Input.Changed) -> None:
         event.stop()
         if self.display:
-            self._tell(event.value)
+            self._changed(event.value)
 
     def on_input_submitted(self, event: Input.Submitted) -> None:
         event.stop()
         self._close()
 
     def action_clear(self) -> None:
-        self._tell("")
+        self._changed("")
         self._close()
 
     def _close(self) -> None:

@@ -21,7 +21,7 @@ from skyisland.wire import Called
 from tui.dialogs import Toggle
 from tui.draw.canvas import Line, Pager
 from tui.draw.charts import wrapped
-from tui.draw.panels import story
+from tui.draw.panels import invocation_in_full
 from tui.watch.port import LinkLost
 from tui.watch.rows import InvocationRow, seconds_of
 from tui.words import clean, line
@@ -66,7 +66,7 @@ class AnswerPane(Pager):
         if self.called is None or self.request is None:
             return [Line([(f" {self.note[0]}", self.note[1])])]
         now = self.station.now
-        lines = story(self.request, now, width, glyphs, self.board.usual_s(self.request))
+        lines = invocation_in_full(self.request, now, width, glyphs, self.board.usual_s(self.request))
         answer = self.called.answer
         for title, text, tone in (("output", answer.data, "text"), ("errors", answer.stderr, "bad")):
             if text:

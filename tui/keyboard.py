@@ -1,9 +1,8 @@
-"""Keys, each in its turn.
+"""Keys, one at a time.
 
-Textual puts a key into the focused widget's queue and takes the next one, before the first has done
-anything. Whoever types ahead, or sits behind a link that delivers several keys at once, would find the
-letters of a filter taken for commands. Here a key has done its work, with the focus and the screen where
-it wants them, before the next one is looked at.
+Textual queues a key for the focused widget and takes the next key before the first has had any effect. When
+several keys arrive at once, from a fast typist or a slow connection, it would take a filter's letters for
+commands. Here a key has had its effect, focus and screen included, before the next one is taken.
 """
 
 from __future__ import annotations
@@ -19,22 +18,22 @@ from textual.message_pump import MessagePump
 
 R = TypeVar("R")
 
-PATIENCE_S = 1.0
-"""How long a key may keep the next one waiting."""
+KEY_TIMEOUT_S = 1.0
+"""How long a key may keep the next one waiting. A judgement."""
 
 
 class Keyboard(App[R]):
-    """An app that is done with one key before it takes the next; once it ends, it takes none."""
+    """An app that finishes with one key before it takes the next, and takes none while it ends."""
 
     async def on_event(self, event: events.Event) -> None:
         if isinstance(event, events.Key) and not event.is_forwarded:
             if self._exit:
                 return
-            self.app_focus = True  # whoever types is here, whatever the terminal reported
+            self.app_focus = True  # a key proves it, whatever the terminal reported
             try:
                 await self._press(event)
             except Exception:
-                # What a key runs into while everything is taken down is no fault of anything.
+                # While the app is taken down, a key may find half of it gone.
                 if not self._exit:
                     raise
         else:
@@ -53,12 +52,12 @@ class Keyboard(App[R]):
             await _settled(self.screen)
 
     async def _on_key(self, event: events.Key) -> None:
-        """A key that nobody wanted comes back here; its bindings were tried already."""
+        """A key that no widget took comes back here. Its bindings were tried already, so do nothing."""
         event.prevent_default()
 
 
 async def _settled(node: DOMNode) -> None:
-    """Wait until `node` and all above it, up to its screen, have nothing left to do."""
+    """Wait until `node` and all its ancestors up to the screen have handled their messages."""
     for pump in node.ancestors_with_self:
         if isinstance(pump, App):
             return
@@ -69,4 +68,4 @@ async def _idle(pump: MessagePump) -> None:
     reached = asyncio.Event()
     if pump.is_running and pump.call_later(reached.set):
         with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(reached.wait(), PATIENCE_S)
+            await asyncio.wait_for(reached.wait(), KEY_TIMEOUT_S)

@@ -1,7 +1,4 @@
-"""Where the operator looks: the view and the pane, and what of them is shown.
-
-Nothing here changes the island.
-"""
+"""The actions that choose what is shown: views, panes, filters, the pace. None changes the island."""
 
 from __future__ import annotations
 
@@ -33,7 +30,7 @@ if TYPE_CHECKING:
     from textual.timer import Timer
 
 REFRESH_S = (0.1, 0.25, 0.5, 1.0, 2.0, 5.0)
-"""The paces that + and - go through."""
+"""The paces that + and - choose from, in seconds between two pictures."""
 _VIEWS: dict[str, Callable[..., View]] = {
     "jails": JailsView,
     "ips": AddressesView,
@@ -42,7 +39,7 @@ _VIEWS: dict[str, Callable[..., View]] = {
     "logs": LogsView,
     "host": HostView,
 }
-"""All but the overview, with which the console starts."""
+"""The views that are made when they are first shown; the console starts with the overview."""
 _VIEW_OF = {JailRow: "jails", InvocationRow: "requests", AddressRow: "ips", ArtifactRow: "cache"}
 """The view that shows a row of each kind in full."""
 
@@ -51,16 +48,16 @@ class Looking(Desk):
     """The actions that choose what is shown."""
 
     follows: bool
-    """It feeds itself from the port."""
+    """It follows its port; pictures and tests feed it themselves."""
     refresh_s: float
     _pane_before: Widget | None = None
-    """What had the focus when the filter line took it."""
+    """The pane that had the focus when the filter line took it."""
     _timer: Timer
 
     def _tick(self) -> None:
         raise NotImplementedError
 
-    # Where the operator is
+    # What is selected
 
     @property
     def home(self) -> Screen[Any]:
@@ -87,7 +84,7 @@ class Looking(Desk):
         return self.table.chosen if self.table is not None else []
 
     def chosen_jails(self) -> list[JailRow]:
-        """The living jails that the chosen rows stand for."""
+        """The living jails of the chosen rows; an address stands for its holder, a call for its jail."""
         names = []
         for row in self.chosen:
             if isinstance(row, JailRow):
@@ -99,7 +96,7 @@ class Looking(Desk):
         return [self.board.jails[name] for name in dict.fromkeys(names) if name in self.board.jails]
 
     def refocus(self) -> None:
-        """A terminal that was too small for a while took the focus away."""
+        """Give the focus back after the terminal was too small, which took it away."""
         fits = not (self.home.has_class("-tiny") or self.home.has_class("-flat"))
         if fits and self.home.focused is None:
             self.home.set_focus(self.shown_view.main)
@@ -107,7 +104,7 @@ class Looking(Desk):
     # Views
 
     async def show_view(self, view: str) -> None:
-        """Show a view; it is made when it is first wanted."""
+        """Show a view; it is made when it is first shown."""
         if self._exit:
             return
         switcher = self.home.query_one(ContentSwitcher)
@@ -120,7 +117,7 @@ class Looking(Desk):
         main = self.shown_view.main
         self.home.set_focus(main)
         if isinstance(main, Table):
-            main.collect()  # the next key may be meant for its rows already
+            main.collect()  # the next key may be for its rows already
         self.station.wants_log = view in ("logs", "jails")
         self.station.wants_snapshots = view in ("cache", "host")
         self.station.snapshot_soon()
@@ -169,7 +166,7 @@ class Looking(Desk):
         self.shown_view.query_one(Logs).show_jail(name)
 
     def action_zoom(self) -> None:
-        """Give the whole view to the focused pane, or take it back."""
+        """Let the focused pane fill the view, or show all panes again."""
         view, pane = self.shown_view, self.home.focused
         zoomed = not view.has_class("-zoom")
         for node in view.query(".-path"):
@@ -183,7 +180,8 @@ class Looking(Desk):
         self.call_after_refresh(self.paint_all)
 
     async def action_widen(self) -> None:
-        """Undo the last narrowing: marks, filter, a jail's log, zoom; then go to the overview."""
+        """Undo the first of these that there is: marks, a filter, one jail's log, zoom, another view than the
+        overview."""
         pane, view = self.home.focused, self.shown_view
         if isinstance(pane, Table) and pane.marks:
             pane.marks.clear()
@@ -197,7 +195,7 @@ class Looking(Desk):
             await self.show_view("overview")
         self.paint_all()
 
-    # What of it is shown
+    # Filter, pause, pace
 
     def action_filter(self) -> None:
         pane = self.home.focused
@@ -207,7 +205,7 @@ class Looking(Desk):
             self.home.query_one(FilterBar).open(pane.filter.text)
 
     def filtered(self, text: str) -> None:
-        """The filter line says `text`."""
+        """The text of the filter line is now `text`."""
         pane = self._pane_before
         if isinstance(pane, (Table, Logs)):
             pane.filter = Filter(text)
@@ -228,7 +226,7 @@ class Looking(Desk):
             self.paint_all()
 
     def action_pause(self) -> None:
-        """Freeze what is shown; what happens meanwhile is taken in afterwards."""
+        """Freeze what is shown, or catch up with what happened meanwhile."""
         if self.station.paused:
             self.station.resume()
         else:
@@ -249,7 +247,7 @@ class Looking(Desk):
                 self._timer.stop()
             self._timer = self.set_interval(refresh_s / 2, self._tick)
 
-    # What may be taken along
+    # To the clipboard, and to a file
 
     def action_copy(self) -> None:
         row = self.row
@@ -266,7 +264,7 @@ class Looking(Desk):
     def action_picture(self) -> None:
         self.deliver_screenshot()
 
-    # The line to the island
+    # The connection
 
     def action_retry(self) -> None:
         self.station.retry()
@@ -284,7 +282,7 @@ class Looking(Desk):
     def action_help(self) -> None:
         self.push_screen(questions.keys(self.home, self.home.focused))
 
-    # What may be done here
+    # Which actions apply
 
     def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
         focused = self.home.focused if self.screen_stack else None

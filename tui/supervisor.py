@@ -1,4 +1,4 @@
-"""Console and API in one process: who ends, and what becomes of the other.
+"""Runs the console, beside an island in one process or alone, and decides who ends when the other does.
 
     what happens                          console     island      exit code
     q, and yes                            ends        drains      0
@@ -27,13 +27,13 @@ from tui.terminal import SkyDriver, Terminal, attributes, shielded
 from tui.watch.port import Port
 
 LEAVE_S = 7.0
-"""How long the console may take to end."""
+"""How long the console may take to end before it is cancelled. A judgement."""
 
 IN_BROWSER = "TEXTUAL_DRIVER" in os.environ
-"""textual-serve started us: its driver draws, and standard output belongs to it."""
+"""textual-serve started us: its driver draws, and standard output is its channel."""
 
 Serve = Callable[[Callable[[], Awaitable[object]]], Awaitable[None]]
-"""Serves until the awaitable it is given returns, then stops everything in order."""
+"""Serves until the awaitable that it is given returns, then stops everything in order."""
 
 
 @contextlib.contextmanager
@@ -49,7 +49,7 @@ def _handlers(handlers: dict[signal.Signals, Callable[[], object]]) -> Iterator[
 
 
 class _Show:
-    """A console on the terminal, for as long as it lasts."""
+    """A console on the terminal."""
 
     def __init__(
         self, console: Console, terminal: Terminal, mouse: bool, hung_up: Callable[[], None]
@@ -62,11 +62,11 @@ class _Show:
         self.task = asyncio.create_task(console.run_async(mouse=mouse))
 
     async def end(self) -> int:
-        """End it if it still runs, give the terminal back; returns its exit code."""
+        """End the console if it still runs, and give the terminal back; returns its exit code."""
         if not self.task.done():
             self.console.exit(0)
             await asyncio.wait({self.task}, timeout=LEAVE_S)
-        driver = self.console.driver_seen
+        driver = self.console.terminal_driver
         untidy = not self.task.done() or (isinstance(driver, SkyDriver) and driver.dropped)
         if not self.task.done():
             self.task.cancel()
@@ -101,8 +101,8 @@ async def serve_with_console(
         signal.SIGINT: stop.set,
         signal.SIGHUP: lost.set,
     }
-    # What Textual has built by its first picture stays: were the collector of garbage to look through it
-    # again and again, all calls would wait for it, each time some 80 ms.
+    # What Textual has built by its first picture stays for good. Without `freeze` each full garbage
+    # collection would visit all of it, and all calls would wait for some 80 ms.
     console = Console(
         port, readonly=readonly, ascii=ascii, refresh_s=refresh_s, driver_class=SkyDriver, ready=gc.freeze
     )
@@ -182,15 +182,15 @@ async def attach(
 
 
 async def _behind_browser(console: Console, port: Port) -> int:
-    """Run for one tab of a browser; end with the server that started us, however that ends."""
+    """Run for one tab of a browser, until the server that started us ends."""
     parent = os.getppid()
 
-    async def outlive_nobody() -> None:
-        while os.getppid() == parent:  # noqa: ASYNC110 - no event tells of it
+    async def end_with_parent() -> None:
+        while os.getppid() == parent:  # noqa: ASYNC110 - there is no event for it
             await asyncio.sleep(1.0)
         os._exit(1)  # nobody is left to draw for, and the pipe to them is broken
 
-    watching = asyncio.create_task(outlive_nobody())
+    watching = asyncio.create_task(end_with_parent())
     await console.run_async()
     watching.cancel()
     await port.close()

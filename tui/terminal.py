@@ -1,11 +1,11 @@
-"""The terminal, kept at arm's length.
+"""The terminal, and a driver for Textual that never waits for it.
 
-Textual's own driver waits for the terminal when that stops reading: in one event loop with the API, a
-stalled SSH link would stop the API. `SkyDriver` never waits; it drops what a stalled terminal does not
-take and says so (`recovered`), so that the console can draw anew. A terminal that is gone is reported
-once (`hung_up`) instead of being read in a circle.
+Textual's own driver waits while the terminal does not read: a stalled SSH connection would stop the API,
+which shares the event loop. `SkyDriver` drops what a stalled terminal does not take, and reports when the
+terminal reads again (`recovered`), so that the console draws everything anew. It reports a terminal that is
+gone once (`hung_up`), and stops reading from it.
 
-It reaches into private parts of Textual's driver, which is why Textual's version is pinned.
+It uses private parts of Textual's driver; so Textual's version is pinned.
 """
 
 from __future__ import annotations
@@ -25,22 +25,22 @@ from textual._xterm_parser import XTermParser
 from textual.drivers.linux_driver import LinuxDriver
 from textual.message import Message
 
-WAITING = 12
-"""Frames that may wait for the terminal before it is called stalled."""
+MAX_WAITING = 12
+"""How many frames may wait for the terminal before it counts as stalled: about a second of them."""
 _OFF = (1000, 1003, 1015, 1006, 2004, 1004, 2048)
 RESTORE = "".join(f"\x1b[?{mode}l" for mode in _OFF) + "\x1b[<u\x1b[?7h\x1b[?1049l\x1b[?25h\x1b[0m"
-"""Mouse, paste, focus and resize reports off; keys, wrapping, screen, cursor and colours as usual."""
+"""Ends reports of mouse, paste, focus and size; resets keys, wrapping, screen, cursor and colours."""
 
 
 class Terminal:
-    """A terminal by its descriptor, for the driver's writing thread; errors end it quietly."""
+    """A terminal by its descriptor, as the driver's writing thread uses it. An error marks it as gone."""
 
     def __init__(self, fd: int) -> None:
         self.fd = fd
         self.gone = False
-        """It takes nothing any more."""
+        """Writing to it failed: it is not written to again."""
         self.given_up = False
-        """Nobody looks at it any more: the shield stays when the console ends."""
+        """Nobody sees it any more, so the process' output stays in the log when the console ends."""
 
     def write(self, text: str) -> None:
         data = memoryview(text.encode("utf-8", "replace"))
@@ -62,7 +62,7 @@ class Terminal:
         return True
 
     def restore(self, attributes: list[Any] | None) -> None:
-        """Give the terminal back as it was, as far as it takes it, without waiting."""
+        """Reset the terminal, and its settings to `attributes`; drops what it does not take at once."""
         with contextlib.suppress(OSError, termios.error):
             if attributes is not None:
                 termios.tcsetattr(self.fd, termios.TCSANOW, attributes)
@@ -76,16 +76,16 @@ class SkyDriver(LinuxDriver):
     """A driver that never waits for its terminal."""
 
     terminal: ClassVar[Terminal | None] = None
-    """Where to draw; standard error without it."""
+    """Where to draw; standard error if it is None."""
     hung_up: ClassVar[Callable[[], None]] = staticmethod(lambda: None)
-    """Called on the event loop when the terminal is gone."""
+    """Called on the event loop's thread when the terminal is gone."""
 
     def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__(*args, **options)
         self._terminal = self.terminal or Terminal(2)
         self._file = self._terminal  # type: ignore[assignment]
         self.dropped = False
-        """Something was not drawn: the screen is not what the console thinks."""
+        """A frame was dropped, so the screen differs from what Textual assumes."""
 
     def _get_terminal_size(self) -> tuple[int, int]:
         with contextlib.suppress(OSError):
@@ -96,24 +96,24 @@ class SkyDriver(LinuxDriver):
 
     def write(self, data: str) -> None:
         writer = self._writer_thread
-        if writer is None or not writer.is_alive() or writer._queue.qsize() >= WAITING:
+        if writer is None or not writer.is_alive() or writer._queue.qsize() >= MAX_WAITING:
             self.dropped = True
             return
         super().write(data)
 
     def send_message(self, message: Message) -> None:
-        """Hand a key to the console, if there still is one; from the reading thread."""
+        """Hand a key from the reading thread to the console, if that still runs."""
         with contextlib.suppress(RuntimeError):  # the loop may be gone
             self._loop.call_soon_threadsafe(self._app.post_message, message)
 
     @property
     def stalled(self) -> bool:
-        """The terminal does not read, and has not for a while."""
+        """The writing thread has not ended, so it still waits for the terminal; ask after `close`."""
         writer = self._writer_thread
         return writer is not None and writer.is_alive()
 
     def recovered(self) -> bool:
-        """True once, when a terminal that had stalled has taken all that was waiting."""
+        """True once after a stall, when the terminal has taken all that was waiting."""
         if not self.dropped or self._writer_thread is None or self._writer_thread._queue.qsize():
             return False
         self.dropped = False
@@ -127,7 +127,7 @@ class SkyDriver(LinuxDriver):
             writer.join(0.5)
 
     def run_input_thread(self) -> None:
-        """Read keys until told to end, or until the terminal is gone."""
+        """Read keys until `exit_event` is set or the terminal is gone."""
         parser = XTermParser(self._debug)
         decode = getincrementaldecoder("utf-8")("replace").decode
         with selectors.SelectSelector() as selector:
@@ -149,10 +149,10 @@ class SkyDriver(LinuxDriver):
 
 @contextlib.contextmanager
 def shielded(log: Path | None) -> Iterator[Terminal]:
-    """Keep the terminal for the console alone: what anybody else prints goes to `log`.
+    """Keep the terminal for the console alone: in the block, all other output goes to `log`.
 
-    Libraries and children write to descriptors 1 and 2; for the length of the block these lead to the
-    log (nowhere without one), and the console draws through a copy of its own.
+    Libraries and children write to descriptors 1 and 2. In the block these lead to the log (to nowhere if it
+    is None), and the console draws through a copy of the terminal's descriptor.
     """
     sys.stdout.flush()
     sys.stderr.flush()
@@ -176,7 +176,7 @@ def shielded(log: Path | None) -> Iterator[Terminal]:
 
 
 def attributes(fd: int = 0) -> list[Any] | None:
-    """The terminal's settings, None where there is no terminal."""
+    """The settings of the terminal at `fd`; None if there is no terminal."""
     try:
         return termios.tcgetattr(fd)
     except termios.error:

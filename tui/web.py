@@ -1,9 +1,8 @@
 """The console in a browser, by textual-serve: an attached console for each tab, on loopback.
 
-There is no login: whoever reaches the port is the operator. So it listens on loopback only, and turns
-away pages of other sites (any page in the operator's browser can reach loopback): the `Origin` of a
-connection and the `Host` of a request must be our own. Fonts and scripts come from here; the page's
-policy forbids it to load anything else.
+There is no login: whoever reaches the port is the operator. So it listens on loopback only. Any page in the
+operator's browser can reach loopback too, so the `Origin` of a connection and the `Host` of a request must be
+our own. Fonts and scripts come from here, and the page's policy forbids it to load anything else.
 """
 
 from __future__ import annotations
@@ -29,11 +28,11 @@ POLICY = (
 
 
 class WebConsole(Server):
-    """Serves the page, and a process of `command` to each tab that asks."""
+    """Serves the page, and runs a process of `command` for each tab."""
 
     def __init__(self, command: Sequence[str], host: str, port: int) -> None:
         super().__init__(
-            # The shell gives way to the console, whose parent is then this server.
+            # `exec`, so that the console's parent is this server and no shell.
             f"exec {shlex.join(command)}",
             host=host,
             port=port,
@@ -42,7 +41,7 @@ class WebConsole(Server):
         )
 
     def initialize_logging(self) -> None:
-        """Errors only, without the local variables that the library would show."""
+        """Log errors only, without the local variables that the library would add."""
         logging.basicConfig(level=logging.WARNING, format="%(name)s: %(message)s")
 
     async def on_startup(self, app: web.Application) -> None:

@@ -1,9 +1,9 @@
-"""A panel drawn line by line.
+"""A panel that is drawn line by line.
 
-A canvas is asked for its lines (`draw`), compares them with those on the screen and repaints only what
-changed: no layout, no markup, no renderables. Text reaches the terminal as it stands in the spans, so
-spans hold cleaned text only. `paint` is called by the console at its own pace; a resize or a new style
-draws at once.
+`paint` asks a canvas for its lines (`draw`), compares them with those on the screen and repaints those that
+differ. There is no layout, no markup and no renderable, because hundreds of lines may change twice a second.
+Spans reach the terminal as they are, so they hold cleaned text only. The console calls `paint` at its own
+pace; a resize or a new style paints at once.
 """
 
 from __future__ import annotations
@@ -93,7 +93,7 @@ class Canvas(Widget):
         raise NotImplementedError
 
     def titles(self, width: int) -> tuple[str, str]:
-        """What the upper and the lower border say."""
+        """The texts in the upper and the lower border."""
         return self._titles
 
     def paint(self) -> None:
@@ -142,7 +142,7 @@ class Canvas(Widget):
         self.redraw()
 
     def blur(self) -> Self:
-        """A pane that is hidden after the focus has moved on does not take it away again."""
+        """Textual blurs a pane that it hides. By then the focus may be elsewhere, and shall stay there."""
         if self.screen.focused is self:
             super().blur()
         return self
@@ -170,19 +170,19 @@ class Canvas(Widget):
         return strip.adjust_cell_length(width, style("text", base))
 
     def _style(self, tone: str, base: str) -> Style:
-        found = self._tones.get((tone, base))
-        if found is None:
-            found = self.rich_style
-            # Dim letters on the cursor's ground could not be read.
+        style = self._tones.get((tone, base))
+        if style is None:
+            style = self.rich_style
+            # Dim letters on the ground of the cursor would be illegible.
             for name in (base, "text" if (base, tone) == ("cursor", "dim") else tone):
                 if name:
-                    found += self.desk.palette.tone(name)
-            self._tones[tone, base] = found
-        return found
+                    style += self.desk.palette.tone(name)
+            self._tones[tone, base] = style
+        return style
 
 
 class Pager(Canvas, can_focus=True):
-    """A canvas with more lines than fit; `content` gives them all."""
+    """A canvas that scrolls through `content`, which may have more lines than fit."""
 
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("up,k", "go(-1)", "up", show=False, id="pager.up"),
@@ -197,6 +197,7 @@ class Pager(Canvas, can_focus=True):
     """The first line that is shown."""
 
     def content(self, width: int) -> list[Line]:
+        """All the lines, for a panel of this width."""
         raise NotImplementedError
 
     def draw(self, width: int, height: int) -> list[Line]:
@@ -233,7 +234,7 @@ class Pager(Canvas, can_focus=True):
 
 
 def spread(left: Spans, right: Spans, width: int) -> Spans:
-    """`left` and `right` at the two ends of a line; the right one gives way first."""
+    """`left` and `right` at the two ends of a line. Where they do not fit, spans of `right` are left out."""
     room = width - sum(len(text) for text, _ in left)
     needed = sum(len(text) for text, _ in right)
     while right and needed >= room:

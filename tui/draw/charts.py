@@ -1,7 +1,6 @@
-"""Figures as lines of text: sparklines, phase bars, waterfall, histogram, address map.
+"""Figures as lines of text: sparklines, phase bars, waterfall, histogram, percentiles, address map.
 
-Pure functions of the board's values. Widths are in cells. Every phase that ran gets at least one cell,
-so nothing that happened is invisible.
+Pure functions of the board's values. Widths are in cells. Every phase that took time gets at least one cell.
 """
 
 from __future__ import annotations
@@ -21,9 +20,9 @@ from tui.words import duration
 
 
 def spark(values: Sequence[float], width: int, rows: int, glyphs: Glyphs, tone: str) -> list[Spans]:
-    """The last `width` values as columns that start at zero, `rows` lines high.
+    """The last `width` values as columns of at most `rows` lines, all on a scale that begins at zero.
 
-    A lone peak is cut at the top rather than flattening all the others.
+    The scale ends at 1.5 times the 95th percentile: a lone peak is cut, so that it does not flatten the rest.
     """
     values = list(values)[-width:]
     levels = glyphs.levels
@@ -43,7 +42,7 @@ def spark(values: Sequence[float], width: int, rows: int, glyphs: Glyphs, tone: 
 
 
 def phase_bar(invocation: InvocationRow, now: float, width: int, glyphs: Glyphs) -> Spans:
-    """A request's phases in `width` cells, in the order in which it went through them."""
+    """An invocation's phases in `width` cells, each as long as its share of the time."""
     spent = [(phase, invocation.spent[phase]) for phase in Phase if invocation.spent.get(phase)]
     total = max(invocation.seconds(now), sum(seconds for _, seconds in spent))
     if (phase := invocation.under_way) is not None:
@@ -61,7 +60,7 @@ def phase_bar(invocation: InvocationRow, now: float, width: int, glyphs: Glyphs)
 
 
 def share_cells(parts: Sequence[float], total: float, width: int) -> list[int]:
-    """Cells for each of `parts` of `total`: at least one for what is not nothing, `width` at most in all."""
+    """The cells of each of `parts` of `total`: one or more for a part above 0, at most `width` in all."""
     if total <= 0 or not parts:
         return [0] * len(parts)
     cells = [max(1, round(part / total * width)) if part > 0 else 0 for part in parts]
@@ -77,7 +76,7 @@ def share_cells(parts: Sequence[float], total: float, width: int) -> list[int]:
 def waterfall(
     invocation: InvocationRow, now: float, width: int, glyphs: Glyphs, usual_s: float | None
 ) -> list[Line]:
-    """One line per phase at its offset, with milliseconds and share, and what the phases leave over."""
+    """A line per phase with time, share, and a bar at its offset; then the total and what no phase covers."""
     total = invocation.seconds(now)
     room = max(8, width - 24)
     lines: list[Line] = []
@@ -108,14 +107,14 @@ def waterfall(
 
 
 def histogram(counts: Sequence[int], width: int, height: int, glyphs: Glyphs, slo_s: float) -> list[Line]:
-    """One line per bucket with its count and the share up to it.
+    """A line per bucket, with its count and the share of everything up to its bound.
 
-    With too few lines neighbours that hold little are merged: nothing is ever left out.
+    Where there are fewer lines than buckets, the neighbours that hold least are merged. None is left out.
     """
     counts = list(counts)
     bounds = [*BUCKETS_S, float("inf")]
     while len(counts) > max(2, height):
-        # What is below the SLO and what is above it stay apart as long as they can.
+        # The bound at the objective goes last.
         n = min(range(len(counts) - 1), key=lambda n: (bounds[n] == slo_s, counts[n] + counts[n + 1]))
         counts[n : n + 2] = [counts[n] + counts[n + 1]]
         bounds.pop(n)
@@ -149,7 +148,7 @@ def _bound(seconds: float) -> str:
 def percentiles(
     times: dict[Phase, list[float]], totals: list[float], width: int, glyphs: Glyphs
 ) -> list[Line]:
-    """p50, p95 and p99 of each phase, and a bar for how much of the slow ones it is."""
+    """p50, p95 and p99 of each phase and of the total, with a bar as long as the p95."""
     lines = [Line([(f"{'':>9}{'p50':>7}{'p95':>8}{'p99':>8}", "dim")])]
     room = max(4, width - 35)
     every = [percentile(times[phase], 0.95) or 0.0 for phase in Phase]
@@ -182,7 +181,7 @@ def _three(ordered: list[float]) -> str:
 def address_map(
     addresses: Sequence[AddressRow], width: int, height: int, glyphs: Glyphs, chosen: str | None = None
 ) -> list[Line]:
-    """The pool at a glance: one glyph per address in rows, and what the glyphs mean."""
+    """A glyph per address, in rows, and below them what the glyphs mean."""
     rows = max(1, height - 1)
     gap = " " if len(addresses) * 2 <= (width - 1) * rows else ""
     per_row = max(1, (width - 1) // (1 + len(gap)))
@@ -200,6 +199,7 @@ def address_map(
 
 
 def legend(addresses: Sequence[AddressRow], glyphs: Glyphs, width: int) -> Spans:
+    """The glyph of each state, with how many addresses are in it."""
     counts: dict[str, int] = {}
     for address in addresses:
         counts[address.state] = counts.get(address.state, 0) + 1
@@ -216,12 +216,12 @@ def legend(addresses: Sequence[AddressRow], glyphs: Glyphs, width: int) -> Spans
 
 
 def flowed(text: str, width: int, tone: str) -> list[Line]:
-    """Prose, broken between words."""
+    """Prose, broken between words at `width`."""
     return [Line([(piece, tone)]) for piece in textwrap.wrap(text, max(8, width)) or [""]]
 
 
 def wrapped(text: str, width: int, tone: str, indent: str = "") -> list[Line]:
-    """A text of any number of lines, broken at `width`."""
+    """Lines of text, such as a program's output, broken at `width` within words."""
     pieces = [
         piece
         for raw in text.splitlines()

@@ -1,4 +1,4 @@
-"""What frames every view: the header, the meters, the tabs, the banner and the line of keys."""
+"""The frame around every view: header, meters, tabs, banner, and the keys at the bottom."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ VIEWS = (
 
 
 class Head(Canvas):
-    """Who we are, whether the data is live, and what time it is on the island."""
+    """Which island this is, whether the data is live, and the island's time of day."""
 
     def draw(self, width: int, height: int) -> list[Line]:
         desk, station, glyphs, status = self.desk, self.station, self.glyphs, self.board.status
@@ -56,7 +56,7 @@ class Head(Canvas):
 
 
 class Meters(Canvas):
-    """Rate, median, tail and faults of the last minutes."""
+    """Rate, median, 99th percentile and failures of the last minutes, each with a sparkline."""
 
     def draw(self, width: int, height: int) -> list[Line]:
         board, glyphs, now = self.board, self.glyphs, self.station.now
@@ -96,7 +96,7 @@ class Meters(Canvas):
 
 
 class Tabs(Canvas):
-    """The views, and the three numbers one always wants."""
+    """The views; and how many jails, waiting calls and free addresses there are."""
 
     def draw(self, width: int, height: int) -> list[Line]:
         status = self.board.status
@@ -137,7 +137,7 @@ class Banner(Canvas):
 
 
 class Keys(Canvas):
-    """The keys that do something here, from the bindings."""
+    """The keys that work now, as many as fit; help and quit always."""
 
     def draw(self, width: int, height: int) -> list[Line]:
         hints = self.desk.hints()

@@ -1,4 +1,4 @@
-"""What the four tables show, column by column, and in which order it gives way."""
+"""The columns of the four tables, and which of them vanish first on a narrow screen."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from tui.watch.rows import AddressRow, ArtifactRow, InvocationRow, JailRow
 from tui.words import age, clock, duration, size, tail
 
 SLO_S = 1.0
-"""A request beyond this is too slow."""
+"""The objective for one call: a longer one is shown as too slow. A judgement."""
 
 
 def millis(seconds: float | None) -> str:

@@ -1,4 +1,4 @@
-"""The log view: lines of the island and its jails, followed."""
+"""The log pane: the last lines of the island and its jails."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _LEVELS = {
 
 
 class Logs(Canvas, can_focus=True):
-    """Up to some thousand lines, the newest at the bottom; scrolling up stops following."""
+    """The lines of the journal, the newest at the bottom. Scrolling up stops following the log."""
 
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("s,f", "follow", "Follow", key_display="s", id="logs.follow"),
@@ -45,23 +45,24 @@ class Logs(Canvas, can_focus=True):
         self.filter = Filter()
         self.faults_only = False
         self.jail: str | None = None
-        """Only lines of this jail."""
+        """Show the lines about this jail alone."""
         self.follow = True
         self.show_time = True
         self.wrap = False
         self._bottom = 0
-        """How many matching lines are shown or above; counts only while not following."""
+        """How many of the matching lines are above the bottom edge; set by scrolling, while not following."""
         self._marks: set[int] = set()
-        self._seen: tuple[object, ...] = ()
+        self._filtered_for: tuple[object, ...] = ()
+        """The journal's last line and the filters for which `_rows` was made."""
         self._rows: list[LogRow] = []
 
     @property
     def shown(self) -> list[LogRow]:
         """The lines that match, oldest first."""
         journal = self.station.journal
-        seen = (journal.last, len(journal.rows), self.filter, self.jail, self.faults_only)
-        if seen != self._seen:
-            self._seen = seen
+        wanted = (journal.last, len(journal.rows), self.filter, self.jail, self.faults_only)
+        if wanted != self._filtered_for:
+            self._filtered_for = wanted
             now = self.station.now
             self._rows = [
                 row
@@ -136,7 +137,7 @@ class Logs(Canvas, can_focus=True):
         self.paint()
 
     def action_mark(self) -> None:
-        """Draw the eye to where the log stands now."""
+        """Mark the last line that is shown, to find it again; unmark it if it is marked."""
         if self.shown:
             self._marks ^= {self.shown[self._bottom - 1].line.seq}
             self.paint()

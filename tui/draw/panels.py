@@ -1,4 +1,4 @@
-"""The panels beside the tables: each a few lines made of what the board knows."""
+"""The panels beside the tables: each is a few lines made from the board."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from tui.words import age, clock, duration, fit, line, size, uptime
 
 
 class PhasesPanel(Canvas):
-    """Where the time goes."""
+    """How long each phase takes."""
 
     def draw(self, width: int, height: int) -> list[Line]:
         return percentiles(self.board.phase_times(), self.board.totals(), width, self.glyphs)
@@ -28,7 +28,7 @@ class PhasesPanel(Canvas):
 
 
 class LatencyPanel(Canvas):
-    """How long the last requests took."""
+    """A histogram of the last invocations' total times."""
 
     def draw(self, width: int, height: int) -> list[Line]:
         counts = self.board.histogram()
@@ -41,7 +41,7 @@ class LatencyPanel(Canvas):
 
 
 class AddressPanel(Canvas):
-    """All addresses at a glance; a click chooses one in the table."""
+    """The whole address pool, and the address that is selected in the table."""
 
     def __init__(
         self,
@@ -50,7 +50,7 @@ class AddressPanel(Canvas):
         id: str,  # noqa: A002
         snug: bool = False,
     ) -> None:
-        """`snug`: be as high as the addresses need, six lines of them at most."""
+        """`chosen`: the selected address. `snug`: only as high as the addresses need, at most six lines."""
         super().__init__(id=id)
         self.chosen = chosen
         self.snug = snug
@@ -74,10 +74,10 @@ class AddressPanel(Canvas):
         if height < 2:
             return [Line(legend(addresses, self.glyphs, width))]
         chosen = self.board.addresses.get(self.chosen() or "")
-        below = [] if chosen is None else self._told(chosen, width)
+        below = [] if chosen is None else self._details(chosen)
         return address_map(addresses, width, max(2, height - len(below)), self.glyphs, self.chosen()) + below
 
-    def _told(self, address: AddressRow, width: int) -> list[Line]:
+    def _details(self, address: AddressRow) -> list[Line]:
         glyph, tone = self.glyphs.state(address.state, str(address.info.state))
         since = f"for {age(self.station.now - address.info.since)}" if address.info.since else "-"
         holder = address.info.jail or ("taken out by an operator" if address.state == "out" else "-")
@@ -93,7 +93,7 @@ class AddressPanel(Canvas):
 
 
 class WaterfallPanel(Canvas):
-    """The phases of one request, each at its offset."""
+    """The selected invocation, with its phases as a waterfall."""
 
     def __init__(self, invocation: Callable[[], InvocationRow | None], *, id: str) -> None:  # noqa: A002
         super().__init__(id=id)
@@ -103,20 +103,22 @@ class WaterfallPanel(Canvas):
         invocation = self.invocation()
         if invocation is None:
             return [Line([("  no request is selected", "dim")])]
-        return story(invocation, self.station.now, width, self.glyphs, self.board.usual_s(invocation))
+        return invocation_in_full(
+            invocation, self.station.now, width, self.glyphs, self.board.usual_s(invocation)
+        )
 
     def titles(self, width: int) -> tuple[str, str]:
         invocation = self.invocation()
         return (f"Waterfall  {invocation.id}" if invocation else "Waterfall"), ""
 
 
-def story(
+def invocation_in_full(
     invocation: InvocationRow, now: float, width: int, glyphs: Glyphs, usual_s: float | None
 ) -> list[Line]:
-    """A request in full: what it was, how it ended, its waterfall."""
+    """An invocation in full: its call, how it ended, what served it, its waterfall."""
     glyph, tone = glyphs.state(invocation.state, invocation.verdict or invocation.phase)
-    looked = invocation.verdict and Phase.resolve in invocation.spent
-    facts = ["cache hit" if invocation.cached else "cache miss"] if looked else []
+    resolved = invocation.verdict and Phase.resolve in invocation.spent
+    facts = ["cache hit" if invocation.cached else "cache miss"] if resolved else []
     facts += [f"{'warm ' if invocation.warm else ''}jail {invocation.jail}"] if invocation.jail else []
     facts += [f"at {invocation.commit[:8]}"] if invocation.commit else []
     room = min(len(invocation.label), max(12, width - len(glyph) - 4))
@@ -132,7 +134,7 @@ def story(
 
 
 class JailPanel(Canvas):
-    """One jail in full: where it lives, what it may use, how far its request is, its last words."""
+    """The selected jail in full: process, source, usage, its invocation's waterfall, its last log lines."""
 
     def __init__(self, jail: Callable[[], JailRow | None], *, id: str) -> None:  # noqa: A002
         super().__init__(id=id)
@@ -185,7 +187,7 @@ class JailPanel(Canvas):
 
 
 class ArtifactPanel(Canvas):
-    """One binary in full."""
+    """The selected artifact in full."""
 
     def __init__(self, row: Callable[[], ArtifactRow | None], *, id: str) -> None:  # noqa: A002
         super().__init__(id=id)
@@ -225,7 +227,7 @@ class ArtifactPanel(Canvas):
 
 
 class EventsPanel(Canvas):
-    """The last facts, newest at the bottom."""
+    """The last events, newest at the bottom."""
 
     def draw(self, width: int, height: int) -> list[Line]:
         facts = list(self.board.tail)[-height:]
@@ -238,7 +240,7 @@ class EventsPanel(Canvas):
 
 
 def fact(event: Event, glyphs: Glyphs) -> Spans:
-    """An event in words."""
+    """An event as a line."""
     at: Span = (f" {clock(event.at)} ", "dim")
     match event:
         case ev.InvocationFinished():
@@ -281,7 +283,7 @@ def fact(event: Event, glyphs: Glyphs) -> Spans:
 
 
 class HostPanel(Pager):
-    """What this host enforces, what it cannot, and what to do about it."""
+    """What this host enforces, what it does not, and the remedy."""
 
     def content(self, width: int) -> list[Line]:
         status, glyphs = self.board.status, self.glyphs

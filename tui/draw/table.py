@@ -1,7 +1,6 @@
-"""A live table: thousands of rows, of which only the visible ones cost anything.
+"""A live table of thousands of rows, of which only the visible ones are formatted.
 
-Rows are the board's own objects. The cursor sticks to its row by key while rows come, go and change
-places. Sorting and filtering look at the model; `draw` formats the visible lines.
+Rows are the board's own objects. The cursor stays on its row, by key, while rows come, go and change places.
 """
 
 from __future__ import annotations
@@ -21,11 +20,11 @@ from tui.words import fit
 
 
 class Row(Filterable, Protocol):
-    """What a table shows in a line."""
+    """What a table shows as a line."""
 
     @property
     def key(self) -> str:
-        """Tells it from all others, also when it is made anew."""
+        """Unique in its table, and the same when the row is made anew."""
         ...
 
 
@@ -33,7 +32,7 @@ R = TypeVar("R", bound=Row)
 
 
 class Ink(NamedTuple):
-    """What a cell may need to draw itself."""
+    """What a cell needs beside its row to draw itself."""
 
     glyphs: Glyphs
     now: float
@@ -47,16 +46,16 @@ class Column(NamedTuple):
     width: int
     cell: Callable[[Any, Ink], Span | Spans]
     key: Callable[[Any, float], Any] | None = None
-    """What to sort by; None for a column that has no order."""
+    """The sort key of a row, given the time; None for a column that cannot be sorted by."""
     align: str = "<"
     rank: int = 0
-    """On narrow screens the highest rank vanishes first."""
+    """On a narrow screen the column with the highest rank vanishes first; one with rank 0 never."""
     grow: int = 0
-    """Cells that it may take beyond `width`."""
+    """How many cells it may take beyond `width`."""
     rest: bool = False
-    """Takes whatever is left."""
+    """It takes all cells that are left over."""
     falling: bool = False
-    """Sorted from the largest, when it is first chosen."""
+    """When it is first chosen, the largest comes first."""
 
 
 class Table(Canvas, Generic[R], can_focus=True):
@@ -107,8 +106,10 @@ class Table(Canvas, Generic[R], can_focus=True):
         row_tone: Callable[[R], str] = lambda row: "",
         floats: bool = False,
     ) -> None:
-        """`floats`: the cursor stays on the first line until the operator chooses a row, for rows that come
-        at the top; on all others, and once it is chosen, it sticks to its row."""
+        """`kind`: the class of the rows. `source`: gives the rows, in any order. `sort`: the title of the
+        column to sort by at first. `empty`: a text for when there is no row. `faulty`: which rows remain when
+        only faults are wanted. `floats`: new rows come at the top, so the cursor stays on the first line
+        until the operator moves it; in other tables it stays on its row from the start."""
         super().__init__(id=id)
         self.title = title
         self.kind = kind
@@ -119,11 +120,11 @@ class Table(Canvas, Generic[R], can_focus=True):
         self.row_tone = row_tone
         self.floats = floats
         self._chosen = False
-        """The operator put the cursor where it is."""
+        """The operator moved the cursor to where it is."""
         self.filter = Filter()
         self.faults_only = False
         self.rows: list[R] = []
-        """What is shown, in order."""
+        """The rows that pass the filter, in order."""
         self.marks: set[str] = set()
         self.cursor: str | None = None
         self._at = 0
@@ -150,7 +151,7 @@ class Table(Canvas, Generic[R], can_focus=True):
 
     @property
     def floating(self) -> bool:
-        """The row under the cursor is another one every moment."""
+        """The cursor is on the first line, whichever row comes there."""
         return self.floats and not self._chosen
 
     @property
@@ -158,7 +159,7 @@ class Table(Canvas, Generic[R], can_focus=True):
         return self.columns[self._sort].title
 
     def collect(self) -> None:
-        """Look at the model: which rows there are, in which order, and where the cursor is."""
+        """Take the rows from the source, filter and sort them, and find the cursor's."""
         now = self.station.now
         rows = list(self.source())
         self._total = len(rows)
@@ -181,8 +182,8 @@ class Table(Canvas, Generic[R], can_focus=True):
             self._at = 0
             self.cursor = rows[0].key if rows else self.cursor
         elif not (at < len(rows) and rows[at].key == self.cursor):
-            found = next((n for n, row in enumerate(rows) if row.key == self.cursor), None)
-            self._at = min(at, len(rows) - 1) if found is None else found
+            now_at = next((n for n, row in enumerate(rows) if row.key == self.cursor), None)
+            self._at = min(at, len(rows) - 1) if now_at is None else now_at
             before, self.cursor = self.cursor, rows[self._at].key
             if self.cursor != before and before is not None:
                 self.post_message(self.Moved(self))
@@ -196,7 +197,7 @@ class Table(Canvas, Generic[R], can_focus=True):
         self.paint()
 
     def select(self, key: str) -> None:
-        """Put the cursor on the row with this key, now or when it comes."""
+        """Put the cursor on the row with this key, as soon as there is one."""
         self.cursor = key
         self._chosen = True
         self.collect()
@@ -361,9 +362,9 @@ class Table(Canvas, Generic[R], can_focus=True):
 
 
 def fit_columns(columns: list[Column], width: int) -> list[tuple[Column, int]]:
-    """The columns that fit into `width` cells, and how wide each is.
+    """The columns that fit into `width` cells, and the width of each.
 
-    The highest ranks go first; what is left over goes to those that may grow, then to `rest`.
+    Columns of the highest rank are left out first. Spare cells go to columns that may grow, then to `rest`.
     """
     shown = list(columns)
     while shown and sum(column.width + 1 for column in shown) > width:

@@ -1,4 +1,4 @@
-"""The seven views: which tables and panels stand where."""
+"""The seven views: their tables and panels, and where each stands."""
 
 from __future__ import annotations
 
@@ -82,7 +82,7 @@ def cache_table(board: Board, id: str) -> Table[ArtifactRow]:  # noqa: A002
 
 
 class View(Container):
-    """One screenful. Its first pane takes the focus when the view is shown."""
+    """All that is between tabs and keys. Its main pane takes the focus when the view is shown."""
 
     def __init__(self, board: Board, *, id: str) -> None:  # noqa: A002
         super().__init__(id=id, classes="view")

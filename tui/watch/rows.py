@@ -1,7 +1,7 @@
 """The rows of the tables: a jail, an invocation, an address, an artifact.
 
-Each has a unique `key` and what a filter asks for (`filter.Filterable`). Texts of jails and callers are cleaned
-when the row is made.
+Each has a unique `key` and what a filter asks for (`filter.Filterable`). The texts of jails and callers are
+cleaned when the row is made.
 """
 
 from __future__ import annotations
