@@ -81,8 +81,8 @@ def _instructions(stand: Stand, calls: int) -> Row:
     stand.http().paced(calls, RATE)
     time.sleep(SETTLE_S)
     perf.send_signal(signal.SIGINT)
-    _, said = perf.communicate()
-    counted = said.decode(errors="replace").partition(";")[0].strip()
+    _, output = perf.communicate()
+    counted = output.decode(errors="replace").partition(";")[0].strip()
     if not counted.isdigit():
         return Row(
             figure="8c", what=what, ours="", note="this machine has no hardware counters (a virtual one)"
