@@ -118,7 +118,7 @@ class BuildFailed(IslandError):
     code = "build_failed"
 
     def __init__(self, message: str, *, complaint: Complaint | None = None, **details: Any) -> None:
-        """`complaint`: what Go said, as far as it is known; it is in `details` too."""
+        """`complaint`: Go's reason, None if unknown. `details` has it too."""
         if complaint is not None:
             details["complaint"] = str(complaint)
         super().__init__(message, **details)

@@ -8,8 +8,8 @@ Exit codes: 0 done; 1 refused or failed, the reason is on standard error; 2 the 
 3 no island answers at the settings' address; 4 the function ran and failed (`invoke`); 130 interrupted.
 
     serving        init, serve, and doctor (`examining`)
-    operating      what acts on a running island: invoke, kill, console …
-    watching       what only looks at one: ps, logs …
+    operating      commands that act on a running island: invoke, kill, console …
+    watching       commands that only read from one: ps, logs …
     printing       answers as tables or JSON
     configuring    config, completion
 
@@ -53,7 +53,7 @@ class Commands(click.Group):
             sys.exit(EXIT_UNREACHABLE if isinstance(error, Unreachable) else EXIT_FAILED)
 
 
-class Chosen:
+class GlobalOptions:
     """The values of the options that stand before the command; click hands it to each command."""
 
     def __init__(self, file: Path | None) -> None:
@@ -107,7 +107,7 @@ def main(ctx: click.Context, file: Path | None, init_only: bool) -> None:
 
     Without a command, runs the island (`serve`).
     """
-    ctx.obj = Chosen(file)
+    ctx.obj = GlobalOptions(file)
     if ctx.invoked_subcommand is None:
         ctx.invoke(main.commands["init" if init_only else "serve"])
     elif init_only:

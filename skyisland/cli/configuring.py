@@ -9,7 +9,7 @@ import click
 import msgspec
 from click.shell_completion import get_completion_class
 
-from skyisland.cli import Chosen, main
+from skyisland.cli import GlobalOptions, main
 from skyisland.settings import commented_toml, dump, find_file
 
 
@@ -21,9 +21,9 @@ def config() -> None:
 @config.command()
 @click.option("--json", "as_json", is_flag=True, help="For machines.")
 @click.pass_obj
-def show(chosen: Chosen, as_json: bool) -> None:
+def show(options: GlobalOptions, as_json: bool) -> None:
     """Print the settings in force, defaults included, without tokens."""
-    text = dump(chosen.settings())
+    text = dump(options.settings())
     if as_json:
         text = msgspec.json.encode(msgspec.toml.decode(text)).decode()
     click.echo(text.rstrip())
@@ -31,10 +31,10 @@ def show(chosen: Chosen, as_json: bool) -> None:
 
 @config.command()
 @click.pass_obj
-def check(chosen: Chosen) -> None:
+def check(options: GlobalOptions) -> None:
     """Check the settings; list every problem and exit with 1 if there is one."""
-    chosen.settings()
-    file = chosen.file or find_file(os.environ)
+    options.settings()
+    file = options.file or find_file(os.environ)
     click.echo(f"{file} is valid" if file else "no settings file: the defaults are used")
 
 
@@ -43,11 +43,11 @@ def check(chosen: Chosen) -> None:
 @click.option("--force", is_flag=True, help="Overwrite the file.")
 @click.option("--commented", is_flag=True, help="Write every key with its explanation, commented out.")
 @click.pass_obj
-def write(chosen: Chosen, target: Path, force: bool, commented: bool) -> None:
+def write(options: GlobalOptions, target: Path, force: bool, commented: bool) -> None:
     """Write the settings in force to TARGET as TOML (a config.json becomes TOML this way)."""
     if target.exists() and not force:
         raise click.ClickException(f"{target} exists; --force overwrites it")
-    text = commented_toml() if commented else dump(chosen.settings(), secrets=True)
+    text = commented_toml() if commented else dump(options.settings(), secrets=True)
     # The text may contain the admin's token, so nobody else may read the file, even while it is written.
     target.touch(mode=0o600)
     target.chmod(0o600)

@@ -11,7 +11,7 @@ from typing import Any, BinaryIO
 import click
 import msgspec
 
-from skyisland.cli import EXIT_FUNCTION, Chosen, console_options
+from skyisland.cli import EXIT_FUNCTION, GlobalOptions, console_options
 from skyisland.cli.printing import as_json, print_json
 from skyisland.cli.watching import cache_list
 from skyisland.client import Client
@@ -31,13 +31,13 @@ from skyisland.wire import Called
 @click.option("--stdin", type=click.File("rb"), help="What the function reads; - for standard input.")
 @as_json
 @click.pass_obj
-def invoke(chosen: Chosen, /, stdin: BinaryIO | None, as_json: bool, **fields: Any) -> None:
+def invoke(options: GlobalOptions, /, stdin: BinaryIO | None, as_json: bool, **fields: Any) -> None:
     """Run CALL of the Go package at URL: skyisland invoke github.com/user/repo 'Encode(100.1, 80.9)'
 
     Prints what the function printed. Exit code 4 if it did not end well.
     """
     request = FunctionRequest(**fields, **(_input(stdin.read()) if stdin else {}))
-    with chosen.client(admin=False) as client:
+    with options.client(admin=False) as client:
         called = client.invoke(request)
     if as_json:
         print_json({"verdict": called.verdict, **msgspec.to_builtins(called.answer)})
@@ -78,11 +78,11 @@ def _print_output(called: Called) -> None:
 @click.option("--all", "everyone", is_flag=True, help="All jails of the island.")
 @as_json
 @click.pass_obj
-def kill(chosen: Chosen, jail: str | None, everyone: bool, as_json: bool) -> None:
+def kill(options: GlobalOptions, jail: str | None, everyone: bool, as_json: bool) -> None:
     """Kill a JAIL by its number or name, or --all; the caller is told."""
     if (jail is None) is not everyone:
         raise click.UsageError("name one jail, or use --all")
-    with chosen.client() as client:
+    with options.client() as client:
         killed = client.kill_all() if jail is None else [client.kill(jail)]
     if as_json:
         print_json({"deleted": killed})
@@ -94,9 +94,9 @@ def kill(chosen: Chosen, jail: str | None, everyone: bool, as_json: bool) -> Non
 @click.argument("address")
 @click.argument("state", type=click.Choice([*AddressState]))
 @click.pass_obj
-def ip(chosen: Chosen, address: str, state: AddressState) -> None:
+def ip(options: GlobalOptions, address: str, state: AddressState) -> None:
     """Take ADDRESS out of the pool (unavailable), or give it back (available)."""
-    with chosen.client() as client:
+    with options.client() as client:
         client.set_address(address, AddressState(state))
     click.echo(f"{address} is {state}")
 
@@ -121,29 +121,29 @@ def _whole_key(client: Client, key: str) -> str:
 @click.command()
 @click.argument("key")
 @click.pass_obj
-def evict(chosen: Chosen, key: str) -> None:
+def evict(options: GlobalOptions, key: str) -> None:
     """Delete the binary with this KEY, or the one whose key begins with it."""
-    with chosen.client() as client:
+    with options.client() as client:
         click.echo(f"evicted {client.evict(_whole_key(client, key))}")
 
 
 @click.command()
 @click.argument("key")
 @click.pass_obj
-def rebuild(chosen: Chosen, key: str) -> None:
+def rebuild(options: GlobalOptions, key: str) -> None:
     """Build the binary with this KEY, or the beginning of it, anew.
 
     Fetches its repository and compiles the same commit.
     """
-    with chosen.client() as client:
+    with options.client() as client:
         click.echo(f"rebuilt {client.rebuild(_whole_key(client, key))}")
 
 
 @click.command()
 @click.pass_obj
-def purge(chosen: Chosen) -> None:
+def purge(options: GlobalOptions) -> None:
     """Delete all that no call is using."""
-    with chosen.client() as client:
+    with options.client() as client:
         click.echo(f"evicted {len(client.purge())}")
 
 
@@ -154,12 +154,12 @@ for command in (cache_list, evict, rebuild, purge):
 @click.command()
 @console_options
 @click.pass_obj
-def console(chosen: Chosen, /, **look: Any) -> None:
+def console(options: GlobalOptions, /, **look: Any) -> None:
     """Watch and steer a running island: ssh -t host skyisland console"""
     from tui import run_console
     from tui.watch.remote import Remote
 
-    settings = chosen.settings()
+    settings = options.settings()
     token = admin_token(settings, make=False)
     sys.exit(run_console(Remote(settings.url, token=token, header=settings.admin_token_header), **look))
 
@@ -168,11 +168,11 @@ def console(chosen: Chosen, /, **look: Any) -> None:
 @click.option("--port", type=click.IntRange(1, 65535), default=3281, show_default=True)
 @click.option("--readonly", is_flag=True, help="Watch only: no key changes anything.")
 @click.pass_obj
-def web(chosen: Chosen, port: int, readonly: bool) -> None:
+def web(options: GlobalOptions, port: int, readonly: bool) -> None:
     """The console in a browser, on loopback: ssh -L 3281:localhost:3281 host skyisland web"""
     from tui.web import serve_web
 
-    command = [sys.argv[0], *(["-c", str(chosen.file)] if chosen.file else []), "console"]
+    command = [sys.argv[0], *(["-c", str(options.file)] if options.file else []), "console"]
     serve_web([*command, "--readonly"] if readonly else command, port=port)
 
 

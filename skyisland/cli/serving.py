@@ -15,7 +15,7 @@ import click
 from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
-from skyisland.cli import Chosen, console_options
+from skyisland.cli import GlobalOptions, console_options
 from skyisland.events import Events
 from skyisland.host.process import open_as_many_as_allowed
 from skyisland.host.toolchain import Progress as Report
@@ -31,13 +31,13 @@ from skyisland.wiring import opened
 @click.option("--no-tui", is_flag=True, help="Headless: log lines on standard output instead of the console.")
 @console_options
 @click.pass_obj
-def serve(chosen: Chosen, /, no_tui: bool, **look: Any) -> None:
+def serve(options: GlobalOptions, /, no_tui: bool, **look: Any) -> None:
     """Run the island: REST API and, on a terminal, the operations console.
 
     SIGTERM and SIGINT drain: running calls finish within jails.drain_timeout, then everything is taken
     away. Without a terminal, or with --no-tui, one line of JSON per event goes to standard output.
     """
-    settings = chosen.settings()
+    settings = options.settings()
     open_as_many_as_allowed()
     headless = no_tui or not (sys.stdin.isatty() and sys.stdout.isatty())
     with asyncio.Runner(loop_factory=_loop_factory()) as runner:
@@ -173,13 +173,13 @@ async def _until(stop: Callable[[], Awaitable[object]], work: asyncio.Task[None]
 
 @click.command()
 @click.pass_obj
-def init(chosen: Chosen) -> None:
+def init(options: GlobalOptions) -> None:
     """Prepare this host: state folder, base system, Go, its compiled standard library, build jail.
 
     May be repeated, and goes on where it was interrupted. `serve` does what is missing, too, but leaves
     the greater part of the standard library to the first builds that need it.
     """
-    settings = chosen.settings()
+    settings = options.settings()
     console = Console(stderr=True)
     with Progress(
         SpinnerColumn(),
@@ -219,11 +219,11 @@ async def _init(settings: Settings, report: Callable[[str, int, int], None]) -> 
 @click.option("--full", is_flag=True, help="Try in throw-away jails what else is assumed (FreeBSD).")
 @click.option("--json", "as_json", is_flag=True, help="For machines.")
 @click.pass_obj
-def doctor(chosen: Chosen, full: bool, as_json: bool) -> None:
+def doctor(options: GlobalOptions, full: bool, as_json: bool) -> None:
     """Say what this host can and cannot do, each problem with its remedy; exit code 1 if calls cannot run."""
     from skyisland.cli.examining import report
 
-    sys.exit(asyncio.run(report(chosen.settings(), full=full, as_json=as_json)))
+    sys.exit(asyncio.run(report(options.settings(), full=full, as_json=as_json)))
 
 
 COMMANDS: tuple[click.Command, ...] = (init, serve, doctor)

@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from skyisland import operations as op
-from skyisland.cli import Chosen
+from skyisland.cli import GlobalOptions
 from skyisland.cli.printing import (
     as_json,
     moment,
@@ -40,9 +40,9 @@ def limit(operation: Operation[Any]) -> Callable[..., Any]:
 @click.command()
 @as_json
 @click.pass_obj
-def status(chosen: Chosen, as_json: bool) -> None:
+def status(options: GlobalOptions, as_json: bool) -> None:
     """Show the island at this moment; --json shows all of it."""
-    with chosen.client() as client:
+    with options.client() as client:
         snapshot = client.snapshot()
     if as_json:
         print_json(snapshot)
@@ -69,9 +69,9 @@ def _summary(island: Snapshot) -> list[tuple[str, object]]:
 @click.command()
 @as_json
 @click.pass_obj
-def capabilities(chosen: Chosen, as_json: bool) -> None:
+def capabilities(options: GlobalOptions, as_json: bool) -> None:
     """Show what the island's host enforces, and what it cannot."""
-    with chosen.client(admin=False) as client:
+    with options.client(admin=False) as client:
         known = client.capabilities()
     print_list(known, ("CAPABILITY", "ENFORCED", "HOW"), _capability, "none is known", as_json=as_json)
 
@@ -85,9 +85,9 @@ def _capability(one: Capability) -> tuple[object, ...]:
 @limit(op.INVOCATIONS)
 @as_json
 @click.pass_obj
-def requests(chosen: Chosen, limit: int, as_json: bool) -> None:
+def requests(options: GlobalOptions, limit: int, as_json: bool) -> None:
     """List the latest calls that are over, newest first."""
-    with chosen.client() as client:
+    with options.client() as client:
         ends = client.invocations(limit)
     columns = ("ENDED", "REQUEST", "FUNCTION", "RESULT", "TOTAL", "BINARY", "JAIL")
     print_list(ends, columns, _request, "no call is over", as_json=as_json)
@@ -110,9 +110,9 @@ def _request(end: InvocationFinished) -> tuple[object, ...]:
 @limit(op.LOGS)
 @as_json
 @click.pass_obj
-def logs(chosen: Chosen, jail: str | None, limit: int, as_json: bool) -> None:
+def logs(options: GlobalOptions, jail: str | None, limit: int, as_json: bool) -> None:
     """Print the latest lines of the island's log, oldest first."""
-    with chosen.client() as client:
+    with options.client() as client:
         lines = client.logs(jail=jail, limit=limit)
     if as_json:
         print_json(lines)
@@ -125,9 +125,9 @@ def logs(chosen: Chosen, jail: str | None, limit: int, as_json: bool) -> None:
 @click.command()
 @as_json
 @click.pass_obj
-def jails(chosen: Chosen, as_json: bool) -> None:
+def jails(options: GlobalOptions, as_json: bool) -> None:
     """List the living jails."""
-    with chosen.client() as client:
+    with options.client() as client:
         alive = client.jails()
     columns = ("JID", "NAME", "STATE", "PID", "IP4", "AGE", "MEMORY", "FUNCTION")
     print_list(alive, columns, _jail, "no jail is alive", as_json=as_json)
@@ -150,9 +150,9 @@ def _jail(jail: Jail) -> tuple[object, ...]:
 @click.argument("jail")
 @as_json
 @click.pass_obj
-def jail(chosen: Chosen, jail: str, as_json: bool) -> None:
+def jail(options: GlobalOptions, jail: str, as_json: bool) -> None:
     """Show one JAIL, by its number or name."""
-    with chosen.client() as client:
+    with options.client() as client:
         details = client.jail(jail)
     print_json(details) if as_json else print_fields(details)
 
@@ -161,9 +161,9 @@ def jail(chosen: Chosen, jail: str, as_json: bool) -> None:
 @click.option("--state", type=click.Choice([*AddressState]), help="Only addresses in this state.")
 @as_json
 @click.pass_obj
-def ips(chosen: Chosen, state: AddressState | None, as_json: bool) -> None:
+def ips(options: GlobalOptions, state: AddressState | None, as_json: bool) -> None:
     """List the addresses of the pool."""
-    with chosen.client() as client:
+    with options.client() as client:
         if state is None:
             pool: dict[str, str | None] | list[str] = client.addresses()
         else:
@@ -178,9 +178,9 @@ def ips(chosen: Chosen, state: AddressState | None, as_json: bool) -> None:
 @click.command()
 @as_json
 @click.pass_obj
-def stats(chosen: Chosen, as_json: bool) -> None:
+def stats(options: GlobalOptions, as_json: bool) -> None:
     """Show the HTTP traffic since the island started."""
-    with chosen.client() as client:
+    with options.client() as client:
         traffic = client.stats()
     print_json(traffic) if as_json else print_fields(traffic)
 
@@ -188,9 +188,9 @@ def stats(chosen: Chosen, as_json: bool) -> None:
 @click.command("list")
 @as_json
 @click.pass_obj
-def cache_list(chosen: Chosen, as_json: bool) -> None:
+def cache_list(options: GlobalOptions, as_json: bool) -> None:
     """List them, latest use first."""
-    with chosen.client() as client:
+    with options.client() as client:
         artifacts = client.artifacts()
     artifacts.sort(key=lambda artifact: -artifact.used_at)
     columns = ("KEY", "FUNCTION", "COMMIT", "SIZE", "BUILD", "HITS", "USED")

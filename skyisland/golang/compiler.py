@@ -265,8 +265,10 @@ class Compiler:
     ) -> bytes:
         """Run the go command in a build jail; return its standard output.
 
-        `shared`: it compiles into the shared cache; no repository's code may be in that jail. `online`: it
-        has the host's network and may fetch modules; it must compile nothing.
+        `source`: the checkout that the jail sees, its package is the working directory. `work`: the folder
+        with `gen` and `out`. `shared`: it compiles into the shared cache; no repository's code may be in that
+        jail. `online`: it has the host's network and may fetch modules; it must compile nothing. Operators see
+        `invocation` and `call` beside the jail.
 
         Raises:
             BuildFailed: it failed, or passed a limit.
@@ -289,12 +291,12 @@ class Compiler:
             limit, timeout_s = "build.download_timeout", self.settings.download_timeout
         async with AsyncExitStack() as stack:
             if source is not None:
-                own = await stack.enter_async_context(self.caches.of(source.url))
+                cache = await stack.enter_async_context(self.caches.of(source.url))
                 mounts += (
                     Mount(source.checkout, "/src"),
                     Mount(self.caches.modules, "/mod", writable=online),
                     Mount(self.caches.helper, "/helper"),
-                    Mount(own, "/cache", writable=True),
+                    Mount(cache, "/cache", writable=True),
                 )
                 env["GOCACHEPROG"] = "/helper/gocache /std /cache"
                 cwd = posixpath.join("/src", source.package)
@@ -350,7 +352,10 @@ def _hash_of_own_sources() -> str:
 
 
 def _with_overlay(by_path: Mapping[str, bytes]) -> dict[str, bytes]:
-    """The files of /gen: these, the harness, and an overlay.json that puts each where Go expects it."""
+    """The files of /gen: these, the harness, and an overlay.json that puts each where Go expects it.
+
+    `by_path`: contents by the path at which Go shall see them.
+    """
     names = {path: posixpath.basename(path) for path in by_path}
     generated = {names[path]: data for path, data in by_path.items()}
     for name, data in harness.library().items():

@@ -151,7 +151,7 @@ class Settings(Section, frozen=True, kw_only=True):
 
     @property
     def policy(self) -> Policy:
-        """What rules a call."""
+        """The limits and time-outs of calls."""
         return Policy(
             exec_timeout_s=self.jails.exec_timeout,
             limits=self.limits.as_limits(),

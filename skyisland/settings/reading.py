@@ -120,6 +120,7 @@ def _section(default: S, table: object, path: str, problems: list[Problem], know
 
 
 def _value(hint: Any, value: object, key: str, problems: list[Problem]) -> object:
+    """Convert a value of the file to its type. On failure, add a Problem; the returned None is never used."""
     meta, bare = kind(hint)
     match get_origin(bare), get_args(bare), value:
         case (origin, (item, _), list()) if origin is tuple:

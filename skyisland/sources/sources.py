@@ -129,7 +129,7 @@ class Sources:
         )
 
     def recorded(self, url: str, package: str, commit: str) -> Resolved:
-        """The same for a commit that was resolved in the past, from the names on record. No I/O.
+        """Build the result of an earlier `resolve` from its recorded names. No I/O.
 
         Raises:
             SourceRefused: the settings do not permit this repository any more.
@@ -138,10 +138,12 @@ class Sources:
         return Resolved(url=url, package=package, commit=commit, version=commit)
 
     async def _commit_of(self, name: str, version: str | None, refresh: bool) -> _Resolution:
+        """The commit of a version: from the version itself, from memory, or from the remote."""
         if version is not None and is_commit(version):
             return _Resolution(version.lower())
         known = self._known.get(name, version or "")
         if known is not None and not refresh:
+            # A negative age means that the clock was set back: the entry is not trusted.
             if 0.0 <= time.time() - known.at < self._trust_s:
                 return _Resolution(known.commit)
             if time.monotonic() < self._retry_at.get((name, version), 0.0):
@@ -149,6 +151,7 @@ class Sources:
         return await self._resolutions.join((name, version), lambda: self._ask_remote(name, version, known))
 
     async def _ask_remote(self, name: str, version: str | None, known: KnownCommit | None) -> _Resolution:
+        """Resolve a version at the remote. If that cannot be reached, the known commit serves, as stale."""
         if version is None and known is None:
             commit = await self._fetch_default_branch(name)
             if commit is not None:

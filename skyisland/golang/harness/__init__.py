@@ -154,7 +154,7 @@ def render_main(call: Call, import_path: str, package_name: str, *, statement: b
 
 
 def check_package(call: Call, import_path: str, package_name: str) -> None:
-    """Refuse what no main program can be written for.
+    """Check that a main program can be written for a call of this package.
 
     Raises:
         BadCall: the caller named another package, or the package is a program.
