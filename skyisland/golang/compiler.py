@@ -267,8 +267,8 @@ class Compiler:
 
         `source`: the checkout that the jail sees, its package is the working directory. `work`: the folder
         with `gen` and `out`. `shared`: it compiles into the shared cache; no repository's code may be in that
-        jail. `online`: it has the host's network and may fetch modules; it must compile nothing. Operators see
-        `invocation` and `call` beside the jail.
+        jail. `online`: it has the host's network and may fetch modules; it must compile nothing. `invocation`
+        and `call`: shown to operators beside the jail.
 
         Raises:
             BuildFailed: it failed, or passed a limit.

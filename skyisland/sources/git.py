@@ -58,10 +58,10 @@ _ENVIRONMENT = {
     "GIT_CONFIG_GLOBAL": "/dev/null",
     "GIT_ATTR_NOSYSTEM": "1",
     "GIT_TERMINAL_PROMPT": "0",
-    "GIT_SSH_COMMAND": "ssh -o BatchMode=yes -o ConnectTimeout=10",
+    "GIT_SSH_COMMAND": "ssh -o BatchMode=yes -o ConnectTimeout=10",  # BatchMode: it never asks for a password
     "GIT_LFS_SKIP_SMUDGE": "1",
     "GIT_NO_LAZY_FETCH": "1",
-    "GIT_NO_REPLACE_OBJECTS": "1",
+    "GIT_NO_REPLACE_OBJECTS": "1",  # refs/replace would show other content under a commit's name
     "GIT_PROTOCOL_FROM_USER": "0",
     # A delta of a few bytes can describe an object of gigabytes: Git refuses to allocate it. A judgement:
     # half of the default git.max_size.
@@ -76,7 +76,7 @@ _CONFIG = (
     ("core.fsmonitor", "false"),
     ("core.symlinks", "true"),
     ("core.autocrlf", "false"),
-    ("core.protectHFS", "true"),
+    ("core.protectHFS", "true"),  # refuse names that mean .git on other file systems
     ("core.protectNTFS", "true"),
     ("core.bigFileThreshold", "16m"),
     ("core.packedGitLimit", "256m"),
@@ -87,9 +87,9 @@ _CONFIG = (
     ("submodule.recurse", "false"),
     ("gc.auto", "0"),
     ("maintenance.auto", "false"),
-    ("fetch.unpackLimit", "1"),
+    ("fetch.unpackLimit", "1"),  # every fetch leaves one pack, and no loose objects: `mirror` counts packs
     ("fetch.writeCommitGraph", "false"),
-    ("transfer.bundleURI", "false"),
+    ("transfer.bundleURI", "false"),  # the server could send us to any URL
     ("transfer.fsckObjects", "true"),
     # Harmless mistakes of old Git implementations. Well-known repositories contain them.
     *(
@@ -190,7 +190,7 @@ class GitCommand:
         self._timeout_s = timeout_s
         self._watch = watch
         self._watch_bytes = watch_bytes
-        self._wake = -1
+        self._wake = -1  # the pipe by which a cancelled `result` wakes `_read`
 
     async def result(self, threads: Executor) -> bytes:
         """Run the command and return its standard output.
@@ -261,7 +261,7 @@ class GitCommand:
             selector.register(_pipe(process.stderr), selectors.EVENT_READ, stderr)
             while len(selector.get_map()) > 1:
                 for key, _ in selector.select(min(MEASURE_S, max(0.0, deadline - time.monotonic()))):
-                    if key.data is None:  # the pipe by which `result` stops us
+                    if key.data is None:
                         raise GitFailed(Trouble.other, "stopped")
                     chunk = os.read(key.fd, 1 << 16)
                     if not chunk:
