@@ -1,23 +1,25 @@
-"""One stream of facts, in the past tense.
+"""What happens on an island, as a stream of facts in the past tense, and the ring that keeps the latest.
 
-A fact is published after what it tells has happened and is on record. Per invocation,
-`InvocationStarted` comes first and one `InvocationFinished` last, cancellation included; the end of
-its jail is a story of its own and may follow.
+A fact is published after it happened and is on record. Of each invocation `InvocationStarted` comes first and
+`InvocationFinished` last, exactly once, cancellation included; the end of its jail may follow later.
 
-Two doors. `tap(fold)` calls a function at once, in order, for every event: exact, so it must be
-quick and must not raise (metrics, history); who names kinds hears of no others. `subscribe()` is an
-async iterator over a bounded queue that drops the oldest and says how many in a `Gap` (console, API
-stream): a slow watcher never slows an invocation.
+There are two ways to read the stream:
+
+- `tap(fold)` calls a function for each event, at once and in order. It misses nothing and delays whoever
+  publishes, so it must be quick: metrics, log, history.
+- `ring` keeps the latest events by number. Its readers (`skyisland.watching`: the console, event streams of
+  the API) take pages of it when they have time; one that is too slow gets a `Gap` in place of what it missed,
+  and slows nobody.
 """
 
 from __future__ import annotations
 
 import asyncio
+import itertools
 import logging
 import time
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from msgspec import Struct, field
@@ -28,10 +30,12 @@ log = logging.getLogger(__name__)
 
 
 class Event(Struct, frozen=True, kw_only=True, tag=True, tag_field="event", omit_defaults=False):
-    """The root of all facts."""
+    """The root of all events."""
 
     at: float = field(default_factory=time.time)
+    """Unix time."""
     invocation: str | None = None
+    """The id of the invocation that it belongs to; None where it belongs to none."""
 
 
 class IslandStarted(Event, frozen=True, kw_only=True):
@@ -154,124 +158,159 @@ class InvocationFinished(Event, frozen=True, kw_only=True):
 
 
 class Gap(Event, frozen=True, kw_only=True):
-    """This watcher was too slow and lost `missed` events."""
+    """For one reader, never published: events that the ring had forgotten before this reader took them."""
 
     missed: int
+    """How many; 0 if nobody knows."""
 
 
 PULSE_S = 2.0
-"""How often those who watch the island get a `Pulse`."""
+"""Seconds between two pulses: enough for a curve of memory; each costs some system calls per jail."""
 
 
 class Pulse(Event, frozen=True, kw_only=True):
-    """How the island is now, in figures that no fact tells. Made for those who watch, and never published."""
+    """Current load and usage of each jail. Sampled, sent to those who watch, never published nor kept."""
 
     running: int
     queued: int
     draining: bool
     usage: dict[str, Usage]
-    """What jails use, by their names."""
+    """By the name of the jail."""
 
 
-WORDY = frozenset(
-    kind for kind in Event.__subclasses__() if {"call", "url"}.intersection(kind.__struct_fields__)
-)
-"""Events with a text of a caller's, of any length."""
+_TEXTS = {
+    kind: tuple(name for name in ("url", "call", "error") if name in kind.__struct_fields__)
+    for kind in Event.__subclasses__()
+}
+"""The fields of each kind that hold a text of a caller's or a repository's, of any length."""
+
+
+def text_length(event: Event) -> int:
+    """Characters of text in an event that others chose."""
+    length = 0
+    for name in _TEXTS[type(event)]:
+        length += len(getattr(event, name))
+    return length
+
 
 _STEPS = (InvocationStarted, PhaseFinished, JailClaimed)
 _PARTS = (CloneCreated, CloneDestroyed)
 
 
-def included(events: Iterable[Event]) -> Callable[[Event], bool]:
-    """For who reads many events at once: tells of each whether others among them say as much. The steps of an
-    invocation are in its end, if that is there; a clone comes and goes with its jail."""
+def redundant(events: Iterable[Event]) -> Callable[[Event], bool]:
+    """Predicate for a batch: true for events that another event of the same batch makes redundant.
+
+    `InvocationFinished` repeats the steps of its invocation. A clone comes and goes with its jail, so its
+    events are redundant in any batch.
+    """
     over = {event.invocation for event in events if isinstance(event, InvocationFinished)}
     return lambda event: isinstance(event, _PARTS) or (isinstance(event, _STEPS) and event.invocation in over)
 
 
 Fold = Callable[[Any], None]
-"""What is done with each event."""
+"""A function that takes in one event."""
 
 
 class Events:
-    """The stream. Publishing never waits, and a watcher's failure stays the watcher's."""
+    """The stream. Publishing never waits, and an error of a tap goes to the log."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, ring_bytes: int = 4 << 20) -> None:
+        """`ring_bytes`: about how much memory the events in the ring may take."""
+        self.ring = Ring(ring_bytes)
         self._taps: list[tuple[Fold, tuple[type[Event], ...]]] = []
-        self._listening: dict[type[Event], tuple[Fold, ...]] = {}
-        self._subscriptions: set[Subscription] = set()
+        self._taps_of: dict[type[Event], tuple[Fold, ...]] = {}
 
     def publish(self, event: Event) -> None:
         kind = type(event)
-        if kind not in self._listening:
-            self._listening[kind] = tuple(fold for fold, kinds in self._taps if not kinds or kind in kinds)
-        for fold in self._listening[kind]:
+        if kind not in self._taps_of:
+            self._taps_of[kind] = tuple(fold for fold, kinds in self._taps if not kinds or kind in kinds)
+        for fold in self._taps_of[kind]:
             try:
                 fold(event)
             except Exception:
-                log.exception("a tap failed on %s", type(event).__name__)
-        for subscription in self._subscriptions:
-            subscription.offer(event)
+                log.exception("a tap failed on %s", kind.__name__)
+        self.ring.add(event)
 
     def tap(self, fold: Fold, *kinds: type[Event]) -> Callable[[], None]:
-        """Call `fold` for every event of these kinds (of all, without any) from now on; returns the function
-        that ends it."""
+        """Call `fold` for every event of these kinds, or of all if none is named, from now on.
+
+        Returns the function that ends it.
+        """
         tapped = (fold, kinds)
 
         def untap() -> None:
             self._taps.remove(tapped)
-            self._listening.clear()
+            self._taps_of.clear()
 
         self._taps.append(tapped)
-        self._listening.clear()
+        self._taps_of.clear()
         return untap
 
-    @contextmanager
-    def subscribe(self, limit: int = 1000) -> Iterator[Subscription]:
-        """Follow the stream through a queue of at most `limit` events."""
-        subscription = Subscription(limit)
-        self._subscriptions.add(subscription)
-        try:
-            yield subscription
-        finally:
-            self._subscriptions.discard(subscription)
 
-    def close(self) -> None:
-        """End every subscription, once it has delivered what it holds."""
-        for subscription in self._subscriptions:
-            subscription.close()
+EVENT_BYTES = 250
+"""About what an event keeps in memory beside its texts: over those of a call, 170 bytes were measured."""
+PAGE = 1000
+"""Most events on a page, so that no reader keeps the event loop for more than a few milliseconds."""
 
 
-class Subscription:
-    """A watcher's place in the stream: `async for event in subscription`."""
+class Page(Struct, frozen=True):
+    """The events with numbers above `after`, up to `last`."""
 
-    def __init__(self, limit: int) -> None:
-        self._queue: deque[Event] = deque()
-        self._limit = limit
-        self._missed = 0
-        self._closed = False
-        self._wake = asyncio.Event()
+    after: int
+    last: int
+    events: dict[int, Event]
+    """By number, rising."""
 
-    def offer(self, event: Event) -> None:
-        if len(self._queue) >= self._limit:
-            self._queue.popleft()
-            self._missed += 1
-        self._queue.append(event)
-        self._wake.set()
 
-    def close(self) -> None:
-        self._closed = True
-        self._wake.set()
+class Ring:
+    """The latest events, numbered from 1. A reader keeps a number and no queue, so it costs nothing, however
+    slow it is; readers at the same place get the same `Page` object, and can share what they make of it."""
 
-    async def __aiter__(self) -> AsyncIterator[Event]:
-        while True:
-            if self._missed:
-                missed, self._missed = self._missed, 0
-                yield Gap(missed=missed)
-            elif self._queue:
-                yield self._queue.popleft()
-            elif self._closed:
-                return
-            else:
-                self._wake.clear()
-                await self._wake.wait()
+    def __init__(self, limit_bytes: int) -> None:
+        self.number = 0
+        """Of the latest event."""
+        self._limit_bytes = limit_bytes
+        self._events: deque[Event] = deque()
+        self._bytes = 0
+        self._pages = {brief: Page(0, 0, {}) for brief in (False, True)}
+        self._news = asyncio.Event()
+
+    def add(self, event: Event) -> None:
+        self.number += 1
+        self._events.append(event)
+        self._bytes += EVENT_BYTES + text_length(event)
+        while self._bytes > self._limit_bytes:
+            self._bytes -= EVENT_BYTES + text_length(self._events.popleft())
+        self._news.set()
+
+    def page(self, after: int, *, brief: bool = False) -> Page:
+        """The events that follow number `after`; a `Gap` alone if the first of them are forgotten.
+
+        `brief`: leave out what others of the page make redundant. A third is left of a busy island's.
+        """
+        forgotten = self.number - len(self._events)
+        if after < forgotten:
+            return Page(after, forgotten, {forgotten: Gap(missed=forgotten - after)})
+        last = min(self.number, after + PAGE)
+        if (self._pages[brief].after, self._pages[brief].last) != (after, last):
+            self._pages[brief] = Page(after, last, self._numbered(after, last, brief))
+        return self._pages[brief]
+
+    def _numbered(self, after: int, last: int, brief: bool) -> dict[int, Event]:
+        # From the end, where most readers are: a deque finds its middle by walking there.
+        newest_first = itertools.islice(reversed(self._events), self.number - last, self.number - after)
+        events = list(newest_first)[::-1]
+        numbered = enumerate(events, after + 1)
+        if not brief:
+            return dict(numbered)
+        leave_out = redundant(events)
+        return {number: event for number, event in numbered if not leave_out(event)}
+
+    async def news(self) -> None:
+        """Wait for the next event, or for `wake`. What came before this call is no news: look first."""
+        self._news.clear()
+        await self._news.wait()
+
+    def wake(self) -> None:
+        """Let all who wait for news look again."""
+        self._news.set()

@@ -204,7 +204,6 @@ class Island:
         await self.jails.close()
         await self.network.close()
         self.events.publish(IslandStopped())
-        self.events.close()
         await self.history.close()
 
     # Calls

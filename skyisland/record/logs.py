@@ -28,7 +28,6 @@ from msgspec import Struct
 from pythonjsonlogger.json import JsonFormatter
 
 from skyisland.events import (
-    WORDY,
     AddressLeased,
     AddressReleased,
     AddressStateSet,
@@ -43,6 +42,7 @@ from skyisland.events import (
     JailDestroyed,
     JailKilled,
     SourceFetched,
+    text_length,
 )
 
 BLOT = "[secret]"
@@ -87,7 +87,7 @@ def _brief(text: str, length: int = 160) -> str:
     return text if len(text) <= length else f"{text[: length - 1]}…"
 
 
-_TELL: dict[type[Event], Callable[..., str]] = {
+TEXTS: dict[type[Event], Callable[..., str]] = {
     IslandStarted: lambda e: f"island started, {e.swept} leftovers swept",
     InvocationStarted: lambda e: f"{_brief(e.url)} {_brief(e.call)}",
     SourceFetched: lambda e: f"fetched {_brief(e.url)} at {e.commit[:12]} in {e.duration_s:.3f} s",
@@ -105,7 +105,7 @@ _TELL: dict[type[Event], Callable[..., str]] = {
         f"{e.verdict} in {e.timings.total_s * 1000:.1f} ms{': ' if e.error else ''}{_brief(e.error)}"
     ),
 }
-"""What the ring says of an event; of the others it says nothing."""
+"""The text of a line for each kind of event; the other kinds have none."""
 
 
 class LogRing(logging.Handler):
@@ -124,9 +124,9 @@ class LogRing(logging.Handler):
 
     def fold(self, event: Event) -> None:
         """Take an event in, if people care for it."""
-        if type(event) not in _TELL:
+        if type(event) not in TEXTS:
             return
-        if type(event) in WORDY and len(getattr(event, "call", "")) + len(getattr(event, "url", "")) >= LONG:
+        if text_length(event) >= LONG:
             self._append(lambda seq: self._told(seq, event))
             return
         with self._lock:
@@ -140,7 +140,7 @@ class LogRing(logging.Handler):
             event.at,
             logging.WARNING if bad else logging.INFO,
             "events",
-            _TELL[type(event)](event),
+            TEXTS[type(event)](event),
             getattr(event, "jail", None),
             event.invocation,
         )
@@ -305,7 +305,7 @@ async def logging_to(
     root = logging.getLogger()
     before = root.handlers[:], root.level
     writers: list[JsonLines] = []
-    taps = [events.tap(ring.fold, *_TELL)]
+    taps = [events.tap(ring.fold, *TEXTS)]
 
     def write_lines(stream: BinaryIO) -> None:
         writer = JsonLines(stream, secrets=secrets)

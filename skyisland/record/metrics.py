@@ -190,7 +190,7 @@ class Metrics:
             )
         }
         registry.register(_Momentary(self))
-        self._folds: dict[type[events.Event], Callable[[Any], None]] = {
+        self.folds: dict[type[events.Event], Callable[[Any], None]] = {
             events.PhaseFinished: self._phase,
             events.SourceFetched: self._fetched,
             events.BuildFinished: self._built,
@@ -204,15 +204,16 @@ class Metrics:
             events.AddressLeased: self._leased,
             events.InvocationFinished: self._finished,
         }
+        """What is done with each kind of event; the other kinds count for nothing."""
 
     def follow(self, stream: events.Events) -> None:
         """Take every event of `stream` into account from now on, as `fold` does."""
-        for kind, fold in self._folds.items():
+        for kind, fold in self.folds.items():
             stream.tap(fold, kind)
 
     def fold(self, event: events.Event) -> None:
         """Take an event into account."""
-        if fold := self._folds.get(type(event)):
+        if fold := self.folds.get(type(event)):
             fold(event)
 
     def count(self, name: str) -> None:

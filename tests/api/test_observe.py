@@ -15,6 +15,7 @@ import pytest
 from api.stream import Feed
 from skyisland.errors import TooBusy
 from skyisland.events import (
+    EVENT_BYTES,
     CloneCreated,
     Event,
     Events,
@@ -153,7 +154,7 @@ async def events_of(stream: AsyncIterator[bytes], count: int) -> list[Sent]:
 @asynccontextmanager
 async def reading(feed: Feed, last_id: str | None = None) -> AsyncIterator[AsyncIterator[bytes]]:
     """A stream that has begun."""
-    async with aclosing(feed.open(last_id)) as stream:  # type: ignore[type-var]
+    async with aclosing(feed.open(last_id)) as stream:
         assert await anext(stream) == b"retry: 1000\n\n"
         yield stream
 
@@ -195,8 +196,8 @@ async def test_resume() -> None:
 
 
 async def test_resume_past_the_ring_tells_a_gap() -> None:
-    events = Events()
-    feed = Feed(events, pulse, limit=2, pause_s=0)
+    events = Events(ring_bytes=2 * EVENT_BYTES)
+    feed = Feed(events, pulse, pause_s=0)
     before = feed.last_id
     say(events, 1, 2, 3, 4, 5)
     async with reading(feed, before) as stream:
@@ -208,8 +209,8 @@ async def test_resume_past_the_ring_tells_a_gap() -> None:
 
 
 async def test_a_slow_reader_is_told_a_gap() -> None:
-    events = Events()
-    feed = Feed(events, pulse, limit=2, pause_s=0)
+    events = Events(ring_bytes=2 * EVENT_BYTES)
+    feed = Feed(events, pulse, pause_s=0)
     async with reading(feed) as stream:
         say(events, 1)
         assert swept(await events_of(stream, 1)) == [1]
@@ -232,8 +233,8 @@ async def test_an_id_of_another_life_tells_a_gap(last_id: str) -> None:
 
 
 async def test_the_ring_is_bounded_in_bytes() -> None:
-    events = Events()
-    feed = Feed(events, pulse, limit_bytes=100_000, pause_s=0)
+    events = Events(ring_bytes=100_000)
+    feed = Feed(events, pulse, pause_s=0)
     before = feed.last_id
     for _ in range(10):
         events.publish(InvocationStarted(url="u", call="x" * 30_000))
@@ -267,7 +268,7 @@ async def test_a_brief_stream_leaves_out_what_others_include() -> None:
     ]
     for event in told:
         events.publish(event)
-    async with aclosing(feed.open(before, brief=True)) as brief, reading(feed, before) as whole:  # type: ignore[type-var]
+    async with aclosing(feed.open(before, brief=True)) as brief, reading(feed, before) as whole:
         assert await anext(brief) == b"retry: 1000\n\n"
         short, long = sent(await anext(brief)), sent(await anext(whole))
         assert [one.id for one in long] == [f"{before.split('-')[0]}-{n}" for n in range(1, 7)]
@@ -324,8 +325,8 @@ async def test_nobody_feels_the_pulse_of_an_island_that_nobody_watches() -> None
         return await pulse()
 
     feed = Feed(Events(), noticed, pulse_s=0)
-    async with reading(feed):
-        await felt.wait()
+    async with reading(feed) as stream:
+        assert (await anext(stream)).startswith(b"event: Pulse")
     felt.clear()
     for _ in range(10):
         await asyncio.sleep(0)
@@ -347,7 +348,7 @@ async def test_a_failing_pulse_is_told_to_the_log_and_felt_again(caplog: pytest.
 
 async def test_streams_are_capped() -> None:
     feed = Feed(Events(), pulse, streams=1)
-    async with reading(feed), aclosing(feed._follow(None, brief=False)) as late:  # type: ignore[type-var]
+    async with reading(feed), aclosing(feed._stream(None, brief=False)) as late:
         with pytest.raises(TooBusy):
             feed.open()
         assert [piece async for piece in late] == []

@@ -21,7 +21,14 @@ from api import serve as serving
 from api.serve import listen
 from skyisland.drivers.fake import Script
 from skyisland.errors import SettingsError
-from skyisland.events import InvocationFinished, IslandStarted, JailCreated, JailDestroyed
+from skyisland.events import (
+    Event,
+    InvocationFinished,
+    InvocationStarted,
+    IslandStarted,
+    JailCreated,
+    JailDestroyed,
+)
 from skyisland.settings import Api
 from tests.support.api import ADMIN, CALL, HEADER, TOKEN, Server, World, make_world
 
@@ -117,20 +124,16 @@ async def test_one_connection_more_than_permitted_is_told_so(
 @pytest.mark.parametrize("abort", [False, True])
 async def test_a_client_that_hangs_up_stops_its_jail(world: World, server: Server, abort: bool) -> None:
     endless(world)
-    with world.events.subscribe() as events:
-        _, writer = await server.connect()
-        writer.write(POST)
-        seen = []
-        async for event in events:
-            seen.append(event)
-            if isinstance(event, JailCreated):
-                assert len(world.driver.alive) == 1
-                writer.transport.abort() if abort else writer.close()
-            if isinstance(event, JailDestroyed):
-                break
+    ends: list[InvocationFinished] = []
+    world.events.tap(ends.append, InvocationFinished)
+    _, writer = await server.connect()
+    writer.write(POST)
+    await world.next(JailCreated)
+    assert len(world.driver.alive) == 1
+    writer.transport.abort() if abort else writer.close()
+    await world.next(JailDestroyed)
     assert world.driver.alive == {}
-    (end,) = (event for event in seen if isinstance(event, InvocationFinished))
-    assert end.verdict == "cancelled"
+    assert [end.verdict for end in ends] == ["cancelled"]
     assert (world.island.status().running, world.island.status().jails) == (0, [])
 
 
@@ -142,16 +145,15 @@ async def test_a_call_goes_on_while_its_client_waits(world: World, server: Serve
 
 
 async def test_a_client_gone_before_its_body_runs_nothing(world: World, server: Server) -> None:
-    with world.events.subscribe() as events:
-        _, writer = await server.connect()
-        writer.write(POST[:-5])
-        await writer.drain()
-        writer.close()
-        await writer.wait_closed()
-        async with httpx.AsyncClient(base_url=server.url) as client:
-            await client.post("/api/v1/function", json=CALL)
-        world.events.close()
-        started = [event async for event in events if type(event).__name__ == "InvocationStarted"]
+    started: list[InvocationStarted] = []
+    world.events.tap(started.append, InvocationStarted)
+    _, writer = await server.connect()
+    writer.write(POST[:-5])
+    await writer.drain()
+    writer.close()
+    await writer.wait_closed()
+    async with httpx.AsyncClient(base_url=server.url) as client:
+        await client.post("/api/v1/function", json=CALL)
     assert len(started) == 1
 
 
@@ -176,11 +178,11 @@ async def test_malformed_requests(server: Server, request_: bytes, status: int) 
 
 @pytest.mark.parametrize("chunk", [b"zz\r\n", b"-5\r\n", b"5\r\nabcdefgh\r\n", b"0x5\r\nabcde\r\n0\r\n\r\n"])
 async def test_bad_chunks_run_nothing(world: World, server: Server, chunk: bytes) -> None:
-    with world.events.subscribe() as events:
-        head = b"POST /api/v1/function HTTP/1.1\r\nTransfer-Encoding: chunked\r\n" + CLOSE + b"\r\n"
-        answer = await server.say(head + chunk)
-        world.events.close()
-        assert [event async for event in events] == []
+    events: list[Event] = []
+    world.events.tap(events.append)
+    head = b"POST /api/v1/function HTTP/1.1\r\nTransfer-Encoding: chunked\r\n" + CLOSE + b"\r\n"
+    answer = await server.say(head + chunk)
+    assert events == []
     assert answer == b"" or answer.startswith(b"HTTP/1.1 400")
 
 

@@ -268,14 +268,9 @@ async def test_a_program_that_is_not_there_is_our_failure(jails: Jails) -> None:
 
 async def _running(jails: Jails, count: int = 1) -> Inmate:
     """The first of `count` jails that run, as soon as they do."""
-    with jails.events.subscribe() as news:
-        running = _of_state(jails, JailState.running)
-        if len(running) < count:
-            async for _ in news:
-                running = _of_state(jails, JailState.running)
-                if len(running) >= count:
-                    break
-        return running[0]
+    while len(running := _of_state(jails, JailState.running)) < count:
+        await jails.events.ring.news()
+    return running[0]
 
 
 def _of_state(jails: Jails, state: JailState) -> list[Inmate]:

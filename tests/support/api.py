@@ -66,12 +66,17 @@ class World(Struct):
 
     async def next(self, kind: type[E]) -> E:
         """The next event of this kind."""
-        with self.events.subscribe() as stream:
-            async with asyncio.timeout(20):
-                async for event in stream:
-                    if isinstance(event, kind):
-                        return event
-        raise AssertionError("the stream ended")
+        told: asyncio.Future[E] = asyncio.get_running_loop().create_future()
+
+        def tell(event: E) -> None:
+            if not told.done():
+                told.set_result(event)
+
+        untap = self.events.tap(tell, kind)
+        try:
+            return await asyncio.wait_for(told, 20)
+        finally:
+            untap()
 
 
 class Server(Struct):

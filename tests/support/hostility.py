@@ -28,12 +28,11 @@ Said = Callable[..., Awaitable[str]]
 
 async def running(jails: Jails) -> Inmate:
     """A jail that runs, as soon as one does."""
-    with jails.events.subscribe() as news:
-        while True:
-            for info in jails.living():
-                if info.state is JailState.running:
-                    return jails.find(info.jid)
-            await anext(aiter(news))
+    while True:
+        for info in jails.living():
+            if info.state is JailState.running:
+                return jails.find(info.jid)
+        await jails.events.ring.news()
 
 
 def processes_of(uids: range) -> list[int]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
+from contextlib import aclosing
 from functools import partial
 
 import pytest
@@ -20,9 +21,10 @@ from skyisland.events import (
     JailDestroyed,
     Pulse,
 )
-from skyisland.model import Purpose, Usage
+from skyisland.model import FunctionRequest, Purpose, Usage
 from tests.support.fake_island import NOON, FakeIsland
-from tui.watch.port import Snapshot
+from tests.support.operating import World
+from tui.watch.port import Port, Snapshot
 from tui.watch.station import Station
 
 BUILT = BuildFinished(key="k", url="u", function="f", ok=True, duration_s=0.1)
@@ -160,3 +162,16 @@ async def test_a_pause_keeps_facts_but_neither_pulses_nor_snapshots(
     station.resume()
     assert "i-1" in station.board.invocations
     await until(lambda: island.taken > 1)
+
+
+async def test_a_port_goes_on_where_its_snapshot_was_taken(port: Port, world: World) -> None:
+    await port.snapshot()
+    end = await world.island.invoke(FunctionRequest(url="https://example.com/a/b", call="F()"))
+    kinds: list[str] = []
+    async with aclosing(port.events()) as bunches:  # type: ignore[type-var]
+        async for bunch in bunches:
+            kinds += [type(event).__name__ for event in bunch if event.invocation == end.id]
+            if "InvocationFinished" in kinds:
+                break
+    assert "InvocationStarted" not in kinds, "the end includes it"
+    assert "CloneCreated" not in kinds

@@ -79,11 +79,8 @@ class World:
         return [type(event).__name__ for event in self.told]
 
     async def until(self, kind: str, count: int = 1) -> None:
-        with self.events.subscribe() as news:
-            if self.kinds().count(kind) < count:
-                async for _ in news:
-                    if self.kinds().count(kind) >= count:
-                        return
+        while self.kinds().count(kind) < count:
+            await self.events.ring.news()
 
 
 Make = Callable[..., Awaitable[World]]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import math
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
@@ -107,23 +108,15 @@ class World:
 
     async def gone(self, name: str) -> None:
         """Wait for the end of a jail."""
-        with self.events.subscribe() as news:
-            if not any(isinstance(event, JailDestroyed) and event.jail == name for event in self.told):
-                async for event in news:
-                    if isinstance(event, JailDestroyed) and event.jail == name:
-                        return
+        while not any(isinstance(event, JailDestroyed) and event.jail == name for event in self.told):
+            await self.events.ring.news()
 
     async def settle(self, number: int) -> list[str]:
         """The names of the warm jails, as soon as there are `number`."""
-        with self.events.subscribe() as news:
-            stream = aiter(news)
+        while self.island.pool.status().size != number or len(self.warm()) != number:
             # A jail is told of a moment before it joins the pool.
-            while self.island.pool.status().size != number or len(self.warm()) != number:
-                try:
-                    async with asyncio.timeout(0.05):
-                        await anext(stream)
-                except TimeoutError:
-                    stream = aiter(news)
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self.events.ring.news(), 0.05)
         return self.warm()
 
 

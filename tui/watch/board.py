@@ -74,7 +74,7 @@ class Board:
         self._recent: deque[Event] = deque(maxlen=1000)
         """The last events about what a snapshot lists. A snapshot that comes after them may be older."""
         self._watchers: list[Callable[[Event], None]] = []
-        self._folds: dict[type[Event], Callable[..., None]] = {
+        self.folds: dict[type[Event], Callable[..., None]] = {
             ev.InvocationStarted: self._started,
             ev.PhaseFinished: self._phase,
             ev.InvocationFinished: self._finish,
@@ -91,6 +91,7 @@ class Board:
             ev.Gap: self._gap,
             ev.Pulse: self._pulse,
         }
+        """What is done with each kind of event; the other kinds change no table."""
 
     # Coming in
 
@@ -113,7 +114,7 @@ class Board:
         self.cache = {**kept, **fresh}
         for event in self._recent:
             if event.at > snapshot.at:
-                self._folds[type(event)](event)
+                self.folds[type(event)](event)
         for end in reversed(snapshot.recent):
             known = self.invocations.get(end.invocation or "")
             if known is None or not known.verdict:
@@ -178,7 +179,7 @@ class Board:
 
     def fold(self, event: Event) -> None:
         """Take one event."""
-        fold = self._folds.get(type(event))
+        fold = self.folds.get(type(event))
         if fold is not None:
             fold(event)
         if isinstance(event, _LISTED):

@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
-import asyncio
 import time
 from collections.abc import AsyncIterator
+from contextlib import aclosing
 
-from skyisland.events import PULSE_S, Event, Gap, included
+from skyisland.events import Event, Pulse
 from skyisland.island import Island
 from skyisland.model import AddressState, FunctionRequest
 from skyisland.record.logs import Line as LogLine
 from skyisland.record.logs import LogRing
+from skyisland.watching import Watch
 from skyisland.wire import Called, Snapshot
 from tui.watch.port import curl_line
 
-BUNCH_S = 0.1
-"""How long facts are gathered: the console draws no faster anyway."""
-LIMIT = 20_000
-"""Facts kept for a console that does not come to take them."""
+PAUSE_S = 0.1
+"""Between two pages of events: the console draws no faster."""
 RECENT = 500
 """Invocations of a snapshot: the console's table holds as many without asking for more."""
 
@@ -32,39 +31,20 @@ class InProcess:
         self.where = url.removeprefix("http://")
         self._island = island
         self._ring = ring
+        self._number: int | None = None
+        """Of the latest event that the last snapshot includes."""
 
     async def snapshot(self) -> Snapshot:
         await self._island.sample_usage()
         recent = await self._island.invocations(RECENT)
+        self._number = self._island.events.ring.number
         return Snapshot.of(self._island.status(), at=time.time(), recent=recent)
 
     async def events(self) -> AsyncIterator[list[Event]]:
-        bunch: list[Event] = []
-        missed = 0
-
-        def fold(event: Event) -> None:
-            nonlocal missed
-            if len(bunch) < LIMIT:
-                bunch.append(event)
-            else:
-                missed += 1
-
-        untap = self._island.events.tap(fold)
-        felt = time.monotonic()
-        try:
-            while True:
-                await asyncio.sleep(BUNCH_S)
-                leave = included(bunch)
-                taken, bunch = [event for event in bunch if not leave(event)], []
-                if missed:
-                    taken.append(Gap(missed=missed))
-                    missed = 0
-                if time.monotonic() - felt >= PULSE_S:
-                    felt = time.monotonic()
-                    taken.append(await self._island.pulse())
-                yield taken
-        finally:
-            untap()
+        watch = Watch(self._island.events, self._island.pulse, pause_s=PAUSE_S)
+        async with aclosing(watch.follow(self._number, brief=True)) as news:
+            async for item in news:
+                yield [item] if isinstance(item, Pulse) else list(item.events.values())
 
     async def logs(self, after: int = 0) -> list[LogLine]:
         return self._ring.lines(after=after)
