@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 from click.testing import CliRunner, Result
+from msgspec import structs
 
 from skyisland.cli import EXIT_FUNCTION, main
 from skyisland.client import Client
@@ -84,9 +85,10 @@ async def test_logs_of_the_island_and_of_a_jail(here: Here, world: World) -> Non
 
 @pytest.mark.parametrize("words", [("rebuild",), ("cache", "rebuild")])
 async def test_rebuild_by_the_beginning_of_a_key(here: Here, world: World, words: tuple[str, ...]) -> None:
-    await world.island.invoke(REQUEST)
-    (artifact,) = world.builds.artifacts()
-    assert (await run(here, *words, artifact.key[:8])).output.startswith("rebuilt ")
+    for call in ("Encode(1, 2)", "Decode(`x`)"):
+        await world.island.invoke(structs.replace(REQUEST, call=call))
+    artifact, _ = world.builds.artifacts()
+    assert (await run(here, *words, artifact.key[:8])).output == f"rebuilt {artifact.key}\n"
     refused = await run(here, *words, "no-such-key")
     assert isinstance(refused.exception, ArtifactNotFound)
     many = await run(here, *words, "")
