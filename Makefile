@@ -79,6 +79,7 @@ check: $(READY)
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	$(BIN)/python -m tests.support.gotool
 
 bench: $(READY)
 	$(BIN)/python -m bench

@@ -19,6 +19,7 @@ import skyisland
 from skyisland.drivers.linux.launching import Launcher
 from skyisland.host.toolchain import Toolchains
 from skyisland.settings import Settings
+from tests.support import gotool
 from tests.support.places import CACHE, ROOT
 
 pytest_plugins = ["tests.support.islands"]
@@ -97,33 +98,7 @@ def _open_up(folder: Path) -> None:
 @pytest.fixture(scope="session")
 def go() -> Callable[..., subprocess.CompletedProcess[str]]:
     """Runs the Go toolchain that comes with the package, on a cache that outlives the run."""
-    import go as toolchain
-
-    root = Path(toolchain.__file__).parent
-    cache = CACHE / "go-build"
-
-    def run(*words: str | Path, cwd: Path, **more: str) -> subprocess.CompletedProcess[str]:
-        environment = {
-            "GOROOT": str(root),
-            "GOCACHE": str(cache),
-            "GOPATH": str(cache / "path"),
-            "GOTOOLCHAIN": "local",
-            "GOENV": "off",
-            "GOPROXY": "off",
-            "CGO_ENABLED": "0",
-            "PATH": os.environ["PATH"],
-            **more,
-        }
-        return subprocess.run(
-            [root / "bin" / "go", *words],
-            cwd=cwd,
-            env=environment,
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-
-    return run
+    return gotool.run
 
 
 @pytest.fixture(scope="session")

@@ -27,6 +27,7 @@ from skyisland.host.toolchain import Toolchain, Toolchains
 from skyisland.jails.inmate import JailOrder
 from skyisland.jails.register import Jails
 from skyisland.model import Clone, JailSpec, Limits, Mount, Outcome, Purpose, Snapshot, Verdict
+from tests.support.gotool import goroot
 from tests.support.hostility import heard, processes_of
 
 pytestmark = [pytest.mark.host, pytest.mark.root]
@@ -87,17 +88,9 @@ async def perform(
 # The program
 
 
-def test_its_source_is_in_order(go: Go) -> None:
-    assert go("vet", ".", cwd=SOURCE).stderr == ""
-    formatted = subprocess.run(
-        [_goroot() / "bin" / "gofmt", "-l", SOURCE], capture_output=True, text=True, check=True
-    )
-    assert formatted.stdout == ""
-
-
 @pytest.mark.parametrize("machine", ["amd64", "arm64"])
 def test_it_begins_on_either_machine(go: Go, tmp_path: Path, machine: str) -> None:
-    words = ("-p", "main", "-I", _goroot() / "pkg" / "include", "-o", tmp_path / "made")
+    words = ("-p", "main", "-I", goroot() / "pkg" / "include", "-o", tmp_path / "made")
     made = go("tool", "asm", *words, f"begin_{machine}.s", cwd=SOURCE, GOARCH=machine)
     assert (made.returncode, made.stderr) == (0, "")
 
@@ -117,12 +110,6 @@ def test_it_has_no_use_for_a_heap(go: Go, tmp_path: Path) -> None:
         "package main\n\nvar kept []byte\n\nfunc wrong(n int) { kept = make([]byte, n) }\n"
     )
     assert on_the_heap(twin) != []
-
-
-def _goroot() -> Path:
-    import go
-
-    return Path(go.__file__).parent
 
 
 async def test_it_is_compiled_once(
