@@ -17,7 +17,7 @@ from msgspec import structs
 
 from skyisland.errors import AddressInUse, AddressNotFound, ArtifactNotFound, NoAddress
 from skyisland.events import Event, Events, InvocationFinished
-from skyisland.host.toolchain import Progress, silent
+from skyisland.host.tasks import Progress, silent
 from skyisland.model import (
     Address,
     AddressInfo,

@@ -28,7 +28,7 @@ from skyisland.errors import (
 from skyisland.events import Events, InvocationFinished, IslandStarted, IslandStopped, Pulse
 from skyisland.golang import harness
 from skyisland.golang.call import read_call
-from skyisland.host.toolchain import Progress, silent
+from skyisland.host.tasks import Progress, silent
 from skyisland.jails.pool import Pace, WarmPool
 from skyisland.jails.register import AddressPool, Jails
 from skyisland.model import (

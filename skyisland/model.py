@@ -300,6 +300,10 @@ class JailState(StrEnum):
     dying = "dying"
 
 
+USAGE_S = 1.0
+"""Usage samples younger than this are reused: nobody sees a figure change more often."""
+
+
 class Usage(Struct, frozen=True):
     """What a jail uses now; None where the host cannot tell."""
 

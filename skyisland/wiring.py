@@ -20,7 +20,8 @@ from skyisland.builds.builds import Builds
 from skyisland.doctor import TRIAL_ISLAND, Examiner
 from skyisland.errors import HostUnfit, SettingsError
 from skyisland.events import Events
-from skyisland.host.toolchain import Progress, Toolchains, silent
+from skyisland.host.tasks import Progress, silent
+from skyisland.host.toolchain import Toolchains
 from skyisland.island import BuildRoom, Island, SourceRoom
 from skyisland.jails.addresses import Addresses, NoInterfaces
 from skyisland.jails.driver import CloneDriver, JailDriver, NetworkDriver

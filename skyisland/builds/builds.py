@@ -29,7 +29,8 @@ from skyisland.golang.caches import Caches
 from skyisland.golang.compiler import Compiler
 from skyisland.golang.packages import Package
 from skyisland.host.flight import Flights
-from skyisland.host.toolchain import Progress, Toolchains, silent, this_platform
+from skyisland.host.tasks import Progress, silent
+from skyisland.host.toolchain import Toolchains, this_platform
 from skyisland.jails.register import Jails
 from skyisland.model import Artifact, Call, Resolved, Source
 from skyisland.settings import Build, Layout

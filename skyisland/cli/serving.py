@@ -18,8 +18,8 @@ from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeEl
 from skyisland.cli import GlobalOptions, console_options
 from skyisland.events import Events
 from skyisland.host.process import open_as_many_as_allowed
-from skyisland.host.toolchain import Progress as Report
-from skyisland.host.toolchain import silent
+from skyisland.host.tasks import Progress as Report
+from skyisland.host.tasks import silent
 from skyisland.island import Island
 from skyisland.record.logs import LogRing, logging_to
 from skyisland.record.metrics import Metrics, StatsD

@@ -44,8 +44,8 @@ from skyisland.golang.caches import Caches
 from skyisland.golang.complaints import explain, refusal
 from skyisland.golang.packages import Package, go_mod, read_package
 from skyisland.host.folder import copy_out
-from skyisland.host.tasks import aside, finish
-from skyisland.host.toolchain import Progress, Toolchain, silent
+from skyisland.host.tasks import Progress, aside, finish, silent
+from skyisland.host.toolchain import Toolchain
 from skyisland.jails.inmate import JailOrder
 from skyisland.jails.register import Jails
 from skyisland.model import Call, Mount, Network, Purpose, Source, Verdict

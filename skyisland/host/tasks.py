@@ -2,7 +2,7 @@
 
 A thread cannot be cancelled, and half a transaction is worse than none: such work is finished first, and the
 cancellation raised afterwards (`finish`, `aside`). Nobody waits for other work (`Background`). `InUse` counts
-who holds a thing that must not be deleted under its holders.
+who holds a thing that must not be deleted under its holders. Long work says how far it is by `Progress`.
 """
 
 from __future__ import annotations
@@ -16,6 +16,13 @@ from typing import Any, Generic, ParamSpec, TypeVar
 P = ParamSpec("P")
 T = TypeVar("T")
 K = TypeVar("K", bound=Hashable)
+
+Progress = Callable[[str, int, int], None]
+"""Receives what long work is at, how much of it is done, and how much there is (0: unknown)."""
+
+
+def silent(what: str, done: int, total: int) -> None:
+    """A `Progress` that nobody reads."""
 
 
 async def finish(work: Awaitable[T], *, cancelled: Callable[[], object] | None = None) -> T:

@@ -34,19 +34,13 @@ from msgspec import Struct
 
 from skyisland.errors import DriverError, HostUnfit, SettingsError
 from skyisland.host.process import run
+from skyisland.host.tasks import Progress, silent
 
 log = logging.getLogger(__name__)
 
 DOWNLOADS = "https://go.dev/dl/"
 OLDEST = (1, 24)
 """The first with GOCACHEPROG, which keeps the build caches of repositories apart."""
-
-Progress = Callable[[str, int, int], None]
-"""Told what is being done, how much of it is done, and how much there is (0: not known)."""
-
-
-def silent(what: str, done: int, total: int) -> None:
-    """A `Progress` for nobody."""
 
 
 class Toolchain(Struct, frozen=True):

@@ -17,6 +17,7 @@ from msgspec import Struct
 from skyisland.host.process import until_ended
 from skyisland.jails.driver import Jail
 from skyisland.model import (
+    USAGE_S,
     Artifact,
     JailInfo,
     JailSpec,
@@ -33,8 +34,6 @@ from skyisland.model import (
 OS_RELEASE = os.uname().release
 BUDGET_CHECK_S = 0.02
 """A jail's processor time is read no more often than this, so it may use that much too much on each core."""
-USAGE_S = 1.0
-"""Usage samples younger than this are reused: nobody sees a figure change more often."""
 
 
 class JailOrder(Struct, frozen=True, kw_only=True):

@@ -27,7 +27,7 @@ import httpx
 from skyisland.drivers.freebsd.clonefs import make_folder, place_file
 from skyisland.errors import DriverError, HostUnfit, SettingsError
 from skyisland.host.programs import ProgramFailed, Programs
-from skyisland.host.toolchain import Progress, silent
+from skyisland.host.tasks import Progress, silent
 from skyisland.jails.driver import MOUNT_POINTS
 
 ARCHIVE = "base.txz"

@@ -26,7 +26,8 @@ from pathlib import Path
 
 from skyisland.errors import DriverError, HostUnfit
 from skyisland.host.process import Process, run, spawn
-from skyisland.host.toolchain import Progress, Toolchain, Toolchains, silent, this_platform
+from skyisland.host.tasks import Progress, silent
+from skyisland.host.toolchain import Toolchain, Toolchains, this_platform
 
 MESSAGE_BYTES = 1 << 17
 """The longest message; `message` in main.go has this size."""
