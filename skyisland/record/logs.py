@@ -1,14 +1,15 @@
-"""Logs: one JSON line per record and per event for a headless island, a bounded ring for the console.
+"""The log: a bounded ring of lines for console and API, and a stream of JSON lines for an island without a
+console.
 
-A line is JSON and nothing else: control characters, line separators and everything beyond ASCII are
-escaped, so neither a caller nor a jail can forge a line or reach a terminal's escape sequences, and
-`secrets` are blotted out wherever they turn up.
+Both take the records of `logging`, of every library, and the island's events. In a JSON line, control
+characters, line separators and everything beyond ASCII are escaped, so that neither a caller nor a jail can
+forge a line or reach a terminal's escape sequences. `secrets` are replaced wherever they turn up.
 
     {"time":1763773200.123,"level":"INFO","event":"JailCreated","jail":"sky-a-1f","jid":31,…}
-    {"time":1763773201.5,"level":"WARNING","logger":"skyisland.sources","message":"…"}
+    {"time": 1763773201.5, "level": "WARNING", "logger": "skyisland.pool", "message": "…", "exc_info": null}
 
-Nobody who logs ever waits for a reader of the log: lines are written by a thread, and what it cannot
-keep up with is dropped and counted.
+Whoever logs never waits for a reader of the log: a thread writes the lines, and drops and counts those that
+its reader is too slow for.
 """
 
 from __future__ import annotations
@@ -25,7 +26,6 @@ from typing import BinaryIO
 
 import msgspec
 from msgspec import Struct
-from pythonjsonlogger.json import JsonFormatter
 
 from skyisland.events import (
     AddressLeased,
@@ -45,36 +45,37 @@ from skyisland.events import (
     text_length,
 )
 
-BLOT = "[secret]"
+REDACTED = "[secret]"
 QUIET = ("asyncio", "git", "httpcore", "httpx", "hypercorn", "pyroute2")
-"""Libraries whose chatter below a warning nobody reads."""
+"""Libraries that log each of their steps: only their warnings are taken."""
+LONG_TEXT = 1000
+"""From this many characters of others' texts on, the ring keeps the line of an event, whose texts are cut, in
+place of the event: else 5000 events could hold 5000 bodies."""
+TEXT_SHOWN = 160
+"""Characters of each text of a caller's in a line of the ring: a call fits, a program does not."""
 
 
 def printable(text: str) -> str:
-    """`text` with every character that is no plain visible one written as an escape."""
+    """`text` with an escape in place of each character that is not visible."""
     if text.isprintable():
         return text
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text)
 
 
-def blot(text: str, secrets: Collection[str]) -> str:
-    """`text` without any of the secrets."""
+def redacted(text: str, secrets: Collection[str]) -> str:
     for secret in secrets:
         if secret:
-            text = text.replace(secret, BLOT)
+            text = text.replace(secret, REDACTED)
     return text
 
 
-LONG = 1000
-"""An event with a longer text is not kept as it is until somebody reads it."""
-
-
 class Line(Struct, frozen=True, kw_only=True):
-    """A line of the log, for people; it holds printable characters only."""
+    """A line of the log, for people: printable characters only."""
 
     seq: int
-    """Rises by one with each line of an island's life."""
+    """Rises by one with each line, from 1 when the island starts."""
     at: float
+    """Unix time."""
     level: str
     """`DEBUG`, `INFO`, `WARNING` or `ERROR`."""
     logger: str
@@ -83,62 +84,62 @@ class Line(Struct, frozen=True, kw_only=True):
     invocation: str | None = None
 
 
-def _brief(text: str, length: int = 160) -> str:
-    return text if len(text) <= length else f"{text[: length - 1]}…"
+def _cut(text: str) -> str:
+    return text if len(text) <= TEXT_SHOWN else f"{text[: TEXT_SHOWN - 1]}…"
 
 
 TEXTS: dict[type[Event], Callable[..., str]] = {
     IslandStarted: lambda e: f"island started, {e.swept} leftovers swept",
-    InvocationStarted: lambda e: f"{_brief(e.url)} {_brief(e.call)}",
-    SourceFetched: lambda e: f"fetched {_brief(e.url)} at {e.commit[:12]} in {e.duration_s:.3f} s",
+    InvocationStarted: lambda e: f"{_cut(e.url)} {_cut(e.call)}",
+    SourceFetched: lambda e: f"fetched {_cut(e.url)} at {e.commit[:12]} in {e.duration_s:.3f} s",
     BuildFinished: lambda e: (
-        f"{'built' if e.ok else 'could not build'} {e.function} of {_brief(e.url)} in {e.duration_s:.3f} s"
+        f"{'built' if e.ok else 'could not build'} {e.function} of {_cut(e.url)} in {e.duration_s:.3f} s"
     ),
-    ArtifactEvicted: lambda e: f"evicted {e.function} of {_brief(e.url)}: {e.reason}",
+    ArtifactEvicted: lambda e: f"evicted {e.function} of {_cut(e.url)}: {e.reason}",
     JailCreated: lambda e: f"{e.purpose} jail created in {e.duration_s * 1000:.1f} ms",
-    JailKilled: lambda e: f"jail killed: {_brief(e.reason)}",
+    JailKilled: lambda e: f"jail killed: {_cut(e.reason)}",
     JailDestroyed: lambda e: f"jail destroyed in {e.duration_s * 1000:.1f} ms",
     AddressLeased: lambda e: f"leased {e.ip}",
     AddressReleased: lambda e: f"released {e.ip}",
     AddressStateSet: lambda e: f"{e.ip} set {e.state}",
     InvocationFinished: lambda e: (
-        f"{e.verdict} in {e.timings.total_s * 1000:.1f} ms{': ' if e.error else ''}{_brief(e.error)}"
+        f"{e.verdict} in {e.timings.total_s * 1000:.1f} ms{': ' if e.error else ''}{_cut(e.error)}"
     ),
 }
 """The text of a line for each kind of event; the other kinds have none."""
 
 
 class LogRing(logging.Handler):
-    """The latest lines, for the console and the API: records as a handler, events as a tap (`fold`).
+    """The latest lines: takes records as a handler, and events as a tap (`fold`).
 
-    An event becomes a line when somebody reads it: most are gone by then.
+    It keeps events as they are and makes lines of them when somebody reads it. Most are forgotten before.
     """
 
     def __init__(self, limit: int = 5000, *, secrets: Collection[str] = ()) -> None:
         super().__init__()
-        self._lines: deque[Line | Event] = deque(maxlen=limit)
+        self._entries: deque[Line | Event] = deque(maxlen=limit)
         self._secrets = tuple(secrets)
         self._seq = 0
-        """Of the latest."""
+        """Of the latest entry; those before it follow without a gap."""
         self._lock = threading.Lock()
 
     def fold(self, event: Event) -> None:
-        """Take an event in, if people care for it."""
+        """Take in an event, if its kind has a text."""
         if type(event) not in TEXTS:
             return
-        if text_length(event) >= LONG:
-            self._append(lambda seq: self._told(seq, event))
+        if text_length(event) >= LONG_TEXT:
+            self._append(lambda seq: self._line_of(seq, event))
             return
         with self._lock:
             self._seq += 1
-            self._lines.append(event)
+            self._entries.append(event)
 
-    def _told(self, seq: int, event: Event) -> Line:
-        bad = isinstance(event, InvocationFinished) and event.verdict != "ok"
+    def _line_of(self, seq: int, event: Event) -> Line:
+        failed = isinstance(event, InvocationFinished) and event.verdict != "ok"
         return self._line(
             seq,
             event.at,
-            logging.WARNING if bad else logging.INFO,
+            logging.WARNING if failed else logging.INFO,
             "events",
             TEXTS[type(event)](event),
             getattr(event, "jail", None),
@@ -159,7 +160,7 @@ class LogRing(logging.Handler):
     def _append(self, line: Callable[[int], Line]) -> None:
         with self._lock:
             self._seq += 1
-            self._lines.append(line(self._seq))
+            self._entries.append(line(self._seq))
 
     def _line(
         self,
@@ -176,7 +177,7 @@ class LogRing(logging.Handler):
             at=at,
             level=logging.getLevelName(min(level, logging.ERROR)),
             logger=logger,
-            text=printable(blot(text, self._secrets)),
+            text=printable(redacted(text, self._secrets)),
             jail=jail,
             invocation=invocation,
         )
@@ -184,31 +185,38 @@ class LogRing(logging.Handler):
     def lines(self, *, jail: str | None = None, after: int = 0, limit: int | None = None) -> list[Line]:
         """The lines with a `seq` above `after`, oldest first, the latest `limit` of them.
 
-        `jail`: only those of the jail with this name, and of the invocations it served.
+        `jail`: only the lines of the jail with this name, and of the invocations that it served.
         """
         with self._lock:
-            found = list(enumerate(self._lines, self._seq - len(self._lines) + 1))
+            entries = list(enumerate(self._entries, self._seq - len(self._entries) + 1))
         if jail is not None:
-            of_jail = [entry for _, entry in found if getattr(entry, "jail", None) == jail]
+            of_jail = [entry for _, entry in entries if getattr(entry, "jail", None) == jail]
             served = {entry.invocation for entry in of_jail if entry.invocation}
-            found = [
+            entries = [
                 (seq, entry)
-                for seq, entry in found
+                for seq, entry in entries
                 if getattr(entry, "jail", None) == jail or entry.invocation in served
             ]
-        found = [(seq, entry) for seq, entry in found if seq > after]
+        entries = [(seq, entry) for seq, entry in entries if seq > after]
         if limit is not None:
-            found = found[max(0, len(found) - limit) :]
-        return [entry if isinstance(entry, Line) else self._told(seq, entry) for seq, entry in found]
+            entries = entries[max(0, len(entries) - limit) :]
+        return [entry if isinstance(entry, Line) else self._line_of(seq, entry) for seq, entry in entries]
+
+
+_PLAIN = logging.Formatter()
+_OF_EVERY_RECORD = {*vars(logging.makeLogRecord({})), "message", "asctime"}
+"""Attributes that a record has without anybody's `extra`; two are added by formatters."""
 
 
 class JsonLines(logging.Handler):
-    """Writes records (as a handler) and events (as a tap, `fold`) to `stream`, a JSON line each."""
+    """Writes JSON lines to `stream`: of records as a handler, of events as a tap (`fold`)."""
 
     FLUSH_S = 0.05
-    """How long events may wait for company: a busy island wakes its writer seldom."""
+    """How long events gather for the writer. To wake its thread for each event of a busy island would cost
+    more than the lines do."""
 
     def __init__(self, stream: BinaryIO, *, secrets: Collection[str] = (), limit: int = 20_000) -> None:
+        """`limit`: batches of events and records that wait for the writer."""
         super().__init__()
         self.dropped = 0
         """Lines that the reader of the log was too slow for."""
@@ -217,19 +225,13 @@ class JsonLines(logging.Handler):
         self._queue: queue.Queue[list[Event] | bytes | None] = queue.Queue(limit)
         self._batch: list[Event] = []
         self._encoder = msgspec.json.Encoder()
-        self.setFormatter(
-            JsonFormatter(
-                "%(created)f %(levelname)s %(name)s %(message)s %(exc_info)s",
-                rename_fields={"created": "time", "levelname": "level", "name": "logger"},
-            )
-        )
         self._writer = threading.Thread(target=self._write_all, name="log writer", daemon=True)
         self._writer.start()
 
-    # On the side of those who log
+    # On the threads of those who log
 
     def fold(self, event: Event) -> None:
-        """Take an event in; call it on the event loop's thread."""
+        """Take in an event; to be called on the event loop's thread."""
         if not self._batch:
             asyncio.get_running_loop().call_later(self.FLUSH_S, self._hand_over)
         self._batch.append(event)
@@ -239,9 +241,23 @@ class JsonLines(logging.Handler):
         if batch:
             self._put(batch, len(batch))
 
+    def format(self, record: logging.LogRecord) -> str:
+        """The record as JSON, with what its `extra` added. Not left to the writer: a message's arguments may
+        change meanwhile."""
+        traceback = _PLAIN.formatException(record.exc_info) if record.exc_info else None
+        fields = {
+            "time": record.created,
+            "level": record.levelname,
+            "logger": record.name,
+            "message": record.getMessage(),
+            "exc_info": traceback,
+        }
+        extra = {name: value for name, value in vars(record).items() if name not in _OF_EVERY_RECORD}
+        return json.dumps(fields | extra, default=str)
+
     def emit(self, record: logging.LogRecord) -> None:
         try:
-            line = self.format(record).encode("ascii", "backslashreplace")
+            line = self.format(record).encode()
         except Exception:
             self.handleError(record)
         else:
@@ -254,7 +270,7 @@ class JsonLines(logging.Handler):
             self.dropped += lines
 
     def close(self) -> None:
-        """Write what is waiting and end; blocks, on a reader that has stalled for two seconds."""
+        """Write what waits, and end. Blocks for two seconds at most, should the reader have stalled."""
         if self._writer.is_alive():
             self._hand_over()
             try:
@@ -265,18 +281,18 @@ class JsonLines(logging.Handler):
                 self._writer.join(1)
         super().close()
 
-    # On the writer's side
+    # On the writer's thread
 
     def _write_all(self) -> None:
-        told = 0
+        reported = 0
         while (item := self._queue.get()) is not None:
             lines = [item] if isinstance(item, bytes) else [self._line(event) for event in item]
-            if self.dropped != told:
-                told = self.dropped
-                lines.append(b'{"level":"WARNING","message":"log lines lost","lost":%d}' % told)
+            if self.dropped != reported:
+                reported = self.dropped
+                lines.append(b'{"level":"WARNING","message":"log lines lost","lost":%d}' % reported)
             text = b"\n".join(lines) + b"\n"
             for secret in self._secrets:
-                text = text.replace(json.dumps(secret)[1:-1].encode(), BLOT.encode())
+                text = text.replace(json.dumps(secret)[1:-1].encode(), REDACTED.encode())
             try:
                 self._stream.write(text)
                 self._stream.flush()
@@ -289,7 +305,7 @@ class JsonLines(logging.Handler):
         data = self._encoder.encode({key: value for key, value in line.items() if value is not None})
         if not data.isascii():
             data = json.dumps(json.loads(data), separators=(",", ":")).encode()
-        return data.replace(b"\x7f", b"\\u007f")
+        return data.replace(b"\x7f", b"\\u007f")  # the one character of ASCII that msgspec does not escape
 
 
 @asynccontextmanager

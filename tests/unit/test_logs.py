@@ -9,6 +9,7 @@ import logging
 import os
 import threading
 import warnings
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -69,6 +70,15 @@ async def test_a_line_per_record() -> None:
     fields = json.loads(line)
     assert (fields["level"], fields["logger"], fields["message"]) == ("WARNING", "skyisland.x", "no luck")
     assert fields["jail"] == "sky-t-1"
+
+
+def test_a_record_as_json() -> None:
+    made = record("no %s é", "luck", jail="sky-t-1", path=Path("/x"))
+    made.created = 1763773201.5
+    assert JsonLines(io.BytesIO()).format(made) == (
+        '{"time": 1763773201.5, "level": "WARNING", "logger": "skyisland.x", "message": "no luck \\u00e9", '
+        '"exc_info": null, "jail": "sky-t-1", "path": "/x"}'
+    )
 
 
 async def test_a_traceback_is_one_line() -> None:
