@@ -36,7 +36,7 @@ class HungUp(Exception):
     """The caller closed the connection; no answer is sent."""
 
 
-class Pace:
+class RefusalPace:
     """Sends refusals of a full island one after another, `REFUSALS_PER_S` of them.
 
     Many clients repeat a refused call at once, whatever Retry-After says, and a refusal costs as much as any
@@ -66,7 +66,7 @@ class FunctionEndpoint:
         self._header = gate.header.lower().encode()
         self._calls: Counter[str] = Counter()
         """Each client's calls, running or queued."""
-        self._refusals = Pace()
+        self._refusals = RefusalPace()
 
     async def __call__(self, scope: HTTPScope, receive: ASGIReceiveCallable, send: ASGISendCallable) -> None:
         if scope["method"] == "POST":

@@ -99,9 +99,10 @@ async def island(folder: Path, console: bool) -> None:
 
     if console:
         from tui import serve_with_console
-        from tui.watch.inprocess import InProcess
+        from tui.watch.inprocess import InProcessPort
 
-        await serve_with_console(InProcess(made, ring, f"http://127.0.0.1:{port}"), api, log=folder / "log")
+        way = InProcessPort(made, ring, f"http://127.0.0.1:{port}")
+        await serve_with_console(way, api, log=folder / "log")
     else:
         await api(asyncio.Event().wait)
     for call in calls:
@@ -367,10 +368,10 @@ def main() -> None:
         return
     if chosen.attach or chosen.play:
         from tui import run_console
-        from tui.watch.remote import Remote
+        from tui.watch.remote import RemotePort
 
         player = Player(chosen.play) if chosen.play else None
-        sys.exit(run_console(Remote(chosen.attach or "http://bench", token=TOKEN, transport=player)))
+        sys.exit(run_console(RemotePort(chosen.attach or "http://bench", token=TOKEN, transport=player)))
     from bench.report import table
 
     rows, _ = cost(chosen.rounds, chosen.seconds)

@@ -2,7 +2,7 @@
 
     routes        `api.routes` registers a handler for each, reads its parameters and admits by its role
     description   /openapi.json and /docs are made of it
-    clients       `client.Client` and the console's `tui.watch.remote.Remote` ask by it
+    clients       `client.Client` and the console's `tui.watch.remote.RemotePort` ask by it
 
 What can be done with an island can be done by all of its ways; tests/api/test_parity.py holds the API, the
 client, the commands and the console against this table, and names the exceptions with their reasons.

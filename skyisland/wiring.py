@@ -41,7 +41,7 @@ FREEBSD = sys.platform.startswith("freebsd")
 async def opened(
     settings: Settings, events: Events, *, search_path: str = "", progress: Progress = silent
 ) -> AsyncIterator[Island]:
-    """An island made of its settings, not yet started; its memory is closed after the block.
+    """An island made by its settings and not yet started. After the block its database is closed.
 
     Raises:
         SettingsError: the state folder cannot be used, or another island runs on it.
@@ -60,10 +60,10 @@ async def opened(
 
 
 def _claim(layout: Layout) -> int:
-    """Make the state folder and hold its lock.
+    """Make the state folder and lock it; returns the lock's descriptor.
 
-    Jails are unprivileged users who read their binary below it, so everyone may pass through; what is
-    secret in it is 0600.
+    Everybody may pass through the folder, because jails are unprivileged users and read their binary below
+    it. Secret files in it are 0600.
     """
     try:
         layout.state_dir.mkdir(parents=True, exist_ok=True)
@@ -88,7 +88,7 @@ def _wire(settings: Settings, events: Events, state: State, search_path: str, pr
     root = os.geteuid() == 0
     first_uid, uids = settings.jails.uid_start, None
     if root:
-        # The first of the range compiles: what it leaves in the build caches must stay its own.
+        # The first uid of the range is for builds, which own the build caches; jails of calls get the others.
         uids = range(first_uid + 1, first_uid + settings.jails.uid_count)
     toolchains = toolchains_for(settings, search_path)
     network = network_driver(settings, state.island)
@@ -106,7 +106,7 @@ def _wire(settings: Settings, events: Events, state: State, search_path: str, pr
     sources: SourceRoom
     builds: BuildRoom
     if settings.jails.driver == "fake":
-        # What compiles is a jail, so without real ones nothing real can be built.
+        # A build needs a real jail, so with fake ones builds are fake too.
         from skyisland.fakes import FakeBuilds, FakeSources
 
         sources, builds = FakeSources(), FakeBuilds()
@@ -146,8 +146,8 @@ def _wire(settings: Settings, events: Events, state: State, search_path: str, pr
 def clone_driver(
     settings: Settings, island: str, progress: Progress = silent, *, trial: bool = False
 ) -> CloneDriver:
-    """Where the jails' roots come from. `trial`: beside an island that may run with the same settings, and
-    not for long.
+    """The storage that gives jails their roots. `trial`: for `doctor`; does not disturb an island that runs
+    with the same settings.
 
     Raises:
         HostUnfit: this system has no storage of that name.
@@ -199,7 +199,7 @@ def _base_system(settings: Settings, progress: Progress, *, update: bool) -> Bas
 
 
 def toolchains_for(settings: Settings, search_path: str) -> Toolchains:
-    """What finds the Go toolchain that the settings ask for."""
+    """Finds the Go toolchain that the settings ask for."""
     return Toolchains(
         settings.layout.toolchain,
         goroot=settings.build.goroot,
@@ -257,7 +257,7 @@ def jail_driver(
 
 
 def network_driver(settings: Settings, island: str) -> NetworkDriver:
-    """What gives jails their interfaces on this system."""
+    """The driver that gives jails interfaces on this system."""
     ip4 = settings.network.ip4
     if settings.jails.driver == "fake":
         return NoInterfaces("fake jails have no interfaces", 'set jails.driver = "auto"')

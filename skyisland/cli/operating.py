@@ -157,11 +157,11 @@ for command in (cache_list, evict, rebuild, purge):
 def console(options: GlobalOptions, /, **look: Any) -> None:
     """Watch and steer a running island: ssh -t host skyisland console"""
     from tui import run_console
-    from tui.watch.remote import Remote
+    from tui.watch.remote import RemotePort
 
     settings = options.settings()
     token = admin_token(settings, make=False)
-    sys.exit(run_console(Remote(settings.url, token=token, header=settings.admin_token_header), **look))
+    sys.exit(run_console(RemotePort(settings.url, token=token, header=settings.admin_token_header), **look))
 
 
 @click.command()

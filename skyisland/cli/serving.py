@@ -102,10 +102,10 @@ async def _serve(settings: Settings, look: dict[str, Any] | None) -> int:
                         await serving(stop.wait)
                         return 0
                     from tui import serve_with_console
-                    from tui.watch.inprocess import InProcess
+                    from tui.watch.inprocess import InProcessPort
 
                     return await serve_with_console(
-                        InProcess(island, ring, settings.url),
+                        InProcessPort(island, ring, settings.url),
                         serving,
                         log=settings.layout.console_log,
                         headless=lambda: write_lines(sys.stdout.buffer),

@@ -31,7 +31,7 @@ from msgspec import structs
 from skyisland.model import Bounds, Policy
 from skyisland.settings.files import stored_token, write_private
 from skyisland.settings.layout import Layout
-from skyisland.settings.reading import Problem, overlay, read_file, settings_error
+from skyisland.settings.reading import WrongKey, overlay, read_file, settings_error
 from skyisland.settings.sections import (
     IP4,
     Api,
@@ -211,7 +211,7 @@ def _default_state_dir(environ: Mapping[str, str]) -> Path:
         return Settings().state_dir
     if folder := _xdg(environ, "XDG_STATE_HOME", ".local/state"):
         return folder / "skyisland"
-    problem = Problem("state_dir", "neither it nor XDG_STATE_HOME nor HOME", "an absolute path")
+    problem = WrongKey("state_dir", "neither it nor XDG_STATE_HOME nor HOME", "an absolute path")
     raise settings_error("environment", [problem])
 
 

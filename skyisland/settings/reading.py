@@ -25,7 +25,7 @@ from skyisland.settings.values import Refused
 S = TypeVar("S", bound=Section)
 
 
-class Problem(Struct, frozen=True):
+class WrongKey(Struct, frozen=True):
     """One wrong key."""
 
     key: str
@@ -39,7 +39,7 @@ class Problem(Struct, frozen=True):
         return f"{self.key}: found {self.found}; allowed: {self.allowed}"
 
 
-def settings_error(origin: str, problems: list[Problem]) -> SettingsError:
+def settings_error(origin: str, problems: list[WrongKey]) -> SettingsError:
     """One error for all problems of one file or variable."""
     if len(problems) == 1:
         text = f"{origin}: {problems[0]}"
@@ -89,16 +89,16 @@ def overlay(default: S, tables: Mapping[str, object], origin: str) -> S:
     Raises:
         SettingsError: lists every unknown key, wrong type and value out of range.
     """
-    problems: list[Problem] = []
+    problems: list[WrongKey] = []
     settings = _section(default, tables, "", problems, _all_keys(default))
     if problems:
         raise settings_error(origin, problems)
     return settings
 
 
-def _section(default: S, table: object, path: str, problems: list[Problem], known: list[str]) -> S:
+def _section(default: S, table: object, path: str, problems: list[WrongKey], known: list[str]) -> S:
     if not isinstance(table, Mapping):
-        problems.append(Problem(path, _show(table), "a table"))
+        problems.append(WrongKey(path, _show(table), "a table"))
         return default
     problems_before = len(problems)
     types = field_types(type(default))
@@ -106,7 +106,7 @@ def _section(default: S, table: object, path: str, problems: list[Problem], know
     for name, value in table.items():
         key = _key(path, name)
         if name not in types:
-            problems.append(Problem(key, _unknown(path, name, list(types), known), ", ".join(types)))
+            problems.append(WrongKey(key, _unknown(path, name, list(types), known), ", ".join(types)))
         elif isinstance(current := getattr(default, name), Section):
             changes[name] = _section(current, value, key, problems, known)
         else:
@@ -115,12 +115,12 @@ def _section(default: S, table: object, path: str, problems: list[Problem], know
         try:
             return structs.replace(default, **changes)
         except Refused as refused:
-            problems.append(Problem(_key(path, refused.key), _show(refused.found), refused.allowed))
+            problems.append(WrongKey(_key(path, refused.key), _show(refused.found), refused.allowed))
     return default
 
 
-def _value(hint: Any, value: object, key: str, problems: list[Problem]) -> object:
-    """Convert a value of the file to its type. On failure, add a Problem; the returned None is never used."""
+def _value(hint: Any, value: object, key: str, problems: list[WrongKey]) -> object:
+    """Convert a value of the file to its type. On failure, add a WrongKey; nobody uses the None then."""
     meta, bare = kind(hint)
     match get_origin(bare), get_args(bare), value:
         case (origin, (item, _), list()) if origin is tuple:
@@ -128,7 +128,7 @@ def _value(hint: Any, value: object, key: str, problems: list[Problem]) -> objec
         case (origin, (_, item), dict()) if origin is dict:
             for name in value:
                 if not name.isprintable():
-                    problems.append(Problem(_key(key, name), "control characters", "printable characters"))
+                    problems.append(WrongKey(_key(key, name), "control characters", "printable characters"))
             return {name: _value(item, each, _key(key, name), problems) for name, each in value.items()}
     extra = (meta.extra if meta else None) or {}
     try:
@@ -137,7 +137,7 @@ def _value(hint: Any, value: object, key: str, problems: list[Problem]) -> objec
         return extra["read"](value) if "read" in extra else msgspec.convert(value, hint)
     except (ValueError, msgspec.ValidationError):
         found = "a value not shown here" if "secret" in extra else _show(value)
-        problems.append(Problem(key, found, allowed(hint)))
+        problems.append(WrongKey(key, found, allowed(hint)))
         return None
 
 

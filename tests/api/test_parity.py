@@ -27,9 +27,9 @@ from skyisland.operations import NAMED, OPERATIONS
 from tests.support.api import HEADER, REQUEST, TOKEN, Server, World
 from tui.console import Console
 from tui.invoke import CHOICES, TEXTS
-from tui.watch.inprocess import InProcess
+from tui.watch.inprocess import InProcessPort
 from tui.watch.port import Port
-from tui.watch.remote import Remote
+from tui.watch.remote import RemotePort
 
 NO_CLIENT = {
     "health": "load balancers ask for it; every method of a client fails where nobody answers",
@@ -199,9 +199,9 @@ async def test_the_console_does_it(world: World, server: Server, name: str) -> N
     action, way = CONSOLE[name]
     assert action in {binding.action for binding in Console.BINDINGS}  # type: ignore[union-attr]
     assert hasattr(Port, way)
-    assert hasattr(InProcess, way)
+    assert hasattr(InProcessPort, way)
     transport = RecordingAsync()
-    remote = Remote(server.url, token=TOKEN, header=HEADER, transport=transport)
+    remote = RemotePort(server.url, token=TOKEN, header=HEADER, transport=transport)
     method = getattr(remote, way)
     with contextlib.suppress(IslandError):
         if inspect.isasyncgenfunction(method):

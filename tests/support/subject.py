@@ -29,14 +29,14 @@ SECRET = "the-token-nobody-may-see"
 
 async def serve(folder: Path, mood: str) -> int:
     from tests.support.operating import World
-    from tui.watch.inprocess import InProcess
+    from tui.watch.inprocess import InProcessPort
 
     world = World()
     await world.island.start()
     _disturb(mood)
     async with world.served() as url:
         broken = asyncio.Event()
-        port = InProcess(world.island, world.ring, url)
+        port = InProcessPort(world.island, world.ring, url)
         (folder / "port").write_text(url.rpartition(":")[2])
 
         async def api(shutdown: Callable[[], Awaitable[object]]) -> None:

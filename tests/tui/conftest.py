@@ -8,9 +8,9 @@ from collections.abc import AsyncIterator
 import pytest
 
 from tests.support.operating import HEADER, TOKEN, World
-from tui.watch.inprocess import InProcess
+from tui.watch.inprocess import InProcessPort
 from tui.watch.port import Port
-from tui.watch.remote import Remote
+from tui.watch.remote import RemotePort
 
 
 @pytest.fixture
@@ -28,9 +28,9 @@ async def world() -> AsyncIterator[World]:
 async def port(request: pytest.FixtureRequest, world: World) -> AsyncIterator[Port]:
     """Both ways to the world's island, one test each."""
     if request.param == "in process":
-        yield InProcess(world.island, world.ring, "http://127.0.0.1:3280")
+        yield InProcessPort(world.island, world.ring, "http://127.0.0.1:3280")
         return
     async with world.served() as url:
-        remote = Remote(url, token=TOKEN, header=HEADER)
+        remote = RemotePort(url, token=TOKEN, header=HEADER)
         yield remote
         await remote.close()

@@ -16,7 +16,7 @@ from tui.dialogs import Ask, AskToken, Help
 from tui.invoke import CHOICES, TEXTS, Invoke
 from tui.watch import station
 from tui.watch.port import Port
-from tui.watch.remote import Remote
+from tui.watch.remote import RemotePort
 from tui.watch.rows import JailRow
 
 QUICK = FunctionRequest(url="github.com/mmcloughlin/geohash", call="Encode(100.1, 80.9)")
@@ -376,7 +376,7 @@ def _renamed(jail: JailInfo) -> JailInfo:
 
 async def test_a_lost_island_comes_back_by_itself(world: World) -> None:
     async with world.served() as url:
-        remote = Remote(url, token=TOKEN, header=HEADER)
+        remote = RemotePort(url, token=TOKEN, header=HEADER)
         at = int(url.rpartition(":")[2])
     async with operating(remote) as operator:
         await operator.reads("DOWN")
@@ -397,7 +397,7 @@ async def test_a_lost_island_comes_back_by_itself(world: World) -> None:
 
 async def test_a_missing_token_is_asked_for(world: World) -> None:
     async with world.served() as url:
-        remote = Remote(url, token="wrong", header=HEADER)
+        remote = RemotePort(url, token="wrong", header=HEADER)
         async with operating(remote) as operator:
             await operator.reads("NO TOKEN")
             await operator.sees(lambda: isinstance(operator.console.screen, AskToken))

@@ -21,7 +21,7 @@ RECENT = 500
 """Invocations of a snapshot: the console's table holds as many without asking for more."""
 
 
-class InProcess:
+class InProcessPort:
     """A `Port` on `island`; `ring` holds its log, `url` is where its API listens."""
 
     attached = False

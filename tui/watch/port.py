@@ -1,8 +1,8 @@
 """What the console needs of an island, wherever that runs.
 
-`InProcess` and `Remote` are the two ways to it; the console knows neither. What leaves a port is made of the
-structs of `skyisland`; what fails leaves as an `IslandError` (the island refused; `Unauthorized` where the
-token is missing or wrong) or as `LinkLost` (nobody answered).
+`InProcessPort` and `RemotePort` are the two ways to it; the console knows neither. A port gives structs of
+`skyisland`. It fails with an `IslandError` (the island refused; `Unauthorized` where the token is missing or
+wrong) or with `LinkLost` (nobody answered).
 """
 
 from __future__ import annotations

@@ -39,7 +39,7 @@ def _below(root: type[Event]) -> list[type[Event]]:
 _EVENT: msgspec.json.Decoder[Event] = msgspec.json.Decoder(Union[tuple(_below(Event))])  # noqa: UP007
 
 
-class Remote:
+class RemotePort:
     """A `Port` on the island at `base` (`http://host:port`)."""
 
     attached = True
@@ -64,7 +64,7 @@ class Remote:
         self.authorize(token)
 
     def __repr__(self) -> str:
-        return f"<Remote {self.base}>"
+        return f"<RemotePort {self.base}>"
 
     def authorize(self, token: str) -> None:
         if token:
