@@ -5,7 +5,7 @@ VENV = .venv
 BIN = $(VENV)/bin
 READY = $(VENV)/.ready
 
-.PHONY: demo run test test-zfs test-zfs-qemu test-arm64 chaos fuzz security pages check bench screenshots install clean
+.PHONY: demo run test tools test-zfs test-zfs-qemu test-arm64 chaos fuzz security pages check bench screenshots install clean
 
 demo: $(READY)
 	$(BIN)/python examples/demo.py
@@ -13,14 +13,13 @@ demo: $(READY)
 run: $(READY)
 	$(BIN)/skyisland serve
 
-# The console is driven in a browser and in a terminal multiplexer, which Debian has. Two files of tests run
-# side by side: jails, users and networks of one file are not those of another.
-test: $(READY)
-	for tool in chromium tmux; do \
-	  command -v $$tool >/dev/null || ! command -v apt-get >/dev/null || \
-	    { apt-get update -q && apt-get install -y -q --no-install-recommends $$tool; } || exit 1; \
-	done
+# Two files of tests run side by side: jails, users and networks of one file are not those of another.
+test: tools $(READY)
 	$(BIN)/pytest -q -n 2 --dist loadfile
+
+# What tests drive and Debian has: Git, a browser, a terminal multiplexer, a look at processes.
+tools:
+	.ci/tools git chromium tmux pgrep:procps
 
 # A real pool in a virtual machine (Debian 12, root): tests/zfs/vm.sh builds it once, outside this folder.
 # Each run leaves a report (JUnit) in .cache/zfs.
@@ -105,8 +104,9 @@ install:
 clean:
 	rm -rf $(VENV) .cache build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
 
-# Debian keeps the venv module in a package of its own.
+# Debian keeps what makes an environment in a package of its own.
 $(READY): pyproject.toml
-	$(PYTHON) -m venv $(VENV) || { rm -rf $(VENV); apt-get install -y -q python3-venv && $(PYTHON) -m venv $(VENV); }
+	$(PYTHON) -c 'import ensurepip, venv' || .ci/tools python3-venv
+	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --disable-pip-version-check -e '.[dev]'
 	touch $(READY)
