@@ -55,7 +55,8 @@ def blockbuster() -> Iterator[BlockBuster]:
             watch.functions["os.write"].can_block_in(file, {function})
         for calls in watch.functions.values():
             calls.can_block_in(
-                "skyisland/drivers/linux/cgroup/hierarchy.py", {"read", "write", "make", "remove", "alarm"}
+                "skyisland/drivers/linux/cgroup/hierarchy.py",
+                {"read", "write", "make", "remove", "oom_event"},
             )
         # What is free on a mounted file system the kernel knows by heart.
         watch.functions["os.statvfs"].can_block_in("skyisland/drivers/freebsd/jails.py", {"filled_its_disk"})

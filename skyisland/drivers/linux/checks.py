@@ -1,6 +1,6 @@
 """What `skyisland doctor` checks on Linux: the kernel, bubblewrap, namespaces, overlay, filter, cgroups.
 
-A jail is tried by letting bwrap print its version in one, as the user that a jail would run as.
+The trial of a jail is `bwrap … bwrap --version`, run as the uid that a jail would have.
 """
 
 from __future__ import annotations
@@ -30,22 +30,22 @@ from skyisland.host.process import run
 from skyisland.host.programs import ENVIRONMENT
 
 OLDEST_LINUX = (5, 11)
-"""The first with overlays in user namespaces."""
+"""The first Linux that allows to mount an overlay in a user namespace."""
 APPARMOR = "kernel.apparmor_restrict_unprivileged_userns"
 SYSCTLS = (
     (APPARMOR.replace(".", "/"), "1", f"sysctl -w {APPARMOR}=0"),
     ("kernel/unprivileged_userns_clone", "0", "sysctl -w kernel.unprivileged_userns_clone=1"),
     ("user/max_user_namespaces", "0", "sysctl -w user.max_user_namespaces=15000"),
 )
-"""Files below /proc/sys, the value with which only root can make user namespaces, and what to do."""
+"""Each a file below /proc/sys, the value with which only root can make user namespaces, and the remedy."""
 
 
 class LinuxChecks:
     """The `Examiner` of Linux."""
 
     def __init__(self, state_dir: Path, *, uid: int | None, launcher: Launcher | None = None) -> None:
-        """`state_dir`: overlays are tried on its file system. `uid`: who tries a jail; None for the island's
-        own user. `launcher`: what makes the jails, if that is our own program."""
+        """`state_dir`: the trial mounts an overlay on its file system. `uid`: the uid of the trials; None for
+        the island's own user. `launcher`: the program that makes jails, if it is not bwrap."""
         self._state_dir = state_dir
         self._uid = uid
         self._launcher = launcher
@@ -64,7 +64,7 @@ class LinuxChecks:
 
 
 async def _launcher(launcher: Launcher) -> list[Check]:
-    """Whether the launcher is compiled; no check where there is no Go, for which `doctor` has its own."""
+    """Whether the launcher is compiled. Without Go there is no check here, because doctor checks for Go."""
     try:
         toolchain = await launcher.toolchains.present()
     except IslandError:
@@ -84,7 +84,7 @@ def _kernel() -> Check:
 
 
 async def _bwrap() -> tuple[Path | None, Check]:
-    """bwrap, if it is fit for jails."""
+    """The path of bwrap, if it has the options that jails need, and its check."""
     try:
         bwrap = await asyncio.to_thread(find_bwrap)
         version = await output_of([str(bwrap), "--version"])
@@ -100,12 +100,12 @@ async def _bwrap() -> tuple[Path | None, Check]:
 
 
 async def _trials(bwrap: Path, lower: Path, uid: int | None) -> list[Check]:
-    """Try a jail of namespaces; then one with an overlay over `lower`, and one with the filter."""
+    """Try a jail with namespaces only; then one with an overlay over `lower`, and one with the filter."""
     who = "this user" if uid is None else f"uid {uid}"
     jail = [str(bwrap), "--unshare-all", "--ro-bind", "/", "/", "--cap-drop", "ALL"]
     program = ["--", str(bwrap), "--version"]
 
-    async def tried(name: str, found: str, remedy: str, *options: str, fds: Sequence[int] = ()) -> Check:
+    async def trial(name: str, found: str, remedy: str, *options: str, fds: Sequence[int] = ()) -> Check:
         try:
             done = await run(
                 [*jail, *options, *program],
@@ -122,12 +122,12 @@ async def _trials(bwrap: Path, lower: Path, uid: int | None) -> list[Check]:
             return Check(name=name, ok=False, found=problem, remedy=remedy, vital=True)
         return Check(name=name, ok=True, found=found, vital=True)
 
-    namespaces = await tried(
+    namespaces = await trial(
         "user_namespaces", f"{who} may make jails", await asyncio.to_thread(_namespace_remedy)
     )
     if not namespaces.ok:
-        return [namespaces]  # the others would only fail for the same reason
-    overlay = await tried(
+        return [namespaces]  # the others would fail for the same reason
+    overlay = await trial(
         "overlay",
         f"{who} may mount an overlay over {lower}",
         'use Linux 5.11 or newer with overlayfs (modprobe overlay), or set filesystem.storage = "zfs"',
@@ -140,7 +140,7 @@ async def _trials(bwrap: Path, lower: Path, uid: int | None) -> list[Check]:
     else:
         fd = await asyncio.to_thread(memory_file, instructions)
         try:
-            seccomp = await tried(
+            seccomp = await trial(
                 "seccomp",
                 f"a filter of {len(instructions) // 8} instructions",
                 "use a kernel with CONFIG_SECCOMP_FILTER",
@@ -153,9 +153,10 @@ async def _trials(bwrap: Path, lower: Path, uid: int | None) -> list[Check]:
 
 
 def _namespace_remedy() -> str:
-    for name, forbidding, remedy in SYSCTLS:
+    """What the operator can do if no user namespace can be made: the sysctl that forbids it, if any does."""
+    for name, forbidding_value, remedy in SYSCTLS:
         try:
-            if Path("/proc/sys", name).read_text().strip() == forbidding:
+            if Path("/proc/sys", name).read_text().strip() == forbidding_value:
                 return remedy
         except OSError:
             continue
@@ -163,7 +164,7 @@ def _namespace_remedy() -> str:
 
 
 def _cgroups() -> list[Check]:
-    # A name of its own: another doctor may be at work, and an island alive.
+    # A name of its own, because an island and another doctor may be running.
     cgroups = Cgroups(f"doctor-{os.getpid()}")
     try:
         cgroups.prepare()

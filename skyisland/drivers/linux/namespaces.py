@@ -1,9 +1,9 @@
-"""Jails on Linux for an island that is root: namespaces made by our own launcher.
+"""Jails on Linux for an island that is root: our own launcher makes them.
 
-The same confinement as `bubblewrap.py` in fewer steps. bwrap is executed anew for each jail, makes a user
-namespace to be allowed the rest, and forks three times; the launcher is there already, tiny, and root
-(see `launcher/main.go` for what it does). What a jail writes goes to a tmpfs of its own with a
-limit of its own. An island that is not root cannot do this and uses bubblewrap.
+The confinement is that of `bubblewrap.py`, in fewer steps. bwrap is executed for each jail, needs a user
+namespace to make the others, and forks three times. The launcher (`launcher/main.go`) already runs, is
+small, is root and clones once. A jail writes to a tmpfs of its own, which has a limit of its own. An island
+that is not root uses bubblewrap.
 """
 
 from __future__ import annotations
@@ -32,41 +32,46 @@ from skyisland.model import Capability, Clone, JailSpec, Limits, Network, Snapsh
 log = logging.getLogger(__name__)
 
 SETUP_TIMEOUT_S = 10.0
+"""A jail takes milliseconds; a launcher that does not answer for so long is broken."""
 SCRATCH_BYTES = 64 << 20
+"""The size of a jail's tmpfs if neither disk nor memory is limited. A judgement."""
 SCRATCH_INODES = 1 << 16
-"""Files and folders that a jail may make."""
+"""Files and folders that a jail may make. tmpfs does not count them in its size, and each takes about 1 KiB
+of kernel memory (inode 752 bytes, dentry 192)."""
 
 
-class Launched(Piped):
-    """The process in a jail (`process.Running`): its pipes, and its end as init tells it."""
+class LaunchedProcess(Piped):
+    """The process in a jail (`process.Running`). Its end comes from init, through the status pipe."""
 
-    def __init__(self, pipes: Pipes, limits: Limits, status: int, pid: int, pidfd: int) -> None:
+    def __init__(self, pipes: Pipes, limits: Limits, status_fd: int, pid: int, pidfd: int) -> None:
+        """`status_fd`: our end of the status pipe. `pid`, `pidfd`: init's."""
         super().__init__(pipes, limits.stdout_bytes, limits.stderr_bytes)
         self.pid = pid
         self.returncode: int | None = None
         self.failure = ""
-        """Why it never started, if so."""
+        """Why the process never started; empty if it did."""
         self.disk_full = False
         self._pidfd = pidfd
-        self._status = status
-        self._told = b""
+        self._status_fd = status_fd
+        self._partial_line = b""
         self._ended = asyncio.Event()
-        os.set_blocking(status, False)
-        asyncio.get_running_loop().add_reader(status, self._read)
+        os.set_blocking(status_fd, False)
+        asyncio.get_running_loop().add_reader(status_fd, self._read)
 
     def _read(self) -> None:
         try:
-            chunk = os.read(self._status, 4096)
+            chunk = os.read(self._status_fd, 4096)
         except BlockingIOError:
             return
-        self._told += chunk
-        while b"\n" in self._told:
-            line, _, self._told = self._told.partition(b"\n")
-            self._take(line[:1], line[1:])
+        self._partial_line += chunk
+        while b"\n" in self._partial_line:
+            line, _, self._partial_line = self._partial_line.partition(b"\n")
+            self._handle(line[:1], line[1:])
         if not chunk or self.returncode is not None:
             self._close()
 
-    def _take(self, kind: bytes, text: bytes) -> None:
+    def _handle(self, kind: bytes, text: bytes) -> None:
+        """Handle a record of the status pipe (launcher/main.go, Protocol)."""
         if kind == b"e":
             self.returncode = int(text)
         elif kind == b"s":
@@ -79,10 +84,10 @@ class Launched(Piped):
     def _close(self) -> None:
         if self._ended.is_set():
             return
-        asyncio.get_running_loop().remove_reader(self._status)
-        os.close(self._status)
+        asyncio.get_running_loop().remove_reader(self._status_fd)
+        os.close(self._status_fd)
         if self.returncode is None:
-            self.returncode = -signal.SIGKILL  # init is gone without a word
+            self.returncode = -signal.SIGKILL  # init was killed, and with it the process
         self._ended.set()
         self.news.tell()
 
@@ -98,7 +103,7 @@ class Launched(Piped):
                 signal.pidfd_send_signal(self._pidfd, signal.SIGKILL)
 
     async def gone(self) -> None:
-        """Wait until init, and so everything in the jail, is dead (pid_namespaces(7))."""
+        """Wait until init is dead, and so every other process of the jail (pid_namespaces(7))."""
         if self._pidfd >= 0:
             fd, self._pidfd = self._pidfd, -1
             await readable(fd)
@@ -108,7 +113,7 @@ class Launched(Piped):
 class NamespaceJail:
     """A jail that the launcher made."""
 
-    def __init__(self, spec: JailSpec, process: Launched, group: Group, cgroups: Cgroups) -> None:
+    def __init__(self, spec: JailSpec, process: LaunchedProcess, group: Group, cgroups: Cgroups) -> None:
         self.spec = spec
         self.process = process
         self._group = group
@@ -146,7 +151,7 @@ class NamespaceJail:
 
 
 class NamespaceJails:
-    """A `JailDriver` on our own launcher; for root."""
+    """A `JailDriver` that uses our own launcher; only root can."""
 
     name = "namespaces"
     connects_late = True
@@ -154,8 +159,8 @@ class NamespaceJails:
     def __init__(
         self, island: str, run: Path, launcher: Launcher, *, probe_uid: int, clones: Path | None = None
     ) -> None:
-        """`run`: a folder of ours for what lives no longer than the island; `probe_uid`: of the first jail,
-        which only tries whether there can be one; `clones`: where clones will be mounted, if they are."""
+        """`run`: a folder for files that are needed only while the island runs. `probe_uid`: the uid of the
+        jail that `prepare` tries. `clones`: the folder where clones will be mounted, if they are mounts."""
         self.launcher = launcher
         self._clones = clones
         self.prefix = jail_prefix(island)
@@ -168,6 +173,7 @@ class NamespaceJails:
         self._starting = asyncio.Lock()
         self._socket: LauncherSocket | None = None
         self._dns: tuple[str, ...] | None = None
+        """The name servers in the file at `_resolv`, which jails with an address share."""
 
     @property
     def launcher_pid(self) -> int | None:
@@ -187,17 +193,17 @@ class NamespaceJails:
                 'only root can make jails of namespaces directly; set jails.driver = "bubblewrap"'
             )
         if self._clones is not None:
-            await asyncio.to_thread(_must_be_shared, self._clones)
+            await asyncio.to_thread(_check_shared, self._clones)
         program = await self.launcher.program()
-        system_calls = await asyncio.to_thread(compile_filter)
+        bpf = await asyncio.to_thread(compile_filter)
         await asyncio.to_thread(self._cgroups.prepare)
-        await asyncio.to_thread(self._sweep)
-        self._start = partial(start, program, self._scratch, system_calls)
+        await asyncio.to_thread(self._make_folders)
+        self._start = partial(start, program, self._scratch, bpf)
         self._socket = await self._start()
         await self._probe(base)
 
-    async def _running(self) -> LauncherSocket:
-        """The launcher; if it has ended, and every jail of its with it, another."""
+    async def _running_launcher(self) -> LauncherSocket:
+        """The running launcher. If it has ended, all its jails are dead, and another one is started."""
         async with self._starting:
             if self._socket is None or self._start is None:
                 raise DriverError("the island has not started its launcher of jails, or stops")
@@ -208,6 +214,7 @@ class NamespaceJails:
             return self._socket
 
     async def _probe(self, base: Snapshot) -> None:
+        """Make a jail whose program does not exist: if only executing it fails, this host can make jails."""
         name = f"{self.prefix}0"
         spec = JailSpec(
             name=name, jid=0, clone=Clone(name, base, None), argv=("/nonexistent",), uid=self._probe_uid
@@ -224,12 +231,12 @@ class NamespaceJails:
         finally:
             await jail.destroy()
 
-    def _sweep(self) -> None:
-        self._clear()
+    def _make_folders(self) -> None:
+        self._remove_folders()
         for folder in self._folders:
             folder.mkdir(mode=0o700, parents=True)
 
-    def _clear(self) -> None:
+    def _remove_folders(self) -> None:
         for folder in self._folders:
             if folder.exists():
                 shutil.rmtree(folder)
@@ -239,13 +246,13 @@ class NamespaceJails:
         if self._socket is not None:
             await self._socket.close()
             self._socket = None
-        await asyncio.to_thread(self._clear)
+        await asyncio.to_thread(self._remove_folders)
         await asyncio.to_thread(self._cgroups.close)
 
     # One jail
 
     async def create(self, spec: JailSpec) -> NamespaceJail:
-        launcher = await self._running()
+        launcher = await self._running_launcher()
         async with AsyncExitStack() as undo:
             group = self._cgroups.create(spec.name, spec.limits)
             undo.push_async_callback(self._cgroups.give_back, group)
@@ -265,11 +272,11 @@ class NamespaceJails:
             except OSError as failure:
                 raise DriverError(f"cannot make the jail: {failure.strerror}", jail=spec.name) from failure
             undo.pop_all()
-        process = Launched(pipes, spec.limits, status_r, pid, pidfd)
+        process = LaunchedProcess(pipes, spec.limits, status_r, pid, pidfd)
         return NamespaceJail(spec, process, group, self._cgroups)
 
     async def _order(self, spec: JailSpec, group: Group) -> list[str]:
-        """The words of an order; what their first letters mean tells `order.go`."""
+        """The words of an order. `order.take` in order.go explains their first letters."""
         scratch, limits = self._scratch, spec.limits
         size = limits.disk_bytes or limits.memory_bytes or SCRATCH_BYTES
         words = [
@@ -279,8 +286,8 @@ class NamespaceJails:
         if spec.clone.path:
             words.append(f"c{spec.clone.path}")
         else:
-            layers = f"lowerdir={_plain(spec.clone.origin.path)},upperdir={_plain(scratch)}/upper"
-            words.append(f"o{layers},workdir={_plain(scratch)}/work")
+            layers = f"lowerdir={_escaped(spec.clone.origin.path)},upperdir={_escaped(scratch)}/upper"
+            words.append(f"o{layers},workdir={_escaped(scratch)}/work")
         for m in spec.mounts:
             words += (f"{'w' if m.writable else 'r'}{m.source}", f"i{m.target}")
         if spec.network is Network.host:
@@ -291,7 +298,7 @@ class NamespaceJails:
             if spec.dns != self._dns:
                 await asyncio.to_thread(self._write_resolv, spec.dns)
             words += (f"r{self._resolv}", "i/etc/resolv.conf")
-        words += [f"l{which}={most}" for which, most in by_number(limits).items()]
+        words += [f"l{resource}={maximum}" for resource, maximum in by_number(limits).items()]
         words += (f"u{spec.uid}", f"d{spec.cwd}")
         words += [f"a{argument}" for argument in spec.argv]
         words += [f"e{name}={value}" for name, value in spec.env]
@@ -302,7 +309,7 @@ class NamespaceJails:
         self._resolv.chmod(0o644)
         self._dns = dns
 
-    # The reaper: every jail dies with the launcher, which dies with the island; groups are what can stay.
+    # Leftovers: jails die with the launcher, and the launcher with the island. Only cgroups can stay.
 
     async def existing(self) -> list[str]:
         groups = await asyncio.to_thread(self._cgroups.existing)
@@ -319,7 +326,7 @@ class NamespaceJails:
                 how="mount, pid, ipc, uts, cgroup, network; one unprivileged host uid per jail",
             ),
             seccomp_capability(),
-            Capability(name="rlimits", enforced=True, how="open files, file size, processes, no core"),
+            Capability(name="rlimits", enforced=True, how="open files, file size, no core"),
             Capability(
                 name="disk",
                 enforced=True,
@@ -330,8 +337,8 @@ class NamespaceJails:
         ]
 
 
-def _must_be_shared(folder: Path) -> None:
-    """The launcher began with the mounts of then; those that come later must reach it."""
+def _check_shared(folder: Path) -> None:
+    """Check that clones that are mounted later will appear in the launcher's mount namespace."""
     if not shares(Path("/proc/self/mountinfo").read_text(), folder.resolve()):
         raise HostUnfit(
             f"this host does not share its mounts, so no jail would see its clone below {folder}; "
@@ -340,8 +347,10 @@ def _must_be_shared(folder: Path) -> None:
 
 
 def shares(mountinfo: str, folder: Path) -> bool:
-    """Whether a mount made below `folder` shows in the mount namespaces that stem from ours
-    (proc_pid_mountinfo(5), mount_namespaces(7))."""
+    """Whether mounts below `folder` propagate to mount namespaces that were cloned from ours.
+
+    See "shared:" in proc_pid_mountinfo(5), and mount_namespaces(7).
+    """
     nearest, shared = "", False
     for line in mountinfo.splitlines():
         fields = line.partition(" - ")[0].split(" ")
@@ -350,6 +359,6 @@ def shares(mountinfo: str, folder: Path) -> bool:
     return shared
 
 
-def _plain(path: Path) -> str:
-    """A path among overlayfs options, where three characters have a meaning."""
+def _escaped(path: Path) -> str:
+    """Escape a path for the options of overlayfs, in which three characters have a meaning."""
     return str(path).replace("\\", "\\\\").replace(":", "\\:").replace(",", "\\,")

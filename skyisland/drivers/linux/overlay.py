@@ -1,9 +1,8 @@
-"""Clones without a file system of their own: the jail's private overlay over a shared base.
+"""Clones without a file system on the host: each jail mounts a private overlay over a shared base.
 
-Each jail mounts an overlay whose lower layer is the base and whose upper layer is a tmpfs that nobody
-else sees (bubblewrap's `--overlay-src BASE --tmp-overlay /`). So a clone needs no step on the host and
-leaves nothing to clean up: it comes to be with the jail and ends with it. What a jail writes is memory,
-and the memory limit of its cgroup bounds it.
+The overlay's lower layer is the base. Its upper layer is a tmpfs in the jail's mount namespace. The jail
+driver mounts both, so a clone costs nothing on the host, exists as long as its jail and leaves nothing
+behind. What a jail writes is charged to the memory of its cgroup.
 """
 
 from __future__ import annotations
@@ -19,12 +18,12 @@ from skyisland.model import Capability, Clone, Snapshot
 
 
 class OverlayClones:
-    """A `CloneDriver` whose clones are the overlays of their jails."""
+    """A `CloneDriver` that makes nothing: its clones are the overlays that jails mount."""
 
     name = "overlay"
 
     def __init__(self, base: Path) -> None:
-        """`base`: folder of the base generations; jails read it as unprivileged users."""
+        """`base`: the folder of the base's generations. Unprivileged uids must be able to read it."""
         self.base = base
 
     async def prepare(self) -> Snapshot:
@@ -34,8 +33,8 @@ class OverlayClones:
         path = self.base / GENERATION
         try:
             self.base.mkdir(parents=True, exist_ok=True)
-            for left in self.base.glob("sky-*"):
-                shutil.rmtree(left)
+            for incomplete in self.base.glob("sky-*"):
+                shutil.rmtree(incomplete)
             if not path.is_dir():
                 fresh = Path(tempfile.mkdtemp(prefix="sky-base-", dir=self.base))
                 lay(fresh)
@@ -48,13 +47,13 @@ class OverlayClones:
         return Clone(name, base, None)
 
     async def destroy(self, clone: Clone) -> None:
-        """Nothing to do: the overlay went with its jail's mount namespace."""
+        """Does nothing: the kernel unmounted the overlay with its jail's mount namespace."""
 
     async def existing(self) -> list[Clone]:
         return []
 
     async def close(self) -> None:
-        """Nothing to do either."""
+        """Does nothing: the base stays for the next start."""
 
     def capabilities(self) -> list[Capability]:
         return [

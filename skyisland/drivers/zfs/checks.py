@@ -1,4 +1,4 @@
-"""What `skyisland doctor` checks of ZFS: the dataset that the settings name."""
+"""What `skyisland doctor` checks for ZFS: that the dataset of the settings exists."""
 
 from __future__ import annotations
 
