@@ -1,4 +1,4 @@
-"""Events folded into numbers: StatsD datagrams and a Prometheus text.
+"""Figures from events: StatsD datagrams, and the text that Prometheus reads.
 
 StatsD keeps the names of the original, so that its dashboards go on working. Counts are counters
 (`c`; the original sent a histogram of ones), times are milliseconds (`ms`).
@@ -26,7 +26,7 @@ StatsD keeps the names of the original, so that its dashboards go on working. Co
     handlers.function.verdict.<how>  c      how a call ended: ok, exited, timed_out … or an error's code
 
 Not sent: the original's times of its installation (`jail.initialize_system`, `jail.base.*`, `jail.go.*`)
-and those of map look-ups (`network.populate_pool`, `network.allocate`, `network.update_ip_state`).
+and of look-ups in a map (`network.populate_pool`, `network.allocate`, `network.update_ip_state`).
 """
 
 from __future__ import annotations
@@ -53,30 +53,38 @@ from skyisland.record.traffic import Traffic
 log = logging.getLogger(__name__)
 
 BUCKETS_S = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 60.0)
+"""Upper bounds of buckets: a phase of a warm call may take less than a millisecond, a build takes seconds."""
+UNSENT_FIGURES = 10_000
+"""Most figures that wait for the next datagrams: a quarter of a second of some 800 calls."""
+DATAGRAM_BYTES = 1432
+"""StatsD's documentation recommends it for Ethernet, so that no datagram is split."""
+NAME_LENGTH = 200
+"""Characters of a repository's name in a StatsD name; the longest of a hosting site's are shorter."""
 
 
 class StatsD:
-    """A StatsD server, told by UDP. Telling it never waits and never fails; what is lost is counted.
+    """Sends figures to a StatsD server by UDP. To count never waits and never fails; what is lost is counted.
 
-    `run` finds the server and sends, some times a second; until it has found it, figures are lost.
+    `run` resolves the server's name and sends. Figures from before it has an address are lost.
     """
 
     def __init__(self, host: str, port: int = 8125, *, prefix: str = "", flush_s: float = 0.25) -> None:
+        """`flush_s`: how long figures gather for a datagram."""
         self.lost = 0
         """Figures and datagrams that were not sent."""
-        self.found = asyncio.Event()
+        self.resolved = asyncio.Event()
         """Set once the server's address is known."""
         self._host, self._port = host, port
         self._prefix = prefix.strip(".") or None
         self._flush_s = flush_s
-        self._waiting = 0
+        self._unsent = 0
         self._pipeline: Any = None
 
     async def run(self) -> None:
-        """Send what is told until this is cancelled."""
-        client = await self._found()
+        """Send figures until this is cancelled."""
+        client = await self._client()
         self._pipeline = client.pipeline()
-        self.found.set()
+        self.resolved.set()
         try:
             while True:
                 await asyncio.sleep(self._flush_s)
@@ -86,20 +94,20 @@ class StatsD:
             self._pipeline = None
             client.close()
 
-    async def _found(self) -> _Datagrams:
+    async def _client(self) -> _Datagrams:
         delay_s = 1.0
         while True:
             try:
                 return await asyncio.to_thread(_Datagrams, self)
             except (OSError, UnicodeError) as error:
-                log.warning("no StatsD server %s: %s; looking again in %d s", self._host, error, delay_s)
+                log.warning("no StatsD server %s: %s; trying again in %d s", self._host, error, delay_s)
             await asyncio.sleep(delay_s)
             delay_s = min(2 * delay_s, 60.0)
 
     def flush(self) -> None:
-        """Send now what is waiting."""
+        """Send what has gathered."""
         if self._pipeline is not None:
-            self._waiting = 0
+            self._unsent = 0
             self._pipeline.send()
 
     def count(self, name: str) -> None:
@@ -111,27 +119,27 @@ class StatsD:
             self._pipeline.timing(name, duration_s * 1000)
 
     def _accepts(self) -> bool:
-        if self._pipeline is None or self._waiting >= 10_000:
+        if self._pipeline is None or self._unsent >= UNSENT_FIGURES:
             self.lost += 1
             return False
-        self._waiting += 1
+        self._unsent += 1
         return True
 
 
 class _Datagrams(StatsClient):  # type: ignore[misc]  # statsd has no types
-    """statsd's client on a socket that does not block. To make one asks the resolver, which does."""
+    """statsd's client, on a socket that does not block. Making one does: it resolves the server's name."""
 
     def __init__(self, owner: StatsD) -> None:
         self._owner = owner
         try:
-            self._look_up(ipv6=False)
+            self._resolve(ipv6=False)
         except OSError:
-            self._look_up(ipv6=True)
+            self._resolve(ipv6=True)
         self._sock.setblocking(False)
 
-    def _look_up(self, *, ipv6: bool) -> None:
+    def _resolve(self, *, ipv6: bool) -> None:
         owner = self._owner
-        super().__init__(owner._host, owner._port, prefix=owner._prefix, maxudpsize=1432, ipv6=ipv6)
+        super().__init__(owner._host, owner._port, prefix=owner._prefix, maxudpsize=DATAGRAM_BYTES, ipv6=ipv6)
 
     def _send(self, data: str) -> None:
         try:
@@ -141,8 +149,8 @@ class _Datagrams(StatsClient):  # type: ignore[misc]  # statsd has no types
 
 
 class _Times:
-    """Durations counted by `BUCKETS_S`. Five of them come with each call, and `prometheus.Histogram` takes a
-    lock for each bucket that it passes."""
+    """A histogram of durations. Each call adds five, and `prometheus.Histogram` takes a lock for each bucket
+    up to the right one."""
 
     def __init__(self) -> None:
         self._counts = [0] * (len(BUCKETS_S) + 1)
@@ -152,15 +160,15 @@ class _Times:
         self._counts[bisect_left(BUCKETS_S, duration_s)] += 1
         self._sum_s += duration_s
 
-    def tell(self, family: HistogramMetricFamily, phase: str) -> None:
-        """Put the counts into `family`, which has them cumulative."""
+    def add_to(self, family: HistogramMetricFamily, phase: str) -> None:
+        """Add the counts to `family`, cumulated, under the label `phase`."""
         bounds = [*map(floatToGoString, BUCKETS_S), "+Inf"]
         buckets = list(zip(bounds, itertools.accumulate(self._counts), strict=True))
         family.add_metric([phase], buckets, self._sum_s)
 
 
 class Metrics:
-    """All figures of an island: `events.tap(metrics.fold)`."""
+    """All figures of an island, from its events (`follow`)."""
 
     def __init__(self, statsd: StatsD | None = None) -> None:
         self.statsd = statsd
@@ -189,7 +197,7 @@ class Metrics:
                 ("addresses_leased", "Leases on an address."),
             )
         }
-        registry.register(_Momentary(self))
+        registry.register(_Current(self))
         self.folds: dict[type[events.Event], Callable[[Any], None]] = {
             events.PhaseFinished: self._phase,
             events.SourceFetched: self._fetched,
@@ -207,22 +215,22 @@ class Metrics:
         """What is done with each kind of event; the other kinds count for nothing."""
 
     def follow(self, stream: events.Events) -> None:
-        """Take every event of `stream` into account from now on, as `fold` does."""
+        """Count the events of `stream` from now on; it calls the fold of an event's kind and no other."""
         for kind, fold in self.folds.items():
             stream.tap(fold, kind)
 
     def fold(self, event: events.Event) -> None:
-        """Take an event into account."""
+        """Count one event."""
         if fold := self.folds.get(type(event)):
             fold(event)
 
     def count(self, name: str) -> None:
-        """Tell StatsD of something that is no event, such as a handler's run."""
+        """Send StatsD a count of something that is no event, such as a handler's run."""
         if self.statsd is not None:
             self.statsd.count(name)
 
     def prometheus(self, status: Status) -> bytes:
-        """Everything in the text format of Prometheus 0.0.4, with `status` for what is now."""
+        """All figures in the text format of Prometheus, 0.0.4. Gauges are read from `status`."""
         self._status = status
         try:
             return prometheus.generate_latest(self._registry)
@@ -249,7 +257,7 @@ class Metrics:
     def _fetched(self, event: events.SourceFetched) -> None:
         self._counts["sources_fetched"].inc()
         self._time("repo.clone", event.duration_s)
-        self.count(f"repo.{_word(event.url)}")
+        self.count(f"repo.{_statsd_name(event.url)}")
 
     def _built(self, event: events.BuildFinished) -> None:
         self._counts["builds_succeeded" if event.ok else "builds_failed"].inc()
@@ -274,13 +282,13 @@ class Metrics:
         self.count(f"network.{event.ip}")
 
 
-def _word(text: str) -> str:
-    """`text` without what has a meaning in a StatsD datagram."""
-    return re.sub(r"[^A-Za-z0-9_./~-]", "_", text)[:200]
+def _statsd_name(text: str) -> str:
+    """`text` without the characters that mean something in a StatsD datagram."""
+    return re.sub(r"[^A-Za-z0-9_./~-]", "_", text)[:NAME_LENGTH]
 
 
-class _Momentary(Collector):
-    """What is counted when it is asked for: the island as it is now, and what others have counted."""
+class _Current(Collector):
+    """Figures that are collected when Prometheus asks: counts of our own, and gauges of the island."""
 
     def __init__(self, metrics: Metrics) -> None:
         self._metrics = metrics
@@ -292,7 +300,7 @@ class _Momentary(Collector):
             labels=["phase"],
         )
         for phase, spent in self._metrics.phases.items():
-            spent.tell(times, phase)
+            spent.add_to(times, phase)
         yield times
         traffic = self._metrics.traffic
         responses = CounterMetricFamily("skyisland_http_responses", "HTTP responses.", labels=["status"])

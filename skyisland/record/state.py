@@ -1,15 +1,13 @@
-"""What the island remembers: one SQLite file, read once at start, written behind the scenes.
+"""What the island remembers, in one SQLite file: read once at start, served from memory, and written
 
-Everything asked for during a call is answered from memory. What an answer depends on is on disk when its
-method returns (artifacts, the operator's address states); what may be a moment late (history, commits,
-counters, the highest jail number) is queued and written in batches by one task.
+    artifacts, the operator's address states    before the method that records them returns
+    history, commits, the highest jail number   in batches, by one task, `GATHER_S` later at most
 
 The file is in WAL mode with `synchronous=NORMAL`: a killed island loses nothing that was committed, a
-power cut may lose the last moments, and neither damages the file. One that is damaged all the same is
-set aside under another name, and the island starts with an empty memory: binaries without a record are
-then removed, branches asked for anew. The island's name does not depend on the file alone: its first
-value is derived from the file's place, so that what an island with a lost memory left on the host is
-still found as its own.
+power cut may lose the last moments, and neither damages the file. A file that is damaged all the same is
+renamed, and the island starts without a memory: it removes binaries that have no record, and asks remotes
+for their branches again. Its name stays the same, because it is first derived from the path of the file: so
+it still finds as its own what it left on the host.
 """
 
 from __future__ import annotations
@@ -54,15 +52,15 @@ MIGRATIONS = (
     CREATE TABLE invocations (number INTEGER PRIMARY KEY AUTOINCREMENT, record BLOB NOT NULL);
     """,
 )
-"""Each brings the file from the version that is its index to the next; SQLite's user_version counts."""
+"""The script at index n brings a file from version n to n + 1; the version is SQLite's user_version."""
 
 COMMITS = 10_000
-"""Known commits kept; of more, those learnt longest ago are forgotten."""
+"""Most branches and tags whose commit is remembered, some 3 MB; the one learnt longest ago goes first."""
 JID_MARGIN = 10_000
-"""Jail numbers reserved ahead, so that one is not used again even when the island is killed."""
-
+"""Jail numbers that are recorded as used before they are, so that a killed island never uses one twice; that
+takes a write for each 5000 jails."""
 GATHER_S = 0.25
-"""How long a record may wait for company: a transaction costs more than a call."""
+"""How long records gather for a transaction: one costs more than a call does, whatever is in it."""
 
 REMEMBER = "INSERT INTO invocations (record) VALUES (?)"
 FORGET = "DELETE FROM invocations WHERE number <= (SELECT max(number) FROM invocations) - ?"
@@ -80,9 +78,9 @@ class State:
     def __init__(self, path: Path, db: aiosqlite.Connection, history: int) -> None:
         self.path = path
         self.island = ""
-        """This island's tag in the names of host objects: four hex digits, the same for its whole life."""
+        """This island's tag in the names of host objects: four hex digits that never change."""
         self.first_jid = 1
-        """No jail had this number or a higher one yet."""
+        """The lowest number that no jail has had."""
         self._addresses: dict[str, AddressState] = {}
         self._db = db
         self._expressions: set[Function] = set()
@@ -99,18 +97,18 @@ class State:
 
     @classmethod
     async def open(cls, path: Path, *, history: int = 1000) -> State:
-        """Read the file at `path`, made if there is none; `history`: invocations remembered.
+        """Read the file at `path`, or make it; `history`: how many invocations are remembered.
 
         Raises:
-            SettingsError: a later Sky Island wrote it.
-            DriverError: it cannot be opened or made; the text says why.
+            SettingsError: a later version of Sky Island wrote it.
+            DriverError: it can be neither read nor made; the text says why.
         """
         try:
             try:
                 return await cls._open(path, history)
             except sqlite3.DatabaseError as error:
                 if isinstance(error, sqlite3.OperationalError):
-                    raise  # locked, full, forbidden: nothing that a new file would mend
+                    raise  # locked, full or forbidden: a new file would not help
                 aside = await asyncio.to_thread(_set_aside, path)
                 log.error("the database %s is damaged (%s); kept as %s, starting anew", path, error, aside)
                 return await cls._open(path, history)
@@ -189,7 +187,7 @@ class State:
         self._work.set()
 
     async def _write_behind(self) -> None:
-        """Write what gathers in the queue, `GATHER_S` after its first record at the latest."""
+        """Write what is queued, `GATHER_S` after the first record came, or at once when closing."""
         while not (self._closing.is_set() and not self._queue):
             await self._work.wait()
             with contextlib.suppress(TimeoutError):
@@ -201,7 +199,7 @@ class State:
             try:
                 await self._commit(batch)
             except sqlite3.Error:
-                # Nothing here is needed for a right answer; a full disk must not stop the island.
+                # No answer depends on these, and a full disk must not stop the island.
                 log.exception("%d records of history and counters could not be written", len(batch))
 
     async def _commit(self, batch: list[_Write]) -> None:
@@ -217,7 +215,10 @@ class State:
                 raise
 
     async def _now(self, what: str, batch: list[_Write]) -> None:
-        """Write and wait; a caller who is cancelled leaves no half-written transaction behind."""
+        """Write before returning; a caller who is cancelled waits for the transaction to end.
+
+        `what`: for the error message.
+        """
         try:
             await finish(self._commit(batch))
         except sqlite3.Error as error:
@@ -226,7 +227,7 @@ class State:
     # History
 
     def follow(self, events: Events) -> None:
-        """Remember, from now on, the invocations that finish and the jail numbers that are used."""
+        """Remember the invocations that finish from now on, and the jail numbers that are used."""
         self._untap = events.tap(self._fold, InvocationFinished, JailCreated)
 
     def _fold(self, event: Event) -> None:
@@ -240,17 +241,17 @@ class State:
                 self._later("INSERT OR REPLACE INTO meta VALUES ('jid', ?)", str(self._reserved_jid))
 
     async def invocations(self, limit: int) -> list[InvocationFinished]:
-        """The latest that are over, newest first."""
+        """The latest finished ones, newest first."""
         return [event for event, _ in zip(self._history, range(limit), strict=False)]
 
     # Artifacts (`builds.artifacts.Records`)
 
     async def artifacts(self) -> list[Artifact]:
-        """Those on record, for the one who keeps them in memory from then on."""
+        """All on record. Whoever asks keeps them in memory from then on; no copy of them is kept here."""
         return list(_decoded(await self._all("SELECT record FROM artifacts"), Artifact))
 
     async def put_artifact(self, artifact: Artifact) -> None:
-        """Record it, in place of another with its key.
+        """Record one; it replaces that with the same key.
 
         Raises:
             DriverError: the file cannot be written.
@@ -261,11 +262,11 @@ class State:
         )
 
     def touch_artifact(self, artifact: Artifact) -> None:
-        """Its use has changed (`used_at`, `hits`); written later."""
+        """Record `used_at` and `hits`, later; an artifact that was dropped stays dropped."""
         self._later("UPDATE artifacts SET record = ? WHERE key = ?", _encode(artifact), artifact.key)
 
     async def drop_artifacts(self, keys: Iterable[str]) -> None:
-        """Forget these.
+        """Remove the records with these keys.
 
         Raises:
             DriverError: the file cannot be written.
@@ -273,22 +274,23 @@ class State:
         await self._now("evictions", [("DELETE FROM artifacts WHERE key = ?", (key,)) for key in keys])
 
     def is_expression(self, function: Function) -> bool:
-        """Whether calls of this function must be compiled whole, whatever their arguments."""
+        """Whether `note_expression` was called for this function."""
         return function in self._expressions
 
     def note_expression(self, function: Function) -> None:
-        """It cannot be built to take its arguments in the frame (generic, or no function at all)."""
+        """Record that each call of this function needs a build of its own: it cannot take its arguments from
+        standard input, because it is generic, or no function at all."""
         self._expressions.add(function)
         self._later("INSERT OR IGNORE INTO expressions VALUES (?, ?, ?, ?)", *function)
 
     # Addresses (`jails.addresses.AddressStates`)
 
     async def address_states(self) -> dict[str, AddressState]:
-        """What the operator decided, by address."""
+        """The states that the operator set, by address."""
         return dict(self._addresses)
 
     async def set_address_state(self, ip: str, state: AddressState) -> None:
-        """Record what the operator decided about an address.
+        """Record a state that the operator set.
 
         Raises:
             DriverError: the file cannot be written.
@@ -299,11 +301,11 @@ class State:
     # Commits (`sources.sources.KnownCommits`)
 
     def get(self, url: str, version: str) -> KnownCommit | None:
-        """What the remote last said that `version` is."""
+        """The commit that the remote last named for `version`, if it is remembered."""
         return self._commits.get((url, version))
 
     async def put(self, url: str, version: str, known: KnownCommit) -> None:
-        """Remember it; written later, for the remote can be asked again."""
+        """Remember a commit. It is written later: if it is lost, the remote can be asked again."""
         self._commits.pop((url, version), None)
         self._commits[url, version] = known
         self._later(
@@ -316,7 +318,7 @@ class State:
 
 
 def _make_private(path: Path) -> None:
-    """An empty file of mode 0600, before SQLite makes one of its own; its WAL gets the same mode."""
+    """Make an empty file of mode 0600, if there is none, before SQLite does; its WAL gets the same mode."""
     path.parent.mkdir(parents=True, exist_ok=True)
     os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
     path.chmod(0o600)
@@ -336,7 +338,7 @@ def _encode(record: Struct) -> bytes:
 
 
 def _decoded(rows: Iterable[tuple[bytes]], kind: type[T]) -> Iterator[T]:
-    """The records of `kind` in `rows`; one that an earlier version wrote in another form is left out."""
+    """The records of `kind` in `rows`, without those that an earlier version wrote in another form."""
     for (record,) in rows:
         with contextlib.suppress(msgspec.MsgspecError):
             yield msgspec.json.decode(record, type=kind, dec_hook=lambda path, text: path(text))

@@ -1,4 +1,4 @@
-"""HTTP responses counted, as api-stats tells them."""
+"""Counts of HTTP responses, in the form of the operation api-stats."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from msgspec import Struct
 
 
 class ApiStats(Struct, frozen=True, kw_only=True):
-    """What api-stats answers, field by field as in github.com/thoas/stats, which the original used.
+    """The answer of api-stats: the fields of github.com/thoas/stats, which the original used.
 
-    Times of day and durations are Go's texts (`2025-01-02 15:04:05.999 +0000 UTC`, `1m2.5s`), their
-    `_sec` twins numbers.
+    Times and durations are texts as Go writes them (`2025-01-02 15:04:05.999 +0000 UTC`, `1m2.5s`); the
+    fields in `_sec` are numbers.
     """
 
     pid: int
@@ -24,9 +24,11 @@ class ApiStats(Struct, frozen=True, kw_only=True):
     time: str
     unixtime: int
     status_code_count: dict[str, int]
-    """Responses within the present second, by status."""
+    """Responses of the current second, by status."""
     total_status_code_count: dict[str, int]
+    """Responses since the start, by status."""
     count: int
+    """Responses of the current second."""
     total_count: int
     total_response_time: str
     total_response_time_sec: float
@@ -42,24 +44,25 @@ class Traffic:
         self._clock = clock
         self._started = clock()
         self._seconds = 0.0
-        self._lately: Tally[int] = Tally()
         self._second = 0
+        """The current one, of `clock`."""
+        self._in_second: Tally[int] = Tally()
 
     def record(self, status: int, duration_s: float) -> None:
         """Count one response."""
-        self._forget()
-        self._lately[status] += 1
+        self._turn_second()
+        self._in_second[status] += 1
         self.by_status[status] += 1
         self._seconds += duration_s
 
-    def _forget(self) -> None:
+    def _turn_second(self) -> None:
         second = int(self._clock())
         if second != self._second:
             self._second = second
-            self._lately.clear()
+            self._in_second.clear()
 
     def stats(self) -> ApiStats:
-        self._forget()
+        self._turn_second()
         now = datetime.now(UTC)
         uptime = self._clock() - self._started
         total = self.by_status.total()
@@ -70,9 +73,9 @@ class Traffic:
             uptime_sec=uptime,
             time=f"{now:%Y-%m-%d %H:%M:%S.%f} +0000 UTC",
             unixtime=int(now.timestamp()),
-            status_code_count={str(status): n for status, n in self._lately.items()},
+            status_code_count={str(status): n for status, n in self._in_second.items()},
             total_status_code_count={str(status): n for status, n in self.by_status.items()},
-            count=self._lately.total(),
+            count=self._in_second.total(),
             total_count=total,
             total_response_time=go_duration(self._seconds),
             total_response_time_sec=self._seconds,

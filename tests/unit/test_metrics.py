@@ -142,7 +142,7 @@ async def telling(server: socket.socket, flush_s: float = 1000.0) -> AsyncIterat
     """A StatsD that runs, told to `server` at the end at the latest."""
     statsd = StatsD(*server.getsockname(), prefix="sky.", flush_s=flush_s)
     running = asyncio.create_task(statsd.run())
-    await statsd.found.wait()
+    await statsd.resolved.wait()
     yield statsd
     running.cancel()
     await asyncio.wait([running])
