@@ -1,13 +1,13 @@
-"""What a host is told to do, so that there is a jail: the drivers.
+"""Drivers: what makes jails, clones and network interfaces on one system.
 
-    linux      jails of namespaces or by bubblewrap, cgroups, seccomp, overlays, a bridge
+    linux      jails by namespaces or by bubblewrap; cgroups, seccomp, overlays, a bridge
     freebsd    jails by jail(8), its base system, addresses by ifconfig(8)
-    zfs        clones, on either system
-    fake       jails and clones that are none, for tests and pictures
+    zfs        clones on either system
+    fake       jails and clones that confine nothing, for tests and pictures
 
-A driver keeps a protocol of `jails/driver.py`, and tests/contract holds all of them to it. It is naive: no
-locks, no events, no policy. Only `wiring` imports drivers, those of the system that it runs on.
+A driver implements a protocol of `jails/driver.py`; tests/contract runs the same tests on all of them. It has
+no locks, no events and no policy: its callers have. Only `wiring` imports drivers, those of its own system.
 
 Uses: the protocols of jails, doctor's `Check`, settings, host, model. No driver uses one of another system
-or a rival of its own: what two of them share belongs to jails/driver.py or host.
+or an alternative to itself: what two of them share belongs to jails/driver.py or host.
 """

@@ -1,8 +1,10 @@
-"""FreeBSD: jails by jail(8) on clones by ZFS, addresses as aliases or with a network stack of their own.
+"""FreeBSD: jails by jail(8) on clones by ZFS, with an alias of the host's or a network stack of their own.
 
-    jails, network     the drivers; their command lines are pure functions (`commands`, and above `network`)
-    base, clonefs      the base system from a release, and files placed into a clone
-    checks             what `skyisland doctor` tries here, every assumption that was never seen to hold
+    jails, network     the drivers
+    commands           the command lines of jail(8), jexec(8), rctl(8) and others, as pure functions
+    base               the base system, from a release
+    clonefs            puts files into a clone from outside
+    checks             what `skyisland doctor` tries on FreeBSD: every assumption of these drivers
 
-Written from sources and manuals, and tested on programs that stand in for FreeBSD's (tests/support/standins).
+Written from sources and manuals. Tests run them on stand-ins for FreeBSD's programs (tests/support/standins).
 """

@@ -1,13 +1,14 @@
-"""The base system of FreeBSD's jails: a release, verified, unpacked and patched.
+"""The base system of jails on FreeBSD: the base.txz of a release, verified, unpacked and patched.
 
     MANIFEST ─▶ base.txz, its SHA-256 checked ─▶ tar ─▶ freebsd-update ─▶ resolv.conf, localtime
 
-The sum comes from the port misc/freebsd-release-manifests where it is installed, for the MANIFEST beside
-the archive is not signed. Archives come from a mirror or a local folder. A download goes on where it
-stopped; the rest is laid into a dataset that is thrown away when it was not laid to its end, so an
-attempt that was cut short is simply repeated.
+The archive comes from a mirror or a local folder. The MANIFEST beside it is not signed, so we prefer the
+MANIFEST of the port misc/freebsd-release-manifests if that is installed.
 
-Where a host is made of packages (pkgbase), so may be the base; freebsd-update refuses it and is skipped.
+An interrupted attempt is simply repeated: a download continues where it stopped, and everything else goes
+into a dataset that is destroyed if it is incomplete.
+
+A base that is made of packages (pkgbase) cannot be patched by freebsd-update; it is left as it is.
 
 Sources: release/scripts/make-manifest.sh, freebsd-update(8), and what iocage and bastille do.
 """
@@ -33,12 +34,17 @@ from skyisland.jails.driver import MOUNT_POINTS
 ARCHIVE = "base.txz"
 SITE = "https://download.freebsd.org/releases"
 TRUSTED = Path("/usr/local/share/freebsd/MANIFESTS")
-"""Where the port misc/freebsd-release-manifests puts them."""
+"""The MANIFEST files of the port misc/freebsd-release-manifests."""
 MARK = "etc/skyisland-base"
+"""A file in the base with the name of its release."""
+MANIFEST_SILENCE_S, ARCHIVE_SILENCE_S = 30.0, 60.0
+"""How long a server may send nothing before we give up. Judgements."""
+UNPACK_TIMEOUT_S, UPDATE_TIMEOUT_S = 1800, 3600
+"""Unpacking takes a minute, an update several; slow disks and lines get much longer. Judgements."""
 
 
 def extract_argv(archive: Path, root: Path) -> tuple[str, ...]:
-    """tar(1), for it keeps file flags."""
+    """tar(1) and not Python's tarfile, which loses file flags (schg)."""
     return ("tar", "-xpf", str(archive), "-C", str(root), "--unlink")
 
 
@@ -51,16 +57,16 @@ def update_argv(root: Path, release: str, verb: str) -> tuple[str, ...]:
 
 
 def architecture(machine: str) -> str:
-    """A machine as FreeBSD's site names it: MACHINE/MACHINE_ARCH."""
+    """The folder of a machine on FreeBSD's site: MACHINE/MACHINE_ARCH."""
     machine = machine.lower()
     return {"x86_64": "amd64/amd64", "amd64": "amd64/amd64"}.get(machine, "arm64/aarch64")
 
 
 def manifest_sum(manifest: str, archive: str = ARCHIVE) -> str:
-    """The SHA-256 of an archive in a MANIFEST (tab-separated: name, sum, count …).
+    """The SHA-256 of an archive from a MANIFEST (tab-separated: name, sum, count …).
 
     Raises:
-        HostUnfit: it is not in there.
+        HostUnfit: the MANIFEST does not contain the archive.
     """
     for line in manifest.splitlines():
         words = line.split("\t")
@@ -70,7 +76,7 @@ def manifest_sum(manifest: str, archive: str = ARCHIVE) -> str:
 
 
 class FreeBSDBase:
-    """A `BaseSystem` made of a release."""
+    """A `BaseSystem` with the content of a release."""
 
     def __init__(
         self,
@@ -84,9 +90,9 @@ class FreeBSDBase:
         programs: Programs | None = None,
         progress: Progress = silent,
     ) -> None:
-        """`release`: such as 14.3-RELEASE. `cache`: where archives are kept. `source`: a mirror's URL or a
-        folder with the archives. `manifests`: the port's. `host_etc`: whose resolv.conf and localtime
-        jails get."""
+        """`release`: such as 14.3-RELEASE. `cache`: the folder of downloaded archives. `source`: the URL of a
+        mirror, or a folder with MANIFEST and archive. `manifests`: the folder of the port's MANIFEST files.
+        `update`: run freebsd-update. `host_etc`: the folder whose resolv.conf and localtime jails get."""
         if not re.fullmatch(r"\d+\.\d+-(RELEASE|RC\d+|BETA\d+)", release):
             raise SettingsError(f'release: found {release!r}; allowed: a name such as "14.3-RELEASE"')
         self.release = release
@@ -103,16 +109,16 @@ class FreeBSDBase:
         return f"{self.release}-1"
 
     async def lay(self, root: Path) -> None:
-        """Fill the empty folder `root`.
+        """Write the base into the empty folder `root`.
 
         Raises:
-            HostUnfit: the archive cannot be had, or is not what its MANIFEST says.
-            DriverError: it cannot be unpacked.
+            HostUnfit: there is no archive, its sum is not that of the MANIFEST, or the pool is full.
+            DriverError: the archive cannot be unpacked.
         """
         archive = await self.archive()
         self.progress(f"unpacking {archive.name}", 0, 0)
         try:
-            await self._programs.run(extract_argv(archive, root), timeout_s=1800)
+            await self._programs.run(extract_argv(archive, root), timeout_s=UNPACK_TIMEOUT_S)
         except ProgramFailed as failure:
             if "No space left" in failure.said:
                 raise HostUnfit(f"{failure.message}; make room in the pool: zfs list -o space") from failure
@@ -125,16 +131,16 @@ class FreeBSDBase:
     # The archive
 
     async def archive(self) -> Path:
-        """The verified archive of the base system, downloaded where it is not there already."""
+        """The path of the verified archive; downloads it if necessary."""
         arch = architecture(platform.machine())
         folder = self.cache / self.release / arch.replace("/", "-")
         await asyncio.to_thread(folder.mkdir, parents=True, exist_ok=True)
-        wanted = manifest_sum(await self._manifest(arch))
+        sha256 = manifest_sum(await self._manifest(arch))
         if not urlsplit(self._source).scheme:
-            return await self._local(wanted)
+            return await self._local(sha256)
         final = folder / ARCHIVE
-        if not await asyncio.to_thread(_is, final, wanted):
-            await self._download(f"{self._source}/{arch}/{self.release}/{ARCHIVE}", final, wanted)
+        if not await asyncio.to_thread(_has_sum, final, sha256):
+            await self._download(f"{self._source}/{arch}/{self.release}/{ARCHIVE}", final, sha256)
         return final
 
     async def _manifest(self, arch: str) -> str:
@@ -146,7 +152,7 @@ class FreeBSDBase:
             raise HostUnfit(f"base_sys_pkg_dir: {self._source} has no MANIFEST; put it beside {ARCHIVE}")
         url = f"{self._source}/{arch}/{self.release}/MANIFEST"
         try:
-            async with httpx.AsyncClient(follow_redirects=True, timeout=30.0) as client:
+            async with httpx.AsyncClient(follow_redirects=True, timeout=MANIFEST_SILENCE_S) as client:
                 answer = await client.get(url)
                 answer.raise_for_status()
         except httpx.HTTPError as error:
@@ -156,59 +162,61 @@ class FreeBSDBase:
             ) from error
         return answer.text
 
-    async def _local(self, wanted: str) -> Path:
+    async def _local(self, sha256: str) -> Path:
         path = Path(self._source) / ARCHIVE
         if not await asyncio.to_thread(path.is_file):
             raise HostUnfit(f"base_sys_pkg_dir: there is no {path}")
-        if not await asyncio.to_thread(_is, path, wanted):
+        if not await asyncio.to_thread(_has_sum, path, sha256):
             raise HostUnfit(f"{path} is not what the MANIFEST of {self.release} says; fetch it again")
         return path
 
-    async def _download(self, url: str, final: Path, wanted: str) -> None:
+    async def _download(self, url: str, final: Path, sha256: str) -> None:
         part = final.with_name(f"sky-{ARCHIVE}.part")
-        have = await asyncio.to_thread(lambda: part.stat().st_size if part.exists() else 0)
+        size = await asyncio.to_thread(lambda: part.stat().st_size if part.exists() else 0)
         try:
-            async with httpx.AsyncClient(follow_redirects=True, timeout=60.0) as client:
-                await self._receive(client, url, part, have)
+            async with httpx.AsyncClient(follow_redirects=True, timeout=ARCHIVE_SILENCE_S) as client:
+                await self._receive(client, url, part, size)
         except httpx.HTTPError as error:
             raise HostUnfit(
                 f"{url}: {error or type(error).__name__}; what came is kept, try again"
             ) from error
         except OSError as error:
             raise HostUnfit(f"cannot store {part}: {error.strerror}; make room and try again") from error
-        if not await asyncio.to_thread(_is, part, wanted):
+        if not await asyncio.to_thread(_has_sum, part, sha256):
             await asyncio.to_thread(part.unlink)
             raise HostUnfit(f"{url} is not what its MANIFEST says; it was thrown away, try again")
         await asyncio.to_thread(part.rename, final)
 
-    async def _receive(self, client: httpx.AsyncClient, url: str, part: Path, have: int) -> None:
-        headers = {"Range": f"bytes={have}-"} if have else {}
+    async def _receive(self, client: httpx.AsyncClient, url: str, part: Path, received: int) -> None:
+        """Download to `part`, which has the first `received` bytes already."""
+        headers = {"Range": f"bytes={received}-"} if received else {}
         async with client.stream("GET", url, headers=headers) as answer:
             if answer.status_code == httpx.codes.REQUESTED_RANGE_NOT_SATISFIABLE:
-                return  # it is all there
+                return  # `part` is complete
             answer.raise_for_status()
             if answer.status_code != httpx.codes.PARTIAL_CONTENT:
-                have = 0
-            total = have + int(answer.headers.get("Content-Length", 0))
-            with await asyncio.to_thread(part.open, "ab" if have else "wb") as out:
-                async for chunk in answer.aiter_bytes():  # as it comes, so that nothing is lost when it ends
+                received = 0  # this server knows no ranges: it sends everything
+            total = received + int(answer.headers.get("Content-Length", 0))
+            with await asyncio.to_thread(part.open, "ab" if received else "wb") as out:
+                # Each chunk is written at once, so that a broken connection loses none.
+                async for chunk in answer.aiter_bytes():
                     await asyncio.to_thread(out.write, chunk)
-                    have += len(chunk)
-                    self.progress(f"downloading {ARCHIVE} of {self.release}", have, total)
-        if total and have < total:
-            raise httpx.ReadError(f"the connection ended after {have} of {total} bytes")
+                    received += len(chunk)
+                    self.progress(f"downloading {ARCHIVE} of {self.release}", received, total)
+        if total and received < total:
+            raise httpx.ReadError(f"the connection ended after {received} of {total} bytes")
 
-    # What the release lacks
+    # After unpacking
 
     async def _patch(self, root: Path) -> None:
-        """Security patches. What cannot be patched here is said, and is no failure."""
+        """Apply the release's security patches. A base made of packages is reported and left as it is."""
         work = root / "var/db/freebsd-update"
         await asyncio.to_thread(work.mkdir, parents=True, exist_ok=True)
         for verb in ("fetch", "install"):
             self.progress(f"freebsd-update {verb}", 0, 0)
             try:
                 await self._programs.run(
-                    update_argv(root, self.release, verb), timeout_s=3600, env={"PAGER": "cat"}
+                    update_argv(root, self.release, verb), timeout_s=UPDATE_TIMEOUT_S, env={"PAGER": "cat"}
                 )
             except ProgramFailed as failure:
                 if "packaged base" in failure.said:
@@ -232,10 +240,11 @@ class FreeBSDBase:
         place_file(root, f"/{MARK}", f"{self.release}\n".encode(), 0o444)
 
 
-def _is(path: Path, wanted: str) -> bool:
+def _has_sum(path: Path, sha256: str) -> bool:
+    """Whether a file exists and has this SHA-256. Blocks."""
     try:
         with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest() == wanted
+            return hashlib.file_digest(file, "sha256").hexdigest() == sha256
     except FileNotFoundError:
         return False
     except OSError as error:

@@ -1,8 +1,7 @@
-"""Putting things into a clone from outside, before anything ran in it.
+"""Files and folders that root puts into a clone from outside, before its jail runs.
 
-Every step goes through the folder above it by descriptor and follows no symbolic link, so that nothing
-in the base, and nothing that a guest might have left, can lead a write by root out of the clone.
-These functions block.
+Each folder of a path is opened relative to the descriptor of its parent, and no symbolic link is followed.
+So no link in the base, or left by a function, can lead root's writes out of the clone. These functions block.
 """
 
 from __future__ import annotations
@@ -20,20 +19,24 @@ _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
 def make_folder(root: Path, target: str) -> Path:
-    """The folder at the absolute path `target` inside the clone at `root`, made where it is missing.
+    """Make the folder at the absolute path `target` inside the clone at `root`, unless it exists.
+
+    Returns its path on the host.
 
     Raises:
-        DriverError: something else is in the way.
+        DriverError: a part of the path exists and is no folder.
     """
     with _inside(root, target):
         return root / target.lstrip("/")
 
 
 def place_file(root: Path, target: str, content: Path | bytes, mode: int = 0o555) -> None:
-    """A file at the absolute path `target` inside the clone at `root`, in the place of any other.
+    """Write a file to the absolute path `target` inside the clone at `root`; replace an existing one.
+
+    `content`: the bytes, or the path of a file of the host to copy.
 
     Raises:
-        DriverError: a folder is in the way, the source cannot be read, or the clone is full.
+        DriverError: a folder has that path, the source cannot be read, or the clone is full.
     """
     folder, _, name = target.rpartition("/")
     with _inside(root, folder) as parent:
@@ -54,7 +57,7 @@ def place_file(root: Path, target: str, content: Path | bytes, mode: int = 0o555
 
 @contextmanager
 def _inside(root: Path, target: str) -> Iterator[int]:
-    """A descriptor of the folder `target` below `root`."""
+    """Make the folder `target` below `root`, and yield its descriptor."""
     parts = [part for part in target.split("/") if part]
     if any(part in (".", "..") for part in parts):
         raise DriverError(f"{target!r} is no place for a mount")

@@ -1,9 +1,11 @@
 """Linux: two drivers for jails, clones by overlay, interfaces on a bridge.
 
-namespaces     jails by our own launcher (`launching`, `launcher/`), for an island that is root
-bubblewrap     jails by bwrap, for everybody else
-overlay        clones of the `base` that cost nothing
-bridge         interfaces, over `rtnetlink`, and a packet filter on them, `nftables`
-cgroup, rlimits, seccomp     what both kinds of jails are limited by
-checks         what `skyisland doctor` tries here
+    namespaces                   jails by our own launcher (`launching`, `launcher/`); needs root
+    bubblewrap                   jails by bwrap, for any other user
+    overlay                      clones of the `base` that cost nothing on the host
+    bridge                       interfaces, over `rtnetlink`, with a packet filter, `nftables`
+    cgroup, rlimits, seccomp     the limits and the filter of both kinds of jails
+    checks                       what `skyisland doctor` tries on Linux
+
+The only programs that they run are bwrap and, to compile the launcher, go.
 """
