@@ -12,7 +12,7 @@ from skyisland import operations as op
 from skyisland.events import InvocationFinished
 from skyisland.island import Island
 from skyisland.model import Capability
-from skyisland.record.logs import Line, LogRing
+from skyisland.record.logs import LogLine, LogRing
 from skyisland.record.metrics import Metrics
 from skyisland.record.traffic import ApiStats
 from skyisland.wire import Snapshot
@@ -56,7 +56,7 @@ def for_operators(app: Quart, island: Island, metrics: Metrics, logs: LogRing, f
         return Snapshot.of(island.status(), at=time.time(), recent=recent, last_event_id=feed.last_id)
 
     @answers(app, op.LOGS)
-    async def log_lines(jail: str | None, after: int, limit: int) -> list[Line]:
+    async def log_lines(jail: str | None, after: int, limit: int) -> list[LogLine]:
         return logs.lines(jail=jail, after=after, limit=limit)
 
     @responds(app, op.EVENTS)

@@ -17,7 +17,7 @@ from skyisland.errors import Unavailable
 from skyisland.events import InvocationFinished
 from skyisland.model import AddressInfo, AddressState, Artifact, Capability, FunctionRequest
 from skyisland.operations import JSON, Operation
-from skyisland.record.logs import Line
+from skyisland.record.logs import LogLine
 from skyisland.record.traffic import ApiStats
 from skyisland.wire import AddressBody, Called, Jail, NotAnIsland, Snapshot, encode, read_call
 
@@ -124,7 +124,7 @@ class Client:
         """Calls that are over, newest first."""
         return self._ask(op.INVOCATIONS, limit=limit)
 
-    def logs(self, *, jail: str | None = None, after: int = 0, limit: int = 500) -> list[Line]:
+    def logs(self, *, jail: str | None = None, after: int = 0, limit: int = 500) -> list[LogLine]:
         """The latest lines of the log with a `seq` above `after`, oldest first."""
         return self._ask(op.LOGS, jail=jail, after=after, limit=limit)
 

@@ -18,7 +18,7 @@ from msgspec import Struct
 
 from skyisland.events import PULSE_S, InvocationFinished
 from skyisland.model import AddressInfo, AddressState, Artifact, Capability
-from skyisland.record.logs import Line
+from skyisland.record.logs import LogLine
 from skyisland.record.traffic import ApiStats
 from skyisland.wire import AddressBody, Answer, FunctionBody, Jail, Snapshot, encode, read
 
@@ -173,7 +173,7 @@ LOGS = Operation(
         Parameter(name="after", meaning="Only those with a higher `seq`.", default=0, most=1 << 62),
         Parameter(name="limit", meaning="How many at most.", default=500, most=5000),
     ),
-    answer=list[Line],
+    answer=list[LogLine],
     field="logs",
 )
 EVENTS = Operation(

@@ -69,7 +69,7 @@ def redacted(text: str, secrets: Collection[str]) -> str:
     return text
 
 
-class Line(Struct, frozen=True, kw_only=True):
+class LogLine(Struct, frozen=True, kw_only=True):
     """A line of the log, for people: printable characters only."""
 
     seq: int
@@ -117,7 +117,7 @@ class LogRing(logging.Handler):
 
     def __init__(self, limit: int = 5000, *, secrets: Collection[str] = ()) -> None:
         super().__init__()
-        self._entries: deque[Line | Event] = deque(maxlen=limit)
+        self._entries: deque[LogLine | Event] = deque(maxlen=limit)
         self._secrets = tuple(secrets)
         self._seq = 0
         """Of the latest entry; those before it follow without a gap."""
@@ -134,7 +134,7 @@ class LogRing(logging.Handler):
             self._seq += 1
             self._entries.append(event)
 
-    def _line_of(self, seq: int, event: Event) -> Line:
+    def _line_of(self, seq: int, event: Event) -> LogLine:
         failed = isinstance(event, InvocationFinished) and event.verdict != "ok"
         return self._line(
             seq,
@@ -157,7 +157,7 @@ class LogRing(logging.Handler):
         except Exception:
             self.handleError(record)
 
-    def _append(self, line: Callable[[int], Line]) -> None:
+    def _append(self, line: Callable[[int], LogLine]) -> None:
         with self._lock:
             self._seq += 1
             self._entries.append(line(self._seq))
@@ -171,8 +171,8 @@ class LogRing(logging.Handler):
         text: str,
         jail: str | None,
         invocation: str | None,
-    ) -> Line:
-        return Line(
+    ) -> LogLine:
+        return LogLine(
             seq=seq,
             at=at,
             level=logging.getLevelName(min(level, logging.ERROR)),
@@ -182,7 +182,7 @@ class LogRing(logging.Handler):
             invocation=invocation,
         )
 
-    def lines(self, *, jail: str | None = None, after: int = 0, limit: int | None = None) -> list[Line]:
+    def lines(self, *, jail: str | None = None, after: int = 0, limit: int | None = None) -> list[LogLine]:
         """The lines with a `seq` above `after`, oldest first, the latest `limit` of them.
 
         `jail`: only the lines of the jail with this name, and of the invocations that it served.
@@ -200,7 +200,7 @@ class LogRing(logging.Handler):
         entries = [(seq, entry) for seq, entry in entries if seq > after]
         if limit is not None:
             entries = entries[max(0, len(entries) - limit) :]
-        return [entry if isinstance(entry, Line) else self._line_of(seq, entry) for seq, entry in entries]
+        return [entry if isinstance(entry, LogLine) else self._line_of(seq, entry) for seq, entry in entries]
 
 
 _PLAIN = logging.Formatter()

@@ -17,7 +17,7 @@ from bench import report
 from skyisland import events
 from skyisland.cli import main
 from skyisland.model import AddressInfo, Artifact, Capability, Phase, Purpose, Timings
-from skyisland.record.logs import Line
+from skyisland.record.logs import LogLine
 from skyisland.record.metrics import Metrics, StatsD
 from skyisland.record.traffic import ApiStats
 from skyisland.settings import Layout
@@ -108,7 +108,7 @@ def test_transcript_has_known_codes_and_fields(transcript: Transcript) -> None:
 
 def known_fields() -> set[str]:
     """Of all that the API answers with, and the keys of its details."""
-    shapes: tuple[type[Struct], ...] = (Answer, Problem, Jail, Artifact, AddressInfo, Capability, Line)
+    shapes: tuple[type[Struct], ...] = (Answer, Problem, Jail, Artifact, AddressInfo, Capability, LogLine)
     shapes += (ApiStats, Timings, events.InvocationFinished)
     fields = {field.encode_name for shape in shapes for field in structs.fields(shape)}
     around = {

@@ -9,8 +9,7 @@ from contextlib import aclosing
 from skyisland.events import Event, Pulse
 from skyisland.island import Island
 from skyisland.model import AddressState, FunctionRequest
-from skyisland.record.logs import Line as LogLine
-from skyisland.record.logs import LogRing
+from skyisland.record.logs import LogLine, LogRing
 from skyisland.watching import Watch
 from skyisland.wire import Called, Snapshot
 from tui.watch.port import curl_line

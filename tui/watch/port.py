@@ -18,7 +18,7 @@ from skyisland.errors import IslandError
 from skyisland.events import Event
 from skyisland.model import AddressState, FunctionRequest
 from skyisland.operations import INVOKE
-from skyisland.record.logs import Line as LogLine
+from skyisland.record.logs import LogLine
 from skyisland.wire import Called, Snapshot
 
 

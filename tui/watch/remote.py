@@ -12,7 +12,7 @@ from skyisland import operations as op
 from skyisland.events import Event
 from skyisland.model import AddressState, FunctionRequest
 from skyisland.operations import JSON, Operation
-from skyisland.record.logs import Line as LogLine
+from skyisland.record.logs import LogLine
 from skyisland.wire import AddressBody, Called, NotAnIsland, Snapshot, encode, read_call
 from tui.watch.port import LinkLost, curl_line
 
