@@ -36,13 +36,13 @@ NOT_REAL = "a fake: no interface has these addresses"
 
 
 def policy(**changes: object) -> Policy:
-    """The policy of the default settings, but without a warm pool: who counts jails counts those of calls."""
-    usual = Settings().policy
-    return structs.replace(usual, **{"warm": structs.replace(usual.warm, max_jails=0), **changes})
+    """The policy of the default settings, without a warm pool, with these changes."""
+    default = Settings().policy
+    return structs.replace(default, **{"warm": structs.replace(default.warm, max_jails=0), **changes})
 
 
 def bounds(**changes: object) -> Bounds:
-    """The warm pool's bounds of the default settings."""
+    """The warm pool's bounds of the default settings, with these changes."""
     return structs.replace(Settings().policy.warm, **changes)
 
 
@@ -102,10 +102,11 @@ class FakeBuilds:
 
     def known(self, resolved: Resolved, call: Call) -> Artifact | None:
         key = self._key(resolved.url, resolved.package, resolved.commit, call)
-        found = self.store.get(key)
-        if found is not None:
-            self.store[key] = found = structs.replace(found, hits=found.hits + 1, used_at=time.time())
-        return found
+        artifact = self.store.get(key)
+        if artifact is not None:
+            artifact = structs.replace(artifact, hits=artifact.hits + 1, used_at=time.time())
+            self.store[key] = artifact
+        return artifact
 
     async def build(self, source: Source, call: Call, *, refresh: bool, invocation: str | None) -> Artifact:
         if self.fail is not None:

@@ -51,8 +51,12 @@ from skyisland.story import Story
 
 log = logging.getLogger(__name__)
 
-STUBBORN_S = 5.0
-"""A call whose jail was killed has so long to end by itself before it is cancelled."""
+CANCEL_AFTER_S = 5.0
+"""When the island stops, calls whose jails were killed have this time to end by themselves; then they are
+cancelled. A judgement: a killed jail is gone in milliseconds, so only calls that fetch are left by then."""
+PURGE_S = 3600.0
+"""Checkouts are purged this often, or four times in `Policy.keep_s` where that is less: a checkout stays a
+quarter longer than it should at the most."""
 
 
 class SourceRoom(Protocol):
@@ -103,7 +107,7 @@ class HistoryRoom(Protocol):
 
 
 class Island:
-    """Runs calls, and lets operators see and steer."""
+    """Runs calls, and lets operators see and steer. `start` comes first, `stop` last."""
 
     def __init__(
         self,
@@ -119,7 +123,7 @@ class Island:
         history: HistoryRoom,
         pace: Pace | None = None,
     ) -> None:
-        """`pace`: of the warm pool, for tests that cannot wait."""
+        """`version`: of the program. `pace`: of the warm pool, for tests that cannot wait."""
         self.name = name
         self.version = version
         self.policy = policy
@@ -132,7 +136,7 @@ class Island:
         self.pool = WarmPool(jails, policy.warm, policy.limits, events, pace=pace)
         self.started_at = time.time()
         self._draining = False
-        self._housekeeping: asyncio.Task[None] | None = None
+        self._purging: asyncio.Task[None] | None = None
         self._running: set[asyncio.Task[object]] = set()
         self._queued = 0
         self._places = asyncio.Semaphore(policy.max_running)
@@ -140,12 +144,14 @@ class Island:
     # Life
 
     async def start(self, progress: Progress = silent, *, whole: bool = False) -> None:
-        """Make everything ready; sweep what an earlier life left behind.
+        """Make everything ready, and sweep what an earlier life left behind.
 
         `whole`: compile all of the standard library, not only what every build needs.
 
         Raises:
-            HostUnfit, DriverError: this host cannot run jails; the text names the remedy.
+            HostUnfit, DriverError: this host cannot run jails, or not enforce what the settings require; the
+                text names the remedy.
+            SettingsError: the settings name no toolchain that works, or require an unknown capability.
         """
         progress("base system", 0, 1)
         swept = await self.jails.prepare()
@@ -154,51 +160,50 @@ class Island:
         swept += await self.sources.sweep()
         await self.builds.prepare(progress, whole=whole)
         self._require()
-        self._housekeeping = asyncio.create_task(self._keep_house())
+        self._purging = asyncio.create_task(self._purge_sources())
         self.pool.start()
         self.events.publish(IslandStarted(swept=swept))
 
     def _require(self) -> None:
-        """Refuse to start where the settings demand what this host cannot enforce."""
-        able = {capability.name: capability for capability in self.capabilities()}
+        """Refuse to start where this host cannot enforce what the settings require."""
+        known = {capability.name: capability for capability in self.capabilities()}
         for name in self.policy.require:
-            found = able.get(name)
-            if found is None:
-                known = ", ".join(sorted(able))
-                raise SettingsError(f"limits.require: no capability is called {name!r}; there are {known}")
-            if not found.enforced:
-                raise HostUnfit(
-                    f"limits.require: this host cannot enforce {name!r}: {found.how}. {found.remedy}".rstrip()
-                )
+            if name not in known:
+                names = ", ".join(sorted(known))
+                raise SettingsError(f"limits.require: no capability is called {name!r}; there are {names}")
+            capability = known[name]
+            if not capability.enforced:
+                why = f"{capability.how}. {capability.remedy}".rstrip()
+                raise HostUnfit(f"limits.require: this host cannot enforce {name!r}: {why}")
 
-    async def _keep_house(self) -> None:
-        """Throw out, every now and then, checkouts that nobody used for long; builds do so themselves."""
+    async def _purge_sources(self) -> None:
+        """Remove checkouts that no build needed for long. Builds remove binaries and caches themselves."""
         while True:
-            await asyncio.sleep(min(3600.0, self.policy.keep_s / 4))
+            await asyncio.sleep(min(PURGE_S, self.policy.keep_s / 4))
             try:
                 await self.sources.purge(self.policy.keep_s)
             except (IslandError, OSError):
-                log.exception("housekeeping failed; it is tried again later")
+                log.exception("old checkouts cannot be removed; it is tried again later")
 
     async def drain(self, grace_s: float) -> None:
-        """Take no new calls, let the running ones finish within `grace_s`, then end them."""
+        """Take no new calls, let the running ones finish within `grace_s`, then kill them."""
         self._draining = True
         await self.pool.close()
         if self._running:
             await asyncio.wait(self._running, timeout=grace_s)
         await self.jails.kill_all("the island stops")
         if self._running:
-            _, stubborn = await asyncio.wait(self._running, timeout=STUBBORN_S)
-            for task in stubborn:
+            _, left = await asyncio.wait(self._running, timeout=CANCEL_AFTER_S)
+            for task in left:
                 task.cancel()
-            await asyncio.gather(*stubborn, return_exceptions=True)
+            await asyncio.gather(*left, return_exceptions=True)
 
     async def stop(self) -> None:
-        """End whatever runs, and take away all that the island made."""
+        """Kill what runs, and take away all that the island made on this host."""
         await self.drain(0)
-        if self._housekeeping is not None:
-            self._housekeeping.cancel()
-            await asyncio.gather(self._housekeeping, return_exceptions=True)
+        if self._purging is not None:
+            self._purging.cancel()
+            await asyncio.gather(self._purging, return_exceptions=True)
         await self.sources.close()
         await self.builds.close()
         await self.jails.close()
@@ -212,8 +217,8 @@ class Island:
         """Run one call in a jail of its own.
 
         Raises:
-            IslandError: the request was refused or could not be carried out. What happens inside the
-                jail is no error but the invocation's `Outcome`.
+            IslandError: the request was refused or could not be carried out. What happens inside the jail is
+                the invocation's `Outcome`, not an error.
         """
         if self._draining:
             raise Draining("the island is stopping and takes no new calls", retry_after_s=5)
@@ -222,7 +227,7 @@ class Island:
         assert task is not None  # noqa: S101 - we are in a coroutine
         self._running.add(task)
         try:
-            return story.tell(await self._tell(request, story))
+            return story.finish(await self._carry_out(request, story))
         except IslandError as refusal:
             story.fail(refusal.code, refusal.message)
             raise
@@ -231,24 +236,25 @@ class Island:
             raise
         finally:
             self._running.discard(task)
-            story.end()
+            story.close()
 
-    async def _tell(self, request: FunctionRequest, story: Story) -> Outcome:
+    async def _carry_out(self, request: FunctionRequest, story: Story) -> Outcome:
         call = await read_call(request.call)
         if request.ip4:
             self.network.require()
         try:
             artifact = await self._artifact(request, call, story)
         except OSError as error:  # the disk is full, no descriptor is left …
-            raise DriverError(f"the host fails us: {error.strerror}; see its log") from error
+            raise DriverError(f"the host failed us: {error.strerror}; see its log") from error
         with self.builds.using(artifact):
-            await self._enter(story)
+            await self._admit(story)
             try:
                 return await self._run(request, call, artifact, story)
             finally:
                 self._places.release()
 
     async def _artifact(self, request: FunctionRequest, call: Call, story: Story) -> Artifact:
+        """The binary for the call: a known one, or else one built from the repository at its commit."""
         with story.phase(Phase.resolve):
             resolved = await self.sources.resolve(request.url, request.version, refresh=request.cache_bust)
         story.commit, story.stale = resolved.commit, resolved.stale
@@ -262,6 +268,7 @@ class Island:
             return await self.builds.build(source, call, refresh=request.cache_bust, invocation=story.id)
 
     async def _run(self, request: FunctionRequest, call: Call, artifact: Artifact, story: Story) -> Outcome:
+        """Give the call's frame to a jail, and wait for its end."""
         nonce = secrets.token_hex(16)
         with self.pool.call():
             with story.phase(Phase.jail):
@@ -279,14 +286,18 @@ class Island:
             raise refusal
         return outcome
 
-    async def _enter(self, story: Story) -> None:
-        """Take a place among the running; first come, first served."""
+    async def _admit(self, story: Story) -> None:
+        """Take one of the `max_running` places, first come, first served. The caller must release it.
+
+        Raises:
+            TooBusy: too many wait already, or none became free in time.
+        """
         full = self._places.locked()
         if full and self._queued >= self.policy.max_queued:
             raise TooBusy("the queue of waiting calls is full; try again later", retry_after_s=1)
         with story.phase(Phase.queue):
             if not full:
-                await self._places.acquire()  # at once
+                await self._places.acquire()  # returns at once, and so needs no timer
                 return
             self._queued += 1
             try:
@@ -333,10 +344,10 @@ class Island:
         )
 
     def capabilities(self) -> list[Capability]:
-        """What this host enforces, and what it cannot; what one room enforces, no other need be able to."""
-        told = [*self.jails.capabilities(), *self.network.capabilities()]
-        enforced = {capability.name for capability in told if capability.enforced}
-        return [one for one in told if one.enforced or one.name not in enforced]
+        """What this host enforces, and what it cannot. What one driver enforces, no other need be able to."""
+        every = [*self.jails.capabilities(), *self.network.capabilities()]
+        enforced = {capability.name for capability in every if capability.enforced}
+        return [capability for capability in every if capability.enforced or capability.name not in enforced]
 
     def jail(self, jail: str | int) -> JailInfo:
         """A living jail, by its number or name.
@@ -349,7 +360,7 @@ class Island:
         return inmate.info()
 
     async def kill(self, jail: str | int) -> JailInfo:
-        """End a jail, named by its number or name; its caller gets an outcome that says so.
+        """Kill a jail, named by its number or name; its caller gets an outcome that says so.
 
         Raises:
             JailNotFound
@@ -357,10 +368,11 @@ class Island:
         return await self.jails.kill(jail)
 
     async def kill_all(self) -> list[JailInfo]:
+        """Kill every living jail; returns them."""
         return await self.jails.kill_all()
 
     async def set_address(self, ip: str, state: AddressState) -> AddressInfo:
-        """Take an address out of the pool, or give it back; the state survives a restart.
+        """Take an address out of the pool, or give it back. The state survives a restart.
 
         Raises:
             AddressNotFound: the pool has no such address.
@@ -377,10 +389,11 @@ class Island:
         return await self.builds.evict(key)
 
     async def rebuild(self, key: str) -> Artifact:
-        """Fetch and compile anew what an artifact was made of, without running it.
+        """Fetch and compile an artifact anew, without running it.
 
         Raises:
-            ArtifactNotFound, SourceRefused, SourceUnavailable, BuildFailed
+            ArtifactNotFound
+            SourceRefused, SourceUnavailable, BuildFailed: the artifact stays as it was.
         """
         artifact = self.builds.find(key)
         place = self.sources.recorded(artifact.url, artifact.package, artifact.commit)

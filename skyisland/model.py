@@ -45,10 +45,10 @@ class FunctionRequest(Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 
 class Call(Struct, frozen=True, kw_only=True):
-    """A call, understood.
+    """A call, parsed and checked.
 
-    When every argument is a literal, `arguments` holds their Go source texts and the binary is
-    built for the function alone; otherwise `arguments` is None and the whole expression is compiled.
+    Where every argument is a literal, the binary is built for the function alone and `arguments` go to it at
+    run time. Otherwise `arguments` is None and the whole expression is compiled.
     """
 
     text: str
@@ -94,13 +94,13 @@ class Source(Struct, frozen=True, kw_only=True):
     commit: str
     """Forty hex digits."""
     checkout: Path
-    """The files of that commit; read-only to everyone but the source room."""
+    """The folder with the files of that commit. Only `sources` writes to it."""
     stale: bool = False
-    """The remote was out of reach and this is the last commit that we knew."""
+    """The remote could not be reached, and this is the last commit that we knew."""
 
     @property
     def import_path(self) -> str:
-        """What Go calls the package: host and path, without a URL's scheme and port."""
+        """The package's import path in Go: host and path, without the URL's scheme and port."""
         root = re.sub(r"^[a-z]+:/+|:[0-9]+(?=/)", "", self.url)
         return f"{root}/{self.package}" if self.package else root
 
@@ -109,7 +109,7 @@ class Artifact(Struct, frozen=True, kw_only=True):
     """A binary for one function (or one expression) of one package at one commit."""
 
     key: str
-    """Hash of everything that went into it."""
+    """Hash of all that went into it: repository, package, commit, function, toolchain, main program."""
     sha256: str
     """Hash of the binary itself: its name in the store."""
     path: Path
@@ -130,7 +130,7 @@ class Artifact(Struct, frozen=True, kw_only=True):
 
 
 class Mount(Struct, frozen=True):
-    """A host path shown inside a jail."""
+    """A path of the host that a jail sees."""
 
     source: Path
     target: str
@@ -138,19 +138,19 @@ class Mount(Struct, frozen=True):
 
 
 class Limits(Struct, frozen=True, kw_only=True):
-    """What one jail may use; None means that nothing is enforced."""
+    """What one jail may use; None for no limit."""
 
     memory_bytes: int | None = None
     pids: int | None = None
     cpus: float | None = None
-    """Share of processors: 1.0 is one core."""
+    """Cores: 0.5 is half of one."""
     cpu_time_s: float | None = None
     """Processor time of all processes together."""
     stdout_bytes: int = 1 << 20
     stderr_bytes: int = 1 << 16
     open_files: int | None = None
     disk_bytes: int | None = None
-    """All files together, where the jail has a disk of its own in memory; None for as much as memory."""
+    """All files together, where the jail's disk is memory; None for as much as `memory_bytes`."""
     file_bytes: int | None = None
     """Largest single file."""
 
@@ -160,12 +160,13 @@ class Network(StrEnum):
 
     none = "none"
     host = "host"
-    """Only for the module download of a build, which runs no repository code."""
+    """The host's. Only for a build's download of modules, which runs no code of a repository."""
     lease = "lease"
+    """An interface of its own with an address of the pool."""
 
 
 class Address(Struct, frozen=True, kw_only=True):
-    """An address leased to a jail, with what its interface needs."""
+    """An address leased to a jail, with what else its interface needs."""
 
     ip: str
     prefix: int
@@ -174,7 +175,7 @@ class Address(Struct, frozen=True, kw_only=True):
 
 
 class Snapshot(Struct, frozen=True):
-    """A generation of the base system that clones are made of."""
+    """A generation of the base system. Clones are made of it."""
 
     name: str
     path: Path
@@ -186,7 +187,7 @@ class Clone(Struct, frozen=True):
     name: str
     origin: Snapshot
     path: Path | None
-    """Where it is mounted; None when it comes to be with the jail's own overlay."""
+    """Where it is mounted; None where the jail's own overlay makes it."""
 
 
 class JailSpec(Struct, frozen=True, kw_only=True):
@@ -204,7 +205,7 @@ class JailSpec(Struct, frozen=True, kw_only=True):
     network: Network = Network.none
     address: Address | None = None
     dns: tuple[str, ...] = ()
-    """Name servers, in place before the jail has an address: a warm one gets its address late."""
+    """Name servers. They are known before the address is, which a warm jail gets late."""
     uid: int | None = None
     """The unprivileged host uid of this jail alone; None when the island itself is not root."""
 
@@ -219,15 +220,15 @@ class Verdict(StrEnum):
     output_limit = "output_limit"
     timed_out = "timed_out"
     disk_full = "disk_full"
-    """It failed, and had no room left for files."""
+    """Its process failed, and no room was left for files."""
     cpu_time = "cpu_time"
     """It used more processor time than it may."""
     killed = "killed"
-    """By the operator, or because the island stopped."""
+    """By an operator, or because the island stops."""
 
 
 class Outcome(Struct, frozen=True, kw_only=True):
-    """What came out of a jail."""
+    """How a jail's process ended, and what it wrote."""
 
     verdict: Verdict
     exit_code: int | None = None
@@ -244,13 +245,13 @@ class Phase(StrEnum):
     clone = "clone"
     """Fetching the repository and checking the commit out."""
     build = "build"
-    """Compiling, or waiting for the one who compiles the same."""
+    """Compiling, or waiting for another call that compiles the same."""
     queue = "queue"
-    """Waiting for admission."""
+    """Waiting for one of `Policy.max_running` places."""
     jail = "jail"
-    """Making the copy-on-write clone and the jail around it, or taking a warm one."""
+    """Making a clone and the jail around it, or taking a warm jail."""
     exec = "exec"
-    """From the frame handed over to the process's end."""
+    """From the frame's first byte to the process's end."""
 
 
 class Timings(Struct, frozen=True, kw_only=True):
@@ -266,7 +267,7 @@ class Timings(Struct, frozen=True, kw_only=True):
 
 
 class Invocation(Struct, frozen=True, kw_only=True):
-    """A call's whole story, once it is over."""
+    """A call that is over."""
 
     id: str
     request: FunctionRequest
@@ -277,10 +278,10 @@ class Invocation(Struct, frozen=True, kw_only=True):
     """The name of the jail that ran it."""
     commit: str
     cached: bool
-    """The binary was there already."""
+    """The binary was there before the call."""
     stale: bool
     warm: bool = False
-    """The jail was there already, made ahead for one call."""
+    """The jail was made ahead of the call."""
 
 
 class Purpose(StrEnum):
@@ -293,11 +294,14 @@ class Purpose(StrEnum):
 
 
 class JailState(StrEnum):
+    """Where a jail is in its life, in order."""
+
     creating = "creating"
     warm = "warm"
-    """Built ahead, its process started and waiting for a frame."""
+    """Made ahead: its process waits for a frame."""
     running = "running"
     dying = "dying"
+    """Being taken away."""
 
 
 USAGE_S = 1.0
@@ -305,7 +309,7 @@ USAGE_S = 1.0
 
 
 class Usage(Struct, frozen=True):
-    """What a jail uses now; None where the host cannot tell."""
+    """What a jail uses; None where the host does not count it."""
 
     memory_bytes: int | None = None
     cpu_s: float | None = None
@@ -333,9 +337,11 @@ class JailInfo(Struct, frozen=True, kw_only=True):
 
 
 class AddressState(StrEnum):
+    """Whether an address of the pool can be leased."""
+
     available = "available"
     unavailable = "unavailable"
-    """Leased to a jail, or taken out of the pool by the operator."""
+    """Leased to a jail, or taken out of the pool by an operator."""
 
 
 class AddressInfo(Struct, frozen=True, kw_only=True):
@@ -344,7 +350,9 @@ class AddressInfo(Struct, frozen=True, kw_only=True):
     ip: str
     state: AddressState
     jail: str | None = None
+    """The jail that it is leased to."""
     since: float | None = None
+    """Time of the lease, or when an operator took it out; None if that was in an earlier life."""
 
 
 class Capability(Struct, frozen=True, kw_only=True):
@@ -356,6 +364,7 @@ class Capability(Struct, frozen=True, kw_only=True):
     how: str
     """The mechanism when it is enforced, the reason when it is not."""
     remedy: str = ""
+    """What to do about it; empty when it is enforced, or nothing can be done."""
 
 
 class Bounds(Struct, frozen=True, kw_only=True):
@@ -383,28 +392,32 @@ class Policy(Struct, frozen=True, kw_only=True):
     queue_timeout_s: float
     """A call that waits longer for a place is refused."""
     require: tuple[str, ...]
-    """Capabilities without which the island does not start."""
+    """Capabilities by name; the island does not start without them."""
     keep_s: float
     """Checkouts that no build needed for longer are removed."""
     warm: Bounds
-    """Of the pool of jails made ahead."""
+    """Of the warm pool."""
 
 
 class PoolStatus(Struct, frozen=True, kw_only=True):
-    """The pool at one moment, and what it did so far."""
+    """The warm pool: its jails now, and counts since the island's start."""
 
     size: int = 0
+    """Jails that wait."""
     wanted: int = 0
+    """Jails that should wait, by the latest demand."""
     max_jails: int = 0
     hits: int = 0
+    """Calls that found a warm jail."""
     misses: int = 0
+    """Calls that found none. Calls that want a new jail count as neither."""
     made: int = 0
     wasted: int = 0
     """Made and destroyed without a call."""
     make_s: float = 0.0
-    """Time that making one took, on average of late."""
+    """Time to make a jail, as a moving average."""
     memory_bytes: int = 0
-    """What the idle ones used together when somebody last looked, as far as the host can tell."""
+    """Memory of the waiting jails at their last samples; 0 where the host does not count it."""
 
 
 class Status(Struct, frozen=True, kw_only=True):

@@ -1,8 +1,8 @@
 """The binaries that the island has: known in memory, recorded in SQLite, stored as files.
 
-Looking one up costs no more than a dictionary does. Binaries are forgotten when no call used them for
-long and, least recently used first, when they need more room than allowed; the file of one in use stays
-until its last user is gone, whoever forgot it.
+To look one up costs what a dictionary costs. A binary is forgotten when no call used it for `unused_s`, and
+the least recently used are when all together exceed `limit_bytes`. The file of a binary in use stays until
+its last user is gone, whoever forgot it.
 """
 
 from __future__ import annotations
@@ -26,14 +26,14 @@ from skyisland.model import Artifact
 log = logging.getLogger(__name__)
 
 Id = tuple[str, str, str, str, str | None]
-"""What a call needs: url, package, commit, function, expression."""
+"""What a binary is for: url, package, commit, function, expression."""
 
-Describe = Callable[[str, int], Artifact]
-"""Makes the record of a binary from its hash and size."""
+MakeRecord = Callable[[str, int], Artifact]
+"""Makes the record of a binary from its SHA-256 and its size in bytes."""
 
 
 class Records(Protocol):
-    """What `state.State` gives the builds."""
+    """What `State` (record/) gives the builds."""
 
     async def artifacts(self) -> list[Artifact]: ...
     async def put_artifact(self, artifact: Artifact) -> None: ...
@@ -44,7 +44,7 @@ class Records(Protocol):
 
 
 class Artifacts:
-    """All binaries, by what calls need."""
+    """All binaries. `load` comes first, `close` last."""
 
     def __init__(
         self, store: Store, records: Records, events: Events, *, limit_bytes: int, unused_s: float
@@ -58,41 +58,44 @@ class Artifacts:
         self._touched: set[Id] = set()
         self._users: InUse[str] = InUse()
         self._orphans: set[str] = set()
-        """Files that no record named when they were last looked at."""
+        """Hashes of files that no record names. They are deleted as soon as nobody uses them."""
         self._storing = asyncio.Lock()
         self._background = Background()
 
     async def load(self, key_of: Callable[[Id], str]) -> None:
-        """Read the records. Those whose file is not whole, or whose key is no longer `key_of` what they are
-        for, are forgotten, and files without a record removed."""
+        """Read the records. May be repeated.
+
+        A record is dropped if its file is not whole, or its key is not what `key_of` makes of it: it is of
+        another toolchain. Files without a record are deleted.
+        """
         before, self._known = self._known, {}
-        lost = []
+        stale = []
         for artifact in await self.records.artifacts():
-            wanted = id_of(artifact)
-            there = await asyncio.to_thread(self.store.has, artifact.sha256, artifact.size_bytes)
-            if there and artifact.key == key_of(wanted):
-                found = structs.replace(artifact, path=self.store.path(artifact.sha256))
-                self._known[wanted] = before.get(wanted, found)
+            id_ = id_of(artifact)
+            whole = await asyncio.to_thread(self.store.has, artifact.sha256, artifact.size_bytes)
+            if whole and artifact.key == key_of(id_):
+                recorded = structs.replace(artifact, path=self.store.path(artifact.sha256))
+                self._known[id_] = before.get(id_, recorded)
             else:
-                lost.append(artifact.key)
-        if lost:
-            log.warning("%d binaries are damaged or of another toolchain, and forgotten", len(lost))
-            await self.records.drop_artifacts(lost)
+                stale.append(artifact.key)
+        if stale:
+            log.warning("%d binaries are damaged or of another toolchain, and forgotten", len(stale))
+            await self.records.drop_artifacts(stale)
         async with self._storing:
-            await asyncio.to_thread(self.store.prepare, self._wanted())
+            await asyncio.to_thread(self.store.prepare, self._needed())
 
     async def close(self) -> None:
-        """Finish what is under way, and write down what was used."""
+        """Finish deletions, and record uses."""
         await self._background.drain()
         self.write_uses()
 
     # Looking up
 
-    def get(self, wanted: Id) -> Artifact | None:
-        return self._known.get(wanted)
+    def get(self, id_: Id) -> Artifact | None:
+        return self._known.get(id_)
 
     def use(self, artifact: Artifact, *, hits: int = 0) -> Artifact:
-        """Count a use; returns the binary with its figures as they are now."""
+        """Count a use; returns the artifact with its new figures."""
         used = structs.replace(artifact, used_at=time.time(), hits=artifact.hits + hits)
         self._known[id_of(used)] = used
         self._touched.add(id_of(used))
@@ -100,7 +103,7 @@ class Artifacts:
 
     @contextmanager
     def using(self, artifact: Artifact) -> Iterator[None]:
-        """Keep the binary's file for the length of the block."""
+        """Keep the binary's file for the length of the block, whoever forgets the artifact meanwhile."""
         self._users.take(artifact.sha256)
         try:
             yield
@@ -109,7 +112,7 @@ class Artifacts:
                 self._background.start(self._remove_orphans())
 
     def all(self) -> list[Artifact]:
-        """The last used first."""
+        """Every artifact, the last used first."""
         return sorted(self._known.values(), key=lambda artifact: -artifact.used_at)
 
     def find(self, key: str) -> Artifact:
@@ -124,24 +127,24 @@ class Artifacts:
         raise ArtifactNotFound(f"no artifact {key!r} in the cache", key=key)
 
     def write_uses(self) -> None:
-        """Hand to the records what was used since the last time."""
+        """Record the uses since the last time."""
         touched, self._touched = self._touched, set()
-        for wanted in touched:
-            if artifact := self._known.get(wanted):
+        for id_ in touched:
+            if artifact := self._known.get(id_):
                 self.records.touch_artifact(artifact)
 
     # Keeping
 
-    async def keep(self, binary: Path, limit_bytes: int, describe: Describe) -> Artifact:
-        """Take a binary out of a jail's folder.
+    async def keep(self, binary: Path, limit_bytes: int, record: MakeRecord) -> Artifact:
+        """Copy a binary out of a jail's folder, and record it.
 
         Raises:
-            BuildFailed: what lies there is no binary, or too large.
+            BuildFailed: it is not there, no regular file, or larger than `limit_bytes`.
             DriverError: it cannot be recorded.
         """
         async with self._storing:
             sha256, size_bytes = await asyncio.to_thread(self.store.add, binary, limit_bytes)
-            artifact = describe(sha256, size_bytes)
+            artifact = record(sha256, size_bytes)
             self._orphans.add(sha256)
             await self.records.put_artifact(artifact)
             self._orphans.discard(sha256)
@@ -171,21 +174,21 @@ class Artifacts:
         return doomed
 
     async def make_room(self, newest: Artifact | None = None) -> None:
-        """Forget what was not used for long, and what does not fit; never `newest`."""
+        """Forget what was not used for `unused_s`, and what exceeds `limit_bytes`; never `newest`."""
         idle = [a for a in self._idle() if newest is None or id_of(a) != id_of(newest)]
         await self._forget([a for a in idle if a.used_at < time.time() - self.unused_s], "unused")
         total = sum({a.sha256: a.size_bytes for a in self._known.values()}.values())
-        too_many = []
+        surplus = []
         for artifact in idle:
             if total <= self.limit_bytes:
                 break
             if id_of(artifact) in self._known:
-                too_many.append(artifact)
+                surplus.append(artifact)
                 total -= artifact.size_bytes
-        await self._forget(too_many, "space")
+        await self._forget(surplus, "space")
 
     def _idle(self) -> list[Artifact]:
-        """Those not in use, the least recently used first."""
+        """Artifacts not in use, the least recently used first."""
         return [artifact for artifact in reversed(self.all()) if artifact.sha256 not in self._users]
 
     async def _forget(self, doomed: list[Artifact], reason: str) -> None:
@@ -199,13 +202,14 @@ class Artifacts:
         for a in doomed:
             self.events.publish(ArtifactEvicted(key=a.key, url=a.url, function=a.function, reason=reason))
 
-    def _wanted(self) -> set[str]:
+    def _needed(self) -> set[str]:
+        """Hashes of files that a record names or a call uses."""
         return {artifact.sha256 for artifact in self._known.values()} | set(self._users)
 
     async def _remove_orphans(self) -> None:
-        """Delete the files that no record names any more and no call uses."""
+        """Delete the orphans that no call uses."""
         async with self._storing:
-            for sha256 in self._orphans - self._wanted():
+            for sha256 in self._orphans - self._needed():
                 await asyncio.to_thread(self.store.remove, sha256)
                 self._orphans.discard(sha256)
             self._orphans &= set(self._users)

@@ -1,13 +1,13 @@
-"""From a checked-out package and a call to a binary, once.
+"""From a checked-out package and a call to a binary, compiled once.
 
-A binary is known by everything that went into it: repository, package, commit, function (or the whole
-expression, where its arguments are compiled in), toolchain, main program, platform. What is not known
-is compiled in a build jail: one build per binary however many wait for it, as many builds at a time as the
-settings allow. Who stops waiting leaves the others undisturbed; when the last one leaves, the build is
+A binary is known by all that went into it: repository, package, commit, function (or the whole expression,
+where its arguments are compiled in), toolchain, main program, platform. An unknown one is compiled in a
+build jail. There is one build per binary, however many callers wait for it, and `build.max_running` builds
+at a time. A caller who stops waiting leaves the others undisturbed; when the last one leaves, the build is
 cancelled and its jail taken away.
 
-A call with literal arguments is compiled for the function alone. What turns out to be no function value
-(generic functions, types) is compiled as an expression, and remembered to be such.
+A call with literal arguments is compiled for the function alone. Generic functions and types are no function
+values: a call of one is compiled as an expression, and the records remember that it must be.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ class _Job(Struct, frozen=True, kw_only=True):
 
 
 class Builds:
-    """The build room (`island.BuildRoom`)."""
+    """Gives each call its binary (`island.BuildRoom`). `prepare` comes first, `close` last."""
 
     def __init__(
         self,
@@ -76,19 +76,18 @@ class Builds:
         unused_s: float,
         uid: int | None,
     ) -> None:
-        """`uid`: host uid of all build jails when the island is root; no other jail may have it.
-
-        `timeout_s` bounds one compilation; binaries and caches that were not used for `unused_s` are removed.
+        """`timeout_s`: for one compilation. `unused_s`: binaries and caches not used for longer are removed.
+        `uid`: host uid of all build jails when the island is root; no other jail may have it.
         """
         self.settings = settings
         self.records = records
         self.events = events
         self.toolchains = toolchains
-        room = settings.cache_limit
+        limit_bytes = settings.cache_limit
         self._artifacts = Artifacts(
-            Store(layout.artifacts), records, events, limit_bytes=room, unused_s=unused_s
+            Store(layout.artifacts), records, events, limit_bytes=limit_bytes, unused_s=unused_s
         )
-        self._caches = Caches(layout, uid=uid, limit_bytes=room, unused_s=unused_s)
+        self._caches = Caches(layout, uid=uid, limit_bytes=limit_bytes, unused_s=unused_s)
         self._compiler = Compiler(settings, jails, self._caches, timeout_s=timeout_s)
         self._places = asyncio.Semaphore(settings.max_running)
         self._packages: dict[tuple[str, str, str], Package] = {}
@@ -99,11 +98,12 @@ class Builds:
     # Life
 
     async def prepare(self, progress: Progress = silent, *, whole: bool = False) -> None:
-        """Find or download Go, compile what builds need (`whole`: the entire standard library), and load the
-        records. May be repeated.
+        """Find or download Go, compile what every build needs, and read the records. May be repeated.
+
+        `whole`: compile the entire standard library.
 
         Raises:
-            SettingsError, HostUnfit: there is no Go that works here; the text says what to do.
+            SettingsError, HostUnfit: no Go works here; the text names the remedy.
         """
         toolchain = await self.toolchains.find(progress)
         await self._compiler.prepare(toolchain, progress, whole=whole)
@@ -112,6 +112,7 @@ class Builds:
             self._upkeep = asyncio.create_task(self._keep_up())
 
     async def _keep_up(self) -> None:
+        """Record uses, and forget what is old or too much."""
         while True:
             await asyncio.sleep(UPKEEP_S)
             try:
@@ -123,7 +124,7 @@ class Builds:
                 log.exception("the upkeep of the caches failed; it is tried again")
 
     async def close(self) -> None:
-        """Cancel what is being built and write down what was used. May be repeated."""
+        """Cancel what is being built, and record uses. May be repeated."""
         if self._upkeep is not None:
             self._upkeep.cancel()
             await asyncio.wait([self._upkeep])
@@ -135,22 +136,22 @@ class Builds:
     # Looking up
 
     def known(self, resolved: Resolved, call: Call) -> Artifact | None:
-        """The binary for a call, if there is one; counts as a use."""
-        found = self._artifacts.get(_id(resolved, self._remembered_form(resolved, call)))
-        if found is None or call.qualifier not in (None, found.package_name):
-            return None
-        return self._artifacts.use(found, hits=1)
+        """The binary for a call, if there is one; counts as a hit."""
+        artifact = self._artifacts.get(_id(resolved, self._remembered_form(resolved, call)))
+        if artifact is None or call.qualifier not in (None, artifact.package_name):
+            return None  # a wrong name is refused in `build`
+        return self._artifacts.use(artifact, hits=1)
 
     def using(self, artifact: Artifact) -> AbstractContextManager[None]:
-        """Keep the binary's file for the length of the block, whoever forgets it meanwhile."""
+        """Keep the binary's file for the length of the block, whoever forgets the artifact meanwhile."""
         return self._artifacts.using(artifact)
 
     def artifacts(self) -> list[Artifact]:
-        """All that are known, the last used first."""
+        """Every artifact, the last used first."""
         return self._artifacts.all()
 
     def find(self, key: str) -> Artifact:
-        """One of them.
+        """An artifact by its key.
 
         Raises:
             ArtifactNotFound
@@ -158,7 +159,7 @@ class Builds:
         return self._artifacts.find(key)
 
     async def evict(self, key: str) -> Artifact:
-        """Forget one.
+        """Forget an artifact.
 
         Raises:
             ArtifactNotFound
@@ -166,7 +167,7 @@ class Builds:
         return await self._artifacts.evict(key)
 
     async def purge(self) -> list[Artifact]:
-        """Forget all that no call is using; returns them."""
+        """Forget all artifacts that no call uses; returns them."""
         return await self._artifacts.purge()
 
     def _remembered_form(self, place: Resolved | Source, call: Call) -> Call:
@@ -175,24 +176,25 @@ class Builds:
             return harness.as_expression(call)
         return call
 
-    def _key(self, wanted: Id) -> str:
-        *place, expression = wanted
-        parts = ["function", *map(str, place)] if expression is None else ["expression", *map(str, wanted)]
+    def _key(self, id_: Id) -> str:
+        """A hash of all that goes into a binary: its id, the toolchain, the main programs, the platform."""
+        *place, expression = id_
+        parts = ["function", *map(str, place)] if expression is None else ["expression", *map(str, id_)]
         digest = hashlib.sha256()
         for part in (*parts, self._compiler.toolchain.version, harness.version(), *this_platform()):
-            # With the lengths in front, no two lists of parts make the same bytes.
+            # With its length before each part, no two lists of parts make the same bytes.
             digest.update(len(part.encode()).to_bytes(8, "big") + part.encode())
         return digest.hexdigest()
 
     # Building
 
     async def build(self, source: Source, call: Call, *, refresh: bool, invocation: str | None) -> Artifact:
-        """The binary for a call, compiled unless it is known; with `refresh` compiled in any case.
+        """The binary for a call, compiled unless it is known, or in any case with `refresh`.
 
-        Enter `using` with it before anything else is awaited.
+        Enter `using` with it before anything else is awaited, or it may be gone.
 
         Raises:
-            BuildFailed: it does not compile; the text says why, `details["output"]` in the compiler's words.
+            BuildFailed: it does not compile; the text says why, and `details["output"]` is what Go said.
             BadCall: the package's name is not the one that the caller put in front.
             SourceUnavailable: modules could not be downloaded.
             HostUnfit, DriverError: no build jail can be made.
@@ -251,23 +253,23 @@ class Builds:
     async def _once(self, job: _Job) -> Artifact:
         """The binary of one compilation, which all share who want the same."""
         harness.check_package(job.call, job.package.import_path, job.package.name)
-        # This caller has named the right package; whether another names it makes no other binary.
+        # The name has been checked. It makes no other binary, so callers with and without it share one.
         job = structs.replace(job, call=structs.replace(job.call, qualifier=None))
-        wanted = _id(job.source, job.call)
+        id_ = _id(job.source, job.call)
         while True:
-            await self._building.join((wanted, job.refresh), lambda: self._compile(job))
-            # Between the end of the build and now, it may have been evicted.
-            if found := self._artifacts.get(wanted):
-                return self._artifacts.use(found)
+            await self._building.join((id_, job.refresh), lambda: self._compile(job))
+            # It may have been evicted since the build ended.
+            if artifact := self._artifacts.get(id_):
+                return self._artifacts.use(artifact)
 
     async def _compile(self, job: _Job) -> Artifact:
-        """Compile and keep the binary, as soon as few enough others are compiled."""
+        """Compile in one of the `max_running` places, and keep the binary."""
         source, call = job.source, job.call
-        wanted = _id(source, call)
+        id_ = _id(source, call)
         async with self._places:
-            if not job.refresh and (found := self._artifacts.get(wanted)):
-                return found
-            key, started, size_bytes = self._key(wanted), time.perf_counter(), 0
+            if not job.refresh and (known := self._artifacts.get(id_)):
+                return known
+            key, started, size_bytes = self._key(id_), time.perf_counter(), 0
             self.events.publish(
                 BuildStarted(key=key, url=source.url, function=call.function, invocation=job.invocation)
             )
@@ -282,7 +284,7 @@ class Builds:
                     package_name=job.package.name,
                     commit=source.commit,
                     function=call.function,
-                    expression=wanted[-1],
+                    expression=id_[-1],
                     size_bytes=size_bytes,
                     build_s=time.perf_counter() - started,
                     built_at=time.time(),

@@ -1,10 +1,10 @@
 """The store of compiled binaries: read-only files named by the hash of their content.
 
-A binary is in the store before it is on record, and off the record before it leaves the store, so that a
-record always has its file, whenever the island is killed. A file without a record is what a build left
-that never came to its end; nothing tells what it is, and it is removed at the next start.
+A binary is stored before it is recorded, and its record is dropped before it is removed. So a record always
+has its file, whenever the island is killed. A file without a record is left of a build that did not end;
+nothing says what it is for, and the next start removes it.
 
-Everything here blocks and belongs in a thread.
+Everything here blocks: run it on a thread.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ class Store:
         return self.folder / sha256[:2] / sha256
 
     def prepare(self, wanted: Iterable[str]) -> int:
-        """Make the folder, and remove what is in it but `wanted`; returns how many files that were."""
+        """Make the folder, and remove all files but the `wanted` hashes; returns how many were removed."""
         self.folder.mkdir(parents=True, exist_ok=True)
         self.folder.chmod(0o755)
         keep = {self.path(sha256) for sha256 in wanted}
@@ -45,15 +45,15 @@ class Store:
         return removed
 
     def has(self, sha256: str, size_bytes: int) -> bool:
-        """Whether the binary is there and as long as it should be."""
+        """Whether the binary is there, with this size."""
         try:
-            found = self.path(sha256).lstat()
+            status = self.path(sha256).lstat()
         except OSError:
             return False
-        return stat.S_ISREG(found.st_mode) and found.st_size == size_bytes
+        return stat.S_ISREG(status.st_mode) and status.st_size == size_bytes
 
     def add(self, binary: Path, limit_bytes: int) -> tuple[str, int]:
-        """Take a binary out of a jail's folder; returns its hash and size.
+        """Copy a binary out of a jail's folder; returns its SHA-256 and its size.
 
         Raises:
             BuildFailed: it is not there, no regular file, or too large.

@@ -29,7 +29,7 @@ class Script(Struct, frozen=True, kw_only=True):
     stderr: bytes = b""
     exit_code: int = 0
     duration_s: float = 0.0
-    """How long it takes; infinite for one that must be killed."""
+    """How long it runs; infinite for one that must be killed."""
     out_of_memory: bool = False
     disk_full: bool = False
 
@@ -59,7 +59,6 @@ class FakeProcess:
         if self.returncode is None and self.script.duration_s != float("inf"):
             loop = asyncio.get_running_loop()
             self._timer = loop.call_later(self.script.duration_s, self._finish)
-
         return memoryview(b"")
 
     def listen(self) -> None:
@@ -75,7 +74,7 @@ class FakeProcess:
                 try:
                     data = data[os.write(fd, data) :]
                 except (BlockingIOError, BrokenPipeError):
-                    break  # a fake is not patient: what does not fit the pipe is lost
+                    break  # what does not fit into the pipe is lost
         self._end(-signal.SIGKILL if self.script.out_of_memory else self.script.exit_code)
 
     def _end(self, returncode: int) -> None:

@@ -1,14 +1,14 @@
-"""The pool of addresses: who holds which, and which the operator has taken out.
+"""The pool of addresses: which jail holds which, and which the operator has taken out.
 
-A call with `"ip4": true` leases the lowest free address for its jail and gives it back when the jail
-is gone. Two jails never hold the same one: a lease is decided and on record before anything is awaited,
-and an address is free again only after its interface is gone. The operator's word (`set_state`)
-outlives the island; a lease does not. An address taken out while a jail holds it stays with that jail
-and leaves the pool at release.
+A call with `"ip4": true` leases the lowest free address for its jail, and the address is free again when the
+jail is gone. Two jails never hold the same address: a lease is on record before anything is awaited, and ends
+only after its interface is gone. A state that the operator sets (`set_state`) outlives the island; a lease
+does not. An address that is taken out while a jail holds it stays with that jail, and leaves the pool when
+the lease ends.
 
-Interfaces are the business of a `NetworkDriver`. `prepare` finds out what the host can do and removes
-leftovers, but makes nothing: an island that never sees such a call leaves the host's network as it is.
-What all jails share comes to be with the first lease.
+A `NetworkDriver` makes the interfaces. `prepare` finds out what the host can do and removes leftovers, but
+makes nothing: an island without such calls leaves the host's network as it is. What all jails share, such as
+a bridge, is made with the first lease.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from skyisland.settings import IP4
 log = logging.getLogger(__name__)
 
 RESOLV_CONFS = (Path("/etc/resolv.conf"), Path("/run/systemd/resolve/resolv.conf"))
-"""Where the host's name servers stand; the second where systemd-resolved keeps them off the first."""
+"""Files with the host's name servers. Under systemd-resolved the first names only its stub on loopback."""
 
 
 class NoInterfaces:
@@ -66,10 +66,10 @@ class NoInterfaces:
 
 
 class AddressStates(Protocol):
-    """Keeps the operator's word on addresses over restarts."""
+    """What `State` (record/) gives the pool: the operator's states, over restarts."""
 
     async def address_states(self) -> dict[str, AddressState]:
-        """Every address that was ever set, with its last state."""
+        """Every address that was ever set, with its latest state."""
         ...
 
     async def set_address_state(self, ip: str, state: AddressState) -> None: ...
@@ -78,10 +78,11 @@ class AddressStates(Protocol):
 class Lease(Struct, frozen=True):
     jail: str
     since: float
+    """Seconds since the epoch."""
 
 
 class Addresses:
-    """The addresses of `network.ip4`, lowest first."""
+    """The addresses of `network.ip4` and their leases (`AddressPool`, `island.AddressRoom`)."""
 
     def __init__(
         self,
@@ -97,23 +98,25 @@ class Addresses:
         self._states = states
         self._events = events
         self._pool = tuple(str(address) for address in ip4.pool())
+        """Lowest first."""
         self._leases: dict[str, Lease] = {}
         self._taken_out: dict[str, float | None] = {}
-        """Addresses that the operator set unavailable, and when; None if that was in an earlier life."""
+        """Addresses that the operator set unavailable → when; None if that was in an earlier life."""
         self._setting = asyncio.Lock()
         self._unfit: HostUnfit | None = None
         self._resolv_confs = tuple(resolv_confs)
         self.name_servers = ip4.dns
 
     async def prepare(self) -> int:
-        """Recall the operator's states, look at the host, sweep; returns how many leftovers went.
+        """Read the operator's states, prepare the driver, and learn the name servers.
 
-        A host that cannot give interfaces is no failure here: calls with `ip4` learn it from `require`.
+        Returns how many leftovers were removed. A host that cannot give interfaces is no failure here: calls
+        with `ip4` learn of it from `require`.
         """
         states = await self._states.address_states()
         out = {ip for ip, state in states.items() if state is AddressState.unavailable}
         self._taken_out = {ip: None for ip in self._pool if ip in out}
-        # Without NAT no server outside answers; a jail with none is told so at once instead of waiting.
+        # Without NAT no server outside answers. With none in its resolv.conf a jail fails at once.
         if self._ip4.nat and not self._ip4.dns:
             self.name_servers = await asyncio.to_thread(self._host_name_servers)
         self._unfit = None
@@ -125,7 +128,7 @@ class Addresses:
             return 0
 
     def require(self) -> None:
-        """Refuse now what `lease` would refuse later, when nothing has been built yet.
+        """Refuse what `lease` would refuse, before anything is built.
 
         Raises:
             HostUnfit: this host or these rights cannot give a jail an interface.
@@ -140,7 +143,7 @@ class Addresses:
 
         Raises:
             NoAddress, HostUnfit: as for `require`.
-            DriverError: the host refused what all jails share.
+            DriverError: the host refused to make what all jails share.
         """
         self.require()
         ip = self._lowest_free()
@@ -166,7 +169,7 @@ class Addresses:
         await self.driver.attach(address, jail, pid)
 
     async def release(self, address: Address, jail: str) -> None:
-        """Take the interface away, then the address back. May be repeated, also when it is another's by now.
+        """Take the interface away, then end the lease. May be repeated, also when another jail has it by now.
 
         Raises:
             DriverError: the interface is still there, so the address stays out of the pool.
@@ -181,7 +184,7 @@ class Addresses:
         return [self._info(ip) for ip in self._pool]
 
     async def set_state(self, ip: str, state: AddressState) -> AddressInfo:
-        """Take an address out of the pool or give it back; the word is on record before this returns.
+        """Take an address out of the pool or give it back. The state is on record before this returns.
 
         Raises:
             AddressNotFound: the pool has no such address.
@@ -207,18 +210,18 @@ class Addresses:
         return self.driver.capabilities()
 
     async def close(self) -> None:
-        """Take back everything that was made on the host."""
+        """Remove all that was made on the host."""
         await self.driver.close()
 
     def _host_name_servers(self) -> tuple[str, ...]:
         texts = (path.read_text(errors="replace") for path in self._resolv_confs if path.is_file())
-        return next((found for text in texts if (found := name_servers(text.splitlines()))), ())
+        return next((servers for text in texts if (servers := name_servers(text.splitlines()))), ())
 
     def _lowest_free(self) -> str:
         for ip in self._pool:
             if ip not in self._leases and ip not in self._taken_out:
                 return ip
-        # Jails live for seconds; the operator's mind changes more slowly.
+        # Jails live for seconds. What the operator took out comes back by hand.
         raise NoAddress(
             f"none of the pool's {len(self._pool)} addresses is free ({len(self._leases)} leased, "
             f"{len(self._taken_out)} taken out by the operator); try again later",
@@ -234,16 +237,14 @@ class Addresses:
 
 
 def name_servers(resolv_conf: Iterable[str]) -> tuple[str, ...]:
-    """The name servers of a resolv.conf(5) that a jail could reach too: not the host's own loopback, and
-    no IPv6, of which a jail has none."""
-    words = (line.split() for line in resolv_conf)
-    found = []
-    for word in words:
-        if len(word) > 1 and word[0] == "nameserver":
+    """The name servers of a resolv.conf(5) that a jail could reach: of IPv4, and not the host's loopback."""
+    servers = []
+    for words in map(str.split, resolv_conf):
+        if len(words) > 1 and words[0] == "nameserver":
             try:
-                server = ip_address(word[1])
+                server = ip_address(words[1])
             except ValueError:
                 continue
             if server.version == 4 and not server.is_loopback and not server.is_unspecified:
-                found.append(str(server))
-    return tuple(found)
+                servers.append(str(server))
+    return tuple(servers)

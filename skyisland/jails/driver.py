@@ -1,10 +1,9 @@
 """Every protocol that a driver keeps: `JailDriver` with its `Jail`, `CloneDriver`, `NetworkDriver`.
 
-A driver does one thing to the host, when it is told to. It is naive: no locks, no events, no leases, no
-deadlines; those are around it, in this folder. It names what it makes by the name that it is given (a clone
-and an interface have the name of their jail), so that what a killed island left can be found again by its
-name, and whatever takes something away may be repeated. A driver fails with `DriverError` or `HostUnfit`,
-whose text has the host's own words and the remedy.
+A driver changes the host, and nothing else: it has no locks, events, leases or deadlines. Those are around
+it, in this folder. What it makes has the name that it is given (a clone and an interface that of their jail),
+so what a killed island left is found again by its name. All that takes something away may be repeated. A
+driver fails with `DriverError` or `HostUnfit`, whose text has the host's own words and the remedy.
 """
 
 from __future__ import annotations
@@ -17,7 +16,7 @@ from skyisland.host.process import Running
 from skyisland.model import Address, Capability, Clone, JailSpec, Snapshot, Usage
 
 MOUNT_POINTS = ("dev", "proc", "usr/local/go", "src", "gen", "std", "mod", "cache", "out", "helper")
-"""Folders that jails have something mounted at; where nobody else can make them, the base has them."""
+"""Folders where jails have something mounted. The base has them where the jail's own root is read-only."""
 
 
 def jail_prefix(island: str) -> str:
@@ -36,14 +35,14 @@ def resolv_conf(name_servers: Iterable[str]) -> bytes:
 
 
 class JailDriver(Protocol):
-    """Makes jails on this host. Naive: locks, events, leases and deadlines live around it."""
+    """Makes jails on this host."""
 
     name: str
     connects_late: bool
-    """A living jail can be given an address (`AddressPool.attach` with its pid)."""
+    """A living jail can be given an address, by `NetworkDriver.attach` with its pid."""
 
     async def prepare(self, base: Snapshot) -> None:
-        """Whatever is needed once per start of the island, a trial included; may be repeated.
+        """Make ready for jails on clones of `base`, and try one. May be repeated.
 
         Raises:
             HostUnfit: this host cannot make jails; the text names the remedy.
@@ -53,26 +52,26 @@ class JailDriver(Protocol):
     async def create(self, spec: JailSpec) -> Jail:
         """A jail whose process is started and waits for its standard input.
 
-        If it raises, nothing of the attempt is left.
-
         Raises:
-            DriverError, HostUnfit: with the host program's own words.
+            DriverError, HostUnfit: nothing of the attempt is left.
         """
         ...
 
     async def existing(self) -> list[str]:
-        """Names of this island's jails on the host, those of an earlier life included."""
+        """The names of this island's jails on the host, those of an earlier life included."""
         ...
 
     async def remove(self, name: str) -> None:
-        """Kill and take away a jail by its name alone, for the reaper. May be repeated."""
+        """Kill a jail and take it away, by its name alone: one of an earlier life. May be repeated."""
         ...
 
     async def close(self) -> None:
-        """Take back what `prepare` made for this run."""
+        """Take away what `prepare` made."""
         ...
 
-    def capabilities(self) -> list[Capability]: ...
+    def capabilities(self) -> list[Capability]:
+        """What this driver enforces here, and what it cannot."""
+        ...
 
 
 class Jail(Protocol):
@@ -82,16 +81,16 @@ class Jail(Protocol):
 
     @property
     def process(self) -> Running:
-        """The process in it, whose pipes are the function's standard streams."""
+        """Its process. The pipes are the function's standard streams."""
         ...
 
     @property
     def pid(self) -> int | None:
-        """The host's number of the jail's first process."""
+        """The process id of the jail's first process, as the host counts; None where that is not known."""
         ...
 
     async def kill(self) -> None:
-        """End every process in it, at once. May be repeated."""
+        """Kill every process in it. May be repeated."""
         ...
 
     async def destroy(self) -> None:
@@ -99,20 +98,24 @@ class Jail(Protocol):
         ...
 
     def ended(self) -> tuple[int | None, int | None]:
-        """Exit code or signal of the process that has ended, one of them None.
+        """Exit code and signal of the process that has ended, one of them None.
 
         Raises:
             DriverError: it never started; the text says why.
         """
         ...
 
-    def ran_out_of_memory(self) -> bool: ...
-
-    def filled_its_disk(self) -> bool:
-        """Whether there was no room left for files when its process ended, as far as the driver can tell."""
+    def ran_out_of_memory(self) -> bool:
+        """Whether a process of the jail was killed for the limit on memory."""
         ...
 
-    def usage(self) -> Usage: ...
+    def filled_its_disk(self) -> bool:
+        """Whether no room was left for files when its process ended; False where the driver cannot know."""
+        ...
+
+    def usage(self) -> Usage:
+        """What it uses now. A few system calls, which do not wait."""
+        ...
 
 
 class CloneDriver(Protocol):
@@ -121,40 +124,45 @@ class CloneDriver(Protocol):
     name: str
 
     async def prepare(self) -> Snapshot:
-        """Bring the base system into being, or find it; may be repeated.
+        """Find the base system, or make it; its snapshot. May be repeated.
 
         Raises:
-            DriverError, HostUnfit: with the host program's own words and the remedy.
+            DriverError, HostUnfit
         """
         ...
 
     async def clone(self, base: Snapshot, name: str) -> Clone:
-        """A fresh clone of `base` for the jail `name`."""
+        """A fresh clone of `base` for the jail `name`.
+
+        Raises:
+            DriverError: nothing of the attempt is left.
+        """
         ...
 
     async def destroy(self, clone: Clone) -> None:
-        """Remove it and all that was written to it; a clone that is gone already is no error."""
+        """Remove a clone with all that was written to it. May be repeated."""
         ...
 
     async def existing(self) -> list[Clone]:
-        """Every clone that exists on the host, for the reaper."""
+        """Every clone on the host, those of an earlier life included."""
         ...
 
     async def close(self) -> None:
-        """Take back what was made ahead of any jail; may be repeated."""
+        """Remove what was made ahead of any jail. May be repeated."""
         ...
 
     def capabilities(self) -> list[Capability]:
-        """What this storage enforces here."""
+        """What this storage enforces here, and what it cannot."""
         ...
 
 
 class NetworkDriver(Protocol):
-    """Gives jails interfaces on this host. Naive: leases and their order are the pool's."""
+    """Gives jails their interfaces on this host. `Addresses` decides which address each gets."""
 
     async def prepare(self) -> int:
-        """Learn what this host can do, and remove what an earlier life of this island left; how much
-        that was. Makes nothing that stays, may be repeated.
+        """Learn what this host can do, and remove what an earlier life of this island left.
+
+        Returns how much was removed. Makes nothing that stays. May be repeated.
 
         Raises:
             HostUnfit: it cannot give a jail an interface; the text names the remedy.
@@ -162,8 +170,9 @@ class NetworkDriver(Protocol):
         ...
 
     async def open(self, dns: tuple[str, ...]) -> None:
-        """Make, or mend, what all jails share, their way to these name servers included. Quick when there
-        is nothing to do.
+        """Make or mend what all jails share, their way to these name servers included.
+
+        It comes before each lease, so it is quick when there is nothing to do.
 
         Raises:
             HostUnfit, DriverError
@@ -179,11 +188,13 @@ class NetworkDriver(Protocol):
         ...
 
     async def detach(self, jail: str) -> None:
-        """Take the jail's interface away. May be repeated; one that is gone already is no error."""
+        """Take the jail's interface away. May be repeated."""
         ...
 
     async def close(self) -> None:
-        """Take back everything. May be repeated."""
+        """Remove all that it made. May be repeated."""
         ...
 
-    def capabilities(self) -> list[Capability]: ...
+    def capabilities(self) -> list[Capability]:
+        """Whether jails can have interfaces here (`network`), and what protects the host from them."""
+        ...
