@@ -3,8 +3,8 @@
     a client that                    is stopped by
     sends its headers slowly         `idle_s`, for all of them together
     sends its body slowly            the readers of bodies (api.body_timeout)
-    does not read its answer         the kernel, `STALL_S` after it last took something
-    opens many connections           `CONNECTIONS`, or half of the open files that the host permits
+    does not read its answer         the kernel, `stall_s` after it last took something
+    opens many connections           `connections`, or half of the open files that the host permits
     sends long headers, or opens     the limits of h11 and h2
     many streams
 
@@ -81,8 +81,10 @@ class Tls(Struct, frozen=True):
             ) from None
 
 
-def listen(host: str, port: int) -> socket.socket:
+def listen(host: str, port: int, *, stall_s: float = STALL_S) -> socket.socket:
     """A listening socket; port 0 takes a free one, which `getsockname` tells. Blocks: it resolves `host`.
+
+    `stall_s`: how long a client may take nothing of what is sent to it.
 
     Raises:
         SettingsError: the address cannot be listened on; the text says why, and what to do.
@@ -100,7 +102,7 @@ def listen(host: str, port: int) -> socket.socket:
             errno.EADDRNOTAVAIL: "listen must be an address of this host",
         }.get(number or 0, "correct listen or http_port")
         raise SettingsError(f"cannot listen on {host} port {port}: {error}; {remedy}") from None
-    _cut_the_stalled(sock)
+    _cut_the_stalled(sock, stall_s)
     return sock
 
 
@@ -112,20 +114,21 @@ def _quiet_about_descriptors(loop: asyncio.AbstractEventLoop, context: dict[str,
         loop.default_exception_handler(context)
 
 
-def _cut_the_stalled(sock: socket.socket) -> None:
+def _cut_the_stalled(sock: socket.socket, stall_s: float) -> None:
     """Make the kernel give up on clients that do not read; accepted connections inherit it (tcp(7))."""
     with contextlib.suppress(OSError):
         if hasattr(socket, "TCP_USER_TIMEOUT"):
-            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, int(STALL_S * 1000))
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, int(stall_s * 1000))
         elif sys.platform.startswith("freebsd"):
-            sock.setsockopt(socket.IPPROTO_TCP, _FREEBSD_TCP_MAXUNACKTIME, math.ceil(STALL_S))
+            sock.setsockopt(socket.IPPROTO_TCP, _FREEBSD_TCP_MAXUNACKTIME, math.ceil(stall_s))
 
 
-def _config(sock: socket.socket, grace_s: float, idle_s: float, tls: Tls | None) -> Config:
+def _config(sock: socket.socket, grace_s: float, idle_s: float, tls: Tls | None, connections: int) -> Config:
     config = Limited()
+    config.most_connections = connections
     open_files, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     if open_files != resource.RLIM_INFINITY:
-        config.most_connections = min(CONNECTIONS, open_files // 2)
+        config.most_connections = min(connections, open_files // 2)
     if tls is not None:
         config.certfile, config.keyfile = tls.certificate, tls.key
     config.bind = [f"fd://{sock.detach()}"]
@@ -258,11 +261,13 @@ async def serve(
     grace_s: float = 10.0,
     idle_s: float = 15.0,
     tls: Tls | None = None,
+    connections: int = CONNECTIONS,
 ) -> None:
     """Serve `app` on `sock` (see `listen`) until `shutdown_trigger` returns, and close `sock`.
 
-    `tls`: speak TLS and nothing else. `idle_s`: how long a connection may have no whole request. At the end
-    nobody new is let in, event streams end at once, and requests under way have `grace_s` to be answered.
+    `tls`: speak TLS and nothing else. `idle_s`: how long a connection may have no whole request.
+    `connections`: as many at one time, or half of the open files that the host permits. At the end nobody new
+    is let in, event streams end at once, and requests under way have `grace_s` to be answered.
     """
     stopping = asyncio.Event()
     listening = sock.dup()
@@ -275,7 +280,7 @@ async def serve(
         stopping.set()
 
     asyncio.get_running_loop().set_exception_handler(_quiet_about_descriptors)
-    config = _config(sock, grace_s + CUT_S, idle_s, tls)
+    config = _config(sock, grace_s + CUT_S, idle_s, tls, connections)
     wrapped = wrap_app(app, config.wsgi_max_body_size, "asgi")
     server = asyncio.ensure_future(_worker()(wrapped, config, shutdown_trigger=trigger))
     ended = asyncio.create_task(stopping.wait())

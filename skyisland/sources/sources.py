@@ -76,11 +76,14 @@ class Sources:
         known: KnownCommits,
         events: Events | None = None,
         lookup: Lookup = lookup,
+        keep_s: float = KEEP_S,
     ) -> None:
-        """`trust_s`: how long the commit of a branch or tag is used before the remote is asked again."""
+        """`trust_s`: how long the commit of a branch or tag is used before the remote is asked again.
+        `keep_s`: what was used more recently stays, even beyond git.cache_limit."""
         self._git = git
         self._checkouts = checkouts
         self._trust_s = trust_s
+        self._keep_s = keep_s
         self._known = known
         self._events = events
         self._mirrors = Mirrors(git, repos, lookup)
@@ -325,7 +328,7 @@ class Sources:
         for path in sorted(self._used_at, key=self._used_at.__getitem__):
             if sum(self._sizes.values()) <= self._git.cache_limit:
                 break
-            await self._remove_unused(path, KEEP_S)
+            await self._remove_unused(path, self._keep_s)
 
     async def _remove_unused(self, path: Path, idle_s: float) -> bool:
         """Remove a mirror or checkout, unless it is in use or was in the last `idle_s` seconds."""

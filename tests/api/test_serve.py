@@ -17,7 +17,6 @@ import h2.settings
 import httpx
 import pytest
 
-from api import serve as serving
 from api.serve import listen
 from skyisland.drivers.fake import Script
 from skyisland.errors import SettingsError
@@ -101,11 +100,8 @@ async def test_an_answer_goes_out_in_one_piece(server: Server, monkeypatch: pyte
     writer.close()
 
 
-async def test_one_connection_more_than_permitted_is_told_so(
-    world: World, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(serving, "CONNECTIONS", 2)
-    async with world.served() as server:
+async def test_one_connection_more_than_permitted_is_told_so(world: World) -> None:
+    async with world.served(connections=2) as server:
         held = [await server.connect() for _ in range(2)]
         for reader, writer in held:
             writer.write(b"GET /healthcheck HTTP/1.1\r\nHost: island\r\n\r\n")
@@ -285,10 +281,9 @@ async def test_a_client_that_leaves_frees_its_stream(world: World, server: Serve
     await until(lambda: world.app.feed.open_streams == 0)
 
 
-async def test_a_stalled_reader_is_cut(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(serving, "STALL_S", 0.2)
+async def test_a_stalled_reader_is_cut() -> None:
     world = make_world(pause_s=0)
-    async with world.served() as server:
+    async with world.served(stall_s=0.2) as server:
         with socket.create_connection(("127.0.0.1", server.port)) as stalled:
             stalled.setblocking(False)
             await asyncio.get_running_loop().sock_sendall(stalled, STREAM)

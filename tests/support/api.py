@@ -11,7 +11,7 @@ import httpx
 from msgspec import Struct
 
 from api import Api, create_app
-from api.serve import listen, serve
+from api.serve import STALL_S, listen, serve
 from api.stream import Feed
 from skyisland import fakes
 from skyisland.drivers.fake import FakeClones, FakeJails
@@ -51,9 +51,9 @@ class World(Struct):
             yield client
 
     @asynccontextmanager
-    async def served(self, **options: Any) -> AsyncIterator[Server]:
+    async def served(self, *, stall_s: float = STALL_S, **options: Any) -> AsyncIterator[Server]:
         """The application on a socket of its own."""
-        sock = await asyncio.to_thread(listen, "127.0.0.1", 0)
+        sock = await asyncio.to_thread(listen, "127.0.0.1", 0, stall_s=stall_s)
         stop = asyncio.Event()
         port = sock.getsockname()[1]
         task = asyncio.create_task(serve(self.app, sock, stop.wait, **options))

@@ -14,7 +14,6 @@ from tests.support.fake_island import FakeIsland
 from tests.support.operating import HEADER, SLOW, TOKEN, World, operating, type_ahead
 from tui.dialogs import Ask, AskToken, Help
 from tui.invoke import CHOICES, TEXTS, Invoke
-from tui.watch import station
 from tui.watch.port import Port
 from tui.watch.remote import RemotePort
 from tui.watch.rows import JailRow
@@ -41,8 +40,8 @@ async def test_what_a_jail_uses_needs_no_snapshot(
     port: Port, world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(FakeJail, "usage", lambda jail: Usage(memory_bytes=77 << 20))
-    monkeypatch.setattr(station, "SNAPSHOT_S", math.inf)
     async with operating(port) as operator:
+        operator.console.station.snapshot_s = math.inf
         await operator.reads("no jail is running")
         world.call()
         await operator.press("2")

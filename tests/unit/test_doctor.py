@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import os
 import resource
+import shutil
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -107,7 +109,7 @@ async def test_a_state_folder_that_is_not_there_yet(state_dir: Path) -> None:
 
 
 async def test_little_room_on_the_disk(state_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(doctor, "LITTLE_DISK_BYTES", 1 << 62)
+    monkeypatch.setattr(shutil, "disk_usage", lambda folder: SimpleNamespace(free=1 << 30))
     disk = (await examined(state_dir))["disk"]
     assert (disk.ok, disk.vital) == (False, False)
 

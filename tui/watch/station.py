@@ -52,6 +52,7 @@ class Station:
         self.connection = ConnectionState()
         self.journal = Journal()
         self.poll_s = POLL_S
+        self.snapshot_s = SNAPSHOT_S
         self.wants_log = False
         """A view shows log lines, so they are asked for at every poll."""
         self.wants_snapshots = False
@@ -120,7 +121,7 @@ class Station:
         while True:
             await asyncio.sleep(self.poll_s)
             since_snapshot_s += self.poll_s
-            due = self._snapshot_due or self.wants_snapshots or since_snapshot_s >= SNAPSHOT_S
+            due = self._snapshot_due or self.wants_snapshots or since_snapshot_s >= self.snapshot_s
             if due and not self.paused:
                 since_snapshot_s, self._snapshot_due = 0.0, False
                 self.receive(await self.port.snapshot())
