@@ -1,7 +1,7 @@
 #!/bin/bash
-# The launcher of jails on arm64: Debian's own kernel in an emulated machine, with nothing in it but the
-# launcher and a program that orders jails of it (guest/).  Wants Debian and root; fetches the kernel
-# once, into ~/.cache/skyisland/arm64, and installs the emulator if it is missing.
+# Test the launcher of jails on arm64: in an emulated machine with Debian's own kernel, the launcher and
+# a program that orders jails from it (guest/).  Needs Debian and root.  Fetches the kernel once, into
+# ~/.cache/skyisland/arm64, and installs the emulator if it is missing.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 VENV=$PWD/.venv/bin CACHE=${XDG_CACHE_HOME:-$HOME/.cache}/skyisland/arm64
@@ -12,7 +12,7 @@ missing=(); for package in qemu-system-arm cpio; do
 [ ${#missing[@]} = 0 ] || { apt-get -qq update
   DEBIAN_FRONTEND=noninteractive apt-get -qq install -y --no-install-recommends "${missing[@]}" > /dev/null; }
 
-if [ ! -e "$CACHE/.ok" ]; then       # the host's own sources, for another architecture, in a state of our own
+if [ ! -e "$CACHE/.ok" ]; then       # apt with the host's sources, but another architecture and a state of its own
   rm -rf "$CACHE"; mkdir -p "$CACHE"/{lists,archives}/partial; touch "$CACHE/status"
   foreign=(-qq -o APT::Architecture=arm64 -o APT::Architectures::=arm64 -o APT::Sandbox::User=root
     -o "Dir::State::Lists=$CACHE/lists" -o "Dir::Cache=$CACHE" -o "Dir::State::status=$CACHE/status")
@@ -25,7 +25,7 @@ if [ ! -e "$CACHE/.ok" ]; then       # the host's own sources, for another archi
   touch "$CACHE/.ok"
 fi
 
-# The launcher is compiled with the flags that an island compiles it with.
+# Compile the launcher with the flags that an island uses.
 mkdir "$WORK/root"
 cp -r skyisland/drivers/linux/launcher "$WORK/launcher"; cp -r tests/arm64/guest "$WORK/guest"
 mapfile -t flags < <("$VENV/python" -c 'from skyisland.drivers.linux.launching import FLAGS; print(*FLAGS, sep="\n")')

@@ -1,19 +1,19 @@
 #!/bin/bash
-# vm.sh -- run a command against real OpenZFS on a host whose kernel has no zfs and
-# cannot load modules.  Two back ends, same guest contract:
+# vm.sh -- run a command with real OpenZFS on a host whose kernel has no zfs and cannot load modules.
+# It runs in a virtual machine of one of two kinds:
 #   uml   User-mode Linux 6.1 (Debian linux-source-6.1) + zfs.ko (Debian zfs-dkms)
 #   qemu  Debian's own cloud kernel under QEMU/TCG      + zfs.ko (Debian zfs-dkms)
-# usage:  vm.sh build-uml | build-qemu             (once; result cached, ~20 MB each)
-#         ZFSVM_ZFS=bookworm-backports vm.sh ...   (OpenZFS 2.3 instead of 2.1; its own cache)
+# usage:  vm.sh build-uml | build-qemu             (once; the result is kept, ~20 MB each)
+#         ZFSVM_ZFS=bookworm-backports vm.sh ...   (OpenZFS 2.3 instead of 2.1; kept separately)
 #         vm.sh uml|qemu [--] COMMAND [ARG...]     (exit status = COMMAND's)
-# The guest's root is the host's / (read-only, hostfs or virtiofs) under a tmpfs
-# overlay: same paths, same interpreter, same venv; every write is thrown away
-# except those below $ZFSVM_OUT (a host directory, the same path in the guest).
-# COMMAND runs as root in the caller's directory with TEST_ZPOOL=tank, a fresh pool.
+# The guest's root is the host's / (read-only, by hostfs or virtiofs) under an overlay in memory:
+# same paths, same interpreter, same venv.  All writes are lost, except those below $ZFSVM_OUT, a
+# folder of the host that has the same path in the guest.
+# COMMAND runs as root in the caller's folder.  TEST_ZPOOL=tank names a new pool.
 set -euo pipefail
 # Needs Debian 12 on x86-64, root, and /dev/shm without noexec.  It installs compilers (uml) or
-# qemu-system-x86 and mmdebstrap (qemu) with apt-get, nothing of ZFS.  ZFSVM_* below are its settings;
-# ZFSVM_VERBOSE=1 tells the versions, ZFSVM_KEEP=1 keeps the tree of the UML kernel for another version.
+# qemu-system-x86 and mmdebstrap (qemu) with apt-get, but nothing of ZFS.  Its settings are ZFSVM_*:
+# ZFSVM_VERBOSE=1 prints versions, ZFSVM_KEEP=1 keeps the UML kernel's tree to build another zfs for it.
 C=${ZFSVM_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/skyisland/zfsvm}; MEM=${ZFSVM_MEM:-2048}; TMO=${ZFSVM_TIMEOUT:-600}
 J=${ZFSVM_JOBS:-$(nproc)}; SUITE=bookworm; ZS=${ZFSVM_ZFS:-bookworm}   # bookworm: OpenZFS 2.1.11; bookworm-backports: 2.3.2
 mkdir -p "$C/$ZS"; C=$(cd "$C/$ZS" && pwd)
@@ -23,9 +23,9 @@ apt_() { apt-get -qq -o Dir::Etc::sourcelist="$C/apt/s.sources" -o Dir::Etc::sou
   -o Dir::State::Lists="$C/apt/lists" -o Dir::Cache="$C/apt/cache" -o APT::Sandbox::User=root "$@"; }
 aptc_() { apt-cache -o Dir::Etc::sourcelist="$C/apt/s.sources" -o Dir::Etc::sourceparts=/dev/null \
   -o Dir::State::Lists="$C/apt/lists" -o Dir::Cache="$C/apt/cache" "$@"; }
-apt_setup() {   # private apt state with contrib: the host's apt configuration is not touched
+apt_setup() {   # apt with contrib and a state of its own: the host's apt stays as it is
   rm -rf "$C/apt" "$C/debs"; mkdir -p "$C/apt/lists/partial" "$C/apt/cache/archives/partial" "$C/debs"
-  # the host's own Debian sources, with contrib added (and the suite of another zfs version, if one is asked for)
+  # the host's own Debian sources, with contrib, and with the suite of another zfs version if it is not $SUITE
   local main; main=$(apt-get indextargets --format '$(REPO_URI) $(RELEASE)' 'Identifier: Packages' | sort -u | awk -v s="$SUITE" '$2 == s { print $1; exit }')
   { apt-get indextargets --format '$(REPO_URI) $(RELEASE)' 'Identifier: Packages' | sort -u | awk -v s="$SUITE" 'index($2, s) == 1'
     [ "$ZS" = "$SUITE" ] || echo "$main $ZS"; } | sort -u | while read -r u l; do
@@ -41,7 +41,7 @@ x() { dpkg-deb -x "$C"/debs/$1_*.deb "$2"; }
 host_need() { local p miss=(); for p; do dpkg -s "$p" >/dev/null 2>&1 || miss+=("$p"); done
   [ ${#miss[@]} = 0 ] && return; say "installing ${miss[*]}"; apt-get -qq update
   DEBIAN_FRONTEND=noninteractive apt-get -qq -o DPkg::Lock::Timeout=300 install -y --no-install-recommends "${miss[@]}" >/dev/null; }
-tools() {       # zfs/zpool userland, not installed on the host: laid over / in the guest only
+tools() {       # zfs(8) and zpool(8): not installed on the host, only in the guest's overlay
   rm -rf "$1"; mkdir -p "$1/usr" "$1.x"
   local d; for d in zfsutils-linux "$C"/debs/lib*linux_*.deb; do d=${d##*/}; x "${d%%_*}" "$1.x"; done
   cp -a "$1.x/usr/." "$1/usr/"; for d in sbin lib; do [ ! -d "$1.x/$d" ] || cp -a "$1.x/$d" "$1/usr/"; done     # Debian is merged-usr
@@ -49,19 +49,19 @@ tools() {       # zfs/zpool userland, not installed on the host: laid over / in 
 kos() { local k f; for k in spl zavl znvpair zunicode zcommon icp zlua zzstd zfs; do   # load order; 2.2 and later have spl and zfs alone
   f=$(find "$1"/module -name $k.ko); [ -z "$f" ] || { cp "$f" "$2/"; strip --strip-debug "$2/$k.ko"; echo $k.ko >> "$2/order"; }; done; }
 
-lock() { exec 8> "${C%/*}/lock"; flock 8; }  # one build at a time; who waited finds it done
+lock() { exec 8> "${C%/*}/lock"; flock 8; }  # one build at a time; a second one waits and finds it done
 build_uml() {
   local L=${C%/*}/linux-uml
   lock; [ ! -e "$C/uml/.ok" ] || { [ -n "${ZFSVM_KEEP:-}" ] || rm -rf "$L"; return; }
   host_need flex bison bc make gcc libc6-dev xz-utils
   apt_setup; fetch linux-source-6.1 busybox-static; fetch_zfs; say downloaded
   local W=$C/build-uml Z; rm -rf "$W" "$C/uml"; mkdir -p "$W/ls" "$W/zd" "$W/bb" "$C/uml/mods"
-  if [ ! -e "$L/.built" ]; then   # kept with ZFSVM_KEEP=1, for another zfs version
+  if [ ! -e "$L/.built" ]; then   # ZFSVM_KEEP=1 kept it from a build of another zfs version
   rm -rf "$L"; mkdir -p "$L"; x linux-source-6.1 "$W/ls"
   tar -C "$L" -xJf "$W"/ls/usr/src/linux-source-6.1.tar.xz --strip-components=1
   rm -rf "$W/ls"; say "kernel source unpacked"
-  # A processor with AMX has an 11008-byte XSAVE area; UML 6.1 keeps 2696 bytes and its
-  # PTRACE_SETREGSET then fails ("put_fp_registers ... fatal_sigsegv").  Make room.
+  # A processor with AMX has an XSAVE area of 11008 bytes, but UML 6.1 reserves 2696.  Then its
+  # PTRACE_SETREGSET fails ("put_fp_registers ... fatal_sigsegv").  So reserve more.
   sed -i 's/DEFINE_LONGS(HOST_FP_SIZE, 2696)/DEFINE_LONGS(HOST_FP_SIZE, 12288)/' "$L/arch/x86/um/user-offsets.c"
   grep -q 'HOST_FP_SIZE, 12288' "$L/arch/x86/um/user-offsets.c"
   local c; for c in 64BIT MODULES MODULE_UNLOAD PRINTK BUG KALLSYMS BLOCK BLK_DEV BLK_DEV_UBD BLK_DEV_LOOP \
@@ -70,21 +70,21 @@ build_uml() {
     NET UNIX INET NAMESPACES UTS_NS IPC_NS USER_NS PID_NS NET_NS CGROUPS TTY UNIX98_PTYS SSL NULL_CHAN PTY_CHAN XTERM_CHAN UML_RANDOM HW_RANDOM STDERR_CONSOLE \
     DEVTMPFS TMPFS TMPFS_XATTR TMPFS_POSIX_ACL HOSTFS OVERLAY_FS EXT4_FS EXT4_FS_POSIX_ACL FUSE_FS INOTIFY_USER FANOTIFY FILE_LOCKING DNOTIFY \
     MAGIC_SYSRQ PARTITION_ADVANCED EFI_PARTITION MSDOS_PARTITION CRYPTO CRYPTO_DEFLATE MISC_FILESYSTEMS EXPERT COREDUMP ELF_CORE SLUB VM_EVENT_COUNTERS PRINTK_TIME \
-    ; do echo "CONFIG_$c=y"; done > "$W/frag"; echo CONFIG_KERNEL_STACK_ORDER=4 >> "$W/frag"   # fp area is on the signal stack; zfs is stack-hungry
+    ; do echo "CONFIG_$c=y"; done > "$W/frag"; echo CONFIG_KERNEL_STACK_ORDER=4 >> "$W/frag"   # the XSAVE area is on the signal stack, and zfs needs much stack
   ( cd "$L"; export ARCH=um
     make -s KCONFIG_ALLCONFIG="$W/frag" allnoconfig > "$W/linux.log" 2>&1 &&
     make -j"$J" vmlinux modules >> "$W/linux.log" 2>&1 ) || { tail -20 "$W/linux.log" >&2; return 1; }
   touch "$L/.built"; say "UML kernel built"; fi
   x zfs-dkms "$W/zd"; Z=$(echo "$W"/zd/usr/src/zfs-*)
   ( cd "$Z"; export ARCH=um
-    case $Z in */zfs-2.1.*) export KAFLAGS="-Dlongjmp=kernel_longjmp -Dsetjmp=kernel_setjmp";; esac   # UML renames these two in C; 2.1's .S must follow
+    case $Z in */zfs-2.1.*) export KAFLAGS="-Dlongjmp=kernel_longjmp -Dsetjmp=kernel_setjmp";; esac   # UML renames these two in C, so 2.1's .S must too
     sh ./configure --disable-dependency-tracking --with-config=kernel --with-linux="$L" --with-linux-obj="$L" > "$W/zconf.log" 2>&1 || exit 1
-    [ ! -f module/icp/Makefile ] ||     # 2.1: UML has no CONFIG_X86*; 2.2 and later know CONFIG_UML_X86 themselves
+    [ ! -f module/icp/Makefile ] ||     # 2.1: UML has no CONFIG_X86*; 2.2 and later test CONFIG_UML_X86 themselves
     sed -i 's/CONFIG_X86_64)/CONFIG_64BIT)/; s/CONFIG_X86)/CONFIG_UML_X86)/' module/{icp,zcommon,zfs}/Makefile
     say "zfs configured"
     make -j"$J" > "$W/zmake.log" 2>&1 ) || { tail -20 "$W"/zconf.log "$W"/zmake.log >&2; return 1; }
   kos "$Z" "$C/uml/mods"; cp "$L/vmlinux" "$C/uml/linux"; strip "$C/uml/linux"
-  x busybox-static "$W/bb"; cp "$W/bb/bin/busybox" "$C/uml/"       # insmod, poweroff: the host may have neither
+  x busybox-static "$W/bb"; cp "$W/bb/bin/busybox" "$C/uml/"       # insmod and poweroff: the host may not have them
   tools "$C/uml/tools"; say "zfs built"
   ls "$C/debs" > "$C/uml/packages"; rm -rf "$W" "$C/debs" "$C/apt"; [ -n "${ZFSVM_KEEP:-}" ] || rm -rf "$L"; touch "$C/uml/.ok"
 }
@@ -110,7 +110,7 @@ E
   local m; kos "$(echo "$W"/root/usr/src/zfs-*)" "$D/$K/extra"
   chroot "$W/root" depmod -b /mnt "$K"
   local R=$W/ird; mkdir -p "$R"/{bin,m,tools,proc,sys,dev}; cp "$W"/k/bin/busybox "$R/bin/"
-  # the last line: what jails want, for the guest loads no module by itself
+  # the last line has the modules that jails need: the guest loads none by itself
   for m in virtio_pci overlay virtiofs virtio_blk virtio-rng zfs \
     veth dummy bridge nf_tables nft_ct nft_masq nft_chain_nat; do chroot "$W/root" modprobe -d /mnt -S "$K" --show-depends $m; done \
     | sed -n 's,^insmod /mnt/,,p' | awk '!s[$1]++{print $1}' > "$W/modlist"
@@ -134,26 +134,26 @@ E
   ls "$C/debs" > "$C/qemu/packages"; rm -rf "$W" "$C/debs" "$C/apt"; touch "$C/qemu/.ok"
 }
 
-prepare_run() {   # RUN/guest = what pid 1 does once root is up; RUN/cmd = the caller's command
+prepare_run() {   # RUN/guest: the script of pid 1 after the root is mounted; RUN/cmd: the caller's command
   RUN=$(mktemp -d "$C/run.XXXXXX"); trap 'rm -rf "$RUN"' EXIT
   export ZFSVM_OUT=${ZFSVM_OUT:-$RUN}
   { echo "cd $(printf %q "$PWD") || exit 97"; export -p | grep -vE '^declare -x (PWD|OLDPWD|SHLVL|_|TERM)='; 
     echo 'export TEST_ZPOOL=tank PATH=$PATH:/usr/sbin:/sbin'; printf '%q ' "$@"; echo; } > "$RUN/cmd"
   cat > "$RUN/guest" <<E
 export PATH=/usr/sbin:/usr/bin:/sbin:/bin
-mount -n -t tmpfs -o size=80% tmpfs /run; mkdir -p /dev/pts /dev/shm    # /tmp stays the overlay's: the project may lie there
+mount -n -t tmpfs -o size=80% tmpfs /run; mkdir -p /dev/pts /dev/shm    # not /tmp: the project may be there
 mount -n -t devpts devpts /dev/pts; mount -n -t tmpfs tmpfs /dev/shm
-mount -n -t cgroup2 cgroup2 /sys/fs/cgroup 2>/dev/null || :     # under UML without a controller
-mount -n --make-rshared /                       # as systemd has it
+mount -n -t cgroup2 cgroup2 /sys/fs/cgroup 2>/dev/null || :     # under UML it has no controller
+mount -n --make-rshared /                       # as systemd does
 stty -F /dev/console -opost 2>/dev/null; B=/busybox-zfsvm; \$B hostname zfsvm; \$B ip link set lo up
 truncate -s ${ZFSVM_POOL:-4G} /run/tank.img
 zpool create -O compression=lz4 -O atime=off -m /tank tank /run/tank.img || echo "zfsvm: no pool"
 [ -z "${ZFSVM_VERBOSE:-}" ] || { read u _ < /proc/uptime; echo "zfsvm: pool ready at \$u s, kernel \$(uname -r), \$(zfs version | tr '\n' ' ')"; }
-{ bash $RUN/cmd < /dev/null 2>&1; echo \$? > $RUN/rc; } | cat     # a pipe: no colours, no console line editing
+{ bash $RUN/cmd < /dev/null 2>&1; echo \$? > $RUN/rc; } | cat     # a pipe instead of the console: no colours
 \$B poweroff -f
 E
 }
-guarded() {       # run "$@"; kill it after $TMO s, or when we are interrupted; then exit as COMMAND did
+guarded() {       # run "$@"; kill it after $TMO s, or when we are interrupted; then exit with COMMAND's status
   exec 3> >(exec sed -u '/\] reboot: /d'); local f=$! p s r
   "$@" < /dev/null >&3 2> "$RUN/err" & p=$!
   sleep "$TMO" & s=$!
@@ -181,14 +181,14 @@ mount -n -t hostfs -o $RUN none .$RUN
 exec chroot . /bin/sh $RUN/guest
 E
   chmod +x "$RUN/init"; truncate -s 8G "$RUN/ubd"
-  # its own pid namespace: whatever happens, no traced child outlives it (sh is its
-  # pid 1, not linux: a pid 1 survives the abort() by which UML ends after a panic)
+  # In a pid namespace of its own, so that no traced child outlives it.  sh is its pid 1, not linux,
+  # because abort(), by which UML ends after a panic, does not kill a pid 1.
   guarded env TMPDIR=/dev/shm unshare --pid --fork --kill-child sh -c '"$@"; exit $?' sh "$C/uml/linux" mem=${MEM}M ubd0="$RUN/ubd" \
      rootfstype=hostfs rootflags=/ ro init="$RUN/init" quiet con=null con0=null,fd:1 umid=zfsvm-$$ uml_dir="$RUN"
 }
 run_qemu() {
   [ -e "$C/qemu/.ok" ] || { build_qemu; exec 8>&-; }
-  host_need qemu-system-x86       # a cache may outlive the machine it was built on
+  host_need qemu-system-x86       # the cache may come from another machine
   prepare_run "$@"
   /usr/lib/qemu/virtiofsd -f --socket-path="$RUN/vfs" -o source=/ -o sandbox=chroot -o cache=always -o log_level=err 2> "$RUN/vfs.log" &
   local i; V=$!; for i in $(seq 200); do [ -S "$RUN/vfs" ] && break; sleep 0.02; done
@@ -201,4 +201,4 @@ run_qemu() {
 }
 cmd=${1:-}; shift || :; [ "${1:-}" != -- ] || shift
 case $cmd in build-uml) build_uml;; build-qemu) build_qemu;; uml) run_uml "$@";; qemu) run_qemu "$@";;
- *) sed -n '2,14p' "$0"; exit 2;; esac
+ *) sed -n '2,12p' "$0"; exit 2;; esac

@@ -1,9 +1,9 @@
-// Command guest is all of a small machine's programs: what the kernel starts first, and the function that
-// runs in its jails.
+// Command guest tests the launcher in a virtual machine. It is both the machine's first process and the
+// function that runs in the jails.
 //
-// As the first process it makes a root that can be left (the kernel's first one cannot be), starts
-// /launcher as an island does, orders jails and compares what they tell. Its last line is `passed`, or
-// says what was wrong.
+// As the first process it moves to a root in a tmpfs, because nothing can pivot out of the kernel's initial
+// root. It starts /launcher as an island does, orders jails and compares their output. Its last line is
+// `passed`, or what failed.
 package main
 
 import (
@@ -23,7 +23,7 @@ const (
 	powerOff = 0x4321fedc
 )
 
-// trial is a jail that is ordered, and what it should tell.
+// trial is a jail to order, with the expected output of its program and of its status pipe.
 type trial struct {
 	what           string
 	argv           []string
@@ -31,7 +31,7 @@ type trial struct {
 }
 
 var trials = []trial{
-	{"it is confined", []string{"/guest", "look"}, "Uid:\t5000\t5000\t5000\t5000\nCapEff:\t0000000000000000\n" +
+	{"it is confined", []string{"/guest", "identity"}, "Uid:\t5000\t5000\t5000\t5000\nCapEff:\t0000000000000000\n" +
 		"CapBnd:\t0000000000000000\nNoNewPrivs:\t1\nSeccomp:\t2\n0::/\nit-is-confined 2 [WORD=kept] /tmp", "e0\n"},
 	{"its input and its files", []string{"/guest", "files"},
 		"a frame; /tmp/a <nil>; /guest read-only file system", "e0\n"},
@@ -60,23 +60,23 @@ func main() {
 }
 
 func machine() error {
-	launcher, link, err := start()
+	launcher, socket, err := start()
 	if err != nil {
 		return err
 	}
 	for _, t := range trials {
-		if err := t.run(link); err != nil {
+		if err := t.run(socket); err != nil {
 			return fmt.Errorf("%s: %w", t.what, err)
 		}
 		fmt.Println("ok:", t.what)
 	}
-	if err := syscall.Shutdown(link, syscall.SHUT_RDWR); err != nil {
+	if err := syscall.Shutdown(socket, syscall.SHUT_RDWR); err != nil {
 		return err
 	}
 	return launcher.Wait() // it ends with the island
 }
 
-// start makes a root and starts the launcher; returns the island's end of the socket.
+// start makes a root and starts the launcher. It returns the process and the island's end of the socket.
 func start() (*exec.Cmd, int, error) {
 	if err := makeRoot(); err != nil {
 		return nil, 0, err
@@ -158,8 +158,8 @@ func makeRoot() error {
 	return os.Mkdir("/sys/fs/cgroup/jail", 0o755)
 }
 
-// run orders a jail and compares.
-func (t trial) run(link int) error {
+// run orders a jail and compares what it reports.
+func (t trial) run(socket int) error {
 	words := []string{
 		"n" + strings.ReplaceAll(t.what, " ", "-"),
 		"b/sys/fs/cgroup/jail",
@@ -184,11 +184,11 @@ func (t trial) run(link int) error {
 		fds = append(fds, int(file.Fd()))
 	}
 	order := []byte(strings.Join(words, "\x00") + "\x00")
-	if err := syscall.Sendmsg(link, order, syscall.UnixRights(fds...), nil, 0); err != nil {
+	if err := syscall.Sendmsg(socket, order, syscall.UnixRights(fds...), nil, 0); err != nil {
 		return err
 	}
 	answer, rights := make([]byte, 4096), make([]byte, 128)
-	n, size, _, _, err := syscall.Recvmsg(link, answer, rights, 0)
+	n, size, _, _, err := syscall.Recvmsg(socket, answer, rights, 0)
 	if err != nil {
 		return err
 	}
@@ -201,18 +201,18 @@ func (t trial) run(link int) error {
 	fmt.Fprint(ours[0], "a frame")
 	ours[0].Close()
 	output, _ := io.ReadAll(ours[1])
-	complaint, _ := io.ReadAll(ours[2])
+	stderr, _ := io.ReadAll(ours[2])
 	status, _ := io.ReadAll(ours[3])
 	if string(output) != t.output || string(status) != t.status {
-		return fmt.Errorf("output %q, status %q, standard error %q", output, status, complaint)
+		return fmt.Errorf("output %q, status %q, standard error %q", output, status, stderr)
 	}
 	return nil
 }
 
-// function is what runs in a jail.
-func function(what string) {
-	switch what {
-	case "look":
+// function is the program in a jail: it does one task and prints what it sees.
+func function(task string) {
+	switch task {
+	case "identity":
 		status, _ := os.ReadFile("/proc/self/status")
 		for _, line := range strings.Split(string(status), "\n") {
 			switch name, _, _ := strings.Cut(line, ":"); name {
@@ -241,11 +241,11 @@ func function(what string) {
 		mounted := syscall.Mount("tmpfs", "/tmp", "tmpfs", 0, "")
 		fmt.Print(syscall.Unshare(syscall.CLONE_NEWUSER), ", ", mounted, ", ", errno)
 	case "parent":
-		said, err := exec.Command("/guest", "child").CombinedOutput()
+		output, err := exec.Command("/guest", "child").CombinedOutput()
 		if err != nil {
 			fmt.Print(err)
 		}
-		fmt.Print("child says ", string(said))
+		fmt.Print("child says ", string(output))
 	case "child":
 		fmt.Print("hello")
 	case "exit":
