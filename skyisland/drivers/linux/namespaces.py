@@ -89,7 +89,7 @@ class LaunchedProcess(Piped):
         if self.returncode is None:
             self.returncode = -signal.SIGKILL  # init was killed, and with it the process
         self._ended.set()
-        self.news.tell()
+        self.news.announce()
 
     async def wait(self) -> int:
         await self._ended.wait()
