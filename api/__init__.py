@@ -30,6 +30,7 @@ from quart import Quart, Response
 
 from api import admin, description, observe, problems, routes
 from api.auth import Gate
+from api.clients import Clients
 from api.function import FunctionEndpoint, send_reply
 from api.origin import ForeignOrigin, Origins
 from api.problems import Reply
@@ -149,20 +150,20 @@ def create_app(
     app.config["BODY_TIMEOUT"] = settings.body_timeout
     app.url_map.merge_slashes = False
     app.feed = feed or Feed(island.events, island.pulse, streams=settings.event_streams)
-    gate = Gate(token_header, token, settings)
+    gate, clients = Gate(token_header, token, settings), Clients(settings.trusted_proxies)
 
     async def refuse(error: Exception) -> Response:
         return routes.respond(problems.reply(error))
 
     app.register_error_handler(Exception, refuse)
-    routes.guard(app, gate)
+    routes.guard(app, gate, clients)
     observe.open_to_all(app, island)
     observe.for_operators(app, island, metrics, logs, app.feed)
     admin.jails(app, island, metrics)
     admin.addresses(app, island)
     admin.cache(app, island)
     description.serve(app, token_header)
-    function = FunctionEndpoint(island, metrics, gate, settings)
+    function = FunctionEndpoint(island, metrics, gate, settings, clients)
     app.front = Front(function, app.asgi_app, metrics.traffic, Origins(settings.origins))
     app.asgi_app = app.front  # type: ignore[method-assign] # Quart's way to put something in front
     return app

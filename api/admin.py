@@ -6,7 +6,7 @@ import logging
 import time
 from ipaddress import AddressValueError, IPv4Address
 
-from quart import Quart, g, request
+from quart import Quart, g
 
 from api.problems import BadState
 from api.routes import answers
@@ -29,7 +29,7 @@ STATES: dict[str | int, AddressState] = {
 
 def audit(deed: str, *about: object, **fields: str) -> None:
     """One line of the log: who did what, from where."""
-    client = {"who": g.who.name, "address": request.remote_addr}
+    client = {"who": g.who.name, "address": g.address}
     log.info(f"%s@%s {deed}", *client.values(), *about, extra=client | fields)
 
 

@@ -13,6 +13,7 @@ from collections import Counter
 from hypercorn.typing import ASGIReceiveCallable, ASGISendCallable, HTTPScope
 
 from api.auth import Gate
+from api.clients import Clients
 from api.problems import Reply, RequestTimeout, TooLarge, misfortune, reply
 from skyisland.errors import TooBusy
 from skyisland.island import Island
@@ -58,10 +59,11 @@ class RefusalPace:
 class FunctionEndpoint:
     """The whole of one path, every method."""
 
-    def __init__(self, island: Island, metrics: Metrics, gate: Gate, settings: Api) -> None:
+    def __init__(self, island: Island, metrics: Metrics, gate: Gate, settings: Api, clients: Clients) -> None:
         self._island = island
         self._metrics = metrics
         self._gate = gate
+        self._clients = clients
         self._settings = settings
         self._header = gate.header.lower().encode()
         self._calls: Counter[str] = Counter()
@@ -88,16 +90,15 @@ class FunctionEndpoint:
         await send_reply(answer, send)
 
     def _admit(self, scope: HTTPScope) -> str:
-        """Count one more call of this client and return who it is: its name, or else its address.
+        """Count one more call of this client and return who it is: its name, or else its `client_of`.
 
         Raises:
             Unauthorized, Forbidden: it may not call.
             TooBusy: it has as many calls under way as the settings permit.
         """
-        address = scope["client"][0] if scope["client"] else ""
         shown = next((value for name, value in scope["headers"] if name == self._header), b"")
-        who = self._gate.admit_call(shown.decode("latin-1"), address)
-        client, most = who.name or address, self._settings.calls_per_client
+        who = self._gate.admit_call(shown.decode("latin-1"), self._clients.address_of(scope))
+        client, most = who.name or self._clients.client_of(scope), self._settings.calls_per_client
         if most and self._calls[client] >= most:
             raise TooBusy(f"you have {most} calls under way; wait for one of them", retry_after_s=1)
         self._calls[client] += 1

@@ -1,7 +1,7 @@
 """From the table of operations to Quart's routes: reads parameters, checks roles, writes answers.
 
 A handler takes the parameters of its operation by name, its body as `body`, and returns what the answer
-holds. Whose token was shown is `g.who`.
+holds. Whose token was shown is `g.who`, from where `g.address`.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 from quart import Quart, Response, g, request
 
 from api.auth import Gate
+from api.clients import Clients
 from api.problems import Reply
 from skyisland.errors import BadRequest
 from skyisland.operations import JSON, NAMED, Operation, Parameter, Role
@@ -25,7 +26,7 @@ def respond(reply: Reply) -> Response:
     return Response(reply.body, reply.status, dict(reply.headers), content_type=JSON)
 
 
-def guard(app: Quart, gate: Gate) -> None:
+def guard(app: Quart, gate: Gate, clients: Clients) -> None:
     """Check the token before every operation that takes one."""
 
     async def admit() -> None:
@@ -33,7 +34,8 @@ def guard(app: Quart, gate: Gate) -> None:
         if operation is not None and operation.role is not None:
             shown = request.headers.get(gate.header, "")
             change = operation.role is Role.admin
-            g.who = gate.admit(shown, request.remote_addr, change=change)
+            g.address = clients.address_of(request.scope)
+            g.who = gate.admit(shown, g.address, change=change)
 
     app.before_request(admit)
 

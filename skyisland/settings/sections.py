@@ -17,6 +17,7 @@ from msgspec import Struct, field, structs
 from skyisland import model
 from skyisland.settings.values import (
     Address,
+    AnyNetwork,
     Cores,
     Count,
     Dataset,
@@ -370,7 +371,10 @@ class Api(Section, frozen=True, kw_only=True):
     ["https://island.example.org"]."""
     calls_per_client: Count = 256
     """Calls that one client may have running or waiting; one more is refused with 429. A client is the name
-    of a token, or else an address. 0 for no limit."""
+    of a token, or else an address (of IPv6: its /64). 0 for no limit."""
+    trusted_proxies: tuple[AnyNetwork, ...] = ()
+    """Networks of proxies that are believed when they name their client in X-Forwarded-For or Forwarded:
+    ["127.0.0.0/8"]. Without them, all clients of a proxy are one."""
     max_body: Size = 1 << 20
     """A longer request body is refused with 413."""
     body_timeout: Duration = 10.0

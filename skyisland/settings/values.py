@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from fractions import Fraction
-from ipaddress import IPv4Address, IPv4Network, ip_address
+from ipaddress import IPv4Address, IPv4Network, ip_address, ip_network
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -276,6 +276,9 @@ Subnet = Annotated[
 ]
 NetworkOf4 = Annotated[
     str, _kind('a network without host bits, such as "203.0.113.0/24"', _text(IPv4Network))
+]
+AnyNetwork = Annotated[
+    str, _kind('a network without host bits, such as "203.0.113.0/24" or "2001:db8::/32"', _text(ip_network))
 ]
 StatsdAddress = Annotated[
     str, _kind('"host" or "host:port" ("[v6]:port" with IPv6), or nothing', _text(_statsd))

@@ -1,4 +1,4 @@
-"""The 93 cases: what is tried, what must come of it, and which tests prove it.
+"""The cases: what is tried, what must come of it, and which tests prove it.
 
 Tests below `tests/attacks` and `tests/faults` name their case by the marker `case`; those that are
 about something else as well are named here. A case without either has a reason in `unproved`.
@@ -26,6 +26,7 @@ LOGS, CONSOLE, TERMINAL = (
     "tests/tui/test_console.py",
     "tests/tui/test_terminal.py",
 )
+CLIENTS = "tests/api/test_clients.py"
 HARNESS = "tests/unit/test_harness.py"
 CGROUPS = "tests/real/test_cgroups.py"
 ISLAND = "tests/unit/test_island.py"
@@ -428,6 +429,17 @@ CASES = (
         "overload",
         "429 with Retry-After, at a pace; health and admin answer within 50 ms",
         _tests(FUNCTION, "test_overload_is_refused_and_health_answers"),
+    ),
+    Case(
+        "H11",
+        "X-Forwarded-For forged, addresses of one IPv6 network, for further shares",
+        "one client; only trusted proxies name theirs",
+        _tests(
+            CLIENTS,
+            "test_a_share_is_of_an_address_or_of_a_network_of_ipv6",
+            "test_only_a_trusted_proxy_names_its_client",
+            "test_a_forged_header_gives_nobody_a_second_share",
+        ),
     ),
     Case(
         "T1",
