@@ -343,6 +343,8 @@ class BubblewrapJails:
         )
 
     def _limit(self, pid: int, spec: JailSpec) -> None:
+        """Set resource limits. Without the right to do so, they are left out from now on, and `capabilities`
+        reports that."""
         if self._may_set_rlimits:
             try:
                 limit_process(pid, spec.uid, spec.limits)

@@ -104,7 +104,7 @@ class Launcher:
         return self.folder / f"sky-launcher-{hashlib.sha256(repr(inputs).encode()).hexdigest()[:16]}"
 
     async def _compile(self, toolchain: Toolchain) -> Path:
-        work = await asyncio.to_thread(self._workplace)
+        work = await asyncio.to_thread(self._make_work_folder)
         try:
             go = toolchain.goroot / "bin" / "go"
             env = {**ENVIRONMENT, "GOROOT": str(toolchain.goroot), "GOCACHE": str(work / "cache")}
@@ -123,7 +123,7 @@ class Launcher:
         finally:
             await asyncio.to_thread(shutil.rmtree, work, ignore_errors=True)
 
-    def _workplace(self) -> Path:
+    def _make_work_folder(self) -> Path:
         """A new folder with the source. It has our pid in its name, so that a later run can remove it."""
         self.folder.mkdir(mode=0o755, parents=True, exist_ok=True)
         work = Path(tempfile.mkdtemp(prefix=f"sky-compiling-{os.getpid()}-", dir=self.folder))
@@ -133,7 +133,7 @@ class Launcher:
         return work
 
     def _keep(self, work: Path, toolchain: Toolchain) -> Path:
-        """Move the program to its path, and remove other programs and the workplaces of dead processes."""
+        """Move the program to its path, and remove other programs and the work folders of dead processes."""
         final = self._path(toolchain, _source())
         program = work / "made"
         program.chmod(0o755)

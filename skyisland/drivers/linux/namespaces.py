@@ -98,6 +98,7 @@ class LaunchedProcess(Piped):
         return self.returncode
 
     def kill(self) -> None:
+        """Kill init, and so every process of the jail."""
         if self._pidfd >= 0:
             with contextlib.suppress(ProcessLookupError):
                 signal.pidfd_send_signal(self._pidfd, signal.SIGKILL)
@@ -351,6 +352,7 @@ def shares(mountinfo: str, folder: Path) -> bool:
 
     See "shared:" in proc_pid_mountinfo(5), and mount_namespaces(7).
     """
+    # The mount that `folder` is in has the longest mount point above it; of equal ones, the last is on top.
     nearest, shared = "", False
     for line in mountinfo.splitlines():
         fields = line.partition(" - ")[0].split(" ")

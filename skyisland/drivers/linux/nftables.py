@@ -56,7 +56,11 @@ ESTABLISHED_OR_RELATED = 2 | 4
 """Bits of a connection's state (NF_CT_STATE_BIT, linux/netfilter/nf_conntrack_common.h)."""
 CT_STATE = 0
 """NFT_CT_STATE: the key that loads this state."""
+NETWORK_HEADER, TRANSPORT_HEADER = 1, 2
+"""NFT_PAYLOAD_…: where the offset of a payload expression begins."""
 UDP, TCP, DNS_PORT = 17, 6, 53
+DESTINATION_PORT = 2
+"""Offset in the headers of TCP and UDP."""
 DROP, ACCEPT = verdict(0), verdict(1)
 
 ALWAYS_CLOSED = tuple(
@@ -146,10 +150,12 @@ def rules(filter_: BridgeFilter) -> Iterator[tuple[str, Expressions]]:
     if not filter_.nat:
         yield "forward", from_jail + DROP
         return
+    # To another jail, routed through the host.
     yield "forward", from_jail + _interface(Meta.NFT_META_OIFNAME, filter_.bridge) + DROP
     if filter_.uplink:
         elsewhere = _interface(Meta.NFT_META_OIFNAME, filter_.uplink, Cmp.NFT_CMP_NEQ)
         yield "forward", from_jail + elsewhere + DROP
+    # IPv6, and source addresses that no jail has.
     yield "forward", from_jail + _meta(Meta.NFT_META_NFPROTO, NFPROTO_IPV4, Cmp.NFT_CMP_NEQ) + DROP
     yield "forward", from_jail + _network(SOURCE, filter_.subnet, Cmp.NFT_CMP_NEQ) + DROP
     for server in filter_.dns:
@@ -162,11 +168,16 @@ def rules(filter_: BridgeFilter) -> Iterator[tuple[str, Expressions]]:
     for network in filter_.closed:
         yield "forward", from_jail + _network(DESTINATION, network) + DROP
 
+    # NAT for what passed.
     outside = _interface(Meta.NFT_META_OIFNAME, filter_.bridge, Cmp.NFT_CMP_NEQ)
     yield "postrouting", _network(SOURCE, filter_.subnet) + outside + masq()
 
 
+# Each of these is the part of a rule that matches certain packets; with NFT_CMP_NEQ, all others.
+
+
 def _interface(key: Meta, name: str, op: Cmp = Cmp.NFT_CMP_EQ) -> Expressions:
+    """Packets from an interface (NFT_META_IIFNAME) or to one (NFT_META_OIFNAME)."""
     return _load("meta", key=key) + _compare(name.encode().ljust(16, b"\0"), op)
 
 
@@ -175,23 +186,25 @@ def _meta(key: Meta, value: int, op: Cmp = Cmp.NFT_CMP_EQ) -> Expressions:
 
 
 def _network(offset: int, network: IPv4Network, op: Cmp = Cmp.NFT_CMP_EQ) -> Expressions:
+    """IPv4 packets whose address at `offset`, `SOURCE` or `DESTINATION`, is in a network."""
     masked = genex(
         "bitwise",
         {"sreg": 1, "dreg": 1, "len": 4, "mask": _data(network.netmask.packed), "xor": _data(bytes(4))},
     )
     return [
         *_meta(Meta.NFT_META_NFPROTO, NFPROTO_IPV4),
-        *_load("payload", base=1, offset=offset, len=4),
+        *_load("payload", base=NETWORK_HEADER, offset=offset, len=4),
         masked,
         *_compare(network.network_address.packed, op),
     ]
 
 
 def _dns(protocol: int, server: IPv4Address) -> Expressions:
+    """DNS packets to a name server."""
     return [
         *_network(DESTINATION, IPv4Network(server)),
         *_meta(Meta.NFT_META_L4PROTO, protocol),
-        *_load("payload", base=2, offset=2, len=2),
+        *_load("payload", base=TRANSPORT_HEADER, offset=DESTINATION_PORT, len=2),
         *_compare(DNS_PORT.to_bytes(2, "big")),
     ]
 

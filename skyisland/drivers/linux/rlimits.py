@@ -56,6 +56,7 @@ def by_number(limits: Limits) -> dict[int, int]:
 
 @contextlib.contextmanager
 def _as_user(uid: int | None) -> Iterator[None]:
+    """Give the calling thread another effective uid, if we are root."""
     number = SETRESUID.get(platform.machine())
     if uid is None or number is None or os.geteuid() != 0:
         yield

@@ -67,6 +67,7 @@ class NetlinkSocket:
         self._socket = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, protocol)
         self._socket.bind((0, 0))
         self._socket.settimeout(ANSWER_TIMEOUT_S)
+        # An error repeats only the header of its request (CAP_ACK), and may have a text (EXT_ACK).
         for option in (NETLINK_CAP_ACK, NETLINK_EXT_ACK):
             self._socket.setsockopt(SOL_NETLINK, option, 1)
         self._sequence_numbers = itertools.count(1)
@@ -118,7 +119,7 @@ def _split(data: bytes) -> Iterator[tuple[int, int, bytes]]:
     while offset < len(data):
         length, kind, _, number, _ = HEADER.unpack_from(data, offset)
         yield kind, number, data[offset : offset + length]
-        offset += (length + 3) & ~3
+        offset += (length + 3) & ~3  # NLMSG_ALIGN
 
 
 def _error(reply: bytes) -> OSError | None:
@@ -127,12 +128,12 @@ def _error(reply: bytes) -> OSError | None:
     if code == 0:
         return None
     text = os.strerror(-code)
-    offset = 2 * HEADER.size + 4
+    offset = 2 * HEADER.size + 4  # behind our header, the code and the header of the request
     while offset < len(reply):
         length, kind = ATTRIBUTE.unpack_from(reply, offset)
         if kind == NLMSGERR_ATTR_MSG:
             text += ": " + reply[offset + ATTRIBUTE.size : offset + length].rstrip(b"\0").decode()
-        offset += (length + 3) & ~3
+        offset += (length + 3) & ~3  # NLMSG_ALIGN
     return OSError(-code, text)
 
 

@@ -96,6 +96,7 @@ RET_ERRNO, RET_ALLOW, RET_KILL_PROCESS = 0x00050000, 0x7FFF0000, 0x80000000
 
 
 def _load(offset: int) -> Code:
+    """Load 32 bits of struct seccomp_data."""
     return ((LOAD, 0, 0, offset),)
 
 

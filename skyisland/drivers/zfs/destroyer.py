@@ -28,7 +28,7 @@ BUSY_PAUSES_S = (0.02, 0.05, 0.1, 0.2, 0.5)
 """Pauses between attempts on a busy dataset, while the caller waits: most are free within a second. A
 judgement."""
 RETRY_PAUSE_S = 2.0
-"""Pause between rounds of such attempts in the background, at most."""
+"""Pause between rounds of such attempts in the background: a tenth of the timeout, but at most this."""
 
 
 class Destroyer:

@@ -118,7 +118,7 @@ class Group:
             else:
                 yield f"{folder}/memory.limit_in_bytes", size
                 yield f"{folder}/memory.swappiness", "0"
-                if self._limits_swap:
+                if self._limits_swap:  # last, because it must not be less than the limit
                     yield f"{folder}/memory.memsw.limit_in_bytes", size
         if limits.pids is not None and "pids" in self._controllers:
             yield f"{self._controllers['pids'][1]}/pids.max", str(limits.pids)

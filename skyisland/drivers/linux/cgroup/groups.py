@@ -141,7 +141,7 @@ class Cgroups:
 
         Kills no process. After False the caller must repeat it; after True it may.
         """
-        if self._live.get(group.slot) is not group:
+        if self._live.get(group.slot) is not group:  # taken back already
             return True
         keep = len(self._kept) < self._spare
         try:
@@ -163,11 +163,11 @@ class Cgroups:
 
         False if it cannot be kept: the caller must `destroy` it.
         """
-        if self._live.get(group.slot) is not group:
+        if self._live.get(group.slot) is not group:  # taken back already
             return True
-        if not self._spare or not group.join_paths:
+        if not self._spare or not group.join_paths:  # nothing may be kept, or the group has no folders
             return False
-        if len(self._kept) >= self._spare:
+        if len(self._kept) >= self._spare:  # make room
             oldest = next(iter(self._kept.values()))
             if not oldest.remove():
                 return False
