@@ -5,20 +5,20 @@ the build itself. So the plain cases are read here: a go.mod with a plain module
 one package. In all other cases `Package.name` is empty and Go is asked. Go is also asked when a build
 fails, so that Go alone decides what is wrong.
 
-The files are a stranger's: no link is followed, and only the beginning of each file is read.
+The files are a stranger's: no link is followed out of the repository, only the beginning of each file is
+read, and it takes linear time whatever is in it.
 """
 
 from __future__ import annotations
 
-import os
 import re
-import stat
-from pathlib import Path, PurePosixPath
+from pathlib import PurePosixPath
 
 import msgspec
 from msgspec import Struct
 
 from skyisland.errors import BuildFailed, Complaint
+from skyisland.host.tree import Tree
 from skyisland.model import Source
 
 HEAD_BYTES = 1 << 16
@@ -28,12 +28,15 @@ GO_MOD_BYTES = 1 << 20
 MAX_FILES = 500
 """A folder with more Go files is left to Go. To read the beginnings of 500 takes 15 ms."""
 
-_CLAUSE = re.compile(
-    rb"(?:\xef\xbb\xbf)?+(?P<before>(?:\s++|//[^\n]*+\n|/\*(?:[^*]|\*(?!/))*+\*/)*+)"
-    rb"package[ \t]++(?P<name>[A-Za-z]\w*+)"
-)
+COMMENT_BYTES = 4 << 20
+"""A folder with more comments before its package clauses is left to Go: 500 licences of 8 KiB."""
+
+_SPACE = re.compile(rb"\s*")
+_DIRECTIVE = re.compile(rb"^[ \t]*(module|require|replace)\b([^\n]*)", re.MULTILINE)
+"""A line of a go.mod. Nothing in it matches a line's end: a file of empty lines takes linear time."""
+_MODULE_PATH = re.compile(rb"(\"?)([\w./~-]+)\1")
 _IGNORED = re.compile(rb"^//(?:go:build| ?\+build)[ \t]+ignore[ \t]*$", re.MULTILINE)
-_MODULE = re.compile(rb'^[ \t]*+module[ \t]++("?)([\w./~-]++)\1[ \t]*+(?://.*)?\r?$', re.MULTILINE)
+_NAMED = re.compile(rb"package[ \t]+([A-Za-z]\w*)")
 
 
 class Package(Struct, frozen=True):
@@ -58,32 +61,44 @@ def read_package(source: Source, go_version: str) -> Package:
     Raises:
         BuildFailed: the folder does not exist.
     """
-    home = source.checkout / source.package
-    if not home.is_dir():
+    tree = Tree(source.checkout)
+    names = tree.names(source.package)
+    if names is None:
         raise BuildFailed(
             f"the repository has no folder {source.package!r} at {source.commit[:12]}",
             complaint=Complaint.no_go_files,
         )
     path = PurePosixPath(source.package)
     for top in (path, *path.parents):
-        # As for Go itself, the nearest go.mod upwards is the package's.
-        folder = source.checkout / top
-        if (folder / "go.mod").is_file():
-            vendored = (folder / "vendor" / "modules.txt").is_file()
-            text = _beginning(folder / "go.mod", GO_MOD_BYTES)
-            requires = text is None or re.search(rb"^\s*(require|replace)\b", text, re.MULTILINE) is not None
+        # As for Go itself, the nearest go.mod upwards is the package's, even one that is a link to nowhere.
+        if "go.mod" in (tree.names(str(top)) or ()):
+            vendored = tree.is_file(str(top / "vendor" / "modules.txt"))
+            text = tree.read(str(top / "go.mod"), GO_MOD_BYTES)
+            modules, requires = _directives(text) if text is not None else ([], True)
             unnamed = Package("", "", "vendor" if vendored else "readonly", None, requires and not vendored)
             break
     else:
         top, root = PurePosixPath(), msgspec.structs.replace(source, package="")
         generated = go_mod(root.import_path, go_version)
-        text, unnamed = generated.encode(), Package("", "", "readonly", generated, requires=False)
-    modules = _MODULE.findall(text or b"")
+        modules, _ = _directives(generated.encode())
+        unnamed = Package("", "", "readonly", generated, requires=False)
     plain = len(modules) == 1 and "vendor" not in path.parts
-    if not plain or not (name := _package_name(home)):
+    if not plain or not (name := _package_name(tree, source.package, names)):
         return msgspec.structs.replace(unnamed, import_path=source.import_path)
-    import_path = "/".join((modules[0][1].decode(), *path.relative_to(top).parts))
+    import_path = "/".join((modules[0], *path.relative_to(top).parts))
     return msgspec.structs.replace(unnamed, name=name, import_path=import_path)
+
+
+def _directives(go_mod: bytes) -> tuple[list[str], bool]:
+    """The plain module paths of a go.mod, and whether it names other modules."""
+    modules, requires = [], False
+    for directive in _DIRECTIVE.finditer(go_mod):
+        value = directive[2].partition(b"//")[0].strip()
+        if directive[1] != b"module":
+            requires = True
+        elif path := _MODULE_PATH.fullmatch(value):
+            modules.append(path[2].decode())
+    return modules, requires
 
 
 def go_mod(module: str, go_version: str) -> str:
@@ -94,33 +109,48 @@ def go_mod(module: str, go_version: str) -> str:
     return f"module {module}\n\ngo {language[1] if language else '1.24'}\n"
 
 
-def _package_name(home: Path) -> str:
+def _package_name(tree: Tree, folder: str, names: list[str]) -> str:
     """The package that all compilable Go files of the folder name; empty if they differ or one is unclear."""
-    names: set[bytes] = set()
-    with os.scandir(home) as entries:
-        files = [entry for entry in entries if entry.name.endswith(".go")]
-    files = [entry for entry in files if not entry.name.startswith(("_", ".")) and not _is_test(entry.name)]
+    files = [name for name in names if name.endswith(".go") and not name.startswith(("_", "."))]
+    files = [name for name in files if not name.endswith("_test.go")]
     if len(files) > MAX_FILES:
         return ""
-    for entry in files:
-        clause = _CLAUSE.match(_beginning(Path(entry.path), HEAD_BYTES) or b"")
-        if clause is None:
+    packages: set[bytes] = set()
+    comment_bytes = 0
+    for name in files:
+        text = tree.read(f"{folder}/{name}", HEAD_BYTES) or b""
+        start = _after_comments(text)
+        clause = _NAMED.match(text, start)
+        comment_bytes += start
+        if clause is None or comment_bytes > COMMENT_BYTES:
             return ""
-        if not _IGNORED.search(clause["before"]):
-            names.add(clause["name"])
+        if not _IGNORED.search(text, 0, start):
+            packages.add(clause[1])
     # Go does not compile a package `documentation`, and cannot import a package `main`.
-    return names.pop().decode() if len(names) == 1 and not names & {b"documentation", b"main"} else ""
+    plain = len(packages) == 1 and not packages & {b"documentation", b"main"}
+    return packages.pop().decode() if plain else ""
 
 
-def _is_test(name: str) -> bool:
-    return name.endswith("_test.go")
+def _after_comments(text: bytes) -> int:
+    """Where a Go file's first word begins: after the byte order mark, white space and comments.
+
+    Not one regular expression: to be linear it needs possessive quantifiers, which Python before 3.11.4
+    misreads (gh-106052).
+    """
+    at = 3 if text.startswith(b"\xef\xbb\xbf") else 0
+    while True:
+        at = _end_of_space(text, at)
+        if text.startswith(b"//", at):
+            end, mark = text.find(b"\n", at), 1
+        elif text.startswith(b"/*", at):
+            end, mark = text.find(b"*/", at + 2), 2
+        else:
+            return at
+        if end < 0:
+            return len(text)
+        at = end + mark
 
 
-def _beginning(path: Path, size: int) -> bytes | None:
-    """The first `size` bytes of a file; None if it is not a plain file."""
-    try:
-        fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
-    except OSError:
-        return None
-    with os.fdopen(fd, "rb") as file:
-        return file.read(size) if stat.S_ISREG(os.fstat(fd).st_mode) else None
+def _end_of_space(text: bytes, at: int) -> int:
+    space = _SPACE.match(text, at)
+    return space.end() if space else at

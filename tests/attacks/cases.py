@@ -12,6 +12,7 @@ SOURCE, GIT = "tests/unit/test_source.py", "tests/real/test_source_git.py"
 HARM, SERVERS = "tests/real/test_source_hostile.py", "tests/real/test_source_servers.py"
 BUILD, KEPT = "tests/unit/test_build.py", "tests/unit/test_artifacts.py"
 JAIL, KINDS = "tests/real/test_build_hostile.py", "tests/real/test_build_jail.py"
+PACKAGES = "tests/unit/test_packages.py"
 CALL = "tests/unit/test_call.py"
 SERVE, FUNCTION = "tests/api/test_serve.py", "tests/api/test_function.py"
 ADMIN, OBSERVE, ROLES = (
@@ -155,6 +156,12 @@ CASES = (
     Case("F4", "links and pipes where the daemon reads or deletes", "not followed, not waited for"),
     Case("F5", "deep trees, folders without rights", "removed all the same"),
     Case(
+        "F6",
+        "a repository's links to files and folders of the host, where the daemon reads",
+        "followed within the repository only; what is outside looks like nothing, there or not",
+        _tests(PACKAGES, "test_links_out_of_the_repository_tell_nothing_of_the_host"),
+    ),
+    Case(
         "G1",
         "options in place of URLs",
         "refused",
@@ -249,6 +256,12 @@ CASES = (
             *_tests(SOURCE, "test_what_can_be_no_version"),
             *_tests(GIT, "test_what_can_be_no_version_never_reaches_git"),
         ),
+        Case(
+            "G10",
+            "a server that lists references without end",
+            "refused after 256 KiB",
+            _tests(SERVERS, "test_a_listing_without_end_is_cut_off"),
+        ),
     ),
     Case("B1", "flags for cgo", "there is no cgo", _tests(JAIL, "test_b1_cgo_is_off")),
     Case(
@@ -311,6 +324,11 @@ CASES = (
             *_tests(BUILD, "test_two_hundred_callers_one_build"),
             *_tests(LIFE, "test_kill_while_building"),
         ),
+    ),
+    Case(
+        "B12",
+        "files, lists and texts made for a reader that is slower than linear",
+        "linear time, whatever is in them: no reader holds up the daemon",
     ),
     Case("C1", "X()); os.Exit(0);(", "refused", _tests(CALL, "TestRefusals::test_say_where_and_why")),
     Case(

@@ -98,3 +98,36 @@ def test_no_link_is_followed(tmp_path: Path, name: str) -> None:
 def test_a_folder_that_is_not_there(tmp_path: Path) -> None:
     with pytest.raises(BuildFailed, match="no folder 'sub'"):
         read(tmp_path, {})
+
+
+def test_a_linked_folder_within_the_repository_is_a_package(tmp_path: Path) -> None:
+    (tmp_path / "linked").symlink_to("real/sub")
+    found = read(tmp_path, {"go.mod": "module m\n", "real/sub/x.go": "package sub\n"}, "linked")
+    assert (found.name, found.import_path) == ("sub", "m/linked")
+
+
+@pytest.mark.parametrize("name", ["sub", "sub/x.go", "go.mod"])
+def test_links_out_of_the_repository_tell_nothing_of_the_host(tmp_path: Path, name: str) -> None:
+    """A link to what is there and one to what is not get the same answer, and nothing is read."""
+    outside = tmp_path / "host"
+    there, gone = outside / "there", outside / "gone"
+    if name == "sub":
+        there.mkdir(parents=True)
+        (there / "x.go").write_text("package secret\n")
+    else:
+        outside.mkdir()
+        there.write_text("module secret\npackage secret\n")
+    answers = []
+    for target in (there, gone, Path("../../host/there")):
+        repository = tmp_path / f"repository-{len(answers)}"
+        link = repository / name
+        link.parent.mkdir(parents=True, exist_ok=True)
+        link.symlink_to(target)
+        files = {"go.mod": "module m\n", "sub/x.go": "package sub\n"}
+        files = {other: text for other, text in files.items() if not other.startswith(name)}
+        try:
+            answers.append(str(read(repository, files)))
+        except BuildFailed as failure:
+            answers.append(failure.message)
+    assert len(set(answers)) == 1
+    assert "secret" not in answers[0]
