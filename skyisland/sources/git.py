@@ -181,6 +181,7 @@ class GitCommand:
         environment: Mapping[str, str] | None = None,
         watch: Path | None = None,
         watch_bytes: int = 0,
+        output_limit_bytes: int = OUTPUT_LIMIT_BYTES,
     ) -> None:
         variables = {**_ENVIRONMENT, "GIT_ALLOW_PROTOCOL": scheme or "none", **(environment or {})}
         options = (option for key, value in (*_CONFIG, *config) for option in ("-c", f"{key}={value}"))
@@ -190,6 +191,7 @@ class GitCommand:
         self._timeout_s = timeout_s
         self._watch = watch
         self._watch_bytes = watch_bytes
+        self._output_limit_bytes = output_limit_bytes
         self._wake = -1  # the pipe by which a cancelled `result` wakes `_read`
 
     async def result(self, threads: Executor) -> bytes:
@@ -268,7 +270,7 @@ class GitCommand:
                         selector.unregister(key.fileobj)
                     key.data.extend(chunk)
                 del stderr[:-STDERR_BYTES]
-                if len(stdout) > OUTPUT_LIMIT_BYTES:
+                if len(stdout) > self._output_limit_bytes:
                     raise GitFailed(Trouble.too_large)
                 now = time.monotonic()
                 if now >= deadline:

@@ -40,6 +40,10 @@ MAX_PATH_BYTES = 1024
 MESSAGE_CHARACTERS = 400
 """How much of Git's message a caller sees. A judgement: one paragraph of a terminal."""
 
+LISTING_BYTES = 256 << 10
+"""Longest output of a command that talks to a server. Only `ls-remote` prints: the references that end in a
+name, usually one. A server chooses how many there are."""
+
 _FETCH = ("fetch", "--quiet", "--no-tags", "--no-recurse-submodules", "--no-write-fetch-head")
 _ATTRIBUTES = "* -text -eol -ident -filter !working-tree-encoding\n"
 """Git writes the bytes of the commit, and ignores the conversions in the repository's .gitattributes."""
@@ -87,7 +91,16 @@ class Mirrors:
 
     async def ls_remote(self, name: str, refs: Sequence[str]) -> bytes:
         """The output of `git ls-remote` for the references `refs` of a repository."""
-        return await self._run_remote(name, ["ls-remote"], refs)
+        try:
+            return await self._run_remote(name, ["ls-remote"], refs)
+        except GitFailed as failure:
+            if failure.trouble is not Trouble.too_large:
+                raise
+            raise SourceRefused(
+                f"the server of {name} lists more than {LISTING_BYTES} bytes of references that end in "
+                f"{' or '.join(refs)}; call it by the forty digits of a commit",
+                field="version",
+            ) from None
 
     # Fetching
 
@@ -214,6 +227,7 @@ class Mirrors:
             environment={"GIT_DIR": str(mirror)} if mirror else {},
             watch=mirror,
             watch_bytes=self._git.max_size,
+            output_limit_bytes=LISTING_BYTES,
         )
         try:
             return await command.result(self._threads)
@@ -291,7 +305,8 @@ def presentable(stderr: str, remote_url: str, name: str) -> str:
     lines = [line.strip() for line in stderr.splitlines()]
     reasons = [line for line in lines if line.startswith(("fatal:", "error:", "remote:"))] or lines
     text = "; ".join(reasons).replace(remote_url, name).replace(remote_url.partition("://")[2], name)
-    text = re.sub(r"[a-z+]+://[^\s']+", name, text)
+    # A scheme begins where letters begin: tried at each letter, a long word would take quadratic time.
+    text = re.sub(r"(?<![a-z+])[a-z+]+://[^\s']+", name, text)
     text = "".join(char if char.isprintable() else "\N{REPLACEMENT CHARACTER}" for char in text)
     return text[:MESSAGE_CHARACTERS]
 

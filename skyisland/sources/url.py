@@ -260,9 +260,15 @@ def commit_among(listing: bytes, version: str | None) -> str | None:
     Raises:
         SourceUnavailable: the repository names its objects by SHA-256.
     """
-    lines = (line.split("\t", 1) for line in listing.decode("utf-8", "replace").splitlines() if "\t" in line)
-    commits = {ref: commit for commit, ref in lines}
-    commit = next((commits[ref] for ref in refs_of(version) if ref in commits), None)
-    if commit is not None and not is_commit(commit):
-        raise SourceUnavailable("the repository uses SHA-256 object names, which are not supported yet")
-    return commit
+    # A server may list references without end: searched for the few that count, not read into a table.
+    listing = b"\n" + listing
+    for ref in refs_of(version):
+        end = listing.find(b"\t" + ref.encode() + b"\n")
+        if end >= 0:
+            commit = listing[listing.rindex(b"\n", 0, end) + 1 : end].decode("ascii", "replace")
+            if not is_commit(commit):
+                raise SourceUnavailable(
+                    "the repository uses SHA-256 object names, which are not supported yet"
+                )
+            return commit
+    return None

@@ -19,6 +19,7 @@ from skyisland.errors import BadRequest, IslandError, SourceRefused, SourceUnava
 from skyisland.events import SourceFetched
 from skyisland.model import KnownCommit
 from skyisland.sources.git import GitCommand, GitFailed
+from skyisland.sources.mirror import LISTING_BYTES
 from tests.support.upstream import (
     URL,
     CommitMemory,
@@ -291,3 +292,20 @@ async def test_a_server_that_prints_without_end_is_cut_off(state_dir: Path) -> N
             with pytest.raises(IslandError):
                 await it.get()
             assert not alive(mentioning=server.address)
+
+
+async def test_a_listing_without_end_is_cut_off(
+    state_dir: Path, repository: Repository, served: Server
+) -> None:
+    """`ls-remote` prints each reference that ends in the name asked for; a server can have any number."""
+    commit = repository.git("rev-parse", "HEAD")
+    references = "".join(
+        f"create refs/heads/{number:05}/refs/heads/main {commit}\n" for number in range(5000)
+    )
+    repository.git("update-ref", "--stdin", stdin=references.encode())
+    listed = repository.git("ls-remote", ".", "refs/heads/main")
+    assert len(listed) > LISTING_BYTES, "without the limit, Git prints it all"
+    async with room(state_dir, served.rewrite) as it:
+        with pytest.raises(SourceRefused, match="lists more than"):
+            await it.get(version="main")
+        assert (await it.get(version=commit)).commit == commit

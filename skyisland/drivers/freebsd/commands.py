@@ -177,7 +177,7 @@ def parse_jls(text: str) -> list[ListedJail]:
             )
             for jail in jails
         ]
-    except (msgspec.MsgspecError, KeyError, TypeError, ValueError) as error:
+    except (msgspec.MsgspecError, KeyError, TypeError, ValueError, RecursionError) as error:
         raise DriverError(f"jls says what nobody understands: {text[:200]!r}") from error
 
 
