@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import subprocess
 import sys
+import tempfile
 import tomllib
 from collections.abc import Callable
 from pathlib import Path
@@ -28,6 +29,7 @@ SEEDS = {
     "zfs": [b"zroot/sky\t-\t/zroot/sky\tyes\t0\n"],
     "compiler": [b"skyisland.call:1:4: undefined: F\n/src/a.go:1: x\n"],
     "origin": [b"https://[::1]:3280\n[::1]:3280"],
+    "package": [b"module example.com/m\n\nrequire x.org/y v1.0.0\n", b"/* a */ // b\n\npackage sub\n"],
 }
 
 
@@ -137,8 +139,23 @@ def origin(data: bytes) -> None:
         assert shown.endswith(b"://" + host)
 
 
+def package(data: bytes) -> None:
+    from skyisland.errors import BuildFailed
+    from skyisland.golang.packages import read_package
+    from skyisland.model import Source
+
+    with tempfile.TemporaryDirectory() as folder:
+        for name in ("go.mod", "x.go"):
+            (Path(folder) / name).write_bytes(data)
+        source = Source(url="example.com/user/repo", package="", commit="c" * 40, checkout=Path(folder))
+        with contextlib.suppress(BuildFailed):
+            read = read_package(source, "go1.27.3")
+            assert not read.name or read.name.isidentifier()
+
+
 TARGETS: dict[str, Callable[[bytes], None]] = {
-    target.__name__: target for target in (call, body, url, settings, git, freebsd, zfs, compiler, origin)
+    target.__name__: target
+    for target in (call, body, url, settings, git, freebsd, zfs, compiler, origin, package)
 }
 
 

@@ -261,5 +261,5 @@ def classify(compiler_output: str) -> Complaint:
 
 def call_errors(compiler_output: str) -> list[tuple[int, str]]:
     """The compiler's errors in the call itself: byte offsets into `Call.text`, and messages."""
-    errors = re.findall(rf"{_CALL}:1:(\d+): (.+)", compiler_output)
+    errors = re.findall(rf"{_CALL}:1:([0-9]{{1,9}}): (.+)", compiler_output)
     return [(int(column) - 1, message) for column, message in errors]

@@ -1,0 +1,114 @@
+"""Whatever reads foreign bytes takes linear time: the longest text that its door lets in, at its worst.
+
+A reader that is quadratic takes minutes on these, a linear one milliseconds. So a process of its own reads
+them, and the kernel ends it when one text takes seconds of processor time, whoever holds the interpreter. The
+readers are those of `make fuzz`.
+"""
+
+from __future__ import annotations
+
+import re
+import signal
+import subprocess
+import sys
+
+import pytest
+
+from skyisland.golang.packages import GO_MOD_BYTES
+from skyisland.sources.mirror import LISTING_BYTES
+from tests.fuzz.fuzz import TARGETS
+
+CPU_S = 5
+PATTERNS = (
+    b"\n",
+    b" ",
+    b" \t\r\n",
+    b"a",
+    b"/*",
+    b"//\n",
+    b"/* */",
+    b"*/",
+    b'"',
+    b"\\",
+    b"[",
+    b"((",
+    b"{}",
+    b"-",
+    b"0_",
+    b"0x0.",
+    b"1e9,",
+    b"''",
+    b"`",
+    b"x.",
+    b"x(",
+    b"a/",
+    b"../",
+    b"a.",
+    b":1:1:",
+    b"skyisland.call:1:1: ",
+    b"://",
+    b"a://",
+    b"\tHEAD",
+    b"\tHEAD\n",
+    b"module m ",
+    b"module m\n",
+    b"require",
+    b'{"a":',
+    b'"a":1,',
+    b" - at `$.",
+    b"undefined: ",
+    b"repository '",
+    b"\xef\xbb\xbf",
+    b"\xff",
+    b"\0",
+)
+LONGEST = {
+    "call": 1 << 16,
+    "body": 1 << 20,
+    "url": 1 << 16,
+    "settings": 1 << 16,
+    "git": LISTING_BYTES,
+    "freebsd": 1 << 18,
+    "zfs": 1 << 18,
+    "compiler": 1 << 16,
+    "origin": 1 << 16,
+    "package": GO_MOD_BYTES,
+}
+"""Bytes that reach each reader at most; more is refused, or cut off, before."""
+
+READ = """
+import signal, sys
+from tests.fuzz.fuzz import TARGETS
+from tests.attacks.test_linear import CPU_S, LONGEST, PATTERNS
+name = sys.argv[1]
+target, longest = TARGETS[name], LONGEST[name]
+for pattern in PATTERNS:
+    print(repr(pattern), flush=True)
+    for before, after in ((b"", b""), (b'{"call":"', b'"}')):
+        text = before + pattern * ((longest - 20) // len(pattern)) + after
+        signal.setitimer(signal.ITIMER_PROF, CPU_S)
+        target(text)
+"""
+
+
+def test_every_reader_has_its_longest_text() -> None:
+    assert LONGEST.keys() == TARGETS.keys()
+
+
+@pytest.mark.case("B12")
+@pytest.mark.parametrize("name", LONGEST)
+def test_readers_take_linear_time(name: str) -> None:
+    read = subprocess.run([sys.executable, "-c", READ, name], capture_output=True, text=True, check=False)
+    assert read.returncode == 0, f"{read.stdout.splitlines()[-1:]} {read.stderr[-2000:]}"
+
+
+@pytest.mark.case("B12")
+def test_a_quadratic_reader_would_be_ended() -> None:
+    """The guard guards: what `packages` once searched a go.mod with."""
+    quadratic = re.compile(rb"^\s*(require|replace)\b", re.MULTILINE)
+    script = (
+        "import re, signal; signal.setitimer(signal.ITIMER_PROF, 1); "
+        f"re.compile({quadratic.pattern!r}, re.M).search(b'\\n' * {GO_MOD_BYTES})"
+    )
+    read = subprocess.run([sys.executable, "-c", script], check=False)
+    assert read.returncode == -signal.SIGPROF
