@@ -256,12 +256,12 @@ CASES = (
             *_tests(SOURCE, "test_what_can_be_no_version"),
             *_tests(GIT, "test_what_can_be_no_version_never_reaches_git"),
         ),
-        Case(
-            "G10",
-            "a server that lists references without end",
-            "refused after 256 KiB",
-            _tests(SERVERS, "test_a_listing_without_end_is_cut_off"),
-        ),
+    ),
+    Case(
+        "G10",
+        "a server that lists references without end",
+        "refused after 256 KiB",
+        _tests(SERVERS, "test_a_listing_without_end_is_cut_off"),
     ),
     Case("B1", "flags for cgo", "there is no cgo", _tests(JAIL, "test_b1_cgo_is_off")),
     Case(

@@ -117,7 +117,7 @@ def test_links_out_of_the_repository_tell_nothing_of_the_host(tmp_path: Path, na
     else:
         outside.mkdir()
         there.write_text("module secret\npackage secret\n")
-    answers = []
+    answers: list[str] = []
     for target in (there, gone, Path("../../host/there")):
         repository = tmp_path / f"repository-{len(answers)}"
         link = repository / name
