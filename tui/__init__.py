@@ -29,8 +29,8 @@ if TYPE_CHECKING:
     from tui.watch.port import Port
 
 
-def _calm() -> None:
-    """Few frames and no animation: most operators look through SSH. Textual reads this when imported."""
+def _save_bandwidth() -> None:
+    """Few frames and no animation, for SSH. Textual reads these variables when it is imported."""
     os.environ.setdefault("TEXTUAL_FPS", "15")
     os.environ.setdefault("TEXTUAL_ANIMATIONS", "none")
     os.environ.setdefault("TEXTUAL_SMOOTH_SCROLL", "0")
@@ -47,12 +47,12 @@ def run_console(
 ) -> int:
     """Show the island behind `port` until the operator leaves; returns the exit code.
 
-    `log`: where prints of libraries go, and the traceback should the console crash.
+    `log`: takes what libraries print, and the traceback if the console crashes.
 
     Raises:
         SettingsError: there is no terminal.
     """
-    _calm()
+    _save_bandwidth()
     from tui.supervisor import IN_BROWSER, attach
 
     if not (IN_BROWSER or (os.isatty(0) and (os.isatty(1) or os.isatty(2)))):
@@ -74,8 +74,8 @@ async def serve_with_console(
     headless: Callable[[], object] = lambda: None,
 ) -> int:
     """Show the island of this process beside `serve(shutdown)`, its API; see `tui.supervisor`."""
-    _calm()
-    # Importing Textual takes most of a second, which the API shall not wait for.
+    _save_bandwidth()
+    # Importing Textual takes most of a second, during which the API answers.
     supervisor = await asyncio.to_thread(importlib.import_module, "tui.supervisor")
     code: int = await supervisor.serve_with_console(
         port,

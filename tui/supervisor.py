@@ -7,7 +7,7 @@
     the console crashes                   ends        runs on     1, when it ends
     the API ends by itself                ends        has ended   1 if it failed
 
-The terminal is given back in every case that leaves one.
+The terminal gets its settings back in each case in which there still is one.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ IN_BROWSER = "TEXTUAL_DRIVER" in os.environ
 """textual-serve started us: its driver draws, and standard output is its channel."""
 
 Serve = Callable[[Callable[[], Awaitable[object]]], Awaitable[None]]
-"""Serves until the awaitable that it is given returns, then stops everything in order."""
+"""Runs the API until the function that it is given returns, then drains the island."""
 
 
 @contextlib.contextmanager
@@ -152,7 +152,7 @@ async def attach(
     refresh_s: float = 0.5,
     log: Path | None = None,
 ) -> int:
-    """The console on an island elsewhere; returns the exit code: 128 and the signal's number for a signal."""
+    """Run the console on an island elsewhere; returns the exit code, after a signal 128 plus its number."""
     if IN_BROWSER:
         return await _behind_browser(Console(port, readonly=readonly, ascii=ascii, refresh_s=refresh_s), port)
     ended = asyncio.Event()

@@ -1,4 +1,4 @@
-"""`skyisland init`, `serve` and `doctor`: the commands that are an island, or make one ready."""
+"""`skyisland serve` runs an island, `init` prepares its host, `doctor` examines that."""
 
 from __future__ import annotations
 
@@ -31,21 +31,21 @@ from skyisland.wiring import opened
 @click.option("--no-tui", is_flag=True, help="Headless: log lines on standard output instead of the console.")
 @console_options
 @click.pass_obj
-def serve(options: GlobalOptions, /, no_tui: bool, **look: Any) -> None:
+def serve(options: GlobalOptions, /, no_tui: bool, **console: Any) -> None:
     """Run the island: REST API and, on a terminal, the operations console.
 
-    SIGTERM and SIGINT drain: running calls finish within jails.drain_timeout, then everything is taken
-    away. Without a terminal, or with --no-tui, one line of JSON per event goes to standard output.
+    SIGTERM and SIGINT drain: running calls finish within jails.drain_timeout, then everything is
+    removed. Without a terminal, or with --no-tui, one line of JSON per event goes to standard output.
     """
     settings = options.settings()
     open_as_many_as_allowed()
     headless = no_tui or not (sys.stdin.isatty() and sys.stdout.isatty())
     with asyncio.Runner(loop_factory=_loop_factory()) as runner:
-        sys.exit(runner.run(_serve(settings, None if headless else look)))
+        sys.exit(runner.run(_serve(settings, None if headless else console)))
 
 
 def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
-    """uvloop where it is installed: a call passes the loop some fifteen times."""
+    """That of uvloop where it is installed: a call takes some fifteen turns of the loop."""
     try:
         import uvloop
     except ImportError:
@@ -53,8 +53,11 @@ def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
     return uvloop.new_event_loop
 
 
-async def _serve(settings: Settings, look: dict[str, Any] | None) -> int:
-    """Run until told to stop; `look`: how the console looks, None for a headless island."""
+async def _serve(settings: Settings, console: dict[str, Any] | None) -> int:
+    """Run until a signal or the operator stops it; returns the exit code.
+
+    `console`: the options of the console, None for an island without one.
+    """
     from api import create_app
     from api.serve import Tls, listen
     from api.serve import serve as serve_api
@@ -68,7 +71,7 @@ async def _serve(settings: Settings, look: dict[str, Any] | None) -> int:
     metrics = Metrics(StatsD(*settings.statsd, prefix=settings.metrics.prefix) if settings.statsd else None)
     level = settings.log.level.upper()
     async with logging_to(ring, events, level=level, secrets=secrets) as write_lines:
-        if look is None:
+        if console is None:
             write_lines(sys.stdout.buffer)
         sock = await asyncio.to_thread(listen, settings.listen, settings.http_port)
         with contextlib.closing(sock):
@@ -98,7 +101,7 @@ async def _serve(settings: Settings, look: dict[str, Any] | None) -> int:
                 try:
                     if not await _started(island, stop):
                         return 0
-                    if look is None:
+                    if console is None:
                         await serving(stop.wait)
                         return 0
                     from tui import serve_with_console
@@ -109,7 +112,7 @@ async def _serve(settings: Settings, look: dict[str, Any] | None) -> int:
                         serving,
                         log=settings.layout.console_log,
                         headless=lambda: write_lines(sys.stdout.buffer),
-                        **look,
+                        **console,
                     )
                 finally:
                     await island.stop()
@@ -124,7 +127,7 @@ async def _opened(settings: Settings, events: Events, progress: Report = silent)
 
 @asynccontextmanager
 async def _sending(metrics: Metrics) -> AsyncIterator[None]:
-    """Send what StatsD is to know, for the length of the block."""
+    """Send figures to StatsD for the length of the block, if the settings name a server."""
     if metrics.statsd is None:
         yield
         return
@@ -137,7 +140,7 @@ async def _sending(metrics: Metrics) -> AsyncIterator[None]:
 
 
 async def _started(island: Island, stop: asyncio.Event) -> bool:
-    """Start the island; False if it was told to stop before it was up."""
+    """Start the island; False if `stop` was set before it had started."""
     starting = asyncio.create_task(island.start())
     await _until(stop.wait, starting)
     if starting.done():
@@ -148,7 +151,7 @@ async def _started(island: Island, stop: asyncio.Event) -> bool:
 
 
 def _on_signal(*signals: signal.Signals) -> asyncio.Event:
-    """An event that the first of these signals sets. A second one of them ends the process at once."""
+    """An event that the first of these signals sets. A second signal ends the process at once."""
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
 
@@ -163,10 +166,10 @@ def _on_signal(*signals: signal.Signals) -> asyncio.Event:
 
 
 async def _until(stop: Callable[[], Awaitable[object]], work: asyncio.Task[None]) -> None:
-    """Wait for the wish to stop, or the end of `work`; its error is raised here."""
-    asked = asyncio.ensure_future(stop())
-    await asyncio.wait({asked, work}, return_when=asyncio.FIRST_COMPLETED)
-    asked.cancel()
+    """Wait until `stop` returns or `work` ends, whose error is raised here."""
+    stopping = asyncio.ensure_future(stop())
+    await asyncio.wait({stopping, work}, return_when=asyncio.FIRST_COMPLETED)
+    stopping.cancel()
     if work.done():
         work.result()
 
@@ -176,7 +179,7 @@ async def _until(stop: Callable[[], Awaitable[object]], work: asyncio.Task[None]
 def init(options: GlobalOptions) -> None:
     """Prepare this host: state folder, base system, Go, its compiled standard library, build jail.
 
-    May be repeated, and goes on where it was interrupted. `serve` does what is missing, too, but leaves
+    May be repeated, and goes on where it was interrupted. `serve` prepares what is missing, too, but leaves
     the greater part of the standard library to the first builds that need it.
     """
     settings = options.settings()
@@ -188,12 +191,12 @@ def init(options: GlobalOptions) -> None:
         TimeElapsedColumn(),
         console=console,
     ) as bars:
-        asyncio.run(_init(settings, _steps(bars)))
+        asyncio.run(_init(settings, _bars(bars)))
     console.print(f"ready: state in {settings.state_dir}; start with `skyisland serve`", highlight=False)
 
 
-def _steps(bars: Progress) -> Callable[[str, int, int], None]:
-    """Turns reports (what, done, total) into a bar each; a total of 0 is one that nobody knows."""
+def _bars(bars: Progress) -> Report:
+    """Draws the progress of each piece of work as a bar."""
     tasks: dict[str, Any] = {}
 
     def report(what: str, done: int, total: int) -> None:
@@ -204,7 +207,7 @@ def _steps(bars: Progress) -> Callable[[str, int, int], None]:
     return report
 
 
-async def _init(settings: Settings, report: Callable[[str, int, int], None]) -> None:
+async def _init(settings: Settings, report: Report) -> None:
     await asyncio.to_thread(admin_token, settings)
     report("state folder", 1, 1)
     ring, events = LogRing(), Events()

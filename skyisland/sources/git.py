@@ -7,8 +7,8 @@ of its own. Its whole process group is killed at the deadline, when its output o
 the limit, and when its caller is cancelled. While it runs it holds a lock on a pid file. So the next
 daemon finds and kills the commands that a killed daemon left behind (`end_orphans`).
 
-GitPython only starts the process: its own `kill_after_timeout` finds children by polling `ps` and
-cannot be cancelled.
+GitPython, a choice of the owner's that stands, only starts the process: its own `kill_after_timeout`
+finds children by polling `ps` and cannot be cancelled.
 """
 
 from __future__ import annotations
