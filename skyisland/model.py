@@ -155,8 +155,8 @@ class Limits(Struct, frozen=True, kw_only=True):
     """Largest single file."""
 
 
-class Network(StrEnum):
-    """What a jail sees of the network."""
+class NetworkAccess(StrEnum):
+    """The network that a jail can use."""
 
     none = "none"
     host = "host"
@@ -202,7 +202,7 @@ class JailSpec(Struct, frozen=True, kw_only=True):
     env: tuple[tuple[str, str], ...] = ()
     cwd: str = "/"
     limits: Limits = Limits()
-    network: Network = Network.none
+    network: NetworkAccess = NetworkAccess.none
     address: Address | None = None
     dns: tuple[str, ...] = ()
     """Name servers. They are known before the address is, which a warm jail gets late."""

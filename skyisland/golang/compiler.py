@@ -48,7 +48,7 @@ from skyisland.host.tasks import Progress, aside, finish, silent
 from skyisland.host.toolchain import Toolchain
 from skyisland.jails.inmate import JailOrder
 from skyisland.jails.register import Jails
-from skyisland.model import Call, Mount, Network, Purpose, Source, Verdict
+from skyisland.model import Call, Mount, NetworkAccess, Purpose, Source, Verdict
 from skyisland.settings import Build
 
 GO = "/usr/local/go/bin/go"
@@ -309,7 +309,7 @@ class Compiler:
                         env=tuple(env.items()),
                         cwd=cwd,
                         limits=self.settings.as_limits(),
-                        network=Network.host if online else Network.none,
+                        network=NetworkAccess.host if online else NetworkAccess.none,
                         invocation=invocation,
                         call=call.text if call else "",
                         uid=self.caches.uid,

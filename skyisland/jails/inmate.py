@@ -24,7 +24,7 @@ from skyisland.model import (
     JailState,
     Limits,
     Mount,
-    Network,
+    NetworkAccess,
     Outcome,
     Purpose,
     Usage,
@@ -45,7 +45,7 @@ class JailOrder(Struct, frozen=True, kw_only=True):
     mounts: tuple[Mount, ...] = ()
     env: tuple[tuple[str, str], ...] = ()
     cwd: str = "/"
-    network: Network = Network.none
+    network: NetworkAccess = NetworkAccess.none
     uid: int | None = None
     """A host uid outside the range of `Jails`, for jails that keep files from one to the next (builds); with
     None the jail has one of the range to itself."""

@@ -45,7 +45,7 @@ from skyisland.model import (
     FunctionRequest,
     Limits,
     Mount,
-    Network,
+    NetworkAccess,
     PoolStatus,
     Purpose,
 )
@@ -183,7 +183,7 @@ class WarmPool:
         Raises:
             NoAddress, HostUnfit, DriverError: nothing is left for the caller to discard.
         """
-        network = Network.lease if request.ip4 else Network.none
+        network = NetworkAccess.lease if request.ip4 else NetworkAccess.none
         if not request.cold and (not request.ip4 or self._jails.connects_late):
             inmate = self._take(artifact)
             if inmate is not None:
@@ -201,7 +201,7 @@ class WarmPool:
         self,
         artifact: Artifact,
         *,
-        network: Network = Network.none,
+        network: NetworkAccess = NetworkAccess.none,
         invocation: str | None = None,
         call: str = "",
         cached: bool = True,

@@ -43,7 +43,7 @@ from skyisland.model import (
     JailInfo,
     JailSpec,
     JailState,
-    Network,
+    NetworkAccess,
     Purpose,
     Snapshot,
     Usage,
@@ -204,7 +204,7 @@ class Jails:
         return inmate
 
     async def claim(
-        self, inmate: Inmate, invocation: str, call: str, network: Network = Network.none
+        self, inmate: Inmate, invocation: str, call: str, network: NetworkAccess = NetworkAccess.none
     ) -> None:
         """Give a warm jail to an invocation, with an address if `network` is a lease.
 
@@ -213,7 +213,7 @@ class Jails:
         """
         inmate.invocation, inmate.call, inmate.cached = invocation, call, True
         inmate.state = JailState.running
-        if network is Network.lease:
+        if network is NetworkAccess.lease:
             await self._lease(inmate)
             await self._connect(inmate)
         self.events.publish(JailClaimed(jail=inmate.spec.name, jid=inmate.spec.jid, invocation=invocation))
@@ -235,7 +235,7 @@ class Jails:
                 clone=clone.name, duration_s=time.perf_counter() - started, invocation=inmate.invocation
             )
         )
-        if spec.network is Network.lease:
+        if spec.network is NetworkAccess.lease:
             await self._lease(inmate)
         spec = inmate.spec
         inmate.jail = await self.driver.create(spec)

@@ -26,7 +26,7 @@ from skyisland.host.programs import Programs
 from skyisland.jails.addresses import Addresses
 from skyisland.jails.inmate import JailOrder
 from skyisland.jails.register import Jails
-from skyisland.model import AddressState, Limits, Mount, Network, Purpose
+from skyisland.model import AddressState, Limits, Mount, NetworkAccess, Purpose
 from skyisland.settings import IP4
 from tests.support.standins.island import freebsd_jails
 from tests.support.standins.world import World
@@ -87,7 +87,7 @@ class Host:
                 purpose=Purpose.function,
                 mounts=mounts,
                 limits=LIMITS,
-                network=Network.lease,
+                network=NetworkAccess.lease,
             )
         ) as inmate:
             outcome = await inmate.converse(b"say hello", 30)

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from skyisland.errors import BuildFailed, SourceUnavailable
-from skyisland.model import Network
+from skyisland.model import NetworkAccess
 from skyisland.settings import Build
 from tests.support.buildroom import PLAIN, USER, Workshop, opened
 
@@ -79,7 +79,7 @@ async def test_it_builds(
     shop: Workshop, files: dict[str, str], package: str, call: str, printed: str
 ) -> None:
     assert await shop.run(shop.source(files, package), call) == printed
-    assert {spec.network for spec in shop.driver.specs} == {Network.none}
+    assert {spec.network for spec in shop.driver.specs} == {NetworkAccess.none}
 
 
 async def test_a_dependency_from_the_proxy(state_dir: Path, gocache: Path, proxy: str) -> None:
@@ -88,7 +88,7 @@ async def test_a_dependency_from_the_proxy(state_dir: Path, gocache: Path, proxy
         source = shop.source(USER)
         assert await shop.run(source, "F()") == "dep"
         assert await shop.run(source, "G()") == "depdep"
-        online = [spec for spec in shop.driver.specs if spec.network is not Network.none]
+        online = [spec for spec in shop.driver.specs if spec.network is not NetworkAccess.none]
         assert [spec.argv[1] for spec in online] == ["list"]
     async with opened(state_dir, gocache, Build(goproxy="off")) as shop:
         assert await shop.run(shop.source(USER), "F()") == "dep"

@@ -14,7 +14,7 @@ from pathlib import Path
 from skyisland.drivers.freebsd import base, network
 from skyisland.drivers.freebsd import commands as jail
 from skyisland.drivers.zfs import commands as zfs
-from skyisland.model import Address, Clone, JailSpec, Limits, Mount, Network, Snapshot
+from skyisland.model import Address, Clone, JailSpec, Limits, Mount, NetworkAccess, Snapshot
 from tests.support import places
 
 PAGE = places.ROOT / "docs" / "freebsd-commands.md"
@@ -30,7 +30,7 @@ SPEC = JailSpec(
     clone=Clone("sky-c0de-1f", Snapshot(f"{GENERATION}@ready", Path("/sky/base/14.3-RELEASE-1")), ROOT),
     argv=("/function",),
     limits=LIMITS,
-    network=Network.none,
+    network=NetworkAccess.none,
 )
 BUILD = JailSpec(
     name="sky-c0de-20",

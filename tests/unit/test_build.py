@@ -15,7 +15,7 @@ from msgspec import structs
 from skyisland.drivers.fake import Script
 from skyisland.errors import BadCall, Complaint, HostUnfit, SourceUnavailable, Unavailable
 from skyisland.events import BuildFinished, BuildStarted
-from skyisland.model import JailSpec, Network
+from skyisland.model import JailSpec, NetworkAccess
 from skyisland.settings import Build
 from tests.support.workshop import COMMIT, Workshop, complains, host, opened, refused, source, verb
 
@@ -86,7 +86,7 @@ async def test_a_function_is_built_for_all_its_arguments(shop: Workshop) -> None
 async def test_the_jail_of_a_build(shop: Workshop) -> None:
     await shop.build(shop.source({"sub/x.go": "package sub\n"}, package="sub"), "F()")
     (spec,) = shop.go.ran("build")
-    assert spec.network is Network.none
+    assert spec.network is NetworkAccess.none
     assert {mount.target for mount in spec.mounts if mount.writable} == {"/out", "/cache"}
     assert spec.cwd == "/src/sub"
     env = dict(spec.env)
@@ -105,7 +105,7 @@ async def test_go_is_asked_what_the_package_is_only_where_that_is_not_plain(shop
     source_ = shop.source(files, commit="e" * 40)
     assert (await shop.build(source_, "F()")).package_name == "x"
     (spec,) = shop.go.ran("list")
-    assert spec.network is Network.none
+    assert spec.network is NetworkAccess.none
 
 
 @pytest.mark.parametrize(("said", "asked"), [("x.go:1:1: bad", 1), ("skyisland.call:1:1: undefined: F", 0)])
@@ -165,12 +165,12 @@ async def test_modules_are_downloaded_only_when_needed(
     fetched = [spec for spec in shop.go.ran("list") if "-deps" in spec.argv]
     assert len(fetched) == downloads
     for spec in fetched:
-        assert spec.network is Network.host
+        assert spec.network is NetworkAccess.host
         assert {mount.target for mount in spec.mounts if mount.writable} == {"/mod", "/cache", "/out"}
         assert dict(spec.env)["GOPROXY"] == "https://proxy.golang.org"
     for spec in shop.go.ran("build"):
         assert f"-mod={mod}" in spec.argv
-        assert spec.network is Network.none
+        assert spec.network is NetworkAccess.none
 
 
 async def test_a_local_mirror_of_modules_is_shown_to_the_download(state_dir: Path) -> None:

@@ -25,7 +25,7 @@ from skyisland.drivers.zfs.clones import ZfsClones
 from skyisland.errors import DriverError, IslandError
 from skyisland.host.process import until_ended
 from skyisland.host.programs import ProgramFailed
-from skyisland.model import Clone, JailSpec, Limits, Network, Snapshot
+from skyisland.model import Clone, JailSpec, Limits, NetworkAccess, Snapshot
 
 NOT_AS_ASSUMED = "please report what was found, with the output of `freebsd-version -ku` and `zfs version`"
 LIMITS = Limits(memory_bytes=64 << 20, pids=64, cpus=1.0, open_files=99, file_bytes=7 << 20)
@@ -114,7 +114,9 @@ class FreeBSDChecks:
         }
 
     @asynccontextmanager
-    async def _jail(self, script: str, network: Network = Network.none) -> AsyncIterator[FreeBSDJail]:
+    async def _jail(
+        self, script: str, network: NetworkAccess = NetworkAccess.none
+    ) -> AsyncIterator[FreeBSDJail]:
         """A jail in which the base's sh(1) runs `script`."""
         async with self._clone() as clone:
             jail = await self.jails.create(self._spec(clone, script, network))
@@ -132,7 +134,7 @@ class FreeBSDChecks:
         finally:
             await self.clones.destroy(clone)
 
-    def _spec(self, clone: Clone, script: str, network: Network = Network.none) -> JailSpec:
+    def _spec(self, clone: Clone, script: str, network: NetworkAccess = NetworkAccess.none) -> JailSpec:
         argv = ("/bin/sh", "-c", script)
         return JailSpec(name=clone.name, jid=1, clone=clone, argv=argv, limits=LIMITS, network=network)
 

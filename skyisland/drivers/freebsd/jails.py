@@ -36,7 +36,7 @@ from skyisland.errors import DriverError, HostUnfit, IslandError
 from skyisland.host.process import Process
 from skyisland.host.programs import ProgramFailed, Programs
 from skyisland.jails.driver import jail_prefix, resolv_conf
-from skyisland.model import Capability, JailSpec, Mount, Network, Snapshot, Usage
+from skyisland.model import Capability, JailSpec, Mount, NetworkAccess, Snapshot, Usage
 
 log = logging.getLogger(__name__)
 
@@ -274,7 +274,7 @@ class FreeBSDJails:
             )
 
     def _network_parameters(self, spec: JailSpec) -> tuple[str, ...]:
-        if spec.network is Network.host:
+        if spec.network is NetworkAccess.host:
             return ("ip4=inherit", "ip6=inherit")
         if self._network is None:
             return ("ip4=disable", "ip6=disable")
@@ -404,7 +404,7 @@ def _furnish(spec: JailSpec, root: Path) -> list[Mount]:
             raise DriverError(f"{mount.source}: a file cannot be shared with a jail, only copied into it")
         else:
             clonefs.place_file(root, mount.target, mount.source)
-    if spec.network is Network.host:
+    if spec.network is NetworkAccess.host:
         clonefs.place_file(root, "/etc/resolv.conf", Path("/etc/resolv.conf"), 0o444)
     elif spec.dns:
         clonefs.place_file(root, "/etc/resolv.conf", resolv_conf(spec.dns), 0o444)

@@ -34,7 +34,7 @@ from skyisland.errors import DriverError, HostUnfit
 from skyisland.host.pipes import memory_file, readable
 from skyisland.host.process import Process, spawn
 from skyisland.jails.driver import jail_prefix, resolv_conf
-from skyisland.model import Capability, Clone, JailSpec, Limits, Network, Snapshot, Usage
+from skyisland.model import Capability, Clone, JailSpec, Limits, NetworkAccess, Snapshot, Usage
 
 NOBODY = "65534"
 SETUP_TIMEOUT_S = 10.0
@@ -69,7 +69,7 @@ def arguments(
     argv = [
         str(bwrap),
         *("--unshare-user", "--unshare-ipc", "--unshare-pid", "--unshare-uts", "--unshare-cgroup"),
-        *(() if spec.network is Network.host else ("--unshare-net",)),
+        *(() if spec.network is NetworkAccess.host else ("--unshare-net",)),
         *("--uid", NOBODY, "--gid", NOBODY, "--cap-drop", "ALL"),
         *("--hostname", spec.name, "--new-session", "--die-with-parent"),
         *("--json-status-fd", str(status_fd), "--block-fd", str(block_fd)),
@@ -84,7 +84,7 @@ def arguments(
     argv += ("--proc", "/proc")
     for device in DEVICES:
         argv += ("--dev-bind", f"/dev/{device}", f"/dev/{device}")
-    if spec.network is Network.host:
+    if spec.network is NetworkAccess.host:
         for name in ("/etc/resolv.conf", "/etc/hosts"):
             argv += ("--ro-bind-try", name, name)
     if resolv_fd is not None:

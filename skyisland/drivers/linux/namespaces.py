@@ -27,7 +27,7 @@ from skyisland.drivers.linux.seccomp import compile_filter, seccomp_capability
 from skyisland.errors import DriverError, HostUnfit
 from skyisland.host.pipes import Piped, Pipes, readable
 from skyisland.jails.driver import jail_prefix, resolv_conf
-from skyisland.model import Capability, Clone, JailSpec, Limits, Network, Snapshot, Usage
+from skyisland.model import Capability, Clone, JailSpec, Limits, NetworkAccess, Snapshot, Usage
 
 log = logging.getLogger(__name__)
 
@@ -291,7 +291,7 @@ class NamespaceJails:
             words.append(f"o{layers},workdir={_escaped(scratch)}/work")
         for m in spec.mounts:
             words += (f"{'w' if m.writable else 'r'}{m.source}", f"i{m.target}")
-        if spec.network is Network.host:
+        if spec.network is NetworkAccess.host:
             words.append("h")
             for name in ("/etc/resolv.conf", "/etc/hosts"):
                 words += (f"r{name}", f"i{name}")
