@@ -52,7 +52,7 @@ from skyisland.model import (
 log = logging.getLogger(__name__)
 
 SAMPLES_PER_TURN = 16
-"""Jails whose usage is sampled in one turn of the event loop: about a millisecond, which no call notices."""
+"""Jails whose usage is sampled in one turn of the event loop: that takes less than a millisecond."""
 
 
 class AddressPool(Protocol):
@@ -192,8 +192,8 @@ class Jails:
         )
         inmate = Inmate(spec, order)
         self._register[jid] = inmate
-        # The making runs in a task of its own: a caller that is cancelled half-way leaves it to come to
-        # its end, and what it made is taken back like any other jail.
+        # A task of its own makes the jail. If the caller is cancelled meanwhile it comes to its end all the
+        # same, and what it made is taken back like any other jail.
         making = asyncio.ensure_future(self._make(inmate))
         try:
             await asyncio.shield(making)
@@ -296,7 +296,7 @@ class Jails:
         try:
             await step
         except (IslandError, OSError):
-            # The reaper finds it by its name at the latest when the island starts again.
+            # What is left bears our prefix, so the sweep of the next start finds it.
             log.exception("cannot %s of %s", what, name)
 
     # What the host enforces
