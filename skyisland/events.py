@@ -40,14 +40,16 @@ class Event(Struct, frozen=True, kw_only=True, tag=True, tag_field="event", omit
 
 class IslandStarted(Event, frozen=True, kw_only=True):
     swept: int
-    """Leftovers of an earlier life that were removed."""
+    """How many things that a killed island left on the host were removed."""
 
 
 class IslandStopped(Event, frozen=True, kw_only=True):
-    pass
+    """Everything that the island made is gone; the last event."""
 
 
 class InvocationStarted(Event, frozen=True, kw_only=True):
+    """A call was asked for: the words of the caller, before anybody has checked them."""
+
     url: str
     call: str
     version: str | None = None
@@ -55,29 +57,38 @@ class InvocationStarted(Event, frozen=True, kw_only=True):
 
 
 class PhaseFinished(Event, frozen=True, kw_only=True):
+    """A part of an invocation is over, also if it failed. A phase may come twice: its times add up."""
+
     phase: Phase
     duration_s: float
 
 
 class SourceFetched(Event, frozen=True, kw_only=True):
+    """A commit that was not on this host is, fetched and checked out."""
+
     url: str
+    """Of the repository, without the package: `github.com/user/repo`."""
     commit: str
     duration_s: float
 
 
 class BuildStarted(Event, frozen=True, kw_only=True):
     key: str
+    """Of the artifact that it will be."""
     url: str
     function: str
 
 
 class BuildFinished(Event, frozen=True, kw_only=True):
+    """For each `BuildStarted` one, cancellation included."""
+
     key: str
     url: str
     function: str
     ok: bool
     duration_s: float
     size_bytes: int = 0
+    """Of the binary; 0 if there is none."""
 
 
 class ArtifactEvicted(Event, frozen=True, kw_only=True):
@@ -90,33 +101,45 @@ class ArtifactEvicted(Event, frozen=True, kw_only=True):
 
 class CloneCreated(Event, frozen=True, kw_only=True):
     clone: str
+    """Its name, which is that of its jail."""
     duration_s: float
 
 
 class CloneDestroyed(Event, frozen=True, kw_only=True):
     clone: str
     duration_s: float
+    """From the end of the jail's work, with the time to destroy the jail."""
 
 
 class JailCreated(Event, frozen=True, kw_only=True):
+    """A jail whose process waits for its input."""
+
     jail: str
+    """Its name."""
     jid: int
+    """Its number, which this island gives to no other jail."""
     pid: int | None
+    """On the host; None if the driver does not know it."""
     purpose: Purpose
     url: str = ""
+    """Of the artifact that it runs; empty for a build."""
     call: str = ""
+    """Empty while it is warm."""
     ip4: str | None = None
     duration_s: float = 0.0
+    """With the time for its clone and its address."""
 
 
 class JailClaimed(Event, frozen=True, kw_only=True):
-    """A warm jail was taken by an invocation."""
+    """An invocation took a warm jail."""
 
     jail: str
     jid: int
 
 
 class JailKilled(Event, frozen=True, kw_only=True):
+    """By an operator, or because the island stops; a jail that reaches a limit has an outcome instead."""
+
     jail: str
     jid: int
     reason: str
@@ -124,6 +147,8 @@ class JailKilled(Event, frozen=True, kw_only=True):
 
 
 class JailDestroyed(Event, frozen=True, kw_only=True):
+    """A jail, its address and its clone are gone."""
+
     jail: str
     jid: int
     duration_s: float
@@ -140,21 +165,31 @@ class AddressReleased(Event, frozen=True, kw_only=True):
 
 
 class AddressStateSet(Event, frozen=True, kw_only=True):
+    """By an operator."""
+
     ip: str
     state: str
+    """An `AddressState`."""
 
 
 class InvocationFinished(Event, frozen=True, kw_only=True):
+    """The last event of an invocation, but for the end of its jail."""
+
     url: str
     call: str
     verdict: str
-    """A `Verdict`, the code of an error, or `cancelled`."""
+    """A `Verdict`, the code of an error, or `cancelled` if the caller left."""
     timings: Timings
     jail: str | None = None
+    """The name of its jail; None if it got none."""
     commit: str = ""
+    """Empty if it was not resolved."""
     cached: bool = False
+    """The binary was there already."""
     warm: bool = False
+    """A warm jail was claimed."""
     error: str = ""
+    """The message of the error that ended it; empty after an outcome."""
 
 
 class Gap(Event, frozen=True, kw_only=True):
