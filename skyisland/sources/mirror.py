@@ -19,6 +19,7 @@ from pathlib import Path
 
 from skyisland.errors import DriverError, IslandError, SourceRefused, SourceUnavailable
 from skyisland.host.folder import open_folder, partial, sweep, take_place
+from skyisland.host.internet import connected_networks
 from skyisland.host.tasks import aside
 from skyisland.settings import Git as GitSettings
 from skyisland.sources.git import GitCommand, GitFailed, Trouble, end_orphans
@@ -242,7 +243,7 @@ class Mirrors:
             addresses = await self._lookup(remote.host, remote.port)
         except OSError as error:
             raise GitFailed(Trouble.other, f"its host cannot be found: {error.strerror}") from None
-        return [("http.curloptResolve", pin(remote, addresses))]
+        return [("http.curloptResolve", pin(remote, addresses, connected_networks()))]
 
     async def _run_local(
         self, mirror: Path, *arguments: str, environment: Mapping[str, str] | None = None

@@ -19,6 +19,7 @@ from functools import lru_cache
 from msgspec import Struct
 
 from skyisland.errors import BadRequest, SourceRefused, SourceUnavailable
+from skyisland.host.internet import Network, is_public
 
 FORGES: Mapping[str, int] = {"github.com": 2, "bitbucket.org": 2, "codeberg.org": 2, "git.sr.ht": 2}
 """Hosts whose repositories lie at a fixed depth: `user/repo`."""
@@ -179,16 +180,18 @@ def remote_of(name: str, rewrites: Iterable[tuple[str, str]], suffix: str = "") 
     return Remote(url + suffix, scheme, rewritten=False, host=host, port=int(port or _PORTS.get(scheme, 0)))
 
 
-def pin(remote: Remote, addresses: list[str]) -> str:
+def pin(remote: Remote, addresses: list[str], connected: Iterable[Network]) -> str:
     """The value of Git's `http.curloptResolve` that fixes a host name to addresses.
 
     Without it Git would resolve the name again, and a hostile name server could answer a private address.
 
+    `connected` are the networks of this host, which are no more a caller's than private ones.
+
     Raises:
-        SourceRefused: one of the addresses is private.
+        SourceRefused: one of the addresses is private, or in one of these networks.
     """
     for address in addresses:
-        if not is_public(address):
+        if not is_public(address, connected):
             raise _private(remote.host, address)
     return f"{remote.host}:{remote.port}:{','.join(addresses)}"
 
@@ -207,21 +210,6 @@ def _is_literal(host: str) -> bool:
     except ValueError:
         return False
     return True
-
-
-def is_public(address: str) -> bool:
-    """Whether an IP address is public. For an IPv6 address that embeds an IPv4 one, the latter decides."""
-    ip = ipaddress.ip_address(address.partition("%")[0])
-    if isinstance(ip, ipaddress.IPv6Address):
-        embedded = ip.ipv4_mapped or ip.sixtofour or (ip.teredo[1] if ip.teredo else None)
-        if embedded is None and ip in _NAT64:
-            embedded = ipaddress.IPv4Address(int(ip) & 0xFFFFFFFF)
-        if embedded is not None:
-            return is_public(str(embedded))
-    return ip.is_global and not ip.is_multicast
-
-
-_NAT64 = ipaddress.IPv6Network("64:ff9b::/96")
 
 
 def check_version(version: str) -> None:

@@ -263,6 +263,11 @@ CASES = (
         "refused after 256 KiB",
         _tests(SERVERS, "test_a_listing_without_end_is_cut_off"),
     ),
+    Case(
+        "G19",
+        "addresses that embed private ones, clouds' own channels, the host's public address and neighbours",
+        "no repository lies there",
+    ),
     Case("B1", "flags for cgo", "there is no cgo", _tests(JAIL, "test_b1_cgo_is_off")),
     Case(
         "B2",
