@@ -23,11 +23,11 @@ from skyisland.errors import (
     HostUnfit,
     IslandError,
     SettingsError,
-    TooBusy,
 )
 from skyisland.events import Events, InvocationFinished, IslandStarted, IslandStopped, Pulse
 from skyisland.golang import harness
 from skyisland.golang.call import read_call
+from skyisland.host.fair import LOCAL, FairQueue
 from skyisland.host.tasks import Progress, silent
 from skyisland.jails.pool import Pace, WarmPool
 from skyisland.jails.register import AddressPool, Jails
@@ -138,8 +138,13 @@ class Island:
         self._draining = False
         self._purging: asyncio.Task[None] | None = None
         self._running: set[asyncio.Task[object]] = set()
-        self._queued = 0
-        self._places = asyncio.Semaphore(policy.max_running)
+        self._places = FairQueue(
+            "a place to run",
+            policy.max_running,
+            each=policy.running_per_client,
+            length=policy.max_queued,
+            timeout_s=policy.queue_timeout_s,
+        )
 
     # Life
 
@@ -213,8 +218,8 @@ class Island:
 
     # Calls
 
-    async def invoke(self, request: FunctionRequest) -> Invocation:
-        """Run one call in a jail of its own.
+    async def invoke(self, request: FunctionRequest, *, client: str = LOCAL) -> Invocation:
+        """Run one call in a jail of its own. `client`: whose share of the island it counts to.
 
         Raises:
             IslandError: the request was refused or could not be carried out. What happens inside the jail is
@@ -222,7 +227,7 @@ class Island:
         """
         if self._draining:
             raise Draining("the island is stopping and takes no new calls", retry_after_s=5)
-        story = Story(request, self.events)
+        story = Story(request, self.events, client)
         task = asyncio.current_task()
         assert task is not None  # noqa: S101 - we are in a coroutine
         self._running.add(task)
@@ -247,11 +252,13 @@ class Island:
         except OSError as error:  # the disk is full, no descriptor is left …
             raise DriverError(f"the host failed us: {error.strerror}; see its log") from error
         with self.builds.using(artifact):
-            await self._admit(story)
+            with story.phase(Phase.queue):
+                if not self._places.take(story.client):
+                    await self._places.wait(story.client)
             try:
                 return await self._run(request, call, artifact, story)
             finally:
-                self._places.release()
+                self._places.leave(story.client)
 
     async def _artifact(self, request: FunctionRequest, call: Call, story: Story) -> Artifact:
         """The binary for the call: a known one, or else one built from the repository at its commit."""
@@ -286,28 +293,6 @@ class Island:
             raise refusal
         return outcome
 
-    async def _admit(self, story: Story) -> None:
-        """Take one of the `max_running` places, first come, first served. The caller must release it.
-
-        Raises:
-            TooBusy: too many wait already, or none became free in time.
-        """
-        full = self._places.locked()
-        if full and self._queued >= self.policy.max_queued:
-            raise TooBusy("the queue of waiting calls is full; try again later", retry_after_s=1)
-        with story.phase(Phase.queue):
-            if not full:
-                await self._places.acquire()  # returns at once, and so needs no timer
-                return
-            self._queued += 1
-            try:
-                async with asyncio.timeout(self.policy.queue_timeout_s):
-                    await self._places.acquire()
-            except TimeoutError:
-                raise TooBusy("no jail became free in time; try again later", retry_after_s=1) from None
-            finally:
-                self._queued -= 1
-
     # What operators see and do
 
     async def sample_usage(self) -> None:
@@ -319,7 +304,7 @@ class Island:
         await self.jails.sample_usage()
         return Pulse(
             running=len(self._running),
-            queued=self._queued,
+            queued=self._places.waiting,
             draining=self._draining,
             usage=self.jails.usage(),
         )
@@ -332,7 +317,7 @@ class Island:
             started_at=self.started_at,
             draining=self._draining,
             running=len(self._running),
-            queued=self._queued,
+            queued=self._places.waiting,
             driver=self.jails.driver.name,
             storage=self.jails.clones.name,
             policy=self.policy,

@@ -387,6 +387,8 @@ class Policy(Struct, frozen=True, kw_only=True):
     """Of the jail of a call."""
     max_running: int
     """Calls that may be in a jail at one time."""
+    running_per_client: int
+    """As many of them one client may have; 0 for half."""
     max_queued: int
     """Calls that may wait for such a place; one more is refused."""
     queue_timeout_s: float

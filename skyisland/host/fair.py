@@ -17,6 +17,9 @@ import asyncio
 
 from skyisland.errors import TooBusy
 
+LOCAL = "this process"
+"""The client that stands for whoever asks without one: a console in this process, an operator."""
+
 
 class FairQueue:
     """`places` for all clients, `each` of them for one, and a line of each client who waits.

@@ -156,6 +156,7 @@ class Settings(Section, frozen=True, kw_only=True):
             exec_timeout_s=self.jails.exec_timeout,
             limits=self.limits.as_limits(),
             max_running=self.jails.max_running,
+            running_per_client=self.jails.running_per_client,
             max_queued=self.jails.max_queued,
             queue_timeout_s=self.jails.queue_timeout,
             require=self.limits.require,

@@ -213,8 +213,12 @@ class Jails(Section, frozen=True, kw_only=True):
     """The number of uids in the range: no more jails can be alive at one time."""
     max_running: Positive = 64
     """Calls that run at one time."""
+    running_per_client: Count = 0
+    """Calls of one client that run at one time; more of them wait, and the other places are kept for others.
+    0 for half of max_running. Clients are told apart as for api.calls_per_client."""
     max_queued: Count = 256
-    """Calls that wait for one of those places; one more is refused with 429."""
+    """Calls that wait for one of those places, served in turns of their clients. Beyond it, one of the client
+    who has most of them waiting is refused with 429."""
     queue_timeout: Duration = 10.0
     """A call that waits longer is refused with 429."""
     drain_timeout: Duration = 10.0

@@ -87,6 +87,12 @@ CASES = (
             *_tests(GIT, "test_beyond_the_room_for_all_those_go_that_nobody_asked_for_longest"),
         ),
     ),
+    Case(
+        "R15",
+        "one client takes all places to run",
+        "half of them are for others; who waits, waits one turn of each other client",
+    ),
+    Case("R16", "one client fills the queue", "the last of the longest line is refused, not the newcomer"),
     Case("K1", "kill(-1), signals to the host's processes", "ESRCH"),
     Case("K2", "other processes traced, read, their descriptors taken", "EPERM or ESRCH"),
     Case("K3", "sysctl, core_pattern, /sys", "EROFS, EACCES, or not there"),
