@@ -52,7 +52,7 @@ class FakeSources:
     def __init__(self) -> None:
         self.checkouts = 0
 
-    async def resolve(self, url: str, version: str | None, *, refresh: bool) -> Resolved:
+    async def resolve(self, url: str, version: str | None, *, refresh: bool, client: str = "") -> Resolved:
         parts = url.removeprefix("https://").split("/")
         name = "/".join(parts[:3])
         commit = hashlib.sha1(f"{name}@{version}".encode(), usedforsecurity=False).hexdigest()
@@ -61,7 +61,7 @@ class FakeSources:
     def recorded(self, url: str, package: str, commit: str) -> Resolved:
         return Resolved(url=url, package=package, commit=commit, version=commit)
 
-    async def checkout(self, resolved: Resolved) -> Source:
+    async def checkout(self, resolved: Resolved, client: str = "") -> Source:
         self.checkouts += 1
         return Source(
             url=resolved.url,

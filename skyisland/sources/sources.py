@@ -105,11 +105,13 @@ class Sources:
 
     # Which commit
 
-    async def resolve(self, url: str, version: str | None, *, refresh: bool = False) -> Resolved:
+    async def resolve(
+        self, url: str, version: str | None, *, refresh: bool = False, client: str = ""
+    ) -> Resolved:
         """Turn a caller's URL and version into a repository, a package in it and a commit.
 
         No I/O for a full commit, or for one that the remote named less than `trust_s` seconds ago.
-        `refresh` asks the remote always.
+        `refresh` asks the remote always. `client`: whose share of Git commands the work counts to.
 
         Raises:
             BadRequest: URL or version is malformed, or the repository has no such version.
@@ -231,7 +233,7 @@ class Sources:
 
     # The files of a commit
 
-    async def checkout(self, resolved: Resolved) -> Source:
+    async def checkout(self, resolved: Resolved, client: str = "") -> Source:
         """The files of a commit, fetched first if they are not on disk. Work on them inside `using`.
 
         Raises:

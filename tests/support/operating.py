@@ -43,7 +43,7 @@ SLOW = FunctionRequest(url="github.com/user/repo", call="Sleep(60)")
 class TrueSources(FakeSources):
     """Repositories whose commits, asked for by name, are themselves."""
 
-    async def resolve(self, url: str, version: str | None, *, refresh: bool) -> Resolved:
+    async def resolve(self, url: str, version: str | None, *, refresh: bool, client: str = "") -> Resolved:
         resolved = await super().resolve(url, version, refresh=refresh)
         whole = version is not None and len(version) == 40
         return structs.replace(resolved, commit=version) if whole else resolved
