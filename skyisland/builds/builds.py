@@ -177,14 +177,7 @@ class Builds:
         return call
 
     def _key(self, id_: Id) -> str:
-        """A hash of all that goes into a binary: its id, the toolchain, the main programs, the platform."""
-        *place, expression = id_
-        parts = ["function", *map(str, place)] if expression is None else ["expression", *map(str, id_)]
-        digest = hashlib.sha256()
-        for part in (*parts, self._compiler.toolchain.version, harness.version(), *this_platform()):
-            # With its length before each part, no two lists of parts make the same bytes.
-            digest.update(len(part.encode()).to_bytes(8, "big") + part.encode())
-        return digest.hexdigest()
+        return key_of(id_, self._compiler.toolchain.version)
 
     # Building
 
@@ -316,6 +309,17 @@ class Builds:
 
 def _where(source: Source) -> tuple[str, str, str]:
     return (source.url, source.package, source.commit)
+
+
+def key_of(id_: Id, toolchain: str) -> str:
+    """A hash of all that goes into a binary: its id, the toolchain, the main programs, the platform."""
+    *place, expression = id_
+    parts = ["function", *map(str, place)] if expression is None else ["expression", *map(str, id_)]
+    digest = hashlib.sha256()
+    for part in (*parts, toolchain, harness.version(), *this_platform()):
+        # With its length before each part, no two lists of parts make the same bytes.
+        digest.update(len(part.encode()).to_bytes(8, "big") + part.encode())
+    return digest.hexdigest()
 
 
 def _id(place: Resolved | Source, call: Call) -> Id:

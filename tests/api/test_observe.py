@@ -348,7 +348,8 @@ async def test_a_failing_pulse_is_told_to_the_log_and_felt_again(caplog: pytest.
 
 async def test_streams_are_capped() -> None:
     feed = Feed(Events(), pulse, streams=1)
-    async with reading(feed), aclosing(feed._stream(None, brief=False)) as late:
+    late = feed.open()  # which is not one before it is read
+    async with reading(feed), aclosing(late):
         with pytest.raises(TooBusy):
             feed.open()
         assert [piece async for piece in late] == []

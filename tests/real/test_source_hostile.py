@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from skyisland.errors import SourceRefused, SourceUnavailable
-from skyisland.sources.git import GitCommand, GitFailed, Trouble
+from skyisland.sources.git import GitFailed, Trouble
 from tests.support.upstream import Repository, room
 
 
@@ -155,9 +155,8 @@ async def test_a_delta_that_would_fill_the_memory_is_not_unfolded(state_dir: Pat
     pack = state_dir / "bomb.pack"
     pack.write_bytes(delta_bomb())
     async with room(state_dir, {}) as it:
-        command = GitCommand(["index-pack", str(pack)], pid_files=it.repos, timeout_s=10)
         with pytest.raises(GitFailed) as failure:
-            await command.result(it.sources._mirrors._threads)
+            await it.git("index-pack", str(pack))
         assert failure.value.trouble is Trouble.too_large
 
 
@@ -167,10 +166,8 @@ async def test_git_runs_in_an_environment_of_ours_alone_and_cannot_fill_the_memo
     monkeypatch.setenv("SECRET", "x")
     monkeypatch.setenv("GIT_SSL_NO_VERIFY", "1")
     async with room(state_dir, {}) as it:
-        command = GitCommand(
-            ["-c", "alias.tell=!env; ulimit -v", "tell"], pid_files=it.repos, timeout_s=10, scheme="https"
-        )
-        *lines, limit = (await command.result(it.sources._mirrors._threads)).decode().splitlines()
+        said = await it.git("-c", "alias.tell=!env; ulimit -v", "tell", scheme="https")
+    *lines, limit = said.decode().splitlines()
     told = dict(line.split("=", 1) for line in lines)
     assert told["GIT_ALLOW_PROTOCOL"] == "https"
     assert told["HOME"] == "/dev/null"
@@ -182,12 +179,6 @@ async def test_a_folder_that_outgrew_its_limit_fails_even_a_quick_command(state_
     (state_dir / "large").write_bytes(bytes(1000))
     (state_dir / "out").symlink_to("/")
     async with room(state_dir, {}) as it:
-        for limit in (999, 100_000):
-            command = GitCommand(
-                ["version"], pid_files=it.repos, timeout_s=10, watch=state_dir, watch_bytes=limit
-            )
-            if limit == 999:
-                with pytest.raises(GitFailed, match="too_large"):
-                    await command.result(it.sources._mirrors._threads)
-            else:
-                assert await command.result(it.sources._mirrors._threads)
+        with pytest.raises(GitFailed, match="too_large"):
+            await it.git("version", watch=state_dir, watch_bytes=999)
+        assert await it.git("version", watch=state_dir, watch_bytes=100_000)

@@ -18,7 +18,7 @@ import pytest
 from skyisland.errors import BadRequest, IslandError, SourceRefused, SourceUnavailable
 from skyisland.events import SourceFetched
 from skyisland.model import KnownCommit
-from skyisland.sources.git import GitCommand, GitFailed
+from skyisland.sources.git import GitFailed
 from skyisland.sources.mirror import LISTING_BYTES
 from tests.support.upstream import (
     URL,
@@ -220,14 +220,15 @@ async def test_a_name_that_leads_into_the_own_network_is_refused(state_dir: Path
 async def test_git_goes_where_a_name_was_found_to_lead(state_dir: Path, served: Server) -> None:
     port = served.address.rpartition(":")[2]
     async with room(state_dir, {}) as it:
-        command = GitCommand(
-            ["ls-remote", "--", f"http://name.invalid:{port}/user/repo", "HEAD"],
-            pid_files=it.repos,
-            timeout_s=10,
+        said = await it.git(
+            "ls-remote",
+            "--",
+            f"http://name.invalid:{port}/user/repo",
+            "HEAD",
             scheme="http",
             config=[("http.curloptResolve", f"name.invalid:{port}:127.0.0.1")],
         )
-        assert (await command.result(it.sources._mirrors._threads)).endswith(b"\tHEAD\n")
+        assert said.endswith(b"\tHEAD\n")
 
 
 async def test_git_speaks_the_permitted_transport_only(state_dir: Path, repository: Repository) -> None:
@@ -238,9 +239,8 @@ async def test_git_speaks_the_permitted_transport_only(state_dir: Path, reposito
             "ext::sh -c true",
             "http://127.0.0.1:1/x",
         ):
-            command = GitCommand(["ls-remote", "--", url], pid_files=it.repos, timeout_s=10, scheme="https")
             with pytest.raises(GitFailed, match="not allowed"):
-                await command.result(it.sources._mirrors._threads)
+                await it.git("ls-remote", "--", url, scheme="https")
 
 
 @pytest.mark.parametrize(

@@ -8,6 +8,7 @@ import os
 import subprocess
 import threading
 from collections.abc import AsyncIterator, Callable
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -17,6 +18,7 @@ from typing import Any
 from skyisland.events import Event, Events
 from skyisland.model import KnownCommit, Source
 from skyisland.settings import Git
+from skyisland.sources.git import GitCommand
 from skyisland.sources.sources import Sources
 
 URL = "github.com/user/repo"
@@ -94,6 +96,12 @@ class Room:
 
     async def get(self, url: str = URL, version: str | None = None, *, refresh: bool = False) -> Source:
         return await self.sources.checkout(await self.sources.resolve(url, version, refresh=refresh))
+
+    async def git(self, *words: str, **options: Any) -> bytes:
+        """What a command of Git says that runs as those of the sources do."""
+        command = GitCommand(words, pid_files=self.repos, timeout_s=10, **options)
+        with ThreadPoolExecutor(1) as threads:
+            return await command.result(threads)
 
     def nothing_half_made(self) -> bool:
         """Neither pid file nor partial folder."""

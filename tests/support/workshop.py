@@ -55,7 +55,7 @@ class FakeGo(FakeJails):
 
             async def release() -> None:
                 await held.wait()
-                jail.process._finish()
+                jail.process.finish()
 
             self.releasing = asyncio.ensure_future(release())
         self._news.set()

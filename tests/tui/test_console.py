@@ -342,7 +342,7 @@ async def test_quitting_asks_only_where_it_ends_the_island(port: Port, world: Wo
         await operator.reads("repo.Sleep(60)")
         await operator.press("q")
         if port.attached:
-            assert not operator.console.is_running or operator.console._exit
+            assert operator.console.return_code == 0
         else:
             await operator.reads("1 jail is running")
             await operator.press("escape")
