@@ -108,7 +108,9 @@ class FakeBuilds:
             self.store[key] = artifact
         return artifact
 
-    async def build(self, source: Source, call: Call, *, refresh: bool, invocation: str | None) -> Artifact:
+    async def build(
+        self, source: Source, call: Call, *, refresh: bool, invocation: str | None, client: str
+    ) -> Artifact:
         if self.fail is not None:
             failure, self.fail = self.fail, None
             raise failure

@@ -27,6 +27,7 @@ from skyisland.errors import (
 from skyisland.events import Events, InvocationFinished, IslandStarted, IslandStopped, Pulse
 from skyisland.golang import harness
 from skyisland.golang.call import read_call
+from skyisland.host.failures import Failures
 from skyisland.host.fair import LOCAL, FairQueue
 from skyisland.host.tasks import Progress, silent
 from skyisland.jails.pool import Pace, WarmPool
@@ -79,7 +80,7 @@ class BuildRoom(Protocol):
     async def prepare(self, progress: Progress = silent, *, whole: bool = False) -> None: ...
     def known(self, resolved: Resolved, call: Call) -> Artifact | None: ...
     async def build(
-        self, source: Source, call: Call, *, refresh: bool, invocation: str | None
+        self, source: Source, call: Call, *, refresh: bool, invocation: str | None, client: str
     ) -> Artifact: ...
     def using(self, artifact: Artifact) -> AbstractContextManager[object]: ...
     async def rebuild(self, artifact: Artifact, source: Source) -> Artifact: ...
@@ -147,6 +148,7 @@ class Island:
             length=policy.max_queued,
             timeout_s=policy.queue_timeout_s,
         )
+        self._failures = Failures(policy.failures_kept_s)
 
     # Life
 
@@ -264,17 +266,22 @@ class Island:
 
     async def _artifact(self, request: FunctionRequest, call: Call, story: Story) -> Artifact:
         """The binary for the call: a known one, or else one built from the repository at its commit."""
-        with story.phase(Phase.resolve):
-            resolved = await self.sources.resolve(request.url, request.version, refresh=request.cache_bust)
+        anew = request.cache_bust
+        asked = (Phase.resolve, request.url, request.version)
+        with story.phase(Phase.resolve), self._failures.of(asked, anew=anew):
+            resolved = await self.sources.resolve(request.url, request.version, refresh=anew)
         story.commit, story.stale = resolved.commit, resolved.stale
-        artifact = None if request.cache_bust else self.builds.known(resolved, call)
+        artifact = None if anew else self.builds.known(resolved, call)
         if artifact is not None:
             story.cached = True
             return artifact
-        with story.phase(Phase.clone):
+        found = (Phase.clone, resolved.url, resolved.commit)
+        with story.phase(Phase.clone), self._failures.of(found, anew=anew):
             source = await self.sources.checkout(resolved)
         with self.sources.using(source), story.phase(Phase.build):
-            return await self.builds.build(source, call, refresh=request.cache_bust, invocation=story.id)
+            return await self.builds.build(
+                source, call, refresh=anew, invocation=story.id, client=story.client
+            )
 
     async def _run(self, request: FunctionRequest, call: Call, artifact: Artifact, story: Story) -> Outcome:
         """Give the call's frame to a jail, and wait for its end."""

@@ -393,6 +393,8 @@ class Policy(Struct, frozen=True, kw_only=True):
     """Calls that may wait for such a place; one more is refused."""
     queue_timeout_s: float
     """A call that waits longer for a place is refused."""
+    failures_kept_s: float
+    """What failed at building, or at fetching, is not tried again for so long."""
     require: tuple[str, ...]
     """Capabilities by name; the island does not start without them."""
     keep_s: float

@@ -129,6 +129,7 @@ def _wire(settings: Settings, events: Events, state: State, search_path: str, pr
             timeout_s=settings.jails.build_timeout,
             unused_s=settings.jails.cache_purge_after,
             uid=first_uid if root else None,
+            failures_kept_s=settings.jails.failures_expire,
         )
     return Island(
         name=state.island,

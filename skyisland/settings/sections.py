@@ -221,6 +221,9 @@ class Jails(Section, frozen=True, kw_only=True):
     who has most of them waiting is refused with 429."""
     queue_timeout: Duration = 10.0
     """A call that waits longer is refused with 429."""
+    failures_expire: DurationLimit = 30.0
+    """A build that failed, or a repository that is missing or refused, is not tried again for this long: the
+    error is answered from memory, unless the call says "cache_bust": true. "0s" to try each time."""
     drain_timeout: Duration = 10.0
     """When the island stops, running calls have this long to finish."""
 
@@ -296,6 +299,14 @@ class Build(JailLimits, frozen=True, kw_only=True):
     """Space for compiled functions; beyond it, the least recently used are deleted."""
     max_running: Positive = 2
     """Compilations at one time; others wait."""
+    running_per_client: Count = 0
+    """Compilations at one time for one client; the other places are kept for others. 0 for half of
+    max_running, and one at least."""
+    max_queued: Count = 64
+    """Compilations that wait, served in turns of their clients. Beyond it, one of the client who has most of
+    them waiting is refused with 429."""
+    queue_timeout: Duration = 60.0
+    """A compilation that waits longer is refused with 429."""
 
     # A compiler needs more than a function does.
     memory: SizeLimit = 2 << 30

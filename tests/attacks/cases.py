@@ -31,6 +31,7 @@ CLIENTS = "tests/api/test_clients.py"
 HARNESS = "tests/unit/test_harness.py"
 CGROUPS = "tests/real/test_cgroups.py"
 ISLAND = "tests/unit/test_island.py"
+FAILURES = "tests/unit/test_failures.py"
 
 
 class Case(Struct, frozen=True):
@@ -93,6 +94,26 @@ CASES = (
         "half of them are for others; who waits, waits one turn of each other client",
     ),
     Case("R16", "one client fills the queue", "the last of the longest line is refused, not the newcomer"),
+    Case(
+        "R17",
+        "one client takes all places to build",
+        "half of them are for others; builds that wait are bounded, and made in turns",
+    ),
+    Case(
+        "R18",
+        "a greedy client asks first for what another needs too",
+        "work for several clients is done at the first turn of any",
+    ),
+    Case(
+        "R19",
+        "a package that does not compile, a repository that is missing or refused, asked for in a loop",
+        "answered from memory for a while, and the answer says so",
+        _tests(
+            FAILURES,
+            "test_a_failure_is_told_again_with_its_age",
+            "test_a_remembered_failure_does_not_grow_older_by_being_told",
+        ),
+    ),
     Case("K1", "kill(-1), signals to the host's processes", "ESRCH"),
     Case("K2", "other processes traced, read, their descriptors taken", "EPERM or ESRCH"),
     Case("K3", "sysctl, core_pattern, /sys", "EROFS, EACCES, or not there"),

@@ -145,8 +145,8 @@ class Workshop:
         about = {"url": "example.com/user/geohash", "commit": COMMIT, **more}
         return Source(checkout=checkout, package=package, **about)
 
-    async def build(self, source: Source, call: str, *, refresh: bool = False) -> Artifact:
-        return await self.builds.build(source, parse_call(call), refresh=refresh, invocation="inv-1")
+    async def build(self, source: Source, call: str, *, refresh: bool = False, **more: str) -> Artifact:
+        return await self.builds.build(source, parse_call(call), refresh=refresh, invocation="inv-1", **more)
 
     def known(self, source: Source, call: str) -> Artifact | None:
         """As the island asks before it fetches anything."""
@@ -159,7 +159,12 @@ class Workshop:
 
 @asynccontextmanager
 async def opened(
-    folder: Path, settings: Build | None = None, *, unused_s: float = 3600.0, timeout_s: float = 60.0
+    folder: Path,
+    settings: Build | None = None,
+    *,
+    unused_s: float = 3600.0,
+    timeout_s: float = 60.0,
+    failures_kept_s: float = 0.0,
 ) -> AsyncIterator[Workshop]:
     layout = Layout(folder / "state", folder / "jails")
     goroot = folder / "goroot"
@@ -183,6 +188,7 @@ async def opened(
         timeout_s=timeout_s,
         unused_s=unused_s,
         uid=None,
+        failures_kept_s=failures_kept_s,
     )
     await builds.prepare()
     try:
