@@ -304,7 +304,7 @@ class Gone(FakeSources):
 
     asked = 0
 
-    async def resolve(self, url: str, version: str | None, *, refresh: bool) -> Resolved:
+    async def resolve(self, url: str, version: str | None, *, refresh: bool, client: str = "") -> Resolved:
         self.asked += 1
         raise SourceUnavailable(f"there is no repository {url}")
 
