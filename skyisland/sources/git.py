@@ -34,7 +34,6 @@ from typing import IO, TYPE_CHECKING
 from skyisland.errors import HostUnfit
 from skyisland.host.folder import size_of
 from skyisland.host.tasks import finish
-from skyisland.sources.url import REDIRECTING
 
 if TYPE_CHECKING:
     from git.cmd import Git
@@ -106,8 +105,7 @@ _CONFIG = (
             "gitmodulesUrl",
         )
     ),
-    ("http.followRedirects", "false"),
-    *((f"http.https://{host}/.followRedirects", "initial") for host in REDIRECTING),
+    ("http.followRedirects", "false"),  # `mirror` looks where one leads, and asks there
 )
 
 _SCRIPT = 'umask 022; ulimit -v 4194304; echo $$ >"$1"; shift; exec /usr/bin/env -i "$@"'

@@ -8,22 +8,22 @@ locks it).
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import hashlib
 import re
-import socket
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from skyisland.errors import DriverError, IslandError, SourceRefused, SourceUnavailable
 from skyisland.host.folder import open_folder, partial, sweep, take_place
 from skyisland.host.internet import connected_networks
+from skyisland.host.outbound import MAX_HOPS, Lookup, Refused, location_of
+from skyisland.host.recent import Recent
 from skyisland.host.tasks import aside
 from skyisland.settings import Git as GitSettings
 from skyisland.sources.git import GitCommand, GitFailed, Trouble, end_orphans
-from skyisland.sources.url import FORGES, Remote, pin, remote_of
+from skyisland.sources.url import FORGES, LISTING, Remote, moved, pin, remote_of
 
 MAX_COMMANDS = 64
 """Git commands at one time, as many as the default of jails.max_running. A server that stalls occupies one
@@ -45,17 +45,15 @@ LISTING_BYTES = 256 << 10
 """Longest output of a command that talks to a server. Only `ls-remote` prints: the references that end in a
 name, usually one. A server chooses how many there are."""
 
+ASK_S = 10.0
+"""How long a server may take to say where it redirects us to. It has just answered Git within a moment."""
+
+REMOTES_KEPT = 10_000
+"""Remotes that are remembered. A judgement: at 4 KiB each, 40 MiB at worst."""
+
 _FETCH = ("fetch", "--quiet", "--no-tags", "--no-recurse-submodules", "--no-write-fetch-head")
 _ATTRIBUTES = "* -text -eol -ident -filter !working-tree-encoding\n"
 """Git writes the bytes of the commit, and ignores the conversions in the repository's .gitattributes."""
-
-Lookup = Callable[[str, int], Awaitable[list[str]]]
-
-
-async def lookup(host: str, port: int) -> list[str]:
-    """Resolve a host name to addresses with this host's resolver."""
-    entries = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
-    return list(dict.fromkeys(str(address[0]) for *_, address in entries))
 
 
 def folder_of(name: str) -> str:
@@ -72,8 +70,9 @@ class Mirrors:
         self._repos = repos
         self._lookup = lookup
         self._threads = ThreadPoolExecutor(MAX_COMMANDS, "sky-git")
-        self._suffixes: dict[str, str] = {}
-        """Repository name → `.git` or nothing: the form of its URL that its remote answers to."""
+        self._answered: Recent[str, Remote] = Recent(REMOTES_KEPT)
+        """Repository name → the remote that answered, if it is not the one that the name says: with `.git`,
+        or by a redirect. Its addresses are looked at each time."""
 
     def prepare(self) -> tuple[int, dict[Path, str]]:
         """Remove what an earlier life left; return how much, and each mirror's repository name. Blocks."""
@@ -194,24 +193,63 @@ class Mirrors:
     ) -> bytes:
         """Run a command that talks to the repository's remote; return its standard output.
 
-        Some servers know a repository only as `NAME.git`, others only as `NAME`: tries both.
+        Some servers know a repository only as `NAME.git`, others only as `NAME`: tries both, and the remote
+        that answered last time first.
         """
-        suffix = self._suffixes.get(name, "")
-        remote = remote_of(name, self._git.rewrites, suffix)
-        try:
-            return await self._run_against(remote, name, verb, refs, mirror)
-        except GitFailed as failure:
-            unknown = failure.trouble in (Trouble.missing, Trouble.moved)
-            if not unknown or not remote.scheme.startswith("http") or name.partition("/")[0] in FORGES:
-                raise
-            suffix = "" if suffix else ".git"
-            remote = remote_of(name, self._git.rewrites, suffix)
+        plain = remote_of(name, self._git.rewrites)
+        forms = [plain]
+        if plain.scheme.startswith("http") and name.partition("/")[0] not in FORGES:
+            forms.append(remote_of(name, self._git.rewrites, ".git"))
+        answered = self._answered.get(name)
+        if answered is not None:
+            forms = [answered, *(form for form in forms if form != answered)]
+        first: GitFailed | None = None
+        for form in forms:
             try:
-                output = await self._run_against(remote, name, verb, refs, mirror)
-            except GitFailed:
-                raise failure from None
-            self._suffixes[name] = suffix
-            return output
+                output, remote = await self._run_where_it_leads(form, name, verb, refs, mirror)
+            except GitFailed as failure:
+                first = first or failure
+                if failure.trouble not in (Trouble.missing, Trouble.moved):
+                    break
+            else:
+                if remote != plain:
+                    self._answered[name] = remote
+                return output
+        assert first is not None  # noqa: S101 - there is one form at least
+        self._answered.pop(name)
+        raise first
+
+    async def _run_where_it_leads(
+        self, remote: Remote, name: str, verb: Sequence[str], refs: Sequence[str], mirror: Path | None
+    ) -> tuple[bytes, Remote]:
+        """Run a command against a remote, and against the one that it redirects to, and so on; return the
+        remote that answered, too. Git follows no redirect: it would not look where that leads."""
+        for _ in range(MAX_HOPS):
+            try:
+                return await self._run_against(remote, name, verb, refs, mirror), remote
+            except GitFailed as failure:
+                if failure.trouble is not Trouble.moved:
+                    raise
+                remote = await self._moved(remote, failure)
+        return await self._run_against(remote, name, verb, refs, mirror), remote
+
+    async def _moved(self, remote: Remote, failure: GitFailed) -> Remote:
+        """Where the remote redirects us to.
+
+        Raises:
+            GitFailed: it says nothing of use; `failure`, or with the reason.
+            SourceRefused: it leads into a private network.
+        """
+        addresses, _ = await self._addresses(remote)
+        location = await location_of(
+            remote.url.rstrip("/") + LISTING, addresses, timeout_s=min(ASK_S, self._git.timeout)
+        )
+        if location is None:
+            raise failure
+        try:
+            return moved(remote, location)
+        except Refused as refusal:
+            raise GitFailed(Trouble.moved, str(refusal)) from None
 
     async def _run_against(
         self, remote: Remote, name: str, verb: Sequence[str], refs: Sequence[str], mirror: Path | None
@@ -237,13 +275,22 @@ class Mirrors:
 
     async def _pinned(self, remote: Remote) -> list[tuple[str, str]]:
         """The configuration that lets Git connect only to the addresses that we resolved and checked."""
+        addresses, pinned = await self._addresses(remote)
+        return [("http.curloptResolve", pinned)] if addresses else []
+
+    async def _addresses(self, remote: Remote) -> tuple[list[str] | None, str]:
+        """The addresses of a remote, all public, and as Git takes them; None if the operator chose it.
+
+        Raises:
+            SourceRefused: one of them is private.
+        """
         if not remote.public_only:
-            return []
+            return None, ""
         try:
             addresses = await self._lookup(remote.host, remote.port)
         except OSError as error:
             raise GitFailed(Trouble.other, f"its host cannot be found: {error.strerror}") from None
-        return [("http.curloptResolve", pin(remote, addresses, connected_networks()))]
+        return addresses, pin(remote, addresses, connected_networks())
 
     async def _run_local(
         self, mirror: Path, *arguments: str, environment: Mapping[str, str] | None = None

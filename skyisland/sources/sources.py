@@ -29,11 +29,12 @@ from skyisland.errors import BadRequest, IslandError, SourceUnavailable
 from skyisland.events import Events, SourceFetched
 from skyisland.host.flight import Flights
 from skyisland.host.folder import open_folder, remove, size_of, sweep
+from skyisland.host.outbound import Lookup, lookup
 from skyisland.host.tasks import InUse, aside
 from skyisland.model import KnownCommit, Resolved, Source
 from skyisland.settings import Git as GitSettings
 from skyisland.sources.git import GitFailed, Trouble
-from skyisland.sources.mirror import Lookup, Mirrors, folder_of, lookup
+from skyisland.sources.mirror import Mirrors, folder_of
 from skyisland.sources.url import RepositoryUrl, check_version, commit_among, is_commit, parse_url, refs_of
 
 RETRY_S = 30.0

@@ -219,7 +219,6 @@ CASES = (
             ),
             *_tests(
                 SERVERS,
-                "test_redirects_are_not_followed",
                 "test_a_name_that_leads_into_the_own_network_is_refused",
                 "test_git_goes_where_a_name_was_found_to_lead",
             ),
@@ -289,6 +288,11 @@ CASES = (
         "a server that lists references without end",
         "refused after 256 KiB",
         _tests(SERVERS, "test_a_listing_without_end_is_cut_off"),
+    ),
+    Case(
+        "G11",
+        "redirects of an allowed host into the private network",
+        "Git follows none; each is looked at, and asked anew at its public addresses",
     ),
     Case(
         "G19",

@@ -131,12 +131,12 @@ def alive(*, mentioning: str) -> bool:
 class Server:
     """A server on a loopback port for the length of a test. `asked` holds its requests."""
 
-    def __init__(self, handler: Callable[..., BaseHTTPRequestHandler]) -> None:
+    def __init__(self, handler: Callable[..., BaseHTTPRequestHandler], address: str = "127.0.0.1") -> None:
         self.asked: list[str] = []
         self.stalled = threading.Event()
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), partial(handler, self))
+        self._server = ThreadingHTTPServer((address, 0), partial(handler, self))
         self._server.daemon_threads = True
-        self.address = f"127.0.0.1:{self._server.server_port}"
+        self.address = f"{address}:{self._server.server_port}"
         self.rewrite = {
             "https://git.test/": f"http://{self.address}/",
             "https://github.com/": f"http://{self.address}/",
