@@ -100,7 +100,7 @@ class FakeBuilds:
     async def prepare(self, progress: Progress = silent, *, whole: bool = False) -> None:
         pass
 
-    def known(self, resolved: Resolved, call: Call) -> Artifact | None:
+    def known(self, resolved: Resolved, call: Call, client: str) -> Artifact | None:
         key = self._key(resolved.url, resolved.package, resolved.commit, call)
         artifact = self.store.get(key)
         if artifact is not None:

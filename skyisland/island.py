@@ -78,7 +78,7 @@ class BuildRoom(Protocol):
     """What `Builds` (builds/) gives the island."""
 
     async def prepare(self, progress: Progress = silent, *, whole: bool = False) -> None: ...
-    def known(self, resolved: Resolved, call: Call) -> Artifact | None: ...
+    def known(self, resolved: Resolved, call: Call, client: str) -> Artifact | None: ...
     async def build(
         self, source: Source, call: Call, *, refresh: bool, invocation: str | None, client: str
     ) -> Artifact: ...
@@ -269,15 +269,17 @@ class Island:
         anew = request.cache_bust
         asked = (Phase.resolve, request.url, request.version)
         with story.phase(Phase.resolve), self._failures.of(asked, anew=anew):
-            resolved = await self.sources.resolve(request.url, request.version, refresh=anew)
+            resolved = await self.sources.resolve(
+                request.url, request.version, refresh=anew, client=story.client
+            )
         story.commit, story.stale = resolved.commit, resolved.stale
-        artifact = None if anew else self.builds.known(resolved, call)
+        artifact = None if anew else self.builds.known(resolved, call, story.client)
         if artifact is not None:
             story.cached = True
             return artifact
         found = (Phase.clone, resolved.url, resolved.commit)
         with story.phase(Phase.clone), self._failures.of(found, anew=anew):
-            source = await self.sources.checkout(resolved)
+            source = await self.sources.checkout(resolved, story.client)
         with self.sources.using(source), story.phase(Phase.build):
             return await self.builds.build(
                 source, call, refresh=anew, invocation=story.id, client=story.client
@@ -289,7 +291,12 @@ class Island:
         with self.pool.call():
             with story.phase(Phase.jail):
                 inmate = await self.pool.obtain(
-                    request, artifact, call.text, invocation=story.id, cached=story.cached
+                    request,
+                    artifact,
+                    call.text,
+                    invocation=story.id,
+                    cached=story.cached,
+                    client=story.client,
                 )
             try:
                 story.jail, story.warm = inmate.spec.name, inmate.warm
@@ -391,7 +398,7 @@ class Island:
         """
         artifact = self.builds.find(key)
         place = self.sources.recorded(artifact.url, artifact.package, artifact.commit)
-        source = await self.sources.checkout(place)
+        source = await self.sources.checkout(place, LOCAL)
         with self.sources.using(source):
             return await self.builds.rebuild(artifact, source)
 

@@ -150,12 +150,12 @@ class Builds:
 
     # Looking up
 
-    def known(self, resolved: Resolved, call: Call) -> Artifact | None:
+    def known(self, resolved: Resolved, call: Call, client: str = LOCAL) -> Artifact | None:
         """The binary for a call, if there is one; counts as a hit."""
         artifact = self._artifacts.get(_id(resolved, self._remembered_form(resolved, call)))
         if artifact is None or call.qualifier not in (None, artifact.package_name):
             return None  # a wrong name is refused in `build`
-        return self._artifacts.use(artifact, hits=1)
+        return self._artifacts.use(artifact, client, hits=1)
 
     def using(self, artifact: Artifact) -> AbstractContextManager[None]:
         """Keep the binary's file for the length of the block, whoever forgets the artifact meanwhile."""
@@ -281,7 +281,7 @@ class Builds:
                 await self._building.join((id_, job.refresh), job.client, lambda: self._compile(job))
             # It may have been evicted since the build ended.
             if artifact := self._artifacts.get(id_):
-                return self._artifacts.use(artifact)
+                return self._artifacts.use(artifact, job.client)
 
     async def _compile(self, job: _Job) -> Artifact:
         """Compile, and keep the binary."""
@@ -316,7 +316,7 @@ class Builds:
         try:
             async with compiling as binary:
                 limit_bytes = self.settings.file_size or NO_LIMIT_BYTES
-                artifact = await self._artifacts.keep(binary, limit_bytes, record)
+                artifact = await self._artifacts.keep(binary, limit_bytes, record, job.client)
             size_bytes = artifact.size_bytes
         finally:
             self.events.publish(

@@ -114,6 +114,16 @@ CASES = (
             "test_a_remembered_failure_does_not_grow_older_by_being_told",
         ),
     ),
+    Case(
+        "R20",
+        "binaries made in a loop, so that those of others make room",
+        "the client who has most room gives up some, and of that the repository that has most",
+    ),
+    Case(
+        "R21",
+        "functions called in a loop, so that warm jails are theirs alone",
+        "each client's first comes first",
+    ),
     Case("K1", "kill(-1), signals to the host's processes", "ESRCH"),
     Case("K2", "other processes traced, read, their descriptors taken", "EPERM or ESRCH"),
     Case("K3", "sysctl, core_pattern, /sys", "EROFS, EACCES, or not there"),

@@ -17,11 +17,13 @@ import pytest
 from msgspec import structs
 
 from skyisland import fakes
+from skyisland.builds.room import surplus
 from skyisland.drivers.fake import Script
 from skyisland.errors import BuildFailed, SourceUnavailable, TooBusy
 from skyisland.events import BuildStarted, JailCreated
 from skyisland.fakes import FakeSources
 from skyisland.host.fair import Claim
+from skyisland.jails.pool import plan
 from skyisland.model import Artifact, Invocation, Resolved
 from skyisland.settings import Build
 from tests.support.api import CALL, REQUEST, World, make_world
@@ -325,4 +327,104 @@ async def test_r19_a_missing_repository_is_not_asked_for_again_at_once(kept_s: f
             assert 0 < int(answers[2].headers["Retry-After"]) <= 3600
         await client.post("/api/v1/function", json={**CALL, "cache_bust": True})
         assert gone.asked == asked + 1
+    await world.island.stop()
+
+
+# What is kept
+
+
+async def churn(shop: Workshop, client: str) -> None:
+    """Ten calls of two repositories, in a cache that has room for two binaries."""
+    sources = [shop.source(url=f"example.com/greedy/{n}", commit=f"{n}" * 40) for n in range(2)]
+    for _ in range(5):
+        for source in sources:
+            if shop.known(source, "F()", client) is None:
+                await shop.build(source, "F()", client=client)
+
+
+@pytest.mark.case("R20")
+@pytest.mark.parametrize(("greedy", "kept"), [("greedy", True), ("modest", False)])
+async def test_r20_churn_evicts_nothing_that_another_client_uses(
+    state_dir: Path, greedy: str, kept: bool
+) -> None:
+    """Where nobody tells the two apart, it does."""
+    async with opened(state_dir) as shop:
+        size = (await shop.build(shop.source(), "F()", client="modest")).size_bytes
+    async with opened(state_dir, Build(cache_limit=2 * size + size // 2)) as shop:
+        mine = shop.source()
+        assert shop.known(mine, "F()", "modest") is not None
+        await churn(shop, greedy)
+        assert (shop.known(mine, "F()", "modest") is not None) == kept
+        assert len(shop.builds.artifacts()) == 2
+
+
+@pytest.mark.case("R20")
+async def test_r20_of_one_client_the_largest_repository_gives_room(state_dir: Path) -> None:
+    async with opened(state_dir) as shop:
+        size = (await shop.build(shop.source(), "F()")).size_bytes
+    async with opened(state_dir, Build(cache_limit=3 * size)) as shop:
+        mine, large = shop.source(), shop.source(url="example.com/greedy/0")
+        assert shop.known(mine, "F()") is not None
+        for name in "ABCDEFGH":
+            await shop.build(large, f"{name}()")
+        assert {artifact.function for artifact in shop.builds.artifacts()} == {"F", "G", "H"}
+
+
+def test_r20_what_nobody_used_lately_goes_first_and_what_is_shared_last() -> None:
+    def artifact(url: str, number: int) -> Artifact:
+        key = f"{url}{number}"
+        return structs.replace(model, key=key, sha256=key, url=url, used_at=number)
+
+    model = Artifact(
+        key="", sha256="", path=Path(), url="", package="", commit="", function="", expression=None,
+        size_bytes=10, build_s=0, built_at=0, used_at=0,
+    )  # fmt: skip
+    old, shared, hoard = artifact("old", 9), artifact("shared", 0), [artifact("hoard", n) for n in range(5)]
+    idle = [shared, *hoard, old]
+    users = {one.key: ["greedy"] for one in hoard} | {shared.key: ["greedy", "modest"]}
+    assert surplus(idle, idle, users, 70) == []
+    assert surplus(idle, idle, users, 60) == [old]
+    assert surplus(idle, idle, users, 40) == [old, *hoard[:2]]
+    assert surplus(idle, idle, users, 0) == [old, *hoard, shared]
+    assert surplus([*idle, artifact("used", 1)], idle[:1], users, 0) == [shared]
+
+
+@pytest.mark.case("R21")
+def test_r21_one_clients_functions_do_not_take_all_warm_jails() -> None:
+    counts = {f"greedy {n}": 50.0 for n in range(20)} | {"modest": 1.0}
+    clients = {key: key.split()[0] for key in counts}
+    bounds = fakes.bounds(max_jails=4)
+    assert list(plan(counts, bounds, 1 << 20, clients=clients)) == [
+        "greedy 0",
+        "modest",
+        "greedy 1",
+        "greedy 2",
+    ]
+    assert "modest" not in plan(counts, bounds, 1 << 20)  # where nobody tells them apart
+
+
+@pytest.mark.case("R21")
+async def test_r21_a_modest_clients_function_is_warm_beside_a_greedy_ones() -> None:
+    world = make_world(fakes.policy(warm=fakes.bounds(max_jails=2)))
+    await world.island.start()
+
+    async def call(client: str, function: str) -> bool:
+        request = structs.replace(REQUEST, call=f"{function}()")
+        return (await world.island.invoke(request, client=client)).warm
+
+    async def warm(wasted: int) -> None:
+        """The pool is as it should be, after so many jails made for nothing."""
+        async with asyncio.timeout(10):
+            status = world.island.pool.status
+            while status().size < 2 or status().wasted < wasted:
+                await asyncio.sleep(0)
+
+    for number in range(3):
+        for _ in range(9):
+            await call("greedy", f"Greedy{number}")
+    await warm(0)
+    wasted = world.island.pool.status().wasted
+    assert not await call("modest", "Modest")
+    await warm(wasted + 1)
+    assert await call("modest", "Modest")
     await world.island.stop()

@@ -24,6 +24,7 @@ from skyisland.errors import BuildFailed
 from skyisland.events import Event, Events
 from skyisland.fakes import FakeAddresses
 from skyisland.golang.call import parse_call
+from skyisland.host.fair import LOCAL
 from skyisland.host.toolchain import Toolchains
 from skyisland.jails.register import Jails
 from skyisland.model import Artifact, JailSpec, Resolved, Source
@@ -148,10 +149,10 @@ class Workshop:
     async def build(self, source: Source, call: str, *, refresh: bool = False, **more: str) -> Artifact:
         return await self.builds.build(source, parse_call(call), refresh=refresh, invocation="inv-1", **more)
 
-    def known(self, source: Source, call: str) -> Artifact | None:
+    def known(self, source: Source, call: str, client: str = LOCAL) -> Artifact | None:
         """As the island asks before it fetches anything."""
         resolved = Resolved(url=source.url, package=source.package, commit=source.commit)
-        return self.builds.known(resolved, parse_call(call))
+        return self.builds.known(resolved, parse_call(call), client)
 
     def binaries(self) -> set[str]:
         return {path.name for path in self.layout.artifacts.rglob("*") if path.is_file()}
