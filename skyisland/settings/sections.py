@@ -296,8 +296,8 @@ class Build(JailLimits, frozen=True, kw_only=True):
     download_timeout: Duration = 60.0
     """A download of modules that takes longer is stopped."""
     cache_limit: Size = 2 << 30
-    """Space for compiled functions. Beyond it, those are deleted that nobody used for ten minutes, then of the
-    client who has most, and of its largest repository; the least recently used first."""
+    """Space for compiled functions. Beyond it, those are deleted that nobody used for ten minutes, then those
+    of the client who has most, and of its largest repository; the least recently used first."""
     max_running: Positive = 2
     """Compilations at one time; others wait."""
     running_per_client: Count = 0

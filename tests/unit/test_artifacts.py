@@ -136,6 +136,7 @@ async def test_purge_leaves_what_is_in_use(shop: Workshop) -> None:
 async def test_what_was_not_used_for_long_goes(state_dir: Path) -> None:
     async with opened(state_dir) as shop:
         old = await shop.build(shop.source(), "Old()")
+        await shop.builds.close()  # which writes down its use, so that the next line is the last word
         shop.state.touch_artifact(structs.replace(old, used_at=time.time() - 101))
     async with opened(state_dir, unused_s=100.0) as shop:
         new = await shop.build(shop.source(), "New()")
