@@ -117,7 +117,7 @@ class FairQueue:
             return False
         last = next(reversed(line))
         self._withdraw(last, longest)
-        if not last.lines:
+        if not last.lines and not last.granted.done():
             last.granted.set_exception(self.full())
         return True
 
@@ -136,8 +136,10 @@ class FairQueue:
             if client is None:
                 return
             claim = next(iter(self._lines[client]))
-            self.take(client)
             claim.retire()
+            if claim.granted.done():  # cancelled this very moment
+                continue
+            self.take(client)
             if client in self._lines:  # its next turn comes after everybody else's
                 self._lines[client] = self._lines.pop(client)
             claim.granted.set_result(client)

@@ -7,6 +7,7 @@ What the modest one waits for is counted in turns: places that come free before 
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack
 from pathlib import Path
@@ -16,17 +17,18 @@ import httpx
 import pytest
 from msgspec import structs
 
-from skyisland import fakes
+from skyisland import fakes, wiring
 from skyisland.builds.room import surplus
 from skyisland.drivers.fake import Script
 from skyisland.errors import BuildFailed, SourceUnavailable, TooBusy
-from skyisland.events import BuildStarted, JailCreated
+from skyisland.events import BuildStarted, Events, JailCreated
 from skyisland.fakes import FakeSources
 from skyisland.host.fair import Claim
 from skyisland.jails.pool import plan
-from skyisland.model import Artifact, Invocation, Resolved
-from skyisland.settings import Build
+from skyisland.model import Artifact, FunctionRequest, Invocation, Resolved, Verdict
+from skyisland.settings import Build, Settings
 from tests.support.api import CALL, REQUEST, World, make_world
+from tests.support.daemon import HOST
 from tests.support.workshop import Workshop, complains, opened, refused
 
 
@@ -428,3 +430,31 @@ async def test_r21_a_modest_clients_function_is_warm_beside_a_greedy_ones() -> N
     await warm(wasted + 1)
     assert await call("modest", "Modest")
     await world.island.stop()
+
+
+# In real jails
+
+
+@pytest.mark.case("R15")
+@pytest.mark.parametrize(("greedy", "before"), [("greedy", 0), ("modest", 6)])
+async def test_r15_in_real_jails_the_modest_waits_for_none_of_the_greedy(
+    settings: Settings, greedy: str, before: int
+) -> None:
+    """Where nobody tells the two apart, it waits for as many as were there before."""
+    jails = structs.replace(settings.jails, max_running=2, queue_timeout=60.0)
+    settings = structs.replace(settings, jails=jails)
+    async with wiring.opened(settings, Events(), search_path=os.environ["PATH"]) as island:
+        await island.start()
+        trouble = FunctionRequest(url=f"{HOST}/trouble", call="Sleep(1000000000)")
+        await island.invoke(structs.replace(trouble, call="Sleep(1)"))
+        calls = [asyncio.ensure_future(island.invoke(trouble, client=greedy)) for _ in range(7)]
+        while island.status().queued < 6:  # noqa: ASYNC110 - one has its place, and the queue tells nobody
+            await asyncio.sleep(0.01)
+        mine = await island.invoke(structs.replace(trouble, call="Sleep(1)"), client="modest")
+        assert mine.outcome.verdict is Verdict.ok
+        assert sum(call.done() for call in calls) >= before
+        assert before or not any(call.done() for call in calls)
+        for call in calls:
+            call.cancel()
+        await asyncio.gather(*calls, return_exceptions=True)
+        await island.stop()

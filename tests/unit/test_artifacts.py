@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import time
 from pathlib import Path
@@ -169,7 +170,7 @@ async def test_a_limit_too_small_for_one_still_serves_it(state_dir: Path) -> Non
 async def test_old_caches_and_too_many_modules_go(state_dir: Path) -> None:
     layout = Layout(state_dir / "state", state_dir / "jails")
     caches = Caches(layout, uid=None, limit_bytes=1000, unused_s=100.0)
-    caches.prepare("go1.27.3")
+    await asyncio.to_thread(caches.prepare, "go1.27.3")
     async with caches.of("example.com/old") as old:
         os.utime(old, (1, 1))
         assert not await caches.trim()
