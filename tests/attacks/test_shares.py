@@ -448,7 +448,7 @@ async def test_r15_in_real_jails_the_modest_waits_for_none_of_the_greedy(
         trouble = FunctionRequest(url=f"{HOST}/trouble", call="Sleep(1000000000)")
         await island.invoke(structs.replace(trouble, call="Sleep(1)"))
         calls = [asyncio.ensure_future(island.invoke(trouble, client=greedy)) for _ in range(7)]
-        while island.status().queued < 6:  # noqa: ASYNC110 - one has its place, and the queue tells nobody
+        while island.status().queued < 6:  # one has its place
             await asyncio.sleep(0.01)
         mine = await island.invoke(structs.replace(trouble, call="Sleep(1)"), client="modest")
         assert mine.outcome.verdict is Verdict.ok
