@@ -199,6 +199,11 @@ CASES = (
         _tests(PACKAGES, "test_links_out_of_the_repository_tell_nothing_of_the_host"),
     ),
     Case(
+        "F11",
+        "a jail that the host cannot destroy",
+        "it stays on view, and no other jail gets its uid",
+    ),
+    Case(
         "G1",
         "options in place of URLs",
         "refused",
