@@ -94,9 +94,11 @@ class Builds:
         self._artifacts = Artifacts(
             Store(layout.artifacts), records, events, limit_bytes=limit_bytes, unused_s=unused_s
         )
-        self._caches = Caches(layout, uid=uid, limit_bytes=limit_bytes, unused_s=unused_s)
-        self._compiler = Compiler(settings, jails, self._caches, timeout_s=timeout_s)
         self._packages: dict[tuple[str, str, str], Package] = {}
+        self._caches = Caches(
+            layout, uid=uid, limit_bytes=limit_bytes, unused_s=unused_s, dropped=self._packages.clear
+        )
+        self._compiler = Compiler(settings, jails, self._caches, timeout_s=timeout_s)
         places = FairQueue(
             "a place to build",
             settings.max_running,
@@ -133,8 +135,7 @@ class Builds:
             try:
                 self._artifacts.write_uses()
                 await self._artifacts.make_room()
-                if await self._caches.trim():
-                    self._packages.clear()
+                await self._caches.trim()
             except Exception:
                 log.exception("the upkeep of the caches failed; it is tried again")
 

@@ -331,9 +331,13 @@ class Git(Section, frozen=True, kw_only=True):
     timeout: Duration = 60.0
     """A clone or fetch that takes longer is stopped."""
     max_size: Size = 512 << 20
-    """A larger repository is refused, and what was fetched of it is deleted."""
+    """A larger repository is refused, and what was fetched of it is deleted. Files count as they lie on disk,
+    in blocks of 4 KiB."""
+    max_files: Positive = 100_000
+    """A repository with more files and folders is refused. (Go's own has 16,000, Kubernetes 35,000.)"""
     cache_limit: Size = 4 << 30
-    """Space for all mirrors and checkouts; beyond it, the least recently used are deleted."""
+    """Space for all mirrors and checkouts; beyond it, the least recently used are deleted. What is being
+    fetched may take as much again. A call that finds no room beside those in use is refused with 429."""
 
     def __post_init__(self) -> None:
         if not self.allowed_schemes:

@@ -13,16 +13,19 @@ import hashlib
 import re
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 
-from skyisland.errors import DriverError, IslandError, SourceRefused, SourceUnavailable
-from skyisland.host.folder import open_folder, partial, sweep, take_place
+from skyisland.errors import DriverError, IslandError, SourceRefused, SourceUnavailable, TooBusy
+from skyisland.host import folder as folders
+from skyisland.host.folder import LAID_OUT_BYTES, laid_out, open_folder, sweep, take_place
 from skyisland.host.internet import connected_networks
 from skyisland.host.outbound import MAX_HOPS, Lookup, Refused, location_of
 from skyisland.host.recent import Recent
 from skyisland.host.tasks import aside
 from skyisland.settings import Git as GitSettings
-from skyisland.sources.git import GitCommand, GitFailed, Trouble, end_orphans
+from skyisland.sources.git import OUTPUT_LIMIT_BYTES, GitCommand, GitFailed, Trouble, end_orphans
+from skyisland.sources.space import RETRY_AFTER_S, Space
 from skyisland.sources.url import FORGES, LISTING, Remote, moved, pin, remote_of
 
 MAX_COMMANDS = 64
@@ -37,6 +40,9 @@ MAX_DEPTH = 100
 """Folders above a file. A judgement: Python's rmtree recurses per folder, and stops at 1000."""
 MAX_PATH_BYTES = 1024
 """Longest path of a file: FreeBSD's PATH_MAX."""
+
+ENTRY_BYTES = 256
+"""Of a listing, for each file that git.max_files permits: 54 bytes and the path, which is rarely longer."""
 
 MESSAGE_CHARACTERS = 400
 """How much of Git's message a caller sees. A judgement: one paragraph of a terminal."""
@@ -65,8 +71,9 @@ def folder_of(name: str) -> str:
 class Mirrors:
     """Runs Git for `Sources`. Git's failures leave as `GitFailed`; `explain` turns them into our errors."""
 
-    def __init__(self, git: GitSettings, repos: Path, lookup: Lookup) -> None:
+    def __init__(self, git: GitSettings, repos: Path, lookup: Lookup, space: Space) -> None:
         self._git = git
+        self._space = space
         self._repos = repos
         self._lookup = lookup
         self._threads = ThreadPoolExecutor(MAX_COMMANDS, "sky-git")
@@ -136,7 +143,7 @@ class Mirrors:
 
         One connection. To ask for the commit first and then fetch it takes two.
         """
-        async with partial(self._repos) as draft:
+        async with folders.partial(self._repos) as draft:
             mirror = draft / "mirror"
             await aside(_make_empty_mirror, mirror, name)
             await self._run_remote(name, [*_FETCH, "--depth=1"], ["+HEAD:refs/sky/head"], mirror)
@@ -146,7 +153,7 @@ class Mirrors:
 
     async def _fetch_anew(self, name: str, commit: str, *, whole: bool = False) -> None:
         """Fetch into a new mirror; it replaces the old one once it has the commit."""
-        async with partial(self._repos) as draft:
+        async with folders.partial(self._repos) as draft:
             mirror = draft / "mirror"
             await aside(_make_empty_mirror, mirror, name)
             await self._fetch_into(mirror, name, commit, whole=whole)
@@ -174,12 +181,26 @@ class Mirrors:
         """Write the files of a fetched commit to the folder `place`, readable for everyone.
 
         Raises:
-            SourceRefused: its files are too large together, too deep, or have too long paths.
+            SourceRefused: its files are too many, too large together, too deep, or have too long paths.
+            TooBusy: there is no room for them beside what is in use.
         """
         mirror = self.path(name)
-        listing = await self._run_local(mirror, "ls-tree", "-r", "-l", "-z", "--full-tree", commit)
-        await aside(check_tree, name, listing, self._git.max_size)
-        async with partial(place.parents[1]) as draft:
+        most = self._git.max_files
+        try:
+            listing = await self._run_local(
+                mirror,
+                *("ls-tree", "-r", "-t", "-l", "-z", "--full-tree", commit),
+                output_limit_bytes=most * ENTRY_BYTES,
+            )
+        except GitFailed as failure:
+            if failure.trouble is not Trouble.too_large:
+                raise
+            raise too_many(name, most) from None
+        size_bytes = await aside(check_tree, name, listing, self._git.max_size, most)
+        async with (
+            self._space.reserved(place, size_bytes, name),
+            folders.partial(place.parents[1]) as draft,
+        ):
             tree = draft / "tree"
             await aside(open_folder, tree)
             variables = {"GIT_WORK_TREE": str(tree), "GIT_INDEX_FILE": str(draft / "index")}
@@ -266,12 +287,16 @@ class Mirrors:
             environment={"GIT_DIR": str(mirror)} if mirror else {},
             watch=mirror,
             watch_bytes=self._git.max_size,
+            room=partial(self._space.grow, mirror) if mirror else None,
             output_limit_bytes=LISTING_BYTES,
         )
         try:
             return await command.result(self._threads)
         except GitFailed as failure:
             raise GitFailed(failure.trouble, presentable(failure.stderr, remote.url, name)) from None
+        finally:
+            if mirror is not None:
+                self._space.grown(mirror)
 
     async def _pinned(self, remote: Remote) -> list[tuple[str, str]]:
         """The configuration that lets Git connect only to the addresses that we resolved and checked."""
@@ -293,13 +318,18 @@ class Mirrors:
         return addresses, pin(remote, addresses, connected_networks())
 
     async def _run_local(
-        self, mirror: Path, *arguments: str, environment: Mapping[str, str] | None = None
+        self,
+        mirror: Path,
+        *arguments: str,
+        environment: Mapping[str, str] | None = None,
+        output_limit_bytes: int = OUTPUT_LIMIT_BYTES,
     ) -> bytes:
         command = GitCommand(
             arguments,
             pid_files=self._repos,
             timeout_s=self._git.timeout,
             environment={"GIT_DIR": str(mirror), **(environment or {})},
+            output_limit_bytes=output_limit_bytes,
         )
         return await command.result(self._threads)
 
@@ -316,6 +346,12 @@ class Mirrors:
             case Trouble.too_large:
                 size = self._git.max_size
                 return SourceRefused(f"{name} is larger than [git] max_size permits ({size} bytes){reason}")
+            case Trouble.no_room:
+                return TooBusy(
+                    "repositories that are being fetched take all the room that [git] cache_limit permits; "
+                    "try again later",
+                    retry_after_s=RETRY_AFTER_S,
+                )
             case Trouble.timed_out:
                 limit = f"{self._git.timeout:g} s"
                 return SourceUnavailable(f"fetching {name} took longer than [git] timeout permits ({limit})")
@@ -323,17 +359,21 @@ class Mirrors:
                 return SourceUnavailable(f"{name} cannot be fetched{reason}")
 
 
-def check_tree(name: str, listing: bytes, limit_bytes: int) -> None:
-    """Check the output of `git ls-tree -r -l -z`, before any file is written.
+def check_tree(name: str, listing: bytes, limit_bytes: int, most: int) -> int:
+    """Check the output of `git ls-tree -r -t -l -z`, before any file is written; the bytes that it will
+    take on disk, with the blocks and folders of a file system.
 
     Raises:
-        SourceRefused: the files are too large together, one is too deep, or its path is too long.
+        SourceRefused: the files are more than `most`, or too large together, one is too deep, or its path is
+        too long.
     """
-    total = 0
-    for entry in listing.split(b"\0")[:-1]:
+    total, entries = LAID_OUT_BYTES, listing.split(b"\0")[:-1]
+    if len(entries) > most:
+        raise too_many(name, most)
+    for entry in entries:
         attributes, _, path = entry.partition(b"\t")
-        size = attributes.split()[3]
-        total += int(size) if size.isdigit() else 0
+        size = attributes.split()[3]  # "-" for a folder
+        total += laid_out(int(size) if size.isdigit() else 0)
         if len(path) > MAX_PATH_BYTES or path.count(b"/") > MAX_DEPTH:
             raise SourceRefused(
                 f"{name} has a file deeper than {MAX_DEPTH} folders, or with a path longer than "
@@ -341,8 +381,14 @@ def check_tree(name: str, listing: bytes, limit_bytes: int) -> None:
             )
     if total > limit_bytes:
         raise SourceRefused(
-            f"{name} has {total} bytes of files, more than [git] max_size permits ({limit_bytes})"
+            f"{name} has {len(entries)} files and folders that take {total} bytes of disk, more than [git] "
+            f"max_size permits ({limit_bytes})"
         )
+    return total
+
+
+def too_many(name: str, most: int) -> SourceRefused:
+    return SourceRefused(f"{name} has more files and folders than [git] max_files permits ({most})")
 
 
 def presentable(stderr: str, remote_url: str, name: str) -> str:

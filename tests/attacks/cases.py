@@ -310,6 +310,16 @@ CASES = (
         "Git follows none; each is looked at, and asked anew at its public addresses",
     ),
     Case(
+        "G12",
+        "a small repository of very many files",
+        "refused by their number, and by what they take on disk; before one is written",
+    ),
+    Case(
+        "G13",
+        "repositories one after another, refused ones, builds whose cache grows",
+        "room is reserved and measured as it fills; beyond the limit, what is not in use goes",
+    ),
+    Case(
         "G19",
         "addresses that embed private ones, clouds' own channels, the host's public address and neighbours",
         "no repository lies there",

@@ -15,9 +15,10 @@ from msgspec import structs
 from skyisland.builds.artifacts import Id
 from skyisland.builds.builds import key_of
 from skyisland.drivers.fake import Script
-from skyisland.errors import ArtifactNotFound
+from skyisland.errors import ArtifactNotFound, BuildFailed
 from skyisland.events import ArtifactEvicted
 from skyisland.golang.caches import Caches
+from skyisland.host.folder import size_of
 from skyisland.model import JailSpec
 from skyisland.settings import Build, Layout
 from tests.support.workshop import Workshop, host, opened, refused, source, verb
@@ -169,7 +170,7 @@ async def test_a_limit_too_small_for_one_still_serves_it(state_dir: Path) -> Non
 
 async def test_old_caches_and_too_many_modules_go(state_dir: Path) -> None:
     layout = Layout(state_dir / "state", state_dir / "jails")
-    caches = Caches(layout, uid=None, limit_bytes=1000, unused_s=100.0)
+    caches = Caches(layout, uid=None, limit_bytes=12_000, unused_s=100.0)
     await asyncio.to_thread(caches.prepare, "go1.27.3")
     async with caches.of("example.com/old") as old:
         os.utime(old, (1, 1))
@@ -178,7 +179,7 @@ async def test_old_caches_and_too_many_modules_go(state_dir: Path) -> None:
         os.utime(old, (1, 1))
     async with caches.of("example.com/new") as new:
         (new / "entry").write_bytes(b"x" * 900)
-    (caches.modules / "zip").write_bytes(b"x" * 1001)
+    (caches.modules / "zip").write_bytes(b"x" * 9000)
     assert await caches.trim()
     assert not old.exists()
     assert new.exists()
@@ -189,6 +190,55 @@ async def test_old_caches_and_too_many_modules_go(state_dir: Path) -> None:
     assert not await caches.trim()
     assert not new.exists()
     assert newer.exists()
+
+
+@pytest.mark.case("G13")
+async def test_a_build_that_outgrows_its_cache_ends_and_the_others_make_room(state_dir: Path) -> None:
+    layout = Layout(state_dir / "state", state_dir / "jails")
+    dropped: list[bool] = []
+
+    async def caches(limit_bytes: int) -> Caches:
+        made = Caches(
+            layout,
+            uid=None,
+            limit_bytes=limit_bytes,
+            unused_s=100.0,
+            least_bytes=0,
+            measure_s=0.001,
+            dropped=lambda: dropped.append(True),
+        )
+        await asyncio.to_thread(made.prepare, "go1.27.3")
+        return made
+
+    async def compile_(folder: Path, entries: int, rest: asyncio.Event | None = None) -> None:
+        for number in range(entries):
+            await asyncio.to_thread((folder / str(number)).touch)
+        await (rest or asyncio.Event()).wait()
+
+    # Where nothing is measured, empty files take any number of blocks.
+    done = asyncio.Event()
+    done.set()
+    async with (await caches(1 << 30)).of("example.com/unlimited") as cache:
+        await compile_(cache, 100, done)
+    assert await asyncio.to_thread(size_of, cache) > 400_000
+
+    limited = await caches(200_000)
+    async with limited.of("example.com/old") as old:
+        await compile_(old, 30, done)
+    assert old.exists()
+    with pytest.raises(BuildFailed, match=r"\[build\] cache_limit permits \(200000 bytes\)"):
+        async with limited.of("example.com/new") as new:
+            await compile_(new, 100)
+    assert not cache.exists()
+    assert not new.exists()
+    with pytest.raises(BuildFailed, match="modules that it downloads"):
+        async with limited.of("example.com/modules", downloads=True):
+            await compile_(limited.modules, 200)
+    assert dropped
+    assert list(limited.modules.iterdir()) == []
+    with pytest.raises(TimeoutError):
+        async with limited.of("example.com/other"):
+            raise TimeoutError
 
 
 # Keys

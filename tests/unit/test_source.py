@@ -472,18 +472,22 @@ def listing(*files: tuple[str, str]) -> bytes:
 
 
 def test_a_tree_within_limits_passes() -> None:
-    check_tree("r", listing(("a\nb", "10"), ("sub\t/x", "20"), ("module", "-")), 30)
-    check_tree("r", b"", 0)
+    files = listing(("a\nb", "10"), ("sub", "-"), ("sub\t/x", "5000"), ("module", "-"))
+    blocks = 1 + 1 + 1 + 2 + 1
+    assert check_tree("r", files, blocks * 4096, 4) == blocks * 4096
+    assert check_tree("r", b"", 4096, 0) == 4096
 
 
 @pytest.mark.parametrize(
     ("files", "reason"),
     [
-        ([("a", "10"), ("b", "21")], "max_size"),
+        ([("a", "1"), ("b", "4097")], "max_size"),
+        ([("a", "0"), ("b", "0"), ("c", "0")], "max_size"),
+        ([(f"{number}", "0") for number in range(5)], "max_files"),
         ([("d/" * 101 + "f", "1")], "deeper"),
         ([("x" * 1025, "1")], "deeper"),
     ],
 )
 def test_a_tree_beyond_limits_is_refused(files: list[tuple[str, str]], reason: str) -> None:
     with pytest.raises(SourceRefused, match=reason):
-        check_tree("r", listing(*files), 30)
+        check_tree("r", listing(*files), 3 * 4096, 4)
