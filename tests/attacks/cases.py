@@ -27,7 +27,7 @@ LOGS, CONSOLE, TERMINAL = (
     "tests/tui/test_console.py",
     "tests/tui/test_terminal.py",
 )
-CLIENTS = "tests/api/test_clients.py"
+CLIENTS, FLOOD = "tests/api/test_clients.py", "tests/api/test_flood.py"
 HARNESS = "tests/unit/test_harness.py"
 CGROUPS = "tests/real/test_cgroups.py"
 ISLAND = "tests/unit/test_island.py"
@@ -518,6 +518,24 @@ CASES = (
             "test_a_share_is_of_an_address_or_of_a_network_of_ipv6",
             "test_only_a_trusted_proxy_names_its_client",
             "test_a_forged_header_gives_nobody_a_second_share",
+        ),
+    ),
+    Case(
+        "H12",
+        "refused requests with texts as long as a body may be",
+        "nothing is kept; events, rings, history, database, log lines and pages bounded in bytes",
+        _tests(
+            FLOOD,
+            "test_a_text_too_long_is_refused_and_nothing_of_it_kept",
+            "test_an_event_has_the_beginning_of_each_text",
+            "test_the_ring_counts_every_field",
+            "test_the_log_ring_is_bounded_in_bytes",
+            "test_a_line_of_the_log_is_bounded",
+            "test_lines_that_wait_are_bounded_in_bytes",
+            "test_history_is_bounded_in_bytes_in_memory_and_on_disk",
+            "test_what_waits_for_a_stuck_disk_is_bounded",
+            "test_functions_compiled_whole_are_bounded",
+            "test_a_page_of_invocations_is_bounded_in_bytes",
         ),
     ),
     Case(
