@@ -14,7 +14,6 @@ from collections.abc import Callable
 
 from msgspec import Struct
 
-from skyisland.events import shortened
 from skyisland.host.process import until_ended
 from skyisland.jails.driver import Jail
 from skyisland.model import (
@@ -150,7 +149,7 @@ class Inmate:
             created_at=self.created_at,
             purpose=self.purpose,
             url=self.artifact.url if self.artifact else "",
-            call=shortened(self.call),
+            call=self.call,
             invocation=self.invocation,
             ip4=self.spec.address.ip if self.spec.address else None,
             cached=self.cached,

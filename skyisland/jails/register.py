@@ -132,17 +132,18 @@ class Jails:
     async def sweep(self) -> int:
         """Take away every jail and clone on the host that has our prefix and is not in the register.
 
-        Returns how many there were. One that cannot be taken away is logged, and holds up neither the others
-        nor the start of the island.
+        Returns how many there were.
         """
         alive = {inmate.spec.name for inmate in self._register.values()}
         swept = 0
         for name in await self.driver.existing():
             if name.startswith(self.prefix) and name not in alive:
-                swept += await self._step("remove the jail", name, self.driver.remove(name))
+                await self.driver.remove(name)
+                swept += 1
         for clone in await self.clones.existing():
             if clone.name.startswith(self.prefix) and clone.name not in alive:
-                swept += await self._step("destroy the clone", clone.name, self.clones.destroy(clone))
+                await self.clones.destroy(clone)
+                swept += 1
         return swept
 
     async def drain(self) -> None:
@@ -269,43 +270,34 @@ class Jails:
             await self.addresses.attach(address, inmate.spec.name, jail.pid)
 
     async def _unmake(self, inmate: Inmate, making: asyncio.Future[None] | None = None) -> None:
-        """Take back what was made, in the order that the host needs; a step that fails stops no other.
-
-        Only what succeeded is published. A jail that cannot be destroyed stays in the register and keeps its
-        uid: another jail under that uid could signal and trace its processes.
-        """
+        """Take back what was made, in the order that the host needs; a step that fails stops no other."""
         if making is not None:
             with contextlib.suppress(Exception):
                 await making
         started = time.perf_counter()
         spec = inmate.spec
-        jail = inmate.jail
-        destroyed = jail is None or await self._step("destroy the jail", spec.name, jail.destroy())
+        if inmate.jail is not None:
+            await self._step("destroy the jail", spec.name, inmate.jail.destroy())
         if spec.address is not None:
             release = self.addresses.release(spec.address, spec.name)
-            if await self._step("release the address", spec.name, release):
-                self.events.publish(AddressReleased(ip=spec.address.ip, jail=spec.name))
-        if await self._step("destroy the clone", spec.name, self.clones.destroy(spec.clone)):
-            self.events.publish(CloneDestroyed(clone=spec.name, duration_s=time.perf_counter() - started))
-        if not destroyed:
-            return
+            await self._step("release the address", spec.name, release)
+            self.events.publish(AddressReleased(ip=spec.address.ip, jail=spec.name))
+        await self._step("destroy the clone", spec.name, self.clones.destroy(spec.clone))
+        self.events.publish(CloneDestroyed(clone=spec.name, duration_s=time.perf_counter() - started))
         if self._uids is not None and spec.uid in self._range:
             self._uids.put_nowait(spec.uid)
         del self._register[spec.jid]
-        if jail is not None:
+        if inmate.jail is not None:
             self.events.publish(
                 JailDestroyed(jail=spec.name, jid=spec.jid, duration_s=time.perf_counter() - started)
             )
 
-    async def _step(self, what: str, name: str, step: Coroutine[Any, Any, None]) -> bool:
-        """Try one step; whether it succeeded."""
+    async def _step(self, what: str, name: str, step: Coroutine[Any, Any, None]) -> None:
         try:
             await step
         except (IslandError, OSError):
             # What is left bears our prefix, so the sweep of the next start finds it.
-            log.exception("cannot %s %s", what, name)
-            return False
-        return True
+            log.exception("cannot %s of %s", what, name)
 
     # What the host enforces
 
