@@ -15,7 +15,7 @@ from skyisland.errors import BadRequest
 from skyisland.island import Island
 from skyisland.model import AddressInfo, AddressState, Artifact
 from skyisland.record.metrics import Metrics
-from skyisland.wire import AddressBody, Jail
+from skyisland.wire import AddressBody, Jail, listed
 
 log = logging.getLogger("api.audit")
 
@@ -96,7 +96,7 @@ def cache(app: Quart, island: Island) -> None:
 
     @answers(app, op.ARTIFACTS)
     async def listing() -> list[Artifact]:
-        return island.status().artifacts
+        return listed(island.status().artifacts)
 
     @answers(app, op.EVICT)
     async def evict(key: str) -> str:

@@ -75,7 +75,7 @@ class FunctionEndpoint:
             try:
                 client = self._admit(scope)
                 try:
-                    answer = await self._run(receive)
+                    answer = await self._run(receive, client)
                 finally:
                     self._dismiss(client)
             except HungUp:
@@ -109,11 +109,11 @@ class FunctionEndpoint:
         if not self._calls[client]:
             del self._calls[client]
 
-    async def _run(self, receive: ASGIReceiveCallable) -> Reply:
+    async def _run(self, receive: ASGIReceiveCallable, client: str) -> Reply:
         self._metrics.count("handlers.function.run")
         request = decode(await self._body(receive), FunctionBody)
         with _UntilHangUp(receive):
-            invocation = await self._island.invoke(request)
+            invocation = await self._island.invoke(request, client=client)
         return answered(invocation)
 
     async def _body(self, receive: ASGIReceiveCallable) -> bytes:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterable, Iterator
 
 from quart import Quart, Response, request
 
@@ -15,11 +16,25 @@ from skyisland.model import Capability
 from skyisland.record.logs import LogLine, LogRing
 from skyisland.record.metrics import Metrics
 from skyisland.record.traffic import ApiStats
-from skyisland.wire import Snapshot
+from skyisland.wire import Snapshot, encode
 
 PROMETHEUS = "text/plain; version=0.0.4; charset=utf-8"
 RECENT = 100
 """Invocations in a snapshot: enough for the first page of a console; `invocations` has up to 1000."""
+
+PAGE_BYTES = 4 << 20
+"""A page has fewer invocations than were asked for rather than more bytes; a thousand of honest callers take
+a tenth of it."""
+
+
+def _page(ends: Iterable[InvocationFinished]) -> Iterator[InvocationFinished]:
+    """The first of them, as many as fit."""
+    room = PAGE_BYTES
+    for end in ends:
+        room -= len(encode(end))
+        if room < 0:
+            return
+        yield end
 
 
 def open_to_all(app: Quart, island: Island) -> None:
@@ -47,12 +62,12 @@ def for_operators(app: Quart, island: Island, metrics: Metrics, logs: LogRing, f
 
     @answers(app, op.INVOCATIONS)
     async def invocations(limit: int) -> list[InvocationFinished]:
-        return await island.invocations(limit)
+        return list(_page(await island.invocations(limit)))
 
     @answers(app, op.SNAPSHOT)
     async def snapshot() -> Snapshot:
         await island.sample_usage()
-        recent = await island.invocations(RECENT)
+        recent = list(_page(await island.invocations(RECENT)))
         return Snapshot.of(island.status(), at=time.time(), recent=recent, last_event_id=feed.last_id)
 
     @answers(app, op.LOGS)

@@ -19,14 +19,33 @@ import itertools
 import logging
 import time
 from collections import deque
-from collections.abc import Callable, Iterable
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator
+from sys import maxsize
+from typing import Any, Generic, TypeVar
 
-from msgspec import Struct, field
+from msgspec import Struct, field, structs
 
 from skyisland.model import Phase, Purpose, Timings, Usage
 
 log = logging.getLogger(__name__)
+T = TypeVar("T")
+
+TEXT = 2048
+"""Characters of each text of others in an event; a URL has no more. So whatever a request held, whoever keeps
+or writes events has a bound."""
+
+
+def shortened(text: str, most: int = TEXT) -> str:
+    """The first `most` characters, of which the last is an ellipsis if there are more."""
+    return text if len(text) <= most else f"{text[: most - 1]}…"
+
+
+def _shorten_texts(event: Event) -> None:
+    """For `__post_init__` of the kinds that hold texts of callers and repositories."""
+    for name in _TEXTS[type(event)]:
+        text = getattr(event, name)
+        if text is not None and len(text) > TEXT:
+            structs.force_setattr(event, name, shortened(text))
 
 
 class Event(Struct, frozen=True, kw_only=True, tag=True, tag_field="event", omit_defaults=False):
@@ -55,6 +74,10 @@ class InvocationStarted(Event, frozen=True, kw_only=True):
     version: str | None = None
     ip4: bool = False
 
+    def __post_init__(self) -> None:
+        if len(self.url) > TEXT or len(self.call) > TEXT or len(self.version or "") > TEXT:
+            _shorten_texts(self)
+
 
 class PhaseFinished(Event, frozen=True, kw_only=True):
     """A part of an invocation is over, also if it failed. A phase may come twice: its times add up."""
@@ -71,12 +94,18 @@ class SourceFetched(Event, frozen=True, kw_only=True):
     commit: str
     duration_s: float
 
+    def __post_init__(self) -> None:
+        _shorten_texts(self)
+
 
 class BuildStarted(Event, frozen=True, kw_only=True):
     key: str
     """Of the artifact that it will be."""
     url: str
     function: str
+
+    def __post_init__(self) -> None:
+        _shorten_texts(self)
 
 
 class BuildFinished(Event, frozen=True, kw_only=True):
@@ -90,6 +119,9 @@ class BuildFinished(Event, frozen=True, kw_only=True):
     size_bytes: int = 0
     """Of the binary; 0 if there is none."""
 
+    def __post_init__(self) -> None:
+        _shorten_texts(self)
+
 
 class ArtifactEvicted(Event, frozen=True, kw_only=True):
     key: str
@@ -97,6 +129,9 @@ class ArtifactEvicted(Event, frozen=True, kw_only=True):
     function: str
     reason: str
     """`unused`, `space` or `operator`."""
+
+    def __post_init__(self) -> None:
+        _shorten_texts(self)
 
 
 class CloneCreated(Event, frozen=True, kw_only=True):
@@ -129,6 +164,10 @@ class JailCreated(Event, frozen=True, kw_only=True):
     duration_s: float = 0.0
     """With the time for its clone and its address."""
 
+    def __post_init__(self) -> None:
+        if len(self.url) > TEXT or len(self.call) > TEXT:
+            _shorten_texts(self)
+
 
 class JailClaimed(Event, frozen=True, kw_only=True):
     """An invocation took a warm jail."""
@@ -144,6 +183,9 @@ class JailKilled(Event, frozen=True, kw_only=True):
     jid: int
     reason: str
     duration_s: float = 0.0
+
+    def __post_init__(self) -> None:
+        _shorten_texts(self)
 
 
 class JailDestroyed(Event, frozen=True, kw_only=True):
@@ -191,6 +233,10 @@ class InvocationFinished(Event, frozen=True, kw_only=True):
     error: str = ""
     """The message of the error that ended it; empty after an outcome."""
 
+    def __post_init__(self) -> None:
+        if len(self.url) > TEXT or len(self.call) > TEXT or len(self.error) > TEXT:
+            _shorten_texts(self)
+
 
 class Gap(Event, frozen=True, kw_only=True):
     """For one reader, never published: events that the ring had forgotten before this reader took them."""
@@ -213,19 +259,25 @@ class Pulse(Event, frozen=True, kw_only=True):
     """By the name of the jail."""
 
 
+_OF_OTHERS = ("url", "call", "version", "function", "error", "reason")
 _TEXTS = {
-    kind: tuple(name for name in ("url", "call", "error") if name in kind.__struct_fields__)
+    kind: tuple(name for name in _OF_OTHERS if name in kind.__struct_fields__)
     for kind in Event.__subclasses__()
 }
-"""The fields of each kind that hold a text of a caller's or a repository's, of any length."""
+"""The fields of each kind that hold a text of a caller's or a repository's."""
+
+EVENT_BYTES = 250
+"""About what an event keeps in memory beside its texts: over those of a call, 170 bytes were measured."""
 
 
-def text_length(event: Event) -> int:
-    """Characters of text in an event that others chose."""
-    length = 0
+def size_of(event: Event) -> int:
+    """About how many bytes an event keeps in memory. (`getsizeof` of a text grows once it is encoded.)"""
+    count = EVENT_BYTES
     for name in _TEXTS[type(event)]:
-        length += len(getattr(event, name))
-    return length
+        text = getattr(event, name)
+        if text:
+            count += len(text) if text.isascii() else 4 * len(text)
+    return count
 
 
 _STEPS = (InvocationStarted, PhaseFinished, JailClaimed)
@@ -282,8 +334,6 @@ class Events:
         return untap
 
 
-EVENT_BYTES = 250
-"""About what an event keeps in memory beside its texts: over those of a call, 170 bytes were measured."""
 PAGE = 1000
 """Most events on a page, so that no reader keeps the event loop for more than a few milliseconds."""
 
@@ -297,6 +347,34 @@ class Page(Struct, frozen=True):
     """By number, rising."""
 
 
+class Latest(Generic[T]):
+    """The latest of some things, in their order: as many as fit into some bytes, and no more than `most`."""
+
+    def __init__(self, size: Callable[[T], int], limit_bytes: int, most: int | None = None) -> None:
+        """`size`: the bytes of one; it must always say the same of the same."""
+        self._things: deque[T] = deque()
+        self._size, self._limit_bytes = size, limit_bytes
+        self._most = maxsize if most is None else most
+        self._bytes = 0
+
+    def add(self, thing: T) -> None:
+        things, size = self._things, self._size
+        things.append(thing)
+        count = self._bytes + size(thing)
+        while count > self._limit_bytes or len(things) > self._most:
+            count -= size(things.popleft())
+        self._bytes = count
+
+    def __len__(self) -> int:
+        return len(self._things)
+
+    def __iter__(self) -> Iterator[T]:
+        return iter(self._things)
+
+    def __reversed__(self) -> Iterator[T]:
+        return reversed(self._things)
+
+
 class Ring:
     """The latest events, numbered from 1. A reader keeps a number and no queue, so it costs nothing, however
     slow it is; readers at the same place get the same `Page` object, and can share what they make of it."""
@@ -304,18 +382,13 @@ class Ring:
     def __init__(self, limit_bytes: int) -> None:
         self.number = 0
         """Of the latest event."""
-        self._limit_bytes = limit_bytes
-        self._events: deque[Event] = deque()
-        self._bytes = 0
+        self._events = Latest(size_of, limit_bytes)
         self._pages = {brief: Page(0, 0, {}) for brief in (False, True)}
         self._news = asyncio.Event()
 
     def add(self, event: Event) -> None:
         self.number += 1
-        self._events.append(event)
-        self._bytes += EVENT_BYTES + text_length(event)
-        while self._bytes > self._limit_bytes:
-            self._bytes -= EVENT_BYTES + text_length(self._events.popleft())
+        self._events.add(event)
         self._news.set()
 
     def page(self, after: int, *, brief: bool = False) -> Page:

@@ -52,7 +52,7 @@ class FakeSources:
     def __init__(self) -> None:
         self.checkouts = 0
 
-    async def resolve(self, url: str, version: str | None, *, refresh: bool) -> Resolved:
+    async def resolve(self, url: str, version: str | None, *, refresh: bool, client: str = "") -> Resolved:
         parts = url.removeprefix("https://").split("/")
         name = "/".join(parts[:3])
         commit = hashlib.sha1(f"{name}@{version}".encode(), usedforsecurity=False).hexdigest()
@@ -61,7 +61,7 @@ class FakeSources:
     def recorded(self, url: str, package: str, commit: str) -> Resolved:
         return Resolved(url=url, package=package, commit=commit, version=commit)
 
-    async def checkout(self, resolved: Resolved) -> Source:
+    async def checkout(self, resolved: Resolved, client: str = "") -> Source:
         self.checkouts += 1
         return Source(
             url=resolved.url,
@@ -100,7 +100,7 @@ class FakeBuilds:
     async def prepare(self, progress: Progress = silent, *, whole: bool = False) -> None:
         pass
 
-    def known(self, resolved: Resolved, call: Call) -> Artifact | None:
+    def known(self, resolved: Resolved, call: Call, client: str) -> Artifact | None:
         key = self._key(resolved.url, resolved.package, resolved.commit, call)
         artifact = self.store.get(key)
         if artifact is not None:
@@ -108,7 +108,9 @@ class FakeBuilds:
             self.store[key] = artifact
         return artifact
 
-    async def build(self, source: Source, call: Call, *, refresh: bool, invocation: str | None) -> Artifact:
+    async def build(
+        self, source: Source, call: Call, *, refresh: bool, invocation: str | None, client: str
+    ) -> Artifact:
         if self.fail is not None:
             failure, self.fail = self.fail, None
             raise failure

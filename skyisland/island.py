@@ -23,11 +23,12 @@ from skyisland.errors import (
     HostUnfit,
     IslandError,
     SettingsError,
-    TooBusy,
 )
 from skyisland.events import Events, InvocationFinished, IslandStarted, IslandStopped, Pulse
 from skyisland.golang import harness
 from skyisland.golang.call import read_call
+from skyisland.host.failures import Failures
+from skyisland.host.fair import LOCAL, FairQueue
 from skyisland.host.tasks import Progress, silent
 from skyisland.jails.pool import Pace, WarmPool
 from skyisland.jails.register import AddressPool, Jails
@@ -62,9 +63,11 @@ quarter longer than it should at the most."""
 class SourceRoom(Protocol):
     """What `Sources` (sources/) gives the island."""
 
-    async def resolve(self, url: str, version: str | None, *, refresh: bool) -> Resolved: ...
+    async def resolve(
+        self, url: str, version: str | None, *, refresh: bool, client: str = ""
+    ) -> Resolved: ...
     def recorded(self, url: str, package: str, commit: str) -> Resolved: ...
-    async def checkout(self, resolved: Resolved) -> Source: ...
+    async def checkout(self, resolved: Resolved, client: str = "") -> Source: ...
     def using(self, source: Source) -> AbstractContextManager[object]: ...
     async def sweep(self) -> int: ...
     async def purge(self, idle_s: float) -> int: ...
@@ -75,9 +78,9 @@ class BuildRoom(Protocol):
     """What `Builds` (builds/) gives the island."""
 
     async def prepare(self, progress: Progress = silent, *, whole: bool = False) -> None: ...
-    def known(self, resolved: Resolved, call: Call) -> Artifact | None: ...
+    def known(self, resolved: Resolved, call: Call, client: str) -> Artifact | None: ...
     async def build(
-        self, source: Source, call: Call, *, refresh: bool, invocation: str | None
+        self, source: Source, call: Call, *, refresh: bool, invocation: str | None, client: str
     ) -> Artifact: ...
     def using(self, artifact: Artifact) -> AbstractContextManager[object]: ...
     async def rebuild(self, artifact: Artifact, source: Source) -> Artifact: ...
@@ -138,8 +141,14 @@ class Island:
         self._draining = False
         self._purging: asyncio.Task[None] | None = None
         self._running: set[asyncio.Task[object]] = set()
-        self._queued = 0
-        self._places = asyncio.Semaphore(policy.max_running)
+        self._places = FairQueue(
+            "a place to run",
+            policy.max_running,
+            each=policy.running_per_client,
+            length=policy.max_queued,
+            timeout_s=policy.queue_timeout_s,
+        )
+        self._failures = Failures(policy.failures_kept_s)
 
     # Life
 
@@ -213,8 +222,8 @@ class Island:
 
     # Calls
 
-    async def invoke(self, request: FunctionRequest) -> Invocation:
-        """Run one call in a jail of its own.
+    async def invoke(self, request: FunctionRequest, *, client: str = LOCAL) -> Invocation:
+        """Run one call in a jail of its own. `client`: whose share of the island it counts to.
 
         Raises:
             IslandError: the request was refused or could not be carried out. What happens inside the jail is
@@ -222,7 +231,7 @@ class Island:
         """
         if self._draining:
             raise Draining("the island is stopping and takes no new calls", retry_after_s=5)
-        story = Story(request, self.events)
+        story = Story(request, self.events, client)
         task = asyncio.current_task()
         assert task is not None  # noqa: S101 - we are in a coroutine
         self._running.add(task)
@@ -247,25 +256,34 @@ class Island:
         except OSError as error:  # the disk is full, no descriptor is left …
             raise DriverError(f"the host failed us: {error.strerror}; see its log") from error
         with self.builds.using(artifact):
-            await self._admit(story)
+            with story.phase(Phase.queue):
+                if not self._places.take(story.client):
+                    await self._places.wait(story.client)
             try:
                 return await self._run(request, call, artifact, story)
             finally:
-                self._places.release()
+                self._places.leave(story.client)
 
     async def _artifact(self, request: FunctionRequest, call: Call, story: Story) -> Artifact:
         """The binary for the call: a known one, or else one built from the repository at its commit."""
-        with story.phase(Phase.resolve):
-            resolved = await self.sources.resolve(request.url, request.version, refresh=request.cache_bust)
+        anew = request.cache_bust
+        asked = (Phase.resolve, request.url, request.version)
+        with story.phase(Phase.resolve), self._failures.of(asked, anew=anew):
+            resolved = await self.sources.resolve(
+                request.url, request.version, refresh=anew, client=story.client
+            )
         story.commit, story.stale = resolved.commit, resolved.stale
-        artifact = None if request.cache_bust else self.builds.known(resolved, call)
+        artifact = None if anew else self.builds.known(resolved, call, story.client)
         if artifact is not None:
             story.cached = True
             return artifact
-        with story.phase(Phase.clone):
-            source = await self.sources.checkout(resolved)
+        found = (Phase.clone, resolved.url, resolved.commit)
+        with story.phase(Phase.clone), self._failures.of(found, anew=anew):
+            source = await self.sources.checkout(resolved, story.client)
         with self.sources.using(source), story.phase(Phase.build):
-            return await self.builds.build(source, call, refresh=request.cache_bust, invocation=story.id)
+            return await self.builds.build(
+                source, call, refresh=anew, invocation=story.id, client=story.client
+            )
 
     async def _run(self, request: FunctionRequest, call: Call, artifact: Artifact, story: Story) -> Outcome:
         """Give the call's frame to a jail, and wait for its end."""
@@ -273,7 +291,12 @@ class Island:
         with self.pool.call():
             with story.phase(Phase.jail):
                 inmate = await self.pool.obtain(
-                    request, artifact, call.text, invocation=story.id, cached=story.cached
+                    request,
+                    artifact,
+                    call.text,
+                    invocation=story.id,
+                    cached=story.cached,
+                    client=story.client,
                 )
             try:
                 story.jail, story.warm = inmate.spec.name, inmate.warm
@@ -286,28 +309,6 @@ class Island:
             raise refusal
         return outcome
 
-    async def _admit(self, story: Story) -> None:
-        """Take one of the `max_running` places, first come, first served. The caller must release it.
-
-        Raises:
-            TooBusy: too many wait already, or none became free in time.
-        """
-        full = self._places.locked()
-        if full and self._queued >= self.policy.max_queued:
-            raise TooBusy("the queue of waiting calls is full; try again later", retry_after_s=1)
-        with story.phase(Phase.queue):
-            if not full:
-                await self._places.acquire()  # returns at once, and so needs no timer
-                return
-            self._queued += 1
-            try:
-                async with asyncio.timeout(self.policy.queue_timeout_s):
-                    await self._places.acquire()
-            except TimeoutError:
-                raise TooBusy("no jail became free in time; try again later", retry_after_s=1) from None
-            finally:
-                self._queued -= 1
-
     # What operators see and do
 
     async def sample_usage(self) -> None:
@@ -319,7 +320,7 @@ class Island:
         await self.jails.sample_usage()
         return Pulse(
             running=len(self._running),
-            queued=self._queued,
+            queued=self._places.waiting,
             draining=self._draining,
             usage=self.jails.usage(),
         )
@@ -332,7 +333,7 @@ class Island:
             started_at=self.started_at,
             draining=self._draining,
             running=len(self._running),
-            queued=self._queued,
+            queued=self._places.waiting,
             driver=self.jails.driver.name,
             storage=self.jails.clones.name,
             policy=self.policy,
@@ -397,7 +398,7 @@ class Island:
         """
         artifact = self.builds.find(key)
         place = self.sources.recorded(artifact.url, artifact.package, artifact.commit)
-        source = await self.sources.checkout(place)
+        source = await self.sources.checkout(place, LOCAL)
         with self.sources.using(source):
             return await self.builds.rebuild(artifact, source)
 

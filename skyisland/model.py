@@ -11,25 +11,27 @@ from __future__ import annotations
 import re
 from enum import StrEnum
 from pathlib import Path
+from typing import Annotated
 
-from msgspec import Struct
+from msgspec import Meta, Struct
 
 FUNCTION = "/function"
 """Where a jail finds its binary."""
 
 
 class FunctionRequest(Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """What a caller asks for; field by field the body of POST /api/v1/function."""
+    """What a caller asks for; field by field the body of POST /api/v1/function. Lengths are those that
+    `sources.url` and `golang.call` permit: who reads the body refuses a longer text, before it is kept."""
 
-    url: str
+    url: Annotated[str, Meta(max_length=2048)]
     """Repository, and the package in it: `github.com/user/repo/sub`, or a full URL."""
-    call: str
+    call: Annotated[str, Meta(max_length=64 << 10)]
     """One Go call expression on that package: `Encode(100.1, 80.9)`."""
     ip4: bool = False
     """Lease an address from the pool and put it on the jail's own interface."""
     cache_bust: bool = False
     """Fetch and build again, whatever is cached."""
-    version: str | None = None
+    version: Annotated[str, Meta(max_length=255)] | None = None
     """Branch, tag or commit; the default branch without it."""
     stdin: str | None = None
     """What the function reads from its standard input, as text."""
@@ -387,10 +389,14 @@ class Policy(Struct, frozen=True, kw_only=True):
     """Of the jail of a call."""
     max_running: int
     """Calls that may be in a jail at one time."""
+    running_per_client: int
+    """As many of them one client may have; 0 for half."""
     max_queued: int
     """Calls that may wait for such a place; one more is refused."""
     queue_timeout_s: float
     """A call that waits longer for a place is refused."""
+    failures_kept_s: float
+    """What failed at building, or at fetching, is not tried again for so long."""
     require: tuple[str, ...]
     """Capabilities by name; the island does not start without them."""
     keep_s: float

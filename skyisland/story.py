@@ -34,9 +34,11 @@ class _Timed:
 class Story:
     """Ends with `finish` or `fail`, or with neither if the caller leaves; then `close` it."""
 
-    def __init__(self, request: FunctionRequest, events: Events) -> None:
+    def __init__(self, request: FunctionRequest, events: Events, client: str) -> None:
         self.id = f"inv-{secrets.token_hex(6)}"
         self.request = request
+        self.client = client
+        """Whose share of the island it takes."""
         self.events = events
         self.started_at = time.time()
         self.jail: str | None = None

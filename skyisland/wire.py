@@ -20,15 +20,16 @@ import json
 import re
 import signal
 from base64 import b64decode, b64encode
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Annotated, Any, TypeVar
 
 import msgspec
-from msgspec import UNSET, Raw, Struct, UnsetType
+from msgspec import UNSET, Meta, Raw, Struct, UnsetType, structs
 
 from skyisland.errors import BadRequest, Forbidden, IslandError, Unauthorized
-from skyisland.events import InvocationFinished
-from skyisland.model import FunctionRequest, Invocation, JailInfo, Outcome, Status, Timings, Verdict
+from skyisland.events import TEXT, InvocationFinished, shortened
+from skyisland.model import Artifact, FunctionRequest, Invocation, JailInfo, Outcome, Status, Timings, Verdict
 
 T = TypeVar("T")
 
@@ -48,8 +49,8 @@ class FunctionBody(FunctionRequest, frozen=True, kw_only=True, forbid_unknown_fi
 class AddressBody(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """PUT /api/v1/admin/ips."""
 
-    ip: str
-    state: str | int
+    ip: Annotated[str, Meta(max_length=64)]
+    state: Annotated[str, Meta(max_length=64)] | int
     """`available` or `unavailable`, or the original's 0 or 1."""
 
 
@@ -220,6 +221,16 @@ class Jail(Struct, frozen=True, kw_only=True):
         )
 
 
+def listed(artifacts: Iterable[Artifact]) -> list[Artifact]:
+    """Artifacts for a list of them: of an expression, as much as an event has of a call."""
+    return [
+        structs.replace(one, expression=shortened(one.expression), function=shortened(one.function))
+        if one.expression and len(one.expression) > TEXT
+        else one
+        for one in artifacts
+    ]
+
+
 class Snapshot(Status, frozen=True, kw_only=True):
     """The island's status at one moment, and where the event stream goes on from it."""
 
@@ -235,6 +246,7 @@ class Snapshot(Status, frozen=True, kw_only=True):
         cls, status: Status, *, at: float, recent: list[InvocationFinished], last_event_id: str = ""
     ) -> Snapshot:
         fields = {name: getattr(status, name) for name in Status.__struct_fields__}
+        fields["artifacts"] = listed(status.artifacts)
         return cls(**fields, at=at, last_event_id=last_event_id, recent=recent)
 
 
@@ -253,6 +265,12 @@ _decoders: dict[Any, msgspec.json.Decoder[Any]] = {}
 _SAID_AT = re.compile(r"(.*?)(?: - at `\$\.?(.*)`)?", re.DOTALL)
 _UNKNOWN = re.compile(r"unknown field `(.*)`", re.DOTALL)
 _MISSING = re.compile(r"missing required field `(.*)`")
+_TOO_LONG = re.compile(r".* of length <= ([0-9]+)")
+_SHORTER = {
+    "call": "pass large data on the function's standard input",
+    "version": "name a branch, a tag or a commit",
+}
+"""What to do about a field that is too long."""
 
 
 def encode(value: object) -> bytes:
@@ -311,6 +329,9 @@ def _complaint(said: str, shape: type) -> BadRequest:
         return BadRequest(f"field {match[1]!r} is missing; it is required", field=match[1])
     match = _SAID_AT.fullmatch(said)
     what, field = (match[1], match[2]) if match else (said, None)
+    if field is not None and (long := _TOO_LONG.fullmatch(what)):
+        remedy = _SHORTER.get(field, "shorten it")
+        return BadRequest(f"field {field!r} has more than {long[1]} characters; {remedy}", field=field)
     what = what[:1].lower() + what[1:]
     if field is None:
         return BadRequest(f"the body: {what}; send a JSON object with {_fields(shape)}")

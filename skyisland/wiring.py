@@ -129,6 +129,7 @@ def _wire(settings: Settings, events: Events, state: State, search_path: str, pr
             timeout_s=settings.jails.build_timeout,
             unused_s=settings.jails.cache_purge_after,
             uid=first_uid if root else None,
+            failures_kept_s=settings.jails.failures_expire,
         )
     return Island(
         name=state.island,
@@ -241,8 +242,7 @@ def jail_driver(
     if wanted == "bubblewrap" and LINUX:
         from skyisland.drivers.linux.bubblewrap import BubblewrapJails
 
-        run = settings.layout.run
-        return BubblewrapJails(island, run, probe_uid=settings.jails.uid_start if root else None)
+        return BubblewrapJails(island, probe_uid=settings.jails.uid_start if root else None)
     if wanted == "freebsd" and FREEBSD:
         from skyisland.drivers.freebsd.jails import FreeBSDJails
         from skyisland.drivers.freebsd.network import FreeBSDNetwork

@@ -17,6 +17,7 @@ from typing import Protocol
 
 from msgspec import structs
 
+from skyisland.builds.room import surplus
 from skyisland.builds.store import Store
 from skyisland.errors import ArtifactNotFound
 from skyisland.events import ArtifactEvicted, Events
@@ -28,6 +29,10 @@ log = logging.getLogger(__name__)
 Id = tuple[str, str, str, str, str | None]
 """What a binary is for: url, package, commit, function, expression."""
 
+LATELY_S = 600.0
+"""Who used a binary more recently still has it for its share. As long as a warm jail waits by default."""
+CLIENTS = 16
+"""So many users of a binary are remembered. More change nothing but how its room is counted."""
 MakeRecord = Callable[[str, int], Artifact]
 """Makes the record of a binary from its SHA-256 and its size in bytes."""
 
@@ -57,6 +62,8 @@ class Artifacts:
         self._known: dict[Id, Artifact] = {}
         self._touched: set[Id] = set()
         self._users: InUse[str] = InUse()
+        self._used_by: dict[Id, dict[str, float]] = {}
+        """Who used it lately, and when (monotonic); the last one last."""
         self._orphans: set[str] = set()
         """Hashes of files that no record names. They are deleted as soon as nobody uses them."""
         self._storing = asyncio.Lock()
@@ -94,12 +101,20 @@ class Artifacts:
     def get(self, id_: Id) -> Artifact | None:
         return self._known.get(id_)
 
-    def use(self, artifact: Artifact, *, hits: int = 0) -> Artifact:
-        """Count a use; returns the artifact with its new figures."""
-        used = structs.replace(artifact, used_at=time.time(), hits=artifact.hits + hits)
-        self._known[id_of(used)] = used
-        self._touched.add(id_of(used))
+    def use(self, artifact: Artifact, client: str, *, hits: int = 0) -> Artifact:
+        """Count a use by a client; returns the artifact with its new figures."""
+        used, id_ = structs.replace(artifact, used_at=time.time(), hits=artifact.hits + hits), id_of(artifact)
+        self._known[id_] = used
+        self._touched.add(id_)
+        self._note_user(id_, client)
         return used
+
+    def _note_user(self, id_: Id, client: str) -> None:
+        users = self._used_by.setdefault(id_, {})
+        users.pop(client, None)
+        users[client] = time.monotonic()
+        if len(users) > CLIENTS:
+            del users[next(iter(users))]
 
     @contextmanager
     def using(self, artifact: Artifact) -> Iterator[None]:
@@ -135,8 +150,8 @@ class Artifacts:
 
     # Keeping
 
-    async def keep(self, binary: Path, limit_bytes: int, record: MakeRecord) -> Artifact:
-        """Copy a binary out of a jail's folder, and record it.
+    async def keep(self, binary: Path, limit_bytes: int, record: MakeRecord, client: str) -> Artifact:
+        """Copy a binary out of a jail's folder, and record it as one that `client` uses.
 
         Raises:
             BuildFailed: it is not there, no regular file, or larger than `limit_bytes`.
@@ -150,6 +165,7 @@ class Artifacts:
             self._orphans.discard(sha256)
             before = self._known.get(id_of(artifact))
             self._known[id_of(artifact)] = artifact
+            self._note_user(id_of(artifact), client)
         if before is not None and before.sha256 != sha256:
             self._orphans.add(before.sha256)
             await self._remove_orphans()
@@ -177,15 +193,20 @@ class Artifacts:
         """Forget what was not used for `unused_s`, and what exceeds `limit_bytes`; never `newest`."""
         idle = [a for a in self._idle() if newest is None or id_of(a) != id_of(newest)]
         await self._forget([a for a in idle if a.used_at < time.time() - self.unused_s], "unused")
-        total = sum({a.sha256: a.size_bytes for a in self._known.values()}.values())
-        surplus = []
-        for artifact in idle:
-            if total <= self.limit_bytes:
-                break
-            if id_of(artifact) in self._known:
-                surplus.append(artifact)
-                total -= artifact.size_bytes
-        await self._forget(surplus, "space")
+        idle = [a for a in idle if id_of(a) in self._known]
+        # On a thread, for there may be thousands.
+        doomed = await asyncio.to_thread(
+            surplus, list(self._known.values()), idle, self._lately(), self.limit_bytes
+        )
+        await self._forget(doomed, "space")
+
+    def _lately(self) -> dict[str, list[str]]:
+        """The clients who used each artifact in the last `LATELY_S`, by its key."""
+        since = time.monotonic() - LATELY_S
+        return {
+            artifact.key: [client for client, at in self._used_by.get(id_, {}).items() if at > since]
+            for id_, artifact in self._known.items()
+        }
 
     def _idle(self) -> list[Artifact]:
         """Artifacts not in use, the least recently used first."""
@@ -196,6 +217,7 @@ class Artifacts:
             return
         for artifact in doomed:
             self._known.pop(id_of(artifact), None)
+            self._used_by.pop(id_of(artifact), None)
             self._orphans.add(artifact.sha256)
         await self.records.drop_artifacts([artifact.key for artifact in doomed])
         await self._remove_orphans()

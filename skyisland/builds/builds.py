@@ -28,7 +28,8 @@ from skyisland.golang import harness
 from skyisland.golang.caches import Caches
 from skyisland.golang.compiler import Compiler
 from skyisland.golang.packages import Package
-from skyisland.host.flight import Flights
+from skyisland.host.failures import Failures
+from skyisland.host.fair import LOCAL, FairFlights, FairQueue
 from skyisland.host.tasks import Progress, silent
 from skyisland.host.toolchain import Toolchains, this_platform
 from skyisland.jails.register import Jails
@@ -45,6 +46,8 @@ UPKEEP_S = 300.0
 """Between two writes of uses and two checks of sizes. What a crash loses of either harms nobody."""
 PACKAGES = 1000
 """Descriptions of packages kept in memory, of some hundred bytes each."""
+BUILD_S = 5.0
+"""After which time to ask again for a place to build. A judgement: a small build takes a second or three."""
 NO_LIMIT_BYTES = 1 << 40
 """The size of a binary where `build.file_size` is 0: more than any disk of ours has."""
 
@@ -53,11 +56,13 @@ class _Job(Struct, frozen=True, kw_only=True):
     """What is to be compiled, and for whom."""
 
     source: Source
-    package: Package
+    package: Package = Package("", "", "", None, requires=False)
+    """As soon as it is described."""
     call: Call
     refresh: bool
     """Compile even what is known."""
     invocation: str | None
+    client: str
 
 
 class Builds:
@@ -75,8 +80,10 @@ class Builds:
         timeout_s: float,
         unused_s: float,
         uid: int | None,
+        failures_kept_s: float = 0.0,
     ) -> None:
         """`timeout_s`: for one compilation. `unused_s`: binaries and caches not used for longer are removed.
+        `failures_kept_s`: what did not compile is not compiled again for so long.
         `uid`: host uid of all build jails when the island is root; no other jail may have it.
         """
         self.settings = settings
@@ -87,12 +94,22 @@ class Builds:
         self._artifacts = Artifacts(
             Store(layout.artifacts), records, events, limit_bytes=limit_bytes, unused_s=unused_s
         )
-        self._caches = Caches(layout, uid=uid, limit_bytes=limit_bytes, unused_s=unused_s)
-        self._compiler = Compiler(settings, jails, self._caches, timeout_s=timeout_s)
-        self._places = asyncio.Semaphore(settings.max_running)
         self._packages: dict[tuple[str, str, str], Package] = {}
-        self._describing: Flights[Package] = Flights()
-        self._building: Flights[Artifact] = Flights()
+        self._caches = Caches(
+            layout, uid=uid, limit_bytes=limit_bytes, unused_s=unused_s, dropped=self._packages.clear
+        )
+        self._compiler = Compiler(settings, jails, self._caches, timeout_s=timeout_s)
+        places = FairQueue(
+            "a place to build",
+            settings.max_running,
+            each=settings.running_per_client,
+            length=settings.max_queued,
+            timeout_s=settings.queue_timeout,
+            retry_after_s=BUILD_S,
+        )
+        self._describing: FairFlights[Package] = FairFlights(places)
+        self._building: FairFlights[Artifact] = FairFlights(places)
+        self._failures = Failures(failures_kept_s)
         self._upkeep: asyncio.Task[None] | None = None
 
     # Life
@@ -118,8 +135,7 @@ class Builds:
             try:
                 self._artifacts.write_uses()
                 await self._artifacts.make_room()
-                if await self._caches.trim():
-                    self._packages.clear()
+                await self._caches.trim()
             except Exception:
                 log.exception("the upkeep of the caches failed; it is tried again")
 
@@ -135,12 +151,12 @@ class Builds:
 
     # Looking up
 
-    def known(self, resolved: Resolved, call: Call) -> Artifact | None:
+    def known(self, resolved: Resolved, call: Call, client: str = LOCAL) -> Artifact | None:
         """The binary for a call, if there is one; counts as a hit."""
         artifact = self._artifacts.get(_id(resolved, self._remembered_form(resolved, call)))
         if artifact is None or call.qualifier not in (None, artifact.package_name):
             return None  # a wrong name is refused in `build`
-        return self._artifacts.use(artifact, hits=1)
+        return self._artifacts.use(artifact, client, hits=1)
 
     def using(self, artifact: Artifact) -> AbstractContextManager[None]:
         """Keep the binary's file for the length of the block, whoever forgets the artifact meanwhile."""
@@ -177,20 +193,22 @@ class Builds:
         return call
 
     def _key(self, id_: Id) -> str:
-        """A hash of all that goes into a binary: its id, the toolchain, the main programs, the platform."""
-        *place, expression = id_
-        parts = ["function", *map(str, place)] if expression is None else ["expression", *map(str, id_)]
-        digest = hashlib.sha256()
-        for part in (*parts, self._compiler.toolchain.version, harness.version(), *this_platform()):
-            # With its length before each part, no two lists of parts make the same bytes.
-            digest.update(len(part.encode()).to_bytes(8, "big") + part.encode())
-        return digest.hexdigest()
+        return key_of(id_, self._compiler.toolchain.version)
 
     # Building
 
-    async def build(self, source: Source, call: Call, *, refresh: bool, invocation: str | None) -> Artifact:
+    async def build(
+        self,
+        source: Source,
+        call: Call,
+        *,
+        refresh: bool,
+        invocation: str | None,
+        client: str = LOCAL,
+    ) -> Artifact:
         """The binary for a call, compiled unless it is known, or in any case with `refresh`.
 
+        `client`: in whose turn it is compiled; one whom several wait for, in the first of their turns.
         Enter `using` with it before anything else is awaited, or it may be gone.
 
         Raises:
@@ -198,17 +216,19 @@ class Builds:
             BadCall: the package's name is not the one that the caller put in front.
             SourceUnavailable: modules could not be downloaded.
             HostUnfit, DriverError: no build jail can be made.
+            TooBusy: too many builds wait, or this one waited too long.
         """
         package = None if refresh else self._packages.get(_where(source))
+        job = _Job(source=source, call=call, refresh=refresh, invocation=invocation, client=client)
         if package is None:
-            package = await self._describe(source, invocation, ask=False)
-        job = _Job(source=source, package=package, call=call, refresh=refresh, invocation=invocation)
+            package = await self._describe(job, ask=False)
+        job = structs.replace(job, package=package)
         try:
             return await self._in_either_form(job)
         except BuildFailed as error:
             if package.by_go or error.complaint not in MISREAD_PACKAGE:
                 raise
-            by_go = await self._describe(source, invocation, ask=True)
+            by_go = await self._describe(job, ask=True)
             if (by_go.name, by_go.import_path) == (package.name, package.import_path):
                 raise
         return await self._in_either_form(structs.replace(job, package=by_go))
@@ -237,18 +257,19 @@ class Builds:
         self.records.note_expression(_function(job.source, job.call))
         return await self._once(structs.replace(job, call=harness.as_expression(job.call)))
 
-    async def _describe(self, source: Source, invocation: str | None, *, ask: bool) -> Package:
+    async def _describe(self, job: _Job, *, ask: bool) -> Package:
         """What package the source is, its modules downloaded; remembered for its commit."""
+        where = _where(job.source)
 
         async def describe() -> Package:
-            async with self._places:
-                package = await self._compiler.describe(source, ask=ask, invocation=invocation)
-            self._packages[_where(source)] = package
+            package = await self._compiler.describe(job.source, ask=ask, invocation=job.invocation)
+            self._packages[where] = package
             if len(self._packages) > PACKAGES:
                 del self._packages[next(iter(self._packages))]
             return package
 
-        return await self._describing.join((_where(source), ask), describe)
+        with self._failures.of((where, ask), anew=job.refresh):
+            return await self._describing.join((where, ask), job.client, describe)
 
     async def _once(self, job: _Job) -> Artifact:
         """The binary of one compilation, which all share who want the same."""
@@ -257,65 +278,76 @@ class Builds:
         job = structs.replace(job, call=structs.replace(job.call, qualifier=None))
         id_ = _id(job.source, job.call)
         while True:
-            await self._building.join((id_, job.refresh), lambda: self._compile(job))
+            with self._failures.of(id_, anew=job.refresh):
+                await self._building.join((id_, job.refresh), job.client, lambda: self._compile(job))
             # It may have been evicted since the build ended.
             if artifact := self._artifacts.get(id_):
-                return self._artifacts.use(artifact)
+                return self._artifacts.use(artifact, job.client)
 
     async def _compile(self, job: _Job) -> Artifact:
-        """Compile in one of the `max_running` places, and keep the binary."""
+        """Compile, and keep the binary."""
         source, call = job.source, job.call
         id_ = _id(source, call)
-        async with self._places:
-            if not job.refresh and (known := self._artifacts.get(id_)):
-                return known
-            key, started, size_bytes = self._key(id_), time.perf_counter(), 0
-            self.events.publish(
-                BuildStarted(key=key, url=source.url, function=call.function, invocation=job.invocation)
+        if not job.refresh and (known := self._artifacts.get(id_)):
+            return known
+        key, started, size_bytes = self._key(id_), time.perf_counter(), 0
+        self.events.publish(
+            BuildStarted(key=key, url=source.url, function=call.function, invocation=job.invocation)
+        )
+
+        def record(sha256: str, size_bytes: int) -> Artifact:
+            return Artifact(
+                key=key,
+                sha256=sha256,
+                path=self._artifacts.store.path(sha256),
+                url=source.url,
+                package=source.package,
+                package_name=job.package.name,
+                commit=source.commit,
+                function=call.function,
+                expression=id_[-1],
+                size_bytes=size_bytes,
+                build_s=time.perf_counter() - started,
+                built_at=time.time(),
+                used_at=time.time(),
+                go_version=self._compiler.toolchain.version,
             )
 
-            def record(sha256: str, size_bytes: int) -> Artifact:
-                return Artifact(
+        compiling = self._compiler.compile(source, job.package, call, invocation=job.invocation)
+        try:
+            async with compiling as binary:
+                limit_bytes = self.settings.file_size or NO_LIMIT_BYTES
+                artifact = await self._artifacts.keep(binary, limit_bytes, record, job.client)
+            size_bytes = artifact.size_bytes
+        finally:
+            self.events.publish(
+                BuildFinished(
                     key=key,
-                    sha256=sha256,
-                    path=self._artifacts.store.path(sha256),
                     url=source.url,
-                    package=source.package,
-                    package_name=job.package.name,
-                    commit=source.commit,
                     function=call.function,
-                    expression=id_[-1],
+                    ok=size_bytes > 0,
+                    duration_s=time.perf_counter() - started,
                     size_bytes=size_bytes,
-                    build_s=time.perf_counter() - started,
-                    built_at=time.time(),
-                    used_at=time.time(),
-                    go_version=self._compiler.toolchain.version,
+                    invocation=job.invocation,
                 )
-
-            compiling = self._compiler.compile(source, job.package, call, invocation=job.invocation)
-            try:
-                async with compiling as binary:
-                    limit_bytes = self.settings.file_size or NO_LIMIT_BYTES
-                    artifact = await self._artifacts.keep(binary, limit_bytes, record)
-                size_bytes = artifact.size_bytes
-            finally:
-                self.events.publish(
-                    BuildFinished(
-                        key=key,
-                        url=source.url,
-                        function=call.function,
-                        ok=size_bytes > 0,
-                        duration_s=time.perf_counter() - started,
-                        size_bytes=size_bytes,
-                        invocation=job.invocation,
-                    )
-                )
+            )
         await self._artifacts.make_room(artifact)
         return artifact
 
 
 def _where(source: Source) -> tuple[str, str, str]:
     return (source.url, source.package, source.commit)
+
+
+def key_of(id_: Id, toolchain: str) -> str:
+    """A hash of all that goes into a binary: its id, the toolchain, the main programs, the platform."""
+    *place, expression = id_
+    parts = ["function", *map(str, place)] if expression is None else ["expression", *map(str, id_)]
+    digest = hashlib.sha256()
+    for part in (*parts, toolchain, harness.version(), *this_platform()):
+        # With its length before each part, no two lists of parts make the same bytes.
+        digest.update(len(part.encode()).to_bytes(8, "big") + part.encode())
+    return digest.hexdigest()
 
 
 def _id(place: Resolved | Source, call: Call) -> Id:

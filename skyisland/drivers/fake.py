@@ -58,7 +58,7 @@ class FakeProcess:
         self.script = self._choose(data)
         if self.returncode is None and self.script.duration_s != float("inf"):
             loop = asyncio.get_running_loop()
-            self._timer = loop.call_later(self.script.duration_s, self._finish)
+            self._timer = loop.call_later(self.script.duration_s, self.finish)
         return memoryview(b"")
 
     def listen(self) -> None:
@@ -68,7 +68,8 @@ class FakeProcess:
     async def feed(self, data: bytes | memoryview) -> None:
         self.offer(bytes(data))
 
-    def _finish(self) -> None:
+    def finish(self) -> None:
+        """End as the script says, and now."""
         for fd, data in ((self._out, self.script.stdout), (self._err, self.script.stderr)):
             while data:
                 try:

@@ -8,6 +8,7 @@
 Each repository has a cache of its own, so that nothing compiled from one gets into the binary of
 another. A cache is removed when its repository was not built for `unused_s`, and beyond `limit_bytes`
 the least recently used go. Modules are removed all together beyond `limit_bytes`: a download replaces them.
+What a build adds to either is measured while it runs: the others make room, and a build that needs more ends.
 """
 
 from __future__ import annotations
@@ -18,20 +19,44 @@ import os
 import shutil
 import tempfile
 import time
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import asynccontextmanager
 from pathlib import Path
 
+from skyisland.errors import BuildFailed
 from skyisland.host.folder import size_of
-from skyisland.host.tasks import InUse
+from skyisland.host.tasks import InUse, finish
 from skyisland.settings import Layout
+
+LEAST_BYTES = 256 << 20
+"""What one build may take of its cache, however small build.cache_limit. A judgement: twice what a function
+with a hundred dependencies takes."""
+
+MEASURE_S = 0.5
+"""Between two measurements of a growing cache; a compiler wrote 16 MB a second at most."""
+
+
+class _Outgrown(Exception):
+    """What a build writes outgrew a limit."""
 
 
 class Caches:
     """The folders that outlive a build jail, and the work folder of each."""
 
-    def __init__(self, layout: Layout, *, uid: int | None, limit_bytes: int, unused_s: float) -> None:
-        """`uid`: the host uid of build jails, when the island is root."""
+    def __init__(
+        self,
+        layout: Layout,
+        *,
+        uid: int | None,
+        limit_bytes: int,
+        unused_s: float,
+        least_bytes: int = LEAST_BYTES,
+        measure_s: float = MEASURE_S,
+        dropped: Callable[[], object] = bool,
+    ) -> None:
+        """`uid`: the host uid of build jails, when the island is root. `least_bytes`: what one build may
+        take, however small the limit. `measure_s`: between two measurements of that. `dropped`: called when
+        the modules were removed."""
         self.layout = layout
         self.uid = uid
         self.limit_bytes = limit_bytes
@@ -39,6 +64,11 @@ class Caches:
         self.home = layout.gocache
         self._in_use: InUse[Path] = InUse()
         self._trimming = asyncio.Lock()
+        self._most_bytes = max(limit_bytes, least_bytes)
+        self._measure_s = measure_s
+        self._dropped = dropped
+        self._sizes: dict[Path, int] = {}
+        """Caches of repositories → bytes, as they were measured last."""
 
     @property
     def std(self) -> Path:
@@ -84,8 +114,13 @@ class Caches:
         return work
 
     @asynccontextmanager
-    async def of(self, url: str) -> AsyncIterator[Path]:
-        """The cache of a repository. It is not removed while the block runs."""
+    async def of(self, url: str, *, downloads: bool = False) -> AsyncIterator[Path]:
+        """The cache of a repository. It is not removed while the block runs, and must not outgrow the limit.
+        `downloads`: neither must the modules, by as much again.
+
+        Raises:
+            BuildFailed: it did, or they did; the block was cancelled.
+        """
         cache = self.home / "own" / hashlib.sha256(url.encode()).hexdigest()[:32]
 
         def make() -> None:
@@ -96,13 +131,57 @@ class Caches:
             self._in_use.take(cache)
         try:
             await asyncio.to_thread(make)
-            yield cache
-        finally:
+            async with self._watched(cache, downloads):
+                yield cache
+        except _Outgrown as outgrown:
             self._in_use.let_go(cache)
+            await finish(self.trim())
+            raise BuildFailed(
+                f"{outgrown} more than [build] cache_limit permits ({self._most_bytes} bytes)"
+            ) from None
+        except BaseException:
+            self._in_use.let_go(cache)
+            raise
+        else:
+            self._in_use.let_go(cache)
+
+    @asynccontextmanager
+    async def _watched(self, cache: Path, downloads: bool) -> AsyncIterator[None]:
+        """Cancel the block when what it writes outgrows a limit, and raise `_Outgrown`."""
+        try:
+            async with asyncio.timeout(None) as leash:
+                watching = asyncio.create_task(self._watch(cache, downloads, leash))
+                try:
+                    yield
+                finally:
+                    watching.cancel()
+                    await asyncio.wait([watching])
+                    if not watching.cancelled():
+                        watching.exception()  # else asyncio logs that nobody asked for it
+        except TimeoutError:
+            if leash.expired():
+                raise _Outgrown(watching.result()) from None
+            raise
+
+    async def _watch(self, cache: Path, downloads: bool, leash: asyncio.Timeout) -> str:
+        """Measure what a build writes; pull its leash when that is too much, and return what was."""
+        while True:
+            await asyncio.sleep(self._measure_s)
+            self._sizes[cache] = await asyncio.to_thread(size_of, cache)
+            reason = ""
+            if self._sizes[cache] > self._most_bytes:
+                reason = "the packages that it compiles take"
+            elif downloads and await asyncio.to_thread(size_of, self.modules) > 2 * self._most_bytes:
+                reason = "the modules that it downloads take"
+            if reason:
+                leash.reschedule(asyncio.get_running_loop().time())
+                return reason
+            if sum(self._sizes.values()) > self.limit_bytes and self._sizes.keys() - set(self._in_use):
+                await finish(self.trim())
 
     async def trim(self) -> bool:
         """Remove expired caches that are not in use; return whether the modules were removed."""
-        expired = await asyncio.to_thread(self._expired)
+        expired, self._sizes = await asyncio.to_thread(self._expired, frozenset(self._in_use))
         too_large = await asyncio.to_thread(size_of, self.modules) > self.limit_bytes
         async with self._trimming:
             # No build can begin while we hold the lock. So we only move folders here, and delete them later.
@@ -114,19 +193,24 @@ class Caches:
             if drop_modules:
                 await asyncio.to_thread(self._folder, self.modules, writable=True)
         await asyncio.to_thread(_remove, moved)
+        if drop_modules:
+            self._dropped()
         return drop_modules
 
-    def _expired(self) -> list[Path]:
-        """The caches unused for `unused_s`, and the least recently used that exceed `limit_bytes`."""
+    def _expired(self, in_use: frozenset[Path]) -> tuple[list[Path], dict[Path, int]]:
+        """The caches unused for `unused_s`, and the least recently used that exceed `limit_bytes`. How large
+        the others are."""
         caches = sorted((path.stat().st_mtime, path) for path in (self.home / "own").iterdir())
         sizes = {path: size_of(path) for _, path in caches}
         total = sum(sizes.values())
         expired = []
         for used_at, path in caches:
+            if path in in_use:
+                continue
             if used_at < time.time() - self.unused_s or total > self.limit_bytes:
                 expired.append(path)
-                total -= sizes[path]
-        return expired
+                total -= sizes.pop(path)
+        return expired, sizes
 
     def _move_away(self, doomed: Iterable[Path]) -> list[Path]:
         moved = []

@@ -92,7 +92,7 @@ _EXPRESSIONS = _LITERALS | _words(
 )
 
 # Invisible characters that Unicode does not count as control or format characters.
-_BLANK = frozenset("\u034f\u115f\u1160\u17b4\u17b5\u180b\u180c\u180d\u180f\u3164\uffa0")
+BLANK = frozenset("\u034f\u115f\u1160\u17b4\u17b5\u180b\u180c\u180d\u180f\u3164\uffa0")
 _WHITE = " \t\r\n"
 
 # Possessive quantifiers throughout: they never backtrack, so the time grows with the length alone.
@@ -191,7 +191,7 @@ def _check_characters(call: str) -> None:
     invisible = {
         c
         for c in set(call) - {"\n", "\t"}
-        if c in _BLANK or unicodedata.category(c) in ("Cc", "Cf", "Cs", "Zl", "Zp")
+        if c in BLANK or unicodedata.category(c) in ("Cc", "Cf", "Cs", "Zl", "Zp")
     }
     if not invisible:
         return

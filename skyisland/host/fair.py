@@ -14,8 +14,17 @@ A free place costs two look-ups in a dictionary; tasks, timers and futures are m
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable, Coroutine, Hashable
+from typing import Generic, TypeVar
+from weakref import WeakValueDictionary
 
 from skyisland.errors import TooBusy
+from skyisland.host.flight import Flights
+
+T = TypeVar("T")
+
+LOCAL = "this process"
+"""The client that stands for whoever asks without one: a console in this process, an operator."""
 
 
 class FairQueue:
@@ -108,7 +117,7 @@ class FairQueue:
             return False
         last = next(reversed(line))
         self._withdraw(last, longest)
-        if not last.lines:
+        if not last.lines and not last.granted.done():
             last.granted.set_exception(self.full())
         return True
 
@@ -127,8 +136,10 @@ class FairQueue:
             if client is None:
                 return
             claim = next(iter(self._lines[client]))
-            self.take(client)
             claim.retire()
+            if claim.granted.done():  # cancelled this very moment
+                continue
+            self.take(client)
             if client in self._lines:  # its next turn comes after everybody else's
                 self._lines[client] = self._lines.pop(client)
             claim.granted.set_result(client)
@@ -203,3 +214,35 @@ class Claim:
     async def __aexit__(self, *_: object) -> None:
         assert self._holder is not None  # noqa: S101 - entered before
         self._queue.leave(self._holder)
+
+
+class FairFlights(Generic[T]):
+    """`Flights` whose work takes a place, at the first turn of any client that is aboard."""
+
+    def __init__(self, places: FairQueue) -> None:
+        self._places = places
+        self._flights: Flights[T] = Flights()
+        self._claims: WeakValueDictionary[Hashable, Claim] = WeakValueDictionary()
+
+    async def join(self, key: Hashable, client: str, work: Callable[[], Coroutine[None, None, T]]) -> T:
+        """Result of the work under way for `key`, or else of `work()` in a place. Its error is everyone's.
+
+        Raises:
+            TooBusy: see `FairQueue.wait`.
+        """
+        if claim := self._claims.get(key):
+            claim.share(client)
+
+        def start() -> Coroutine[None, None, T]:
+            claim = self._claims[key] = self._places.claim(client)
+            return self._in_its_place(claim, work)
+
+        return await self._flights.join(key, start)
+
+    async def _in_its_place(self, claim: Claim, work: Callable[[], Coroutine[None, None, T]]) -> T:
+        async with claim:
+            return await work()
+
+    async def close(self) -> None:
+        """Cancel all work under way, and wait for its end."""
+        await self._flights.close()

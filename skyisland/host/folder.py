@@ -23,6 +23,9 @@ from skyisland.host.tasks import aside
 
 COPY_BYTES = 1 << 20
 """Read and written at a time: few system calls, little memory."""
+LAID_OUT_BYTES = 4096
+"""A block of most file systems. What is smaller, an empty file or a folder, takes as much: an inode, a name,
+its part of the tables."""
 _TEMPORARY = re.compile(r"sky-[0-9a-f]{16}")
 
 
@@ -98,21 +101,27 @@ def _delete_flat(folder: Path) -> None:
         emptied.rmdir()
 
 
-def size_of(folder: Path) -> int:
-    """Bytes of all files below a folder; links count for themselves. Blocks.
+def laid_out(size_bytes: int) -> int:
+    """What a file or folder of this size takes on disk: whole blocks, and one at least."""
+    return max(1, -(-size_bytes // LAID_OUT_BYTES)) * LAID_OUT_BYTES
 
-    Strangers may be at work in it: what vanishes meanwhile or cannot be entered counts nothing, and folders
+
+def size_of(folder: Path) -> int:
+    """Bytes of disk that a folder takes with all below it (`laid_out`); 0 if there is none. Blocks.
+
+    Strangers may be at work in it: what vanishes meanwhile or cannot be entered counts as empty, and folders
     may be nested deeper than Python's stack.
     """
     total, unseen = 0, [os.fspath(folder)]
     while unseen:
         try:
             with os.scandir(unseen.pop()) as entries:
+                total += LAID_OUT_BYTES
                 for entry in entries:
                     if entry.is_dir(follow_symlinks=False):
                         unseen.append(entry.path)
                     else:
-                        total += _bytes_of(entry)
+                        total += laid_out(_bytes_of(entry))
         except OSError:
             continue
     return total

@@ -14,6 +14,7 @@ from collections.abc import Callable
 
 from msgspec import Struct
 
+from skyisland.events import shortened
 from skyisland.host.process import until_ended
 from skyisland.jails.driver import Jail
 from skyisland.model import (
@@ -149,7 +150,7 @@ class Inmate:
             created_at=self.created_at,
             purpose=self.purpose,
             url=self.artifact.url if self.artifact else "",
-            call=self.call,
+            call=shortened(self.call),
             invocation=self.invocation,
             ip4=self.spec.address.ip if self.spec.address else None,
             cached=self.cached,

@@ -30,7 +30,9 @@ import logging
 import math
 import os
 import time
+from collections import Counter
 from collections.abc import Iterator, Mapping
+from types import MappingProxyType
 
 from msgspec import Struct
 
@@ -93,12 +95,15 @@ class Demand:
 
     def __init__(self, artifact: Artifact) -> None:
         self.artifact = artifact
+        self.client = ""
+        """Who called it last."""
         self.strikes = 0
         self.struck_at = 0.0
         self._count = 0.0
         self._at = 0.0
 
-    def note(self, now: float) -> None:
+    def note(self, now: float, client: str) -> None:
+        self.client = client
         self._count = self.count(now) + 1.0
         self._at = now
 
@@ -108,17 +113,29 @@ class Demand:
 
 
 def plan(
-    counts: Mapping[str, float], bounds: Bounds, jail_bytes: int, horizon_s: float = Pace().horizon_s
+    counts: Mapping[str, float],
+    bounds: Bounds,
+    jail_bytes: int,
+    horizon_s: float = Pace().horizon_s,
+    clients: Mapping[str, str] = MappingProxyType({}),
 ) -> dict[str, int]:
     """How many warm jails each artifact should have, most used first.
 
     `counts`: of `Demand.count`, by artifact. `jail_bytes`: memory of an idle jail. The sum stays within
-    `bounds`; each artifact that is worth one gets one before any gets two.
+    `bounds`; each artifact that is worth one gets one before any gets two. `clients`: who calls an artifact;
+    the most used of each client come before the second of any.
     """
     room = bounds.max_jails
     if bounds.max_memory_bytes is not None:
         room = min(room, bounds.max_memory_bytes // max(jail_bytes, 1))
     ranked = sorted((key for key in counts if counts[key] >= WORTH), key=lambda key: -counts[key])
+    before: Counter[str] = Counter()
+    turn = {}
+    for key in ranked:
+        client = clients.get(key, "")
+        turn[key] = before[client]
+        before[client] += 1
+    ranked.sort(key=turn.__getitem__)
     wanted = dict.fromkeys(ranked[:room], 1)
     room -= len(wanted)
     for key in wanted:
@@ -173,7 +190,14 @@ class WarmPool:
     # On the path of a call
 
     async def obtain(
-        self, request: FunctionRequest, artifact: Artifact, call: str, *, invocation: str, cached: bool
+        self,
+        request: FunctionRequest,
+        artifact: Artifact,
+        call: str,
+        *,
+        invocation: str,
+        cached: bool,
+        client: str,
     ) -> Inmate:
         """A jail for one call, whose process waits for its frame. The caller must discard it.
 
@@ -185,7 +209,7 @@ class WarmPool:
         """
         network = NetworkAccess.lease if request.ip4 else NetworkAccess.none
         if not request.cold and (not request.ip4 or self._jails.connects_late):
-            inmate = self._take(artifact)
+            inmate = self._take(artifact, client)
             if inmate is not None:
                 try:
                     await self._jails.claim(inmate, invocation, call, network)
@@ -220,13 +244,13 @@ class WarmPool:
             cached=cached,
         )
 
-    def _take(self, artifact: Artifact) -> Inmate | None:
+    def _take(self, artifact: Artifact, client: str) -> Inmate | None:
         """A warm jail of this artifact, no longer the pool's; None if there is none. Counts the call."""
         demand = self._demands.get(artifact.key)
         if demand is None:
             demand = self._demands[artifact.key] = Demand(artifact)
             self._replan_at = 0.0
-        demand.note(time.monotonic())
+        demand.note(time.monotonic(), client)
         self._work.set()
         idle = self._idle.get(artifact.key)
         while idle:
@@ -290,7 +314,8 @@ class WarmPool:
     def _wanted(self) -> dict[str, int]:
         now = time.monotonic()
         counts = {key: d.count(now) for key, d in self._demands.items() if d.strikes < STRIKES}
-        return plan(counts, self._bounds, self._jail_bytes, self._pace.horizon_s)
+        clients = {key: self._demands[key].client for key in counts}
+        return plan(counts, self._bounds, self._jail_bytes, self._pace.horizon_s, clients)
 
     async def _make(self, artifact: Artifact) -> None:
         started = time.perf_counter()

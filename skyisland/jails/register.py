@@ -132,18 +132,17 @@ class Jails:
     async def sweep(self) -> int:
         """Take away every jail and clone on the host that has our prefix and is not in the register.
 
-        Returns how many there were.
+        Returns how many there were. One that cannot be taken away is logged, and holds up neither the others
+        nor the start of the island.
         """
         alive = {inmate.spec.name for inmate in self._register.values()}
         swept = 0
         for name in await self.driver.existing():
             if name.startswith(self.prefix) and name not in alive:
-                await self.driver.remove(name)
-                swept += 1
+                swept += await self._step("remove the jail", name, self.driver.remove(name))
         for clone in await self.clones.existing():
             if clone.name.startswith(self.prefix) and clone.name not in alive:
-                await self.clones.destroy(clone)
-                swept += 1
+                swept += await self._step("destroy the clone", clone.name, self.clones.destroy(clone))
         return swept
 
     async def drain(self) -> None:
@@ -270,34 +269,43 @@ class Jails:
             await self.addresses.attach(address, inmate.spec.name, jail.pid)
 
     async def _unmake(self, inmate: Inmate, making: asyncio.Future[None] | None = None) -> None:
-        """Take back what was made, in the order that the host needs; a step that fails stops no other."""
+        """Take back what was made, in the order that the host needs; a step that fails stops no other.
+
+        Only what succeeded is published. A jail that cannot be destroyed stays in the register and keeps its
+        uid: another jail under that uid could signal and trace its processes.
+        """
         if making is not None:
             with contextlib.suppress(Exception):
                 await making
         started = time.perf_counter()
         spec = inmate.spec
-        if inmate.jail is not None:
-            await self._step("destroy the jail", spec.name, inmate.jail.destroy())
+        jail = inmate.jail
+        destroyed = jail is None or await self._step("destroy the jail", spec.name, jail.destroy())
         if spec.address is not None:
             release = self.addresses.release(spec.address, spec.name)
-            await self._step("release the address", spec.name, release)
-            self.events.publish(AddressReleased(ip=spec.address.ip, jail=spec.name))
-        await self._step("destroy the clone", spec.name, self.clones.destroy(spec.clone))
-        self.events.publish(CloneDestroyed(clone=spec.name, duration_s=time.perf_counter() - started))
+            if await self._step("release the address", spec.name, release):
+                self.events.publish(AddressReleased(ip=spec.address.ip, jail=spec.name))
+        if await self._step("destroy the clone", spec.name, self.clones.destroy(spec.clone)):
+            self.events.publish(CloneDestroyed(clone=spec.name, duration_s=time.perf_counter() - started))
+        if not destroyed:
+            return
         if self._uids is not None and spec.uid in self._range:
             self._uids.put_nowait(spec.uid)
         del self._register[spec.jid]
-        if inmate.jail is not None:
+        if jail is not None:
             self.events.publish(
                 JailDestroyed(jail=spec.name, jid=spec.jid, duration_s=time.perf_counter() - started)
             )
 
-    async def _step(self, what: str, name: str, step: Coroutine[Any, Any, None]) -> None:
+    async def _step(self, what: str, name: str, step: Coroutine[Any, Any, None]) -> bool:
+        """Try one step; whether it succeeded."""
         try:
             await step
         except (IslandError, OSError):
             # What is left bears our prefix, so the sweep of the next start finds it.
-            log.exception("cannot %s of %s", what, name)
+            log.exception("cannot %s %s", what, name)
+            return False
+        return True
 
     # What the host enforces
 

@@ -1,7 +1,8 @@
-"""What is remembered, counted and logged; all of it follows from events.
+"""What an island remembers, counts and logs.
 
-Gives: the island's memory in SQLite (`state`), log lines and the ring of the last ones (`logs`), figures for
-Prometheus and StatsD (`metrics`), and the counts of HTTP responses (`traffic`).
+Gives: its memory in one SQLite file (`state`), which keeps artifacts, commits and addresses for the rooms
+that own them; log lines and a ring of the last ones (`logs`); figures for Prometheus and StatsD (`metrics`);
+and counts of HTTP responses (`traffic`). History, log lines and figures are made of events.
 
-Uses: events, host, model. It asks no room: what it knows, it was told.
+Uses: events, host, model. It knows no room that uses it.
 """

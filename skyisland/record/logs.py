@@ -19,7 +19,6 @@ import json
 import logging
 import queue
 import threading
-from collections import deque
 from collections.abc import AsyncIterator, Callable, Collection
 from contextlib import asynccontextmanager
 from typing import BinaryIO
@@ -41,18 +40,30 @@ from skyisland.events import (
     JailCreated,
     JailDestroyed,
     JailKilled,
+    Latest,
     SourceFetched,
-    text_length,
+    shortened,
+    size_of,
 )
 
 REDACTED = "[secret]"
 QUIET = ("asyncio", "git", "httpcore", "httpx", "hypercorn", "pyroute2")
 """Libraries that log each of their steps: only their warnings are taken."""
-LONG_TEXT = 1000
-"""From this many characters of others' texts on, the ring keeps the line of an event, whose texts are cut, in
-place of the event: else 5000 events could hold 5000 bodies."""
+LONG_EVENT = 1250
+"""From this many bytes on, the ring keeps the line of an event, whose texts are cut, in
+place of the event: so one who sends long texts drives few lines out."""
 TEXT_SHOWN = 160
 """Characters of each text of a caller's in a line of the ring: a call fits, a program does not."""
+LINE_TEXT = 4000
+"""Characters of a record's message, and of each text beside it: more than any of our own has."""
+TRACEBACK_TEXT = 16_000
+"""Characters of a traceback, of which the end is kept."""
+LINE_BYTES = 300
+"""About what a line of the ring keeps in memory beside its text."""
+RING_BYTES = 4 << 20
+"""Memory of the ring; 5000 lines of our own take half of it."""
+WAITING_BYTES = 16 << 20
+"""Lines that wait for their writer; of more, the new ones are lost."""
 
 
 def printable(text: str) -> str:
@@ -85,7 +96,12 @@ class LogLine(Struct, frozen=True, kw_only=True):
 
 
 def _cut(text: str) -> str:
-    return text if len(text) <= TEXT_SHOWN else f"{text[: TEXT_SHOWN - 1]}…"
+    return shortened(text, TEXT_SHOWN)
+
+
+def _kept(entry: LogLine | Event) -> int:
+    """The bytes that an entry of the ring keeps."""
+    return LINE_BYTES + 4 * len(entry.text) if isinstance(entry, LogLine) else size_of(entry)
 
 
 TEXTS: dict[type[Event], Callable[..., str]] = {
@@ -117,7 +133,7 @@ class LogRing(logging.Handler):
 
     def __init__(self, limit: int = 5000, *, secrets: Collection[str] = ()) -> None:
         super().__init__()
-        self._entries: deque[LogLine | Event] = deque(maxlen=limit)
+        self._entries: Latest[LogLine | Event] = Latest(_kept, RING_BYTES, limit)
         self._secrets = tuple(secrets)
         self._seq = 0
         """Of the latest entry; those before it follow without a gap."""
@@ -127,12 +143,12 @@ class LogRing(logging.Handler):
         """Take in an event, if its kind has a text."""
         if type(event) not in TEXTS:
             return
-        if text_length(event) >= LONG_TEXT:
+        if size_of(event) >= LONG_EVENT:
             self._append(lambda seq: self._line_of(seq, event))
             return
         with self._lock:
             self._seq += 1
-            self._entries.append(event)
+            self._entries.add(event)
 
     def _line_of(self, seq: int, event: Event) -> LogLine:
         failed = isinstance(event, InvocationFinished) and event.verdict != "ok"
@@ -160,7 +176,7 @@ class LogRing(logging.Handler):
     def _append(self, line: Callable[[int], LogLine]) -> None:
         with self._lock:
             self._seq += 1
-            self._entries.append(line(self._seq))
+            self._entries.add(line(self._seq))
 
     def _line(
         self,
@@ -177,7 +193,8 @@ class LogRing(logging.Handler):
             at=at,
             level=logging.getLevelName(min(level, logging.ERROR)),
             logger=logger,
-            text=printable(redacted(text, self._secrets)),
+            # Redacted first, lest half a secret is left; cut again, for an escape is ten times its character.
+            text=shortened(printable(shortened(redacted(text, self._secrets), LINE_TEXT)), LINE_TEXT),
             jail=jail,
             invocation=invocation,
         )
@@ -203,6 +220,11 @@ class LogRing(logging.Handler):
         return [entry if isinstance(entry, LogLine) else self._line_of(seq, entry) for seq, entry in entries]
 
 
+def _bytes_of(item: list[Event] | bytes) -> int:
+    """About the memory of what waits for the writer."""
+    return len(item) if isinstance(item, bytes) else sum(map(size_of, item))
+
+
 _PLAIN = logging.Formatter()
 _OF_EVERY_RECORD = {*vars(logging.makeLogRecord({})), "message", "asctime"}
 """Attributes that a record has without anybody's `extra`; two are added by formatters."""
@@ -223,6 +245,8 @@ class JsonLines(logging.Handler):
         self._stream = stream
         self._secrets = tuple(secret for secret in secrets if secret)
         self._queue: queue.Queue[list[Event] | bytes | None] = queue.Queue(limit)
+        self._waiting_bytes = 0
+        self._counting = threading.Lock()
         self._batch: list[Event] = []
         self._encoder = msgspec.json.Encoder()
         self._writer = threading.Thread(target=self._write_all, name="log writer", daemon=True)
@@ -244,16 +268,26 @@ class JsonLines(logging.Handler):
     def format(self, record: logging.LogRecord) -> str:
         """The record as JSON, with what its `extra` added. Not left to the writer: a message's arguments may
         change meanwhile."""
-        traceback = _PLAIN.formatException(record.exc_info) if record.exc_info else None
+        traceback = None
+        if record.exc_info:
+            traceback = redacted(_PLAIN.formatException(record.exc_info), self._secrets)
+            if len(traceback) > TRACEBACK_TEXT:
+                traceback = f"…{traceback[1 - TRACEBACK_TEXT :]}"
         fields = {
             "time": record.created,
             "level": record.levelname,
             "logger": record.name,
-            "message": record.getMessage(),
+            "message": self._bounded(record.getMessage()),
             "exc_info": traceback,
         }
-        extra = {name: value for name, value in vars(record).items() if name not in _OF_EVERY_RECORD}
-        return json.dumps(fields | extra, default=str)
+        for name, value in vars(record).items():
+            if name not in _OF_EVERY_RECORD:
+                plain = value is None or isinstance(value, (int, float))
+                fields[name] = value if plain else self._bounded(str(value))
+        return json.dumps(fields)
+
+    def _bounded(self, text: str) -> str:
+        return shortened(redacted(text, self._secrets), LINE_TEXT)
 
     def emit(self, record: logging.LogRecord) -> None:
         try:
@@ -264,10 +298,22 @@ class JsonLines(logging.Handler):
             self._put(line, 1)
 
     def _put(self, item: list[Event] | bytes, lines: int) -> None:
+        with self._counting:
+            full = self._waiting_bytes >= WAITING_BYTES
+            if not full:
+                self._waiting_bytes += _bytes_of(item)
         try:
+            if full:
+                raise queue.Full
             self._queue.put_nowait(item)
         except queue.Full:
             self.dropped += lines
+            if not full:
+                self._done(item)
+
+    def _done(self, item: list[Event] | bytes) -> None:
+        with self._counting:
+            self._waiting_bytes -= _bytes_of(item)
 
     def close(self) -> None:
         """Write what waits, and end. Blocks for two seconds at most, should the reader have stalled."""
@@ -298,6 +344,7 @@ class JsonLines(logging.Handler):
                 self._stream.flush()
             except (OSError, ValueError):
                 self.dropped += len(lines)
+            self._done(item)
 
     def _line(self, event: Event) -> bytes:
         fields = msgspec.to_builtins(event)

@@ -20,7 +20,6 @@ import logging
 import os
 import sqlite3
 import time
-from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, TypeVar
@@ -30,7 +29,7 @@ import msgspec
 from msgspec import Struct
 
 from skyisland.errors import DriverError, SettingsError
-from skyisland.events import Event, Events, InvocationFinished, JailCreated
+from skyisland.events import Event, Events, InvocationFinished, JailCreated, Latest, size_of
 from skyisland.host.tasks import finish
 from skyisland.model import AddressState, Artifact, KnownCommit
 
@@ -56,14 +55,26 @@ MIGRATIONS = (
 
 COMMITS = 10_000
 """Most branches and tags whose commit is remembered, some 3 MB; the one learnt longest ago goes first."""
+EXPRESSIONS = 10_000
+"""Functions kept that must be compiled whole; one that is forgotten is found out again by a failed build."""
+EXPRESSIONS_BYTES = 4 << 20
+"""Memory of their names, which a repository may make as long as a call."""
+HISTORY_BYTES = 4 << 20
+"""Memory of the invocations that are remembered: a thousand take less than one."""
+RECORD_BYTES = 64 << 10
+"""No invocation's record is longer; of earlier versions some were."""
+QUEUE_BYTES = 16 << 20
+"""Records that wait to be written; what comes beyond that, while the disk is stuck, is not written."""
 JID_MARGIN = 10_000
 """Jail numbers that are recorded as used before they are, so that a killed island never uses one twice; that
 takes a write for each 5000 jails."""
 GATHER_S = 0.25
 """How long records gather for a transaction: one costs more than a call does, whatever is in it."""
 
+RESERVE = "INSERT OR REPLACE INTO meta VALUES ('jid', ?)"
 REMEMBER = "INSERT INTO invocations (record) VALUES (?)"
 FORGET = "DELETE FROM invocations WHERE number <= (SELECT max(number) FROM invocations) - ?"
+FORGET_EXPRESSION = 'DELETE FROM expressions WHERE url = ? AND package = ? AND "commit" = ? AND function = ?'
 
 Function = tuple[str, str, str, str]
 """A function's url, package, commit and name."""
@@ -83,12 +94,17 @@ class State:
         """The lowest number that no jail has had."""
         self._addresses: dict[str, AddressState] = {}
         self._db = db
-        self._expressions: set[Function] = set()
+        self._expressions: dict[Function, None] = {}
+        self._expressions_bytes = 0
         self._commits: dict[tuple[str, str], KnownCommit] = {}
-        self._history: deque[InvocationFinished] = deque(maxlen=history)
+        self._remembered = history
+        self._history: Latest[InvocationFinished] = Latest(size_of, HISTORY_BYTES, history)
         self._highest_jid = 0
         self._reserved_jid = 0
         self._queue: list[_Write] = []
+        self._queue_bytes = 0
+        self._dropped = 0
+        """Records that the queue had no room for, since the last batch."""
         self._work = asyncio.Event()
         self._writing = asyncio.Lock()
         self._closing = asyncio.Event()
@@ -149,20 +165,23 @@ class State:
         self.island = meta["island"] if "island" in meta else await asyncio.to_thread(_tag_of, self.path)
         self.first_jid = int(meta.get("jid", "0")) + 1
         self._highest_jid = self.first_jid - 1
-        self._expressions = set(await self._all('SELECT url, package, "commit", function FROM expressions'))
+        for function in await self._all('SELECT url, package, "commit", function FROM expressions'):
+            self._add_expression(function)
         for ip, word in await self._all("SELECT ip, state FROM addresses"):
             self._addresses[ip] = AddressState(word)
         rows = await self._all('SELECT url, version, "commit", at FROM commits ORDER BY at')
         self._commits = {(url, version): KnownCommit(commit, at) for url, version, commit, at in rows}
         newest = await self._all(
-            "SELECT record FROM invocations ORDER BY number DESC LIMIT ?", (self._history.maxlen,)
+            "SELECT record FROM invocations WHERE length(record) <= ? ORDER BY number DESC LIMIT ?",
+            (RECORD_BYTES, self._remembered),
         )
-        self._history.extend(_decoded(newest, InvocationFinished))
+        for event in reversed(list(_decoded(newest, InvocationFinished))):
+            self._history.add(event)
         self._reserved_jid = self._highest_jid + JID_MARGIN
         await self._commit(
             [
                 ("INSERT OR REPLACE INTO meta VALUES ('island', ?)", (self.island,)),
-                ("INSERT OR REPLACE INTO meta VALUES ('jid', ?)", (str(self._reserved_jid),)),
+                (RESERVE, (str(self._reserved_jid),)),
             ]
         )
 
@@ -175,7 +194,7 @@ class State:
             return
         self._closing.set()
         self._untap()
-        self._later("INSERT OR REPLACE INTO meta VALUES ('jid', ?)", str(self._highest_jid))
+        self._later(RESERVE, str(self._highest_jid))
         if self._writer is not None:
             await self._writer
         await self._db.close()
@@ -183,7 +202,11 @@ class State:
     # Writing
 
     def _later(self, sql: str, *parameters: Any) -> None:
+        if self._queue_bytes > QUEUE_BYTES and sql != RESERVE:
+            self._dropped += 1
+            return
         self._queue.append((sql, parameters))
+        self._queue_bytes += 200 + sum(len(one) for one in parameters if isinstance(one, (str, bytes)))
         self._work.set()
 
     async def _write_behind(self) -> None:
@@ -193,9 +216,12 @@ class State:
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._closing.wait(), GATHER_S)
             self._work.clear()
-            batch, self._queue = self._queue, []
+            batch, self._queue, self._queue_bytes = self._queue, [], 0
+            if self._dropped:
+                log.error("%d records of history and counters were not written: too many wait", self._dropped)
+                self._dropped = 0
             if any(sql is REMEMBER for sql, _ in batch):
-                batch.append((FORGET, (self._history.maxlen,)))
+                batch.append((FORGET, (len(self._history),)))
             try:
                 await self._commit(batch)
             except sqlite3.Error:
@@ -232,17 +258,17 @@ class State:
 
     def _fold(self, event: Event) -> None:
         if isinstance(event, InvocationFinished):
-            self._history.appendleft(event)
+            self._history.add(event)
             self._later(REMEMBER, _encode(event))
         elif isinstance(event, JailCreated) and event.jid > self._highest_jid:
             self._highest_jid = event.jid
             if self._highest_jid > self._reserved_jid - JID_MARGIN // 2:
                 self._reserved_jid = self._highest_jid + JID_MARGIN
-                self._later("INSERT OR REPLACE INTO meta VALUES ('jid', ?)", str(self._reserved_jid))
+                self._later(RESERVE, str(self._reserved_jid))
 
     async def invocations(self, limit: int) -> list[InvocationFinished]:
         """The latest finished ones, newest first."""
-        return [event for event, _ in zip(self._history, range(limit), strict=False)]
+        return list(itertools.islice(reversed(self._history), limit))
 
     # Artifacts (`builds.artifacts.Records`)
 
@@ -280,8 +306,22 @@ class State:
     def note_expression(self, function: Function) -> None:
         """Record that each call of this function needs a build of its own: it cannot take its arguments from
         standard input, because it is generic, or no function at all."""
-        self._expressions.add(function)
         self._later("INSERT OR IGNORE INTO expressions VALUES (?, ?, ?, ?)", *function)
+        self._add_expression(function)
+
+    def _add_expression(self, function: Function) -> None:
+        if function in self._expressions:
+            return
+        self._expressions[function] = None
+        self._expressions_bytes += _text_bytes(function)
+        while len(self._expressions) > EXPRESSIONS or self._expressions_bytes > EXPRESSIONS_BYTES:
+            oldest = next(iter(self._expressions))
+            del self._expressions[oldest]
+            self._expressions_bytes -= _text_bytes(oldest)
+            self._later(
+                'DELETE FROM expressions WHERE url = ? AND package = ? AND "commit" = ? AND function = ?',
+                *oldest,
+            )
 
     # Addresses (`jails.addresses.AddressStates`)
 
@@ -315,6 +355,10 @@ class State:
             oldest = next(iter(self._commits))
             del self._commits[oldest]
             self._later("DELETE FROM commits WHERE url = ? AND version = ?", *oldest)
+
+
+def _text_bytes(texts: Iterable[str]) -> int:
+    return sum(map(len, texts))
 
 
 def _make_private(path: Path) -> None:

@@ -156,8 +156,10 @@ class Settings(Section, frozen=True, kw_only=True):
             exec_timeout_s=self.jails.exec_timeout,
             limits=self.limits.as_limits(),
             max_running=self.jails.max_running,
+            running_per_client=self.jails.running_per_client,
             max_queued=self.jails.max_queued,
             queue_timeout_s=self.jails.queue_timeout,
+            failures_kept_s=self.jails.failures_expire,
             require=self.limits.require,
             keep_s=self.jails.cache_purge_after,
             warm=Bounds(

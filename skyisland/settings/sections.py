@@ -213,10 +213,17 @@ class Jails(Section, frozen=True, kw_only=True):
     """The number of uids in the range: no more jails can be alive at one time."""
     max_running: Positive = 64
     """Calls that run at one time."""
+    running_per_client: Count = 0
+    """Calls of one client that run at one time; more of them wait, and the other places are kept for others.
+    0 for half of max_running. Clients are told apart as for api.calls_per_client."""
     max_queued: Count = 256
-    """Calls that wait for one of those places; one more is refused with 429."""
+    """Calls that wait for one of those places, served in turns of their clients. Beyond it, one of the client
+    who has most of them waiting is refused with 429."""
     queue_timeout: Duration = 10.0
     """A call that waits longer is refused with 429."""
+    failures_expire: DurationLimit = 30.0
+    """A build that failed, or a repository that is missing or refused, is not tried again for this long: the
+    error is answered from memory, unless the call says "cache_bust": true. "0s" to try each time."""
     drain_timeout: Duration = 10.0
     """When the island stops, running calls have this long to finish."""
 
@@ -289,9 +296,18 @@ class Build(JailLimits, frozen=True, kw_only=True):
     download_timeout: Duration = 60.0
     """A download of modules that takes longer is stopped."""
     cache_limit: Size = 2 << 30
-    """Space for compiled functions; beyond it, the least recently used are deleted."""
+    """Space for compiled functions. Beyond it, those are deleted that nobody used for ten minutes, then those
+    of the client who has most, and of its largest repository; the least recently used first."""
     max_running: Positive = 2
     """Compilations at one time; others wait."""
+    running_per_client: Count = 0
+    """Compilations at one time for one client; the other places are kept for others. 0 for half of
+    max_running, and one at least."""
+    max_queued: Count = 64
+    """Compilations that wait, served in turns of their clients. Beyond it, one of the client who has most of
+    them waiting is refused with 429."""
+    queue_timeout: Duration = 60.0
+    """A compilation that waits longer is refused with 429."""
 
     # A compiler needs more than a function does.
     memory: SizeLimit = 2 << 30
@@ -315,9 +331,13 @@ class Git(Section, frozen=True, kw_only=True):
     timeout: Duration = 60.0
     """A clone or fetch that takes longer is stopped."""
     max_size: Size = 512 << 20
-    """A larger repository is refused, and what was fetched of it is deleted."""
+    """A larger repository is refused, and what was fetched of it is deleted. Files count as they lie on disk,
+    in blocks of 4 KiB."""
+    max_files: Positive = 100_000
+    """A repository with more files and folders is refused. (Go's own has 16,000, Kubernetes 35,000.)"""
     cache_limit: Size = 4 << 30
-    """Space for all mirrors and checkouts; beyond it, the least recently used are deleted."""
+    """Space for all mirrors and checkouts; beyond it, the least recently used are deleted. What is being
+    fetched may take as much again. A call that finds no room beside those in use is refused with 429."""
 
     def __post_init__(self) -> None:
         if not self.allowed_schemes:

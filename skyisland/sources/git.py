@@ -25,7 +25,7 @@ import shutil
 import signal
 import subprocess
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor
 from enum import StrEnum
 from pathlib import Path
@@ -34,7 +34,6 @@ from typing import IO, TYPE_CHECKING
 from skyisland.errors import HostUnfit
 from skyisland.host.folder import size_of
 from skyisland.host.tasks import finish
-from skyisland.sources.url import REDIRECTING
 
 if TYPE_CHECKING:
     from git.cmd import Git
@@ -106,8 +105,7 @@ _CONFIG = (
             "gitmodulesUrl",
         )
     ),
-    ("http.followRedirects", "false"),
-    *((f"http.https://{host}/.followRedirects", "initial") for host in REDIRECTING),
+    ("http.followRedirects", "false"),  # `mirror` looks where one leads, and asks there
 )
 
 _SCRIPT = 'umask 022; ulimit -v 4194304; echo $$ >"$1"; shift; exec /usr/bin/env -i "$@"'
@@ -129,6 +127,8 @@ class Trouble(StrEnum):
     only_whole = "only_whole"
     """The remote serves whole branches only: no single commits, or no shallow history."""
     too_large = "too_large"
+    no_room = "no_room"
+    """What is being fetched takes all the room that there is for repositories."""
     timed_out = "timed_out"
     other = "other"
     """Most often: the remote could not be reached."""
@@ -166,8 +166,9 @@ class GitCommand:
     """A command that runs once, on a thread of its caller's choice.
 
     `config` and `environment` are added to our own. `scheme` is the one transport that Git may use;
-    without it, none. `watch` is a folder that must not outgrow `watch_bytes` while the command runs.
-    `pid_files` is the folder for the command's pid file.
+    without it, none. `watch` is a folder that must not outgrow `watch_bytes` while the command runs, nor
+    the room that there is: `room` is told its size now and then. `pid_files`
+    is the folder for the command's pid file.
     """
 
     def __init__(
@@ -181,6 +182,7 @@ class GitCommand:
         environment: Mapping[str, str] | None = None,
         watch: Path | None = None,
         watch_bytes: int = 0,
+        room: Callable[[int], bool] | None = None,
         output_limit_bytes: int = OUTPUT_LIMIT_BYTES,
     ) -> None:
         variables = {**_ENVIRONMENT, "GIT_ALLOW_PROTOCOL": scheme or "none", **(environment or {})}
@@ -191,6 +193,7 @@ class GitCommand:
         self._timeout_s = timeout_s
         self._watch = watch
         self._watch_bytes = watch_bytes
+        self._room = room
         self._output_limit_bytes = output_limit_bytes
         self._wake = -1  # the pipe by which a cancelled `result` wakes `_read`
 
@@ -246,12 +249,18 @@ class GitCommand:
         if process.returncode != 0:
             text = stderr.decode("utf-8", "replace")
             raise GitFailed(trouble_of(text), text)
-        if self._outgrown():
-            raise GitFailed(Trouble.too_large)
+        self._measure()
         return stdout
 
-    def _outgrown(self) -> bool:
-        return self._watch is not None and size_of(self._watch) > self._watch_bytes
+    def _measure(self) -> None:
+        """Raise if the folder outgrew a limit."""
+        if self._watch is None:
+            return
+        size_bytes = size_of(self._watch)
+        if size_bytes > self._watch_bytes:
+            raise GitFailed(Trouble.too_large)
+        if self._room is not None and not self._room(size_bytes):
+            raise GitFailed(Trouble.no_room)
 
     def _read(self, process: subprocess.Popen[bytes], deadline: float) -> tuple[bytes, bytes]:
         """Read standard output and standard error to their ends; raise as soon as a limit is passed."""
@@ -276,8 +285,7 @@ class GitCommand:
                 if now >= deadline:
                     raise GitFailed(Trouble.timed_out)
                 if now - measured_at >= MEASURE_S:
-                    if self._outgrown():
-                        raise GitFailed(Trouble.too_large)
+                    self._measure()
                     measured_at = time.monotonic()
         return bytes(stdout), bytes(stderr)
 

@@ -8,21 +8,25 @@ locks it).
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import hashlib
 import re
-import socket
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 
-from skyisland.errors import DriverError, IslandError, SourceRefused, SourceUnavailable
-from skyisland.host.folder import open_folder, partial, sweep, take_place
+from skyisland.errors import DriverError, IslandError, SourceRefused, SourceUnavailable, TooBusy
+from skyisland.host import folder as folders
+from skyisland.host.folder import LAID_OUT_BYTES, laid_out, open_folder, sweep, take_place
+from skyisland.host.internet import connected_networks
+from skyisland.host.outbound import MAX_HOPS, Lookup, Refused, location_of
+from skyisland.host.recent import Recent
 from skyisland.host.tasks import aside
 from skyisland.settings import Git as GitSettings
-from skyisland.sources.git import GitCommand, GitFailed, Trouble, end_orphans
-from skyisland.sources.url import FORGES, Remote, pin, remote_of
+from skyisland.sources.git import OUTPUT_LIMIT_BYTES, GitCommand, GitFailed, Trouble, end_orphans
+from skyisland.sources.space import RETRY_AFTER_S, Space
+from skyisland.sources.url import FORGES, LISTING, Remote, moved, pin, remote_of
 
 MAX_COMMANDS = 64
 """Git commands at one time, as many as the default of jails.max_running. A server that stalls occupies one
@@ -37,6 +41,9 @@ MAX_DEPTH = 100
 MAX_PATH_BYTES = 1024
 """Longest path of a file: FreeBSD's PATH_MAX."""
 
+ENTRY_BYTES = 256
+"""Of a listing, for each file that git.max_files permits: 54 bytes and the path, which is rarely longer."""
+
 MESSAGE_CHARACTERS = 400
 """How much of Git's message a caller sees. A judgement: one paragraph of a terminal."""
 
@@ -44,17 +51,15 @@ LISTING_BYTES = 256 << 10
 """Longest output of a command that talks to a server. Only `ls-remote` prints: the references that end in a
 name, usually one. A server chooses how many there are."""
 
+ASK_S = 10.0
+"""How long a server may take to say where it redirects us to. It has just answered Git within a moment."""
+
+REMOTES_KEPT = 10_000
+"""Remotes that are remembered. A judgement: at 4 KiB each, 40 MiB at worst."""
+
 _FETCH = ("fetch", "--quiet", "--no-tags", "--no-recurse-submodules", "--no-write-fetch-head")
 _ATTRIBUTES = "* -text -eol -ident -filter !working-tree-encoding\n"
 """Git writes the bytes of the commit, and ignores the conversions in the repository's .gitattributes."""
-
-Lookup = Callable[[str, int], Awaitable[list[str]]]
-
-
-async def lookup(host: str, port: int) -> list[str]:
-    """Resolve a host name to addresses with this host's resolver."""
-    entries = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
-    return list(dict.fromkeys(str(address[0]) for *_, address in entries))
 
 
 def folder_of(name: str) -> str:
@@ -66,13 +71,15 @@ def folder_of(name: str) -> str:
 class Mirrors:
     """Runs Git for `Sources`. Git's failures leave as `GitFailed`; `explain` turns them into our errors."""
 
-    def __init__(self, git: GitSettings, repos: Path, lookup: Lookup) -> None:
+    def __init__(self, git: GitSettings, repos: Path, lookup: Lookup, space: Space) -> None:
         self._git = git
+        self._space = space
         self._repos = repos
         self._lookup = lookup
         self._threads = ThreadPoolExecutor(MAX_COMMANDS, "sky-git")
-        self._suffixes: dict[str, str] = {}
-        """Repository name → `.git` or nothing: the form of its URL that its remote answers to."""
+        self._answered: Recent[str, Remote] = Recent(REMOTES_KEPT)
+        """Repository name → the remote that answered, if it is not the one that the name says: with `.git`,
+        or by a redirect. Its addresses are looked at each time."""
 
     def prepare(self) -> tuple[int, dict[Path, str]]:
         """Remove what an earlier life left; return how much, and each mirror's repository name. Blocks."""
@@ -136,7 +143,7 @@ class Mirrors:
 
         One connection. To ask for the commit first and then fetch it takes two.
         """
-        async with partial(self._repos) as draft:
+        async with folders.partial(self._repos) as draft:
             mirror = draft / "mirror"
             await aside(_make_empty_mirror, mirror, name)
             await self._run_remote(name, [*_FETCH, "--depth=1"], ["+HEAD:refs/sky/head"], mirror)
@@ -146,7 +153,7 @@ class Mirrors:
 
     async def _fetch_anew(self, name: str, commit: str, *, whole: bool = False) -> None:
         """Fetch into a new mirror; it replaces the old one once it has the commit."""
-        async with partial(self._repos) as draft:
+        async with folders.partial(self._repos) as draft:
             mirror = draft / "mirror"
             await aside(_make_empty_mirror, mirror, name)
             await self._fetch_into(mirror, name, commit, whole=whole)
@@ -174,12 +181,26 @@ class Mirrors:
         """Write the files of a fetched commit to the folder `place`, readable for everyone.
 
         Raises:
-            SourceRefused: its files are too large together, too deep, or have too long paths.
+            SourceRefused: its files are too many, too large together, too deep, or have too long paths.
+            TooBusy: there is no room for them beside what is in use.
         """
         mirror = self.path(name)
-        listing = await self._run_local(mirror, "ls-tree", "-r", "-l", "-z", "--full-tree", commit)
-        await aside(check_tree, name, listing, self._git.max_size)
-        async with partial(place.parents[1]) as draft:
+        most = self._git.max_files
+        try:
+            listing = await self._run_local(
+                mirror,
+                *("ls-tree", "-r", "-t", "-l", "-z", "--full-tree", commit),
+                output_limit_bytes=most * ENTRY_BYTES,
+            )
+        except GitFailed as failure:
+            if failure.trouble is not Trouble.too_large:
+                raise
+            raise too_many(name, most) from None
+        size_bytes = await aside(check_tree, name, listing, self._git.max_size, most)
+        async with (
+            self._space.reserved(place, size_bytes, name),
+            folders.partial(place.parents[1]) as draft,
+        ):
             tree = draft / "tree"
             await aside(open_folder, tree)
             variables = {"GIT_WORK_TREE": str(tree), "GIT_INDEX_FILE": str(draft / "index")}
@@ -193,24 +214,63 @@ class Mirrors:
     ) -> bytes:
         """Run a command that talks to the repository's remote; return its standard output.
 
-        Some servers know a repository only as `NAME.git`, others only as `NAME`: tries both.
+        Some servers know a repository only as `NAME.git`, others only as `NAME`: tries both, and the remote
+        that answered last time first.
         """
-        suffix = self._suffixes.get(name, "")
-        remote = remote_of(name, self._git.rewrites, suffix)
-        try:
-            return await self._run_against(remote, name, verb, refs, mirror)
-        except GitFailed as failure:
-            unknown = failure.trouble in (Trouble.missing, Trouble.moved)
-            if not unknown or not remote.scheme.startswith("http") or name.partition("/")[0] in FORGES:
-                raise
-            suffix = "" if suffix else ".git"
-            remote = remote_of(name, self._git.rewrites, suffix)
+        plain = remote_of(name, self._git.rewrites)
+        forms = [plain]
+        if plain.scheme.startswith("http") and name.partition("/")[0] not in FORGES:
+            forms.append(remote_of(name, self._git.rewrites, ".git"))
+        answered = self._answered.get(name)
+        if answered is not None:
+            forms = [answered, *(form for form in forms if form != answered)]
+        first: GitFailed | None = None
+        for form in forms:
             try:
-                output = await self._run_against(remote, name, verb, refs, mirror)
-            except GitFailed:
-                raise failure from None
-            self._suffixes[name] = suffix
-            return output
+                output, remote = await self._run_where_it_leads(form, name, verb, refs, mirror)
+            except GitFailed as failure:
+                first = first or failure
+                if failure.trouble not in (Trouble.missing, Trouble.moved):
+                    break
+            else:
+                if remote != plain:
+                    self._answered[name] = remote
+                return output
+        assert first is not None  # noqa: S101 - there is one form at least
+        self._answered.pop(name)
+        raise first
+
+    async def _run_where_it_leads(
+        self, remote: Remote, name: str, verb: Sequence[str], refs: Sequence[str], mirror: Path | None
+    ) -> tuple[bytes, Remote]:
+        """Run a command against a remote, and against the one that it redirects to, and so on; return the
+        remote that answered, too. Git follows no redirect: it would not look where that leads."""
+        for _ in range(MAX_HOPS):
+            try:
+                return await self._run_against(remote, name, verb, refs, mirror), remote
+            except GitFailed as failure:
+                if failure.trouble is not Trouble.moved:
+                    raise
+                remote = await self._moved(remote, failure)
+        return await self._run_against(remote, name, verb, refs, mirror), remote
+
+    async def _moved(self, remote: Remote, failure: GitFailed) -> Remote:
+        """Where the remote redirects us to.
+
+        Raises:
+            GitFailed: it says nothing of use; `failure`, or with the reason.
+            SourceRefused: it leads into a private network.
+        """
+        addresses, _ = await self._addresses(remote)
+        location = await location_of(
+            remote.url.rstrip("/") + LISTING, addresses, timeout_s=min(ASK_S, self._git.timeout)
+        )
+        if location is None:
+            raise failure
+        try:
+            return moved(remote, location)
+        except Refused as refusal:
+            raise GitFailed(Trouble.moved, str(refusal)) from None
 
     async def _run_against(
         self, remote: Remote, name: str, verb: Sequence[str], refs: Sequence[str], mirror: Path | None
@@ -227,31 +287,49 @@ class Mirrors:
             environment={"GIT_DIR": str(mirror)} if mirror else {},
             watch=mirror,
             watch_bytes=self._git.max_size,
+            room=partial(self._space.grow, mirror) if mirror else None,
             output_limit_bytes=LISTING_BYTES,
         )
         try:
             return await command.result(self._threads)
         except GitFailed as failure:
             raise GitFailed(failure.trouble, presentable(failure.stderr, remote.url, name)) from None
+        finally:
+            if mirror is not None:
+                self._space.grown(mirror)
 
     async def _pinned(self, remote: Remote) -> list[tuple[str, str]]:
         """The configuration that lets Git connect only to the addresses that we resolved and checked."""
+        addresses, pinned = await self._addresses(remote)
+        return [("http.curloptResolve", pinned)] if addresses else []
+
+    async def _addresses(self, remote: Remote) -> tuple[list[str] | None, str]:
+        """The addresses of a remote, all public, and as Git takes them; None if the operator chose it.
+
+        Raises:
+            SourceRefused: one of them is private.
+        """
         if not remote.public_only:
-            return []
+            return None, ""
         try:
             addresses = await self._lookup(remote.host, remote.port)
         except OSError as error:
             raise GitFailed(Trouble.other, f"its host cannot be found: {error.strerror}") from None
-        return [("http.curloptResolve", pin(remote, addresses))]
+        return addresses, pin(remote, addresses, connected_networks())
 
     async def _run_local(
-        self, mirror: Path, *arguments: str, environment: Mapping[str, str] | None = None
+        self,
+        mirror: Path,
+        *arguments: str,
+        environment: Mapping[str, str] | None = None,
+        output_limit_bytes: int = OUTPUT_LIMIT_BYTES,
     ) -> bytes:
         command = GitCommand(
             arguments,
             pid_files=self._repos,
             timeout_s=self._git.timeout,
             environment={"GIT_DIR": str(mirror), **(environment or {})},
+            output_limit_bytes=output_limit_bytes,
         )
         return await command.result(self._threads)
 
@@ -268,6 +346,12 @@ class Mirrors:
             case Trouble.too_large:
                 size = self._git.max_size
                 return SourceRefused(f"{name} is larger than [git] max_size permits ({size} bytes){reason}")
+            case Trouble.no_room:
+                return TooBusy(
+                    "repositories that are being fetched take all the room that [git] cache_limit permits; "
+                    "try again later",
+                    retry_after_s=RETRY_AFTER_S,
+                )
             case Trouble.timed_out:
                 limit = f"{self._git.timeout:g} s"
                 return SourceUnavailable(f"fetching {name} took longer than [git] timeout permits ({limit})")
@@ -275,17 +359,21 @@ class Mirrors:
                 return SourceUnavailable(f"{name} cannot be fetched{reason}")
 
 
-def check_tree(name: str, listing: bytes, limit_bytes: int) -> None:
-    """Check the output of `git ls-tree -r -l -z`, before any file is written.
+def check_tree(name: str, listing: bytes, limit_bytes: int, most: int) -> int:
+    """Check the output of `git ls-tree -r -t -l -z`, before any file is written; the bytes that it will
+    take on disk, with the blocks and folders of a file system.
 
     Raises:
-        SourceRefused: the files are too large together, one is too deep, or its path is too long.
+        SourceRefused: the files are more than `most`, or too large together, one is too deep, or its path is
+        too long.
     """
-    total = 0
-    for entry in listing.split(b"\0")[:-1]:
+    total, entries = LAID_OUT_BYTES, listing.split(b"\0")[:-1]
+    if len(entries) > most:
+        raise too_many(name, most)
+    for entry in entries:
         attributes, _, path = entry.partition(b"\t")
-        size = attributes.split()[3]
-        total += int(size) if size.isdigit() else 0
+        size = attributes.split()[3]  # "-" for a folder
+        total += laid_out(int(size) if size.isdigit() else 0)
         if len(path) > MAX_PATH_BYTES or path.count(b"/") > MAX_DEPTH:
             raise SourceRefused(
                 f"{name} has a file deeper than {MAX_DEPTH} folders, or with a path longer than "
@@ -293,8 +381,14 @@ def check_tree(name: str, listing: bytes, limit_bytes: int) -> None:
             )
     if total > limit_bytes:
         raise SourceRefused(
-            f"{name} has {total} bytes of files, more than [git] max_size permits ({limit_bytes})"
+            f"{name} has {len(entries)} files and folders that take {total} bytes of disk, more than [git] "
+            f"max_size permits ({limit_bytes})"
         )
+    return total
+
+
+def too_many(name: str, most: int) -> SourceRefused:
+    return SourceRefused(f"{name} has more files and folders than [git] max_files permits ({most})")
 
 
 def presentable(stderr: str, remote_url: str, name: str) -> str:

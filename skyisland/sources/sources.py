@@ -14,34 +14,35 @@ URL, version, server and files are a stranger's: `url` checks the text, `git` co
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
 import time
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Protocol
-from weakref import WeakValueDictionary
 
 from msgspec import Struct
 
 from skyisland.errors import BadRequest, IslandError, SourceUnavailable
 from skyisland.events import Events, SourceFetched
 from skyisland.host.flight import Flights
-from skyisland.host.folder import open_folder, remove, size_of, sweep
-from skyisland.host.tasks import InUse, aside
+from skyisland.host.folder import open_folder, sweep
+from skyisland.host.outbound import Lookup, lookup
+from skyisland.host.recent import Recent
+from skyisland.host.tasks import aside
 from skyisland.model import KnownCommit, Resolved, Source
 from skyisland.settings import Git as GitSettings
 from skyisland.sources.git import GitFailed, Trouble
-from skyisland.sources.mirror import Lookup, Mirrors, folder_of, lookup
+from skyisland.sources.mirror import Mirrors, folder_of
+from skyisland.sources.space import Space
 from skyisland.sources.url import RepositoryUrl, check_version, commit_among, is_commit, parse_url, refs_of
 
 RETRY_S = 30.0
 """After a remote could not be reached, calls get its last known commit for this long before we ask it again.
 A judgement: half of the default git.timeout, which each new attempt may cost one caller."""
-KEEP_S = 60.0
-"""A mirror or checkout used more recently stays, even beyond git.cache_limit: a call may be between
-`checkout` and `using`. A judgement: that takes milliseconds."""
+
+
+NAMES_KEPT = 10_000
+"""Names of repositories that are remembered, of each kind. A judgement: 20 MiB at worst."""
 
 
 class KnownCommits(Protocol):
@@ -76,40 +77,35 @@ class Sources:
         known: KnownCommits,
         events: Events | None = None,
         lookup: Lookup = lookup,
-        keep_s: float = KEEP_S,
     ) -> None:
-        """`trust_s`: how long the commit of a branch or tag is used before the remote is asked again.
-        `keep_s`: what was used more recently stays, even beyond git.cache_limit."""
+        """`trust_s`: how long the commit of a branch or tag is used before the remote is asked again."""
         self._git = git
         self._checkouts = checkouts
         self._trust_s = trust_s
-        self._keep_s = keep_s
         self._known = known
         self._events = events
-        self._mirrors = Mirrors(git, repos, lookup)
-        self._repositories: set[str] = set()
+        self._space = Space(checkouts, git.cache_limit)
+        self._mirrors = Mirrors(git, repos, lookup, self._space)
+        self._repositories: Recent[str, bool] = Recent(NAMES_KEPT)
         """Names that are known to be repositories."""
-        self._retry_at: dict[tuple[str, str | None], float] = {}
+        self._retry_at: Recent[tuple[str, str | None], float] = Recent(NAMES_KEPT)
         """(repository, version) → when to ask its unreachable remote again (monotonic)."""
-        self._used_at: dict[Path, float] = {}
-        """Mirror or checkout on disk → last use (monotonic)."""
-        self._in_use: InUse[Path] = InUse()
-        self._fetch_s: dict[tuple[str, str], float] = {}
+        self._fetch_s: Recent[tuple[str, str], float] = Recent(NAMES_KEPT)
         """(repository, commit) → seconds. Commits fetched while resolving the default branch; the time is
         added to the later `SourceFetched`."""
-        self._sizes: dict[Path, int] = {}
-        self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
         self._probes: Flights[str] = Flights()
         self._resolutions: Flights[_Resolution] = Flights()
         self._new_checkouts: Flights[None] = Flights()
 
     # Which commit
 
-    async def resolve(self, url: str, version: str | None, *, refresh: bool = False) -> Resolved:
+    async def resolve(
+        self, url: str, version: str | None, *, refresh: bool = False, client: str = ""
+    ) -> Resolved:
         """Turn a caller's URL and version into a repository, a package in it and a commit.
 
         No I/O for a full commit, or for one that the remote named less than `trust_s` seconds ago.
-        `refresh` asks the remote always.
+        `refresh` asks the remote always. `client`: whose share of Git commands the work counts to.
 
         Raises:
             BadRequest: URL or version is malformed, or the repository has no such version.
@@ -149,7 +145,7 @@ class Sources:
             # A negative age means that the clock was set back: the entry is not trusted.
             if 0.0 <= time.time() - known.at < self._trust_s:
                 return _Resolution(known.commit)
-            if time.monotonic() < self._retry_at.get((name, version), 0.0):
+            if time.monotonic() < (self._retry_at.get((name, version)) or 0.0):
                 return _Resolution(known.commit, stale=True)
         return await self._resolutions.join((name, version), lambda: self._ask_remote(name, version, known))
 
@@ -166,7 +162,7 @@ class Sources:
                 raise self._mirrors.explain(name, failure) from None
             self._retry_at[name, version] = time.monotonic() + RETRY_S
             return _Resolution(known.commit, stale=True)
-        self._retry_at.pop((name, version), None)
+        self._retry_at.pop((name, version))
         commit = commit_among(listing, version)
         if commit is None and version is None:
             raise SourceUnavailable(f"{name} is empty: it has no default branch")
@@ -184,7 +180,7 @@ class Sources:
         """
         started = time.perf_counter()
         mirror = self._mirrors.path(name)
-        async with self._lock(folder_of(name)):
+        async with self._space.lock(folder_of(name)):
             if await aside(mirror.is_dir):
                 return None
             try:
@@ -193,12 +189,13 @@ class Sources:
                 if failure.trouble in (Trouble.other, Trouble.only_whole, Trouble.no_commit):
                     return None
                 raise self._mirrors.explain(name, failure) from None
-            self._used_at[mirror] = time.monotonic()
+            self._space.use(mirror)
+        await self._space.trim(mirror)
         self._fetch_s[name, commit] = time.perf_counter() - started
         return commit
 
     async def _remember(self, name: str, version: str | None, commit: str) -> _Resolution:
-        self._repositories.add(name)
+        self._repositories[name] = True
         await self._known.put(name, version or "", KnownCommit(commit, time.time()))
         return _Resolution(commit)
 
@@ -225,13 +222,13 @@ class Sources:
                 if failure.trouble not in (Trouble.missing, Trouble.moved):
                     break
             else:
-                self._repositories.add(name)
+                self._repositories[name] = True
                 return name
         raise self._mirrors.explain(wanted.name(len(wanted.segments)), failure)
 
     # The files of a commit
 
-    async def checkout(self, resolved: Resolved) -> Source:
+    async def checkout(self, resolved: Resolved, client: str = "") -> Source:
         """The files of a commit, fetched first if they are not on disk. Work on them inside `using`.
 
         Raises:
@@ -241,9 +238,11 @@ class Sources:
             DriverError: Git or the disk failed us.
         """
         place = self._checkouts / folder_of(resolved.url) / resolved.commit
-        if place not in self._used_at:
-            await self._new_checkouts.join(place, lambda: self._make_checkout(resolved, place))
-        self._used_at[place] = time.monotonic()
+        # Held from before it is made until the caller comes to `using`: nothing is awaited after this block.
+        with self._space.using(place):
+            if place not in self._space:
+                await self._new_checkouts.join(place, lambda: self._make_checkout(resolved, place))
+            self._space.use(place)
         return Source(
             url=resolved.url,
             package=resolved.package,
@@ -255,22 +254,27 @@ class Sources:
     async def _make_checkout(self, resolved: Resolved, place: Path) -> None:
         started = time.perf_counter()
         name, commit = resolved.url, resolved.commit
-        async with self._lock(folder_of(name)):
-            if await aside(place.is_dir):
-                return
-            self._used_at[self._mirrors.path(name)] = time.monotonic()
-            # The fetch is skipped if resolving the default branch did it.
-            fetch_s = self._fetch_s.pop((name, commit), None)
-            try:
-                if fetch_s is None:
-                    await self._mirrors.fetch(name, commit)
-                await self._mirrors.check_out(name, commit, place)
-            except GitFailed as failure:
-                if failure.trouble is Trouble.no_commit:
-                    raise await self._commit_missing(resolved) from None
-                raise self._mirrors.explain(name, failure) from None
-        self._repositories.add(name)
-        await self._trim(place, self._mirrors.path(name))
+        mirror = self._mirrors.path(name)
+        try:
+            with self._space.using(mirror):
+                async with self._space.lock(folder_of(name)):
+                    if await aside(place.is_dir):
+                        return
+                    self._space.use(mirror)
+                    # Resolving the default branch may have fetched it; the mirror may be gone again.
+                    fetch_s = self._fetch_s.pop((name, commit))
+                    if fetch_s is None or not await aside(mirror.is_dir):
+                        await self._mirrors.fetch(name, commit)
+                    await self._mirrors.check_out(name, commit, place)
+                    self._space.use(place)
+        except GitFailed as failure:
+            if failure.trouble is Trouble.no_commit:
+                raise await self._commit_missing(resolved) from None
+            raise self._mirrors.explain(name, failure) from None
+        finally:
+            # What a refused repository left is counted, and room made for it, like any other.
+            await self._space.trim(mirror, place)
+        self._repositories[name] = True
         if self._events is not None:
             duration_s = time.perf_counter() - started + (fetch_s or 0.0)
             self._events.publish(SourceFetched(url=name, commit=commit, duration_s=duration_s))
@@ -283,28 +287,22 @@ class Sources:
         await self._known.put(name, version or "", KnownCommit(commit, 0.0))
         return SourceUnavailable(f"{name} no longer has the commit {commit}; try again")
 
-    def _lock(self, folder: str) -> asyncio.Lock:
-        """The lock of a repository's folders: one task at a time works on them."""
-        return self._locks.setdefault(folder, asyncio.Lock())
-
     # Removing
 
     @contextmanager
     def using(self, source: Source) -> Iterator[Source]:
         """Protect a checkout from being removed while the block runs."""
-        self._in_use.take(source.checkout)
-        try:
+        with self._space.using(source.checkout):
             yield source
-        finally:
-            self._used_at[source.checkout] = time.monotonic()
-            self._in_use.let_go(source.checkout)
 
     async def sweep(self) -> int:
         """Make the folders, kill and remove what an earlier life left; return how much that was."""
         swept, mirrors = await aside(self._mirrors.prepare)
         left, places = await aside(self._prepare_checkouts)
-        self._repositories.update(mirrors.values())
-        self._used_at |= dict.fromkeys((*mirrors, *places), time.monotonic())
+        for name in mirrors.values():
+            self._repositories[name] = True
+        self._space.use(*mirrors, *places)
+        await self._space.trim()
         return swept + left
 
     def _prepare_checkouts(self) -> tuple[int, list[Path]]:
@@ -318,37 +316,7 @@ class Sources:
         `idle_s` protects a checkout, so it must be longer than that takes.
         """
         kept = {self._checkouts / folder_of(url) / commit for url, commit in keep}
-        unkept = [path for path in self._used_at if path not in kept]
-        return sum([await self._remove_unused(path, idle_s) for path in unkept])
-
-    async def _trim(self, *changed: Path) -> None:
-        """Remove the least recently used mirrors and checkouts, until all fit into `cache_limit`."""
-        unmeasured = {*self._used_at} - {*self._sizes}
-        self._sizes |= await aside(lambda: {path: size_of(path) for path in unmeasured.union(changed)})
-        for path in sorted(self._used_at, key=self._used_at.__getitem__):
-            if sum(self._sizes.values()) <= self._git.cache_limit:
-                break
-            await self._remove_unused(path, self._keep_s)
-
-    async def _remove_unused(self, path: Path, idle_s: float) -> bool:
-        """Remove a mirror or checkout, unless it is in use or was in the last `idle_s` seconds."""
-        folder = path.parent.name if path.is_relative_to(self._checkouts) else path.name
-        async with self._lock(folder):
-            now = time.monotonic()
-            if path in self._in_use or now - self._used_at.get(path, now) < idle_s:
-                return False
-            self._used_at.pop(path, None)
-            self._sizes.pop(path, None)
-            await aside(self._remove, path)
-            return True
-
-    def _remove(self, path: Path) -> None:
-        if path.is_relative_to(self._checkouts):
-            remove(path, self._checkouts)
-            with contextlib.suppress(OSError):
-                path.parent.rmdir()  # fails, and should, while another commit lies in it
-        else:
-            remove(path, path.parent)
+        return await self._space.purge(idle_s, kept)
 
     async def close(self) -> None:
         """Cancel all work under way and wait for its end."""

@@ -19,17 +19,18 @@ from functools import lru_cache
 from msgspec import Struct
 
 from skyisland.errors import BadRequest, SourceRefused, SourceUnavailable
+from skyisland.host.internet import Network, is_public
+from skyisland.host.outbound import PORTS, Refused, check_public, origin_of, redirected
 
 FORGES: Mapping[str, int] = {"github.com": 2, "bitbucket.org": 2, "codeberg.org": 2, "git.sr.ht": 2}
 """Hosts whose repositories lie at a fixed depth: `user/repo`."""
 
-REDIRECTING = (*FORGES, "gitlab.com")
-"""Hosts whose redirects we follow: they point from a renamed repository to its new name on the same host.
-A redirect of any other host could point into the island's own network."""
-
 MAX_DEPTH = 10
 """How many path segments a repository's name may have where we probe for it. A judgement: each costs a
 connection to the remote."""
+
+LISTING = "/info/refs?service=git-upload-pack"
+"""What Git asks a repository's URL first, see gitprotocol-http(5). It alone may be redirected."""
 
 URL_LIMIT = 2048
 """Characters. A judgement: twice the longest path of a file (1024 bytes)."""
@@ -38,7 +39,6 @@ VERSION_LIMIT = 255
 URLS_CACHED = 4096
 """How many parsed URLs are remembered. A judgement: at 2 KiB each, 8 MiB at worst."""
 
-_PORTS = {"https": 443, "http": 80, "ssh": 22}
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://(.*)", re.DOTALL)
 _HOST = re.compile(r"(?!-)[a-z0-9-]{1,63}(?<!-)(\.(?!-)[a-z0-9-]{1,63}(?<!-))*(:[1-9][0-9]{0,4})?")
 _SEGMENT = re.compile(r"(?!-)[A-Za-z0-9._~+-]{1,255}")
@@ -176,20 +176,39 @@ def remote_of(name: str, rewrites: Iterable[tuple[str, str]], suffix: str = "") 
     host, _, port = rest.partition("/")[0].partition(":")
     if host == "localhost" or host.endswith(".localhost") or (_is_literal(host) and not is_public(host)):
         raise _private(name, host)
-    return Remote(url + suffix, scheme, rewritten=False, host=host, port=int(port or _PORTS.get(scheme, 0)))
+    return Remote(url + suffix, scheme, rewritten=False, host=host, port=int(port or PORTS.get(scheme, 0)))
 
 
-def pin(remote: Remote, addresses: list[str]) -> str:
+def moved(remote: Remote, location: str) -> Remote:
+    """The remote that a server redirects us to, which answered the listing of `remote` with this Location.
+
+    What the operator chose stays so on its own host and port. Whatever else is a stranger's choice again.
+
+    Raises:
+        Refused: the redirect is not one that Git itself would follow, or not one that we do (`redirected`).
+    """
+    asked = remote.url.rstrip("/") + LISTING
+    target = redirected(asked, location)
+    if not target.endswith(LISTING):
+        raise Refused("it redirects to something that is no repository")
+    url, origin = target.removesuffix(LISTING), origin_of(target)
+    if remote.rewritten and origin == origin_of(asked):
+        return Remote(url, remote.scheme, rewritten=True)
+    return Remote(url, origin.scheme, rewritten=False, host=origin.host, port=origin.port)
+
+
+def pin(remote: Remote, addresses: list[str], connected: Iterable[Network]) -> str:
     """The value of Git's `http.curloptResolve` that fixes a host name to addresses.
 
     Without it Git would resolve the name again, and a hostile name server could answer a private address.
 
     Raises:
-        SourceRefused: one of the addresses is private.
+        SourceRefused: one of the addresses is private, or in a network of this host (`connected`).
     """
-    for address in addresses:
-        if not is_public(address):
-            raise _private(remote.host, address)
+    try:
+        check_public(remote.host, addresses, connected)
+    except Refused as refusal:
+        raise _private(remote.host, refusal.address) from None
     return f"{remote.host}:{remote.port}:{','.join(addresses)}"
 
 
@@ -207,21 +226,6 @@ def _is_literal(host: str) -> bool:
     except ValueError:
         return False
     return True
-
-
-def is_public(address: str) -> bool:
-    """Whether an IP address is public. For an IPv6 address that embeds an IPv4 one, the latter decides."""
-    ip = ipaddress.ip_address(address.partition("%")[0])
-    if isinstance(ip, ipaddress.IPv6Address):
-        embedded = ip.ipv4_mapped or ip.sixtofour or (ip.teredo[1] if ip.teredo else None)
-        if embedded is None and ip in _NAT64:
-            embedded = ipaddress.IPv4Address(int(ip) & 0xFFFFFFFF)
-        if embedded is not None:
-            return is_public(str(embedded))
-    return ip.is_global and not ip.is_multicast
-
-
-_NAT64 = ipaddress.IPv6Network("64:ff9b::/96")
 
 
 def check_version(version: str) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import socket
 from collections.abc import AsyncIterator, Callable
 from operator import methodcaller
 from typing import Any, TypeVar
@@ -143,10 +144,15 @@ def test_nobody_there_is_told(error: Exception, words: str) -> None:
 
 
 def test_the_token_stays_here(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:9")
-    with Client("http://127.0.0.1:9", token="secret-token") as client:
-        assert "secret-token" not in repr(client)
-        assert client._http._mounts == {}
+    with socket.create_server(("127.0.0.1", 0)) as proxy:
+        proxy.setblocking(False)
+        monkeypatch.setenv("HTTP_PROXY", f"http://127.0.0.1:{proxy.getsockname()[1]}")
+        with Client("http://127.0.0.1:9", token="secret-token") as client:
+            assert "secret-token" not in repr(client)
+            with pytest.raises(Unreachable):
+                client.jails()
+        with pytest.raises(BlockingIOError):
+            proxy.accept()
 
 
 @pytest.mark.parametrize(

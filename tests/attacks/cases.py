@@ -27,10 +27,11 @@ LOGS, CONSOLE, TERMINAL = (
     "tests/tui/test_console.py",
     "tests/tui/test_terminal.py",
 )
-CLIENTS = "tests/api/test_clients.py"
+CLIENTS, FLOOD = "tests/api/test_clients.py", "tests/api/test_flood.py"
 HARNESS = "tests/unit/test_harness.py"
 CGROUPS = "tests/real/test_cgroups.py"
 ISLAND = "tests/unit/test_island.py"
+FAILURES = "tests/unit/test_failures.py"
 
 
 class Case(Struct, frozen=True):
@@ -87,6 +88,42 @@ CASES = (
             *_tests(GIT, "test_beyond_the_room_for_all_those_go_that_nobody_asked_for_longest"),
         ),
     ),
+    Case(
+        "R15",
+        "one client takes all places to run",
+        "half of them are for others; who waits, waits one turn of each other client",
+    ),
+    Case("R16", "one client fills the queue", "the last of the longest line is refused, not the newcomer"),
+    Case(
+        "R17",
+        "one client takes all places to build",
+        "half of them are for others; builds that wait are bounded, and made in turns",
+    ),
+    Case(
+        "R18",
+        "a greedy client asks first for what another needs too",
+        "work for several clients is done at the first turn of any",
+    ),
+    Case(
+        "R19",
+        "a package that does not compile, a repository that is missing or refused, asked for in a loop",
+        "answered from memory for a while, and the answer says so",
+        _tests(
+            FAILURES,
+            "test_a_failure_is_told_again_with_its_age",
+            "test_a_remembered_failure_does_not_grow_older_by_being_told",
+        ),
+    ),
+    Case(
+        "R20",
+        "binaries made in a loop, so that those of others make room",
+        "the client who has most room gives up some, and of that the repository that has most",
+    ),
+    Case(
+        "R21",
+        "functions called in a loop, so that warm jails are theirs alone",
+        "each client's first comes first",
+    ),
     Case("K1", "kill(-1), signals to the host's processes", "ESRCH"),
     Case("K2", "other processes traced, read, their descriptors taken", "EPERM or ESRCH"),
     Case("K3", "sysctl, core_pattern, /sys", "EROFS, EACCES, or not there"),
@@ -127,23 +164,6 @@ CASES = (
         "a residual risk, see below",
         unproved="no test can show their absence",
     ),
-    Case(
-        "K21",
-        "a lock (fcntl, flock) on a device or the binary, for another jail to see",
-        "each jail has inodes of its own",
-    ),
-    Case("K22", "a watcher (inotify) on what another jail opens", "sees its own jail alone"),
-    Case(
-        "K23",
-        "/proc: the host's figures and command line, the island's paths",
-        "processes only; with bubblewrap, mountinfo has the paths of layers",
-    ),
-    Case(
-        "K24",
-        "oom_score_adj, loginuid, pressure triggers; a core for the host's handler",
-        "EROFS; no core is made",
-    ),
-    Case("K25", "a function says what bwrap or the launcher would", "an outcome like any other"),
     Case("N1", "the API and other ports on the host's loopback", "out of reach"),
     Case("N2", "abstract Unix sockets of the host", "none visible"),
     Case(
@@ -179,6 +199,11 @@ CASES = (
         _tests(PACKAGES, "test_links_out_of_the_repository_tell_nothing_of_the_host"),
     ),
     Case(
+        "F11",
+        "a jail that the host cannot destroy",
+        "it stays on view, and no other jail gets its uid",
+    ),
+    Case(
         "G1",
         "options in place of URLs",
         "refused",
@@ -209,7 +234,6 @@ CASES = (
             ),
             *_tests(
                 SERVERS,
-                "test_redirects_are_not_followed",
                 "test_a_name_that_leads_into_the_own_network_is_refused",
                 "test_git_goes_where_a_name_was_found_to_lead",
             ),
@@ -279,6 +303,26 @@ CASES = (
         "a server that lists references without end",
         "refused after 256 KiB",
         _tests(SERVERS, "test_a_listing_without_end_is_cut_off"),
+    ),
+    Case(
+        "G11",
+        "redirects of an allowed host into the private network",
+        "Git follows none; each is looked at, and asked anew at its public addresses",
+    ),
+    Case(
+        "G12",
+        "a small repository of very many files",
+        "refused by their number, and by what they take on disk; before one is written",
+    ),
+    Case(
+        "G13",
+        "repositories one after another, refused ones, builds whose cache grows",
+        "room is reserved and measured as it fills; beyond the limit, what is not in use goes",
+    ),
+    Case(
+        "G19",
+        "addresses that embed private ones, clouds' own channels, the host's public address and neighbours",
+        "no repository lies there",
     ),
     Case("B1", "flags for cgo", "there is no cgo", _tests(JAIL, "test_b1_cgo_is_off")),
     Case(
@@ -474,6 +518,24 @@ CASES = (
             "test_a_share_is_of_an_address_or_of_a_network_of_ipv6",
             "test_only_a_trusted_proxy_names_its_client",
             "test_a_forged_header_gives_nobody_a_second_share",
+        ),
+    ),
+    Case(
+        "H12",
+        "refused requests with texts as long as a body may be",
+        "nothing is kept; events, rings, history, database, log lines and pages bounded in bytes",
+        _tests(
+            FLOOD,
+            "test_a_text_too_long_is_refused_and_nothing_of_it_kept",
+            "test_an_event_has_the_beginning_of_each_text",
+            "test_the_ring_counts_every_field",
+            "test_the_log_ring_is_bounded_in_bytes",
+            "test_a_line_of_the_log_is_bounded",
+            "test_lines_that_wait_are_bounded_in_bytes",
+            "test_history_is_bounded_in_bytes_in_memory_and_on_disk",
+            "test_what_waits_for_a_stuck_disk_is_bounded",
+            "test_functions_compiled_whole_are_bounded",
+            "test_a_page_of_invocations_is_bounded_in_bytes",
         ),
     ),
     Case(

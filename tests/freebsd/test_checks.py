@@ -42,7 +42,7 @@ async def test_without_trials_nothing_is_made(world: World) -> None:
 async def test_what_an_interrupted_doctor_left_is_taken_back_by_the_next(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(FreeBSDChecks, "_trials", lambda _: {})
+    monkeypatch.setattr(FreeBSDChecks, "trials", lambda _: {})
     world.fail("^zfs destroy -f .*/base/tiny$", "cannot destroy: it is broken\n")
     found = {check.name: check for check in await checks(world, full=True).examine()}
     assert not found["everything is taken back"].ok

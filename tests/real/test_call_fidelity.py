@@ -17,7 +17,7 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
 from skyisland.golang import harness
-from skyisland.golang.call import _BLANK, parse_call
+from skyisland.golang.call import BLANK, parse_call
 from skyisland.model import Call
 
 Go = Callable[..., subprocess.CompletedProcess[str]]
@@ -94,7 +94,7 @@ def _real(draw: st.DrawFn) -> str:
 
 def _shown(but: str) -> st.SearchStrategy[str]:
     """Characters that a call may hold as they are."""
-    return st.characters(exclude_categories=("C", "Zl", "Zp"), exclude_characters=[but, *_BLANK])
+    return st.characters(exclude_categories=("C", "Zl", "Zp"), exclude_characters=[but, *BLANK])
 
 
 def _elements(quote: str) -> st.SearchStrategy[str]:

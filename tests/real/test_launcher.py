@@ -23,7 +23,7 @@ from skyisland.errors import DriverError, HostUnfit
 from skyisland.events import Events
 from skyisland.fakes import FakeAddresses
 from skyisland.host.process import Completed
-from skyisland.host.toolchain import Toolchain, Toolchains
+from skyisland.host.toolchain import Toolchains
 from skyisland.jails.inmate import JailOrder
 from skyisland.jails.register import Jails
 from skyisland.model import Clone, JailSpec, Limits, Mount, Outcome, Purpose, Snapshot, Verdict
@@ -112,35 +112,32 @@ def test_it_has_no_use_for_a_heap(go: Go, tmp_path: Path) -> None:
     assert on_the_heap(twin) != []
 
 
-async def test_it_is_compiled_once(
-    launcher: Launcher, state_dir: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_it_is_compiled_once(launcher: Launcher, state_dir: Path) -> None:
     shutil.copy2(await launcher.program(), state_dir)
-    launcher = Launcher(state_dir, launcher.toolchains)
+    told: list[str] = []
+    launcher = Launcher(state_dir, launcher.toolchains, progress=lambda what, *_: told.append(what))
     first = await launcher.program()
     assert first.parent == state_dir
     assert (first.stat().st_uid, first.stat().st_mode & 0o7777) == (0, 0o755)
 
-    async def compile_again(self: Launcher, toolchain: Toolchain) -> Path:
-        return Path("/again")
-
-    monkeypatch.setattr(Launcher, "_compile", compile_again)
-    assert await launcher.program() == first
+    toolchain = await launcher.toolchains.present()
+    assert toolchain is not None
     first.chmod(0o775)  # another could have written to it
-    assert await launcher.program() == Path("/again")
+    assert await asyncio.to_thread(launcher.compiled, toolchain) is None
     first.chmod(0o755)
-    assert await launcher.program() == first
-    monkeypatch.setattr(launchers, "_source", lambda: {"main.go": b"package main"})
-    assert await launcher.program() == Path("/again")
+    assert await asyncio.to_thread(launcher.compiled, toolchain) == first
+    other = Launcher(state_dir, launcher.toolchains, source=lambda: {"main.go": b"package main"})
+    assert await asyncio.to_thread(other.compiled, toolchain) is None
+    assert told == []
 
 
-async def test_a_compiler_that_fails_is_told_with_a_remedy(
-    state_dir: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(launchers, "_source", lambda: {"go.mod": b"module x\n", "main.go": b"package\n"})
+async def test_a_compiler_that_fails_is_told_with_a_remedy(state_dir: Path) -> None:
     told: list[str] = []
     broken = Launcher(
-        state_dir / "launcher", Toolchains(state_dir / "go"), progress=lambda what, *_: told.append(what)
+        state_dir / "launcher",
+        Toolchains(state_dir / "go"),
+        progress=lambda what, *_: told.append(what),
+        source=lambda: {"go.mod": b"module x\n", "main.go": b"package\n"},
     )
     with pytest.raises(HostUnfit, match=r"(?s)cannot compile.*main\.go:1.*jails\.driver = .bubblewrap"):
         await broken.program()

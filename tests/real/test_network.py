@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import ctypes
+import errno
 import gc
 import os
 import socket
 from collections.abc import Iterator, Set
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from ipaddress import IPv4Network
 from pathlib import Path
@@ -17,7 +19,7 @@ import pytest
 from pyroute2 import IPRoute
 
 from skyisland.drivers.linux import nftables, rtnetlink
-from skyisland.drivers.linux.bridge import LIBC, BridgeNetwork, HostNetwork, port_name
+from skyisland.drivers.linux.bridge import LIBC, BridgeNetwork, port_name
 from skyisland.errors import DriverError, HostUnfit
 from skyisland.events import Events
 from skyisland.jails.addresses import Addresses
@@ -178,7 +180,7 @@ def _unguard(world: World, *jails: Jail) -> None:
     def unite() -> None:
         with closing(rtnetlink.NetlinkSocket(rtnetlink.NETLINK_ROUTE)) as netlink:
             names = (port_name("t", jail.name) for jail in jails)
-            netlink.transact([rtnetlink._up(IFLA_IFNAME=name, IFLA_LINKINFO=together) for name in names])
+            netlink.transact([rtnetlink.link_up(IFLA_IFNAME=name, IFLA_LINKINFO=together) for name in names])
 
     within(world.own, unite)
 
@@ -425,9 +427,19 @@ def _give_up_rights() -> None:
     assert LIBC.capset(header, (ctypes.c_uint32 * 6)()) == 0
 
 
-async def test_without_rights_calls_with_ip4_are_refused_with_the_remedy(world: World) -> None:
+def test_without_rights_calls_with_ip4_are_refused_with_the_remedy(world: World) -> None:
+    """A thread that another one starts has no more rights than that."""
+
+    def powerless() -> None:
+        _give_up_rights()
+        asyncio.run(_is_refused())
+
+    with ThreadPoolExecutor(1) as threads:
+        threads.submit(powerless).result()
+
+
+async def _is_refused() -> None:
     driver = BridgeNetwork(IP4(), island="t")
-    await asyncio.get_running_loop().run_in_executor(driver._maker, _give_up_rights)
     pool = Addresses(IP4(), driver, Memory(), Events(), resolv_confs=())
     assert await pool.prepare() == 0
     with pytest.raises(HostUnfit, match=r"no rights for networking: .*; run the island as root"):
@@ -440,20 +452,21 @@ async def test_without_rights_calls_with_ip4_are_refused_with_the_remedy(world: 
     await pool.close()
 
 
-class NoNetfilter(BridgeNetwork):
+class NoNetfilter(rtnetlink.NetlinkSocket):
     """On a kernel without nf_tables."""
 
-    def _host(self) -> HostNetwork:
-        host = super()._host()
-        if host._netfilter is not None:
-            host._netfilter.close()
-        host._netfilter = None
-        return host
+    def __init__(self, protocol: int) -> None:
+        if protocol == rtnetlink.NETLINK_NETFILTER:
+            raise OSError(errno.EPROTONOSUPPORT, "Protocol not supported")
+        super().__init__(protocol)
 
 
-async def test_a_kernel_without_nftables_gives_addresses_but_no_nat_and_says_so(world: World) -> None:
+async def test_a_kernel_without_nftables_gives_addresses_but_no_nat_and_says_so(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(rtnetlink, "NetlinkSocket", NoNetfilter)
     jail, other = world.jail(), world.jail()
-    driver = NoNetfilter(IP4(), island="t")
+    driver = BridgeNetwork(IP4(), island="t")
     await driver.prepare()
     isolation = capability(driver, "isolation")
     assert not isolation.enforced
@@ -466,7 +479,7 @@ async def test_a_kernel_without_nftables_gives_addresses_but_no_nat_and_says_so(
     closed = {("10.61.0.3", PORT)}
     assert await reached(jail.netns, (GATEWAY, PORT), *closed, closed=closed) == {(GATEWAY, PORT)}
     await driver.close()
-    demanding = NoNetfilter(IP4(nat=True), island="t")
+    demanding = BridgeNetwork(IP4(nat=True), island="t")
     with pytest.raises(HostUnfit, match=r"network\.ip4\.nat needs nftables"):
         await demanding.prepare()
     await demanding.close()

@@ -193,7 +193,7 @@ async def test_beyond_the_room_for_all_those_go_that_nobody_asked_for_longest(
     async with room(state_dir, mirrored) as it:
         first = await it.get()
         room_bytes = sum([await asyncio.to_thread(size_of, path) for path in (it.repos, it.checkouts)])
-    async with room(state_dir, mirrored, cache_limit=room_bytes + 10_000, keep_s=0.0) as it:
+    async with room(state_dir, mirrored, cache_limit=room_bytes + 10_000) as it:
         with it.sources.using(first) if busy else nullcontext():
             repository.commit(a_go="package a\n" + "// more\n" * 2000)
             second = await it.get(refresh=True)

@@ -2,23 +2,28 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
+import importlib
 import os
 import struct
 import subprocess
 import zlib
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
 
-from skyisland.errors import SourceRefused, SourceUnavailable
-from skyisland.sources.git import GitCommand, GitFailed, Trouble
+from skyisland.errors import SourceRefused, SourceUnavailable, TooBusy
+from skyisland.host.folder import size_of
+from skyisland.sources.git import GitFailed, Trouble
 from tests.support.upstream import Repository, room
 
 
 async def test_nothing_of_a_repository_or_of_our_environment_is_run(
     state_dir: Path, repository: Repository, mirrored: dict[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    importlib.import_module("git.cmd")  # which runs Git once, in our environment
     marker = state_dir / "marker"
     hooks = state_dir / "hooks"
     hooks.mkdir()
@@ -91,7 +96,7 @@ async def test_files_that_only_compressed_are_small_are_refused(
     (repository.path / "zeros").write_bytes(bytes(3 << 20))
     repository.commit()
     async with room(state_dir, mirrored, max_size=1 << 20) as it:
-        with pytest.raises(SourceRefused, match=r"bytes of files, more than \[git\] max_size"):
+        with pytest.raises(SourceRefused, match=r"bytes of disk, more than \[git\] max_size"):
             await it.get()
         assert list(it.checkouts.iterdir()) == []
 
@@ -106,7 +111,7 @@ async def test_a_tree_of_ten_thousand_million_files_is_refused(
     tree = entry.split()[2]
     repository.git("update-ref", "refs/heads/bomb", repository.git("commit-tree", "-m", "x", tree))
     async with room(state_dir, mirrored) as it:
-        with pytest.raises(SourceRefused, match="larger"):
+        with pytest.raises(SourceRefused, match=r"\[git\] max_files"):
             await it.get(version="bomb")
         assert list(it.checkouts.iterdir()) == []
 
@@ -155,9 +160,8 @@ async def test_a_delta_that_would_fill_the_memory_is_not_unfolded(state_dir: Pat
     pack = state_dir / "bomb.pack"
     pack.write_bytes(delta_bomb())
     async with room(state_dir, {}) as it:
-        command = GitCommand(["index-pack", str(pack)], pid_files=it.repos, timeout_s=10)
         with pytest.raises(GitFailed) as failure:
-            await command.result(it.sources._mirrors._threads)
+            await it.git("index-pack", str(pack))
         assert failure.value.trouble is Trouble.too_large
 
 
@@ -167,10 +171,8 @@ async def test_git_runs_in_an_environment_of_ours_alone_and_cannot_fill_the_memo
     monkeypatch.setenv("SECRET", "x")
     monkeypatch.setenv("GIT_SSL_NO_VERIFY", "1")
     async with room(state_dir, {}) as it:
-        command = GitCommand(
-            ["-c", "alias.tell=!env; ulimit -v", "tell"], pid_files=it.repos, timeout_s=10, scheme="https"
-        )
-        *lines, limit = (await command.result(it.sources._mirrors._threads)).decode().splitlines()
+        said = await it.git("-c", "alias.tell=!env; ulimit -v", "tell", scheme="https")
+    *lines, limit = said.decode().splitlines()
     told = dict(line.split("=", 1) for line in lines)
     assert told["GIT_ALLOW_PROTOCOL"] == "https"
     assert told["HOME"] == "/dev/null"
@@ -182,12 +184,79 @@ async def test_a_folder_that_outgrew_its_limit_fails_even_a_quick_command(state_
     (state_dir / "large").write_bytes(bytes(1000))
     (state_dir / "out").symlink_to("/")
     async with room(state_dir, {}) as it:
-        for limit in (999, 100_000):
-            command = GitCommand(
-                ["version"], pid_files=it.repos, timeout_s=10, watch=state_dir, watch_bytes=limit
-            )
-            if limit == 999:
-                with pytest.raises(GitFailed, match="too_large"):
-                    await command.result(it.sources._mirrors._threads)
-            else:
-                assert await command.result(it.sources._mirrors._threads)
+        with pytest.raises(GitFailed, match="too_large"):
+            await it.git("version", watch=state_dir, watch_bytes=999)
+        assert await it.git("version", watch=state_dir, watch_bytes=100_000)
+
+
+@pytest.mark.case("G12")
+async def test_a_small_repository_of_very_many_files_is_refused(
+    state_dir: Path, repository: Repository, mirrored: dict[str, str]
+) -> None:
+    entry = f"100644 blob {repository.git('hash-object', '-w', '--stdin')}\tf"
+    for _ in range(4):
+        lines = "\n".join(entry.rpartition("\t")[0] + f"\t{digit}" for digit in range(10))
+        entry = f"040000 tree {repository.git('mktree', stdin=lines.encode())}\tx"
+    tree = entry.split()[2]
+    repository.git("update-ref", "refs/heads/bomb", repository.git("commit-tree", "-m", "x", tree))
+    async with room(state_dir, mirrored, max_files=12_000) as it:
+        bomb = await it.get(version="bomb")
+        sizes = [await asyncio.to_thread(size_of, path) for path in (it.repos, bomb.checkout)]
+        assert sizes[0] < 100_000, "as it travels, it is small"
+        assert sizes[1] > 10_000 * 4096
+        assert await it.sources.purge(idle_s=0) == 2
+    for limits, setting in (({"max_files": 11_000}, "max_files"), ({"max_size": 40_000_000}, "max_size")):
+        async with room(state_dir, mirrored, **limits) as it:
+            with pytest.raises(SourceRefused, match=rf"\[git\] {setting}"):
+                await it.get(version="bomb")
+            assert list(it.checkouts.iterdir()) == []
+
+
+@pytest.mark.case("G13")
+@pytest.mark.parametrize("refused", [False, True])
+async def test_repositories_one_after_another_stay_within_the_room_for_all(
+    state_dir: Path, mirrored: dict[str, str], refused: bool
+) -> None:
+    """Also those that are refused after they were fetched."""
+    for number in range(4):
+        repository = Repository(state_dir / f"srv/user/r{number}")
+        (repository.path / "noise").write_bytes(os.urandom(1 << 20))
+        (repository.path / "zeros").write_bytes(bytes(1 << 20))
+        repository.commit()
+
+    async def taken(**limits: int) -> int:
+        if refused:
+            limits["max_size"] = 3 << 19  # the mirror has room, the files have not
+        async with room(state_dir, mirrored, **limits) as it:
+            for number in range(4):
+                with pytest.raises(SourceRefused) if refused else nullcontext():
+                    await it.get(f"github.com/user/r{number}")
+            bytes_ = await asyncio.to_thread(lambda: size_of(it.repos) + size_of(it.checkouts))
+            await it.sources.purge(idle_s=0)
+        return bytes_
+
+    limit = 7 << 19
+    folders = 10 * 4096  # `repos`, `checkouts`, and one for each repository's checkouts
+    assert await taken() > limit + folders
+    assert await taken(cache_limit=limit) <= limit + folders
+
+
+@pytest.mark.case("G13")
+async def test_what_is_in_use_stays_and_who_finds_no_room_beside_it_is_refused(
+    state_dir: Path, mirrored: dict[str, str]
+) -> None:
+    for name in ("one", "two"):
+        repository = Repository(state_dir / f"srv/user/{name}")
+        (repository.path / "noise").write_bytes(bytes(1 << 20))
+        repository.commit()
+    async with room(state_dir, mirrored, cache_limit=3 << 19) as it:
+        one = await it.get("github.com/user/one")
+        with it.sources.using(one):
+            with pytest.raises(TooBusy, match=r"\[git\] cache_limit"):
+                await it.get("github.com/user/two")
+            assert one.checkout.is_dir()
+        assert (await it.get("github.com/user/two")).checkout.is_dir()
+        assert not one.checkout.is_dir()
+    async with room(state_dir, mirrored, cache_limit=1 << 20) as it:
+        with pytest.raises(SourceRefused, match=r"\[git\] cache_limit"):
+            await it.get("github.com/user/one")

@@ -17,8 +17,9 @@ import pytest
 
 from skyisland.errors import BadRequest, IslandError, SourceRefused, SourceUnavailable
 from skyisland.events import SourceFetched
+from skyisland.host import outbound
 from skyisland.model import KnownCommit
-from skyisland.sources.git import GitCommand, GitFailed
+from skyisland.sources.git import GitFailed
 from skyisland.sources.mirror import LISTING_BYTES
 from tests.support.upstream import (
     URL,
@@ -190,17 +191,92 @@ async def test_a_private_repository_is_as_good_as_none(state_dir: Path) -> None:
                 await it.get()
 
 
-async def test_redirects_are_not_followed(state_dir: Path, served: Server) -> None:
+@pytest.fixture
+def forge(monkeypatch: pytest.MonkeyPatch) -> str:
+    """An address of this host that counts as one of the Internet; the others do not."""
+    address = "127.0.0.2"
+    monkeypatch.setattr(outbound, "is_public", lambda asked, _: asked == address)
+    return address
+
+
+async def lookup(host: str, _: int) -> list[str]:
+    return {"forge.test": ["127.0.0.2"], "inner.test": ["127.0.0.1"]}.get(host, [host])
+
+
+def redirector(to: str) -> type[Quiet]:
+    """Sends requests for `/user/old` to `to`, and whatever else on and on to itself."""
+
     class Redirector(Quiet):
         def do_GET(self) -> None:
-            self.answer(301, Location=f"http://{served.address}{self.path}")
+            old, _, rest = self.path.partition("/user/old")
+            self.answer(301, Location=to + rest if not old else self.path)
 
-    with Server(Redirector) as server:
-        async with room(state_dir, server.rewrite) as it:
-            with pytest.raises(SourceUnavailable, match="has moved"):
-                await it.get()
-            assert server.asked != []
-            assert served.asked == []
+    return Redirector
+
+
+@pytest.mark.case("G11")
+@pytest.mark.parametrize("where", ["127.0.0.1", "inner.test", "localhost"])
+async def test_a_redirect_into_the_private_network_is_not_followed(
+    state_dir: Path, repository: Repository, served: Server, forge: str, where: str
+) -> None:
+    inner = f"http://{where}:{served.address.rpartition(':')[2]}/user/repo"
+    with Server(redirector(inner), forge) as server:
+        # A Git left to itself looks at no address (`inner.test`, which only we know, it is told).
+        plain = ["-c", f"http.curloptResolve=inner.test:{served.address.rpartition(':')[2]}:127.0.0.1"]
+        listed = repository.git(*plain, "ls-remote", f"http://{server.address}/user/old", "HEAD")
+        assert listed.endswith("HEAD")
+        assert served.asked
+        served.asked.clear()
+        port = server.address.rpartition(":")[2]
+        mine = {"https://git.test/": f"http://{server.address}/"}
+        async with room(state_dir, mine, lookup=lookup, allowed_schemes=("https", "http")) as it:
+            # Neither a server that a caller chose sends us there, nor one that the operator did.
+            for url in (f"http://forge.test:{port}/user/old//", "git.test/user/old//"):
+                for version in (None, "a" * 40):
+                    with pytest.raises(SourceRefused, match="not on the public Internet"):
+                        await it.get(url, version)
+    assert served.asked == []
+
+
+@pytest.mark.case("G11")
+async def test_a_redirect_to_the_same_host_or_a_public_one_is_followed(
+    state_dir: Path, repository: Repository, forge: str
+) -> None:
+    class Renamed(backend(state_dir / "srv")):  # type: ignore[misc]
+        def do_GET(self) -> None:
+            if self.path.startswith("/user/old"):
+                self.answer(301, Location=self.path.replace("/user/old", "/user/repo"))
+            else:
+                super().do_GET()
+
+    with Server(Renamed, forge) as server:
+        port = server.address.rpartition(":")[2]
+        elsewhere = redirector(f"http://forge.test:{port}/user/old")
+        with Server(elsewhere, forge) as first:
+            urls = (f"http://forge.test:{first.address.rpartition(':')[2]}/user/old//", "git.test/user/old//")
+            async with room(
+                state_dir, server.rewrite, lookup=lookup, allowed_schemes=("https", "http")
+            ) as it:
+                for url in urls:
+                    source = await it.get(url)
+                    assert (source.url, source.commit) == (
+                        url.rstrip("/"),
+                        repository.git("rev-parse", "HEAD"),
+                    )
+                # The new place is remembered, and the old one asked no more.
+                first.asked.clear()
+                await it.get(urls[0], refresh=True)
+                assert first.asked == []
+
+
+async def test_redirects_without_end_or_use_are_no_repository(state_dir: Path, forge: str) -> None:
+    for to in ("/user/old", "https://", "http://user@forge.test/user/old", "ftp://forge.test/user/old"):
+        with Server(redirector(to)) as server:
+            async with room(state_dir, server.rewrite) as it:
+                with pytest.raises(SourceUnavailable, match="has moved"):
+                    await it.get("git.test/user/old//")
+                # Two names are tried, in two forms: by Git four times, and three times asked where it leads.
+                assert len(server.asked) <= 2 * 2 * (4 + 3)
 
 
 async def test_a_name_that_leads_into_the_own_network_is_refused(state_dir: Path, served: Server) -> None:
@@ -220,14 +296,15 @@ async def test_a_name_that_leads_into_the_own_network_is_refused(state_dir: Path
 async def test_git_goes_where_a_name_was_found_to_lead(state_dir: Path, served: Server) -> None:
     port = served.address.rpartition(":")[2]
     async with room(state_dir, {}) as it:
-        command = GitCommand(
-            ["ls-remote", "--", f"http://name.invalid:{port}/user/repo", "HEAD"],
-            pid_files=it.repos,
-            timeout_s=10,
+        said = await it.git(
+            "ls-remote",
+            "--",
+            f"http://name.invalid:{port}/user/repo",
+            "HEAD",
             scheme="http",
             config=[("http.curloptResolve", f"name.invalid:{port}:127.0.0.1")],
         )
-        assert (await command.result(it.sources._mirrors._threads)).endswith(b"\tHEAD\n")
+        assert said.endswith(b"\tHEAD\n")
 
 
 async def test_git_speaks_the_permitted_transport_only(state_dir: Path, repository: Repository) -> None:
@@ -238,9 +315,8 @@ async def test_git_speaks_the_permitted_transport_only(state_dir: Path, reposito
             "ext::sh -c true",
             "http://127.0.0.1:1/x",
         ):
-            command = GitCommand(["ls-remote", "--", url], pid_files=it.repos, timeout_s=10, scheme="https")
             with pytest.raises(GitFailed, match="not allowed"):
-                await command.result(it.sources._mirrors._threads)
+                await it.git("ls-remote", "--", url, scheme="https")
 
 
 @pytest.mark.parametrize(

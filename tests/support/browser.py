@@ -74,6 +74,9 @@ class Page:
         self._news = asyncio.Event()
         self._reading = asyncio.create_task(self._read())
 
+    def close(self) -> None:
+        self._reading.cancel()
+
     async def _read(self) -> None:
         async for message in self._devtools:
             event = message.json()
@@ -144,4 +147,4 @@ async def opened(url: str, profile: Path, size: tuple[int, int] = (1280, 800)) -
                 await page.do(f"{domain}.enable")
             await page.do("Page.navigate", url=url)
             yield page
-            page._reading.cancel()
+            page.close()

@@ -43,7 +43,7 @@ SLOW = FunctionRequest(url="github.com/user/repo", call="Sleep(60)")
 class TrueSources(FakeSources):
     """Repositories whose commits, asked for by name, are themselves."""
 
-    async def resolve(self, url: str, version: str | None, *, refresh: bool) -> Resolved:
+    async def resolve(self, url: str, version: str | None, *, refresh: bool, client: str = "") -> Resolved:
         resolved = await super().resolve(url, version, refresh=refresh)
         whole = version is not None and len(version) == 40
         return structs.replace(resolved, commit=version) if whole else resolved
@@ -131,8 +131,14 @@ async def type_ahead(console: Console, *keys: str) -> None:
         console.post_message(Key(_character_to_key(letter) if letter else key, letter))
     done = asyncio.Event()
     console.call_later(done.set)
-    while not (done.is_set() or console._exit):  # noqa: ASYNC110 - no event tells of its end
+    while not done.is_set() and console.return_code is None:  # noqa: ASYNC110 - no event tells of its end
         await asyncio.sleep(0.005)
+
+
+def text_of(console: Console) -> str:
+    """What stands on the screen, as characters."""
+    strips = console.screen._compositor.render_strips()
+    return "\n".join(strip.text.rstrip() for strip in strips)
 
 
 class Operator:
@@ -155,8 +161,7 @@ class Operator:
     @property
     def screen(self) -> str:
         """What stands on the screen, as text."""
-        strips = self.console.screen._compositor.render_strips()
-        return "\n".join(strip.text.rstrip() for strip in strips)
+        return text_of(self.console)
 
     async def reads(self, text: str) -> None:
         """Wait until the screen says so."""

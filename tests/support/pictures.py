@@ -22,7 +22,7 @@ from skyisland import events as ev
 from skyisland.errors import Unauthorized
 from skyisland.model import Phase, Purpose
 from tests.support.fake_island import NOON, FakeIsland
-from tests.support.operating import type_ahead
+from tests.support.operating import text_of, type_ahead
 from tests.support.places import ROOT
 from tui.console import Console
 
@@ -180,7 +180,7 @@ async def play(scene: Scene, sizes: Sequence[tuple[int, int]], *, drawn: bool = 
                 await type_ahead(stage.console)
             await stage.settle(pilot)
             svg = stage.console.export_screenshot(title="Sky Island") if drawn else ""
-            pictures.append(Picture(size, text_of(stage.console), svg))
+            pictures.append(Picture(size, f"{text_of(stage.console)}\n", svg))
     return pictures
 
 
@@ -192,12 +192,6 @@ def kept(scene: Scene) -> Path:
 def as_text(pictures: Sequence[Picture]) -> str:
     """All sizes of a scene, one below the other."""
     return "\n".join(f"=== {p.size[0]}x{p.size[1]}\n{p.text}" for p in pictures)
-
-
-def text_of(console: Console) -> str:
-    """What stands on the screen, as characters."""
-    strips = console.screen._compositor.render_strips()
-    return "\n".join(strip.text.rstrip() for strip in strips) + "\n"
 
 
 def draw_png(svg: str, target: Path) -> None:

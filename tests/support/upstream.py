@@ -8,6 +8,7 @@ import os
 import subprocess
 import threading
 from collections.abc import AsyncIterator, Callable
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -17,6 +18,7 @@ from typing import Any
 from skyisland.events import Event, Events
 from skyisland.model import KnownCommit, Source
 from skyisland.settings import Git
+from skyisland.sources.git import GitCommand
 from skyisland.sources.sources import Sources
 
 URL = "github.com/user/repo"
@@ -80,7 +82,7 @@ class Room:
         events.tap(self.fetched.append)
         settings = {
             key: options.pop(key)
-            for key in ("timeout", "max_size", "cache_limit", "allowed_schemes")
+            for key in ("timeout", "max_size", "max_files", "cache_limit", "allowed_schemes")
             if key in options
         }
         self.known = options.setdefault("known", CommitMemory())
@@ -94,6 +96,12 @@ class Room:
 
     async def get(self, url: str = URL, version: str | None = None, *, refresh: bool = False) -> Source:
         return await self.sources.checkout(await self.sources.resolve(url, version, refresh=refresh))
+
+    async def git(self, *words: str, **options: Any) -> bytes:
+        """What a command of Git says that runs as those of the sources do."""
+        command = GitCommand(words, pid_files=self.repos, timeout_s=10, **options)
+        with ThreadPoolExecutor(1) as threads:
+            return await command.result(threads)
 
     def nothing_half_made(self) -> bool:
         """Neither pid file nor partial folder."""
@@ -123,12 +131,12 @@ def alive(*, mentioning: str) -> bool:
 class Server:
     """A server on a loopback port for the length of a test. `asked` holds its requests."""
 
-    def __init__(self, handler: Callable[..., BaseHTTPRequestHandler]) -> None:
+    def __init__(self, handler: Callable[..., BaseHTTPRequestHandler], address: str = "127.0.0.1") -> None:
         self.asked: list[str] = []
         self.stalled = threading.Event()
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), partial(handler, self))
+        self._server = ThreadingHTTPServer((address, 0), partial(handler, self))
         self._server.daemon_threads = True
-        self.address = f"127.0.0.1:{self._server.server_port}"
+        self.address = f"{address}:{self._server.server_port}"
         self.rewrite = {
             "https://git.test/": f"http://{self.address}/",
             "https://github.com/": f"http://{self.address}/",

@@ -24,6 +24,7 @@ from skyisland.errors import BuildFailed
 from skyisland.events import Event, Events
 from skyisland.fakes import FakeAddresses
 from skyisland.golang.call import parse_call
+from skyisland.host.fair import LOCAL
 from skyisland.host.toolchain import Toolchains
 from skyisland.jails.register import Jails
 from skyisland.model import Artifact, JailSpec, Resolved, Source
@@ -55,7 +56,7 @@ class FakeGo(FakeJails):
 
             async def release() -> None:
                 await held.wait()
-                jail.process._finish()
+                jail.process.finish()
 
             self.releasing = asyncio.ensure_future(release())
         self._news.set()
@@ -145,13 +146,13 @@ class Workshop:
         about = {"url": "example.com/user/geohash", "commit": COMMIT, **more}
         return Source(checkout=checkout, package=package, **about)
 
-    async def build(self, source: Source, call: str, *, refresh: bool = False) -> Artifact:
-        return await self.builds.build(source, parse_call(call), refresh=refresh, invocation="inv-1")
+    async def build(self, source: Source, call: str, *, refresh: bool = False, **more: str) -> Artifact:
+        return await self.builds.build(source, parse_call(call), refresh=refresh, invocation="inv-1", **more)
 
-    def known(self, source: Source, call: str) -> Artifact | None:
+    def known(self, source: Source, call: str, client: str = LOCAL) -> Artifact | None:
         """As the island asks before it fetches anything."""
         resolved = Resolved(url=source.url, package=source.package, commit=source.commit)
-        return self.builds.known(resolved, parse_call(call))
+        return self.builds.known(resolved, parse_call(call), client)
 
     def binaries(self) -> set[str]:
         return {path.name for path in self.layout.artifacts.rglob("*") if path.is_file()}
@@ -159,7 +160,12 @@ class Workshop:
 
 @asynccontextmanager
 async def opened(
-    folder: Path, settings: Build | None = None, *, unused_s: float = 3600.0, timeout_s: float = 60.0
+    folder: Path,
+    settings: Build | None = None,
+    *,
+    unused_s: float = 3600.0,
+    timeout_s: float = 60.0,
+    failures_kept_s: float = 0.0,
 ) -> AsyncIterator[Workshop]:
     layout = Layout(folder / "state", folder / "jails")
     goroot = folder / "goroot"
@@ -183,6 +189,7 @@ async def opened(
         timeout_s=timeout_s,
         unused_s=unused_s,
         uid=None,
+        failures_kept_s=failures_kept_s,
     )
     await builds.prepare()
     try:

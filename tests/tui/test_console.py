@@ -342,7 +342,7 @@ async def test_quitting_asks_only_where_it_ends_the_island(port: Port, world: Wo
         await operator.reads("repo.Sleep(60)")
         await operator.press("q")
         if port.attached:
-            assert not operator.console.is_running or operator.console._exit
+            assert operator.console.return_code == 0
         else:
             await operator.reads("1 jail is running")
             await operator.press("escape")
@@ -365,6 +365,8 @@ async def test_hostile_names_neither_crash_nor_reach_the_terminal(port: Port, wo
             await operator.press(key)
             await operator.pilot.pause()
             assert not any((ord(c) < 32 and c != "\n") or c == "\u202e" for c in operator.screen)
+        # A snapshot may have come meanwhile, in which it is not.
+        operator.console.board.jails["x"] = JailRow(_renamed(jail))
         await operator.press("2", "K")
         await operator.reads("Kill this jail?")
 

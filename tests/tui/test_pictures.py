@@ -11,7 +11,7 @@ from textual.color import Color
 
 from skyisland.model import Phase
 from tests.support.pictures import SCENES, Scene, Stage, as_text, kept, play
-from tui.draw.glyphs import _ASCII, _BARS, _UNICODE
+from tui.draw.glyphs import ASCII, BARS, UNICODE
 from tui.draw.tones import SKY, TONES
 
 
@@ -27,9 +27,9 @@ async def test_picture(scene: Scene) -> None:
 
 
 def test_both_alphabets_know_every_state_and_phase() -> None:
-    assert _ASCII.keys() == _UNICODE.keys()
-    assert all(set(_BARS[kind]) == set(Phase) for kind in (True, False))
-    assert all(len(set(_BARS[kind].values())) == len(Phase) for kind in (True, False))
+    assert ASCII.keys() == UNICODE.keys()
+    assert all(set(BARS[kind]) == set(Phase) for kind in (True, False))
+    assert all(len(set(BARS[kind].values())) == len(Phase) for kind in (True, False))
 
 
 async def test_every_tone_can_be_read() -> None:

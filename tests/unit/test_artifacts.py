@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import time
 from pathlib import Path
@@ -11,12 +12,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 from msgspec import structs
 
-from skyisland.builds.builds import Builds
+from skyisland.builds.artifacts import Id
+from skyisland.builds.builds import key_of
 from skyisland.drivers.fake import Script
-from skyisland.errors import ArtifactNotFound
+from skyisland.errors import ArtifactNotFound, BuildFailed
 from skyisland.events import ArtifactEvicted
+from skyisland.golang.caches import Caches
+from skyisland.host.folder import size_of
 from skyisland.model import JailSpec
-from skyisland.settings import Build
+from skyisland.settings import Build, Layout
 from tests.support.workshop import Workshop, host, opened, refused, source, verb
 
 # What a hostile build leaves instead of a binary
@@ -132,12 +136,11 @@ async def test_purge_leaves_what_is_in_use(shop: Workshop) -> None:
 
 
 async def test_what_was_not_used_for_long_goes(state_dir: Path) -> None:
-    async with opened(state_dir, unused_s=100.0) as shop:
+    async with opened(state_dir) as shop:
         old = await shop.build(shop.source(), "Old()")
-        shop.builds._artifacts._known = {
-            wanted: structs.replace(artifact, used_at=time.time() - 101)
-            for wanted, artifact in shop.builds._artifacts._known.items()
-        }
+        await shop.builds.close()  # which writes down its use, so that the next line is the last word
+        shop.state.touch_artifact(structs.replace(old, used_at=time.time() - 101))
+    async with opened(state_dir, unused_s=100.0) as shop:
         new = await shop.build(shop.source(), "New()")
         assert [artifact.key for artifact in shop.builds.artifacts()] == [new.key]
         evicted = [event for event in shop.told if isinstance(event, ArtifactEvicted)]
@@ -166,43 +169,94 @@ async def test_a_limit_too_small_for_one_still_serves_it(state_dir: Path) -> Non
 
 
 async def test_old_caches_and_too_many_modules_go(state_dir: Path) -> None:
-    async with opened(state_dir, Build(cache_limit=1000), unused_s=100.0) as shop:
-        caches = shop.builds._caches
-        async with caches.of("example.com/old") as old:
-            os.utime(old, (1, 1))
-            assert not await caches.trim()
-            assert old.exists()  # in use
-            os.utime(old, (1, 1))
-        async with caches.of("example.com/new") as new:
-            (new / "entry").write_bytes(b"x" * 900)
-        (caches.modules / "zip").write_bytes(b"x" * 1001)
-        assert await caches.trim()
-        assert not old.exists()
-        assert new.exists()
-        assert list(caches.modules.iterdir()) == []
-        async with caches.of("example.com/newer") as newer:
-            (newer / "entry").write_bytes(b"x" * 900)
-            os.utime(new, (time.time() - 10,) * 2)
+    layout = Layout(state_dir / "state", state_dir / "jails")
+    caches = Caches(layout, uid=None, limit_bytes=12_000, unused_s=100.0)
+    await asyncio.to_thread(caches.prepare, "go1.27.3")
+    async with caches.of("example.com/old") as old:
+        os.utime(old, (1, 1))
         assert not await caches.trim()
-        assert not new.exists()
-        assert newer.exists()
+        assert old.exists()  # in use
+        os.utime(old, (1, 1))
+    async with caches.of("example.com/new") as new:
+        (new / "entry").write_bytes(b"x" * 900)
+    (caches.modules / "zip").write_bytes(b"x" * 9000)
+    assert await caches.trim()
+    assert not old.exists()
+    assert new.exists()
+    assert list(caches.modules.iterdir()) == []
+    async with caches.of("example.com/newer") as newer:
+        (newer / "entry").write_bytes(b"x" * 900)
+        os.utime(new, (time.time() - 10,) * 2)
+    assert not await caches.trim()
+    assert not new.exists()
+    assert newer.exists()
+
+
+@pytest.mark.case("G13")
+async def test_a_build_that_outgrows_its_cache_ends_and_the_others_make_room(state_dir: Path) -> None:
+    layout = Layout(state_dir / "state", state_dir / "jails")
+    dropped: list[bool] = []
+
+    async def caches(limit_bytes: int) -> Caches:
+        made = Caches(
+            layout,
+            uid=None,
+            limit_bytes=limit_bytes,
+            unused_s=100.0,
+            least_bytes=0,
+            measure_s=0.001,
+            dropped=lambda: dropped.append(True),
+        )
+        await asyncio.to_thread(made.prepare, "go1.27.3")
+        return made
+
+    async def compile_(folder: Path, entries: int, rest: asyncio.Event | None = None) -> None:
+        for number in range(entries):
+            await asyncio.to_thread((folder / str(number)).touch)
+        await (rest or asyncio.Event()).wait()
+
+    # Where nothing is measured, empty files take any number of blocks.
+    done = asyncio.Event()
+    done.set()
+    async with (await caches(1 << 30)).of("example.com/unlimited") as cache:
+        await compile_(cache, 100, done)
+    assert await asyncio.to_thread(size_of, cache) > 400_000
+
+    limited = await caches(200_000)
+    async with limited.of("example.com/old") as old:
+        await compile_(old, 30, done)
+    assert old.exists()
+    with pytest.raises(BuildFailed, match=r"\[build\] cache_limit permits \(200000 bytes\)"):
+        async with limited.of("example.com/new") as new:
+            await compile_(new, 100)
+    assert not cache.exists()
+    assert not new.exists()
+    with pytest.raises(BuildFailed, match="modules that it downloads"):
+        async with limited.of("example.com/modules", downloads=True):
+            await compile_(limited.modules, 200)
+    assert dropped
+    assert list(limited.modules.iterdir()) == []
+    with pytest.raises(TimeoutError):
+        async with limited.of("example.com/other"):
+            raise TimeoutError
 
 
 # Keys
 
 
 PARTS = st.text(max_size=5)
+IDS = st.tuples(PARTS, PARTS, PARTS, PARTS, st.none() | PARTS)
 
 
-@given(
-    st.tuples(PARTS, PARTS, PARTS, PARTS, st.none() | PARTS),
-    st.tuples(PARTS, PARTS, PARTS, PARTS, st.none() | PARTS),
-)
-def test_different_wishes_have_different_keys(one: tuple[str, ...], two: tuple[str, ...]) -> None:
-    builds = object.__new__(Builds)
-    builds._compiler = type("Compiler", (), {"toolchain": type("T", (), {"version": "go1.27.3"})})  # type: ignore[assignment]
-    assert (builds._key(one) == builds._key(two)) == (one == two)  # type: ignore[arg-type]
+@given(IDS, IDS)
+def test_different_wishes_have_different_keys(one: Id, two: Id) -> None:
+    def key(id_: Id) -> str:
+        return key_of(id_, "go1.27.3")
+
+    assert (key(one) == key(two)) == (one == two)
+    assert key(one) != key_of(one, "go1.27.4")
     # The same characters, divided otherwise.
-    url, package, *rest = one
-    moved = (f"{url}/", package, *rest), (url, f"/{package}", *rest)
-    assert len({builds._key(wish) for wish in moved}) == 2  # type: ignore[arg-type]
+    url, package, commit, function, expression = one
+    assert key((f"{url}/", package, commit, function, expression)) != key(
+        (url, f"/{package}", commit, function, expression)
+    )

@@ -283,7 +283,7 @@ async def test_no_more_builds_at_a_time_than_allowed(state_dir: Path) -> None:
     async with opened(state_dir, Build(max_running=2)) as shop:
         shop.go.hold = asyncio.Event()
         source_ = shop.source()
-        callers = [asyncio.ensure_future(shop.build(source_, f"F{n}()")) for n in range(5)]
+        callers = [asyncio.ensure_future(shop.build(source_, f"F{n}()", client=f"{n}")) for n in range(5)]
         await shop.go.builds(2)
         for _ in range(100):
             await asyncio.sleep(0)

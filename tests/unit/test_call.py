@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from skyisland.errors import BadCall
-from skyisland.golang.call import _BLANK, MAX_BYTES, MAX_NESTING, parse_call, read_call
+from skyisland.golang.call import BLANK, MAX_BYTES, MAX_NESTING, parse_call, read_call
 from skyisland.model import Call
 
 
@@ -64,7 +64,7 @@ class TestLiteralArguments:
         assert parse_call(" geohash . Encode ( 1 ) \r\n") == call
 
     @given(
-        st.text(st.characters(categories=("L", "N", "P", "S", "Zs"), exclude_characters=_BLANK), max_size=30),
+        st.text(st.characters(categories=("L", "N", "P", "S", "Zs"), exclude_characters=BLANK), max_size=30),
         st.integers(-(2**70), 2**70),
         st.floats(allow_nan=False),
     )

@@ -122,9 +122,9 @@ async def test_a_host_that_cannot_give_jails_addresses(state_dir: Path) -> None:
 
 
 @pytest.mark.parametrize(("hard", "ok"), [(1024, False), (1 << 20, True), (resource.RLIM_INFINITY, True)])
-def test_open_files(monkeypatch: pytest.MonkeyPatch, hard: int, ok: bool) -> None:
+async def test_open_files(state_dir: Path, monkeypatch: pytest.MonkeyPatch, hard: int, ok: bool) -> None:
     monkeypatch.setattr(resource, "getrlimit", lambda which: (256, hard))
-    assert doctor._open_files().ok == ok
+    assert (await examined(state_dir))["open files"].ok == ok
 
 
 async def test_drivers_bring_their_own_checks(state_dir: Path) -> None:

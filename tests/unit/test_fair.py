@@ -159,6 +159,32 @@ async def test_who_is_cancelled_with_its_place_in_hand_gives_it_back() -> None:
     assert room.places.take("c")
 
 
+@pytest.mark.parametrize("length", [1, 1000])
+async def test_who_is_cancelled_as_its_turn_comes_is_passed_over(length: int) -> None:
+    room = Room(queue(1, length=length))
+    _, waiter = await room.come("a", "b")
+    waiter.cancel()
+    assert room.places.waiting == 1
+    assert await room.leave("a") == []
+    with pytest.raises(asyncio.CancelledError):
+        await waiter
+    assert room.places.waiting == 0
+    assert room.places.take("c")
+
+
+async def test_who_is_cancelled_as_it_is_displaced_is_no_matter() -> None:
+    room = Room(queue(1, length=2))
+    *_, last = await room.come("a", "a", "a")
+    newcomer = asyncio.create_task(room.places.wait("b"))
+    last.cancel()
+    await turn()
+    assert last.cancelled()
+    room.places.leave("a")
+    room.places.leave("a")
+    await newcomer
+    await room.go_home()
+
+
 async def test_shared_work_takes_the_first_turn_of_any_who_want_it() -> None:
     room = Room(queue(1))
     await room.come("greedy", *["greedy"] * 9)

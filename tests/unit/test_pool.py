@@ -333,7 +333,7 @@ async def test_a_failure_to_make_one_ahead_harms_no_call(make: Make) -> None:
 
 def test_a_rate_fades() -> None:
     demand = Demand(None)  # type: ignore[arg-type]
-    demand.note(0.0)
-    demand.note(0.0)
+    demand.note(0.0, "me")
+    demand.note(0.0, "me")
     assert demand.count(0.0) == 2.0
     assert math.isclose(demand.count(FADE_S), 2.0 / math.e)

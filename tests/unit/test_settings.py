@@ -126,6 +126,7 @@ def test_what_rules_a_call_is_of_three_sections(load_settings: Callable[..., Set
         [jails]
         exec_timeout = "3s"
         max_running = 5
+        running_per_client = 2
         max_queued = 7
         queue_timeout = "11s"
         cache_purge_after = "13s"
@@ -141,8 +142,10 @@ def test_what_rules_a_call_is_of_three_sections(load_settings: Callable[..., Set
     assert settings.policy == Policy(
         exec_timeout_s=3.0,
         max_running=5,
+        running_per_client=2,
         max_queued=7,
         queue_timeout_s=11.0,
+        failures_kept_s=30.0,
         keep_s=13.0,
         limits=settings.limits.as_limits(),
         require=("memory",),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import string
+from ipaddress import IPv4Network
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from skyisland.errors import BadRequest, SourceRefused, SourceUnavailable
+from skyisland.host import outbound
+from skyisland.host.outbound import Refused
+from skyisland.host.recent import Recent
 from skyisland.model import Resolved, Source
 from skyisland.sources.git import Trouble, trouble_of
 from skyisland.sources.mirror import check_tree, folder_of, presentable
@@ -18,7 +22,7 @@ from skyisland.sources.url import (
     check_version,
     commit_among,
     is_commit,
-    is_public,
+    moved,
     parse_url,
     pin,
     remote_of,
@@ -267,38 +271,66 @@ def test_private_hosts_are_refused_unless_the_operator_names_them(host: str) -> 
     assert remote_of(name, ((itself, itself),)).url == f"https://{name}"
 
 
-@pytest.mark.parametrize(
-    ("address", "public"),
-    [
-        ("140.82.121.4", True),
-        ("2606:50c0:8000::154", True),
-        ("127.0.0.1", False),
-        ("169.254.169.254", False),
-        ("172.16.9.9", False),
-        ("224.0.0.1", False),
-        ("255.255.255.255", False),
-        ("::", False),
-        ("::1", False),
-        ("fe80::1%eth0", False),
-        ("fd00::1", False),
-        ("ff02::1", False),
-        ("::ffff:127.0.0.1", False),
-        ("::ffff:140.82.121.4", True),
-        ("64:ff9b::7f00:1", False),
-        ("2002:7f00:1::", False),
-    ],
-)
-def test_public_addresses(address: str, public: bool) -> None:
-    assert is_public(address) is public
-
-
 def test_git_is_held_to_the_addresses_that_were_looked_at() -> None:
     remote = remote_of("example.org/repo", ())
-    assert pin(remote, ["140.82.121.4", "2606:50c0:8000::154"]) == (
+    assert pin(remote, ["140.82.121.4", "2606:50c0:8000::154"], ()) == (
         "example.org:443:140.82.121.4,2606:50c0:8000::154"
     )
     with pytest.raises(SourceRefused, match=r"10\.0\.0\.1"):
-        pin(remote, ["140.82.121.4", "10.0.0.1"])
+        pin(remote, ["140.82.121.4", "10.0.0.1"], ())
+    with pytest.raises(SourceRefused, match=r"140\.82"):
+        pin(remote, ["140.82.121.4"], [IPv4Network("140.82.121.0/24")])
+
+
+@pytest.mark.parametrize(
+    "location",
+    [
+        "http://example.org/user/new/info/refs?service=git-upload-pack",
+        "https://u@example.org/user/new/info/refs?service=git-upload-pack",
+        "https://example.org/user/new",
+        "https://example.org/a%20b /info/refs?service=git-upload-pack",
+        "https://example.org:99999/user/new/info/refs?service=git-upload-pack",
+        "https://[::1]/user/new/info/refs?service=git-upload-pack",
+        "file:///etc/info/refs?service=git-upload-pack",
+        "//" + "a" * 3000,
+        "https://[",
+    ],
+)
+def test_redirects_that_are_not_followed(location: str) -> None:
+    with pytest.raises(Refused):
+        moved(remote_of("example.org/user/old", ()), location)
+
+
+def test_whoever_chose_a_remote_its_redirect_to_another_host_is_a_strangers_choice() -> None:
+    tail = "/info/refs?service=git-upload-pack"
+    remote = moved(remote_of("example.org/user/old", ()), f"/user/new{tail}")
+    assert (remote.url, remote.public_only) == ("https://example.org/user/new", True)
+    own = remote_of("example.org/user/old", (("https://example.org/", "http://git.lan:81/"),))
+    assert not moved(own, f"http://git.lan:81/user/new{tail}").public_only
+    for elsewhere in ("https://git.lan:81", "http://git.lan", "http://git.lan:82", "http://other.lan:81"):
+        assert moved(own, f"{elsewhere}/user/new{tail}").public_only
+
+
+async def test_a_pinned_request_goes_to_the_address_and_names_the_host() -> None:
+    request = outbound.pinned("https://example.org:8443/a?b", ["2606:50c0:8000::154"])
+    assert str(request.url) == "https://[2606:50c0:8000::154]:8443/a?b"
+    assert request.headers["Host"] == "example.org:8443"
+    assert request.extensions["sni_hostname"] == "example.org"
+
+    async def rebinding(host: str, port: int) -> list[str]:
+        return ["140.82.121.4", "10.0.0.1"]
+
+    with pytest.raises(Refused, match=r"10\.0\.0\.1"):
+        await outbound.public_addresses("example.org", 443, rebinding)
+
+
+def test_what_strangers_name_is_forgotten_again() -> None:
+    recent: Recent[str, int] = Recent(2)
+    recent["a"], recent["b"] = 1, 2
+    assert recent.get("a") == 1
+    recent["c"] = 3
+    assert ("a" in recent, "b" in recent, len(recent)) == (True, False, 2)
+    assert (recent.pop("a"), recent.pop("a")) == (1, None)
 
 
 # Versions
@@ -440,18 +472,22 @@ def listing(*files: tuple[str, str]) -> bytes:
 
 
 def test_a_tree_within_limits_passes() -> None:
-    check_tree("r", listing(("a\nb", "10"), ("sub\t/x", "20"), ("module", "-")), 30)
-    check_tree("r", b"", 0)
+    files = listing(("a\nb", "10"), ("sub", "-"), ("sub\t/x", "5000"), ("module", "-"))
+    blocks = 1 + 1 + 1 + 2 + 1
+    assert check_tree("r", files, blocks * 4096, 4) == blocks * 4096
+    assert check_tree("r", b"", 4096, 0) == 4096
 
 
 @pytest.mark.parametrize(
     ("files", "reason"),
     [
-        ([("a", "10"), ("b", "21")], "max_size"),
+        ([("a", "1"), ("b", "4097")], "max_size"),
+        ([("a", "0"), ("b", "0"), ("c", "0")], "max_size"),
+        ([(f"{number}", "0") for number in range(5)], "max_files"),
         ([("d/" * 101 + "f", "1")], "deeper"),
         ([("x" * 1025, "1")], "deeper"),
     ],
 )
 def test_a_tree_beyond_limits_is_refused(files: list[tuple[str, str]], reason: str) -> None:
     with pytest.raises(SourceRefused, match=reason):
-        check_tree("r", listing(*files), 30)
+        check_tree("r", listing(*files), 3 * 4096, 4)

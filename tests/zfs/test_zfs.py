@@ -65,8 +65,7 @@ async def test_what_an_earlier_life_left_is_swept(host: Host) -> None:
     base = await dead.prepare()
     for number in range(3):
         await dead.clone(base, f"sky-c0de-{number}")
-    assert dead._stocking is not None
-    await dead._stocking
+    await dead.stocked()
     assert len([name for name in host.names() if name.startswith("/run/")]) == 5
     jails = Jails(FakeJails(), host.clones(), FakeAddresses(), Events(), island="c0de", uids=None)
     assert await jails.prepare() == 5

@@ -8,7 +8,7 @@ from __future__ import annotations
 from skyisland.model import Phase
 from tui.draw.tones import Span
 
-_UNICODE = {
+UNICODE = {
     "creating": "◔",
     "warm": "○",
     "running": "●",
@@ -43,7 +43,7 @@ _UNICODE = {
     "dot": "·",
     "into": "→",
 }
-_ASCII = {
+ASCII = {
     "creating": "+",
     "warm": "o",
     "running": "*",
@@ -78,7 +78,7 @@ _ASCII = {
     "dot": ".",
     "into": "->",
 }
-_BARS = {
+BARS = {
     False: {
         Phase.resolve: "╌",
         Phase.clone: "░",
@@ -122,8 +122,8 @@ class Glyphs:
 
     def __init__(self, *, ascii: bool = False) -> None:  # noqa: A002 - as the option is named
         self.ascii = ascii
-        self._glyphs = _ASCII if ascii else _UNICODE
-        self.bars = _BARS[ascii]
+        self._glyphs = ASCII if ascii else UNICODE
+        self.bars = BARS[ascii]
         self.levels = " .:-=+*#" if ascii else "▁▂▃▄▅▆▇█"
         self.eighths = " #" if ascii else " ▏▎▍▌▋▊▉█"
 

@@ -62,7 +62,7 @@ class FreeBSDChecks:
         checks += from_capabilities([*self.jails.capabilities(), *self.clones.capabilities()])
         if self.full and all(check.ok for check in checks if check.vital):
             checks.append(await vital("base system", self._sweep))
-            for name, trial in self._trials().items() if checks[-1].ok else ():
+            for name, trial in self.trials().items() if checks[-1].ok else ():
                 checks.append(await self._try(name, trial))
             checks.append(await self._try("everything is taken back", self._remove_everything))
         return checks
@@ -92,7 +92,8 @@ class FreeBSDChecks:
         except (IslandError, OSError) as failure:
             return Check(name=name, ok=False, found=f"not known: {failure}", remedy=NOT_AS_ASSUMED)
 
-    def _trials(self) -> dict[str, Callable[[], Awaitable[str]]]:
+    def trials(self) -> dict[str, Callable[[], Awaitable[str]]]:
+        """What is tried in jails and clones, by name."""
         return {
             "python": self._python,
             "a jail runs a program": self._runs,

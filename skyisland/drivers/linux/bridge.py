@@ -38,6 +38,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 from skyisland.errors import DriverError, HostUnfit
+from skyisland.host.internet import CLOSED4
 from skyisland.jails.driver import island_tag
 from skyisland.model import Address, Capability
 from skyisland.settings import IP4
@@ -362,7 +363,7 @@ class HostNetwork:
         return interface.name if interface else None
 
     def _filter(self, dns: tuple[str, ...]) -> BridgeFilter:
-        from skyisland.drivers.linux.nftables import ALWAYS_CLOSED, BridgeFilter
+        from skyisland.drivers.linux.nftables import BridgeFilter
 
         servers = (ip_address(server) for server in dns)
         neighbours = {
@@ -376,7 +377,7 @@ class HostNetwork:
             dns=tuple(server for server in servers if isinstance(server, IPv4Address)),
             nat=self.ip4.nat,
             uplink=self.ip4.interface,
-            closed=(*ALWAYS_CLOSED, *sorted(neighbours)),
+            closed=(*CLOSED4, *sorted(neighbours)),
             open=self.open_networks,
             egress=tuple(map(IPv4Network, self.ip4.egress)),
         )

@@ -20,7 +20,7 @@ import signal
 import socket
 import stat
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from importlib import resources
 from pathlib import Path
 
@@ -52,6 +52,13 @@ REMEDY = 'name another toolchain in build.goroot, or set jails.driver = "bubblew
 GONE = "the launcher of jails ended while it made this one; call again, the next has another"
 
 
+def source_files() -> dict[str, bytes]:
+    """The source files of the program: name → content."""
+    folder = resources.files("skyisland.drivers.linux").joinpath("launcher")
+    names = (file.name for file in folder.iterdir() if file.name.endswith((".go", ".s", ".mod")))
+    return {name: folder.joinpath(name).read_bytes() for name in sorted(names)}
+
+
 class Launcher:
     """The launcher's program, compiled when it is first needed."""
 
@@ -63,14 +70,17 @@ class Launcher:
         library: Path | None = None,
         uid: int = 0,
         progress: Progress = silent,
+        source: Callable[[], dict[str, bytes]] = source_files,
     ) -> None:
         """`folder`: of the program. `library`: Go's build caches of the build jails, in a folder per version
-        of the toolchain; `uid`: the owner of a cache that we put there."""
+        of the toolchain; `uid`: the owner of a cache that we put there. `source`: the program's source files,
+        name → content."""
         self.folder = folder
         self.toolchains = toolchains
         self.library = library
         self.uid = uid
         self.progress = progress
+        self.source = source
 
     async def program(self) -> Path:
         """The path of the program; compiles it, and fetches a toolchain, if necessary.
@@ -90,7 +100,7 @@ class Launcher:
 
         A program that another user owns or could write to does not count: root would execute it.
         """
-        path = self._path(toolchain, _source())
+        path = self._path(toolchain, self.source())
         with contextlib.suppress(OSError):
             status = path.lstat()
             ours = status.st_uid == os.geteuid() and not status.st_mode & (stat.S_IWGRP | stat.S_IWOTH)
@@ -128,13 +138,13 @@ class Launcher:
         self.folder.mkdir(mode=0o755, parents=True, exist_ok=True)
         work = Path(tempfile.mkdtemp(prefix=f"sky-compiling-{os.getpid()}-", dir=self.folder))
         (work / "source").mkdir()
-        for name, data in _source().items():
+        for name, data in self.source().items():
             (work / "source" / name).write_bytes(data)
         return work
 
     def _keep(self, work: Path, toolchain: Toolchain) -> Path:
         """Move the program to its path, and remove other programs and the work folders of dead processes."""
-        final = self._path(toolchain, _source())
+        final = self._path(toolchain, self.source())
         program = work / "made"
         program.chmod(0o755)
         with program.open("rb") as file:
@@ -159,13 +169,6 @@ class Launcher:
                 os.chown(path, self.uid, self.uid)
         library.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
         cache.rename(library)
-
-
-def _source() -> dict[str, bytes]:
-    """The source files of the program: name → content."""
-    folder = resources.files("skyisland.drivers.linux").joinpath("launcher")
-    names = (file.name for file in folder.iterdir() if file.name.endswith((".go", ".s", ".mod")))
-    return {name: folder.joinpath(name).read_bytes() for name in sorted(names)}
 
 
 async def start(program: Path, scratch: Path, bpf: bytes) -> LauncherSocket:

@@ -43,6 +43,7 @@ from pyroute2.netlink.nfnetlink.nftsocket import (
 from pyroute2.nftables.expressions import genex, masq, verdict
 
 from skyisland.drivers.linux.rtnetlink import NetlinkSocket
+from skyisland.host.internet import CLOSED4
 
 Expressions = list[Any]
 
@@ -63,25 +64,6 @@ DESTINATION_PORT = 2
 """Offset in the headers of TCP and UDP."""
 DROP, ACCEPT = verdict(0), verdict(1)
 
-ALWAYS_CLOSED = tuple(
-    IPv4Network(network)
-    for network in (
-        "0.0.0.0/8",
-        "10.0.0.0/8",
-        "100.64.0.0/10",
-        "127.0.0.0/8",
-        "169.254.0.0/16",
-        "172.16.0.0/12",
-        "192.0.0.0/24",
-        "192.168.0.0/16",
-        "198.18.0.0/15",
-        "224.0.0.0/4",
-        "240.0.0.0/4",
-    )
-)
-"""Networks that are not the Internet (RFC 6890): private ones, link-local (where clouds have their metadata
-services), multicast and broadcast."""
-
 
 class BridgeFilter(Struct, frozen=True, kw_only=True):
     """The content of the table."""
@@ -95,7 +77,7 @@ class BridgeFilter(Struct, frozen=True, kw_only=True):
     nat: bool = False
     uplink: str = ""
     """The only interface that jails may leave through; any interface if empty."""
-    closed: tuple[IPv4Network, ...] = ALWAYS_CLOSED
+    closed: tuple[IPv4Network, ...] = CLOSED4
     open: tuple[IPv4Network, ...] = ()
     """Networks that the operator allows even if they are closed."""
     egress: tuple[IPv4Network, ...] = ()

@@ -206,7 +206,7 @@ class Interfaces:
         )
         try:
             index = socket.if_nametoindex(name)
-            self._netlink.transact([_address_message(index, address), _up(index=index)])
+            self._netlink.transact([_address_message(index, address), link_up(index=index)])
         except BaseException:
             self.delete(name)
             raise
@@ -242,7 +242,7 @@ class Interfaces:
         try:
             # One message isolates the port and sets it up: the kernel handles IFLA_LINKINFO before the
             # flags, so the port is never up without being isolated.
-            self._netlink.transact([_up(IFLA_IFNAME=name, IFLA_IFALIAS=alias, IFLA_LINKINFO=isolated)])
+            self._netlink.transact([link_up(IFLA_IFNAME=name, IFLA_IFALIAS=alias, IFLA_LINKINFO=isolated)])
             return socket.if_nametoindex(name)
         except BaseException:
             self.delete(name)
@@ -278,7 +278,7 @@ class Interfaces:
             RTA_OIF=index,
         )
         self._netlink.transact(
-            [_up(IFLA_IFNAME="lo"), _address_message(index, address), _up(index=index), route]
+            [link_up(IFLA_IFNAME="lo"), _address_message(index, address), link_up(index=index), route]
         )
 
     def delete(self, name: str) -> bool:
@@ -347,7 +347,8 @@ def _link_message(number: int, extra: int, /, **values: Any) -> Any:
     return _message(ifinfmsg, number, extra, **values)
 
 
-def _up(**values: Any) -> Any:
+def link_up(**values: Any) -> Any:
+    """A request that turns an interface on, and changes what `values` name of it."""
     return _message(ifinfmsg, RTM_NEWLINK, 0, flags=IFF_UP, change=IFF_UP, **values)
 
 

@@ -259,6 +259,11 @@ class ZfsClones:
         if self._ahead > len(self._stock):
             self._stocking = asyncio.ensure_future(self._fill(base))
 
+    async def stocked(self) -> None:
+        """Returns when the clones ahead are made, or cannot be."""
+        if self._stocking is not None:
+            await self._stocking
+
     async def _fill(self, base: Snapshot) -> None:
         try:
             while len(self._stock) < self._ahead and not self._closed:
@@ -299,8 +304,7 @@ class ZfsClones:
     async def close(self) -> None:
         """Destroy the clones made ahead, and wait until no dataset is being destroyed."""
         self._closed = True
-        if self._stocking is not None:
-            await self._stocking
+        await self.stocked()
         stock, self._stock = self._stock, []
         destructions = [self.destroyer.destroy(f"{self.run_dataset}/{clone}") for clone in stock]
         for failure in await asyncio.gather(*destructions, return_exceptions=True):

@@ -1,0 +1,144 @@
+"""Requests to where a stranger's URL or server leads: the guard of whatever the island fetches.
+
+Whoever asks a URL that the operator did not write follows no redirect by a library, for a library looks at no
+address. Instead:
+
+1. `public_addresses` looks the host's name up, and refuses a private address among the answers;
+2. the connection goes to these addresses (a second look-up could answer otherwise): `pinned` for httpx,
+   http.curloptResolve for Git;
+3. for an answer 3xx, `redirected` says where it leads, and the same begins anew, at most MAX_HOPS times.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import socket
+import ssl
+from collections.abc import Awaitable, Callable, Iterable
+from functools import cache
+from urllib.parse import urljoin, urlsplit
+
+import httpx
+from msgspec import Struct
+
+from skyisland.host.internet import Network, connected_networks, is_public
+from skyisland.host.tasks import aside
+
+MAX_HOPS = 3
+"""Redirects followed one after another. A judgement: a new name takes one, https another."""
+URL_LIMIT = 2048
+"""Characters of a URL that a server sends us to; as many as a caller's may have."""
+
+PORTS = {"https": 443, "http": 80, "ssh": 22}
+
+_URL = re.compile(
+    r"https?://(?!-)[A-Za-z0-9-]{1,63}(?:\.[A-Za-z0-9-]{1,63})*(?::[1-9][0-9]{0,4})?(?:/[A-Za-z0-9._~+%=&?-]*)*"
+)
+"""What we go on with: no user, no fragment, nothing that a shell or curl reads meaning into."""
+
+Lookup = Callable[[str, int], Awaitable[list[str]]]
+
+
+class Refused(Exception):
+    """A stranger's URL leads where it must not. `host` led to `address`, if one of them was the reason."""
+
+    def __init__(self, reason: str, host: str = "", address: str = "") -> None:
+        super().__init__(reason)
+        self.host = host
+        self.address = address
+
+
+class Origin(Struct, frozen=True):
+    """What a URL is served by. Two URLs of one origin are one server's."""
+
+    scheme: str
+    host: str
+    port: int
+
+
+async def lookup(host: str, port: int) -> list[str]:
+    """Resolve a host name to addresses with this host's resolver."""
+    entries = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    return list(dict.fromkeys(str(address[0]) for *_, address in entries))
+
+
+def origin_of(url: str) -> Origin:
+    """The origin of a URL that has a host."""
+    parts = urlsplit(url)
+    return Origin(parts.scheme, parts.hostname or "", parts.port or PORTS.get(parts.scheme, 0))
+
+
+def check_public(host: str, addresses: list[str], connected: Iterable[Network]) -> None:
+    """Check what a host's name was found to lead to. `connected`: the networks of this host.
+
+    Raises:
+        Refused: one of the addresses is private, this host's, or in a network that it is connected to.
+    """
+    for address in addresses:
+        if not is_public(address, connected):
+            raise Refused(f"{host} leads to {address}, which is not on the public Internet", host, address)
+
+
+async def public_addresses(host: str, port: int, lookup: Lookup = lookup) -> list[str]:
+    """The addresses of a host that a stranger named; connect to these and to no others.
+
+    Raises:
+        Refused: see `check_public`.
+        OSError: the name cannot be found.
+    """
+    addresses = await lookup(host, port)
+    check_public(host, addresses, connected_networks())
+    return addresses
+
+
+def redirected(url: str, location: str) -> str:
+    """Where a redirect leads: an absolute URL, of whose host nothing is known yet.
+
+    Raises:
+        Refused: it leaves https or HTTP altogether, names a user, or has odd characters.
+    """
+    try:
+        target = urljoin(url, location[: URL_LIMIT + 1])
+        port = urlsplit(target).port
+    except ValueError:
+        raise Refused("it redirects to something that is no URL") from None
+    if len(target) > URL_LIMIT or not _URL.fullmatch(target) or (port or 1) > 0xFFFF:
+        raise Refused("it redirects to a URL that is not followed")
+    if url.startswith("https:") and not target.startswith("https:"):
+        raise Refused("it redirects from https to http")
+    return target
+
+
+def pinned(url: str, addresses: list[str]) -> httpx.Request:
+    """A GET of a URL that goes to the first of these addresses, whatever the host's name leads to by now.
+    Its certificate is the name's."""
+    host = urlsplit(url).hostname or ""
+    request = httpx.Request("GET", url, extensions={"sni_hostname": host})  # with the header Host of the name
+    request.url = request.url.copy_with(host=addresses[0])
+    return request
+
+
+@cache
+def _certificates() -> ssl.SSLContext:
+    return ssl.create_default_context()  # those that the host trusts, as Git does
+
+
+async def location_of(url: str, addresses: list[str] | None, *, timeout_s: float) -> str | None:
+    """Where a server redirects a GET of this URL to, as it wrote it; None if it answers or refuses otherwise.
+
+    `addresses`: those that the connection goes to; None for a URL of the operator's. The body is not read.
+    """
+    request = httpx.Request("GET", url) if addresses is None else pinned(url, addresses)
+    request.headers["User-Agent"] = "git/skyisland"  # forges answer Git alone as they answer Git
+    context = await aside(_certificates)
+    try:
+        async with (
+            asyncio.timeout(timeout_s),
+            httpx.AsyncClient(trust_env=False, timeout=timeout_s, verify=context) as client,
+        ):
+            answer = await client.send(request, stream=True, follow_redirects=False)
+            await answer.aclose()
+    except (httpx.HTTPError, TimeoutError):
+        return None
+    return answer.headers.get("Location") if answer.is_redirect else None

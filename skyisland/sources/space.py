@@ -1,0 +1,151 @@
+"""The room that mirrors and checkouts take on disk: who uses which, and which go when it runs short.
+
+Everything is counted as a file system lays it out, by blocks and folders (`host.folder.laid_out`). Room is
+reserved before files are written, and what is being fetched counts as it grows. So mirrors and checkouts
+together stay within `limit_bytes`, and what is being fetched within as much again. What is in use is
+never removed; whoever finds no room beside it is refused.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from collections.abc import AsyncIterator, Collection, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from pathlib import Path
+from weakref import WeakValueDictionary
+
+from skyisland.errors import SourceRefused, TooBusy
+from skyisland.host.folder import remove, size_of
+from skyisland.host.tasks import InUse, aside
+
+RETRY_AFTER_S = 5.0
+"""When to come back if others take all the room. A judgement: a build takes about as long."""
+
+
+class Space:
+    """What of mirrors and checkouts is on disk. A lock is of all folders of one repository."""
+
+    def __init__(self, checkouts: Path, limit_bytes: int) -> None:
+        self._checkouts = checkouts
+        self._limit_bytes = limit_bytes
+        self._used_at: dict[Path, float] = {}
+        """Mirror or checkout on disk → last use (monotonic)."""
+        self._sizes: dict[Path, int] = {}
+        self._growing: dict[Path, int] = {}
+        """What is being made → bytes that it takes, or is about to. Threads of Git write it."""
+        self._in_use: InUse[Path] = InUse()
+        self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
+
+    def __contains__(self, path: Path) -> bool:
+        return path in self._used_at
+
+    def lock(self, folder: str) -> asyncio.Lock:
+        """The lock of a repository's folders: one task at a time works on them."""
+        return self._locks.setdefault(folder, asyncio.Lock())
+
+    def use(self, *paths: Path) -> None:
+        """Count them as on disk, and as used now."""
+        self._used_at |= dict.fromkeys(paths, time.monotonic())
+
+    @contextmanager
+    def using(self, *paths: Path) -> Iterator[None]:
+        """Keep them while the block runs."""
+        for path in paths:
+            self._in_use.take(path)
+        try:
+            yield
+        finally:
+            for path in paths:
+                self._in_use.let_go(path)
+                if path in self._used_at:
+                    self.use(path)
+
+    # While something is made
+
+    def grow(self, path: Path, size_bytes: int) -> bool:
+        """Note how large something became that is being fetched; False if there is no room for it."""
+        self._growing[path] = size_bytes
+        return sum([*self._growing.values()]) <= self._limit_bytes
+
+    def grown(self, path: Path) -> None:
+        """It grows no more; it lies at its place, or nowhere."""
+        self._growing.pop(path, None)
+
+    @asynccontextmanager
+    async def reserved(self, path: Path, size_bytes: int, name: str) -> AsyncIterator[None]:
+        """Room for what is made in the block, in a repository's folder that the caller has locked.
+
+        Raises:
+            SourceRefused: there will never be as much.
+            TooBusy: what is in use takes it.
+        """
+        if size_bytes > self._limit_bytes:
+            raise SourceRefused(
+                f"{name} takes {size_bytes} bytes of disk, more than [git] cache_limit permits for all "
+                f"repositories ({self._limit_bytes})"
+            )
+        self._growing[path] = size_bytes
+        try:
+            await self.trim(locked=path.parent.name)
+            if self._total() > self._limit_bytes:
+                raise TooBusy(
+                    "repositories in use take all the room that [git] cache_limit permits; try again later",
+                    retry_after_s=RETRY_AFTER_S,
+                )
+            yield
+        finally:
+            self.grown(path)
+
+    # Removing
+
+    def _total(self) -> int:
+        return sum(self._sizes.values()) + sum([*self._growing.values()])
+
+    async def trim(self, *changed: Path, locked: str = "") -> None:
+        """Remove the least recently used until the others fit. `changed` are measured anew; `locked` is the
+        folder that the caller has locked."""
+        unmeasured = ({*self._used_at} - {*self._sizes}).union(changed)
+        sizes = await aside(lambda: {path: size_of(path) for path in unmeasured})
+        for path, size_bytes in sizes.items():
+            if size_bytes:
+                self._sizes[path] = size_bytes
+                self._used_at.setdefault(path, time.monotonic())
+            else:
+                self._forget(path)
+        for path in sorted(self._used_at, key=self._used_at.__getitem__):
+            if self._total() <= self._limit_bytes:
+                break
+            await self._remove_unused(path, 0.0, locked)
+
+    async def purge(self, idle_s: float, kept: Collection[Path]) -> int:
+        """Remove what is unused for `idle_s` seconds and not `kept`; return how many."""
+        unkept = [path for path in self._used_at if path not in kept]
+        return sum([await self._remove_unused(path, idle_s) for path in unkept])
+
+    async def _remove_unused(self, path: Path, idle_s: float, locked: str = "") -> bool:
+        """Remove a mirror or checkout, unless somebody uses it, or did in the last `idle_s` seconds."""
+        folder = path.parent.name if path.is_relative_to(self._checkouts) else path.name
+        lock = self.lock(folder)
+        if folder != locked and lock.locked():
+            return False  # somebody works in it, and may wait for the room of another
+        async with contextlib.nullcontext() if folder == locked else lock:
+            used_at = self._used_at.get(path)
+            if path in self._in_use or used_at is None or time.monotonic() - used_at < idle_s:
+                return False
+            self._forget(path)
+            await aside(self._remove, path)
+            return True
+
+    def _forget(self, path: Path) -> None:
+        self._used_at.pop(path, None)
+        self._sizes.pop(path, None)
+
+    def _remove(self, path: Path) -> None:
+        if path.is_relative_to(self._checkouts):
+            remove(path, self._checkouts)
+            with contextlib.suppress(OSError):
+                path.parent.rmdir()  # fails, and should, while another commit lies in it
+        else:
+            remove(path, path.parent)
