@@ -12,9 +12,12 @@ address. Instead:
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import errno
 import re
 import socket
 import ssl
+import threading
 from collections.abc import Awaitable, Callable, Iterable
 from functools import cache
 from urllib.parse import urljoin, urlsplit
@@ -29,6 +32,9 @@ MAX_HOPS = 3
 """Redirects followed one after another. A judgement: a new name takes one, https another."""
 URL_LIMIT = 2048
 """Characters of a URL that a server sends us to; as many as a caller's may have."""
+
+LOOKUP_S = 10.0
+"""How long a name server may take. A judgement: two attempts of 5 s, as the C library has it."""
 
 PORTS = {"https": 443, "http": 80, "ssh": 22}
 
@@ -57,10 +63,44 @@ class Origin(Struct, frozen=True):
     port: int
 
 
-async def lookup(host: str, port: int) -> list[str]:
-    """Resolve a host name to addresses with this host's resolver."""
-    entries = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
-    return list(dict.fromkeys(str(address[0]) for *_, address in entries))
+async def lookup(host: str, port: int, *, timeout_s: float = LOOKUP_S) -> list[str]:
+    """Resolve a host name to addresses with this host's resolver.
+
+    On a thread of its own: the event loop's few threads are everybody's, and a resolver cannot be cancelled.
+    Callers bound how many look up at one time.
+
+    Raises:
+        OSError: the name cannot be found, or not in time.
+    """
+    loop = asyncio.get_running_loop()
+    found: asyncio.Future[list[str]] = loop.create_future()
+
+    def settle(addresses: list[str], error: Exception | None) -> None:
+        if found.done():
+            return
+        if error is None:
+            found.set_result(addresses)
+        else:
+            found.set_exception(error)
+
+    def resolve() -> None:
+        addresses, error = [], None
+        try:
+            entries = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+            addresses = list(dict.fromkeys(str(address[0]) for *_, address in entries))
+        except OSError as failure:
+            error = failure
+        except UnicodeError:
+            error = OSError(errno.EINVAL, "it is no host name")
+        with contextlib.suppress(RuntimeError):  # the loop is closed, and nobody waits
+            loop.call_soon_threadsafe(settle, addresses, error)
+
+    threading.Thread(target=resolve, name="sky-lookup", daemon=True).start()
+    try:
+        async with asyncio.timeout(timeout_s):
+            return await found
+    except TimeoutError:
+        raise OSError(errno.ETIMEDOUT, f"its name server did not answer within {timeout_s:g} s") from None
 
 
 def origin_of(url: str) -> Origin:

@@ -330,6 +330,16 @@ class Git(Section, frozen=True, kw_only=True):
     network: you wrote it, not the caller."""
     timeout: Duration = 60.0
     """A clone or fetch that takes longer is stopped."""
+    max_running: Positive = 64
+    """Repositories that are asked or fetched at one time. A server that stalls has its place until
+    `timeout`."""
+    running_per_client: Count = 16
+    """Of these, how many for one client; the others are kept for others. 0 for half of max_running."""
+    max_queued: Count = 256
+    """Requests for such a place that wait, served in turns of their clients. Beyond it, one of the client who
+    has most of them waiting is refused with 429."""
+    queue_timeout: Duration = 60.0
+    """A request that waits longer for its place is refused with 429."""
     max_size: Size = 512 << 20
     """A larger repository is refused, and what was fetched of it is deleted. Files count as they lie on disk,
     in blocks of 4 KiB."""

@@ -28,10 +28,6 @@ from skyisland.sources.git import OUTPUT_LIMIT_BYTES, GitCommand, GitFailed, Tro
 from skyisland.sources.space import RETRY_AFTER_S, Space
 from skyisland.sources.url import FORGES, LISTING, Remote, moved, pin, remote_of
 
-MAX_COMMANDS = 64
-"""Git commands at one time, as many as the default of jails.max_running. A server that stalls occupies one
-until the time-out."""
-
 MAX_PACKS = 50
 """A mirror with more packs is fetched anew. Git's own gc.autoPackLimit repacks there; a shallow fetch is
 cheaper."""
@@ -76,7 +72,7 @@ class Mirrors:
         self._space = space
         self._repos = repos
         self._lookup = lookup
-        self._threads = ThreadPoolExecutor(MAX_COMMANDS, "sky-git")
+        self._threads = ThreadPoolExecutor(git.max_running, "sky-git")
         self._answered: Recent[str, Remote] = Recent(REMOTES_KEPT)
         """Repository name → the remote that answered, if it is not the one that the name says: with `.git`,
         or by a redirect. Its addresses are looked at each time."""

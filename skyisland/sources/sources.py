@@ -24,7 +24,7 @@ from msgspec import Struct
 
 from skyisland.errors import BadRequest, IslandError, SourceUnavailable
 from skyisland.events import Events, SourceFetched
-from skyisland.host.flight import Flights
+from skyisland.host.fair import LOCAL, FairFlights, FairQueue
 from skyisland.host.folder import open_folder, sweep
 from skyisland.host.outbound import Lookup, lookup
 from skyisland.host.recent import Recent
@@ -93,32 +93,40 @@ class Sources:
         self._fetch_s: Recent[tuple[str, str], float] = Recent(NAMES_KEPT)
         """(repository, commit) → seconds. Commits fetched while resolving the default branch; the time is
         added to the later `SourceFetched`."""
-        self._probes: Flights[str] = Flights()
-        self._resolutions: Flights[_Resolution] = Flights()
-        self._new_checkouts: Flights[None] = Flights()
+        places = FairQueue(
+            "a place to fetch from Git servers",
+            git.max_running,
+            each=git.running_per_client,
+            length=git.max_queued,
+            timeout_s=git.queue_timeout,
+        )
+        self._probes: FairFlights[str] = FairFlights(places)
+        self._resolutions: FairFlights[_Resolution] = FairFlights(places)
+        self._new_checkouts: FairFlights[None] = FairFlights(places)
 
     # Which commit
 
     async def resolve(
-        self, url: str, version: str | None, *, refresh: bool = False, client: str = ""
+        self, url: str, version: str | None, *, refresh: bool = False, client: str = LOCAL
     ) -> Resolved:
         """Turn a caller's URL and version into a repository, a package in it and a commit.
 
         No I/O for a full commit, or for one that the remote named less than `trust_s` seconds ago.
-        `refresh` asks the remote always. `client`: whose share of Git commands the work counts to.
+        `refresh` asks the remote always. `client`: whose share of the places to fetch the work counts to.
 
         Raises:
             BadRequest: URL or version is malformed, or the repository has no such version.
             SourceRefused: the settings do not permit this repository.
             SourceUnavailable: there is no such repository, or it cannot be reached and no commit is known.
+            TooBusy: no place to fetch became free in time.
         """
         if version is not None:
             check_version(version)
         wanted = parse_url(url, self._git.allowed_schemes)
         name = self._repository_of(wanted, version)
         if name is None:
-            name = await self._probes.join(wanted, lambda: self._probe(wanted))
-        resolution = await self._commit_of(name, version, refresh)
+            name = await self._probes.join(wanted, client, lambda: self._probe(wanted))
+        resolution = await self._commit_of(name, version, refresh, client)
         return Resolved(
             url=name,
             package=wanted.package(name),
@@ -136,7 +144,7 @@ class Sources:
         parse_url(url, self._git.allowed_schemes)
         return Resolved(url=url, package=package, commit=commit, version=commit)
 
-    async def _commit_of(self, name: str, version: str | None, refresh: bool) -> _Resolution:
+    async def _commit_of(self, name: str, version: str | None, refresh: bool, client: str) -> _Resolution:
         """The commit of a version: from the version itself, from memory, or from the remote."""
         if version is not None and is_commit(version):
             return _Resolution(version.lower())
@@ -147,7 +155,9 @@ class Sources:
                 return _Resolution(known.commit)
             if time.monotonic() < (self._retry_at.get((name, version)) or 0.0):
                 return _Resolution(known.commit, stale=True)
-        return await self._resolutions.join((name, version), lambda: self._ask_remote(name, version, known))
+        return await self._resolutions.join(
+            (name, version), client, lambda: self._ask_remote(name, version, known)
+        )
 
     async def _ask_remote(self, name: str, version: str | None, known: KnownCommit | None) -> _Resolution:
         """Resolve a version at the remote. If that cannot be reached, the known commit serves, as stale."""
@@ -228,20 +238,21 @@ class Sources:
 
     # The files of a commit
 
-    async def checkout(self, resolved: Resolved, client: str = "") -> Source:
-        """The files of a commit, fetched first if they are not on disk. Work on them inside `using`.
+    async def checkout(self, resolved: Resolved, client: str = LOCAL) -> Source:
+        """The files of a commit, fetched first if they are not on disk. Enter `using` with them at once.
 
         Raises:
             BadRequest: the version is a commit that the repository does not have.
             SourceRefused: the repository is too large, or one of its paths too deep or too long.
             SourceUnavailable: the remote cannot be reached, or no longer has the commit that it named.
             DriverError: Git or the disk failed us.
+            TooBusy: no place to fetch became free in time, or there is no room beside what is in use.
         """
         place = self._checkouts / folder_of(resolved.url) / resolved.commit
         # Held from before it is made until the caller comes to `using`: nothing is awaited after this block.
         with self._space.using(place):
             if place not in self._space:
-                await self._new_checkouts.join(place, lambda: self._make_checkout(resolved, place))
+                await self._new_checkouts.join(place, client, lambda: self._make_checkout(resolved, place))
             self._space.use(place)
         return Source(
             url=resolved.url,

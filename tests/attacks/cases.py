@@ -320,6 +320,11 @@ CASES = (
         "room is reserved and measured as it fills; beyond the limit, what is not in use goes",
     ),
     Case(
+        "G14",
+        "many calls to Git servers and name servers that stall",
+        "each client has its share of places, waits for one so long and no longer; others are answered",
+    ),
+    Case(
         "G19",
         "addresses that embed private ones, clouds' own channels, the host's public address and neighbours",
         "no repository lies there",

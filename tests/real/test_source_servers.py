@@ -5,9 +5,13 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import shutil
 import signal
+import socket
 import subprocess
 import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor, wait
 from functools import partial
 from http.server import SimpleHTTPRequestHandler
 from pathlib import Path
@@ -15,7 +19,7 @@ from typing import Any
 
 import pytest
 
-from skyisland.errors import BadRequest, IslandError, SourceRefused, SourceUnavailable
+from skyisland.errors import BadRequest, IslandError, SourceRefused, SourceUnavailable, TooBusy
 from skyisland.events import SourceFetched
 from skyisland.host import outbound
 from skyisland.model import KnownCommit
@@ -385,3 +389,79 @@ async def test_a_listing_without_end_is_cut_off(
         with pytest.raises(SourceRefused, match="lists more than"):
             await it.get(version="main")
         assert (await it.get(version=commit)).commit == commit
+
+
+@pytest.mark.case("G14")
+async def test_a_greedy_client_of_a_server_that_stalls_leaves_places_to_others(
+    state_dir: Path, repository: Repository, served: Server
+) -> None:
+    with Server(Staller) as staller:
+        rewrite = {"https://slow.test/": f"http://{staller.address}/", **served.rewrite}
+
+        async def attacked(**limits: Any) -> tuple[bool, list[BaseException]]:
+            """Whether a modest client is answered beside 40 stalled calls, and what these hear by then."""
+            shutil.rmtree(state_dir / "repos", ignore_errors=True)
+            shutil.rmtree(state_dir / "checkouts", ignore_errors=True)
+            async with room(state_dir, rewrite, max_running=4, timeout=30, **limits) as it:
+                greedy = [
+                    asyncio.create_task(it.sources.resolve(f"slow.test/r{n}.git", None, client="greedy"))
+                    for n in range(40)
+                ]
+                await stalled(staller)
+                try:
+                    async with asyncio.timeout(5):
+                        await it.sources.checkout(
+                            await it.sources.resolve(URL, None, client="modest"), client="modest"
+                        )
+                    answered = True
+                except TimeoutError:
+                    answered = False
+                refused = [task.exception() for task in greedy if task.done()]
+                for task in greedy:
+                    task.cancel()
+                await asyncio.wait(greedy)
+                return answered, [error for error in refused if error is not None]
+
+        assert await attacked(running_per_client=4) == (False, []), "where one client may take every place"
+        answered, refused = await attacked(running_per_client=2, max_queued=10, queue_timeout=30)
+        assert answered
+        assert len(refused) >= 40 - 2 - 10
+        assert all(isinstance(error, TooBusy) for error in refused)
+
+
+@pytest.mark.case("G14")
+async def test_who_waits_too_long_for_a_place_is_told_so(state_dir: Path) -> None:
+    with Server(Staller) as server:
+        async with room(state_dir, server.rewrite, running_per_client=1, queue_timeout=0.05) as it:
+            first = asyncio.create_task(it.get(version="main"))
+            await stalled(server)
+            with pytest.raises(TooBusy, match=r"a place to fetch .* within 0\.05 s"):
+                await it.get(version="other")
+            first.cancel()
+            await asyncio.wait([first])
+
+
+@pytest.mark.case("G14")
+async def test_names_that_stall_hold_up_no_other_and_are_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    answer, real = threading.Event(), socket.getaddrinfo
+
+    def slow(host: str, *arguments: Any, **options: Any) -> Any:
+        if host.startswith("slow"):
+            answer.wait(30)
+            raise OSError("nobody knows")
+        return real(host, *arguments, **options)
+
+    monkeypatch.setattr(socket, "getaddrinfo", slow)
+    try:
+        # The event loop's own threads, which its resolver uses, are soon taken.
+        with ThreadPoolExecutor(4) as few:
+            taken = [few.submit(slow, f"slow{n}.test", 1) for n in range(16)]
+            assert not wait([few.submit(slow, "127.0.0.1", 1)], timeout=0.2).done
+            stalled_ = [outbound.lookup(f"slow{n}.test", 1, timeout_s=0.3) for n in range(16)]
+            found = asyncio.gather(*stalled_, return_exceptions=True)
+            assert await outbound.lookup("127.0.0.1", 1, timeout_s=5) == ["127.0.0.1"]
+            assert {type(error) for error in await found} == {TimeoutError}  # an OSError, by its number
+            answer.set()
+            assert all(isinstance(one.exception(), OSError) for one in taken)
+    finally:
+        answer.set()

@@ -82,7 +82,17 @@ class Room:
         events.tap(self.fetched.append)
         settings = {
             key: options.pop(key)
-            for key in ("timeout", "max_size", "max_files", "cache_limit", "allowed_schemes")
+            for key in (
+                "timeout",
+                "max_size",
+                "max_files",
+                "max_running",
+                "running_per_client",
+                "max_queued",
+                "queue_timeout",
+                "cache_limit",
+                "allowed_schemes",
+            )
             if key in options
         }
         self.known = options.setdefault("known", CommitMemory())
