@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from bench import peers
-from skyisland.drivers.linux.bubblewrap import find_bwrap
+from skyisland.drivers.linux.bwrap import find_bwrap
 
 
 def machine() -> dict[str, Any]:

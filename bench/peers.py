@@ -20,7 +20,7 @@ from pathlib import Path
 
 from bench.load import Http, WrongAnswer, output_of, post, run
 from bench.stand import GEOHASH, Stand, standard_frame
-from skyisland.drivers.linux.bubblewrap import find_bwrap
+from skyisland.drivers.linux.bwrap import find_bwrap
 from skyisland.host.toolchain import Toolchains
 
 HERE = Path(__file__).parent

@@ -242,7 +242,8 @@ def jail_driver(
     if wanted == "bubblewrap" and LINUX:
         from skyisland.drivers.linux.bubblewrap import BubblewrapJails
 
-        return BubblewrapJails(island, probe_uid=settings.jails.uid_start if root else None)
+        run = settings.layout.run
+        return BubblewrapJails(island, run, probe_uid=settings.jails.uid_start if root else None)
     if wanted == "freebsd" and FREEBSD:
         from skyisland.drivers.freebsd.jails import FreeBSDJails
         from skyisland.drivers.freebsd.network import FreeBSDNetwork

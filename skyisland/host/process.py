@@ -137,6 +137,7 @@ def spawn(
     argv: Sequence[str | os.PathLike[str]],
     *,
     env: Mapping[str, str],
+    program: str | os.PathLike[str] | None = None,
     cwd: str | os.PathLike[str] | None = None,
     uid: int | None = None,
     pass_fds: Sequence[int] = (),
@@ -146,7 +147,8 @@ def spawn(
     """Start a program; to be called on the event loop's thread.
 
     It gets a session of its own, the variables in `env` alone, and no descriptors but its pipes and
-    `pass_fds`. With `uid` (root only) it runs as that user and group, without supplementary groups.
+    `pass_fds`. With `uid` (root only) it runs as that user and group, without supplementary groups. `program`
+    is executed where `argv[0]` is only to be its name.
 
     Raises:
         DriverError: it cannot be started (not found, not executable, no more processes or descriptors).
@@ -159,6 +161,7 @@ def spawn(
     try:
         popen = subprocess.Popen(
             argv,
+            executable=program,
             stdin=stdin,
             stdout=stdout,
             stderr=stderr,

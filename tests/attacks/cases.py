@@ -164,6 +164,23 @@ CASES = (
         "a residual risk, see below",
         unproved="no test can show their absence",
     ),
+    Case(
+        "K21",
+        "a lock (fcntl, flock) on a device or the binary, for another jail to see",
+        "each jail has inodes of its own",
+    ),
+    Case("K22", "a watcher (inotify) on what another jail opens", "sees its own jail alone"),
+    Case(
+        "K23",
+        "/proc: the host's figures and command line, the island's paths",
+        "processes only; with bubblewrap, mountinfo has the paths of layers",
+    ),
+    Case(
+        "K24",
+        "oom_score_adj, loginuid, pressure triggers; a core for the host's handler",
+        "EROFS; no core is made",
+    ),
+    Case("K25", "a function says what bwrap or the launcher would", "an outcome like any other"),
     Case("N1", "the API and other ports on the host's loopback", "out of reach"),
     Case("N2", "abstract Unix sockets of the host", "none visible"),
     Case(

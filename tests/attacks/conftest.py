@@ -92,7 +92,7 @@ async def jails(request: pytest.FixtureRequest, base_dir: Path, state_dir: Path)
         launcher = request.getfixturevalue("launcher")
         driver: JailDriver = NamespaceJails(ISLAND, state_dir / "run", launcher, probe_uid=UIDS[0])
     else:
-        driver = BubblewrapJails(ISLAND, probe_uid=UIDS[0])
+        driver = BubblewrapJails(ISLAND, state_dir / "run", probe_uid=UIDS[0])
     service = Jails(driver, OverlayClones(base_dir), FakeAddresses(), Events(), island=ISLAND, uids=UIDS)
     await service.prepare()
     yield service

@@ -14,7 +14,7 @@ from pathlib import Path
 import pyseccomp
 import pytest
 
-from skyisland.drivers.linux.bubblewrap import find_bwrap
+from skyisland.drivers.linux.bwrap import find_bwrap
 from skyisland.drivers.linux.launching import Launcher
 from skyisland.jails.register import Jails
 from skyisland.model import Verdict
@@ -38,9 +38,9 @@ AT_FDCWD = -100
 
 ATTEMPTS = [
     # case, what, the attempt, what it comes to outside, and inside
-    ("K3", "core_pattern", ("open", "w", "/proc/sys/kernel/core_pattern"), "worked", "EROFS EACCES"),
-    ("K3", "sysctl", ("open", "w", "/proc/sys/vm/drop_caches"), "worked", "EROFS EACCES"),
-    ("K3", "hostname", ("open", "w", "/proc/sys/kernel/hostname"), "worked", "EROFS EACCES"),
+    ("K3", "core_pattern", ("open", "w", "/proc/sys/kernel/core_pattern"), "worked", "EROFS EACCES ENOENT"),
+    ("K3", "sysctl", ("open", "w", "/proc/sys/vm/drop_caches"), "worked", "EROFS EACCES ENOENT"),
+    ("K3", "hostname", ("open", "w", "/proc/sys/kernel/hostname"), "worked", "EROFS EACCES ENOENT"),
     ("K3", "/sys", ("list", "/sys/kernel"), "", "ENOENT"),
     ("K4", "mount", syscall("mount", ":none", ":/tmp", ":tmpfs", 0, 0), "worked", "EPERM"),
     ("K4", "umount", syscall("umount2", ":/sky-none", 0), "ENOENT", "EPERM"),
@@ -262,6 +262,112 @@ async def test_k16_locks_on_the_base_system_are_not_shared(
     holding.cancel()
     with pytest.raises(asyncio.CancelledError):
         await holding
+
+
+SHARED = ["/dev/null", "/dev/urandom", "/function"]
+
+
+@pytest.mark.case("K21")
+@pytest.mark.parametrize("path", SHARED)
+async def test_k21_no_lock_tells_another_jail_anything(
+    start: Start, outside: Outside, inside: Inside, said: Said, jails: Jails, attacker: Path, path: str
+) -> None:
+    """A value (fcntl), and whether there is a lock at all (flock)."""
+    there = path.replace("/function", str(attacker))
+    await told(start("tell", there, 4711), b"worked")
+    assert outside("hear", there) == "4711"
+    await told(start("lock", there, "stay"), b"worked")
+    assert outside("lock", there) == "EAGAIN"
+    for holder in (("tell", path, 4711), ("lock", path, "stay")):
+        holding = asyncio.ensure_future(inside(*holder))
+        await heard(jails, b"worked")
+        assert await said("hear", path) == "nothing"
+        assert await said("lock", path) == "worked"
+        holding.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await holding
+        await jails.drain()
+
+
+@pytest.mark.case("K22")
+@pytest.mark.parametrize("path", ["/dev", "/dev/null", "/function"])
+async def test_k22_no_watcher_sees_what_another_jail_opens(
+    start: Start, outside: Outside, inside: Inside, said: Said, jails: Jails, attacker: Path, path: str
+) -> None:
+    there = path.replace("/function", str(attacker))
+    opened = "/dev/null" if path == "/dev" else path
+    watcher = start("watch", there, 10_000)
+    await told(watcher, b"watching ")
+    assert outside("open", "r", opened.replace("/function", str(attacker))) == "worked"
+    assert (await asyncio.to_thread(watcher.communicate))[0] == b"seen"
+    watching = asyncio.ensure_future(inside("watch", path, 2_000))
+    await heard(jails, b"watching ")
+    assert await said("open", "r", opened) == "worked"
+    assert (await watching).stdout == b"watching nothing"
+
+
+OF_THE_HOST = ("cmdline", "diskstats", "key-users", "keys", "loadavg", "locks", "pressure/cpu", "uptime")
+
+
+@pytest.mark.case("K23")
+async def test_k23_proc_tells_nothing_of_the_host(outside: Outside, said: Said, jails: Jails) -> None:
+    for name in OF_THE_HOST:
+        path = Path("/proc", name)
+        if path.exists():
+            assert outside("open", "r", path) == "worked", path
+            assert await said("open", "r", path) in ("ENOENT", "EACCES"), path
+    if jails.driver.name == "namespaces":
+        names = (await said("list", "/proc")).split()
+        assert {name for name in names if not name.isdigit()} <= {"self", "thread-self"}
+        assert await said("open", "r", "/proc/sys/fs/file-nr") == "ENOENT"
+
+
+@pytest.mark.case("K23")
+async def test_k23_a_jail_does_not_learn_where_the_island_keeps_its_files(
+    start: Start, outside: Outside, said: Said, jails: Jails, attacker: Path, state_dir: Path, base_dir: Path
+) -> None:
+    """bwrap's overlays name their layers in mountinfo: a residual risk."""
+    victim = start("deaf")
+    await told(victim, b"deaf")
+    assert str(attacker) in outside("read", f"/proc/{victim.pid}/cmdline")
+    paths = (str(attacker.parent), str(state_dir), str(base_dir), "site-packages")
+    shown = await said("read", "/proc/1/cmdline")
+    if jails.driver.name == "namespaces":
+        shown += await said("read", "/proc/self/mountinfo")
+        assert "lowerdir=base" in shown
+    assert [path for path in paths if path in shown] == []
+
+
+@pytest.mark.case("K24")
+async def test_k24_no_process_changes_what_the_host_keeps_of_it(outside: Outside, said: Said) -> None:
+    for name, text in (("oom_score_adj", "0"), ("coredump_filter", "0"), ("loginuid", str(STRANGER))):
+        if Path("/proc/self", name).exists():
+            assert outside("write", f"/proc/self/{name}", text, uid=None) == "worked", name
+            assert await said("write", f"/proc/self/{name}", text) == "EROFS", name
+    assert (await said("read", "/proc/self/oom_score_adj")).strip() == "1000"
+
+
+@pytest.mark.case("K24")
+async def test_k24_no_memory_is_handed_to_the_hosts_core_handler(outside: Outside, said: Said) -> None:
+    """With a limit of 0 the kernel starts a handler all the same, with 1 it does not (core(5))."""
+    assert outside("limits", before=("prlimit", "--core=0")).split()[-1] == "0"
+    assert (await said("limits")).split()[-1] == "1"
+
+
+@pytest.mark.case("K25")
+@pytest.mark.parametrize(
+    ("code", "words"), [(1, "bwrap: execvp /function: No such file or directory\n"), (125, "!2 mount /\n")]
+)
+async def test_k25_no_function_passes_for_what_made_its_jail(
+    outside: Outside, inside: Inside, code: int, words: str
+) -> None:
+    """Believed, that would be an error of ours, with a line in the log. The program outside says the same."""
+    bwrap = (await asyncio.to_thread(find_bwrap), "--bind", "/", "/", "--", "/function")
+    spoken = await asyncio.to_thread(subprocess.run, bwrap, capture_output=True, check=False)
+    assert (spoken.returncode, spoken.stderr) == (1, b"bwrap: execvp /function: No such file or directory\n")
+    outcome = await inside("pretend", code, words)
+    assert (outcome.verdict, outcome.exit_code) == (Verdict.exited, code)
+    assert outcome.stderr == words.encode()
 
 
 @pytest.mark.case("K18")

@@ -98,7 +98,7 @@ async def jails(
         service = Jails(driver, clones, FakeAddresses(), stream, island="c0de", uids=None)
     else:
         uids = range(1_950_000_000, 1_950_000_016) if os.geteuid() == 0 else None
-        real: JailDriver = BubblewrapJails(ISLAND)
+        real: JailDriver = BubblewrapJails(ISLAND, base_dir)
         if request.param == "namespaces":
             launcher = request.getfixturevalue("launcher")
             real = NamespaceJails(ISLAND, base_dir, launcher, probe_uid=1_950_000_016)

@@ -43,7 +43,7 @@ def driver(request: pytest.FixtureRequest, state_dir: Path) -> JailDriver:
     if request.param == "namespaces":
         launcher = request.getfixturevalue("launcher")
         return NamespaceJails(ISLAND, state_dir / "run", launcher, probe_uid=UIDS[0])
-    return BubblewrapJails(ISLAND, probe_uid=UIDS[0])
+    return BubblewrapJails(ISLAND, state_dir / "run", probe_uid=UIDS[0])
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from skyisland.drivers.linux.bubblewrap import find_bwrap
+from skyisland.drivers.linux.bwrap import find_bwrap
 from skyisland.drivers.linux.seccomp import compile_filter
 
 pytestmark = [pytest.mark.host]

@@ -36,8 +36,8 @@ PLAIN = {"geo.go": "package geo\n\nfunc F() string { return `plain` }\n"}
 class Recording(BubblewrapJails):
     """The real driver, which remembers what jails it was asked for."""
 
-    def __init__(self, island: str) -> None:
-        super().__init__(island)
+    def __init__(self, island: str, run: Path) -> None:
+        super().__init__(island, run)
         self.specs: list[JailSpec] = []
         self.made = asyncio.Event()
 
@@ -120,7 +120,7 @@ async def opened(
     layout.state_dir.mkdir(exist_ok=True)
     state = await State.open(layout.db)
     events = Events()
-    driver = Recording(state.island)
+    driver = Recording(state.island, layout.run)
     jails = Jails(driver, OverlayClones(layout.base), FakeAddresses(), events, island=state.island, uids=UIDS)
     builds = Builds(
         settings or Build(goproxy="off"),

@@ -28,7 +28,7 @@ FIRST_UID = 1_950_000_000
 @pytest.fixture(params=["bubblewrap", "namespaces"])
 async def jails(request: pytest.FixtureRequest, state_dir: Path) -> AsyncIterator[Jails]:
     if request.param == "bubblewrap":
-        driver: JailDriver = BubblewrapJails("c0de", probe_uid=FIRST_UID)
+        driver: JailDriver = BubblewrapJails("c0de", state_dir / "run", probe_uid=FIRST_UID)
     else:
         launcher = request.getfixturevalue("launcher")
         folders = {"run": state_dir / "run", "clones": state_dir / "jails"}

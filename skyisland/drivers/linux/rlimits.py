@@ -43,7 +43,9 @@ def limit_process(pid: int, uid: int | None, limits: Limits) -> None:
 
 def by_number(limits: Limits) -> dict[int, int]:
     """The limits of a jail's process: resource number (RLIMIT_…) → maximum, both soft and hard."""
-    maxima = {resource.RLIMIT_CORE: 0}
+    # 0 does not keep the kernel from starting the host's own core handler, a program of root; 1 does, and is
+    # too little for a file (core(5), do_coredump).
+    maxima = {resource.RLIMIT_CORE: 1}
     if limits.open_files is not None:
         maxima[resource.RLIMIT_NOFILE] = limits.open_files
     if limits.file_bytes is not None:

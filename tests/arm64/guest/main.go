@@ -117,7 +117,7 @@ func makeRoot() error {
 	if errno != 0 {
 		return fmt.Errorf("overlay.ko: %w", errno)
 	}
-	folders := []string{"proc", "dev", "sys", "run/scratch", "run/scratch.dev", "base/proc", "base/dev", "base/tmp"}
+	folders := []string{"proc", "dev", "sys", "run/scratch", "base/proc", "base/dev", "base/tmp"}
 	if err := os.Mkdir("/new", 0o755); err != nil {
 		return err
 	}
@@ -164,7 +164,7 @@ func (t trial) run(socket int) error {
 		"n" + strings.ReplaceAll(t.what, " ", "-"),
 		"b/sys/fs/cgroup/jail",
 		"tmode=755,size=4194304,nr_inodes=1000",
-		"olowerdir=/base,upperdir=/run/scratch/upper,workdir=/run/scratch/work",
+		"o/base",
 		"r/guest", "i/guest", "l7=64", fmt.Sprintf("u%d", uid), "d/tmp", "eWORD=kept",
 	}
 	for _, word := range t.argv {

@@ -27,6 +27,7 @@ var verbs = map[string]func(words []string){
 	"cwd": cwd, "mknod": mknod, "keyring": keyring, "shm": shm, "limits": limits, "rewrite": rewrite,
 	"listen": listen, "connect": connect, "lookup": lookup, "socket": socket, "ids": ids, "chroot": chroot,
 	"namespace": namespace, "handle": handle, "lock": lock, "passed": passed, "raise": raise,
+	"tell": tell, "hear": hear, "watch": watch, "read": read, "write": write, "pretend": pretend,
 }
 
 var bornWith = openAtStart()
@@ -599,6 +600,81 @@ func lock(words []string) {
 	if err == nil && len(words) > 1 {
 		stay()
 	}
+}
+
+// tell PATH VALUE: a POSIX lock on this byte of a file opened for reading, kept until the end.
+func tell(words []string) {
+	fd, err := syscall.Open(words[0], syscall.O_RDONLY, 0)
+	if err == nil {
+		value := syscall.Flock_t{Type: syscall.F_RDLCK, Start: int64(number(words[1])), Len: 1}
+		err = syscall.FcntlFlock(uintptr(fd), syscall.F_SETLK, &value)
+	}
+	say(err)
+	if err == nil {
+		stay()
+	}
+}
+
+// hear PATH: which byte of it somebody has locked.
+func hear(words []string) {
+	fd, err := syscall.Open(words[0], syscall.O_RDONLY, 0)
+	value := syscall.Flock_t{Type: syscall.F_WRLCK}
+	if err == nil {
+		err = syscall.FcntlFlock(uintptr(fd), syscall.F_GETLK, &value)
+	}
+	if err != nil {
+		say(err)
+	} else if value.Type == syscall.F_UNLCK {
+		fmt.Print("nothing")
+	} else {
+		fmt.Print(value.Start)
+	}
+}
+
+// watch PATH MILLISECONDS: whether somebody opens it, or what is in it, within this time.
+func watch(words []string) {
+	fd, err := syscall.InotifyInit1(syscall.IN_NONBLOCK)
+	if err == nil {
+		_, err = syscall.InotifyAddWatch(fd, words[0], syscall.IN_OPEN|syscall.IN_ACCESS|syscall.IN_CLOSE)
+	}
+	if err != nil {
+		say(err)
+		return
+	}
+	os.Stdout.WriteString("watching ")
+	for i := 0; i < number(words[1])/5; i++ {
+		if n, _ := syscall.Read(fd, make([]byte, 4096)); n > 0 {
+			fmt.Print("seen")
+			return
+		}
+		time.Sleep(5 * time.Millisecond)
+	}
+	fmt.Print("nothing")
+}
+
+// read PATH: what is in it.
+func read(words []string) {
+	text, err := os.ReadFile(words[0])
+	if err != nil {
+		say(err)
+		return
+	}
+	os.Stdout.Write(text)
+}
+
+// write PATH TEXT
+func write(words []string) {
+	fd, err := syscall.Open(words[0], syscall.O_WRONLY, 0)
+	if err == nil {
+		_, err = syscall.Write(fd, []byte(words[1]))
+	}
+	say(err)
+}
+
+// pretend CODE TEXT: to be who would say this and end like this.
+func pretend(words []string) {
+	os.Stderr.WriteString(words[1])
+	os.Exit(number(words[0]))
 }
 
 func ids([]string) {

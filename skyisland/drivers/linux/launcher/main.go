@@ -5,7 +5,7 @@
 // FD is a SOCK_SEQPACKET socket whose other end the island holds. The launcher reads orders from it and
 // answers each with the pid and a pidfd of the jail's init; everything else that a jail reports goes through
 // its own status pipe. SCRATCH is an empty folder: each jail mounts a tmpfs of its own there, in its own mount
-// namespace. SCRATCH.dev is another one, for the device nodes that all jails share.
+// namespace.
 //
 // # Theory of operation
 //
@@ -108,6 +108,7 @@ func main() { begin() }
 func serve(started *arguments) {
 	socket, _ = decimal(started.words[1])
 	setPaths(started.words[2])
+	hideArguments(started)
 	resetSignals()
 	length, _ := receive()
 	planLauncher(message[:length])
@@ -124,6 +125,15 @@ func serve(started *arguments) {
 			exit(0)
 		}
 		carryOut(length, fds)
+	}
+}
+
+// hideArguments erases our command line: an init has it too, where its jail reads it (/proc/1/cmdline).
+func hideArguments(started *arguments) {
+	for _, argument := range started.words {
+		for ; *argument != 0; argument = after(argument, 1) {
+			*argument = 0
+		}
 	}
 }
 

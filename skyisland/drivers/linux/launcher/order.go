@@ -2,10 +2,10 @@ package main
 
 import "syscall"
 
-// bindMount is a path of the host that the jail sees.
+// bindMount is a path of the host that the jail sees. A file that is not shared is another inode there.
 type bindMount struct {
-	source, target   *byte
-	writable, folder bool
+	source, target           *byte
+	writable, folder, shared bool
 }
 
 // limit is a resource number with its struct rlimit64.
@@ -16,18 +16,18 @@ type limit struct {
 
 // order describes the jail that the island wants. Its words point into the message.
 type order struct {
-	name, cloneCgroup, scratchOptions, overlayOptions, cloneRoot, cwd *byte
-	uid                                                               uintptr
-	hostNetwork                                                       bool
-	cgroupFiles, argv, env                                            list
-	mounts                                                            [64]bindMount
-	mountCount                                                        int
-	limits                                                            [8]limit
-	limitCount                                                        int
+	name, cloneCgroup, scratchOptions, baseRoot, cloneRoot, cwd *byte
+	uid                                                         uintptr
+	hostNetwork                                                 bool
+	cgroupFiles, argv, env                                      list
+	mounts                                                      [64]bindMount
+	mountCount                                                  int
+	limits                                                      [8]limit
+	limitCount                                                  int
 }
 
 func (o *order) clear() {
-	o.name, o.cloneCgroup, o.scratchOptions, o.overlayOptions, o.cloneRoot, o.cwd = nil, nil, nil, nil, nil, nil
+	o.name, o.cloneCgroup, o.scratchOptions, o.baseRoot, o.cloneRoot, o.cwd = nil, nil, nil, nil, nil, nil
 	o.uid, o.hostNetwork, o.mountCount, o.limitCount = 0, false, 0, 0
 	o.cgroupFiles.clear()
 	o.argv.clear()
@@ -63,13 +63,13 @@ func (o *order) take(kind byte, word *byte) bool {
 		return o.cgroupFiles.add(word)
 	case 't': // mount options of its scratch tmpfs
 		o.scratchOptions = word
-	case 'o': // mount options of the overlay that is its root
-		o.overlayOptions = word
+	case 'o': // the folder over which its root is an overlay
+		o.baseRoot = word
 	case 'c': // instead of an overlay: the folder that is its root
 		o.cloneRoot = word
-	case 'r', 'w': // a path of the host that it sees, read-only or writable
-		return o.mount(word, kind == 'w')
-	case 'i': // the absolute path of the last r or w inside the jail
+	case 'r', 's', 'w': // a path of the host that it sees: read-only, read-only and the same inode, writable
+		return o.mount(word, kind)
+	case 'i': // the absolute path of the last r, s or w inside the jail
 		return o.mountAt(word)
 	case 'h': // the jail is in the host's network namespace
 		o.hostNetwork = true
@@ -89,11 +89,11 @@ func (o *order) take(kind byte, word *byte) bool {
 	return true
 }
 
-func (o *order) mount(source *byte, writable bool) bool {
+func (o *order) mount(source *byte, kind byte) bool {
 	if o.mountCount == len(o.mounts) {
 		return false
 	}
-	o.mounts[o.mountCount] = bindMount{source: source, writable: writable}
+	o.mounts[o.mountCount] = bindMount{source: source, writable: kind == 'w', shared: kind != 'r'}
 	o.mountCount++
 	return true
 }
@@ -124,7 +124,7 @@ func (o *order) complete() bool {
 			return false
 		}
 	}
-	oneRoot := (o.overlayOptions != nil) != (o.cloneRoot != nil)
+	oneRoot := (o.baseRoot != nil) != (o.cloneRoot != nil)
 	return o.name != nil && o.scratchOptions != nil && oneRoot && o.cwd != nil && o.uid != 0 && o.argv.count > 0
 }
 
@@ -142,6 +142,7 @@ func (o *order) inspect() bool {
 			return false
 		}
 		o.mounts[i].folder = stat.Mode&syscall.S_IFMT == syscall.S_IFDIR
+		o.mounts[i].shared = o.mounts[i].shared || o.mounts[i].folder
 	}
 	return true
 }

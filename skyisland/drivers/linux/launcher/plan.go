@@ -1,6 +1,9 @@
 package main
 
-import "syscall"
+import (
+	"syscall"
+	"unsafe"
+)
 
 // Numbers of the kernel's headers that package syscall does not have.
 const (
@@ -48,9 +51,8 @@ var (
 	steps  int
 	failed failure
 
-	scratch, devices            *byte
-	root, upper, upperTmp, work *byte
-	permanent, perJail          store
+	scratch, devices, root, upper, upperTmp, work, base, file, layer, empty *byte
+	permanent, perJail                                                      store
 
 	filter struct {
 		length       uint16
@@ -84,12 +86,16 @@ func mount(source, target, kind *byte, flags uintptr, options *byte) {
 // setPaths makes the paths below the scratch folder that every jail uses.
 func setPaths(scratchFolder *byte) {
 	length := size(scratchFolder)
-	scratch = scratchFolder
-	devices = permanent.join(scratchFolder, length, ".dev")
+	scratch = permanent.join(scratchFolder, length, "")
+	devices = permanent.join(scratchFolder, length, "/dev")
 	root = permanent.join(scratchFolder, length, "/root")
 	upper = permanent.join(scratchFolder, length, "/upper")
 	upperTmp = permanent.join(scratchFolder, length, "/upper/tmp")
 	work = permanent.join(scratchFolder, length, "/work")
+	base = permanent.join(scratchFolder, length, "/base")
+	file = permanent.join(scratchFolder, length, "/file")
+	layer = permanent.join(scratchFolder, length, "/layer")
+	empty = permanent.join(scratchFolder, length, "/empty")
 }
 
 // planLauncher plans what the launcher does once, before its first jail.
@@ -101,20 +107,7 @@ func planLauncher(instructions []byte) {
 	do("leave the mounts of the host", nil, syscall.SYS_UNSHARE, syscall.CLONE_NEWNS)
 	// Slave mounts: we see what the host mounts later, clones for example; the host does not see our mounts.
 	mount(nil, cstr("/\x00"), nil, syscall.MS_REC|syscall.MS_SLAVE, nil)
-	tmpfs, flags := cstr("tmpfs\x00"), uintptr(syscall.MS_NOSUID|syscall.MS_NOEXEC)
-	mount(tmpfs, devices, tmpfs, flags, cstr("mode=755,size=64k\x00"))
 	do("set the umask", nil, syscall.SYS_UMASK, 0)
-	makeDevice("/null", 1, 3)
-	makeDevice("/zero", 1, 5)
-	makeDevice("/full", 1, 7)
-	makeDevice("/random", 1, 8)
-	makeDevice("/urandom", 1, 9)
-	makeLink("/proc/self/fd\x00", "/fd")
-	makeLink("/proc/self/fd/0\x00", "/stdin")
-	makeLink("/proc/self/fd/1\x00", "/stdout")
-	makeLink("/proc/self/fd/2\x00", "/stderr")
-	mount(nil, devices, nil, syscall.MS_REMOUNT|syscall.MS_RDONLY|flags, nil)
-	do("set the umask", nil, syscall.SYS_UMASK, 0o022)
 	for capability := uintptr(0); capability <= lastCapability; capability++ {
 		// EINVAL: this kernel does not have that capability.
 		do("drop a capability", nil, syscall.SYS_PRCTL, prCapbsetDrop, capability).tolerated = syscall.EINVAL
@@ -122,14 +115,29 @@ func planLauncher(instructions []byte) {
 	do("drop the ambient capabilities", nil, syscall.SYS_PRCTL, prCapAmbient, capAmbientClearAll, 0, 0, 0)
 }
 
+// planDevices makes the jail's devices on its scratch tmpfs. Jails share none: on an inode that two have, a
+// lock of one is seen by the other, and so is each time that it is opened (inotify(7)).
+func planDevices() {
+	makeFolder(devices)
+	makeDevice("/null", 1, 3)
+	makeDevice("/zero", 1, 5)
+	makeDevice("/full", 1, 7)
+	makeDevice("/random", 1, 8)
+	makeDevice("/urandom", 1, 9)
+	makeLink(cstr("/proc/self/fd\x00"), perJail.join(devices, size(devices), "/fd"))
+	makeLink(cstr("/proc/self/fd/0\x00"), perJail.join(devices, size(devices), "/stdin"))
+	makeLink(cstr("/proc/self/fd/1\x00"), perJail.join(devices, size(devices), "/stdout"))
+	makeLink(cstr("/proc/self/fd/2\x00"), perJail.join(devices, size(devices), "/stderr"))
+	do("set the umask", nil, syscall.SYS_UMASK, 0o022) // the launcher's is 0, for the devices
+}
+
 func makeDevice(name string, major, minor uintptr) {
-	path := permanent.join(devices, size(devices), name)
+	path := perJail.join(devices, size(devices), name)
 	do("make", path, syscall.SYS_MKNODAT, atFdcwd, word(path), syscall.S_IFCHR|0o666, major<<8|minor)
 }
 
-func makeLink(target, name string) {
-	path := permanent.join(devices, size(devices), name)
-	do("make", path, syscall.SYS_SYMLINKAT, word(cstr(target)), atFdcwd, word(path))
+func makeLink(target, path *byte) {
+	do("make", path, syscall.SYS_SYMLINKAT, word(target), atFdcwd, word(path))
 }
 
 // planJail plans everything that init does before it starts the function; false, and failed is set, if that
@@ -192,7 +200,13 @@ func planRoot() {
 	// Private mounts: from here on we see nothing that the host mounts later.
 	mount(nil, cstr("/\x00"), nil, syscall.MS_REC|syscall.MS_PRIVATE, nil)
 	mount(cstr("tmpfs\x00"), scratch, cstr("tmpfs\x00"), nosuidNodev, jail.scratchOptions)
+	planDevices()
 	makeFolder(root)
+	makeFolder(empty)
+	makeFolder(layer)
+	// Options of overlays are relative to here, and lower layers are symbolic links, because the jail can
+	// read them in its mountinfo: they tell it nothing of where the island keeps its files.
+	do("enter", scratch, syscall.SYS_CHDIR, word(scratch))
 	if jail.cloneRoot != nil {
 		mount(jail.cloneRoot, root, nil, syscall.MS_BIND|syscall.MS_REC, nil)
 		return
@@ -201,7 +215,12 @@ func planRoot() {
 	makeFolder(upperTmp)
 	do("open to all", upperTmp, syscall.SYS_FCHMODAT, atFdcwd, word(upperTmp), 0o1777)
 	makeFolder(work)
-	mount(cstr("overlay\x00"), root, cstr("overlay\x00"), nosuidNodev, jail.overlayOptions)
+	makeLink(jail.baseRoot, base)
+	overlay(root, 0, cstr("lowerdir=base,upperdir=upper,workdir=work\x00"))
+}
+
+func overlay(target *byte, flags uintptr, options *byte) {
+	mount(cstr("overlay\x00"), target, cstr("overlay\x00"), nosuidNodev|flags, options)
 }
 
 func makeFolder(path *byte) *step {
@@ -214,7 +233,11 @@ func makeFolder(path *byte) *step {
 func planMounts() {
 	openTree(devices)
 	for i := 0; i < jail.mountCount; i++ {
-		openTree(jail.mounts[i].source)
+		if jail.mounts[i].shared {
+			openTree(jail.mounts[i].source)
+		} else {
+			openOwnFile(jail.mounts[i].source)
+		}
 	}
 	do("enter", root, syscall.SYS_CHDIR, word(root))
 	dot, top := cstr(".\x00"), cstr("/\x00")
@@ -222,8 +245,12 @@ func planMounts() {
 	do("make a root of", root, syscall.SYS_PIVOT_ROOT, word(dot), word(dot))
 	do("leave the old root", nil, syscall.SYS_UMOUNT2, word(dot), mntDetach)
 	do("enter", top, syscall.SYS_CHDIR, word(top))
-	mount(cstr("proc\x00"), cstr("/proc\x00"), cstr("proc\x00"), nosuidNodev|syscall.MS_NOEXEC, nil)
+	// Processes only, nothing of the host; and a process cannot undo what init wrote about it (oom_score_adj).
+	flags := uintptr(nosuidNodev | syscall.MS_NOEXEC | syscall.MS_RDONLY)
+	mount(cstr("proc\x00"), cstr("/proc\x00"), cstr("proc\x00"), flags, cstr("subset=pid\x00"))
 	moveMount(0, cstr("/dev\x00"))
+	flags = syscall.MS_REMOUNT | syscall.MS_BIND | syscall.MS_RDONLY | syscall.MS_NOSUID | syscall.MS_NOEXEC
+	mount(nil, cstr("/dev\x00"), nil, flags, nil)
 	for i := 0; i < jail.mountCount; i++ {
 		planBindMount(uintptr(i)+1, &jail.mounts[i])
 	}
@@ -234,6 +261,20 @@ func planMounts() {
 		do("raise the loopback", nil, syscall.SYS_IOCTL, statusFD+1, ioctlSetFlags, at(&loopback))
 		do("raise the loopback", nil, syscall.SYS_CLOSE, statusFD+1)
 	}
+}
+
+// openOwnFile opens a file by way of a read-only overlay over its folder: the pages are those of the host's
+// file, the inode is the jail's own, with its own locks and watchers. Only the file is mounted in the jail.
+func openOwnFile(source *byte) {
+	folder := size(source)
+	for folder > 0 && *after(source, folder) != '/' {
+		folder--
+	}
+	makeLink(perJail.join(source, folder, ""), file)
+	overlay(layer, syscall.MS_RDONLY, cstr("lowerdir=file:empty\x00"))
+	do("remove", file, syscall.SYS_UNLINKAT, atFdcwd, word(file), 0)
+	name := after(source, folder)
+	openTree(perJail.join(layer, size(layer), unsafe.String(name, size(name))))
 }
 
 // openTree opens a detached copy of a mount. It stays open as the next descriptor from statusFD+1 on.
