@@ -190,7 +190,7 @@ async def test_a_step_of_making_fails(jails: Jails, prepared: World, say: Say, s
     assert prepared.left() == {}
 
 
-@pytest.mark.parametrize("step", ["jail -q", "umount", "rctl -r", "zfs destroy", "mount -p"])
+@pytest.mark.parametrize("step", ["jail -f", "umount", "rctl -r", "zfs destroy", "mount -p"])
 async def test_a_step_of_taking_back_fails_and_the_next_start_does_it(
     jails: Jails, prepared: World, say: Say, step: str
 ) -> None:
@@ -199,7 +199,21 @@ async def test_a_step_of_taking_back_fails_and_the_next_start_does_it(
     assert await say(mounts=(Mount(shared, "/src"),)) == b"hello"
     await jails.drain()
     assert prepared.left() != {}
-    await jails.sweep()
+    await freebsd_jails(prepared, Events(), ahead=0).prepare()
+    assert prepared.left() == {}
+
+
+@pytest.mark.parametrize("said", ['jail: "sky-c0de-7" not found', "", "jail: 7: mount.devfs: No such file"])
+async def test_a_jail_that_is_gone_needs_no_removal(jails: Jails, prepared: World, said: str) -> None:
+    """A mount, a rule and a clone of a jail that an earlier life removed: its words are not asked."""
+    clone = await jails.clones.clone(await jails.clones.prepare(), "sky-c0de-7")
+    with prepared.change() as state:
+        state["rules"].append("jail:sky-c0de-7:maxproc:deny=9")
+        point = f"{clone.path}/dev"
+        state["mounts"].append({"type": "devfs", "source": "devfs", "point": point, "options": "rw"})
+    if not said.endswith("not found"):
+        prepared.fail("^jail -f", said, times=9)
+    await freebsd_jails(prepared, Events(), ahead=0).prepare()
     assert prepared.left() == {}
 
 

@@ -76,12 +76,12 @@ def exec_argv(spec: JailSpec, user: str) -> tuple[str, ...]:
     return ("jexec", "-u", user, spec.name, "/usr/bin/limits", *limits, *enter, *spec.argv)
 
 
-REMOVE = ("jail", "-q", "-f", "-")
-
-
 def remove_argv(name: str) -> tuple[str, ...]:
-    """jail(8): kill a jail's processes and remove it, with `removal_config` on standard input."""
-    return (*REMOVE, "-r", name)
+    """jail(8): kill a jail's processes and remove it, with `removal_config` on standard input.
+
+    Without -q, under which a failure has no words.
+    """
+    return ("jail", "-f", "-", "-r", name)
 
 
 def removal_config(name: str, root: Path) -> bytes:

@@ -313,10 +313,14 @@ class FreeBSDJails:
             raise failures[0]
 
     async def _remove_jail(self, name: str, root: Path) -> None:
+        """Remove a jail. One that is gone is no error, whatever jail(8) said.
+
+        It fails too when only devfs cannot be unmounted (seen on 15.0), which is for `_unmount` to do.
+        """
         try:
             await self.programs.run(commands.remove_argv(name), stdin=commands.removal_config(name, root))
-        except ProgramFailed as failure:
-            if "not found" not in failure.said:
+        except ProgramFailed:
+            if name in [jail.name for jail in await self._living_jails()]:
                 raise
 
     async def _unmount(self, root: Path) -> None:

@@ -44,8 +44,10 @@ def jail(state: State) -> None:
     words = state.words
     if words[:1] == ["-ic"]:
         _create(state, words[1:])
+    elif words[:3] == ["-f", "-", "-r"] and len(words) == 4:
+        _remove(state, words[3], _configuration(state, sys.stdin.read()))
     elif words[:4] == ["-q", "-f", "-", "-r"] and len(words) == 5:
-        _remove(state, words[4], _configuration(state, sys.stdin.read()))
+        _remove(state, words[4], _configuration(state, sys.stdin.read()), quiet=True)
     elif words[:1] == ["-r"] and len(words) == 2:
         _remove(state, words[1], {})
     else:
@@ -80,16 +82,14 @@ def _create(state: State, words: list[str]) -> None:
     with state.locked() as world:
         found = world["jails"].get(name)
         if found and not found["dying"]:
-            state.die(f'"{name}" already exists')
+            state.die(f'"{found["jid"]}" already exists')  # told by jid (seen on 15.0)
     if name.isdigit():
-        state.die("name cannot be numeric (unless it is the jid)")
+        state.die(f"a stand-in does not like a name that is a jid: {name}")  # 15.0 makes that jid
     if "." in name:
         state.die(f'jail "{name.rpartition(".")[0]}" not found')
     if not _plain(name):
         state.die(f"a stand-in does not like the name {name!r}")
-    if not path.startswith("/"):
-        state.die(f"path {path}: not an absolute pathname")
-    if not os.path.isdir(path):
+    if not path.startswith("/") or not os.path.isdir(path):
         state.die(f"path {path}: No such file or directory")
     if "persist" not in given:
         state.die("new jail must persist or attach")
@@ -224,26 +224,36 @@ def _configuration(state: State, text: str) -> dict[str, str]:
     return found
 
 
-def _remove(state: State, name: str, told: dict[str, str]) -> None:
-    """With the configuration of the jail: its mounts and addresses too. Without: ten seconds of patience."""
-    if told and told["name"] != name:
+def _remove(state: State, name: str, told: dict[str, str], *, quiet: bool = False) -> None:
+    """With the configuration of the jail: its mounts and addresses too. Without: ten seconds of patience.
+
+    `quiet`: of a jail that is not there it says nothing, and ends with 1 all the same (seen on 15.0; -q in
+    usr.sbin/jail/jail.c).
+    """
+
+    def absent() -> None:
+        if quiet:
+            raise SystemExit(1)
         state.die(f'"{name}" not found')
+
+    if told and told["name"] != name:
+        absent()
     with state.locked() as world:
         found = world["jails"].get(name)
     if found is None or found["dying"]:
-        state.die(f'"{name}" not found')
+        absent()
     if told.get("stop.timeout") != "0":
         time.sleep(10)
     try:
         os.kill(found["holder"], SIGKILL)
     except ProcessLookupError:
-        state.die(f'"{name}" not found')  # another one was quicker
+        absent()  # another one was quicker
     deadline = time.monotonic() + 5
     while _alive(found["holder"]) and time.monotonic() < deadline:
         time.sleep(0.002)
     with state.locked() as world:
         if name not in world["jails"]:
-            state.die(f'"{name}" not found')
+            absent()
         linger = world.get("dying_looks", 0)
         if linger:
             world["jails"][name]["dying"] = linger
@@ -259,6 +269,8 @@ def _remove(state: State, name: str, told: dict[str, str]) -> None:
             there = any(mount["point"] == f"{told['path']}/dev" for mount in world["mounts"])
         if there:
             unmount_devfs(state, told["path"])
+    if not quiet:
+        sys.stdout.write(f"{name}: removed\n")
 
 
 def _alive(pid: int) -> bool:
@@ -291,7 +303,7 @@ def jexec(state: State) -> None:
     if found["dying"]:
         state.die(f"jail_attach({found['jid']}): Invalid argument")
     if "allow.nosuser" in found["given"]:
-        state.die("setusercontext: Operation not permitted")
+        state.die("setgid: Operation not permitted")  # seen on 15.0
     holder, path = found["holder"], found["path"]
     for kind in ("mnt", "net", "ipc", "uts", "pid"):
         fd = os.open(f"/proc/{holder}/ns/{kind}", os.O_RDONLY)

@@ -57,11 +57,11 @@ def _ifconfig(state: State, world: Facts, words: list[str]) -> str:
         case ["inet", address, "alias"] if address.endswith("/32"):
             ip = address.removesuffix("/32")
             if any(ip == known for other in interfaces.values() for known, _ in other["inet"]):
-                state.die("ioctl (SIOCAIFADDR): File exists")
+                return ""  # an alias that is there already is no error (seen on 15.0)
             found["inet"].append([ip, 32])
         case ["inet", ip, "-alias"]:
             if ip not in [known for known, _ in found["inet"]]:
-                state.die("ioctl (SIOCDIFADDR): Can't assign requested address")
+                state.die("SIOCDIFADDR: Can't assign requested address")
             found["inet"] = [pair for pair in found["inet"] if pair[0] != ip]
         case ["inet", address, "up"] if address.replace(".", "").replace("/", "").isdigit():
             if "pair" in found:
