@@ -112,6 +112,8 @@ class Jails:
             for uid in sorted(self._range):
                 self._uids.put_nowait(uid)
         self._register: dict[int, Inmate] = {}
+        self._undestroyed: list[Inmate] = []
+        """Discarded, and the host could not destroy the jail: the next sweep tries again."""
         self._cleaning = Background()
         self._base: Snapshot | None = None
 
@@ -130,13 +132,17 @@ class Jails:
         return await self.sweep()
 
     async def sweep(self) -> int:
-        """Take away every jail and clone on the host that has our prefix and is not in the register.
+        """Take away every jail and clone on the host that has our prefix and is not in the register, and try
+        again to destroy jails that could not be destroyed before.
 
         Returns how many there were. One that cannot be taken away is logged, and holds up neither the others
         nor the start of the island.
         """
+        again, self._undestroyed = self._undestroyed, []
+        for inmate in again:
+            await self._unmake(inmate)
+        swept = len(again) - len(self._undestroyed)
         alive = {inmate.spec.name for inmate in self._register.values()}
-        swept = 0
         for name in await self.driver.existing():
             if name.startswith(self.prefix) and name not in alive:
                 swept += await self._step("remove the jail", name, self.driver.remove(name))
@@ -278,16 +284,17 @@ class Jails:
             with contextlib.suppress(Exception):
                 await making
         started = time.perf_counter()
-        spec = inmate.spec
-        jail = inmate.jail
+        spec, jail = inmate.spec, inmate.jail
         destroyed = jail is None or await self._step("destroy the jail", spec.name, jail.destroy())
         if spec.address is not None:
             release = self.addresses.release(spec.address, spec.name)
             if await self._step("release the address", spec.name, release):
+                inmate.spec = structs.replace(spec, address=None)
                 self.events.publish(AddressReleased(ip=spec.address.ip, jail=spec.name))
         if await self._step("destroy the clone", spec.name, self.clones.destroy(spec.clone)):
             self.events.publish(CloneDestroyed(clone=spec.name, duration_s=time.perf_counter() - started))
         if not destroyed:
+            self._undestroyed.append(inmate)
             return
         if self._uids is not None and spec.uid in self._range:
             self._uids.put_nowait(spec.uid)

@@ -77,6 +77,11 @@ async def test_a_jail_that_does_not_die_keeps_its_uid_and_its_place(
         jails.discard(inmate)
         await jails.drain()
     assert uids == {*UIDS} - {stuck.spec.uid}
+    assert await jails.sweep() == 0
+    stuck.jail = None
+    host.alive.clear()
+    assert await jails.sweep() == 1
+    assert jails.living() == []
 
 
 async def test_one_leftover_that_stays_holds_up_no_other(jails: Jails) -> None:
