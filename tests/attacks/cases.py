@@ -124,6 +124,12 @@ CASES = (
         "functions called in a loop, so that warm jails are theirs alone",
         "each client's first comes first",
     ),
+    Case(
+        "R22",
+        "a function finds the nonce in its memory, and refuses the call in the harness's name",
+        "it can; its words are bounded and printable, and the answer says that the jail told it",
+        _tests(HARNESS, "TestRejection::test_a_function_that_found_the_nonce_says_little_and_is_named"),
+    ),
     Case("K1", "kill(-1), signals to the host's processes", "ESRCH"),
     Case("K2", "other processes traced, read, their descriptors taken", "EPERM or ESRCH"),
     Case("K3", "sysctl, core_pattern, /sys", "EROFS, EACCES, or not there"),

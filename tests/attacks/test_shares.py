@@ -435,6 +435,8 @@ async def test_r21_a_modest_clients_function_is_warm_beside_a_greedy_ones() -> N
 # In real jails
 
 
+@pytest.mark.host
+@pytest.mark.root
 @pytest.mark.case("R15")
 @pytest.mark.parametrize(("greedy", "before"), [("greedy", 0), ("modest", 6)])
 async def test_r15_in_real_jails_the_modest_waits_for_none_of_the_greedy(

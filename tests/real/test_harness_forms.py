@@ -289,7 +289,7 @@ class TestFrames:
         outcome = Outcome(verdict=Verdict.exited, exit_code=ran.returncode, stderr=ran.stderr)
         error = harness.rejection(outcome, NONCE)
         assert error is not None
-        assert error.details == {"argument": 0}
+        assert error.details == {"argument": 0, "told_by": "jail"}
 
 
 class TestComplaints:

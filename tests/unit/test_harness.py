@@ -82,12 +82,20 @@ class TestRejection:
         refused = harness.rejection(ended(b'n0 {"argument":1,"reason":"out of range"}\n'), "n0")
         assert refused is not None
         assert refused.message == "call: argument 2: out of range"
-        assert refused.details == {"argument": 1}
+        assert refused.details == {"argument": 1, "told_by": "jail"}
 
     def test_of_the_call_as_a_whole(self) -> None:
         refused = harness.rejection(ended(b'n0 {"argument":-1,"reason":"no function"}\n'), "n0")
         assert refused is not None
         assert refused.message == "call: no function"
+
+    def test_a_function_that_found_the_nonce_says_little_and_is_named(self) -> None:
+        """It can refuse a call in the harness's name: nothing in a jail is kept from the function."""
+        line = b'n0 {"argument":0,"reason":"\\u001b[31m' + b"x" * 60_000 + b'"}\n'
+        refused = harness.rejection(ended(line), "n0")
+        assert refused is not None
+        assert refused.message == f"call: argument 1: ?[31m{'x' * 495}"
+        assert refused.details == {"argument": 0, "told_by": "jail"}
 
     def test_behind_what_the_package_printed_when_it_began(self) -> None:
         noise = b'hello\nn0 {"argument":7,"reason":"early"}\nno line feed'
@@ -102,6 +110,8 @@ class TestRejection:
             ended(b'n1 {"argument":0,"reason":"another nonce"}\n'),
             ended(b'n0 {"argument":0}\n'),
             ended(b"n0 []\n"),
+            ended(b'n0 {"argument":-2,"reason":"no such"}\n'),
+            ended(b'n0 {"argument":65536,"reason":"no such"}\n'),
             ended(b'n0 {"argument":0,"reason":"cut'),
             ended(b'n0 {"argument":0,"reason":"\xff"}\n'),
             ended(b'n0 {"argument":0,"reason":"another code"}\n', exit_code=1),

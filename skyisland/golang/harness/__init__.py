@@ -50,6 +50,7 @@ import hashlib
 import re
 import struct
 from importlib import resources
+from typing import Annotated
 
 import msgspec
 
@@ -62,6 +63,8 @@ FOLDER = "_skyisland"
 LIBRARY = "skyisland_harness"
 """The folder of the files of `library`, below `src` in the toolchain: an import path that nobody else has."""
 
+REASON_CHARACTERS = 500
+"""So much of the harness's reason reaches the caller: more than any reason of its own has."""
 EXIT_REJECTED = 64
 """The harness refused the arguments; `rejection` reads its reason."""
 EXIT_TORN = 65
@@ -197,15 +200,14 @@ def as_expression(call: Call) -> Call:
 def frame(call: Call, nonce: str) -> bytes:
     """The frame for the harness; write the function's own input behind it.
 
-    `nonce` must be new for every call and unguessable: it proves that a line is the harness's, not the
-    guest's.
+    `nonce` must be new for every call and unguessable: it marks a line as the harness's, see `rejection`.
     """
     header = msgspec.json.encode({"args": call.arguments or (), "nonce": nonce})
     return struct.pack(">I", len(header)) + header
 
 
 class _Rejection(msgspec.Struct):
-    argument: int
+    argument: Annotated[int, msgspec.Meta(ge=-1, lt=1 << 16)]
     reason: str
 
 
@@ -213,6 +215,9 @@ def rejection(outcome: Outcome, nonce: str) -> BadCall | None:
     """The caller's mistake, if the harness refused the arguments; else None.
 
     `details["argument"]` is the argument's number from 0, or -1 if no single argument is wrong.
+
+    It is the jail's word: the nonce keeps a function from saying so by accident, but one that reads its own
+    memory finds it. So the text is bounded and printable, and `details["told_by"]` names the jail.
     """
     if outcome.verdict is not Verdict.exited or outcome.exit_code != EXIT_REJECTED:
         return None
@@ -224,7 +229,8 @@ def rejection(outcome: Outcome, nonce: str) -> BadCall | None:
     except (msgspec.DecodeError, UnicodeDecodeError):
         return None
     where = "" if refused.argument < 0 else f" argument {refused.argument + 1}:"
-    return BadCall(f"call:{where} {refused.reason}", argument=refused.argument)
+    reason = "".join(c if c.isprintable() else "?" for c in refused.reason[:REASON_CHARACTERS])
+    return BadCall(f"call:{where} {reason}", argument=refused.argument, told_by="jail")
 
 
 _COMPLAINTS: tuple[tuple[Complaint, str], ...] = (
