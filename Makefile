@@ -99,7 +99,7 @@ install:
 	FreeBSD) unit=config/rc.d/sky_island mode=555 to=$(PREFIX)/etc/rc.d etc=$(PREFIX)/etc ;; \
 	*) unit=config/systemd/skyisland.service mode=644 to=/etc/systemd/system etc=/etc ;; \
 	esac; mkdir -p $(DESTDIR)$$to && install -m $$mode $$unit $(DESTDIR)$$to/ && \
-	{ [ -e $(DESTDIR)$$etc/skyisland.toml ] || cp config/skyisland.toml $(DESTDIR)$$etc/ ; }
+	{ [ -e $(DESTDIR)$$etc/skyisland.toml ] || install -m 600 config/skyisland.toml $(DESTDIR)$$etc/ ; }
 
 clean:
 	rm -rf $(VENV) .cache build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

@@ -28,6 +28,7 @@ from skyisland.jails.driver import CloneDriver, JailDriver, NetworkDriver
 from skyisland.jails.register import Jails
 from skyisland.record.state import State
 from skyisland.settings import Layout, Settings
+from skyisland.settings.files import check_folder, make_private
 from skyisland.sources.sources import Sources
 
 if TYPE_CHECKING:
@@ -48,7 +49,9 @@ async def opened(
         HostUnfit: this system has no driver of that name.
     """
     layout = settings.layout
-    lock = await asyncio.to_thread(_claim, layout)
+    # A root that runs bubblewrap gives up its rights before it looks for the files of a jail.
+    passed = settings.jails.driver == "bubblewrap" and os.geteuid() == 0
+    lock = await asyncio.to_thread(_claim, layout, passed=passed)
     try:
         state = await State.open(layout.db)
         try:
@@ -59,15 +62,20 @@ async def opened(
         os.close(lock)
 
 
-def _claim(layout: Layout) -> int:
+def _claim(layout: Layout, *, passed: bool) -> int:
     """Make the state folder and lock it; returns the lock's descriptor.
 
-    Everybody may pass through the folder, because jails are unprivileged users and read their binary below
-    it. Secret files in it are 0600.
+    Everybody may pass through the folder, because the users of jails own some of what lies below. Secret
+    files in it are 0600. Nobody else may enter the folders with what private repositories hold, nor,
+    if jails must pass (`passed`), list them.
     """
+    check_folder(layout.state_dir)
     try:
-        layout.state_dir.mkdir(parents=True, exist_ok=True)
-        layout.state_dir.chmod(0o711)
+        make_private(layout.state_dir, 0o711)
+        make_private(layout.repos)
+        for folder in (layout.checkouts, layout.artifacts):
+            make_private(folder, 0o711 if passed else 0o700)
+        make_private(layout.run, 0o711)
         lock = os.open(layout.lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
     except OSError as error:
         raise SettingsError(

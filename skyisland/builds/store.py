@@ -30,8 +30,7 @@ class Store:
 
     def prepare(self, wanted: Iterable[str]) -> int:
         """Make the folder, and remove all files but the `wanted` hashes; returns how many were removed."""
-        self.folder.mkdir(parents=True, exist_ok=True)
-        self.folder.chmod(0o755)
+        self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         keep = {self.path(sha256) for sha256 in wanted}
         removed = 0
         for folder, _, files in os.walk(self.folder, topdown=False):
@@ -63,7 +62,7 @@ class Store:
             sha256, size = copy_out(binary, fresh, limit_bytes)
             target = self.path(sha256)
             target.parent.mkdir(exist_ok=True)
-            target.parent.chmod(0o755)
+            target.parent.chmod(0o711)  # whoever may pass finds by its hash what they know
             fresh.rename(target)
         return sha256, size
 

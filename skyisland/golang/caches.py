@@ -85,17 +85,19 @@ class Caches:
     def prepare(self, version: str) -> None:
         """Make the folders; remove those of an earlier daemon and of other toolchains. Blocks."""
         self.home = self.layout.gocache / version
-        for path in (self.layout.run, self.layout.gocache, self.home, self.helper, self.home / "own"):
+        for path in (self.layout.gocache, self.home, self.helper, self.home / "own"):
             self._folder(path)
-        for path in (self.std, self.modules):
-            self._folder(path, writable=True)
+        self.layout.run.mkdir(mode=0o711, parents=True, exist_ok=True)
+        self._folder(self.std, writable=True)
+        self._folder(self.modules, writable=True, mode=0o700)
         _remove(path for path in self.layout.gocache.iterdir() if path != self.home)
         _remove(self.layout.run.glob("sky-build-*"))
 
-    def _folder(self, path: Path, *, writable: bool = False) -> Path:
-        """Make a folder that build jails can enter and, if `writable`, write to."""
+    def _folder(self, path: Path, *, writable: bool = False, mode: int = 0o755) -> Path:
+        """Make a folder that build jails can enter and, if `writable`, write to. It is theirs then, and
+        of mode 0700 nobody else's."""
         path.mkdir(parents=True, exist_ok=True)
-        path.chmod(0o755)
+        path.chmod(mode)
         if writable and self.uid is not None:
             os.chown(path, self.uid, self.uid)
         return path
@@ -124,7 +126,7 @@ class Caches:
         cache = self.home / "own" / hashlib.sha256(url.encode()).hexdigest()[:32]
 
         def make() -> None:
-            self._folder(cache, writable=True)
+            self._folder(cache, writable=True, mode=0o700)
             os.utime(cache)  # its modification time is the time of its last use, see `_expired`
 
         async with self._trimming:
@@ -191,7 +193,7 @@ class Caches:
                 doomed.append(self.modules)
             moved = await asyncio.to_thread(self._move_away, doomed)
             if drop_modules:
-                await asyncio.to_thread(self._folder, self.modules, writable=True)
+                await asyncio.to_thread(self._folder, self.modules, writable=True, mode=0o700)
         await asyncio.to_thread(_remove, moved)
         if drop_modules:
             self._dropped()

@@ -50,7 +50,8 @@ async def partial(parent: Path) -> AsyncIterator[Path]:
 def take_place(made: Path, place: Path) -> None:
     """Move `made`, which lies in a `partial` folder, to its place. What was at that place is moved into the
     `partial` folder, and deleted with it."""
-    open_folder(place.parent)
+    if not place.parent.is_dir():
+        open_folder(place.parent)
     with contextlib.suppress(FileNotFoundError):
         place.rename(made.parent / "replaced")
     made.rename(place)

@@ -21,6 +21,7 @@ thread.
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -29,7 +30,7 @@ from typing import Any
 from msgspec import structs
 
 from skyisland.model import Bounds, Policy
-from skyisland.settings.files import stored_token, write_private
+from skyisland.settings.files import others_read, stored_token, write_private
 from skyisland.settings.layout import Layout
 from skyisland.settings.reading import WrongKey, overlay, read_file, settings_error
 from skyisland.settings.sections import (
@@ -88,6 +89,9 @@ TOKEN_VARIABLE = "SKYISLAND_ADMIN_API_TOKEN"  # noqa: S105 - its name, not its v
 SYSTEM_FILES = (Path("/usr/local/etc/skyisland.toml"), Path("/etc/skyisland.toml"))
 
 
+log = logging.getLogger("skyisland.settings")
+
+
 class Settings(Section, frozen=True, kw_only=True):
     """All settings of an island."""
 
@@ -137,6 +141,8 @@ class Settings(Section, frozen=True, kw_only=True):
         path = path or find_file(environ)
         tables = read_file(path) if path else {}
         settings = overlay(cls(), tables, str(path))
+        if path and (settings.admin_api_token or settings.api.tokens) and (fault := others_read(path)):
+            log.warning("%s holds tokens and %s; chmod 600 it, and make new ones", path, fault)
         if "state_dir" not in tables:
             settings = structs.replace(settings, state_dir=_default_state_dir(environ))
         if not settings.admin_api_token and (token := environ.get(TOKEN_VARIABLE)):

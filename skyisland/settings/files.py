@@ -1,4 +1,5 @@
-"""Files with secrets: written whole and private or not at all, and read only if private.
+"""Files with secrets: written whole and private or not at all, and read only if private; and the folders that
+they lie in, where nobody else may put another in their place.
 
 These functions block.
 """
@@ -37,6 +38,53 @@ def write_private(path: Path, text: str, *, replace: bool = False) -> None:
             os.unlink(draft)
 
 
+def check_folder(path: Path) -> None:
+    """Check that nobody but root and this user can change what lies at a folder's path, or will lie there.
+
+    Raises:
+        SettingsError: somebody can; the text names the folder, its owner, its mode and the remedy.
+    """
+    real = path.resolve()
+    for part in dict.fromkeys((*path.parents, path, *real.parents, real)):
+        try:
+            status = part.lstat()
+        except FileNotFoundError:
+            continue
+        mode = stat.S_IMODE(status.st_mode)
+        writable = mode & (stat.S_IWGRP | stat.S_IWOTH)
+        if status.st_gid in (0, os.getegid()):
+            writable &= ~stat.S_IWGRP  # on Debian, a user's folders are writable for a group of theirs
+        # In a sticky folder others may make names, but not take ours; a link has no mode.
+        if (mode & stat.S_ISVTX and part not in (path, real)) or stat.S_ISLNK(status.st_mode):
+            writable = 0
+        if status.st_uid not in (0, os.geteuid()) or writable:
+            raise SettingsError(
+                f"state_dir: {part} belongs to uid {status.st_uid} and gid {status.st_gid} and has mode "
+                f"{mode:04o}, so others may change what the island keeps in {path}; chmod go-w it, or "
+                "choose a folder that is yours",
+                origin=str(path),
+            )
+
+
+def make_private(folder: Path, mode: int = 0o700) -> None:
+    """Make a folder of this mode, whatever the umask; one that exists gets it."""
+    folder.mkdir(mode=mode, parents=True, exist_ok=True)
+    folder.chmod(mode)
+
+
+def others_read(path: Path) -> str:
+    """In words, who but this user may read a file; empty if nobody does."""
+    try:
+        status = path.stat()
+    except OSError:
+        return ""
+    if status.st_mode & stat.S_IROTH:
+        return f"has mode {stat.S_IMODE(status.st_mode):04o}: every user of this host may read it"
+    if status.st_mode & stat.S_IRGRP and status.st_gid not in (0, os.getegid()):
+        return f"has mode {stat.S_IMODE(status.st_mode):04o}: the group {status.st_gid} may read it"
+    return ""
+
+
 def stored_token(path: Path, *, make: bool) -> str:
     """The admin token in the file at `path`. `make`: store a new one first, if the file does not exist.
 
@@ -47,7 +95,8 @@ def stored_token(path: Path, *, make: bool) -> str:
     """
     try:
         if make and not os.path.lexists(path):
-            path.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
+            check_folder(path.parent)
+            path.parent.mkdir(mode=0o711, parents=True, exist_ok=True)
             with contextlib.suppress(FileExistsError):
                 write_private(path, secrets.token_urlsafe(32) + "\n")
         return _read_token(path)

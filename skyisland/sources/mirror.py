@@ -79,7 +79,7 @@ class Mirrors:
 
     def prepare(self) -> tuple[int, dict[Path, str]]:
         """Remove what an earlier life left; return how much, and each mirror's repository name. Blocks."""
-        self._repos.mkdir(parents=True, exist_ok=True)
+        self._repos.mkdir(mode=0o700, parents=True, exist_ok=True)
         swept = end_orphans(self._repos) + sweep(self._repos)
         mirrors = {path.parent: path.read_text() for path in self._repos.glob("*/description")}
         for mirror in mirrors:

@@ -25,7 +25,7 @@ from msgspec import Struct
 from skyisland.errors import BadRequest, IslandError, SourceUnavailable
 from skyisland.events import Events, SourceFetched
 from skyisland.host.fair import LOCAL, FairFlights, FairQueue
-from skyisland.host.folder import open_folder, sweep
+from skyisland.host.folder import sweep
 from skyisland.host.outbound import Lookup, lookup
 from skyisland.host.recent import Recent
 from skyisland.host.tasks import aside
@@ -317,7 +317,7 @@ class Sources:
         return swept + left
 
     def _prepare_checkouts(self) -> tuple[int, list[Path]]:
-        open_folder(self._checkouts)
+        self._checkouts.mkdir(mode=0o700, parents=True, exist_ok=True)
         return sweep(self._checkouts), list(self._checkouts.glob("*/*"))
 
     async def purge(self, idle_s: float, keep: Collection[tuple[str, str]] = ()) -> int:

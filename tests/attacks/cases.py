@@ -222,6 +222,22 @@ CASES = (
         _tests(PACKAGES, "test_links_out_of_the_repository_tell_nothing_of_the_host"),
     ),
     Case(
+        "F9",
+        "local users who look for private repositories, binaries and caches in the state folder",
+        "they cannot enter",
+        _tests("tests/unit/test_state_folder.py", "test_no_other_user_reads_what_private_repositories_hold"),
+    ),
+    Case(
+        "F10",
+        "a state folder, or one above it, that others may write; settings with tokens that others may read",
+        "refused with its owner and mode; a warning",
+        _tests(
+            "tests/unit/test_state_folder.py",
+            "test_a_folder_that_others_may_change_is_refused",
+            "test_settings_with_a_token_that_others_read_are_warned_of",
+        ),
+    ),
+    Case(
         "F11",
         "a jail that the host cannot destroy",
         "it stays on view, and no other jail gets its uid",
@@ -331,21 +347,44 @@ CASES = (
         "G11",
         "redirects of an allowed host into the private network",
         "Git follows none; each is looked at, and asked anew at its public addresses",
+        (
+            *_tests(
+                SERVERS,
+                "test_a_redirect_into_the_private_network_is_not_followed",
+                "test_a_redirect_to_the_same_host_or_a_public_one_is_followed",
+            ),
+            *_tests(SOURCE, "test_redirects_that_are_not_followed"),
+        ),
     ),
     Case(
         "G12",
         "a small repository of very many files",
         "refused by their number, and by what they take on disk; before one is written",
+        _tests(HARM, "test_a_small_repository_of_very_many_files_is_refused"),
     ),
     Case(
         "G13",
         "repositories one after another, refused ones, builds whose cache grows",
         "room is reserved and measured as it fills; beyond the limit, what is not in use goes",
+        (
+            *_tests(
+                HARM,
+                "test_repositories_one_after_another_stay_within_the_room_for_all",
+                "test_what_is_in_use_stays_and_who_finds_no_room_beside_it_is_refused",
+            ),
+            *_tests(KEPT, "test_a_build_that_outgrows_its_cache_ends_and_the_others_make_room"),
+        ),
     ),
     Case(
         "G14",
         "many calls to Git servers and name servers that stall",
         "each client has its share of places, waits for one so long and no longer; others are answered",
+        _tests(
+            SERVERS,
+            "test_a_greedy_client_of_a_server_that_stalls_leaves_places_to_others",
+            "test_who_waits_too_long_for_a_place_is_told_so",
+            "test_names_that_stall_hold_up_no_other_and_are_given_up",
+        ),
     ),
     Case(
         "G19",

@@ -99,7 +99,7 @@ async def test_a_checkout_is_readable_for_all_and_its_links_stay_links(
         path: stat.S_IMODE((checkout / path).lstat().st_mode)
         for path in ("", "..", "../..", "sub", "a.go", "sub/run")
     }
-    assert modes == {"": 0o755, "..": 0o755, "../..": 0o755, "sub": 0o755, "a.go": 0o644, "sub/run": 0o755}
+    assert modes == {"": 0o755, "..": 0o755, "../..": 0o700, "sub": 0o755, "a.go": 0o644, "sub/run": 0o755}
     assert (checkout / "out").readlink() == secret
     assert (checkout / "folder").readlink() == Path("/etc")
     assert stat.S_IMODE(secret.stat().st_mode) == 0o600

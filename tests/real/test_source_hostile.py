@@ -189,7 +189,6 @@ async def test_a_folder_that_outgrew_its_limit_fails_even_a_quick_command(state_
         assert await it.git("version", watch=state_dir, watch_bytes=100_000)
 
 
-@pytest.mark.case("G12")
 async def test_a_small_repository_of_very_many_files_is_refused(
     state_dir: Path, repository: Repository, mirrored: dict[str, str]
 ) -> None:
@@ -212,7 +211,6 @@ async def test_a_small_repository_of_very_many_files_is_refused(
             assert list(it.checkouts.iterdir()) == []
 
 
-@pytest.mark.case("G13")
 @pytest.mark.parametrize("refused", [False, True])
 async def test_repositories_one_after_another_stay_within_the_room_for_all(
     state_dir: Path, mirrored: dict[str, str], refused: bool
@@ -241,7 +239,6 @@ async def test_repositories_one_after_another_stay_within_the_room_for_all(
     assert await taken(cache_limit=limit) <= limit + folders
 
 
-@pytest.mark.case("G13")
 async def test_what_is_in_use_stays_and_who_finds_no_room_beside_it_is_refused(
     state_dir: Path, mirrored: dict[str, str]
 ) -> None:

@@ -218,7 +218,6 @@ def redirector(to: str) -> type[Quiet]:
     return Redirector
 
 
-@pytest.mark.case("G11")
 @pytest.mark.parametrize("where", ["127.0.0.1", "inner.test", "localhost"])
 async def test_a_redirect_into_the_private_network_is_not_followed(
     state_dir: Path, repository: Repository, served: Server, forge: str, where: str
@@ -242,7 +241,6 @@ async def test_a_redirect_into_the_private_network_is_not_followed(
     assert served.asked == []
 
 
-@pytest.mark.case("G11")
 async def test_a_redirect_to_the_same_host_or_a_public_one_is_followed(
     state_dir: Path, repository: Repository, forge: str
 ) -> None:
@@ -391,7 +389,6 @@ async def test_a_listing_without_end_is_cut_off(
         assert (await it.get(version=commit)).commit == commit
 
 
-@pytest.mark.case("G14")
 async def test_a_greedy_client_of_a_server_that_stalls_leaves_places_to_others(
     state_dir: Path, repository: Repository, served: Server
 ) -> None:
@@ -429,7 +426,6 @@ async def test_a_greedy_client_of_a_server_that_stalls_leaves_places_to_others(
         assert all(isinstance(error, TooBusy) for error in refused)
 
 
-@pytest.mark.case("G14")
 async def test_who_waits_too_long_for_a_place_is_told_so(state_dir: Path) -> None:
     with Server(Staller) as server:
         async with room(state_dir, server.rewrite, running_per_client=1, queue_timeout=0.05) as it:
@@ -441,7 +437,6 @@ async def test_who_waits_too_long_for_a_place_is_told_so(state_dir: Path) -> Non
             await asyncio.wait([first])
 
 
-@pytest.mark.case("G14")
 async def test_names_that_stall_hold_up_no_other_and_are_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
     answer, real = threading.Event(), socket.getaddrinfo
 

@@ -192,7 +192,6 @@ async def test_old_caches_and_too_many_modules_go(state_dir: Path) -> None:
     assert newer.exists()
 
 
-@pytest.mark.case("G13")
 async def test_a_build_that_outgrows_its_cache_ends_and_the_others_make_room(state_dir: Path) -> None:
     layout = Layout(state_dir / "state", state_dir / "jails")
     dropped: list[bool] = []
