@@ -5,16 +5,18 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import AsyncIterator
+from pathlib import Path
 
 import pytest
 from click.testing import CliRunner, Result
 from msgspec import structs
 
-from skyisland.cli import EXIT_FUNCTION, main
+from skyisland.cli import EXIT_FUNCTION, GlobalOptions, main
 from skyisland.client import Client
 from skyisland.drivers.fake import Script
 from skyisland.errors import ArtifactNotFound
-from tests.support.api import CALL, HEADER, REQUEST, TOKEN, Server, World
+from skyisland.settings import Api
+from tests.support.api import CALL, HEADER, REQUEST, TOKEN, Server, World, make_world
 
 
 class Here:
@@ -109,3 +111,20 @@ async def test_invoke_for_machines(here: Here) -> None:
     told = json.loads((await run(here, "invoke", *CALL.values(), "--json")).output)
     assert (told["verdict"], told["exit_code"]) == ("ok", 0)
     assert list(told)[:4] == ["verdict", "timestamp", "data", "id"]
+
+
+@pytest.mark.parametrize("known", [True, False])
+async def test_invoke_shows_the_token_where_it_may_read_it(tmp_path: Path, known: bool) -> None:
+    """An island that is closed to callers without a token answers the commands of its own operator."""
+    world = make_world(settings=Api(open=False), token="plain")
+    await world.island.start()
+    async with world.served() as server:
+        file = tmp_path / "skyisland.toml"
+        token = f'admin_api_token = "plain"\nadmin_token_header = "{HEADER}"\n' if known else ""
+        file.write_text(f'state_dir = "{tmp_path}/state"\nhttp_port = {server.port}\n{token}')
+        file.chmod(0o600)
+        done = await asyncio.to_thread(
+            CliRunner().invoke, main.commands["invoke"], [*CALL.values()], obj=GlobalOptions(file)
+        )
+    await world.island.stop()
+    assert (done.exit_code == 0) is known, done.output
