@@ -28,8 +28,15 @@ def growth(stand: Stand, functions: Sequence[int], jails: Sequence[int], calls: 
     _publish(stand, max(functions))
     rows: list[Row] = []
     kept: dict[str, Any] = {}
+    most = max(jails) + 64
     settings = {
-        "jails": {"max_running": max(jails) + 64, "max_queued": 1000, "exec_timeout": "30m"},
+        # The stand is the only client.
+        "jails": {
+            "max_running": most,
+            "running_per_client": most,
+            "max_queued": 1000,
+            "exec_timeout": "30m",
+        },
         "api": {"calls_per_client": 0},
     }
     with stand.island(**settings):
