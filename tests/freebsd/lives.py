@@ -67,8 +67,6 @@ class Host:
         await jails.prepare()
         await addresses.prepare()
         left = self.world.left()
-        if left.get("interfaces") == [ip4.bridge]:
-            del left["interfaces"]  # it stays for the next lease
         (self.world.folder / "left").write_text(json.dumps(left))
         self.world.strike(work)
         await self.work(jails)

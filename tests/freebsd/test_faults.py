@@ -13,7 +13,7 @@ import pytest
 from msgspec import structs
 
 from skyisland.drivers.freebsd import commands
-from skyisland.drivers.freebsd.network import FreeBSDNetwork
+from skyisland.drivers.freebsd.network import FreeBSDNetwork, bridge_argv, epair_argv
 from skyisland.drivers.zfs.clones import ZfsClones
 from skyisland.errors import DriverError, HostUnfit
 from skyisland.events import Events
@@ -310,6 +310,59 @@ async def test_a_bridge_of_somebody_else(world: World) -> None:
     await driver.prepare()
     with pytest.raises(HostUnfit, match="not this island's"):
         await driver.open(())
+
+
+async def test_the_first_leases_together_make_one_bridge(world: World) -> None:
+    driver = network(world, vnet=True)
+    await driver.prepare()
+    await asyncio.gather(*(driver.open(()) for _ in range(6)))
+    assert set(world.look()["interfaces"]) == {"em0", "lo0", "sky0"}
+    await driver.close()
+    assert world.left() == {}
+
+
+async def test_bridges_and_epairs_of_an_earlier_life_are_swept(world: World) -> None:
+    """Such as that of an island that was killed between making and naming it, beside one with the name."""
+    earlier = network(world, vnet=True)
+    await earlier.prepare()
+    await earlier.open(())
+    run = Programs(world.bin).run
+    with pytest.raises(DriverError, match="File exists"):
+        await run(bridge_argv("sky0", "c0de"))
+    await run(epair_argv("c0de"))
+    await run(epair_argv("f00d"))
+    assert await network(world, vnet=True).prepare() == 3
+    assert world.left() == {"interfaces": ["epair1a", "epair1b"]}, "those of another island"
+
+
+@pytest.mark.parametrize("vnet", [True, False])
+async def test_what_the_other_way_left_is_swept(world: World, vnet: bool) -> None:
+    earlier = network(world, vnet=True)
+    await earlier.prepare()
+    await earlier.open(())
+    await Programs(world.bin).run(epair_argv("c0de"))
+    await network(world).attach(IP, "sky-c0de-1", 0)
+    assert world.left()["aliases"] == [IP.ip]
+    assert await network(world, vnet=vnet).prepare() == 3
+    assert world.left() == {}
+
+
+async def test_a_vnet_needs_no_interface_of_the_pool(world: World) -> None:
+    with world.change() as state:
+        state["default_route"] = ""
+    assert await network(world, vnet=True, interface="").prepare() == 0
+
+
+async def test_no_state_of_pf_outlives_its_address(world: World) -> None:
+    with world.change() as state:
+        state["pf"]["sky"] = []
+        state["pf_states"] = [IP.ip, "10.61.0.3"]
+    driver = network(world, nat=True)
+    await driver.prepare()
+    await driver.attach(IP, "sky-c0de-1", 0)
+    await driver.detach("sky-c0de-1")
+    assert world.look()["pf_states"] == ["10.61.0.3"]
+    assert world.left() == {}
 
 
 @pytest.mark.parametrize("step", ["create group", "addm", "vnet", "inet 10.61.0.2", "route"])

@@ -18,8 +18,8 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 
-from skyisland.doctor import Check, from_capabilities, vital
-from skyisland.drivers.freebsd import commands
+from skyisland.doctor import TRIAL_ISLAND, Check, from_capabilities, vital
+from skyisland.drivers.freebsd import commands, network
 from skyisland.drivers.freebsd.jails import FreeBSDJail, FreeBSDJails
 from skyisland.drivers.zfs.clones import ZfsClones
 from skyisland.errors import DriverError, IslandError
@@ -277,14 +277,18 @@ class FreeBSDChecks:
 
     async def _interfaces(self) -> str:
         run = self.jails.programs.run
-        name = (await run(("ifconfig", "epair", "create", "group", "skydoctorp"))).strip()
-        try:
-            members = (await run(("ifconfig", "-g", "skydoctorp"))).split()
-            if name not in members:
-                raise WrongAssumption(f"{name} was made, and its group has {members}")
-        finally:
-            await run(("ifconfig", name, "destroy"))
-        return "ifconfig epair create group"
+        for argv, group in (
+            (network.epair_argv(TRIAL_ISLAND), network.ports(TRIAL_ISLAND)),
+            (network.bridge_argv("skydoctor", TRIAL_ISLAND), network.bridges(TRIAL_ISLAND)),
+        ):
+            name = (await run(argv)).strip()
+            try:
+                members = (await run(network.members_argv(group))).split()
+                if members != [name]:
+                    raise WrongAssumption(f"{name} was made, and its group has {members}")
+            finally:
+                await run(network.destroy_argv(name))
+        return "ifconfig puts an epair and a bridge into groups as it makes them"
 
     async def _nothing(self) -> str:
         if left := await self.jails.existing():

@@ -8,15 +8,17 @@ host's network stack. It is the cheaper way. The jail sees the host's interfaces
     jail's stack                 the host
     epairNb 10.61.0.7/24 ── epairNa, private ── bridge sky0 (the gateway)
 
-Whatever we make carries the island's name from the moment it exists: the host's end of an epair in its
-interface group, the bridge in its description. An alias can carry no name. So every /32 address of the pool
-on the pool's interface is taken for a leftover when the island starts.
+Whatever we make carries the island's name from the moment it exists: the host's end of an epair and the
+bridge by their interface groups. An alias can carry no name. So every /32 address of the pool on the pool's
+interface is taken for a leftover when the island starts. An earlier life may have worked in the other way, so
+each start looks for both.
 
 pf does NAT by the operator's rules. The island only keeps the addresses of living jails in the table `sky`.
 """
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import re
 
@@ -50,36 +52,43 @@ def addresses_argv(interface: str) -> tuple[str, ...]:
     return ("ifconfig", interface, "inet")
 
 
-def group(island: str) -> str:
+def ports(island: str) -> str:
     """The interface group of an island's epairs; its name must not end in a digit (ifconfig(8))."""
     return f"sky{island_tag(island)}p"
 
 
+def bridges(island: str) -> str:
+    """The interface group of an island's bridge."""
+    return f"sky{island_tag(island)}b"
+
+
 def epair_argv(island: str) -> tuple[str, ...]:
-    """Make an epair and put it into the group, in one program. Prints the name of the host's end, epairNa."""
-    return ("ifconfig", "epair", "create", "group", group(island))
+    """Make an epair in the island's group, its host's end up. Prints the name of that end, epairNa."""
+    return ("ifconfig", "epair", "create", "group", ports(island), "up")
 
 
-def ports_argv(island: str) -> tuple[str, ...]:
-    """List the host's ends of the island's epairs."""
-    return ("ifconfig", "-g", group(island))
+def members_argv(group: str) -> tuple[str, ...]:
+    """List the interfaces of a group. Of an epair only the host's end is in it (seen on 15.0)."""
+    return ("ifconfig", "-g", group)
 
 
 def show_argv(interface: str) -> tuple[str, ...]:
     return ("ifconfig", interface)
 
 
-def bridge_argv(bridge: str, mark: str) -> tuple[str, ...]:
-    return ("ifconfig", "bridge", "create", "name", bridge, "description", mark)
+def bridge_argv(bridge: str, island: str) -> tuple[str, ...]:
+    """Make the bridge, marked before it is named: with the name of another it stays as bridgeN."""
+    mark = ("group", bridges(island), "description", description(island))
+    return ("ifconfig", "bridge", "create", *mark, "name", bridge)
+
+
+def description(island: str) -> str:
+    return f"skyisland {island}"
 
 
 def join_argv(bridge: str, port: str) -> tuple[str, ...]:
     """Make an interface a port of the bridge. `private` ports cannot send to each other (if_bridge(4))."""
     return ("ifconfig", bridge, "addm", port, "private", port, "up")
-
-
-def up_argv(interface: str) -> tuple[str, ...]:
-    return ("ifconfig", interface, "up")
 
 
 def give_argv(interface: str, jail: str) -> tuple[str, ...]:
@@ -111,6 +120,11 @@ def gateway_argv(bridge: str, gateway: str, prefix: int) -> tuple[str, ...]:
 
 def table_argv(verb: str, ip: str) -> tuple[str, ...]:
     return ("pfctl", "-q", "-t", TABLE, "-T", verb, ip)
+
+
+def forget_argv(ip: str) -> tuple[str, ...]:
+    """Remove pf's states of an address, so that the next jail with it inherits none."""
+    return ("pfctl", "-q", "-k", ip)
 
 
 TABLE_SHOW = ("pfctl", "-q", "-t", TABLE, "-T", "show")
@@ -147,6 +161,8 @@ class FreeBSDNetwork:
         """Jail → its address in pf's table."""
         self._open = False
         """Whether the bridge is set up."""
+        self._opening = asyncio.Lock()
+        """Held while the bridge is set up or destroyed: two programs that make it at once leave one more."""
         self._unfit = "not looked at yet"
         """Why jails can have no address, with the remedy; empty if they can."""
 
@@ -155,7 +171,7 @@ class FreeBSDNetwork:
         try:
             if self._ip4.nat:
                 await self._check_nat()
-            swept = await (self._sweep_ports() if self.vnet else self._sweep_aliases())
+            swept = await self._sweep_interfaces() + await self._sweep_aliases()
         except HostUnfit as unfit:
             self._unfit = unfit.message
             raise
@@ -178,20 +194,29 @@ class FreeBSDNetwork:
             await self._remove_from_table(ip)
 
     async def _sweep_aliases(self) -> int:
-        if not self._interface:
-            self._interface = await self._default_interface()
         try:
-            output = await self._programs.run(addresses_argv(self._interface))
-        except ProgramFailed as failure:
-            raise HostUnfit(
-                f"network.ip4.interface: {failure.said}; name one of `ifconfig -l`, or make one: "
-                "sysrc cloned_interfaces+=lo1; service netif cloneup"
-            ) from failure
+            output = await self._addresses()
+        except HostUnfit:
+            if self.vnet:
+                return 0  # no VNET needs that interface
+            raise
         pool = {str(address) for address in self._ip4.pool()}
         leftovers = [ip for ip in parse_aliases(output) if ip in pool]
         for ip in leftovers:
             await self._remove(unalias_argv(self._interface, ip), "Can't assign requested address")
         return len(leftovers)
+
+    async def _addresses(self) -> str:
+        """What ifconfig says of the addresses on the pool's interface."""
+        if not self._interface:
+            self._interface = await self._default_interface()
+        try:
+            return await self._programs.run(addresses_argv(self._interface))
+        except ProgramFailed as failure:
+            raise HostUnfit(
+                f"network.ip4.interface: {failure.said}; name one of `ifconfig -l`, or make one: "
+                "sysrc cloned_interfaces+=lo1; service netif cloneup"
+            ) from failure
 
     async def _default_interface(self) -> str:
         route = ""
@@ -206,11 +231,14 @@ class FreeBSDNetwork:
             )
         return interface[1]
 
-    async def _sweep_ports(self) -> int:
-        leftovers = (await self._programs.run(ports_argv(self._island))).split()
-        for name in leftovers:
-            await self._remove(destroy_argv(name), "does not exist")
-        return len(leftovers)
+    async def _sweep_interfaces(self) -> int:
+        """Destroy every epair and bridge of an earlier life; returns how many there were."""
+        swept = 0
+        for group in (ports(self._island), bridges(self._island)):
+            for name in (await self._programs.run(members_argv(group))).split():
+                await self._remove(destroy_argv(name), "does not exist")
+                swept += 1
+        return swept
 
     async def _interfaces(self) -> list[str]:
         return (await self._programs.run(INTERFACES)).split()
@@ -219,17 +247,22 @@ class FreeBSDNetwork:
         """See `NetworkDriver`; sets up the bridge of VNETs."""
         if not self.vnet or self._open:
             return
-        bridge, mark = self._ip4.bridge, f"skyisland {self._island}"
+        async with self._opening:
+            if not self._open:
+                await self._set_up_bridge()
+                self._open = True
+
+    async def _set_up_bridge(self) -> None:
+        bridge = self._ip4.bridge
         if bridge in await self._interfaces():
             output = await self._programs.run(show_argv(bridge))
-            if f"description: {mark}\n" not in output:
+            if f"description: {description(self._island)}\n" not in output:
                 raise HostUnfit(f"network.ip4.bridge: {bridge} is not this island's; choose another name")
         else:
-            await self._programs.run(bridge_argv(bridge, mark))
+            await self._programs.run(bridge_argv(bridge, self._island))
         # The gateway's address is the bridge's own: since FreeBSD 15 a member can have none (if_bridge(4)).
         prefix = self._ip4.subnet.prefixlen
         await self._programs.run(gateway_argv(bridge, str(self._ip4.gateway_address), prefix))
-        self._open = True
 
     # For the jail driver
 
@@ -270,7 +303,6 @@ class FreeBSDNetwork:
         self._ports[jail] = port
         inside = port.removesuffix("a") + "b"
         await self._programs.run(join_argv(self._ip4.bridge, port))
-        await self._programs.run(up_argv(port))
         await self._programs.run(give_argv(inside, jail))
         self._inside[jail] = inside
         for argv in equip_argvs(inside, jail, address):
@@ -290,10 +322,13 @@ class FreeBSDNetwork:
     async def _remove_from_table(self, ip: str) -> None:
         if self._ip4.nat:
             await self._programs.run(table_argv("delete", ip))
+            await self._programs.run(forget_argv(ip))
 
     async def close(self) -> None:
         """See `NetworkDriver`."""
-        if self._open:
+        async with self._opening:
+            if not self._open:
+                return
             self._open = False
             await self._remove(destroy_argv(self._ip4.bridge), "does not exist")
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 
-from tests.support.standins.state import Facts, State
+from tests.support.standins.state import Facts, KeepAndExit, State
 
 
 def ifconfig(state: State) -> None:
@@ -21,19 +21,24 @@ def _ifconfig(state: State, world: Facts, words: list[str]) -> str:
         return " ".join(name for name, found in interfaces.items() if not found.get("jail")) + "\n"
     if words[:1] == ["-g"] and len(words) == 2:
         return "".join(f"{n}\n" for n, found in interfaces.items() if found.get("group") == words[1])
-    if words[:3] == ["epair", "create", "group"] and len(words) == 4:
-        if len(words[3]) > 15 or words[3][-1].isdigit():
-            state.die(f"setifgroup: group name {words[3]}: Invalid argument")
+    if words[1:3] == ["create", "group"] and (len(words[3]) > 15 or words[3][-1].isdigit()):
+        state.die(f"setifgroup: group name {words[3]}: Invalid argument")
+    if words[:3] == ["epair", "create", "group"] and words[4:] in ([], ["up"]):
         number = world["next_epair"]
         world["next_epair"] += 1
         interfaces[f"epair{number}a"] = {"inet": [], "pair": number, "group": words[3]}
         interfaces[f"epair{number}b"] = {"inet": [], "pair": number}
         return f"epair{number}a\n"
-    if words[:3] == ["bridge", "create", "name"] and words[4:5] == ["description"] and len(words) == 6:
-        if words[3] in interfaces:
-            state.die("ioctl SIOCSIFNAME (set name): File exists")
-        interfaces[words[3]] = {"inet": [], "members": [], "description": words[5]}
-        return f"{words[3]}\n"
+    if words[:3] == ["bridge", "create", "group"] and words[4::2] == ["description", "name"]:
+        # One after the other: what cannot be named exists all the same, as bridgeN (seen on 15.0).
+        made = {"inet": [], "members": [], "description": words[5], "group": words[3]}
+        if words[7] in interfaces:
+            number = next(n for n in range(99) if f"bridge{n}" not in interfaces)
+            interfaces[f"bridge{number}"] = made
+            sys.stderr.write("ifconfig: ioctl SIOCSIFNAME (set name): File exists\n")
+            raise KeepAndExit
+        interfaces[words[7]] = made
+        return f"{words[7]}\n"
     if words[:1] == ["-j"]:
         _, jail, name, *rest = words
         if jail not in world["jails"] or world["jails"][jail]["dying"]:
@@ -122,6 +127,10 @@ def route(state: State) -> None:
 
 def pfctl(state: State) -> None:
     words = state.words
+    if words[:2] == ["-q", "-k"] and len(words) == 3:
+        with state.locked() as world:
+            world["pf_states"] = [ip for ip in world.get("pf_states", []) if ip != words[2]]
+        return
     if words[:2] != ["-q", "-t"] or words[3:4] != ["-T"]:
         state.usage()
     with state.locked() as world:
