@@ -19,15 +19,20 @@ SEARCH = "/sbin:/bin:/usr/sbin:/usr/bin:/usr/local/sbin:/usr/local/bin"
 ENVIRONMENT = {"PATH": SEARCH, "LC_ALL": "C", "HOME": "/nonexistent"}
 """LC_ALL: messages are matched with the texts in the programs' sources."""
 
+LAST_WORDS = 500
+"""So many characters of what a program printed stand for its reason, where its standard error has none."""
+
 
 class ProgramFailed(DriverError):
-    """A program ended with an exit code other than 0; `said` is what it wrote to its standard error."""
+    """A program ended with an exit code other than 0; `said` is what it wrote to its standard error,
+    `printed` to its standard output."""
 
-    def __init__(self, argv: Sequence[str], returncode: int, said: str) -> None:
+    def __init__(self, argv: Sequence[str], returncode: int, said: str, printed: str = "") -> None:
         self.said = said
+        self.printed = printed
         self.returncode = returncode
         shown = " ".join(argv[:2])
-        reason = said or f"ended with {returncode} and said nothing"
+        reason = said or printed[-LAST_WORDS:] or f"ended with {returncode} and said nothing"
         super().__init__(f"{shown}: {reason}", program=argv[0], argv=list(argv), exit_code=returncode)
 
 
@@ -64,7 +69,7 @@ class Programs:
         if done.overflowed:
             raise DriverError(f"{' '.join(argv[:2])} writes too much", argv=list(argv))
         if done.returncode != 0:
-            raise ProgramFailed(argv, done.returncode, said)
+            raise ProgramFailed(argv, done.returncode, said, done.stdout.decode(errors="replace").strip())
         return done.stdout.decode(errors="replace")
 
     async def spawn(

@@ -83,36 +83,14 @@ async def test_from_a_folder(world: World, folder: Path) -> None:
     told: list[str] = []
     await base(world, folder, progress=lambda what, done, total: told.append(what)).lay(root)
     assert (root / "bin/sh").is_file()
-    assert (root / "etc/patched").read_text() == "p5\n"
+    assert world.calls("freebsd-update") == [], "it would need a network"
     assert (root / "etc/resolv.conf").read_text() == "nameserver 10.0.0.53\n"
     assert (root / "usr/local/go").is_dir()
     assert (root / "tmp").stat().st_mode & 0o7777 == 0o1777
     assert told == [
         "unpacking base.txz",
-        "freebsd-update fetch",
-        "freebsd-update install",
         "finishing the base system",
     ]
-
-
-async def test_nothing_to_patch(world: World, folder: Path) -> None:
-    with world.change() as state:
-        state["patched"] = True
-    await base(world, folder).lay(empty(world))
-
-
-async def test_a_base_of_packages_is_not_patched_and_says_so(world: World, folder: Path) -> None:
-    with world.change() as state:
-        state["pkgbase"] = True
-    told: list[str] = []
-    await base(world, folder, progress=lambda what, done, total: told.append(what)).lay(empty(world))
-    assert "not patched: the base is made of packages; use pkg upgrade" in told
-
-
-async def test_patches_that_cannot_be_fetched(world: World, folder: Path) -> None:
-    world.fail("freebsd-update .* fetch", "Fetching metadata signature failed.\n")
-    with pytest.raises(HostUnfit, match="try again"):
-        await base(world, folder).lay(empty(world))
 
 
 async def test_a_corrupt_archive(world: World, folder: Path) -> None:
@@ -245,3 +223,50 @@ async def test_a_mirror_that_has_it_no_more(world: World, mirror: Mirror) -> Non
     mirror.files = {}
     with pytest.raises(HostUnfit, match="ftp-archive"):
         await base(world, mirror.url).archive()
+
+
+# Patched, when it comes from a mirror
+
+
+async def test_from_a_mirror_it_is_patched(world: World, mirror: Mirror) -> None:
+    root = empty(world)
+    told: list[str] = []
+    await base(world, mirror.url, progress=lambda what, done, total: told.append(what)).lay(root)
+    assert (root / "etc/patched").read_text() == "p5\n"
+    assert told[-4:] == [
+        "unpacking base.txz",
+        "freebsd-update fetch",
+        "freebsd-update install",
+        "finishing the base system",
+    ]
+
+
+async def test_nothing_to_patch(world: World, mirror: Mirror) -> None:
+    with world.change() as state:
+        state["patched"] = True
+    root = empty(world)
+    await base(world, mirror.url).lay(root)
+    assert not (root / "etc/patched").exists()
+
+
+async def test_a_base_of_packages_is_not_patched_and_says_so(world: World, mirror: Mirror) -> None:
+    with world.change() as state:
+        state["pkgbase"] = True
+    told: list[str] = []
+    await base(world, mirror.url, progress=lambda what, done, total: told.append(what)).lay(empty(world))
+    assert "not patched: the base is made of packages; use pkg upgrade" in told
+
+
+async def test_a_host_without_freebsd_update_says_so(world: World, mirror: Mirror) -> None:
+    (world.bin / "freebsd-update").unlink()
+    told: list[str] = []
+    root = empty(world)
+    await base(world, mirror.url, progress=lambda what, done, total: told.append(what)).lay(root)
+    assert "not patched: this host has no freebsd-update" in told
+    assert (root / "bin/sh").is_file()
+
+
+async def test_patches_that_cannot_be_fetched(world: World, mirror: Mirror) -> None:
+    world.fail("freebsd-update .* fetch", "Fetching metadata signature failed.\n")
+    with pytest.raises(HostUnfit, match=r"signature failed.*try again"):
+        await base(world, mirror.url).lay(empty(world))

@@ -8,7 +8,9 @@ MANIFEST of the port misc/freebsd-release-manifests if that is installed.
 An interrupted attempt is simply repeated: a download continues where it stopped, and everything else goes
 into a dataset that is destroyed if it is incomplete.
 
-A base that is made of packages (pkgbase) cannot be patched by freebsd-update; it is left as it is.
+freebsd-update patches what comes from a mirror. It is not asked about an archive in a local folder: that may
+be patched, and the host without a network. A base made of packages (pkgbase) it cannot patch, and not every
+host has it: then the base is left as it is, and `progress` says so.
 
 Sources: release/scripts/make-manifest.sh, freebsd-update(8), and what iocage and bastille do.
 """
@@ -105,6 +107,11 @@ class FreeBSDBase:
         self._programs = programs or Programs()
 
     @property
+    def _is_local(self) -> bool:
+        """The archive comes from a folder of this host."""
+        return not urlsplit(self._source).scheme
+
+    @property
     def generation(self) -> str:
         return f"{self.release}-1"
 
@@ -123,7 +130,7 @@ class FreeBSDBase:
             if "No space left" in failure.said:
                 raise HostUnfit(f"{failure.message}; make room in the pool: zfs list -o space") from failure
             raise
-        if self._update:
+        if self._update and not self._is_local:
             await self._patch(root)
         self.progress("finishing the base system", 0, 0)
         await asyncio.to_thread(self._finish, root)
@@ -136,7 +143,7 @@ class FreeBSDBase:
         folder = self.cache / self.release / arch.replace("/", "-")
         await asyncio.to_thread(folder.mkdir, parents=True, exist_ok=True)
         sha256 = manifest_sum(await self._manifest(arch))
-        if not urlsplit(self._source).scheme:
+        if self._is_local:
             return await self._local(sha256)
         final = folder / ARCHIVE
         if not await asyncio.to_thread(_has_sum, final, sha256):
@@ -145,10 +152,10 @@ class FreeBSDBase:
 
     async def _manifest(self, arch: str) -> str:
         trusted = self._manifests / f"{arch.replace('/', '-')}-{self.release}"
-        for path in (trusted, *([] if urlsplit(self._source).scheme else [Path(self._source) / "MANIFEST"])):
+        for path in (trusted, *([Path(self._source) / "MANIFEST"] if self._is_local else [])):
             with contextlib.suppress(FileNotFoundError):
                 return await asyncio.to_thread(path.read_text)
-        if not urlsplit(self._source).scheme:
+        if self._is_local:
             raise HostUnfit(f"base_sys_pkg_dir: {self._source} has no MANIFEST; put it beside {ARCHIVE}")
         url = f"{self._source}/{arch}/{self.release}/MANIFEST"
         try:
@@ -209,7 +216,12 @@ class FreeBSDBase:
     # After unpacking
 
     async def _patch(self, root: Path) -> None:
-        """Apply the release's security patches. A base made of packages is reported and left as it is."""
+        """Apply the release's security patches, where that can be done."""
+        try:
+            await self._programs.find("freebsd-update")
+        except HostUnfit:
+            self.progress("not patched: this host has no freebsd-update", 0, 0)
+            return
         work = root / "var/db/freebsd-update"
         await asyncio.to_thread(work.mkdir, parents=True, exist_ok=True)
         for verb in ("fetch", "install"):
@@ -219,7 +231,7 @@ class FreeBSDBase:
                     update_argv(root, self.release, verb), timeout_s=UPDATE_TIMEOUT_S, env={"PAGER": "cat"}
                 )
             except ProgramFailed as failure:
-                if "packaged base" in failure.said:
+                if "packaged base" in failure.printed:  # it refuses on its standard output (seen on 15.0)
                     self.progress("not patched: the base is made of packages; use pkg upgrade", 0, 0)
                     return
                 if verb == "install" and failure.returncode == 2:

@@ -70,6 +70,7 @@ def tar(state: State) -> None:
 
 
 def freebsd_update(state: State) -> None:
+    """It refuses on its standard output (seen on 15.0)."""
     match state.words:
         case [
             "-b",
@@ -89,7 +90,8 @@ def freebsd_update(state: State) -> None:
                 state.die(f"cannot update {release}")
             with state.locked() as world:
                 if world.get("pkgbase"):
-                    state.die("freebsd-update is incompatible with the use of packaged base.")
+                    sys.stdout.write("freebsd-update is incompatible with the use of packaged base.\n")
+                    raise SystemExit(1)
                 current = world.get("patched")
                 if verb == "fetch":
                     world["fetched"] = True
