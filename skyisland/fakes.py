@@ -189,7 +189,7 @@ class FakeAddresses:
         self.pool[ip] = AddressInfo(ip=ip, state=AddressState.unavailable, jail=jail, since=time.time())
         return Address(ip=ip, prefix=24, gateway="10.61.0.1")
 
-    async def attach(self, address: Address, jail: str, pid: int) -> None:
+    async def attach(self, address: Address, jail: str, pid: int, pidfd: int | None = None) -> None:
         pass
 
     async def release(self, address: Address, jail: str) -> None:

@@ -109,6 +109,10 @@ class FakeJail:
     def pid(self) -> int | None:
         return self.process.pid
 
+    @property
+    def pidfd(self) -> int | None:
+        return None
+
     async def kill(self) -> None:
         self.process.kill()
 

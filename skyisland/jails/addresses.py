@@ -48,7 +48,7 @@ class NoInterfaces:
     async def open(self, dns: tuple[str, ...]) -> None:
         raise self._unfit()
 
-    async def attach(self, address: Address, jail: str, pid: int) -> None:
+    async def attach(self, address: Address, jail: str, pid: int, pidfd: int | None = None) -> None:
         raise self._unfit()
 
     async def detach(self, jail: str) -> None:
@@ -160,13 +160,13 @@ class Addresses:
             dns=self.name_servers,
         )
 
-    async def attach(self, address: Address, jail: str, pid: int) -> None:
-        """Give the network namespace of process `pid` an interface with this address.
+    async def attach(self, address: Address, jail: str, pid: int, pidfd: int | None = None) -> None:
+        """See `NetworkDriver`.
 
         Raises:
             DriverError
         """
-        await self.driver.attach(address, jail, pid)
+        await self.driver.attach(address, jail, pid, pidfd)
 
     async def release(self, address: Address, jail: str) -> None:
         """Take the interface away, then end the lease. May be repeated, also when another jail has it by now.

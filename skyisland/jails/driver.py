@@ -89,6 +89,12 @@ class Jail(Protocol):
         """The process id of the jail's first process, as the host counts; None where that is not known."""
         ...
 
+    @property
+    def pidfd(self) -> int | None:
+        """A descriptor of that process, by which whoever uses `pid` finds out that it is still the same one;
+        None where there is none."""
+        ...
+
     async def kill(self) -> None:
         """Kill every process in it. May be repeated."""
         ...
@@ -179,8 +185,9 @@ class NetworkDriver(Protocol):
         """
         ...
 
-    async def attach(self, address: Address, jail: str, pid: int) -> None:
-        """Give the network namespace of process `pid` an interface with this address.
+    async def attach(self, address: Address, jail: str, pid: int, pidfd: int | None = None) -> None:
+        """Give the network namespace of process `pid` an interface with this address. With `pidfd`, only if
+        `pid` is still the number of that process.
 
         Raises:
             DriverError: nothing of the attempt is left.

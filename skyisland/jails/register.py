@@ -72,8 +72,8 @@ class AddressPool(Protocol):
         """
         ...
 
-    async def attach(self, address: Address, jail: str, pid: int) -> None:
-        """Give the network namespace of process `pid` an interface with this address."""
+    async def attach(self, address: Address, jail: str, pid: int, pidfd: int | None = None) -> None:
+        """See `NetworkDriver.attach`."""
         ...
 
     async def release(self, address: Address, jail: str) -> None:
@@ -272,7 +272,7 @@ class Jails:
         """Give a living jail its interface, if the driver has not done so. Its process waits for input."""
         address, jail = inmate.spec.address, inmate.jail
         if address is not None and jail is not None and jail.pid and self.connects_late:
-            await self.addresses.attach(address, inmate.spec.name, jail.pid)
+            await self.addresses.attach(address, inmate.spec.name, jail.pid, jail.pidfd)
 
     async def _unmake(self, inmate: Inmate, making: asyncio.Future[None] | None = None) -> None:
         """Take back what was made, in the order that the host needs; a step that fails stops no other.

@@ -187,6 +187,18 @@ CASES = (
         "EROFS; no core is made",
     ),
     Case("K25", "a function says what bwrap or the launcher would", "an outcome like any other"),
+    Case(
+        "K26",
+        "out of memory as one jail ends, in the group that the next one gets",
+        "the next one is not killed for it",
+        _tests(CGROUPS, "test_what_the_last_jail_met_as_it_ended_does_not_kill_the_next"),
+    ),
+    Case(
+        "K27",
+        "an end just before the jail gets its address, its number taken by another process",
+        "no interface for the other",
+        _tests(NETWORK, "test_a_number_that_another_process_has_by_now_gets_no_interface"),
+    ),
     Case("N1", "the API and other ports on the host's loopback", "out of reach"),
     Case("N2", "abstract Unix sockets of the host", "none visible"),
     Case(

@@ -264,3 +264,25 @@ async def test_nothing_but_making_and_removing_is_seen_by_the_watch_on_the_loop(
     assert again.usage().pids == 0
     assert not again.ran_out_of_memory()
     assert cgroups.destroy(again)
+
+
+async def test_what_the_last_jail_met_as_it_ended_does_not_kill_the_next(cgroups: Cgroups) -> None:
+    """The kernel's event (version 1) comes when nobody watches any more; the next jail has the same group."""
+    limits = Limits(memory_bytes=64 << 20)
+    group = cgroups.create("sky-none-1", limits)
+    if group._oom_fd is None:  # version 2 has no such event
+        group._oom_fd = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
+    assert cgroups.set_aside(group)
+    os.eventfd_write(group._oom_fd, 1)
+    group.watch()
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    assert group.ran_out_of_memory()  # whoever watched the old event would believe it
+
+    group._saw_oom = False
+    os.eventfd_write(group._oom_fd, 1)
+    assert cgroups.create("sky-none-2", limits) is group
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    assert not group.ran_out_of_memory()
+    assert cgroups.destroy(group)

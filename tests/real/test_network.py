@@ -95,6 +95,22 @@ async def test_a_jail_has_an_address_a_route_and_no_ipv6(world: World) -> None:
         assert seen["routes"] == [GATEWAY]
 
 
+async def test_a_number_that_another_process_has_by_now_gets_no_interface(world: World) -> None:
+    jail, other = world.jail(), world.jail()
+    pidfd = os.pidfd_open(jail.pid)
+    world.stack.callback(os.close, pidfd)
+    async with island() as driver:
+        await driver.open(())
+        await driver.attach(address(6), jail.name, jail.pid, pidfd)
+        await driver.detach(jail.name)
+        jail.end()
+        with pytest.raises(DriverError, match="has ended"):
+            await driver.attach(address(7), jail.name, other.pid, pidfd)
+        assert port_name("t", jail.name) not in links()
+        await driver.attach(address(7), jail.name, other.pid)  # nobody looked
+        assert port_name("t", jail.name) in links()
+
+
 @pytest.mark.parametrize("nat", [True, False])
 async def test_a_function_that_listens_is_reached_from_host_and_outside(world: World, nat: bool) -> None:
     jail = world.jail()

@@ -45,7 +45,7 @@ class Host:
             raise self.fail_open
         self.opened.append(dns)
 
-    async def attach(self, address: Address, jail: str, pid: int) -> None:
+    async def attach(self, address: Address, jail: str, pid: int, pidfd: int | None = None) -> None:
         self.attached[jail] = address.ip
 
     async def detach(self, jail: str) -> None:

@@ -68,6 +68,10 @@ class FreeBSDJail:
     def pid(self) -> int | None:
         return self.process.pid
 
+    @property
+    def pidfd(self) -> int | None:
+        return None
+
     async def kill(self) -> None:
         self.process.kill()
         async with self._ending:

@@ -283,7 +283,7 @@ class FreeBSDNetwork:
 
     # For the address pool
 
-    async def attach(self, address: Address, jail: str, pid: int) -> None:
+    async def attach(self, address: Address, jail: str, pid: int, pidfd: int | None = None) -> None:
         """See `NetworkDriver`; `pid` is not used, because a jail has a name."""
         try:
             if self.vnet:

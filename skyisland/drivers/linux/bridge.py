@@ -29,6 +29,7 @@ import hashlib
 import logging
 import os
 import re
+import signal
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -112,9 +113,13 @@ class BridgeNetwork:
     async def open(self, dns: tuple[str, ...]) -> None:
         await self._run(self._maker, lambda: self._prepared(self._maker_host).build(dns))
 
-    async def attach(self, address: Address, jail: str, pid: int) -> None:
+    async def attach(self, address: Address, jail: str, pid: int, pidfd: int | None = None) -> None:
         def work() -> None:
             with _opened(f"/proc/{pid}/ns/net") as namespace:
+                # Had the process died before we opened it, this could be the namespace of another. A process
+                # that is not reaped yet keeps its number.
+                if pidfd is not None and not _lives(pidfd):
+                    raise DriverError(f"the first process of {jail} has ended", jail=jail)
                 self._prepared(self._maker_host).attach(address, jail, namespace)
 
         await self._run(self._maker, work)
@@ -407,6 +412,15 @@ def in_namespace(namespace: int | None, work: Callable[[], T]) -> T:
 
     with ThreadPoolExecutor(1, thread_name_prefix="netlink-inside") as executor:
         return executor.submit(inside).result()
+
+
+def _lives(pidfd: int) -> bool:
+    """Whether the process of this descriptor has not been reaped."""
+    try:
+        signal.pidfd_send_signal(pidfd, 0)
+    except ProcessLookupError:
+        return False
+    return True
 
 
 @contextmanager

@@ -64,6 +64,10 @@ class BubblewrapJail:
         self._own = own
         self._init_pidfd: int | None = init_pidfd
 
+    @property
+    def pidfd(self) -> int | None:
+        return self._init_pidfd
+
     async def kill(self) -> None:
         if self._init_pidfd is not None:
             with contextlib.suppress(ProcessLookupError):

@@ -97,6 +97,11 @@ class LaunchedProcess(Piped):
         assert self.returncode is not None  # noqa: S101 - it has ended
         return self.returncode
 
+    @property
+    def pidfd(self) -> int | None:
+        """Init's; None once it is known to be gone."""
+        return self._pidfd if self._pidfd >= 0 else None
+
     def kill(self) -> None:
         """Kill init, and so every process of the jail."""
         if self._pidfd >= 0:
@@ -123,6 +128,10 @@ class NamespaceJail:
     @property
     def pid(self) -> int | None:
         return self.process.pid
+
+    @property
+    def pidfd(self) -> int | None:
+        return self.process.pidfd
 
     async def kill(self) -> None:
         self.process.kill()

@@ -102,6 +102,9 @@ class Group:
         """
         self.jail = jail
         self.retries = 0
+        if self._oom_fd is not None:
+            with suppress(BlockingIOError):  # what the last jail met as it ended must not kill this one
+                os.read(self._oom_fd, 8)
         for path, text in list(self._cpu_settings(self.key[2]))[-1:]:  # the quota; the period stays
             self._kernel.write(path, text)
 
