@@ -57,6 +57,7 @@ class Api(Quart):
 
     feed: Feed
     front: Front
+    clients: Clients
 
 
 class Front:
@@ -150,8 +151,9 @@ def create_app(
     app.config["MAX_CONTENT_LENGTH"] = ADMIN_BODY_LIMIT_BYTES
     app.config["BODY_TIMEOUT"] = settings.body_timeout
     app.url_map.merge_slashes = False
+    app.clients = clients = Clients(settings.trusted_proxies)
     app.feed = feed or Feed(island.events, island.pulse, streams=settings.event_streams)
-    gate, clients = Gate(token_header, token, settings), Clients(settings.trusted_proxies)
+    gate = Gate(token_header, token, settings)
 
     async def refuse(error: Exception) -> Response:
         return routes.respond(problems.reply(error))

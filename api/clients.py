@@ -52,7 +52,7 @@ class Clients:
     def address_of(self, scope: Request) -> str:
         """The client's address, for the log; of the proxy where it does not name its client."""
         address = scope["client"][0] if scope["client"] else ""
-        if not self._proxies or not self._trusted(address):
+        if not self.trusts(address):
             return address
         named = {
             self._client(address, hops)
@@ -72,11 +72,14 @@ class Clients:
             ):  # `unknown`, an obfuscated name, nonsense: the proxy that said so is the client
                 return heard
             heard = address
-            if not self._trusted(heard):
+            if not self.trusts(heard):
                 break
         return heard
 
-    def _trusted(self, address: str) -> bool:
+    def trusts(self, address: str) -> bool:
+        """Whether it is a proxy's that is believed."""
+        if not self._proxies:
+            return False
         found = _read(address)
         return found is not None and any(found in network for network in self._proxies)
 

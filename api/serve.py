@@ -27,18 +27,20 @@ import socket
 import ssl
 import sys
 import time
+from collections import Counter
 from collections.abc import Awaitable, Callable
 from types import FunctionType
 from typing import Any
 
 import hypercorn.asyncio.run
-from hypercorn.asyncio.tcp_server import TCPServer
-from hypercorn.config import Config
-from hypercorn.events import Event, RawData, Updated
+from hypercorn.asyncio.tcp_server import MAX_RECV, TCPServer
+from hypercorn.events import Closed, Event, RawData, Updated
 from hypercorn.utils import wrap_app
 from msgspec import Struct
 
 from api import Api
+from api.clients import Clients, share_of
+from api.protocols import Limits, Protocols, short
 from skyisland.errors import SettingsError
 
 log = logging.getLogger(__name__)
@@ -57,6 +59,8 @@ STALL_S = 30
 """How long a client may take nothing of what is sent to it."""
 CUT_S = 1.0
 """How long requests that are cut at shutdown have to answer that they were."""
+HANDSHAKE_S = 5.0
+"""How long a client may take for TLS; until it has, its connection is not counted."""
 _FREEBSD_TCP_MAXUNACKTIME = 68  # netinet/tcp.h, in seconds; Python has no name for it
 
 
@@ -123,7 +127,7 @@ def _cut_the_stalled(sock: socket.socket, stall_s: float) -> None:
             sock.setsockopt(socket.IPPROTO_TCP, _FREEBSD_TCP_MAXUNACKTIME, math.ceil(stall_s))
 
 
-def _config(sock: socket.socket, grace_s: float, idle_s: float, tls: Tls | None, connections: int) -> Config:
+def _config(sock: socket.socket, grace_s: float, idle_s: float, tls: Tls | None, connections: int) -> Limited:
     config = Limited()
     config.most_connections = connections
     open_files, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
@@ -142,17 +146,33 @@ def _config(sock: socket.socket, grace_s: float, idle_s: float, tls: Tls | None,
     config.h11_max_incomplete_size = 16 << 10  # a request's headers; a token is shorter by far
     config.h2_max_concurrent_streams = 32  # of each connection; Hypercorn's 100 are for pages of many files
     config.h2_max_header_list_size = 16 << 10  # as much as by HTTP/1.1
+    config.ssl_handshake_timeout = min(idle_s, HANDSHAKE_S)
     config.websocket_max_message_size = 4 << 10  # nothing here speaks WebSocket
     return config
 
 
-class Limited(Config):
-    """Hypercorn's configuration, with a count of connections and its limit. The headers that every answer has
-    are made once a second, when their date changes."""
+class Limited(Limits):
+    """Hypercorn's configuration, with a count of connections and their limits. The headers that every answer
+    has are made once a second, when their date changes."""
 
     connections = 0
     most_connections = CONNECTIONS
+    clients: Clients
+    per_client = 0
+    """The most connections of one client; 0 for no limit. Trusted proxies have none."""
     _dated: tuple[int, list[tuple[bytes, bytes]]] = (0, [])
+
+    def __init__(self) -> None:
+        self.connections_of: Counter[str] = Counter()
+        super().__init__()
+
+    def refuses(self, client: str) -> bytes:
+        """The answer to one connection more, if there are too many; else nothing."""
+        if self.connections >= self.most_connections:
+            return _FULL
+        if self.per_client and self.connections_of[client] >= self.per_client:
+            return _YOURS
+        return b""
 
     def response_headers(self, protocol: str) -> list[tuple[bytes, bytes]]:
         second = int(time.time())
@@ -161,17 +181,27 @@ class Limited(Config):
         return self._dated[1]
 
 
-_FULL = (
-    b"HTTP/1.1 503 Service Unavailable\r\nRetry-After: 1\r\nConnection: close\r\n"
-    b"Content-Type: application/json\r\nContent-Length: 67\r\n\r\n"
-    b'{"error":"too many connections; try again later","code":"too_busy"}'
+def _refusal(status: bytes, text: bytes) -> bytes:
+    body = b'{"error":"%b","code":"too_busy"}' % text
+    return (
+        b"HTTP/1.1 %b\r\nRetry-After: 1\r\nConnection: close\r\nContent-Type: application/json\r\n"
+        b"Content-Length: %d\r\n\r\n%b" % (status, len(body), body)
+    )
+
+
+_FULL = _refusal(b"503 Service Unavailable", b"too many connections; try again later")
+_YOURS = _refusal(
+    b"429 Too Many Requests",
+    b"too many connections from your address; use those you have (api.connections_per_client)",
 )
 
 
 class Connection(TCPServer):
-    """Hypercorn's connection, changed in four ways.
+    """Hypercorn's connection, changed in five ways.
 
-    - There are at most `Limited.most_connections`.
+    - There are at most `Limited.most_connections`, and of one client `Limited.per_client`.
+    - It speaks `Protocols`. An error is one short line of the log, not a traceback with the client's input;
+      input that waits when it ends is dropped.
     - What is sent to a client that reads takes no lock, and the head of an answer leaves in one write with
       what follows it in the same turn of the loop: one packet and one system call for each answer.
     - One task watches for idleness as long as the connection lives; Hypercorn makes and cancels two for each
@@ -186,17 +216,29 @@ class Connection(TCPServer):
     """The head of an answer, kept back until the next write or the end of this turn of the loop."""
 
     async def run(self) -> None:
-        assert isinstance(self.config, Limited)  # noqa: S101 - `serve` made it
-        if self.config.connections >= self.config.most_connections:
-            self.writer.write(_FULL)
+        config = self.config
+        assert isinstance(config, Limited)  # noqa: S101 - `serve` made it
+        peer = self.writer.get_extra_info("peername")
+        address = peer[0] if peer else ""
+        client = "" if config.clients.trusts(address) else share_of(address)
+        if refusal := config.refuses(client):
+            self.writer.write(refusal)
             self.writer.close()
             return
-        self.config.connections += 1
+        config.connections += 1
+        if client:
+            config.connections_of[client] += 1
         try:
             self._idle_since = self.loop.time()
-            await super().run()
+            await _run(self)
+        except Exception as error:
+            log.warning("a connection from %s failed: %s", address, short(error))
         finally:
-            self.config.connections -= 1
+            config.connections -= 1
+            if client:
+                config.connections_of[client] -= 1
+                if not config.connections_of[client]:
+                    del config.connections_of[client]
 
     async def protocol_send(self, event: Event) -> None:
         if isinstance(event, Updated):
@@ -237,8 +279,18 @@ class Connection(TCPServer):
             await asyncio.shield(self._initiate_server_close())
 
     async def _read_data(self) -> None:
-        await super()._read_data()
+        while not self.reader.at_eof() and not self.writer.transport.is_closing():
+            try:
+                data = await self.reader.read(MAX_RECV)
+            except OSError:  # ConnectionError, TimeoutError and SSLError are such
+                break
+            await self.protocol.handle(RawData(data))
+        await self.protocol.handle(Closed())
         await self.idle_task.stop()
+
+
+_run = FunctionType(TCPServer.run.__code__, {**TCPServer.run.__globals__, "ProtocolWrapper": Protocols})
+"""`TCPServer.run`, which finds the class of protocols by its name; see `_worker`."""
 
 
 def _worker() -> Callable[..., Awaitable[None]]:
@@ -262,12 +314,16 @@ async def serve(
     idle_s: float = 15.0,
     tls: Tls | None = None,
     connections: int = CONNECTIONS,
+    per_client: int = 0,
+    http2: bool = False,
 ) -> None:
     """Serve `app` on `sock` (see `listen`) until `shutdown_trigger` returns, and close `sock`.
 
-    `tls`: speak TLS and nothing else. `idle_s`: how long a connection may have no whole request.
-    `connections`: as many at one time, or half of the open files that the host permits. At the end nobody new
-    is let in, event streams end at once, and requests under way have `grace_s` to be answered.
+    `tls`: speak TLS and nothing else. `http2`: speak it to those who begin with it. `idle_s`: how long a
+    connection may have no whole request. `connections`: as many at one time, or half of the open files that
+    the host permits. `per_client`: as many of them for one client, or a quarter of all if that is less; 0 for
+    no limit. At the end nobody new is let in, event streams end at once, and requests under way have
+    `grace_s` to be answered.
     """
     stopping = asyncio.Event()
     listening = sock.dup()
@@ -281,6 +337,10 @@ async def serve(
 
     asyncio.get_running_loop().set_exception_handler(_quiet_about_descriptors)
     config = _config(sock, grace_s + CUT_S, idle_s, tls, connections)
+    config.http2 = http2
+    config.alpn_protocols = ["h2", "http/1.1"] if http2 else ["http/1.1"]
+    config.clients = app.clients
+    config.per_client = min(per_client, max(1, config.most_connections // 4))
     wrapped = wrap_app(app, config.wsgi_max_body_size, "asgi")
     server = asyncio.ensure_future(_worker()(wrapped, config, shutdown_trigger=trigger))
     ended = asyncio.create_task(stopping.wait())

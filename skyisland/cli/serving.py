@@ -90,7 +90,15 @@ async def _serve(settings: Settings, console: dict[str, Any] | None) -> int:
                     """Serve until `stop` returns; then answer what runs, and nobody new."""
                     drained = asyncio.Event()
                     server = asyncio.create_task(
-                        serve_api(app, sock, drained.wait, idle_s=settings.api.idle_timeout, tls=tls)
+                        serve_api(
+                            app,
+                            sock,
+                            drained.wait,
+                            idle_s=settings.api.idle_timeout,
+                            tls=tls,
+                            per_client=settings.api.connections_per_client,
+                            http2=settings.api.http2,
+                        )
                     )
                     await _until(stop, server)
                     await island.drain(settings.jails.drain_timeout)

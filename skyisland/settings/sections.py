@@ -405,6 +405,12 @@ class Api(Section, frozen=True, kw_only=True):
     trusted_proxies: tuple[AnyNetwork, ...] = ()
     """Networks of proxies that are believed when they name their client in X-Forwarded-For or Forwarded:
     ["127.0.0.0/8"]. Without them, all clients of a proxy are one."""
+    connections_per_client: Count = 512
+    """Connections that one client may have open; one more is refused with 429. There are 4096 in all, or half
+    of the open files that the host permits; a client has a quarter of them at most. Trusted proxies have no
+    such limit. 0 for no limit."""
+    http2: bool = False
+    """Speak HTTP/2, too. A connection that resets more than a hundred requests at once is closed."""
     max_body: Size = 1 << 20
     """A longer request body is refused with 413."""
     body_timeout: Duration = 10.0

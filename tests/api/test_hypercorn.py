@@ -16,9 +16,12 @@ from hypercorn.asyncio.tcp_server import TCPServer
 from hypercorn.asyncio.worker_context import AsyncioSingleTask, WorkerContext
 from hypercorn.config import Config
 from hypercorn.events import RawData, Updated
+from hypercorn.protocol import ProtocolWrapper
+from hypercorn.protocol.h2 import H2Protocol
+from hypercorn.protocol.h11 import H11Protocol
 from hypercorn.utils import wrap_app
 
-from api import serve
+from api import protocols, serve
 from tests.support.places import ROOT
 
 OVERRIDDEN = {
@@ -29,7 +32,7 @@ OVERRIDDEN = {
 }
 """Methods that `Connection` has in place of Hypercorn's, and their parameters."""
 CALLED = {"_initiate_server_close": ("self",)}
-HELD = {"config", "context", "idle_task", "loop", "send_lock", "writer"}
+HELD = {"config", "context", "idle_task", "loop", "protocol", "reader", "send_lock", "writer"}
 """What a connection has of its own."""
 SET = (
     *("accesslog", "backlog", "bind", "certfile", "errorlog", "graceful_timeout", "h11_max_incomplete_size"),
@@ -39,6 +42,7 @@ SET = (
         "include_server_header",
         "keep_alive_max_requests",
     ),
+    *("alpn_protocols", "ssl_handshake_timeout"),
     *("keep_alive_timeout", "keyfile", "websocket_max_message_size", "wsgi_max_body_size"),
 )
 
@@ -86,11 +90,47 @@ def test_hypercorn_calls_what_is_overridden() -> None:
 
 
 def test_what_a_connection_has_is_there() -> None:
-    assert names(TCPServer.__init__.__code__) >= HELD
+    assert names(TCPServer.__init__.__code__) | {"protocol"} >= HELD
+    assert "protocol" in names(TCPServer.run.__code__)
     assert inspect.iscoroutinefunction(AsyncioSingleTask.stop)
     assert inspect.iscoroutinefunction(WorkerContext(None).terminated.wait)
     assert Updated(idle=True).idle
     assert RawData(data=b"x").data == b"x"
+
+
+def test_a_connection_finds_the_class_of_its_protocols_by_name() -> None:
+    assert "ProtocolWrapper" in names(TCPServer.run.__code__)
+    assert serve._run.__globals__["ProtocolWrapper"] is protocols.Protocols
+    assert TCPServer.run.__globals__["ProtocolWrapper"] is ProtocolWrapper
+    assert TCPServer.run.__closure__ is None
+
+
+@pytest.mark.parametrize(
+    ("kind", "name"),
+    [
+        (H11Protocol, "_check_protocol"),
+        (H11Protocol, "_send_error_response"),
+        (H2Protocol, "_handle_events"),
+        (H2Protocol, "_priority_updated"),
+        (H2Protocol, "_flush"),
+        (H2Protocol, "initiate"),
+        (ProtocolWrapper, "handle"),
+    ],
+)
+def test_parts_of_protocols_are_there(kind: type, name: str) -> None:
+    assert inspect.iscoroutinefunction(getattr(kind, name))
+
+
+def test_protocols_are_made_alike_and_call_what_is_overridden() -> None:
+    wrapper = names(ProtocolWrapper.__init__.__code__)
+    parts = ("app", "config", "context", "task_group", "state", "ssl", "client", "server", "send")
+    assert wrapper >= {*parts, "H11Protocol", "H2Protocol", "protocol"}
+    for kind in (H11Protocol, H2Protocol):
+        assert len(inspect.signature(kind).parameters) == len(parts)
+    assert "_check_protocol" in names(H11Protocol._handle_events.__code__)
+    assert "_handle_events" in names(H2Protocol.handle.__code__)
+    assert "_priority_updated" in names(H2Protocol._handle_events.__code__)
+    assert {"closed", "streams"} <= names(H2Protocol.__init__.__code__)
 
 
 @pytest.mark.parametrize("name", SET)

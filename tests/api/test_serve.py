@@ -250,19 +250,20 @@ async def test_many_pipelined_requests_are_answered_in_order(server: Server) -> 
     assert b"HTTP/1.1 404" in answer.rpartition(b"HTTP/1.1 200")[2]
 
 
-async def test_http2_is_capped(server: Server) -> None:
-    client = h2.connection.H2Connection(h2.config.H2Configuration(client_side=True))
-    client.initiate_connection()
-    reader, writer = await server.connect()
-    writer.write(client.data_to_send())
-    settings: dict[int, int] = {}
-    while not settings:
-        for event in client.receive_data(await reader.read(65536)):
-            if isinstance(event, h2.events.RemoteSettingsChanged):
-                settings = {key: change.new_value for key, change in event.changed_settings.items()}
-    writer.close()
-    assert settings[h2.settings.SettingCodes.MAX_CONCURRENT_STREAMS] == 32
-    assert settings[h2.settings.SettingCodes.MAX_HEADER_LIST_SIZE] == 16 << 10
+async def test_http2_is_capped(world: World) -> None:
+    async with world.served(http2=True) as server:
+        client = h2.connection.H2Connection(h2.config.H2Configuration(client_side=True))
+        client.initiate_connection()
+        reader, writer = await server.connect()
+        writer.write(client.data_to_send())
+        settings: dict[int, int] = {}
+        while not settings:
+            for event in client.receive_data(await reader.read(65536)):
+                if isinstance(event, h2.events.RemoteSettingsChanged):
+                    settings = {key: change.new_value for key, change in event.changed_settings.items()}
+        writer.close()
+        assert settings[h2.settings.SettingCodes.MAX_CONCURRENT_STREAMS] == 32
+        assert settings[h2.settings.SettingCodes.MAX_HEADER_LIST_SIZE] == 16 << 10
 
 
 async def test_events_over_the_wire(world: World, server: Server) -> None:
