@@ -84,6 +84,9 @@ class Resolved(Struct, frozen=True, kw_only=True):
     """The version that the request names."""
     stale: bool = False
     """The remote could not be reached, and this is what it last said."""
+    named: bool = True
+    """A branch or a tag of the repository named the commit. One that a caller names may be a stranger's:
+    forges serve the commits of forks and of pull requests by the repository's URL, too."""
 
 
 class Source(Struct, frozen=True, kw_only=True):
@@ -99,6 +102,13 @@ class Source(Struct, frozen=True, kw_only=True):
     """The folder with the files of that commit. Only `sources` writes to it."""
     stale: bool = False
     """The remote could not be reached, and this is the last commit that we knew."""
+    named: bool = True
+    """See `Resolved.named`."""
+
+    @property
+    def compiled_in(self) -> str:
+        """Whose compiled packages it shares: the repository's, or nobody's if no branch or tag named it."""
+        return self.url if self.named else f"{self.url}@{self.commit}"
 
     @property
     def import_path(self) -> str:

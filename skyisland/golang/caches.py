@@ -2,13 +2,14 @@
 
     gocache/VERSION/std      the compiled standard library; written only in jails without a repository
     gocache/VERSION/helper   the program that layers a repository's cache over it (`gocache/main.go`)
-    gocache/VERSION/own/ID   the compiled packages of one repository
+    gocache/VERSION/own/ID   the compiled packages of one repository (`Source.compiled_in`)
     gomodcache               modules; written only by downloads
 
 Each repository has a cache of its own, so that nothing compiled from one gets into the binary of
-another. A cache is removed when its repository was not built for `unused_s`, and beyond `limit_bytes`
-the least recently used go. Modules are removed all together beyond `limit_bytes`: a download replaces them.
-What a build adds to either is measured while it runs: the others make room, and a build that needs more ends.
+another; so has each commit that no branch or tag names, for it may be a fork's. A cache is removed when
+nothing was built in it for `unused_s`, and beyond `limit_bytes` the least recently used go. Modules are
+removed all together beyond `limit_bytes`: a download replaces them. What a build adds to either is measured
+while it runs: the others make room, and a build that needs more ends.
 """
 
 from __future__ import annotations
@@ -116,14 +117,14 @@ class Caches:
         return work
 
     @asynccontextmanager
-    async def of(self, url: str, *, downloads: bool = False) -> AsyncIterator[Path]:
+    async def of(self, whose: str, *, downloads: bool = False) -> AsyncIterator[Path]:
         """The cache of a repository. It is not removed while the block runs, and must not outgrow the limit.
         `downloads`: neither must the modules, by as much again.
 
         Raises:
             BuildFailed: it did, or they did; the block was cancelled.
         """
-        cache = self.home / "own" / hashlib.sha256(url.encode()).hexdigest()[:32]
+        cache = self.home / "own" / hashlib.sha256(whose.encode()).hexdigest()[:32]
 
         def make() -> None:
             self._folder(cache, writable=True, mode=0o700)

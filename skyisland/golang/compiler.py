@@ -291,7 +291,7 @@ class Compiler:
             limit, timeout_s = "build.download_timeout", self.settings.download_timeout
         async with AsyncExitStack() as stack:
             if source is not None:
-                cache = await stack.enter_async_context(self.caches.of(source.url, downloads=online))
+                cache = await stack.enter_async_context(self.caches.of(source.compiled_in, downloads=online))
                 mounts += (
                     Mount(source.checkout, "/src"),
                     Mount(self.caches.modules, "/mod", writable=online),

@@ -26,7 +26,7 @@ from skyisland.host.tasks import aside
 from skyisland.settings import Git as GitSettings
 from skyisland.sources.git import OUTPUT_LIMIT_BYTES, GitCommand, GitFailed, Trouble, end_orphans
 from skyisland.sources.space import RETRY_AFTER_S, Space
-from skyisland.sources.url import FORGES, LISTING, Remote, moved, pin, remote_of
+from skyisland.sources.url import CASELESS, FORGES, LISTING, Remote, moved, pin, remote_of
 
 MAX_PACKS = 50
 """A mirror with more packs is fetched anew. Git's own gc.autoPackLimit repacks there; a shallow fetch is
@@ -59,7 +59,10 @@ _ATTRIBUTES = "* -text -eol -ident -filter !working-tree-encoding\n"
 
 
 def folder_of(name: str) -> str:
-    """The folder name of a repository: a hash that makes it unique, then a part that people can read."""
+    """The folder name of a repository: a hash that makes it unique, then a part that people can read. Names
+    that mean one repository have one, so that nobody multiplies its mirror."""
+    if name.partition("/")[0] in CASELESS:
+        name = name.lower()
     readable = re.sub(r"[^A-Za-z0-9.-]+", "_", name)
     return f"{hashlib.sha256(name.encode()).hexdigest()[:16]}-{readable[:80]}"
 

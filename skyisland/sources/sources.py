@@ -34,7 +34,15 @@ from skyisland.settings import Git as GitSettings
 from skyisland.sources.git import GitFailed, Trouble
 from skyisland.sources.mirror import Mirrors, folder_of
 from skyisland.sources.space import Space
-from skyisland.sources.url import RepositoryUrl, check_version, commit_among, is_commit, parse_url, refs_of
+from skyisland.sources.url import (
+    RepositoryUrl,
+    check_version,
+    commit_among,
+    is_commit,
+    is_request,
+    parse_url,
+    refs_of,
+)
 
 RETRY_S = 30.0
 """After a remote could not be reached, calls get its last known commit for this long before we ask it again.
@@ -88,6 +96,8 @@ class Sources:
         self._mirrors = Mirrors(git, repos, lookup, self._space)
         self._repositories: Recent[str, bool] = Recent(NAMES_KEPT)
         """Names that are known to be repositories."""
+        self._named: Recent[tuple[str, str], bool] = Recent(NAMES_KEPT)
+        """(repository, commit) that a branch or tag named."""
         self._retry_at: Recent[tuple[str, str | None], float] = Recent(NAMES_KEPT)
         """(repository, version) → when to ask its unreachable remote again (monotonic)."""
         self._fetch_s: Recent[tuple[str, str], float] = Recent(NAMES_KEPT)
@@ -133,6 +143,7 @@ class Sources:
             commit=resolution.commit,
             version=version,
             stale=resolution.stale,
+            named=self._is_named(name, version, resolution.commit),
         )
 
     def recorded(self, url: str, package: str, commit: str) -> Resolved:
@@ -142,7 +153,15 @@ class Sources:
             SourceRefused: the settings do not permit this repository any more.
         """
         parse_url(url, self._git.allowed_schemes)
-        return Resolved(url=url, package=package, commit=commit, version=commit)
+        named = self._is_named(url, commit, commit)
+        return Resolved(url=url, package=package, commit=commit, version=commit, named=named)
+
+    def _is_named(self, name: str, version: str | None, commit: str) -> bool:
+        """Whether a branch or tag of the repository named the commit, now or lately."""
+        if version is None or not (is_commit(version) or is_request(version)):
+            return True
+        default = self._known.get(name, "")
+        return (name, commit) in self._named or (default is not None and default.commit == commit)
 
     async def _commit_of(self, name: str, version: str | None, refresh: bool, client: str) -> _Resolution:
         """The commit of a version: from the version itself, from memory, or from the remote."""
@@ -206,6 +225,8 @@ class Sources:
 
     async def _remember(self, name: str, version: str | None, commit: str) -> _Resolution:
         self._repositories[name] = True
+        if version is None or not is_request(version):
+            self._named[name, commit] = True
         await self._known.put(name, version or "", KnownCommit(commit, time.time()))
         return _Resolution(commit)
 
@@ -260,6 +281,7 @@ class Sources:
             commit=resolved.commit,
             checkout=place,
             stale=resolved.stale,
+            named=resolved.named,
         )
 
     async def _make_checkout(self, resolved: Resolved, place: Path) -> None:

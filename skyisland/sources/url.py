@@ -32,6 +32,9 @@ connection to the remote."""
 LISTING = "/info/refs?service=git-upload-pack"
 """What Git asks a repository's URL first, see gitprotocol-http(5). It alone may be redirected."""
 
+CASELESS = frozenset({"github.com", "gitlab.com", "bitbucket.org", "codeberg.org"})
+"""Hosts that know a repository by its name in any case."""
+
 URL_LIMIT = 2048
 """Characters. A judgement: twice the longest path of a file (1024 bytes)."""
 VERSION_LIMIT = 255
@@ -43,6 +46,7 @@ _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://(.*)", re.DOTALL)
 _HOST = re.compile(r"(?!-)[a-z0-9-]{1,63}(?<!-)(\.(?!-)[a-z0-9-]{1,63}(?<!-))*(:[1-9][0-9]{0,4})?")
 _SEGMENT = re.compile(r"(?!-)[A-Za-z0-9._~+-]{1,255}")
 _COMMIT = re.compile(r"[0-9a-fA-F]{40}")
+_REQUEST = re.compile(r"(pull|merge-requests)/[1-9][0-9]{0,9}/(head|merge)")
 _NOT_IN_REF = re.compile(r"[\x00-\x20\x7f~^:?*\[\\]|\.\.|@\{|//|^[-./]|[./]$|/\.|\.lock(/|$)|^@$")
 
 
@@ -251,11 +255,18 @@ def is_commit(version: str) -> bool:
     return _COMMIT.fullmatch(version) is not None
 
 
+def is_request(version: str) -> bool:
+    """Whether a version is a request to merge: `pull/7/head` of GitHub and Gitea, `merge-requests/7/head` of
+    GitLab. Anybody may make one, so its commit is no word of the repository's own."""
+    return _REQUEST.fullmatch(version) is not None
+
+
 def refs_of(version: str | None) -> tuple[str, ...]:
     """The references that a version may mean, in order of precedence; None is the default branch."""
     if version is None:
         return ("HEAD",)
-    return (f"refs/heads/{version}", f"refs/tags/{version}^{{}}", f"refs/tags/{version}")
+    request = (f"refs/{version}",) if is_request(version) else ()
+    return (f"refs/heads/{version}", f"refs/tags/{version}^{{}}", f"refs/tags/{version}", *request)
 
 
 def commit_among(listing: bytes, version: str | None) -> str | None:

@@ -399,6 +399,25 @@ CASES = (
         ),
     ),
     Case(
+        "G15",
+        "a commit of a fork or of a pull request, asked for by the repository's name",
+        "compiled in a cache of its own; a request to merge may be asked for by its name",
+        (
+            *_tests(GIT, "test_a_commit_that_no_branch_or_tag_names_shares_nothing_with_the_repository"),
+            *_tests(JAIL, "test_a_commit_of_a_fork_is_compiled_in_a_cache_of_its_own"),
+        ),
+    ),
+    Case(
+        "G16",
+        "one repository by URLs of other cases, and names without end",
+        "one mirror where the host knows no case; what is remembered of names is bounded",
+        _tests(
+            SOURCE,
+            "test_where_case_counts_for_nothing_there_is_one_mirror",
+            "test_what_strangers_name_is_forgotten_again",
+        ),
+    ),
+    Case(
         "G19",
         "addresses that embed private ones, clouds' own channels, the host's public address and neighbours",
         "no repository lies there",

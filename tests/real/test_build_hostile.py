@@ -12,6 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from msgspec import structs
 
 from skyisland.errors import BuildFailed
 from skyisland.golang import harness
@@ -171,6 +172,22 @@ async def test_b7_repositories_share_nothing_that_they_compiled(shop: Workshop) 
     for source in (one, two):
         await shop.run(source, "F()")
     assert shop.own_cache(one) & shop.own_cache(two)
+
+
+async def test_a_commit_of_a_fork_is_compiled_in_a_cache_of_its_own(shop: Workshop) -> None:
+    files = {**PLAIN, "go.mod": "module m\n\ngo 1.21\n"}
+    own = shop.source(files, url="example.com/one/repo")
+    forks = structs.replace(own, commit="f" * 40, named=False)
+
+    def caches() -> set[Path]:
+        mounts = (mount for spec in shop.driver.specs for mount in spec.mounts)
+        return {mount.source for mount in mounts if mount.target == "/cache"}
+
+    await shop.run(own, "F()")
+    await shop.run(structs.replace(own, commit="e" * 40), "F()")
+    assert len(caches()) == 1, "commits that the repository names share its cache"
+    await shop.run(forks, "F()")
+    assert len(caches()) == 2
 
 
 async def test_b8_a_compiler_bomb_meets_a_limit(state_dir: Path, gocache: Path) -> None:

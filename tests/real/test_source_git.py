@@ -236,3 +236,32 @@ async def test_no_descriptor_is_left_open(
             for version in ("main", "nope", "f" * 40):
                 with contextlib.suppress(IslandError):
                     await it.get(version=version, refresh=True)
+
+
+async def test_a_commit_that_no_branch_or_tag_names_shares_nothing_with_the_repository(
+    state_dir: Path, repository: Repository, mirrored: dict[str, str]
+) -> None:
+    tip = repository.git("rev-parse", "HEAD")
+    repository.git("checkout", "--quiet", "--detach")
+    forks = repository.commit(a_go="package a // a stranger's\n")
+    repository.git("update-ref", "refs/pull/7/head", forks)
+    repository.git("checkout", "--quiet", "main")
+    async with room(state_dir, mirrored) as it:
+        # The server gives whoever knows it a commit that is on no branch, by the repository's own URL.
+        asked = await it.get(version=forks)
+        assert (asked.url, asked.commit, asked.named) == (URL, forks, False)
+        request = await it.get(version="pull/7/head")
+        assert (request.commit, request.named) == (forks, False)
+        assert asked.compiled_in == request.compiled_in == f"{URL}@{forks}"
+        own = await it.get()
+        assert (own.commit, own.named, own.compiled_in) == (tip, True, URL)
+        assert (await it.get(version=tip)).named  # by its hash: the default branch named it
+        again = await it.sources.resolve(URL, "pull/7/head")
+        assert not again.named
+        for version in ("pull/8/head", "pull/7", "refs/pull/7/head", "pull/x/head"):
+            with pytest.raises(BadRequest, match="no branch or tag"):
+                await it.get(version=version)
+    # A later life knows what the default branch named, and the name of the request no better.
+    async with room(state_dir, mirrored, known=it.known) as it:
+        assert it.sources.recorded(URL, "", tip).named
+        assert not it.sources.recorded(URL, "", forks).named

@@ -40,7 +40,7 @@ A, B, C = "a" * 40, "b" * 40, "c" * 40
 def test_a_commit_on_record_is_named_again_without_asking_anybody(tmp_path: Path) -> None:
     made = Room(tmp_path, {})
     place = made.sources.recorded("example.com/a/b", "sub", A)
-    assert place == Resolved(url="example.com/a/b", package="sub", commit=A, version=A)
+    assert place == Resolved(url="example.com/a/b", package="sub", commit=A, version=A, named=False)
 
 
 def test_a_repository_on_record_must_still_be_permitted(tmp_path: Path) -> None:
@@ -322,6 +322,11 @@ async def test_a_pinned_request_goes_to_the_address_and_names_the_host() -> None
 
     with pytest.raises(Refused, match=r"10\.0\.0\.1"):
         await outbound.public_addresses("example.org", 443, rebinding)
+
+
+def test_where_case_counts_for_nothing_there_is_one_mirror() -> None:
+    assert folder_of("github.com/User/Repo") == folder_of("github.com/user/repo")
+    assert folder_of("example.org/User/repo") != folder_of("example.org/user/repo")
 
 
 def test_what_strangers_name_is_forgotten_again() -> None:
