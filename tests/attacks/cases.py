@@ -12,7 +12,8 @@ SOURCE, GIT = "tests/unit/test_source.py", "tests/real/test_source_git.py"
 HARM, SERVERS = "tests/real/test_source_hostile.py", "tests/real/test_source_servers.py"
 BUILD, KEPT = "tests/unit/test_build.py", "tests/unit/test_artifacts.py"
 JAIL, KINDS = "tests/real/test_build_hostile.py", "tests/real/test_build_jail.py"
-PACKAGES = "tests/unit/test_packages.py"
+PACKAGES, REGISTER = "tests/unit/test_packages.py", "tests/unit/test_register.py"
+INTERNET = "tests/unit/test_internet.py"
 CALL = "tests/unit/test_call.py"
 SERVE, FUNCTION = "tests/api/test_serve.py", "tests/api/test_function.py"
 ADMIN, OBSERVE, ROLES = (
@@ -253,6 +254,7 @@ CASES = (
         "F11",
         "a jail that the host cannot destroy",
         "it stays on view, and no other jail gets its uid",
+        _tests(REGISTER, "test_a_jail_that_does_not_die_keeps_its_uid_and_place"),
     ),
     Case(
         "G1",
@@ -421,6 +423,7 @@ CASES = (
         "G19",
         "addresses that embed private ones, clouds' own channels, the host's public address and neighbours",
         "no repository lies there",
+        _tests(INTERNET, "test_what_is_not", "test_this_host_and_its_neighbours_are_not_a_callers"),
     ),
     Case("B1", "flags for cgo", "there is no cgo", _tests(JAIL, "test_b1_cgo_is_off")),
     Case(

@@ -24,7 +24,6 @@ def test_the_public_internet(address: str) -> None:
     assert is_public(address)
 
 
-@pytest.mark.case("G19")
 @pytest.mark.parametrize(
     "address",
     [
@@ -50,7 +49,6 @@ def test_whatever_python_calls_private_is_closed_too() -> None:
                 assert not is_public(str(edge)) or (edge.is_global and not edge.is_multicast), edge
 
 
-@pytest.mark.case("G19")
 def test_this_host_and_its_neighbours_are_not_a_callers() -> None:
     neighbourhood = (ip_network("140.82.121.0/24"), ip_network("2606:50c0:8000::/64"))
     assert not is_public("140.82.121.4", neighbourhood)

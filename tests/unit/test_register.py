@@ -57,7 +57,6 @@ def order() -> JailOrder:
     return JailOrder(argv=("/function",), purpose=Purpose.function, limits=Limits())
 
 
-@pytest.mark.case("F11")
 async def test_a_jail_that_does_not_die_keeps_its_uid_and_its_place(
     jails: Jails, events: list[Event]
 ) -> None:
