@@ -22,6 +22,7 @@ from skyisland.errors import HostUnfit, SettingsError
 from skyisland.events import Events
 from skyisland.host.tasks import Progress, silent
 from skyisland.host.toolchain import Toolchains
+from skyisland.host.uids import LOCKS
 from skyisland.island import BuildRoom, Island, SourceRoom
 from skyisland.jails.addresses import Addresses, NoInterfaces
 from skyisland.jails.driver import CloneDriver, JailDriver, NetworkDriver
@@ -108,6 +109,7 @@ def _wire(settings: Settings, events: Events, state: State, search_path: str, pr
         events,
         island=state.island,
         uids=uids,
+        uid_locks=LOCKS,
         first_jid=state.first_jid,
     )
     state.follow(events)

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import fcntl
 import os
 import sys
+from pathlib import Path
 
 import click
 import msgspec
@@ -15,6 +18,7 @@ from rich.table import Table
 from skyisland.client import Client
 from skyisland.doctor import TRIAL_ISLAND, Check, examine, from_capabilities
 from skyisland.errors import IslandError
+from skyisland.host.uids import LOCKS, Uids
 from skyisland.model import Capability
 from skyisland.settings import Settings
 from skyisland.wiring import examiners, network_driver, toolchains_for
@@ -40,6 +44,8 @@ async def report(settings: Settings, *, full: bool, as_json: bool) -> int:
     )
     if network is not None:
         await network.close()
+    if os.geteuid() == 0 and not await asyncio.to_thread(_is_locked, settings.layout.lock):
+        checks.append(await asyncio.to_thread(_uids, settings.jails.uid_start, settings.jails.uid_count))
     checks += from_capabilities(running)
     if as_json:
         click.echo(msgspec.json.encode(checks))
@@ -69,3 +75,28 @@ def _print(checks: list[Check]) -> None:
     Console().print(table)
     if not all(check.ok for check in checks):
         print("✗ calls cannot run   ○ calls run without it", file=sys.stderr)
+
+
+def _is_locked(file: Path) -> bool:
+    """Whether an island runs on this state folder. Beside it, its own uids would seem to be another's."""
+    with contextlib.suppress(FileNotFoundError, PermissionError):
+        fd = os.open(file, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+        try:
+            fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+        finally:
+            os.close(fd)
+    return False
+
+
+def _uids(first: int, count: int) -> Check:
+    uids = Uids(range(first + 1, first + count), LOCKS)
+    alone = uids.alone()
+    uids.close()
+    return Check(
+        name="uids",
+        ok=alone,
+        found=f"{first} to {first + count - 1}{'' if alone else ', of which another island uses some'}",
+        remedy="" if alone else "set jails.uid_start to a range of its own",
+    )

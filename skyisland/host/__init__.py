@@ -5,7 +5,8 @@ and a Go toolchain, found or downloaded (`programs`, `toolchain`); folders that 
 (`folder`); a stranger's folder, read without leaving it (`tree`); which addresses are public (`internet`),
 and the guard of whatever is fetched there (`outbound`); work that a cancellation does not abandon, or that is
 done once for all who want it (`tasks`, `flight`); places that clients share (`fair`), and what they name, not
-kept for ever (`recent`); failures that are not tried again at once (`failures`).
+kept for ever (`recent`); failures that are not tried again at once (`failures`); host uids,
+lent to one jail at a time (`uids`).
 
 Uses: errors alone. It knows no jail, no build and no setting.
 """

@@ -17,6 +17,7 @@ import logging
 import time
 from collections.abc import AsyncIterator, Coroutine, Iterable
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Any, Protocol
 
 from msgspec import structs
@@ -34,6 +35,7 @@ from skyisland.events import (
     JailKilled,
 )
 from skyisland.host.tasks import Background
+from skyisland.host.uids import Uids
 from skyisland.jails.driver import CloneDriver, JailDriver, jail_prefix
 from skyisland.jails.inmate import Inmate, JailOrder
 from skyisland.model import (
@@ -93,11 +95,12 @@ class Jails:
         *,
         island: str,
         uids: Iterable[int] | None,
+        uid_locks: Path | None = None,
         first_jid: int = 1,
     ) -> None:
         """`island`: this island's tag in names. `uids`: unprivileged host uids, None when not root.
 
-        Each jail has one of `uids` to itself, unless its order names another.
+        Each jail has one of `uids` to itself, unless its order names another. `uid_locks`: see `Uids`.
         """
         self.driver = driver
         self.clones = clones
@@ -105,12 +108,7 @@ class Jails:
         self.events = events
         self.prefix = jail_prefix(island)
         self._jids = itertools.count(first_jid)
-        self._range = frozenset(uids or ())
-        self._uids: asyncio.Queue[int] | None = None
-        if uids is not None:
-            self._uids = asyncio.Queue()
-            for uid in sorted(self._range):
-                self._uids.put_nowait(uid)
+        self._uids = None if uids is None else Uids(uids, uid_locks)
         self._register: dict[int, Inmate] = {}
         self._undestroyed: list[Inmate] = []
         """Discarded, and the host could not destroy the jail: the next sweep tries again."""
@@ -127,6 +125,11 @@ class Jails:
         Raises:
             HostUnfit, DriverError: this host can make no jails; the text names the remedy.
         """
+        if self._uids is not None and not self._uids.enter():
+            log.warning(
+                "another island of this host has the same host uids: no two jails get one of them at a time, "
+                "but builds do; set jails.uid_start to a range of its own"
+            )
         self._base = await self.clones.prepare()
         await self.driver.prepare(self._base)
         return await self.sweep()
@@ -161,6 +164,8 @@ class Jails:
         await self.drain()
         await self.driver.close()
         await self.clones.close()
+        if self._uids is not None:
+            self._uids.close()
 
     # One jail
 
@@ -193,7 +198,7 @@ class Jails:
             limits=order.limits,
             network=order.network,
             dns=self.addresses.name_servers if order.purpose is Purpose.function else (),
-            uid=order.uid if order.uid is not None or self._uids is None else await self._uids.get(),
+            uid=order.uid if order.uid is not None or self._uids is None else await self._uids.take(),
         )
         inmate = Inmate(spec, order)
         self._register[jid] = inmate
@@ -296,8 +301,8 @@ class Jails:
         if not destroyed:
             self._undestroyed.append(inmate)
             return
-        if self._uids is not None and spec.uid in self._range:
-            self._uids.put_nowait(spec.uid)
+        if self._uids is not None and spec.uid is not None and spec.uid in self._uids:
+            self._uids.give_back(spec.uid)
         del self._register[spec.jid]
         if jail is not None:
             self.events.publish(

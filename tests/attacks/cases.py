@@ -235,6 +235,12 @@ CASES = (
         _tests(PACKAGES, "test_links_out_of_the_repository_tell_nothing_of_the_host"),
     ),
     Case(
+        "F7",
+        "two islands of one host with the same range of uids",
+        "no uid is lent to two jails at one time; the start says that ranges meet",
+    ),
+    Case("F8", "the time of access to a file that jails share", "is not noted"),
+    Case(
         "F9",
         "local users who look for private repositories, binaries and caches in the state folder",
         "they cannot enter",

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import os
 import stat
+import subprocess
 from pathlib import Path
 
 import pytest
 
 from skyisland.builds.store import Store
-from skyisland.errors import BuildFailed
+from skyisland.errors import BuildFailed, DriverError
 from skyisland.host.folder import remove, sweep
+from skyisland.host.uids import Uids
 from skyisland.jails.register import Jails
 from skyisland.model import Mount, Verdict
 from tests.support.hostility import STRANGER, UIDS, Inside, Outside, Said
@@ -63,6 +65,12 @@ async def test_f3_a_mount_for_reading_cannot_be_written(
     shown = (Mount(state_dir, "/usr/local/go"),)
     assert await said("open", "w", "/usr/local/go/tool", mounts=shown) == "EROFS"
     assert await said("inodes", "/usr/local/go", 1, mounts=shown) == "EROFS"
+
+
+def mount_options(path: Path) -> str:
+    """Those of the mount that it is on."""
+    found = subprocess.run(["findmnt", "-nro", "OPTIONS", "-T", path], capture_output=True, check=True)
+    return found.stdout.decode()
 
 
 TRAPS = ["symlink", "hardlink", "fifo", "socket", "folder"]
@@ -130,3 +138,56 @@ async def test_f4_a_jail_cannot_link_to_a_file_of_the_host(
     assert (outcome.verdict, outcome.stdout) == (Verdict.ok, b"worked")
     assert [path.name for path in mine.iterdir()] == ["fill0"]
     assert (mine / "fill0").stat().st_uid == UIDS[-1]
+
+
+@pytest.mark.case("F7")
+async def test_f7_two_islands_of_a_host_never_lend_the_same_uid(state_dir: Path) -> None:
+    """Whose jails share a uid could reach each other's files and processes, if nothing else stood between."""
+    unguarded = [Uids(UIDS), Uids(UIDS)]
+    assert [await uids.take() for uids in unguarded] == [UIDS[0], UIDS[0]]
+    one, other = Uids(UIDS, state_dir / "uids"), Uids(UIDS, state_dir / "uids")
+    assert one.enter()
+    assert not other.enter()
+    taken = [await (one, other)[turn % 2].take() for turn in range(len(UIDS))]
+    assert sorted(taken) == list(UIDS)
+    with pytest.raises(DriverError, match=r"jails\.uid_start"):
+        await one.take()
+    one.give_back(taken[0])
+    assert await other.take() == taken[0]
+    other.close()  # as the kernel does for an island that is killed
+    assert one.alone()
+    assert await one.take() in taken[1::2]
+    one.close()
+
+
+@pytest.mark.case("F7")
+async def test_f7_jails_of_two_islands_have_uids_of_their_own(
+    inside: Inside, jails: Jails, state_dir: Path
+) -> None:
+    other = Uids(UIDS, state_dir / "uids")
+    jails._uids = Uids(UIDS, state_dir / "uids")
+    theirs = await other.take()
+    uid = (await inside("ids")).stdout.decode().splitlines()[0].split()[1]
+    assert jails.driver.name != "namespaces" or uid == str(UIDS[1])
+    assert theirs == UIDS[0]
+    await jails.drain()
+    other.close()
+    jails._uids.close()
+    jails._uids = Uids(UIDS)
+
+
+@pytest.mark.case("F8")
+async def test_f8_no_time_of_access_tells_that_another_jail_has_read(
+    outside: Outside, inside: Inside, said: Said, attacker: Path, state_dir: Path
+) -> None:
+    """Of a file that two jails share it would: the kernel notes when it was last read."""
+    shared, before = state_dir / "shared", 1_000_000_000
+    shared.write_text("shared")
+    os.utime(shared, (before, before + 1))
+    if outside("read", shared) == "shared" and "noatime" not in mount_options(state_dir):
+        assert shared.stat().st_atime > before
+    os.utime(attacker, (before, before + 1))
+    for _ in range(2):
+        assert await said("open", "r", "/function") == "worked"
+        assert (await inside("read", "/function")).verdict is Verdict.output_limit
+        assert attacker.stat().st_atime == before
