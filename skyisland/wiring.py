@@ -20,6 +20,7 @@ from skyisland.builds.builds import Builds
 from skyisland.doctor import TRIAL_ISLAND, Examiner
 from skyisland.errors import HostUnfit, SettingsError
 from skyisland.events import Events
+from skyisland.host.programs import Programs
 from skyisland.host.tasks import Progress, silent
 from skyisland.host.toolchain import Toolchains
 from skyisland.host.uids import LOCKS
@@ -100,11 +101,12 @@ def _wire(settings: Settings, events: Events, state: State, search_path: str, pr
         # The first uid of the range is for builds, which own the build caches; jails of calls get the others.
         uids = range(first_uid + 1, first_uid + settings.jails.uid_count)
     toolchains = toolchains_for(settings, search_path)
-    network = network_driver(settings, state.island)
+    programs = Programs()
+    network = network_driver(settings, state.island, programs)
     addresses = Addresses(settings.network.ip4, network, state, events)
     jails = Jails(
-        jail_driver(settings, state.island, network, toolchains, progress),
-        clone_driver(settings, state.island, progress),
+        jail_driver(settings, state.island, network, toolchains, progress, programs),
+        clone_driver(settings, state.island, progress, programs),
         addresses,
         events,
         island=state.island,
@@ -155,10 +157,15 @@ def _wire(settings: Settings, events: Events, state: State, search_path: str, pr
 
 
 def clone_driver(
-    settings: Settings, island: str, progress: Progress = silent, *, trial: bool = False
+    settings: Settings,
+    island: str,
+    progress: Progress = silent,
+    programs: Programs | None = None,
+    *,
+    trial: bool = False,
 ) -> CloneDriver:
-    """The storage that gives jails their roots. `trial`: for `doctor`; does not disturb an island that runs
-    with the same settings.
+    """The storage that gives jails their roots. `programs`: shared with the other drivers. `trial`: for
+    `doctor`; does not disturb an island that runs with the same settings.
 
     Raises:
         HostUnfit: this system has no storage of that name.
@@ -187,6 +194,7 @@ def clone_driver(
             base=_base_system(settings, progress, update=not trial),
             compression=settings.filesystem.compression,
             quota_bytes=settings.filesystem.quota or None,
+            programs=programs,
         )
     raise HostUnfit(f"filesystem.storage: {wanted!r} does not work on this system; use 'auto'")
 
@@ -225,6 +233,7 @@ def jail_driver(
     network: NetworkDriver | None,
     toolchains: Toolchains,
     progress: Progress = silent,
+    programs: Programs | None = None,
 ) -> JailDriver:
     """What confines. `network`: None where no jail is to have an address. `toolchains`: for the driver's own
     program, where it has one.
@@ -264,11 +273,12 @@ def jail_driver(
             network=network if isinstance(network, FreeBSDNetwork) else None,
             build_uid=settings.jails.uid_start,
             children_max=settings.jails.children_max,
+            programs=programs,
         )
     raise HostUnfit(f"jails.driver: {wanted!r} does not work on this system; use 'auto'")
 
 
-def network_driver(settings: Settings, island: str) -> NetworkDriver:
+def network_driver(settings: Settings, island: str, programs: Programs | None = None) -> NetworkDriver:
     """The driver that gives jails interfaces on this system."""
     ip4 = settings.network.ip4
     if settings.jails.driver == "fake":
@@ -280,7 +290,7 @@ def network_driver(settings: Settings, island: str) -> NetworkDriver:
     if FREEBSD:
         from skyisland.drivers.freebsd.network import FreeBSDNetwork
 
-        return FreeBSDNetwork(ip4, island=island, vnet=ip4.vnet)
+        return FreeBSDNetwork(ip4, island=island, vnet=ip4.vnet, programs=programs)
     return NoInterfaces("there is no network driver for this system")
 
 

@@ -121,7 +121,7 @@ PARTS: list[tuple[str, str, list[tuple[str, ...]]]] = [
         [
             jail.mount_argv(Mount(Path("/usr/local/go"), "/usr/local/go"), ROOT),
             jail.mount_argv(Mount(Path("/sky/gocache/go1.25.4/own/ab12"), "/cache", writable=True), ROOT),
-            jail.limit_argv(BUILD.name, BUILD.limits),
+            jail.limit_argv(BUILD.name, BUILD.limits, hard=False),
             jail.create_argv(BUILD, ROOT, NO_ADDRESS),
             jail.create_argv(BUILD, ROOT, ("ip4=inherit", "ip6=inherit")),
             jail.exec_argv(BUILD, jail.BUILD_USER),

@@ -24,6 +24,7 @@ import asyncio
 import contextlib
 import logging
 import os
+import re
 import signal
 import time
 from collections.abc import Callable, Coroutine
@@ -43,12 +44,13 @@ log = logging.getLogger(__name__)
 FULL_BYTES = 128 << 10
 """A clone with less free space than this is full: ZFS writes records of that size."""
 USAGE_AGE_S = 1.0
-"""How old a sample of usage may be. The kernel samples memory once a second (rctl(8))."""
+"""How often usage is sampled. The kernel does so once a second (rctl(8))."""
 OOM_SHARE = 0.9
 """A killed process that had this share of its memory limit is taken to be killed for that. rctl samples
 memory once a second, so the peak that we see may be under the limit. A judgement."""
 
-# Jails
+GO_REFUSED = re.compile(rb"^(fatal error: |runtime: |fatal error: runtime: )out of memory", re.MULTILINE)
+"""What Go's runtime says when the system gives it no memory (runtime/mem_bsd.go, mheap.go)."""
 
 
 class FreeBSDJail:
@@ -61,7 +63,7 @@ class FreeBSDJail:
         self._ending = asyncio.Lock()
         self._ended = False
         self._usage = Usage()
-        self._sampled_at = 0.0
+        self._looked_at = 0.0
         self._sampling: asyncio.Task[None] | None = None
 
     @property
@@ -83,7 +85,8 @@ class FreeBSDJail:
         self.process.kill()
         await self.process.wait()
         if self._sampling is not None:
-            await self._sampling
+            self._sampling.cancel()
+            await asyncio.gather(self._sampling, return_exceptions=True)
         async with self._ending:
             await self._driver.undo(self.spec, ended=self._ended)
 
@@ -98,11 +101,17 @@ class FreeBSDJail:
         return (None, -code) if code < 0 else (code, None)
 
     def ran_out_of_memory(self) -> bool:
-        """A guess by the process's peak memory: rctl leaves no trace but SIGKILL."""
+        """A guess by the process's peak memory and last words: rctl leaves no trace but SIGKILL.
+
+        A process that was refused memory at the hard bound ends as it likes. Go's runtime says why.
+        """
         limit = self.spec.limits.memory_bytes
-        if limit is None or not self._driver.limits or self.process.returncode != -signal.SIGKILL:
+        if limit is None or not self._driver.limits:
             return False
-        return self._driver.peak_bytes(self.process) >= limit * OOM_SHARE
+        peak_bytes = self._driver.peak_bytes(self.process)
+        if self.process.returncode == -signal.SIGKILL:
+            return peak_bytes >= limit * OOM_SHARE
+        return peak_bytes > limit or GO_REFUSED.search(bytes(self.process.stderr.data)) is not None
 
     def filled_its_disk(self) -> bool:
         try:
@@ -112,16 +121,26 @@ class FreeBSDJail:
         return disk.f_bavail * disk.f_frsize < FULL_BYTES
 
     def usage(self) -> Usage:
-        """The last sample; starts the next one if it is older than a second. Never waits for rctl(8)."""
-        if self._driver.limits and time.monotonic() - self._sampled_at > USAGE_AGE_S:
-            self._sampled_at = time.monotonic()
+        """The last sample; never waits for rctl(8)."""
+        self._looked_at = time.monotonic()
+        if self._driver.limits and (self._sampling is None or self._sampling.done()):
             self._sampling = asyncio.ensure_future(self._sample())
         return self._usage
 
     async def _sample(self) -> None:
-        with contextlib.suppress(IslandError):
-            said = await self._driver.programs.run(commands.usage_argv(self.spec.name))
-            self._usage = commands.parse_usage(said)
+        """Sample once; where processor time is limited, each second until the next look is due.
+
+        Who watches over that limit looks when it can be reached at the earliest, and wants a young sample.
+        """
+        limits = self.spec.limits
+        due_s = (limits.cpu_time_s or 0.0) / (limits.cpus or os.cpu_count() or 1)
+        while self.process.returncode is None:
+            with contextlib.suppress(IslandError):
+                said = await self._driver.programs.run(commands.usage_argv(self.spec.name))
+                self._usage = commands.parse_usage(said)
+            await asyncio.sleep(USAGE_AGE_S)
+            if time.monotonic() > self._looked_at + due_s + USAGE_AGE_S:
+                return
 
 
 class FreeBSDJails:
@@ -230,29 +249,34 @@ class FreeBSDJails:
         root = self._root(spec)
         if not commands.JAIL_NAME.fullmatch(spec.name):
             raise DriverError(f"{spec.name!r} is no name for a jail")
-        user = commands.BUILD_USER if spec.uid == self._users[commands.BUILD_USER] else commands.FUNCTION_USER
-        try:
-            folders = await asyncio.to_thread(_furnish, spec, root)
-            for mount in folders:
-                await self.programs.run(commands.mount_argv(mount, root))
-            if self.limits and (rules := commands.limit_argv(spec.name, spec.limits)):
-                await self.programs.run(rules)
-            if spec.address is not None and self._network is not None and not self.connects_late:
-                await self._network.attach(spec.address, spec.name, 0)
-            await self._create(spec, root)
-            process = await self.programs.spawn(
-                commands.exec_argv(spec, user),
-                env=dict(spec.env),
-                stdout_bytes=spec.limits.stdout_bytes,
-                stderr_bytes=spec.limits.stderr_bytes,
-            )
-        except BaseException:
+        async with self.programs.places:
             try:
-                await self.undo(spec)
-            except IslandError as failure:
-                log.error("what was made of %s stays until the next start: %s", spec.name, failure)
-            raise
+                process = await self._make(spec, root)
+            except BaseException:
+                try:
+                    await self._undo(spec)
+                except IslandError as failure:
+                    log.error("what was made of %s stays until the next start: %s", spec.name, failure)
+                raise
         return FreeBSDJail(spec, process, self)
+
+    async def _make(self, spec: JailSpec, root: Path) -> Process:
+        builds = spec.uid == self._users[commands.BUILD_USER]
+        folders = await asyncio.to_thread(_furnish, spec, root)
+        for mount in folders:
+            await self.programs.run(commands.mount_argv(mount, root))
+        # A build runs many compilers at once, and each reserves memory that it does not use.
+        if self.limits and (rules := commands.limit_argv(spec.name, spec.limits, hard=not builds)):
+            await self.programs.run(rules)
+        if spec.address is not None and self._network is not None and not self.connects_late:
+            await self._network.attach(spec.address, spec.name, 0)
+        await self._create(spec, root)
+        return await self.programs.spawn(
+            commands.exec_argv(spec, commands.BUILD_USER if builds else commands.FUNCTION_USER),
+            env=dict(spec.env),
+            stdout_bytes=spec.limits.stdout_bytes,
+            stderr_bytes=spec.limits.stderr_bytes,
+        )
 
     async def _create(self, spec: JailSpec, root: Path) -> None:
         argv = commands.create_argv(
@@ -302,6 +326,10 @@ class FreeBSDJails:
 
         `ended`: `end` was called already.
         """
+        async with self.programs.places:
+            await self._undo(spec, ended=ended)
+
+    async def _undo(self, spec: JailSpec, *, ended: bool = False) -> None:
         ending = () if ended else (self.end(spec),)
         await self._run_all(*ending, self._unmount(self._root(spec)), self._unlimit(spec.name))
 
@@ -374,7 +402,7 @@ class FreeBSDJails:
 
     def capabilities(self) -> list[Capability]:
         how = {
-            "memory": "memoryuse, sampled each second",
+            "memory": "memoryuse, sampled each second; of a function swapuse, at once",
             "pids": "maxproc and nthr",
             "cpu": "pcpu",
             "cpu_time": "cputime, looked at each second",

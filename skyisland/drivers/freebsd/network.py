@@ -19,6 +19,7 @@ pf does NAT by the operator's rules. The island only keeps the addresses of livi
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import re
 
@@ -284,19 +285,23 @@ class FreeBSDNetwork:
     # For the address pool
 
     async def attach(self, address: Address, jail: str, pid: int, pidfd: int | None = None) -> None:
-        """See `NetworkDriver`; `pid` is not used, because a jail has a name."""
-        try:
-            if self.vnet:
-                await self._join(address, jail)
-            else:
-                await self._programs.run(alias_argv(self._interface, address.ip))
-                self._aliases[jail] = address.ip
-            if self._ip4.nat:
-                self._natted[jail] = address.ip
-                await self._programs.run(table_argv("add", address.ip))
-        except BaseException:
-            await self.detach(jail)
-            raise
+        """See `NetworkDriver`; `pid` is not used, because a jail has a name.
+
+        The jail driver holds a place while it asks for an alias.
+        """
+        async with self._programs.places if self.vnet else contextlib.nullcontext():
+            try:
+                if self.vnet:
+                    await self._join(address, jail)
+                else:
+                    await self._programs.run(alias_argv(self._interface, address.ip))
+                    self._aliases[jail] = address.ip
+                if self._ip4.nat:
+                    self._natted[jail] = address.ip
+                    await self._programs.run(table_argv("add", address.ip))
+            except BaseException:
+                await self._detach(jail)
+                raise
 
     async def _join(self, address: Address, jail: str) -> None:
         port = (await self._programs.run(epair_argv(self._island))).strip()
@@ -309,7 +314,13 @@ class FreeBSDNetwork:
             await self._programs.run(argv)
 
     async def detach(self, jail: str) -> None:
-        """See `NetworkDriver`. Destroying one end of an epair destroys both."""
+        """See `NetworkDriver`."""
+        if jail in self._natted or jail in self._aliases or jail in self._ports:
+            async with self._programs.places:
+                await self._detach(jail)
+
+    async def _detach(self, jail: str) -> None:
+        """Destroying one end of an epair destroys both."""
         if (ip := self._natted.pop(jail, None)) is not None:
             await self._remove_from_table(ip)
         if (ip := self._aliases.pop(jail, None)) is not None:

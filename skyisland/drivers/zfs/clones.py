@@ -232,8 +232,9 @@ class ZfsClones:
         dataset = f"{self.run_dataset}/{clone}"
         self._making.add(clone)
         try:
-            await self._zfs(commands.clone_argv(base.name, dataset, self._quota_bytes))
-            await self._check_mounted(dataset)
+            async with self._programs.places:
+                await self._zfs(commands.clone_argv(base.name, dataset, self._quota_bytes))
+                await self._check_mounted(dataset)
         except BaseException:
             # The dataset may exist all the same: if only mounting fails, `zfs clone` exits with 1 before
             # OpenZFS 2.4 and with 0 since then.

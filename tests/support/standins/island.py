@@ -16,7 +16,9 @@ BUILD_UID = 1_950_000_100
 ISLAND = "c0de"
 
 
-def zfs_clones(world: World, *, ahead: int = 2, busy_timeout_s: float = 2.0) -> ZfsClones:
+def zfs_clones(
+    world: World, *, ahead: int = 2, busy_timeout_s: float = 2.0, programs: Programs | None = None
+) -> ZfsClones:
     return ZfsClones(
         "tank",
         ISLAND,
@@ -25,17 +27,19 @@ def zfs_clones(world: World, *, ahead: int = 2, busy_timeout_s: float = 2.0) -> 
         base=TinyBase(),
         ahead=ahead,
         busy_timeout_s=busy_timeout_s,
-        programs=Programs(world.bin),
+        programs=programs or Programs(world.bin),
     )
 
 
-def freebsd_driver(world: World, network: FreeBSDNetwork | None = None) -> FreeBSDJails:
+def freebsd_driver(
+    world: World, network: FreeBSDNetwork | None = None, programs: Programs | None = None
+) -> FreeBSDJails:
     return FreeBSDJails(
         ISLAND,
         jails=world.folder / "jails",
         network=network,
         build_uid=BUILD_UID,
-        programs=Programs(world.bin),
+        programs=programs or Programs(world.bin),
         peak_bytes=world.peak_bytes,
     )
 
@@ -47,10 +51,12 @@ def freebsd_jails(
     ahead: int = 2,
     network: FreeBSDNetwork | None = None,
     addresses: AddressPool | None = None,
+    programs: Programs | None = None,
 ) -> Jails:
+    programs = programs or Programs(world.bin)
     return Jails(
-        freebsd_driver(world, network),
-        zfs_clones(world, ahead=ahead),
+        freebsd_driver(world, network, programs),
+        zfs_clones(world, ahead=ahead, programs=programs),
         addresses or FakeAddresses(),
         events,
         island=ISLAND,
