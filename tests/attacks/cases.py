@@ -200,6 +200,12 @@ CASES = (
         "no interface for the other",
         _tests(NETWORK, "test_a_number_that_another_process_has_by_now_gets_no_interface"),
     ),
+    Case(
+        "K28",
+        "a lock on a file without a name (eventfd, epoll, a namespace), for another jail to see",
+        "a residual risk, see below",
+        unproved="the kernel has one inode for all of them, and no limit or filter divides it",
+    ),
     Case("N1", "the API and other ports on the host's loopback", "out of reach"),
     Case("N2", "abstract Unix sockets of the host", "none visible"),
     Case(
