@@ -108,8 +108,8 @@ _CONFIG = (
     ("http.followRedirects", "false"),  # `mirror` looks where one leads, and asks there
 )
 
-_SCRIPT = 'umask 022; ulimit -v 4194304; echo $$ >"$1"; shift; exec /usr/bin/env -i "$@"'
-"""Limits the address space, writes its own pid to the pid file, clears the environment and becomes Git.
+_SCRIPT = 'umask 022; ulimit -v 4194304; echo $$ >"$1"; shift; exec "$@"'
+"""Limits the address space, writes its own pid to the pid file and becomes Git (by `confinement` and env).
 
 4 GiB of address space: to fetch and check out a repository of 500 MiB, the default git.max_size, takes
 between 512 MiB and 1 GiB (measured, Git 2.39). Four times that leaves room for a larger git.max_size."""
@@ -219,7 +219,7 @@ class GitCommand:
         program = _git_program()
         with _new_pid_file(self._pid_files) as pid_file, pid_file.open("r+b") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
-            script = ["/bin/sh", "-c", _SCRIPT, "sh", str(pid_file)]
+            script = ["/bin/sh", "-c", _SCRIPT, "sh", str(pid_file), *confinement(), "/usr/bin/env", "-i"]
             git = _gitpython()("/").execute(
                 [*script, *self._environment, program, *self._arguments],
                 as_process=True,
@@ -303,6 +303,18 @@ def _gitpython() -> type[Git]:
     except ImportError:
         raise HostUnfit("there is no Git on this host; install the package git") from None
     return Git
+
+
+@functools.cache
+def confinement() -> tuple[str, ...]:
+    """What takes root's capabilities from Git, and every way to gain one, before it reads a pack. Empty
+    for ordinary users, who have none, and on a host where it does not work. Blocks."""
+    setpriv = shutil.which("setpriv", path=_PATH)
+    if os.geteuid() != 0 or setpriv is None:
+        return ()
+    words = (setpriv, "--no-new-privs", "--inh-caps=-all", "--bounding-set=-all")
+    tried = subprocess.run([*words, "/bin/true"], capture_output=True, check=False)
+    return words if tried.returncode == 0 else ()
 
 
 def _git_program() -> str:

@@ -432,6 +432,13 @@ CASES = (
         ),
     ),
     Case(
+        "G17",
+        "a pack that takes Git over, on an island of root's",
+        "no capability, and no way to gain one",
+        _tests(HARM, "test_git_of_a_root_has_no_capability_and_gains_none"),
+        unproved="it keeps root's uid: what root owns it could still read; a uid of its own is missing",
+    ),
+    Case(
         "G19",
         "addresses that embed private ones, clouds' own channels, the host's public address and neighbours",
         "no repository lies there",

@@ -9,6 +9,7 @@ import os
 import struct
 import subprocess
 import zlib
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
 from pathlib import Path
 
@@ -16,7 +17,8 @@ import pytest
 
 from skyisland.errors import SourceRefused, SourceUnavailable, TooBusy
 from skyisland.host.folder import size_of
-from skyisland.sources.git import GitFailed, Trouble
+from skyisland.sources import git
+from skyisland.sources.git import GitCommand, GitFailed, Trouble
 from tests.support.upstream import Repository, room
 
 
@@ -257,3 +259,26 @@ async def test_what_is_in_use_stays_and_who_finds_no_room_beside_it_is_refused(
     async with room(state_dir, mirrored, cache_limit=1 << 20) as it:
         with pytest.raises(SourceRefused, match=r"\[git\] cache_limit"):
             await it.get("github.com/user/one")
+
+
+@pytest.mark.root
+async def test_git_of_a_root_has_no_capability_and_gains_none(
+    state_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def status() -> dict[str, str]:
+        async with room(state_dir, {}) as it:
+            command = GitCommand(
+                ["-c", "alias.status-of=!cat /proc/self/status", "status-of"],
+                pid_files=it.repos,
+                timeout_s=10,
+            )
+            with ThreadPoolExecutor(1) as threads:
+                text = (await command.result(threads)).decode()
+        return dict(line.split(":\t", 1) for line in text.splitlines() if ":\t" in line)
+
+    confined = await status()
+    for kind in ("CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb"):
+        assert int(confined[kind], 16) == 0
+    assert confined["NoNewPrivs"] == "1"
+    monkeypatch.setattr(git, "confinement", tuple)
+    assert int((await status())["CapEff"], 16) != 0, "else there is nothing to take"
