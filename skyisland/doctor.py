@@ -56,6 +56,20 @@ class Examiner(Protocol):
     async def examine(self) -> list[Check]: ...
 
 
+class Unusable:
+    """The examiner of a driver that the settings do not let be made: it says why, among all other checks."""
+
+    def __init__(self, name: str, why: HostUnfit) -> None:
+        self.name = name
+        self.why = why
+
+    async def examine(self) -> list[Check]:
+        return [await vital(self.name, self._refuse)]
+
+    async def _refuse(self) -> str:
+        raise self.why
+
+
 async def examine(
     *,
     state_dir: Path,

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 
 from skyisland import __version__
 from skyisland.builds.builds import Builds
-from skyisland.doctor import TRIAL_ISLAND, Examiner
+from skyisland.doctor import TRIAL_ISLAND, Examiner, Unusable
 from skyisland.errors import HostUnfit, SettingsError
 from skyisland.events import Events
 from skyisland.host.programs import Programs
@@ -185,7 +185,9 @@ def clone_driver(
         from skyisland.drivers.zfs.clones import ZfsClones
 
         if not settings.filesystem.zfs_dataset:
-            raise HostUnfit('filesystem.zfs_dataset: name the pool or dataset to use, such as "zroot"')
+            raise HostUnfit(
+                'filesystem.zfs_dataset is not set; name the pool or dataset to use, such as "zroot"'
+            )
         return ZfsClones(
             settings.filesystem.zfs_dataset,
             island,
@@ -311,7 +313,10 @@ def examiners(
         from skyisland.drivers.zfs.clones import ZfsClones
 
         jails = jail_driver(settings, TRIAL_ISLAND, network, toolchains)
-        clones = clone_driver(settings, TRIAL_ISLAND, trial=True)
+        try:
+            clones = clone_driver(settings, TRIAL_ISLAND, trial=True)
+        except HostUnfit as unfit:
+            return [Unusable("zfs", unfit)]
         if isinstance(jails, FreeBSDJails) and isinstance(clones, ZfsClones):
             return [FreeBSDChecks(jails, clones, full=full)]
         return []

@@ -76,9 +76,12 @@ func Remember() bool {
 
 // Stray starts a process that would outlive its parent and holds its output open.
 func Stray() string {
-	_, err := os.StartProcess("/proc/self/exe", []string{"stray"}, &os.ProcAttr{
-		Files: []*os.File{nil, os.Stdout, os.Stderr},
-		Sys:   &syscall.SysProcAttr{Setsid: true},
-	})
+	self, err := os.Executable()
+	if err == nil {
+		_, err = os.StartProcess(self, []string{"stray"}, &os.ProcAttr{
+			Files: []*os.File{nil, os.Stdout, os.Stderr},
+			Sys:   &syscall.SysProcAttr{Setsid: true},
+		})
+	}
 	return fmt.Sprint("started: ", err)
 }

@@ -199,7 +199,10 @@ def init(options: GlobalOptions) -> None:
         TimeElapsedColumn(),
         console=console,
     ) as bars:
-        asyncio.run(_init(settings, _bars(bars)))
+        try:
+            asyncio.run(_init(settings, _bars(bars)))
+        except asyncio.CancelledError:
+            sys.exit("interrupted, and taken back; run it again to go on")
     console.print(f"ready: state in {settings.state_dir}; start with `skyisland serve`", highlight=False)
 
 
@@ -216,6 +219,10 @@ def _bars(bars: Progress) -> Report:
 
 
 async def _init(settings: Settings, report: Report) -> None:
+    """SIGTERM cancels it, as SIGINT does, so that its build jail goes with it."""
+    working, loop = asyncio.current_task(), asyncio.get_running_loop()
+    assert working is not None  # noqa: S101 - a coroutine runs in a task
+    loop.add_signal_handler(signal.SIGTERM, working.cancel)
     await asyncio.to_thread(admin_token, settings)
     report("state folder", 1, 1)
     ring, events = LogRing(), Events()

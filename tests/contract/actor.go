@@ -52,7 +52,8 @@ func main() {
 		}
 		fmt.Print("survived")
 	case "stray":
-		child := exec.Command("/proc/self/exe", "stray")
+		self, _ := os.Executable() // FreeBSD's jails have no /proc
+		child := exec.Command(self, "stray")
 		child.Stdout, child.Stderr = os.Stdout, os.Stderr
 		child.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
 		if err := child.Start(); err != nil {
