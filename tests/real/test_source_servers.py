@@ -131,7 +131,7 @@ from skyisland.settings import Git
 from skyisland.sources.sources import Sources
 async def main():
     sources = Sources(Git(rewrite={{rewrite}}), Path("{state_dir}/repos"), Path("{state_dir}/checkouts"),
-                      trust_s=1, known=None)
+                      trust_s=1, known=type("Nothing", (), dict(get=lambda *_: None))())
     await sources.sweep()
     await sources.checkout(await sources.resolve("{URL}", "{"a" * 40}"))
 asyncio.run(main())
