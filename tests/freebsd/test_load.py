@@ -1,4 +1,4 @@
-"""What jails cost and use on FreeBSD: host programs at a time, processor time, memory."""
+"""What jails cost, use and see on FreeBSD: host programs at a time, processor time, memory, environment."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from skyisland.events import Events
 from skyisland.host.programs import AT_ONCE, Programs
 from skyisland.jails.addresses import Addresses
 from skyisland.jails.inmate import JailOrder
-from skyisland.model import Limits, NetworkAccess, Purpose, Verdict
+from skyisland.model import Limits, Mount, NetworkAccess, Purpose, Verdict
 from skyisland.settings import IP4
 from tests.freebsd.lives import Forgetful
 from tests.support.standins.island import freebsd_jails
@@ -134,3 +134,14 @@ async def test_only_functions_have_the_hard_bound(world: World) -> None:
         assert not [rule for rule in world.look()["rules"] if "swapuse" in rule]
     await made.close()
     assert world.left() == {}
+
+
+async def test_the_environment_is_the_jails_own(world: World, actor: Path) -> None:
+    """jexec -u adds eight variables of its user's."""
+    made = freebsd_jails(world, Events(), ahead=0)
+    await made.prepare()
+    mounts = (Mount(actor, "/function"),)
+    async with made.jail(order("/function", mounts=mounts, env=(("TZ", "UTC"), ("A", "b=c d")))) as inmate:
+        outcome = await inmate.converse(b"self", 20)
+    await made.close()
+    assert b"env=[TZ=UTC A=b=c d]" in outcome.stdout, outcome

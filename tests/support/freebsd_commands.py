@@ -29,6 +29,7 @@ SPEC = JailSpec(
     jid=31,
     clone=Clone("sky-c0de-1f", Snapshot(f"{GENERATION}@ready", Path("/sky/base/14.3-RELEASE-1")), ROOT),
     argv=("/function",),
+    env=(("TZ", "UTC"),),
     limits=LIMITS,
     network=NetworkAccess.none,
 )

@@ -100,6 +100,7 @@ class FreeBSDChecks:
             "exit codes and signals come through": self._codes,
             "who a jail is": self._identity,
             "resource limits from inside": self._limits,
+            "the environment of a jail": self._environment,
             "the devices of a jail": self._devices,
             "a devfs ruleset without rules hides nothing": self._no_rules,
             "a jail without allow.suser takes no user": self._no_users,
@@ -187,6 +188,12 @@ class FreeBSDChecks:
         # sh(1) prints file sizes in blocks of 512 bytes.
         _expect(size, str((7 << 20) // 512))
         return "limits(1) sets them, and takes kilobytes"
+
+    async def _environment(self) -> str:
+        """The reason for limits -E. sh(1) itself sets PWD and a few others, none of which is a user's."""
+        found = await self._output('echo "$HOME$USER$SHELL$MAIL$LANG$BLOCKSIZE$MM_CHARSET"')
+        _expect(found, "")
+        return "limits(1) drops what jexec adds"
 
     async def _devices(self) -> str:
         visible = set((await self._output("cd /dev && echo *")).split())

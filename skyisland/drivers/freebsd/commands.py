@@ -63,17 +63,19 @@ def create_argv(
 
 
 def exec_argv(spec: JailSpec, user: str) -> tuple[str, ...]:
-    """jexec(8): run the jail's program in it, under limits(1).
+    """jexec(8): run the jail's program in it, under limits(1), with the variables of `spec.env` alone.
 
+    jexec -u adds SHELL, HOME, USER and others (seen on 15.0), which `limits -E` drops again.
     Another working directory than / needs the jail's own sh(1): jexec -d is newer than FreeBSD 14.
     """
-    limits = ["-c", "0"]
+    limits = ["-E", "-c", "0"]
     if spec.limits.open_files is not None:
         limits += ["-n", str(spec.limits.open_files)]
     if spec.limits.file_bytes is not None:
         limits += ["-f", f"{-(-spec.limits.file_bytes // 1024)}k"]
     enter = () if spec.cwd == "/" else ("/bin/sh", "-c", 'cd "$0" && exec "$@"', spec.cwd)
-    return ("jexec", "-u", user, spec.name, "/usr/bin/limits", *limits, *enter, *spec.argv)
+    variables = (f"{name}={value}" for name, value in spec.env)
+    return ("jexec", "-u", user, spec.name, "/usr/bin/limits", *limits, *variables, *enter, *spec.argv)
 
 
 def remove_argv(name: str) -> tuple[str, ...]:

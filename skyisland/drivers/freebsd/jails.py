@@ -273,7 +273,7 @@ class FreeBSDJails:
         await self._create(spec, root)
         return await self.programs.spawn(
             commands.exec_argv(spec, commands.BUILD_USER if builds else commands.FUNCTION_USER),
-            env=dict(spec.env),
+            env={},
             stdout_bytes=spec.limits.stdout_bytes,
             stderr_bytes=spec.limits.stderr_bytes,
         )

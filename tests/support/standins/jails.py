@@ -310,6 +310,9 @@ def jexec(state: State) -> None:
         call("setns", fd, 0)
         os.close(fd)
     os.environ.pop("LC_CTYPE", None)  # Python's own idea (PEP 538)
+    # setusercontext(3) adds these (seen on 15.0).
+    os.environ.update(SHELL="/usr/sbin/nologin", HOME="/", USER=user, BLOCKSIZE="K", MAIL=f"/var/mail/{user}")
+    os.environ.update(MM_CHARSET="UTF-8", LANG="C.UTF-8", PATH="/sbin:/bin:/usr/sbin:/usr/bin")
     child = os.fork()
     if child == 0:
         call("prctl", 1, SIGKILL, 0, 0, 0)
@@ -332,7 +335,10 @@ def jexec(state: State) -> None:
 
 
 def _limits(words: list[str]) -> list[str]:
-    """limits(1): sets limits and becomes the command."""
+    """limits(1): sets limits and variables and becomes the command; with -E it drops what it inherits."""
+    if words[:1] == ["-E"]:
+        os.environ.clear()
+        words = words[1:]
     kinds = {"-c": resource.RLIMIT_CORE, "-n": resource.RLIMIT_NOFILE, "-f": resource.RLIMIT_FSIZE}
     while words and words[0].startswith("-"):
         flag, value, *words = words
@@ -341,6 +347,9 @@ def _limits(words: list[str]) -> list[str]:
             os._exit(1)
         amount = int(value.removesuffix("k")) * (1024 if value.endswith("k") else 1)
         resource.setrlimit(kinds[flag], (amount, amount))
+    while words and "=" in words[0]:
+        name, _, value = words.pop(0).partition("=")
+        os.environ[name] = value
     return words
 
 
