@@ -97,7 +97,8 @@ class OwnFiles:
     def existing(self) -> list[str]:
         """Names of the jails that have a folder."""
         with suppress(FileNotFoundError):
-            return [path.name for path in self._folder.iterdir() if (path / "layer").is_dir()]
+            jails = [path for path in self._folder.iterdir() if path not in (self.file, self.folder)]
+            return [path.name for path in jails if (path / "layer").is_dir()]
         return []
 
     def remove(self, jail: str) -> None:
@@ -106,6 +107,8 @@ class OwnFiles:
             shutil.rmtree(self._folder / jail)
 
     def close(self) -> None:
+        with suppress(FileNotFoundError):
+            self.folder.chmod(0o700)  # only root may look into a folder of mode 0, to remove it
         with suppress(FileNotFoundError):
             shutil.rmtree(self._folder)
 
