@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Callable
 
 from hypercorn.typing import (
     ASGIFramework,
@@ -58,6 +59,18 @@ class Api(Quart):
     feed: Feed
     front: Front
     clients: Clients
+    gate: Gate
+    serving: Callable[[ApiSettings], None] | None = None
+    """Takes in new settings of its server."""
+
+    def reload(self, settings: ApiSettings, token: str) -> None:
+        """Take in new settings, and the files of TLS again, as far as that goes without a new socket."""
+        self.gate.read(token, settings)
+        self.clients.trust(settings.trusted_proxies)
+        self.front.reload(settings)
+        self.config["BODY_TIMEOUT"] = settings.body_timeout
+        if self.serving is not None:
+            self.serving(settings)
 
 
 class Front:
@@ -110,6 +123,10 @@ class Front:
             return problems.reply(refusal)
         return None
 
+    def reload(self, settings: ApiSettings) -> None:
+        """Take in new limits and origins."""
+        self._origins, self._function.settings = Origins(settings.origins), settings
+
     def cut(self) -> int:
         """Cancel the requests under way; returns how many there are."""
         for task in self._under_way:
@@ -153,7 +170,7 @@ def create_app(
     app.url_map.merge_slashes = False
     app.clients = clients = Clients(settings.trusted_proxies)
     app.feed = feed or Feed(island.events, island.pulse, streams=settings.event_streams)
-    gate = Gate(token_header, token, settings)
+    app.gate = gate = Gate(token_header, token, settings)
 
     async def refuse(error: Exception) -> Response:
         return routes.respond(problems.reply(error))

@@ -38,8 +38,11 @@ class Gate:
 
     def __init__(self, header: str, token: str, settings: Api | None = None) -> None:
         """`token`: of the admin without a name; empty where all admins have names."""
-        settings = settings or Api()
         self.header = header
+        self.read(token, settings or Api())
+
+    def read(self, token: str, settings: Api) -> None:
+        """From now on, these tokens count."""
         self.open = settings.open
         tables = (
             (Role.admin, {"admin": token} if token else {}),

@@ -42,7 +42,11 @@ class Clients:
     """Tells clients apart."""
 
     def __init__(self, proxies: Iterable[str] = ()) -> None:
-        """`proxies`: networks of proxies that are believed."""
+        """`proxies`: as in `trust`."""
+        self.trust(proxies)
+
+    def trust(self, proxies: Iterable[str]) -> None:
+        """From now on, believe the proxies of these networks alone."""
         self._proxies = tuple(map(ip_network, proxies))
 
     def client_of(self, scope: Request) -> str:

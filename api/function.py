@@ -64,7 +64,7 @@ class FunctionEndpoint:
         self._metrics = metrics
         self._gate = gate
         self._clients = clients
-        self._settings = settings
+        self.settings = settings
         self._header = gate.header.lower().encode()
         self._calls: Counter[str] = Counter()
         """Each client's calls, running or queued."""
@@ -98,7 +98,7 @@ class FunctionEndpoint:
         """
         shown = next((value for name, value in scope["headers"] if name == self._header), b"")
         who = self._gate.admit_call(shown.decode("latin-1"), self._clients.address_of(scope))
-        client, most = who.name or self._clients.client_of(scope), self._settings.calls_per_client
+        client, most = who.name or self._clients.client_of(scope), self.settings.calls_per_client
         if most and self._calls[client] >= most:
             raise TooBusy(f"you have {most} calls under way; wait for one of them", retry_after_s=1)
         self._calls[client] += 1
@@ -118,9 +118,9 @@ class FunctionEndpoint:
 
     async def _body(self, receive: ASGIReceiveCallable) -> bytes:
         chunks: list[bytes] = []
-        size, limit = 0, self._settings.max_body
+        size, limit = 0, self.settings.max_body
         try:
-            async with asyncio.timeout(self._settings.body_timeout):
+            async with asyncio.timeout(self.settings.body_timeout):
                 while size <= OVERSIZE_READ_FACTOR * limit:
                     message = await receive()
                     if message["type"] != "http.request":
@@ -132,7 +132,7 @@ class FunctionEndpoint:
                     if not message["more_body"]:
                         break
         except TimeoutError:
-            text = f"the body did not come within {self._settings.body_timeout:g} s"
+            text = f"the body did not come within {self.settings.body_timeout:g} s"
             raise RequestTimeout(text) from None
         if size > limit:
             raise TooLarge(f"the body is longer than {limit} bytes; send less", limit_bytes=limit)

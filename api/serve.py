@@ -42,6 +42,7 @@ from api import Api
 from api.clients import Clients, share_of
 from api.protocols import Limits, Protocols, short
 from skyisland.errors import SettingsError
+from skyisland.settings import Api as Settings
 
 log = logging.getLogger(__name__)
 
@@ -158,6 +159,7 @@ class Limited(Limits):
     connections = 0
     most_connections = CONNECTIONS
     clients: Clients
+    context: ssl.SSLContext | None = None
     per_client = 0
     """The most connections of one client; 0 for no limit. Trusted proxies have none."""
     _dated: tuple[int, list[tuple[bytes, bytes]]] = (0, [])
@@ -165,6 +167,20 @@ class Limited(Limits):
     def __init__(self) -> None:
         self.connections_of: Counter[str] = Counter()
         super().__init__()
+
+    def create_ssl_context(self) -> ssl.SSLContext | None:
+        self.context = super().create_ssl_context()
+        return self.context
+
+    def allow_each(self, connections: int) -> None:
+        """Allow each client so many, and a quarter of all at most."""
+        self.per_client = min(connections, max(1, self.most_connections // 4))
+
+    def reload(self, settings: Settings) -> None:
+        """Take in new settings; who connects from now on sees a renewed certificate."""
+        self.allow_each(settings.connections_per_client)
+        if self.context is not None and settings.tls_cert:
+            self.context.load_cert_chain(settings.tls_cert, settings.tls_key)
 
     def refuses(self, client: str) -> bytes:
         """The answer to one connection more, if there are too many; else nothing."""
@@ -340,7 +356,8 @@ async def serve(
     config.http2 = http2
     config.alpn_protocols = ["h2", "http/1.1"] if http2 else ["http/1.1"]
     config.clients = app.clients
-    config.per_client = min(per_client, max(1, config.most_connections // 4))
+    config.allow_each(per_client)
+    app.serving = config.reload
     wrapped = wrap_app(app, config.wsgi_max_body_size, "asgi")
     server = asyncio.ensure_future(_worker()(wrapped, config, shutdown_trigger=trigger))
     ended = asyncio.create_task(stopping.wait())

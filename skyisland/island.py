@@ -17,6 +17,8 @@ import time
 from contextlib import AbstractContextManager
 from typing import Protocol
 
+from msgspec import structs
+
 from skyisland.errors import (
     Draining,
     DriverError,
@@ -41,6 +43,7 @@ from skyisland.model import (
     FunctionRequest,
     Invocation,
     JailInfo,
+    Limits,
     Outcome,
     Phase,
     Policy,
@@ -193,6 +196,11 @@ class Island:
                 await self.sources.purge(self.policy.keep_s)
             except (IslandError, OSError):
                 log.exception("old checkouts cannot be removed; it is tried again later")
+
+    def limit(self, limits: Limits, exec_timeout_s: float) -> None:
+        """What a jail may use, and how long a call may take: of those that are made from now on."""
+        self.policy = structs.replace(self.policy, limits=limits, exec_timeout_s=exec_timeout_s)
+        self.pool.limits = limits
 
     async def drain(self, grace_s: float) -> None:
         """Take no new calls, let the running ones finish within `grace_s`, then kill them."""

@@ -7,7 +7,7 @@
 Exit codes: 0 done; 1 refused or failed, the reason is on standard error; 2 the command line is wrong;
 3 no island answers at the settings' address; 4 the function ran and failed (`invoke`); 130 interrupted.
 
-    serving        init, serve, and doctor (`examining`)
+    serving        init, serve (`reloading` on SIGHUP), and doctor (`examining`)
     operating      commands that act on a running island: invoke, kill, console …
     watching       commands that only read from one: ps, logs …
     printing       answers as tables or JSON
@@ -115,11 +115,26 @@ def main(ctx: click.Context, file: Path | None, init_only: bool) -> None:
 
     Without a command, runs the island (`serve`).
     """
+    _open_standard_descriptors()
     ctx.obj = GlobalOptions(file)
     if ctx.invoked_subcommand is None:
         ctx.invoke(main.commands["init" if init_only else "serve"])
     elif init_only:
         raise click.UsageError("-i takes no command; run `skyisland init` first, and then the command")
+
+
+def _open_standard_descriptors() -> None:
+    """Open /dev/null in place of descriptors 0 to 2 that are closed, first of all: else the next files and
+    sockets take their numbers, and libuv aborts when it closes one of them."""
+    for number, mode in enumerate("rww"):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # takes the lowest number, and those below are open
+            os.set_inheritable(number, True)
+        name = ("stdin", "stdout", "stderr")[number]
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(number, mode, closefd=False))  # noqa: SIM115 - for as long as we run
 
 
 def _add_commands() -> None:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import os
 import signal
 import sys
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -16,6 +17,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
 from skyisland.cli import GlobalOptions, console_options
+from skyisland.cli.reloading import Reloading
 from skyisland.events import Events
 from skyisland.host.process import open_as_many_as_allowed
 from skyisland.host.tasks import Progress as Report
@@ -26,6 +28,8 @@ from skyisland.record.metrics import Metrics, StatsD
 from skyisland.settings import Settings, admin_token
 from skyisland.wiring import opened
 
+log = logging.getLogger(__name__)
+
 
 @click.command()
 @click.option("--no-tui", is_flag=True, help="Headless: log lines on standard output instead of the console.")
@@ -34,14 +38,16 @@ from skyisland.wiring import opened
 def serve(options: GlobalOptions, /, no_tui: bool, **console: Any) -> None:
     """Run the island: REST API and, on a terminal, the operations console.
 
-    SIGTERM and SIGINT drain: running calls finish within jails.drain_timeout, then everything is
-    removed. Without a terminal, or with --no-tui, one line of JSON per event goes to standard output.
+    SIGTERM and SIGINT drain: running calls finish within jails.drain_timeout, then everything is removed; a
+    second SIGINT ends the calls at once. SIGHUP reads the settings again (tokens, TLS files, limits, log
+    level; not under a console). Without a terminal, or with --no-tui, one line of JSON per event goes to
+    standard output.
     """
     settings = options.settings()
     open_as_many_as_allowed()
     headless = no_tui or not (sys.stdin.isatty() and sys.stdout.isatty())
     with asyncio.Runner(loop_factory=_loop_factory()) as runner:
-        sys.exit(runner.run(_serve(settings, None if headless else console)))
+        sys.exit(runner.run(_serve(settings, None if headless else console, options.settings)))
 
 
 def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
@@ -53,17 +59,27 @@ def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
     return uvloop.new_event_loop
 
 
-async def _serve(settings: Settings, console: dict[str, Any] | None) -> int:
+async def _serve(settings: Settings, console: dict[str, Any] | None, load: Callable[[], Settings]) -> int:
     """Run until a signal or the operator stops it; returns the exit code.
 
-    `console`: the options of the console, None for an island without one.
+    `console`: the options of the console, None for an island without one. `load` reads the settings again.
     """
+    signals = _Signals()
+    try:
+        return await _run(settings, console, load, signals)
+    finally:
+        signals.ignore()
+
+
+async def _run(
+    settings: Settings, console: dict[str, Any] | None, load: Callable[[], Settings], signals: _Signals
+) -> int:
     from api import create_app
     from api.serve import Tls, listen
     from api.serve import serve as serve_api
 
     token = await asyncio.to_thread(admin_token, settings)
-    secrets = (token, *settings.api.tokens)
+    secrets = [token, *settings.api.tokens]
     tls = Tls(settings.api.tls_cert, settings.api.tls_key) if settings.api.tls_cert else None
     if tls is not None:
         await asyncio.to_thread(tls.check)
@@ -101,16 +117,23 @@ async def _serve(settings: Settings, console: dict[str, Any] | None) -> int:
                         )
                     )
                     await _until(stop, server)
-                    await island.drain(settings.jails.drain_timeout)
+                    draining = asyncio.create_task(island.drain(settings.jails.drain_timeout))
+                    await _until(signals.hurry.wait, draining)
+                    if not draining.done():
+                        draining.cancel()
+                        await asyncio.wait({draining})
+                        await island.drain(0)
                     drained.set()
                     await server
 
-                stop = _on_signal(signal.SIGINT, signal.SIGTERM)
                 try:
-                    if not await _started(island, stop):
+                    if not await _started(island, signals.stop):
                         return 0
                     if console is None:
-                        await serving(stop.wait)
+                        reloading = Reloading(load, settings, island, app, secrets)
+                        signals.again = reloading.ask
+                        async with _running(reloading.run()):
+                            await serving(signals.stop.wait)
                         return 0
                     from tui import serve_with_console
                     from tui.watch.inprocess import InProcessPort
@@ -123,6 +146,7 @@ async def _serve(settings: Settings, console: dict[str, Any] | None) -> int:
                         **console,
                     )
                 finally:
+                    signals.listen()  # a console has handlers of its own, and takes them away with it
                     await island.stop()
 
 
@@ -139,12 +163,19 @@ async def _sending(metrics: Metrics) -> AsyncIterator[None]:
     if metrics.statsd is None:
         yield
         return
-    sending = asyncio.create_task(metrics.statsd.run())
+    async with _running(metrics.statsd.run()):
+        yield
+
+
+@asynccontextmanager
+async def _running(work: Coroutine[Any, Any, None]) -> AsyncIterator[None]:
+    """Do this beside the block, and end it with the block."""
+    task = asyncio.create_task(work)
     try:
         yield
     finally:
-        sending.cancel()
-        await asyncio.gather(sending, return_exceptions=True)
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
 
 
 async def _started(island: Island, stop: asyncio.Event) -> bool:
@@ -158,19 +189,32 @@ async def _started(island: Island, stop: asyncio.Event) -> bool:
     return False
 
 
-def _on_signal(*signals: signal.Signals) -> asyncio.Event:
-    """An event that the first of these signals sets. A second signal ends the process at once."""
-    stop = asyncio.Event()
-    loop = asyncio.get_running_loop()
+class _Signals:
+    """What the signals of a daemon ask for. None of them ends the process while something of the island is
+    left on the host: whoever cannot wait has SIGKILL, and the next start removes what that leaves."""
 
-    def ask() -> None:
-        stop.set()
-        for number in signals:
+    def __init__(self) -> None:
+        self.stop, self.hurry = asyncio.Event(), asyncio.Event()
+        self.again: Callable[[], object] = lambda: log.warning("SIGHUP: not now; send it again")
+        """Called on SIGHUP."""
+        self.listen()
+
+    def listen(self) -> None:
+        """Handle them; may be repeated."""
+        loop = asyncio.get_running_loop()
+        loop.add_signal_handler(signal.SIGTERM, self.stop.set)
+        loop.add_signal_handler(signal.SIGINT, self._interrupt)
+        loop.add_signal_handler(signal.SIGHUP, lambda: self.again())
+
+    def _interrupt(self) -> None:
+        (self.hurry if self.stop.is_set() else self.stop).set()
+
+    def ignore(self) -> None:
+        """From now on they do nothing: all is done, and the exit code shall say so."""
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
             loop.remove_signal_handler(number)
-
-    for number in signals:
-        loop.add_signal_handler(number, ask)
-    return stop
+            signal.signal(number, signal.SIG_IGN)
 
 
 async def _until(stop: Callable[[], Awaitable[object]], work: asyncio.Task[None]) -> None:

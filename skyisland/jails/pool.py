@@ -157,7 +157,7 @@ class WarmPool:
         """`limits`: of every jail, warm or not."""
         self._jails = jails
         self._bounds = bounds
-        self._limits = limits
+        self.limits = limits
         self._pace = pace or Pace()
         self._demands: dict[str, Demand] = {}
         self._idle: dict[str, list[Inmate]] = {}
@@ -234,7 +234,7 @@ class WarmPool:
         return JailOrder(
             argv=(FUNCTION,),
             purpose=Purpose.function,
-            limits=self._limits,
+            limits=self.limits,
             mounts=(Mount(artifact.path, FUNCTION),),
             network=network,
             warm=invocation is None,

@@ -3,7 +3,8 @@ console.
 
 Both take the records of `logging`, of every library, and the island's events. In a JSON line, control
 characters, line separators and everything beyond ASCII are escaped, so that neither a caller nor a jail can
-forge a line or reach a terminal's escape sequences. `secrets` are replaced wherever they turn up.
+forge a line or reach a terminal's escape sequences. `secrets` are replaced wherever they turn up;
+more may be added later.
 
     {"time":1763773200.123,"level":"INFO","event":"JailCreated","jail":"sky-a-1f","jid":31,…}
     {"time": 1763773201.5, "level": "WARNING", "logger": "skyisland.pool", "message": "…", "exc_info": null}
@@ -134,7 +135,7 @@ class LogRing(logging.Handler):
     def __init__(self, limit: int = 5000, *, secrets: Collection[str] = ()) -> None:
         super().__init__()
         self._entries: Latest[LogLine | Event] = Latest(_kept, RING_BYTES, limit)
-        self._secrets = tuple(secrets)
+        self._secrets = secrets
         self._seq = 0
         """Of the latest entry; those before it follow without a gap."""
         self._lock = threading.Lock()
@@ -243,7 +244,7 @@ class JsonLines(logging.Handler):
         self.dropped = 0
         """Lines that the reader of the log was too slow for."""
         self._stream = stream
-        self._secrets = tuple(secret for secret in secrets if secret)
+        self._secrets = secrets
         self._queue: queue.Queue[list[Event] | bytes | None] = queue.Queue(limit)
         self._waiting_bytes = 0
         self._counting = threading.Lock()
@@ -337,7 +338,7 @@ class JsonLines(logging.Handler):
                 reported = self.dropped
                 lines.append(b'{"level":"WARNING","message":"log lines lost","lost":%d}' % reported)
             text = b"\n".join(lines) + b"\n"
-            for secret in self._secrets:
+            for secret in filter(None, tuple(self._secrets)):
                 text = text.replace(json.dumps(secret)[1:-1].encode(), REDACTED.encode())
             try:
                 self._stream.write(text)

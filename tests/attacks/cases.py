@@ -33,6 +33,7 @@ HARNESS = "tests/unit/test_harness.py"
 CGROUPS = "tests/real/test_cgroups.py"
 ISLAND = "tests/unit/test_island.py"
 FAILURES = "tests/unit/test_failures.py"
+RELOADING = "tests/api/test_reloading.py"
 
 
 class Case(Struct, frozen=True):
@@ -735,5 +736,30 @@ CASES = (
             *_tests(STATE, "test_a_jail_number_is_never_used_again"),
             *_tests(CGROUPS, "test_a_racing_fork_bomb_is_killed_whole"),
         ),
+    ),
+    Case(
+        "D11",
+        "SIGTERM twice, SIGHUP, while calls run",
+        "running calls finish, nothing is left; SIGHUP reads the settings again",
+        (
+            *_tests(
+                LIFE,
+                "test_signals_that_come_again_leave_nothing",
+                "test_a_second_interrupt_ends_the_calls_and_leaves_nothing",
+                "test_hangup_reads_the_settings_again",
+            ),
+            *_tests(
+                RELOADING,
+                "test_tokens_limits_and_level_change_at_once",
+                "test_bad_settings_change_nothing",
+                "test_a_renewed_certificate_is_shown_to_whoever_connects_next",
+            ),
+        ),
+    ),
+    Case(
+        "D12",
+        "a start with standard descriptors closed",
+        "opened on /dev/null; it starts, calls and stops",
+        _tests(LIFE, "test_closed_standard_descriptors_harm_nobody"),
     ),
 )

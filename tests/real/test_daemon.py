@@ -229,6 +229,71 @@ def test_stop_drains(daemon: Make, number: int) -> None:
     assert running.leftovers() == []
 
 
+def test_signals_that_come_again_leave_nothing(daemon: Make) -> None:
+    running = daemon(jails={"exec_timeout": "1m"}).start()
+    with ThreadPoolExecutor() as pool:
+        call = pool.submit(running.call, "trouble", "Sleep(1500000000)")
+        running.jail_of(running.wait_for(event="InvocationStarted", call="Sleep(1500000000)")["invocation"])
+        for number in (signal.SIGTERM, signal.SIGTERM, signal.SIGHUP, signal.SIGTERM):
+            running.signal(number)
+            time.sleep(0.02)  # at this distance the second one ended the daemon
+        assert call.result().json()["data"] == "slept 1.5s"
+    assert running.wait() == 0
+    assert running.leftovers() == []
+
+
+def test_a_second_interrupt_ends_the_calls_and_leaves_nothing(daemon: Make) -> None:
+    running = daemon(jails={"exec_timeout": "1m", "drain_timeout": "1m"}).start()
+    with ThreadPoolExecutor() as pool:
+        call = pool.submit(running.call, "trouble", "Sleep(50000000000)")
+        running.jail_of(running.wait_for(event="InvocationStarted", call="Sleep(50000000000)")["invocation"])
+        running.signal(signal.SIGINT)
+        while running.call("geohash", "Encode(1.0, 1.0)").status_code == 200:
+            pass  # the signal is on its way
+        running.signal(signal.SIGINT)
+        assert call.result().json()["code"] == "killed"
+    assert running.wait() == 0
+    assert running.leftovers() == []
+
+
+def test_hangup_reads_the_settings_again(daemon: Make) -> None:
+    running = daemon().start()
+    before = running.settings.read_text()
+    running.settings.write_text(before + '\n[log]\nlevel = "warning"\n[warm]\nmax_jails = 3\n')
+    running.signal(signal.SIGHUP)
+    text = "SIGHUP: settings read again; in force: log.level"
+    running.wait_for(level="WARNING", message=text)
+    running.wait_for(message="SIGHUP: a restart is needed for: warm.max_jails")
+    running.settings.write_text("nonsense = 1\n")
+    running.signal(signal.SIGHUP)
+    complaint = running.wait_for(level="ERROR", logger="skyisland.cli.reloading")
+    assert "everything stays as it is" in complaint["message"]
+    running.settings.write_text(before)
+    assert running.call("geohash", "Encode(1.0, 1.0)").status_code == 200
+    assert running.stop() == 0
+    assert running.leftovers() == []
+
+
+@pytest.mark.parametrize("closed", ["0<&-", "1>&-", "2>&-", "0<&- 1>&- 2>&-"])
+def test_closed_standard_descriptors_harm_nobody(daemon: Make, closed: str) -> None:
+    made = daemon()
+    script = f'exec {closed}; exec "$@"'
+    words = ["sh", "-c", script, "sh", *made.words, "serve", "--no-tui"]
+    process = subprocess.Popen(
+        words, env=made.environment, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL
+    )
+    until = time.monotonic() + 60
+    while True:
+        assert time.monotonic() < until
+        assert process.poll() is None
+        with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", made.port), timeout=1):
+            break
+    assert made.call("geohash", "Encode(1.0, 1.0)").json()["exit_code"] == 0
+    process.terminate()
+    assert process.wait(60) == 0
+    assert made.leftovers() == []
+
+
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_stop_while_starting(daemon: Make, number: int) -> None:
     starting = daemon(share=False)
