@@ -267,7 +267,7 @@ CASES = (
         "F11",
         "a jail that the host cannot destroy",
         "it stays on view, and no other jail gets its uid",
-        _tests(REGISTER, "test_a_jail_that_does_not_die_keeps_its_uid_and_place"),
+        _tests(REGISTER, "test_a_jail_that_does_not_die_keeps_its_uid_and_its_place"),
     ),
     Case(
         "G1",
@@ -440,7 +440,7 @@ CASES = (
         unproved="it keeps root's uid: what root owns it could still read; a uid of its own is missing",
     ),
     Case(
-        "G19",
+        "G18",
         "addresses that embed private ones, clouds' own channels, the host's public address and neighbours",
         "no repository lies there",
         _tests(INTERNET, "test_what_is_not", "test_this_host_and_its_neighbours_are_not_a_callers"),

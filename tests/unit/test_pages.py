@@ -124,6 +124,7 @@ def known_fields() -> set[str]:
     }
     around |= {"invocations", "unavailable", "event", *Phase, "total"}
     details = {
+        "told_by",
         "position",
         "argument",
         "field",
