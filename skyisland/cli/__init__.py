@@ -45,11 +45,12 @@ class Commands(click.Group):
         try:
             return super().invoke(ctx)
         except IslandError as error:
+            from skyisland.cli.printing import say
             from skyisland.client import Unreachable
 
-            click.secho(f"skyisland: {error.message}", fg="red", err=True)
+            say(f"skyisland: {error.message}", fg="red", err=True)
             for name, value in error.details.items():
-                click.echo(f"  {name}: {value}", err=True)
+                say(f"  {name}: {value}", err=True)
             sys.exit(EXIT_UNREACHABLE if isinstance(error, Unreachable) else EXIT_FAILED)
 
 

@@ -9,17 +9,18 @@ import os
 import sys
 from pathlib import Path
 
-import click
-import msgspec
 from rich import box
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
+from skyisland.cli.printing import print_json
 from skyisland.client import Client
 from skyisland.doctor import TRIAL_ISLAND, Check, examine, from_capabilities
 from skyisland.errors import IslandError
 from skyisland.host.uids import LOCKS, Uids
 from skyisland.model import Capability
+from skyisland.record.logs import printable, printable_lines
 from skyisland.settings import Settings
 from skyisland.wiring import examiners, network_driver, toolchains_for
 
@@ -48,7 +49,7 @@ async def report(settings: Settings, *, full: bool, as_json: bool) -> int:
         checks.append(await asyncio.to_thread(_uids, settings.jails.uid_start, settings.jails.uid_count))
     checks += from_capabilities(running)
     if as_json:
-        click.echo(msgspec.json.encode(checks))
+        print_json(checks)
     else:
         _print(checks)
     return 1 if any(check.vital and not check.ok for check in checks) else 0
@@ -71,7 +72,7 @@ def _print(checks: list[Check]) -> None:
     for check in checks:
         mark = "[green]✓[/]" if check.ok else "[red]✗[/]" if check.vital else "[yellow]○[/]"
         found = check.found if check.ok or not check.remedy else f"{check.found}\n→ {check.remedy}"
-        table.add_row(mark, check.name, found)
+        table.add_row(mark, escape(printable(check.name)), escape(printable_lines(found)))
     Console().print(table)
     if not all(check.ok for check in checks):
         print("✗ calls cannot run   ○ calls run without it", file=sys.stderr)

@@ -12,7 +12,7 @@ import click
 import msgspec
 
 from skyisland.cli import EXIT_FUNCTION, GlobalOptions, console_options
-from skyisland.cli.printing import as_json, print_json
+from skyisland.cli.printing import as_json, print_json, say
 from skyisland.cli.watching import cache_list
 from skyisland.client import Client
 from skyisland.model import AddressState, FunctionRequest, Phase, Verdict
@@ -29,12 +29,16 @@ from skyisland.wire import Called
 @click.option("--cache-bust", is_flag=True, help="Fetch and build again.")
 @click.option("--cold", is_flag=True, help="Make a new jail, whatever is warm.")
 @click.option("--stdin", type=click.File("rb"), help="What the function reads; - for standard input.")
+@click.option("--raw", is_flag=True, help="Write the output as it is to a terminal, too.")
 @as_json
 @click.pass_obj
-def invoke(options: GlobalOptions, /, stdin: BinaryIO | None, as_json: bool, **fields: Any) -> None:
+def invoke(
+    options: GlobalOptions, /, stdin: BinaryIO | None, raw: bool, as_json: bool, **fields: Any
+) -> None:
     """Run CALL of the Go package at URL: skyisland invoke github.com/user/repo 'Encode(100.1, 80.9)'
 
-    Prints what the function printed. Exit code 4 if it did not end well.
+    Prints what the function printed; on a terminal, escapes in place of its control characters. Exit code 4
+    if it did not end well.
     """
     request = FunctionRequest(**fields, **(_input(stdin.read()) if stdin else {}))
     with options.client(admin=False) as client:
@@ -42,7 +46,7 @@ def invoke(options: GlobalOptions, /, stdin: BinaryIO | None, as_json: bool, **f
     if as_json:
         print_json({"verdict": called.verdict, **msgspec.to_builtins(called.answer)})
     else:
-        _print_output(called)
+        _print_output(called, raw)
     sys.exit(0 if called.verdict is Verdict.ok else EXIT_FUNCTION)
 
 
@@ -54,23 +58,29 @@ def _input(data: bytes) -> dict[str, Any]:
         return {"stdin_base64": data}
 
 
-def _print_output(called: Called) -> None:
-    """The function's output where it belongs; on a terminal, how long each phase took."""
+def _print_output(called: Called, raw: bool) -> None:
+    """The function's output where it belongs; on a terminal, how long each phase took.
+
+    `raw`: without escapes for what a terminal could take for an order. Files and pipes get every byte anyhow.
+    """
     answer = called.answer
-    sys.stdout.buffer.write(answer.stdout)
-    sys.stdout.buffer.flush()
+    if raw or not sys.stdout.isatty():
+        sys.stdout.buffer.write(answer.stdout)
+        sys.stdout.buffer.flush()
+    else:
+        say(answer.stdout.decode(errors="replace"), nl=False)
     if not sys.stderr.isatty():
-        click.echo(answer.stderr, nl=False, err=True)
+        sys.stderr.write(answer.stderr)  # `click.echo` takes colours out of what goes to a file
     else:
         if answer.stdout and not answer.stdout.endswith(b"\n"):
             click.echo(err=True)
         for line in answer.stderr.splitlines():
-            click.secho(printable(line), fg="yellow", err=True)
+            click.secho(line if raw else printable(line), fg="yellow", err=True)
         spent = answer.timings_ms
         phases = "  ".join(f"{phase} {spent[phase]:.1f}" for phase in (*Phase, "total") if spent.get(phase))
-        click.secho(f"{answer.jail}  ms: {phases}", dim=True, err=True)
+        say(f"{answer.jail}  ms: {phases}", dim=True, err=True)
     if called.message:
-        click.secho(f"skyisland: {called.message}", fg="red", err=True)
+        say(f"skyisland: {called.message}", fg="red", err=True)
 
 
 @click.command()
@@ -87,7 +97,7 @@ def kill(options: GlobalOptions, jail: str | None, everyone: bool, as_json: bool
     if as_json:
         print_json({"deleted": killed})
     else:
-        click.echo(f"killed: {', '.join(map(str, killed)) or 'no jail was alive'}")
+        say(f"killed: {', '.join(map(str, killed)) or 'no jail was alive'}")
 
 
 @click.command()
@@ -98,7 +108,7 @@ def ip(options: GlobalOptions, address: str, state: AddressState) -> None:
     """Take ADDRESS out of the pool (unavailable), or give it back (available)."""
     with options.client() as client:
         client.set_address(address, AddressState(state))
-    click.echo(f"{address} is {state}")
+    say(f"{address} is {state}")
 
 
 @click.group(invoke_without_command=True)
@@ -124,7 +134,7 @@ def _whole_key(client: Client, key: str) -> str:
 def evict(options: GlobalOptions, key: str) -> None:
     """Delete the binary with this KEY, or the one whose key begins with it."""
     with options.client() as client:
-        click.echo(f"evicted {client.evict(_whole_key(client, key))}")
+        say(f"evicted {client.evict(_whole_key(client, key))}")
 
 
 @click.command()
@@ -136,7 +146,7 @@ def rebuild(options: GlobalOptions, key: str) -> None:
     Fetches its repository and compiles the same commit.
     """
     with options.client() as client:
-        click.echo(f"rebuilt {client.rebuild(_whole_key(client, key))}")
+        say(f"rebuilt {client.rebuild(_whole_key(client, key))}")
 
 
 @click.command()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, TypeVar
@@ -13,7 +14,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from skyisland.record.logs import printable
+from skyisland.record.logs import printable, printable_lines
 from skyisland.wire import encode
 
 T = TypeVar("T")
@@ -22,8 +23,14 @@ as_json = click.option("--json", "as_json", is_flag=True, help="For machines.")
 
 
 def print_json(value: object) -> None:
-    """The fields of the API, indented."""
-    click.echo(msgspec.json.format(encode(value), indent=2))
+    """The fields of the API, indented; in JSON's own escapes what a terminal could take for an order."""
+    text = msgspec.json.format(encode(value), indent=2).decode()
+    click.echo("".join(c if c.isprintable() or c == "\n" else json.dumps(c)[1:-1] for c in text))
+
+
+def say(text: str, **style: Any) -> None:
+    """A line or more, of which nothing reaches the terminal but visible characters."""
+    click.secho(printable_lines(text), **style)
 
 
 def print_table(columns: Iterable[str], rows: Iterable[Iterable[object]], empty: str) -> None:

@@ -19,6 +19,7 @@ import asyncio
 import json
 import logging
 import queue
+import re
 import threading
 from collections.abc import AsyncIterator, Callable, Collection
 from contextlib import asynccontextmanager
@@ -72,6 +73,12 @@ def printable(text: str) -> str:
     if text.isprintable():
         return text
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text)
+
+
+def printable_lines(text: str) -> str:
+    """`text` with its lines and tabs, and an escape for each other character that is not visible: a terminal
+    takes no orders from it."""
+    return re.sub(r"[^\n\t]+", lambda line: printable(line[0]), text)
 
 
 def redacted(text: str, secrets: Collection[str]) -> str:

@@ -14,7 +14,7 @@ from msgspec import structs
 from skyisland.cli import EXIT_FUNCTION, GlobalOptions, main
 from skyisland.client import Client
 from skyisland.drivers.fake import Script
-from skyisland.errors import ArtifactNotFound
+from skyisland.errors import ArtifactNotFound, BadCall
 from skyisland.settings import Api
 from tests.support.api import CALL, HEADER, REQUEST, TOKEN, Server, World, make_world
 
@@ -105,6 +105,56 @@ async def test_invoke_passes_input_of_every_kind_on(here: Here, world: World, da
     assert fed[0].endswith(data)
     assert done.stdout_bytes == b"\xffout"
     assert (done.exit_code, "exited with code 1" in done.stderr) == (EXIT_FUNCTION, True)
+
+
+HOSTILE = "\x1b]0;title\x07\x1b[2J\x9b31m\x7f\u202eé\t1\r\n2"
+SHOWN = "\\x1b]0;title\\x07\\x1b[2J\\x9b31m\\x7f\\u202eé\t1\\r\n2"
+
+
+@pytest.fixture
+def on_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("click.testing._NamedTextIOWrapper.isatty", lambda self: True, raising=False)
+
+
+def hostile(world: World) -> None:
+    world.driver.script = lambda data: Script(stdout=HOSTILE.encode(), stderr=HOSTILE.encode(), exit_code=1)
+
+
+async def test_output_gives_a_terminal_no_orders(here: Here, world: World, on_a_terminal: None) -> None:
+    hostile(world)
+    done = await run(here, "invoke", *CALL.values())
+    assert done.stdout == SHOWN
+    assert not any(c in done.stderr for c in "\x07\x9b\x7f\u202e")
+    assert "\x1b]" not in done.stderr
+    raw = await run(here, "invoke", *CALL.values(), "--raw")
+    assert raw.stdout_bytes == HOSTILE.encode()
+    assert "\x1b]0;title\x07" in raw.stderr, "without the guard the terminal would obey"
+
+
+async def test_output_to_a_file_is_every_byte_and_error_texts_are_clean(here: Here, world: World) -> None:
+    hostile(world)
+    done = await run(here, "invoke", *CALL.values())
+    assert done.stdout_bytes == HOSTILE.encode()
+    assert HOSTILE.encode() in done.stderr_bytes
+
+
+async def test_an_error_gives_a_terminal_no_orders(here: Here, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(self: Client, request: object) -> None:
+        raise BadCall(f"call: {HOSTILE}", output=HOSTILE)
+
+    monkeypatch.setattr(Client, "invoke", fail)
+    runner = CliRunner()
+    monkeypatch.setattr(GlobalOptions, "client", lambda self, admin=True: here.client(admin=admin))
+    done = await asyncio.to_thread(runner.invoke, main, ["invoke", *CALL.values()])
+    assert done.exit_code == 1
+    assert done.stderr == f"skyisland: call: {SHOWN}\n  output: {SHOWN}\n"
+
+
+async def test_json_gives_a_terminal_no_orders(here: Here, world: World) -> None:
+    hostile(world)
+    told = (await run(here, "invoke", *CALL.values(), "--json")).stdout
+    assert json.loads(told)["data"] == HOSTILE
+    assert all(c.isprintable() or c == "\n" for c in told)
 
 
 async def test_invoke_for_machines(here: Here) -> None:

@@ -33,7 +33,7 @@ HARNESS = "tests/unit/test_harness.py"
 CGROUPS = "tests/real/test_cgroups.py"
 ISLAND = "tests/unit/test_island.py"
 FAILURES = "tests/unit/test_failures.py"
-RELOADING = "tests/api/test_reloading.py"
+RELOADING, COMMANDS = "tests/api/test_reloading.py", "tests/api/test_commands.py"
 
 
 class Case(Struct, frozen=True):
@@ -680,6 +680,18 @@ CASES = (
         "line breaks that forge log lines",
         "one JSON line",
         _tests(LOGS, "test_no_text_forges_a_line", "test_a_traceback_is_one_line"),
+    ),
+    Case(
+        "T4",
+        "a function's output, an error's text, in a command's terminal",
+        "visible characters only, unless `--raw` is given; files and pipes get every byte",
+        _tests(
+            COMMANDS,
+            "test_output_gives_a_terminal_no_orders",
+            "test_output_to_a_file_is_every_byte_and_error_texts_are_clean",
+            "test_an_error_gives_a_terminal_no_orders",
+            "test_json_gives_a_terminal_no_orders",
+        ),
     ),
     Case(
         "D1",
