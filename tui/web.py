@@ -1,8 +1,12 @@
 """The console in a browser, by textual-serve: an attached console for each tab, on loopback.
 
-There is no login: whoever reaches the port is the operator. So it listens on loopback only. Any page in the
-operator's browser can reach loopback too, so the `Origin` of a connection and the `Host` of a request must be
-our own. Fonts and scripts come from here, and the page's policy forbids it to load anything else.
+It listens on loopback only, which every user of the host can reach. So it prints an URL with a ticket that
+lets one browser in, for which that gets a cookie; then the ticket is spent and another one printed. A browser
+sends the cookie to any port of this host, so log in from a browser that visits no other user's server there.
+
+Any page in the operator's browser can reach loopback too, so the `Origin` of a connection and the `Host` of a
+request must be our own. Fonts and scripts come from here, and the page's policy forbids it to load anything
+else. Each tab is a process of the user who started this one, with that user's token.
 """
 
 from __future__ import annotations
@@ -10,6 +14,7 @@ from __future__ import annotations
 import ipaddress
 import logging
 import os
+import secrets
 import shlex
 import signal
 from collections.abc import Sequence
@@ -39,17 +44,26 @@ class WebConsole(Server):
             title="Sky Island",
             templates_path=PAGE,
         )
+        self._cookie = f"skyisland-{port}"
+        self._sessions: set[str] = set()
+        """Cookies of the browsers that were let in, for the life of this process."""
+        self._ticket = ""
 
     def initialize_logging(self) -> None:
         """Log errors only, without the local variables that the library would add."""
         logging.basicConfig(level=logging.WARNING, format="%(name)s: %(message)s")
 
     async def on_startup(self, app: web.Application) -> None:
-        print(f"the console is on {self.public_url}   Ctrl+C ends it", flush=True)
+        self._print_ticket("the console is on", "Ctrl+C ends it")
+
+    def _print_ticket(self, before: str, after: str) -> None:
+        self._ticket = secrets.token_urlsafe(32)
+        print(f"{before} {self.public_url}/?ticket={self._ticket}   {after}", flush=True)
 
     async def _make_app(self) -> web.Application:
         app: web.Application = await super()._make_app()
         app.middlewares.append(self._only_ours)
+        app.middlewares.append(self._only_let_in)
         app.on_response_prepare.append(_guarded)
         return app
 
@@ -61,6 +75,22 @@ class WebConsole(Server):
             raise web.HTTPForbidden(text=f"this console answers pages of {self.public_url} only\n")
         if request.path == "/ws" and origin is None:
             raise web.HTTPForbidden(text="a console needs a browser that says where it comes from\n")
+        reply: web.StreamResponse = await handler(request)  # type: ignore[operator]
+        return reply
+
+    @web.middleware
+    async def _only_let_in(self, request: web.Request, handler: object) -> web.StreamResponse:
+        ticket = request.query.get("ticket", "")
+        if request.path == "/" and secrets.compare_digest(ticket.encode(), self._ticket.encode()):
+            self._print_ticket("a browser was let in; for another one:", "")
+            session = secrets.token_urlsafe(32)
+            self._sessions.add(session)
+            # To the same page without the ticket, which thus stays out of the history and of bookmarks.
+            inside = web.HTTPSeeOther("/")
+            inside.set_cookie(self._cookie, session, httponly=True, samesite="Strict", path="/")
+            raise inside
+        if request.cookies.get(self._cookie) not in self._sessions:
+            raise web.HTTPUnauthorized(text="open the URL that `skyisland web` printed last\n")
         reply: web.StreamResponse = await handler(request)  # type: ignore[operator]
         return reply
 
@@ -82,7 +112,7 @@ def serve_web(command: Sequence[str], *, host: str = "127.0.0.1", port: int = 32
     except ValueError:
         loopback = host == "localhost"
     if not loopback:
-        text = f"the console has no login and listens on loopback only, not on {host}; reach it by ssh -L"
+        text = f"the console speaks no TLS and listens on loopback only, not on {host}; reach it by ssh -L"
         raise SettingsError(text)
     os.environ.pop("NO_COLOR", None)
     signal.signal(signal.SIGPIPE, signal.SIG_IGN)

@@ -12,6 +12,7 @@ SOURCE, GIT = "tests/unit/test_source.py", "tests/real/test_source_git.py"
 HARM, SERVERS = "tests/real/test_source_hostile.py", "tests/real/test_source_servers.py"
 BUILD, KEPT = "tests/unit/test_build.py", "tests/unit/test_artifacts.py"
 JAIL, KINDS = "tests/real/test_build_hostile.py", "tests/real/test_build_jail.py"
+BROWSER = "tests/tui/test_browser.py"
 PACKAGES, REGISTER = "tests/unit/test_packages.py", "tests/unit/test_register.py"
 INTERNET = "tests/unit/test_internet.py"
 CALL = "tests/unit/test_call.py"
@@ -692,6 +693,12 @@ CASES = (
             "test_an_error_gives_a_terminal_no_orders",
             "test_json_gives_a_terminal_no_orders",
         ),
+    ),
+    Case(
+        "T5",
+        "another user of the host opens the console in a browser",
+        "401; the ticket that `skyisland web` prints lets one browser in",
+        _tests(BROWSER, "test_only_the_browser_with_the_ticket_is_let_in"),
     ),
     Case(
         "D1",

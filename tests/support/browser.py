@@ -6,13 +6,14 @@ import asyncio
 import base64
 import itertools
 import os
+import re
 import signal
 import socket
 import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import aiohttp
 
@@ -23,6 +24,15 @@ import sys
 from tui.web import serve_web
 serve_web([sys.executable, "-m", "tests.support.subject", "attach", sys.argv[1]], port=int(sys.argv[2]))
 """
+
+
+class Served(NamedTuple):
+    """A console for browsers."""
+
+    url: str
+    login: str
+    """The URL with the ticket that lets one browser in."""
+    server: asyncio.subprocess.Process
 
 
 def _free_port() -> int:
@@ -43,17 +53,18 @@ async def _running(*words: str, **options: Any) -> AsyncIterator[asyncio.subproc
 
 
 @asynccontextmanager
-async def served(folder: Path) -> AsyncIterator[tuple[str, asyncio.subprocess.Process]]:
+async def served(folder: Path) -> AsyncIterator[Served]:
     port = _free_port()
     command = (sys.executable, "-c", SERVER, str(folder), str(port))
     async with _running(*command, stdout=asyncio.subprocess.PIPE, cwd=ROOT) as server:
         assert server.stdout is not None
-        said = await asyncio.wait_for(server.stdout.readline(), 60)
-        assert f"http://127.0.0.1:{port}".encode() in said
+        line = await asyncio.wait_for(server.stdout.readline(), 60)
+        login = re.search(rf"http://127\.0\.0\.1:{port}/\?ticket=\S+", line.decode())
+        assert login is not None, line
         async with asyncio.timeout(30):
             while not _listens(port):  # noqa: ASYNC110 - the line comes a moment before the socket
                 await asyncio.sleep(0.02)
-        yield f"http://127.0.0.1:{port}", server
+        yield Served(f"http://127.0.0.1:{port}", login[0], server)
 
 
 def _listens(port: int) -> bool:

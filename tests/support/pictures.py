@@ -242,8 +242,8 @@ async def draw_browser(target: Path) -> None:
     from tests.support.browser import opened, served
 
     with tempfile.TemporaryDirectory() as folder:
-        async with served(Path(folder)) as (url, _):  # noqa: SIM117
-            async with opened(url, Path(folder) / "profile", (1500, 900)) as page:
+        async with served(Path(folder)) as (_, login, _):  # noqa: SIM117
+            async with opened(login, Path(folder) / "profile", (1500, 900)) as page:
                 await page.draws("sky-main-9a00")
                 await asyncio.sleep(2)  # the fade-in, and the second picture
                 target.write_bytes(await page.picture())

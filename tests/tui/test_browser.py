@@ -17,8 +17,13 @@ from tui.web import serve_web
 pytestmark = pytest.mark.host
 
 
+def browser() -> aiohttp.ClientSession:
+    """Keeps cookies of addresses too, as browsers do."""
+    return aiohttp.ClientSession(cookie_jar=aiohttp.CookieJar(unsafe=True))
+
+
 async def test_one_page_works_in_a_real_browser(tmp_path: Path) -> None:
-    async with served(tmp_path) as (url, _), opened(url, tmp_path / "profile") as page:
+    async with served(tmp_path) as (url, login, _), opened(login, tmp_path / "profile") as page:
         await page.draws("SKY ISLAND")
         await page.draws("sky-main-9a00")
         await page.do("Runtime.evaluate", expression="document.querySelector('textarea').focus()")
@@ -31,7 +36,8 @@ async def test_one_page_works_in_a_real_browser(tmp_path: Path) -> None:
 
 
 async def test_other_sites_are_turned_away(tmp_path: Path) -> None:
-    async with served(tmp_path) as (url, _), aiohttp.ClientSession() as http:
+    async with served(tmp_path) as (url, login, _), browser() as http:
+        await http.get(login)
         ours = url.replace("http", "ws") + "/ws"
         for headers in ({"Origin": "http://evil.example"}, {"Origin": "null"}, {}):
             with pytest.raises(aiohttp.WSServerHandshakeError) as refused:
@@ -43,8 +49,35 @@ async def test_other_sites_are_turned_away(tmp_path: Path) -> None:
             assert (await tab.receive()).type is aiohttp.WSMsgType.BINARY
 
 
+async def test_only_the_browser_with_the_ticket_is_let_in(tmp_path: Path) -> None:
+    async with served(tmp_path) as (url, login, server), browser() as mine, browser() as another:
+        ws, headers = url.replace("http", "ws") + "/ws", {"Origin": url}
+        for path in ("/", "/?ticket=", "/?ticket=guessed", "/static/js/textual.js"):
+            async with another.get(url + path) as reply:
+                assert (reply.status, await reply.text()) == (
+                    401,
+                    "open the URL that `skyisland web` printed last\n",
+                )
+        with pytest.raises(aiohttp.WSServerHandshakeError) as refused:
+            await another.ws_connect(ws, headers=headers)
+        assert refused.value.status == 401
+        async with mine.get(login) as reply:
+            assert (reply.status, str(reply.url)) == (200, url + "/")
+            (entered,) = reply.history
+            assert {"HttpOnly", "SameSite=Strict"} <= set(entered.headers["Set-Cookie"].split("; "))
+        async with mine.ws_connect(ws, headers=headers) as tab:
+            assert (await tab.receive()).type is aiohttp.WSMsgType.BINARY
+        async with another.get(login) as reply:
+            assert reply.status == 401, "a ticket lets one browser in"
+        assert server.stdout is not None
+        line = (await server.stdout.readline()).decode()
+        async with another.get(line.split()[-1]) as reply:
+            assert reply.status == 200
+
+
 async def test_a_tab_ends_with_its_server(tmp_path: Path) -> None:
-    async with served(tmp_path) as (url, server), aiohttp.ClientSession() as http:  # noqa: SIM117
+    async with served(tmp_path) as (url, login, server), browser() as http:
+        await http.get(login)
         async with http.ws_connect(url.replace("http", "ws") + "/ws", headers={"Origin": url}) as tab:
             await tab.receive()
             child = int(Path(f"/proc/{server.pid}/task/{server.pid}/children").read_text().split()[0])
