@@ -186,16 +186,18 @@ class Addresses:
     async def set_state(self, ip: str, state: AddressState) -> AddressInfo:
         """Take an address out of the pool or give it back. The state is on record before this returns.
 
+        A leased address that was taken out may be given back: then it is free when its jail ends.
+
         Raises:
             AddressNotFound: the pool has no such address.
-            AddressInUse: a jail holds it, so it cannot be made available.
+            AddressInUse: a jail holds it, and it was not taken out, so there is nothing to give back.
         """
         if ip not in self._pool:
             pool = f"{self._pool[0]} to {self._pool[-1]}" if self._pool else "no address"
             raise AddressNotFound(f"{ip} is not in the pool, which has {pool}", ip=ip)
         async with self._setting:
             lease = self._leases.get(ip)
-            if state is AddressState.available and lease is not None:
+            if state is AddressState.available and lease is not None and ip not in self._taken_out:
                 text = f"{ip} is leased to {lease.jail}; it comes back when that jail ends"
                 raise AddressInUse(text, ip=ip, jail=lease.jail)
             await self._states.set_address_state(ip, state)

@@ -230,7 +230,7 @@ def test_whatever_happens_nobody_shares_and_nothing_is_lost(story: list[tuple[st
             elif deed == "out":
                 await pool.set_state(ip, UNAVAILABLE)
                 out.add(ip)
-            elif deed == "in" and ip in {a.ip for a in held.values()}:
+            elif deed == "in" and ip not in out and ip in {a.ip for a in held.values()}:
                 with pytest.raises(AddressInUse):
                     await pool.set_state(ip, AVAILABLE)
             elif deed == "in":
@@ -271,6 +271,15 @@ async def test_a_leased_address_cannot_be_made_available(pool: Addresses, states
         await pool.set_state(address.ip, AVAILABLE)
     assert refused.value.details == {"ip": address.ip, "jail": "sky-t-1"}
     assert states.kept == {}
+
+
+async def test_a_leased_address_that_was_taken_out_can_be_given_back(pool: Addresses, states: States) -> None:
+    address = await pool.lease("sky-t-1")
+    await pool.set_state(address.ip, UNAVAILABLE)
+    assert (await pool.set_state(address.ip, AVAILABLE)).jail == "sky-t-1", "it is still leased"
+    assert states.kept[address.ip] is AVAILABLE
+    await pool.release(address, "sky-t-1")
+    assert info(pool, address.ip).state is AVAILABLE
 
 
 @pytest.mark.parametrize("ip", ["10.9.0.9", "10.9.0.1", "10.9.0.14", "nonsense", "", "::1"])
