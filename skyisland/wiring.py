@@ -209,7 +209,7 @@ def _base_system(settings: Settings, progress: Progress, *, update: bool) -> Bas
         release = settings.release or "-".join(os.uname().release.split("-")[:2])
         return FreeBSDBase(
             release,
-            cache=settings.layout.state_dir / "archives",
+            cache=settings.layout.archives,
             source=settings.base_sys_pkg_dir,
             update=update,
             progress=progress,

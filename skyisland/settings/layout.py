@@ -55,6 +55,11 @@ class Layout(Struct, frozen=True):
         return self.state_dir / "base"
 
     @property
+    def archives(self) -> Path:
+        """Downloaded archives of FreeBSD's base system."""
+        return self.state_dir / "archives"
+
+    @property
     def run(self) -> Path:
         """Files that the next daemon deletes: sockets, frames, files of running jails."""
         return self.state_dir / "run"
