@@ -35,7 +35,7 @@ from skyisland.settings import Settings, admin_token
 if TYPE_CHECKING:
     from skyisland.client import Client
 
-EXIT_FAILED, EXIT_UNREACHABLE, EXIT_FUNCTION = 1, 3, 4
+EXIT_FAILED, EXIT_UNREACHABLE, EXIT_FUNCTION, EXIT_INTERRUPTED = 1, 3, 4, 130
 
 
 class Commands(click.Group):
@@ -52,6 +52,9 @@ class Commands(click.Group):
             for name, value in error.details.items():
                 say(f"  {name}: {value}", err=True)
             sys.exit(EXIT_UNREACHABLE if isinstance(error, Unreachable) else EXIT_FAILED)
+        except (KeyboardInterrupt, click.Abort):  # click alone would exit with 1, as after a refusal
+            click.echo("skyisland: interrupted", err=True)
+            sys.exit(EXIT_INTERRUPTED)
 
 
 class GlobalOptions:

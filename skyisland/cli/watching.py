@@ -73,12 +73,12 @@ def capabilities(options: GlobalOptions, as_json: bool) -> None:
     """Show what the island's host enforces, and what it cannot."""
     with options.client(admin=False) as client:
         known = client.capabilities()
-    print_list(known, ("CAPABILITY", "ENFORCED", "HOW"), _capability, "none is known", as_json=as_json)
+    columns = ("CAPABILITY", "ENFORCED", "HOW", "REMEDY")
+    print_list(known, columns, _capability, "none is known", as_json=as_json)
 
 
 def _capability(one: Capability) -> tuple[object, ...]:
-    how = f"{one.how}\n→ {one.remedy}" if one.remedy else one.how
-    return one.name, "yes" if one.enforced else "no", how
+    return one.name, "yes" if one.enforced else "no", one.how, one.remedy
 
 
 @click.command()
@@ -164,15 +164,12 @@ def jail(options: GlobalOptions, jail: str, as_json: bool) -> None:
 def ips(options: GlobalOptions, state: AddressState | None, as_json: bool) -> None:
     """List the addresses of the pool."""
     with options.client() as client:
-        if state is None:
-            pool: dict[str, str | None] | list[str] = client.addresses()
-        else:
-            pool = client.addresses_in(state)
-    if as_json:
-        print_json(pool)
-        return
-    rows = pool.items() if isinstance(pool, dict) else [(ip, None) for ip in pool]
-    print_table(("ADDRESS", "JAIL"), rows, "no address")
+        if as_json:
+            print_json(client.addresses() if state is None else client.addresses_in(state))
+            return
+        pool = client.snapshot().addresses
+    rows = ((one.ip, one.state, one.jail) for one in pool if state in (None, one.state))
+    print_table(("ADDRESS", "STATE", "JAIL"), rows, "no address")
 
 
 @click.command()

@@ -7,14 +7,16 @@ import json
 from collections.abc import AsyncIterator
 from pathlib import Path
 
+import click
 import pytest
 from click.testing import CliRunner, Result
 from msgspec import structs
 
-from skyisland.cli import EXIT_FUNCTION, GlobalOptions, main
+from skyisland.cli import EXIT_FUNCTION, Commands, GlobalOptions, main
 from skyisland.client import Client
 from skyisland.drivers.fake import Script
 from skyisland.errors import ArtifactNotFound, BadCall
+from skyisland.model import AddressState
 from skyisland.settings import Api
 from tests.support.api import CALL, HEADER, REQUEST, TOKEN, Server, World, make_world
 
@@ -54,6 +56,8 @@ async def test_status(here: Here, world: World) -> None:
 async def test_capabilities(here: Here) -> None:
     printed = (await run(here, "capabilities")).output
     assert "copy_on_write" in printed
+    assert printed.splitlines()[1].split() == ["CAPABILITY", "ENFORCED", "HOW", "REMEDY"]
+    assert "\\n" not in printed
     told = json.loads((await run(here, "capabilities", "--json")).output)
     assert {"name", "enforced", "how", "remedy"} <= set(told[0])
 
@@ -83,6 +87,26 @@ async def test_logs_of_the_island_and_of_a_jail(here: Here, world: World) -> Non
     assert set(mine) < set(lines)
     (last,) = json.loads((await run(here, "logs", "--limit", "1", "--json")).output)
     assert lines[-1].endswith(last["text"])
+
+
+async def test_ips_tell_taken_out_from_free(here: Here, world: World) -> None:
+    await world.island.network.set_state("10.61.0.2", AddressState.unavailable)
+    rows = [line.split() for line in (await run(here, "ips")).output.splitlines() if line.strip()]
+    assert rows[0] == ["ADDRESS", "STATE", "JAIL"]
+    assert rows[2:4] == [["10.61.0.2", "unavailable"], ["10.61.0.3", "available"]]
+    one = (await run(here, "ips", "--state", "unavailable")).output
+    assert ("10.61.0.2" in one, "10.61.0.3" in one) == (True, False)
+    told = json.loads((await run(here, "ips", "--state", "unavailable", "--json")).output)
+    assert told == ["10.61.0.2"]
+
+
+def test_an_interrupted_command_says_so() -> None:
+    @click.command()
+    def hang() -> None:
+        raise KeyboardInterrupt
+
+    done = CliRunner().invoke(Commands("skyisland", commands=[hang]), ["hang"])
+    assert (done.exit_code, done.stderr) == (130, "skyisland: interrupted\n")
 
 
 @pytest.mark.parametrize("words", [("rebuild",), ("cache", "rebuild")])
