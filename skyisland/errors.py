@@ -18,8 +18,8 @@ fault, 502 and 504 a service that we called, 500 and 503 ourselves.
     ├── SourceUnavailable           502   the remote did not answer, or has no such version
     ├── Unavailable                 503   Retry-After
     │   ├── NoAddress · Draining
+    │   └── HostUnfit               503   this host cannot do what was asked; the remedy is in the text
     ├── SettingsError               (start-up only)
-    ├── HostUnfit                   503   this host cannot do what was asked; the remedy is in the text
     └── DriverError                 500   a program of the host failed us
 
 `code` is stable and part of the API. The message is for people and names the remedy.

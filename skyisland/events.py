@@ -177,7 +177,7 @@ class JailClaimed(Event, frozen=True, kw_only=True):
 
 
 class JailKilled(Event, frozen=True, kw_only=True):
-    """By an operator, or because the island stops; a jail that reaches a limit has an outcome instead."""
+    """By an admin, or because the island stops; a jail that reaches a limit has an outcome instead."""
 
     jail: str
     jid: int

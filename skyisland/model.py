@@ -236,7 +236,7 @@ class Verdict(StrEnum):
     cpu_time = "cpu_time"
     """It used more processor time than it may."""
     killed = "killed"
-    """By an operator, or because the island stops."""
+    """By an admin, or because the island stops."""
 
 
 class Outcome(Struct, frozen=True, kw_only=True):

@@ -187,7 +187,7 @@ EVENTS = Operation(
         Parameter(name="last_event_id", meaning="Go on after this one (or the header Last-Event-ID)."),
         Parameter(
             name="brief",
-            meaning="Leave out clones, and the steps of calls whose end is sent with them.",
+            meaning="Leave out copy-on-write clones, and the steps of calls whose end is sent with them.",
             default=False,
         ),
     ),

@@ -8,7 +8,8 @@ answer is read leniently (`read`): a client skips the fields that only a newer i
 What `model` and `events` define travels as it is (`Artifact`, `AddressInfo`, `Capability`, facts); here is
 what differs. Which operation takes and answers what stands in `operations`.
 
-A new field of a request takes three edits beside its use and its row in docs/rest.md: the field in
+A new field of a request takes three edits beside its use, its place in docs/rest.md and docs/operating.md,
+the dialog's pictures and CHANGELOG: the field in
 `model.FunctionRequest`, the option of `invoke` in `cli/operating.py`, and its line in the console's dialog,
 `tui/invoke.py`. The strict body, its description, the client and the curl line follow from the first;
 tests/api/test_parity.py fails until all three are there.
@@ -117,7 +118,7 @@ class Answer(Struct, frozen=True, kw_only=True):
 
 
 def milliseconds(timings: Timings) -> dict[str, float]:
-    """Phases in their order, and the total, in milliseconds."""
+    """Each phase, and the total, in milliseconds. `queue` stands first, though it comes after `build`."""
     return {
         "queue": round(timings.queue_s * 1000, 3),
         "resolve": round(timings.resolve_s * 1000, 3),

@@ -9,7 +9,7 @@ Exit codes: 0 done; 1 refused or failed, the reason is on standard error; 2 the 
 
     serving        init, serve (`reloading` on SIGHUP), and doctor (`examining`)
     operating      commands that act on a running island: invoke, kill, console …
-    watching       commands that only read from one: ps, logs …
+    watching       commands that only read from one: jails, logs …
     printing       answers as tables or JSON
     configuring    config, completion
 
@@ -110,7 +110,7 @@ def console_options(command: Callable[..., Any]) -> Callable[..., Any]:
     "file",
     metavar="FILE",
     type=click.Path(path_type=Path, dir_okay=False),
-    help="Settings: TOML, or the original's config.json. Without it, defaults.",
+    help="Settings: TOML, or the original's config.json. Without it: the first that is found, or defaults.",
 )
 @click.option("-i", "--init", "init_only", is_flag=True, help="Prepare this host and stop.")
 @click.pass_context

@@ -15,7 +15,7 @@ StatsD keeps the names of the original, so that its dashboards go on working. Co
     jail.removed                     c      a jail was taken away
     jail.remove_jail_time            ms     and how long that took
     jail.dataset_remove              ms     until its clone was gone too
-    jail.killed                      c      a jail was killed by an operator, or because the island stopped
+    jail.killed                      c      a jail was killed by an admin, or because the island stopped
     jail.kill_jail_time              ms     and how long that took
     repo.clone                       ms     a repository was fetched
     repo.<repository>                c      which one
@@ -188,7 +188,7 @@ class Metrics:
             for name, text in (
                 ("jails_created", "Jails made."),
                 ("jails_removed", "Jails taken away."),
-                ("jails_killed", "Jails killed by an operator, or because the island stopped."),
+                ("jails_killed", "Jails killed by an admin, or because the island stopped."),
                 ("jails_claimed", "Warm jails that a call took."),
                 ("sources_fetched", "Fetches of a repository."),
                 ("builds_succeeded", "Functions compiled."),

@@ -11,8 +11,9 @@ user names, or else the first of these that exists:
 The admin token is the file's `admin_api_token`, else the variable SKYISLAND_ADMIN_API_TOKEN, else the
 file `admin-token` in the state folder, where the first start stores a random one.
 
-Nothing else in the program reads settings files or the environment: `Settings.load` gets both, and each
-constructor gets its own section. These functions block: call them before the event loop runs, or in a
+Nothing else in the program reads settings files. Of the environment, `serve` and `doctor` read PATH, and the
+console TEXTUAL_DRIVER (`tui/supervisor`); all else enters by `Settings.load`, and each constructor gets its
+own section. These functions block: call them before the event loop runs, or in a
 thread.
 
 `sections` has every key with its default, `values` their types, `layout` the paths below the state folder;

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
@@ -200,6 +201,17 @@ def test_every_command_and_option_is_told() -> None:
     for line in told:
         name = " ".join(re.findall(r"^[a-z]+(?: [a-z]+\b)?", line))
         assert name in known or name.split()[0] in known, f"there is no command {line}"
+
+
+@pytest.mark.parametrize(
+    ("name", "columns"), [("docs/operating.md", ("command", "")), ("docs/console.md", ("key", "does"))]
+)
+def test_no_command_and_no_key_has_two_rows(name: str, columns: tuple[str, ...]) -> None:
+    rows = [set(words([row[0]])) for row in table(page(name), *columns)]
+    commands_of = [{re.sub(r" +[^a-z].*", "", word) for word in row} for row in rows]
+    counts = Counter(word for row in commands_of for word in row)
+    assert counts
+    assert not [word for word, count in counts.items() if count > 1]
 
 
 def test_everything_in_the_state_folder_is_told() -> None:
