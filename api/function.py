@@ -49,11 +49,12 @@ class RefusalPace:
         self._free_at = 0.0
 
     async def turn(self) -> None:
+        """Wait until one more refusal may be sent."""
         now = asyncio.get_running_loop().time()
-        mine = max(now, self._free_at)
-        self._free_at = min(mine + 1 / REFUSALS_PER_S, now + LONGEST_REFUSAL_WAIT_S)
-        if mine > now:
-            await asyncio.sleep(mine - now)
+        send_at = max(now, self._free_at)
+        self._free_at = min(send_at + 1 / REFUSALS_PER_S, now + LONGEST_REFUSAL_WAIT_S)
+        if send_at > now:
+            await asyncio.sleep(send_at - now)
 
 
 class FunctionEndpoint:
@@ -96,8 +97,8 @@ class FunctionEndpoint:
             Unauthorized, Forbidden: it may not call.
             TooBusy: it has as many calls under way as the settings permit.
         """
-        shown = next((value for name, value in scope["headers"] if name == self._header), b"")
-        who = self._gate.admit_call(shown.decode("latin-1"), self._clients.address_of(scope))
+        token = next((value for name, value in scope["headers"] if name == self._header), b"")
+        who = self._gate.admit_call(token.decode("latin-1"), self._clients.address_of(scope))
         client, most = who.name or self._clients.client_of(scope), self.settings.calls_per_client
         if most and self._calls[client] >= most:
             raise TooBusy(f"you have {most} calls under way; wait for one of them", retry_after_s=1)
@@ -189,6 +190,7 @@ class _UntilHangUp:
         self._timer.cancel()
         if self._caller is not None:
             self._caller.cancel()
+        # Above 0, another cancelled this task as well, such as a server that stops: that goes on.
         if self._gone and kind is asyncio.CancelledError and task is not None and task.uncancel() == 0:
             raise HungUp from None
 

@@ -147,8 +147,8 @@ class Island:
         self._places = FairQueue(
             "a place to run",
             policy.max_running,
-            each=policy.running_per_client,
-            length=policy.max_queued,
+            places_per_client=policy.running_per_client,
+            max_waiting=policy.max_queued,
             timeout_s=policy.queue_timeout_s,
         )
         self._failures = Failures(policy.failures_kept_s)
@@ -405,8 +405,8 @@ class Island:
             SourceRefused, SourceUnavailable, BuildFailed: the artifact stays as it was.
         """
         artifact = self.builds.find(key)
-        place = self.sources.recorded(artifact.url, artifact.package, artifact.commit)
-        source = await self.sources.checkout(place, LOCAL)
+        resolved = self.sources.recorded(artifact.url, artifact.package, artifact.commit)
+        source = await self.sources.checkout(resolved, LOCAL)
         with self.sources.using(source):
             return await self.builds.rebuild(artifact, source)
 

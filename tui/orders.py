@@ -58,12 +58,12 @@ class Orders(Looking):
     async def _all(self, done: str, work: Sequence[tuple[str, Awaitable[str]]]) -> None:
         """Wait for several orders and say in one sentence what came of them."""
         results = await asyncio.gather(*(each for _, each in work))
-        bad = [(name, why) for (name, _), why in zip(work, results, strict=True) if why]
-        good = [name for (name, _), why in zip(work, results, strict=True) if not why]
+        bad = [(name, fault) for (name, _), fault in zip(work, results, strict=True) if fault]
+        good = [name for (name, _), fault in zip(work, results, strict=True) if not fault]
         if good:
             self.say(f"{done} {good[0]}" if len(good) == 1 else f"{done} {len(good)}")
-        for name, why in bad[:3]:
-            self.say(f"{name}: {why}", bad=True)
+        for name, fault in bad[:3]:
+            self.say(f"{name}: {fault}", bad=True)
         if len(bad) > 3:
             self.say(f"and {len(bad) - 3} more failed", bad=True)
         self.paint_all()
@@ -104,13 +104,13 @@ class Orders(Looking):
 
         async def kill(jail: JailRow) -> str:
             name = jail.info.name
-            why = await self.station.done(
+            fault = await self.station.carry_out(
                 lambda event: isinstance(event, (ev.JailKilled, ev.JailDestroyed)) and event.jail == name,
                 self.station.port.kill(name),
             )
-            if why:
+            if fault:
                 jail.killing = False
-            return "it had ended already" if why and name not in self.board.jails else why
+            return "it had ended already" if fault and name not in self.board.jails else fault
 
         self.run_worker(self._all("killed", [(jail.name, kill(jail)) for jail in jails]), group="act")
 
@@ -164,13 +164,13 @@ class Orders(Looking):
         self._begin()
 
         async def put(ip: str) -> str:
-            why = await self.station.done(
+            fault = await self.station.carry_out(
                 lambda event: isinstance(event, ev.AddressStateSet) and event.ip == ip,
                 self.station.port.set_address(ip, state),
             )
             if ip in self.board.addresses:
                 self.board.addresses[ip].setting = None
-            return why
+            return fault
 
         self.run_worker(self._all(f"{state}:", [(slot.ip, put(slot.info.ip)) for slot in slots]), group="act")
 
@@ -195,13 +195,13 @@ class Orders(Looking):
         self._begin()
 
         async def evict(row: ArtifactRow) -> str:
-            why = await self.station.done(
+            fault = await self.station.carry_out(
                 lambda event: isinstance(event, ev.ArtifactEvicted) and event.key == row.key,
                 self.station.port.evict(row.key),
             )
-            if why and row.key in self.board.cache:
+            if fault and row.key in self.board.cache:
                 self.board.cache[row.key].evicting = False
-            return why
+            return fault
 
         self.run_worker(self._all("evicted", [(row.label, evict(row)) for row in rows]), group="act")
 

@@ -234,6 +234,7 @@ class Artifacts:
             for sha256 in self._orphans - self._needed():
                 await asyncio.to_thread(self.store.remove, sha256)
                 self._orphans.discard(sha256)
+            # A file that a record names again is no orphan; one that a call uses goes when the call ends.
             self._orphans &= set(self._users)
 
 

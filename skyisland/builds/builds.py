@@ -102,8 +102,8 @@ class Builds:
         places = FairQueue(
             "a place to build",
             settings.max_running,
-            each=settings.running_per_client,
-            length=settings.max_queued,
+            places_per_client=settings.running_per_client,
+            max_waiting=settings.max_queued,
             timeout_s=settings.queue_timeout,
             retry_after_s=BUILD_S,
         )
@@ -186,9 +186,9 @@ class Builds:
         """Forget all artifacts that no call uses; returns them."""
         return await self._artifacts.purge()
 
-    def _remembered_form(self, place: Resolved | Source, call: Call) -> Call:
-        """The call, as an expression if its function is known to be none that can be compiled alone."""
-        if call.arguments is not None and self.records.is_expression(_function(place, call)):
+    def _remembered_form(self, resolved: Resolved | Source, call: Call) -> Call:
+        """The call, as an expression if an earlier build showed that its function is generic or a type."""
+        if call.arguments is not None and self.records.is_expression(_function(resolved, call)):
             return harness.as_expression(call)
         return call
 
@@ -341,8 +341,8 @@ def _where(source: Source) -> tuple[str, str, str]:
 
 def key_of(id_: Id, toolchain: str) -> str:
     """A hash of all that goes into a binary: its id, the toolchain, the main programs, the platform."""
-    *place, expression = id_
-    parts = ["function", *map(str, place)] if expression is None else ["expression", *map(str, id_)]
+    *function, expression = id_
+    parts = ["function", *map(str, function)] if expression is None else ["expression", *map(str, id_)]
     digest = hashlib.sha256()
     for part in (*parts, toolchain, harness.version(), *this_platform()):
         # With its length before each part, no two lists of parts make the same bytes.
@@ -350,10 +350,10 @@ def key_of(id_: Id, toolchain: str) -> str:
     return digest.hexdigest()
 
 
-def _id(place: Resolved | Source, call: Call) -> Id:
+def _id(resolved: Resolved | Source, call: Call) -> Id:
     expression = None if call.arguments is not None else call.text
-    return (place.url, place.package, place.commit, call.function, expression)
+    return (resolved.url, resolved.package, resolved.commit, call.function, expression)
 
 
-def _function(place: Resolved | Source, call: Call) -> tuple[str, str, str, str]:
-    return (place.url, place.package, place.commit, call.function)
+def _function(resolved: Resolved | Source, call: Call) -> tuple[str, str, str, str]:
+    return (resolved.url, resolved.package, resolved.commit, call.function)

@@ -167,14 +167,14 @@ def parse_call(text: str) -> Call:
         raise BadCall(message, position=MAX_BYTES)
     call = text.strip(_WHITE)
     try:
-        return _call_of(call)
+        return _parse(call)
     except _Refused as refused:
         indent = len(text) - len(text.lstrip(_WHITE))
         position = indent + len(call[: refused.index].encode())
         raise BadCall(f"call, byte {position}: {refused.reason}", position=position) from None
 
 
-def _call_of(text: str) -> Call:
+def _parse(text: str) -> Call:
     _check_characters(text)
     tokens = list(_tokens(text))
     qualifier = _qualifier(tokens)
@@ -341,13 +341,13 @@ def _canonical(tokens: list[_Token]) -> str:
         if previous.text == ",":
             space = "" if token.text in _CLOSES else " "
         else:
-            space = " " if token.spaced and _merge(previous, token) else ""
+            space = " " if token.spaced and _would_merge(previous, token) else ""
         parts += (space, token.text)
         previous = token
     return "".join(parts)
 
 
-def _merge(left: _Token, right: _Token) -> bool:
+def _would_merge(left: _Token, right: _Token) -> bool:
     """Whether two tokens would be read as others without a space between them."""
     if {left.kind, right.kind} <= {"word", "number"}:
         return True

@@ -33,10 +33,9 @@ class Failures:
         self._failed: dict[Hashable, tuple[float, IslandError]] = {}
 
     def of(self, key: Hashable, *, anew: bool = False) -> _Attempt:
-        """`anew`: try in any case.
+        """A try of `key`, as a context: entering raises what it failed with last.
 
-        Raises (as the block is entered):
-            IslandError: the error of the last try, which says how old it is (`details["remembered_s"]`).
+        `anew`: try in any case. The error says how old it is (`details["remembered_s"]`).
         """
         return _Attempt(self, key, anew)
 
@@ -49,11 +48,11 @@ class Failures:
         if age_s >= self.keep_s:
             del self._failed[key]
             return
-        told = copy.copy(error)
-        told.message = f"{error.message} (remembered for {age_s:.0f} s; cache_bust tries again)"
-        told.details = {**error.details, "remembered_s": round(age_s, 1)}
-        told.retry_after_s = self.keep_s - age_s
-        raise told
+        remembered = copy.copy(error)
+        remembered.message = f"{error.message} (remembered for {age_s:.0f} s; cache_bust tries again)"
+        remembered.details = {**error.details, "remembered_s": round(age_s, 1)}
+        remembered.retry_after_s = self.keep_s - age_s
+        raise remembered
 
     def note(self, key: Hashable, error: IslandError) -> None:
         """Remember an error, unless it is itself remembered."""

@@ -1,10 +1,10 @@
 """Places that many clients share, so that nobody takes them all.
 
-A client who finds a place free, and has fewer than `each`, takes it at once. Otherwise it stands in a line
-of its own, and the lines are served round robin, one place per turn. So others may rely on this:
+A client who finds a place free, and has fewer than `places_per_client`, takes it at once. Otherwise it stands
+in a line of its own, and the lines are served round robin, one place per turn. So others may rely on this:
 
-- One client leaves `places - each` places to others, however much it asks for. Work cannot be taken back once
-  it runs, so no client gets more than that while others happen to be away.
+- One client leaves `places - places_per_client` places to others, however much it asks for. Work cannot be
+  taken back once it runs, so no client gets more than that while others happen to be away.
 - Who waits, waits for at most one turn of each other client in line, however long their lines are.
 - A full queue refuses whoever has the longest line: a newcomer displaces the last in it.
 
@@ -28,30 +28,31 @@ LOCAL = "this process"
 
 
 class FairQueue:
-    """`places` for all clients, `each` of them for one, and a line of each client who waits.
+    """`places` for all clients, `places_per_client` of them for one, and a line of each client who waits.
 
     Use `take`, else `wait`, and `leave` with the client that they tell; or a `claim` as a context.
     """
 
     def __init__(
         self,
-        what: str,
+        place_name: str,
         places: int,
         *,
-        length: int,
+        max_waiting: int,
         timeout_s: float,
-        each: int = 0,
+        places_per_client: int = 0,
         retry_after_s: float = 1.0,
     ) -> None:
-        """`what`: a place, in words for those who are refused one. `each`: 0 for half of the places, but one.
+        """`place_name`: a place, in words for those who are refused one.
 
-        `length`: how many may wait in all lines together. Who waits longer than `timeout_s` is refused.
+        `places_per_client`: 0 for half of the places, but one. `max_waiting`: how many may wait in all lines
+        together. Who waits longer than `timeout_s` is refused.
         `retry_after_s`: after which time they may come back whom either refuses.
         """
-        self.what = what
+        self.place_name = place_name
         self.places = places
-        self.each = min(each, places) if each else max(1, places // 2)
-        self.length = length
+        self.places_per_client = min(places_per_client, places) if places_per_client else max(1, places // 2)
+        self.max_waiting = max_waiting
         self.timeout_s = timeout_s
         self.retry_after_s = retry_after_s
         self._free = places
@@ -68,7 +69,7 @@ class FairQueue:
     def take(self, client: str) -> bool:
         """A place at once, or False: all are taken, or the client has as many as one may have."""
         held = self._held.get(client, 0)
-        if not self._free or held >= self.each:
+        if not self._free or held >= self.places_per_client:
             return False
         self._free -= 1
         self._held[client] = held + 1
@@ -101,7 +102,7 @@ class FairQueue:
 
     def _line_up(self, claim: Claim, client: str) -> bool:
         """Put the claim in the client's line, and serve it if it may be; False if the queue is full."""
-        if self._waiting >= self.length and not self._displace(client):
+        if self._waiting >= self.max_waiting and not self._displace(client):
             return False
         self._lines.setdefault(client, {})[claim] = None
         self._waiting += 1
@@ -118,7 +119,7 @@ class FairQueue:
         last = next(reversed(line))
         self._withdraw(last, longest)
         if not last.lines and not last.granted.done():
-            last.granted.set_exception(self.full())
+            last.granted.set_exception(self.refusal_full())
         return True
 
     def _withdraw(self, claim: Claim, client: str) -> None:
@@ -132,7 +133,9 @@ class FairQueue:
     def _serve(self) -> None:
         """Hand free places to those whose turn it is; passed over are clients who have as many as one may."""
         while self._free:
-            client = next((one for one in self._lines if self._held.get(one, 0) < self.each), None)
+            client = next(
+                (one for one in self._lines if self._held.get(one, 0) < self.places_per_client), None
+            )
             if client is None:
                 return
             claim = next(iter(self._lines[client]))
@@ -144,17 +147,17 @@ class FairQueue:
                 self._lines[client] = self._lines.pop(client)
             claim.granted.set_result(client)
 
-    def full(self) -> TooBusy:
+    def refusal_full(self) -> TooBusy:
         """The refusal of one more who waits."""
         return TooBusy(
-            f"the queue for {self.what} is full; try again later",
+            f"the queue for {self.place_name} is full; try again later",
             retry_after_s=self.retry_after_s,
         )
 
-    def late(self) -> TooBusy:
+    def refusal_late(self) -> TooBusy:
         """The refusal of who waited too long."""
         return TooBusy(
-            f"{self.what} did not become free within {self.timeout_s:g} s; try again later",
+            f"{self.place_name} did not become free within {self.timeout_s:g} s; try again later",
             retry_after_s=self.retry_after_s,
         )
 
@@ -189,7 +192,7 @@ class Claim:
             if not self.granted.done():
                 queue._line_up(self, client)
         if not (self.lines or self.granted.done()):
-            raise queue.full()
+            raise queue.refusal_full()
         try:
             async with asyncio.timeout(queue.timeout_s):
                 return await self.granted
@@ -198,7 +201,7 @@ class Claim:
             if self.granted.done() and not self.granted.cancelled() and self.granted.exception() is None:
                 queue.leave(self.granted.result())
             if isinstance(error, TimeoutError):
-                raise queue.late() from None
+                raise queue.refusal_late() from None
             raise
 
     def retire(self) -> None:

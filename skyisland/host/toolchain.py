@@ -159,7 +159,7 @@ class Toolchains:
         return await asyncio.to_thread(newest)
 
     async def _usable(self, toolchain: Toolchain, progress: Progress) -> Toolchain:
-        """It, or a copy that the unprivileged user that compiles can use."""
+        """The toolchain itself, or a copy that the build user can read."""
         if await asyncio.to_thread(_self_contained, toolchain.goroot):
             return toolchain
         copy = self.folder / toolchain.version

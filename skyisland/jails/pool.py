@@ -343,7 +343,8 @@ class WarmPool:
         """Destroy idle jails that work or that waited too long; forget artifacts that nobody calls."""
         while True:
             await asyncio.sleep(self._pace.check_s)
-            now, old = time.monotonic(), time.time() - self._bounds.idle_expires_s
+            now = time.monotonic()
+            oldest_created_at = time.time() - self._bounds.idle_expires_s
             for key, inmates in self._idle.items():
                 for inmate in list(inmates):
                     inmate.sample_usage()
@@ -354,7 +355,7 @@ class WarmPool:
                     busy = (usage.cpu_s or 0.0) > IDLE_CPU_S
                     if busy:
                         self._strike(key, inmate.created_at)
-                    if busy or inmate.created_at < old:
+                    if busy or inmate.created_at < oldest_created_at:
                         inmates.remove(inmate)
                         self._waste(inmate)
             for key in [key for key, demand in self._demands.items() if demand.count(now) < FORGOTTEN]:

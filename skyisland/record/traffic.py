@@ -101,6 +101,7 @@ def go_duration(seconds: float) -> str:
 
 
 def _decimal(value: int, unit: int) -> str:
+    """`value` as a decimal number of `unit`, a power of ten, without zeros at its end."""
     whole, part = divmod(value, unit)
     digits = f"{part:0{len(str(unit)) - 1}d}".rstrip("0") if part else ""
     return f"{whole}.{digits}" if digits else str(whole)

@@ -299,17 +299,17 @@ class Mirrors:
 
     async def _pinned(self, remote: Remote) -> list[tuple[str, str]]:
         """The configuration that lets Git connect only to the addresses that we resolved and checked."""
-        addresses, pinned = await self._addresses(remote)
-        return [("http.curloptResolve", pinned)] if addresses else []
+        _, pinned = await self._addresses(remote)
+        return [("http.curloptResolve", pinned)] if pinned is not None else []
 
-    async def _addresses(self, remote: Remote) -> tuple[list[str] | None, str]:
-        """The addresses of a remote, all public, and as Git takes them; None if the operator chose it.
+    async def _addresses(self, remote: Remote) -> tuple[list[str] | None, str | None]:
+        """The addresses of a remote, all public, and as Git takes them; None twice if the operator chose it.
 
         Raises:
             SourceRefused: one of them is private.
         """
         if not remote.public_only:
-            return None, ""
+            return None, None
         try:
             addresses = await self._lookup(remote.host, remote.port)
         except OSError as error:

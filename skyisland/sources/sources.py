@@ -106,8 +106,8 @@ class Sources:
         places = FairQueue(
             "a place to fetch from Git servers",
             git.max_running,
-            each=git.running_per_client,
-            length=git.max_queued,
+            places_per_client=git.running_per_client,
+            max_waiting=git.max_queued,
             timeout_s=git.queue_timeout,
         )
         self._probes: FairFlights[str] = FairFlights(places)

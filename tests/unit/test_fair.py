@@ -16,7 +16,7 @@ FOREVER_S = 3600.0
 
 
 def queue(places: int, *, each: int = 0, length: int = 1000, timeout_s: float = FOREVER_S) -> FairQueue:
-    return FairQueue("a place", places, each=each, length=length, timeout_s=timeout_s)
+    return FairQueue("a place", places, places_per_client=each, max_waiting=length, timeout_s=timeout_s)
 
 
 class Room:
@@ -263,10 +263,10 @@ def test_whatever_happens_places_are_neither_lost_nor_made(
             holders.update(room.served)
             room.served.clear()
             assert holders.total() <= places
-            assert all(number <= room.places.each for number in holders.values())
+            assert all(number <= room.places.places_per_client for number in holders.values())
             if room.places.waiting and holders.total() < places:
                 standing = {one for one, line in room.places._lines.items() if line}
-                assert all(holders[one] == room.places.each for one in standing)
+                assert all(holders[one] == room.places.places_per_client for one in standing)
         await room.go_home()
         for client, number in holders.items():
             for _ in range(number):

@@ -60,14 +60,18 @@ def phase_bar(invocation: InvocationRow, now: float, width: int, glyphs: Glyphs)
 
 
 def share_cells(parts: Sequence[float], total: float, width: int) -> list[int]:
-    """The cells of each of `parts` of `total`: one or more for a part above 0, at most `width` in all."""
+    """The cells of each of `parts` of `total`, at most `width` in all.
+
+    A part above 0 has one at least. If these alone are more than `width`, the last parts have none.
+    """
     if total <= 0 or not parts:
         return [0] * len(parts)
     cells = [max(1, round(part / total * width)) if part > 0 else 0 for part in parts]
     while sum(cells) > width:
         largest = max(range(len(cells)), key=cells.__getitem__)
         if cells[largest] <= 1:
-            cells[max(n for n, count in enumerate(cells) if count)] = 0
+            last_visible = max(n for n, count in enumerate(cells) if count)
+            cells[last_visible] = 0
         else:
             cells[largest] -= 1
     return cells

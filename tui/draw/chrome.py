@@ -102,10 +102,10 @@ class Tabs(Canvas):
         status = self.board.status
         names = [(view, full if width >= 110 else brief) for view, full, brief in VIEWS]
         left: Spans = []
-        self._ends: list[tuple[int, str]] = []
+        self._click_ranges: list[tuple[int, str]] = []
         for n, (view, name) in enumerate(names, 1):
             left.append((f" {n} {name} ", "on" if view == self.desk.view else "dim"))
-            self._ends.append((sum(len(text) for text, _ in left), view))
+            self._click_ranges.append((sum(len(text) for text, _ in left), view))
         right: Spans = []
         if status is not None:
             free = self.board.count_addresses()
@@ -122,7 +122,7 @@ class Tabs(Canvas):
         return [Line(spread(left, right, width))]
 
     async def on_click(self, event: events.Click) -> None:
-        for end, view in self._ends:
+        for end, view in self._click_ranges:
             if event.x < end:
                 await self.desk.show_view(view)
                 return
@@ -141,23 +141,23 @@ class Keys(Canvas):
 
     def draw(self, width: int, height: int) -> list[Line]:
         hints = self.desk.hints()
-        last = [hint for hint in hints if hint.action in ("help", "quit")]
-        reserved = sum(hint.width for hint in last)
+        always_shown = [hint for hint in hints if hint.action in ("help", "quit")]
+        reserved = sum(hint.width for hint in always_shown)
         spans: Spans = [(" ", "text")]
-        self._ends: list[tuple[int, str]] = []
+        self._click_ranges: list[tuple[int, str]] = []
         used = 1
-        for hint in [*(hint for hint in hints if hint not in last), *last]:
-            if hint in last:
+        for hint in [*(hint for hint in hints if hint not in always_shown), *always_shown]:
+            if hint in always_shown:
                 reserved -= hint.width
             if used + hint.width + reserved > width + 2:
                 continue
             spans += [(hint.key, "key"), (f" {hint.word}  ", "text")]
             used += hint.width
-            self._ends.append((used, hint.action))
+            self._click_ranges.append((used, hint.action))
         return [Line(spans, "head")]
 
     async def on_click(self, event: events.Click) -> None:
-        for end, action in self._ends:
+        for end, action in self._click_ranges:
             if event.x < end:
                 await self.desk.run_action(action)
                 return

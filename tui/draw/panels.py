@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 from skyisland import events as ev
@@ -57,10 +58,10 @@ class AddressPanel(Canvas):
 
     def _fit_height(self, count: int, width: int) -> None:
         per_row = max(1, (width - 1) // 2)
-        rows = -(-count // per_row)
-        wanted = 3 + max(1, min(6, rows))
-        if self.styles.height is None or self.styles.height.value != wanted:
-            self.styles.height = wanted
+        rows = math.ceil(count / per_row)
+        height = 3 + max(1, min(6, rows))
+        if self.styles.height is None or self.styles.height.value != height:
+            self.styles.height = height
 
     def addresses(self) -> list[AddressRow]:
         return sorted(self.board.addresses.values(), key=lambda address: address.order)

@@ -153,7 +153,7 @@ class Board:
             self._cpu_samples[jail.key] = (at, cpu_s)
 
     def _with_url(self, info: JailInfo) -> JailInfo:
-        """The jail of a build has no URL of its own; its invocation has."""
+        """`info`, with the URL of its invocation where it has none: the jail of a build has none."""
         invocation = self.invocations.get(info.invocation or "")
         return structs.replace(info, url=invocation.url) if invocation and not info.url else info
 

@@ -61,6 +61,7 @@ class JailRow:
         return fields.get(name) or ""
 
     def haystack(self) -> str:
+        """The text, in lower case, in which a filter without a field looks; see `filter.Row`."""
         info = self.info
         if not self._hay:
             self._hay = " ".join(

@@ -202,10 +202,10 @@ class Station:
 
     # Orders
 
-    async def done(self, confirms: Callable[[Event], bool], order: Awaitable[None]) -> str:
+    async def carry_out(self, confirms: Callable[[Event], bool], order: Awaitable[None]) -> str:
         """Give an order and wait for the event that confirms it.
 
-        `confirms`: whether an event is that one. Returns what went wrong, in words; empty if all went well.
+        `confirms`: whether an event is that one. Returns the fault, in words; empty if all went well.
         """
         arrived = asyncio.Event()
         entry = (confirms, arrived)

@@ -151,13 +151,13 @@ class BridgeNetwork:
     # In the maker's thread
 
     def _prepare(self) -> int:
-        no_filter = self._rehearse()
+        filter_refusal = self._rehearse()
         if self._maker_host is None:
-            self._maker_host, self._remover_host = (self._host() for _ in range(2))
-        self._maker_host.filtered = no_filter is None
+            self._maker_host, self._remover_host = (self._new_host_network() for _ in range(2))
+        self._maker_host.filtered = filter_refusal is None
         swept = self._maker_host.sweep()
         self._maker_host.refuse_conflicts()
-        self._capabilities = self._assess(self._maker_host, no_filter)
+        self._capabilities = self._assess(self._maker_host, filter_refusal)
         return swept
 
     def _rehearse(self) -> str | None:
@@ -179,15 +179,15 @@ class BridgeNetwork:
             raise _unfit(f"this kernel cannot give jails interfaces: {error}", remedy) from error
 
     def _rehearse_lease(self) -> str | None:
-        no_filter = None
-        with contextlib.closing(self._host()) as host:
+        filter_refusal = None
+        with contextlib.closing(self._new_host_network()) as host:
             try:
                 host.build(self._ip4.dns)
             except OSError as error:
                 denied = error.errno in (errno.EPERM, errno.EACCES)
                 if denied or host.interfaces.find(self._ip4.bridge) is None:
                     raise
-                no_filter = f"nf_tables: {error}"  # the bridge was made: it was the table that failed
+                filter_refusal = f"nf_tables: {error}"  # the bridge was made: it was the table that failed
                 if self._ip4.nat:
                     remedy = "load nf_tables, nft_ct and nft_masq, or set network.ip4.nat = false"
                     raise _unfit(f"network.ip4.nat needs nftables, which refuses: {error}", remedy) from error
@@ -202,19 +202,19 @@ class BridgeNetwork:
                 host.detach("sky-rehearsal-0")
             finally:
                 os.close(namespace)
-        return no_filter
+        return filter_refusal
 
-    def _host(self) -> HostNetwork:
+    def _new_host_network(self) -> HostNetwork:
         return HostNetwork(self._ip4, self.island, self._open_networks)
 
-    def _assess(self, host: HostNetwork, no_filter: str | None) -> list[Capability]:
+    def _assess(self, host: HostNetwork, filter_refusal: str | None) -> list[Capability]:
         ip4 = self._ip4
         network = f"addresses of {ip4.subnet} on the bridge {ip4.bridge}"
         apart = "bridge ports keep jails apart"
         filtered = f"{apart}, the nftables table {host.table} keeps them off the host and private networks"
         isolation = Capability(name="isolation", enforced=True, how=filtered)
-        if no_filter is not None:
-            how = f"{apart}, but nothing keeps them off the host: {no_filter}"
+        if filter_refusal is not None:
+            how = f"{apart}, but nothing keeps them off the host: {filter_refusal}"
             remedy = "load nf_tables and nft_ct"
             isolation = Capability(name="isolation", enforced=False, how=how, remedy=remedy)
         return [Capability(name="network", enforced=True, how=network), isolation, self._assess_nat(host)]

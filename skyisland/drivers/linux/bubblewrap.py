@@ -236,7 +236,10 @@ class BubblewrapJails:
     def _spawn(
         self, spec: JailSpec, files: Sequence[Mount], status_fd: int, block_fd: int, inherited: list[int]
     ) -> Process:
-        """Start bwrap with the descriptors in `inherited`. Adds others to these; the caller closes all."""
+        """Start bwrap with the descriptors in `inherited`.
+
+        Appends to `inherited` what it opens; the caller closes them.
+        """
 
         def passed(fd: int) -> int:
             inherited.append(fd)
@@ -253,10 +256,10 @@ class BubblewrapJails:
             file_fds=[passed(os.open(file.source, os.O_RDONLY)) for file in files] if spec.clone.path else (),
         )
         # Arguments in a file: a jail can read its init's command line, and they tell where our files are.
-        said = passed(memory_file(b"".join(os.fsencode(word) + b"\0" for word in words)))
+        arguments_fd = passed(memory_file(b"".join(os.fsencode(word) + b"\0" for word in words)))
         limits = spec.limits
         return spawn(
-            ["bwrap", "--hostname", spec.name, "--args", str(said), "--", *spec.argv],
+            ["bwrap", "--hostname", spec.name, "--args", str(arguments_fd), "--", *spec.argv],
             program=self._bwrap,
             env={},
             uid=spec.uid,
