@@ -41,6 +41,9 @@ class OwnFiles:
         """Paths below /proc that jails are not to see, and what is mounted over each."""
         self.makes_devices = False
         self._why = "not looked at yet"
+        self._made: dict[str, list[tuple[Path, bool]]] = {}
+        """What was made for each jail, in this order; True: a folder. So it is removed without a descriptor,
+        of which the island may have none left."""
 
     def prepare(self) -> None:
         """Remove what an earlier life left, and find out whether devices can be made here."""
@@ -72,16 +75,18 @@ class OwnFiles:
             OSError: nothing of it is left.
         """
         place = self._folder / jail
+        made = self._made[jail] = []
         files = [mount for mount in mounts if not mount.writable and mount.source.is_file()]
         try:
             for folder in (place, place / "dev", place / "layer"):
-                folder.mkdir(mode=0o755)
-            if self.makes_devices:
-                for name in DEVICES:
-                    _make_device(place / "dev" / name, name)
+                _make_folder(folder, made)
+            for name in DEVICES if self.makes_devices else ():
+                made.append((place / "dev" / name, False))
+                _make_device(place / "dev" / name, name)
             for file in files:
                 link = place / "layer" / file.target.lstrip("/")
-                link.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
+                _make_folder(link.parent, made)
+                made.append((link, False))
                 try:
                     os.link(file.source, link)
                 except OSError as error:
@@ -102,9 +107,14 @@ class OwnFiles:
         return []
 
     def remove(self, jail: str) -> None:
-        """Remove the folder of a jail; may be repeated."""
-        with suppress(FileNotFoundError):
-            shutil.rmtree(self._folder / jail)
+        """Remove the folder of a jail, of this life or an earlier one; may be repeated."""
+        made = self._made.pop(jail, None)
+        if made is None:
+            with suppress(FileNotFoundError):
+                shutil.rmtree(self._folder / jail)
+        for path, is_folder in reversed(made or ()):
+            with suppress(FileNotFoundError):
+                (path.rmdir if is_folder else path.unlink)()
 
     def close(self) -> None:
         with suppress(FileNotFoundError):
@@ -122,6 +132,14 @@ class OwnFiles:
             how=f"jails share the host's, so they see each other's locks on these; mknod: {self._why}",
             remedy="start the island as root with CAP_MKNOD, its state folder on a file system without nodev",
         )
+
+
+def _make_folder(folder: Path, made: list[tuple[Path, bool]]) -> None:
+    """Make a folder and those above it, and append what was not there."""
+    if not folder.is_dir():
+        _make_folder(folder.parent, made)
+        folder.mkdir(mode=0o755)
+        made.append((folder, True))
 
 
 def _make_device(path: Path, name: str) -> None:
