@@ -9,10 +9,9 @@ What `model` and `events` define travels as it is (`Artifact`, `AddressInfo`, `C
 what differs. Which operation takes and answers what stands in `operations`.
 
 A new field of a request takes three edits beside its use, its place in docs/rest.md and docs/operating.md,
-the dialog's pictures and CHANGELOG: the field in
-`model.FunctionRequest`, the option of `invoke` in `cli/operating.py`, and its line in the console's dialog,
-`tui/invoke.py`. The strict body, its description, the client and the curl line follow from the first;
-tests/api/test_parity.py fails until all three are there.
+the dialog's pictures and CHANGELOG: the field in `model.FunctionRequest`, the option of `invoke` in
+`cli/operating.py`, and its line in the console's dialog, `tui/invoke.py`. The strict body, its description,
+the client and the curl line follow from the first; tests/api/test_parity.py fails until all three are there.
 """
 
 from __future__ import annotations
@@ -163,7 +162,7 @@ def _explained(outcome: Outcome) -> str:
         case Verdict.timed_out:
             return "the function did not end in time; details has what it printed until then"
         case Verdict.killed:
-            return "the jail was killed by the operator, or because the island stops"
+            return "the jail was killed by an admin, or because the island stops"
 
 
 def _signal(number: int | None) -> str:
