@@ -47,7 +47,7 @@ COMMANDS = {
     "kill_all": "kill --all",
     "jail": "jail 1",
     "kill": "kill 1",
-    "addresses": "ips",
+    "addresses": "ips --json",
     "set_address": "ip 10.61.0.2 unavailable",
     "artifacts": "cache",
     "evict": "cache evict k",
