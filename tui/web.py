@@ -71,6 +71,8 @@ class WebConsole(Server):
     async def _only_ours(self, request: web.Request, handler: object) -> web.StreamResponse:
         ours = self.public_url.partition("://")[2]
         origin = request.headers.get("Origin")
+        if request.path == "/" and request.host == ours.replace("127.0.0.1", "localhost") != ours:
+            raise web.HTTPFound(self.public_url + request.path_qs)  # the other name of the same loopback
         if request.host != ours or (origin is not None and origin != self.public_url):
             raise web.HTTPForbidden(text=f"this console answers pages of {self.public_url} only\n")
         if request.path == "/ws" and origin is None:

@@ -75,6 +75,16 @@ async def test_only_the_browser_with_the_ticket_is_let_in(tmp_path: Path) -> Non
             assert reply.status == 200
 
 
+async def test_localhost_leads_to_the_console(tmp_path: Path) -> None:
+    async with served(tmp_path) as (url, *_), aiohttp.ClientSession() as http:
+        origin = "http://" + url.split("/")[2]
+        by_name = {"Host": origin.removeprefix("http://").replace("127.0.0.1", "localhost")}
+        async with http.get(f"{origin}/?ticket=t", headers=by_name, allow_redirects=False) as reply:
+            assert (reply.status, reply.headers["Location"]) == (302, f"{origin}/?ticket=t")
+        async with http.get(f"{origin}/ws", headers=by_name) as reply:
+            assert reply.status == 403
+
+
 async def test_a_tab_ends_with_its_server(tmp_path: Path) -> None:
     async with served(tmp_path) as (url, login, server), browser() as http:
         await http.get(login)
