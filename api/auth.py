@@ -64,7 +64,8 @@ class Gate:
             Forbidden: the token is unknown, or its role may not do this.
         """
         if not shown:
-            raise Unauthorized(f"this needs the admin token, in the header {self.header}")
+            whose = "an admin's" if change else "an operator's or admin's"
+            raise Unauthorized(f"this needs {whose} token, in the header {self.header}")
         who = self.who(shown)
         if who is None or who.role is Role.caller:
             log.warning("a wrong admin token from %s%s", address, f", {who.name}'s" if who else "")

@@ -54,7 +54,11 @@ async def running_jail(
 
 @pytest.mark.parametrize(("method", "path"), ADMIN_PATHS)
 async def test_only_admins(world: World, client: httpx.AsyncClient, method: str, path: str) -> None:
-    assert (await client.request(method, path)).status_code == 401
+    bare = await client.request(method, path)
+    assert bare.status_code == 401
+    if method != "HEAD":
+        whose = "an operator's or admin's" if method == "GET" else "an admin's"
+        assert bare.json()["error"] == f"this needs {whose} token, in the header {HEADER}"
     empty = await client.request(method, path, headers={HEADER: ""})
     assert empty.status_code == 401
     for wrong in (b"a", b"x" * 100, TOKEN.encode() + b"x", TOKEN.encode()[:-1], b"\xff\xfe"):
