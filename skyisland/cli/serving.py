@@ -129,6 +129,7 @@ async def _run(
                 try:
                     if not await _started(island, signals.stop):
                         return 0
+                    log.info("listening on %s://%s", "https" if tls else "http", settings.bind)
                     if console is None:
                         reloading = Reloading(load, settings, island, app, secrets)
                         signals.again = reloading.ask

@@ -334,6 +334,10 @@ def test_second_island_on_a_state_folder_is_refused(serving: Daemon) -> None:
     assert serving.call("geohash", "Encode(1.0, 1.0)").status_code == 200
 
 
+def test_the_log_says_where_it_listens(serving: Daemon) -> None:
+    serving.wait_for(level="INFO", message=f"listening on http://127.0.0.1:{serving.port}")
+
+
 def test_port_that_is_taken_is_told(serving: Daemon) -> None:
     other = serving.folder / "other.toml"
     other.write_text(f'http_port = {serving.port}\nstate_dir = "{serving.folder / "other"}"\n')
