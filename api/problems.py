@@ -17,7 +17,7 @@ from msgspec import Struct
 from werkzeug.exceptions import HTTPException
 
 from skyisland.errors import BadRequest, IslandError
-from skyisland.model import Invocation
+from skyisland.model import Invocation, Verdict
 from skyisland.wire import Called, Problem, encode
 
 log = logging.getLogger(__name__)
@@ -61,6 +61,15 @@ STATUS = {
 }
 AGAIN_S = {"too_busy": 1, "no_address": 1, "draining": 5, "unavailable": 5}
 """Retry-After of errors that name no time: a call ends within seconds, a restart takes some more."""
+
+IN_DETAILS = {
+    Verdict.exited: "its stderr",
+    Verdict.signaled: "its stderr",
+    Verdict.disk_full: "its stderr",
+    Verdict.output_limit: "the beginning",
+    Verdict.timed_out: "what it printed until then",
+}
+"""What the answer's `details` have of a function that did not end well."""
 
 
 class TooLarge(BadRequest):
@@ -114,7 +123,9 @@ def refusal(error: IslandError) -> Reply:
 def misfortune(invocation: Invocation) -> Reply:
     """The answer to a call whose function did not end well."""
     called = Called.of(invocation)
-    problem = Problem(called.message, str(called.verdict), called.answer)
+    more = IN_DETAILS.get(called.verdict)
+    text = f"{called.message}; details has {more}" if more else called.message
+    problem = Problem(text, str(called.verdict), called.answer)
     return Reply(STATUS[called.verdict], encode(problem))
 
 

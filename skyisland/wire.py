@@ -29,7 +29,7 @@ from msgspec import UNSET, Meta, Raw, Struct, UnsetType, structs
 
 from skyisland.errors import BadRequest, Forbidden, IslandError, Unauthorized
 from skyisland.events import TEXT, InvocationFinished, shortened
-from skyisland.model import Artifact, FunctionRequest, Invocation, JailInfo, Outcome, Status, Timings, Verdict
+from skyisland.model import Artifact, FunctionRequest, Invocation, JailInfo, Status, Timings, Verdict
 
 T = TypeVar("T")
 
@@ -139,33 +139,36 @@ class Called(Struct, frozen=True, kw_only=True):
 
     @classmethod
     def of(cls, invocation: Invocation) -> Called:
-        outcome = invocation.outcome
-        return cls(verdict=outcome.verdict, message=_explained(outcome), answer=Answer.of(invocation))
+        return cls.by(invocation.outcome.verdict, Answer.of(invocation))
+
+    @classmethod
+    def by(cls, verdict: Verdict, answer: Answer) -> Called:
+        return cls(verdict=verdict, message=_explained(verdict, answer), answer=answer)
 
 
-def _explained(outcome: Outcome) -> str:
-    match outcome.verdict:
+def _explained(verdict: Verdict, answer: Answer) -> str:
+    match verdict:
         case Verdict.ok:
             return ""
         case Verdict.exited:
-            return f"the function exited with code {outcome.exit_code}; details has its stderr"
+            return f"the function exited with code {answer.exit_code}"
         case Verdict.signaled:
-            return f"the function was ended by signal {_signal(outcome.signal)}; details has its stderr"
+            return f"the function was ended by signal {_signal(answer.signal)}"
         case Verdict.out_of_memory:
             return "the function needed more memory than its jail may use"
         case Verdict.output_limit:
-            return "the function printed more than it may; details has the beginning"
+            return "the function printed more than it may"
         case Verdict.disk_full:
-            return "the function failed when its disk was full; details has its stderr"
+            return "the function failed when its disk was full"
         case Verdict.cpu_time:
             return "the function used more processor time than it may"
         case Verdict.timed_out:
-            return "the function did not end in time; details has what it printed until then"
+            return "the function did not end in time"
         case Verdict.killed:
             return "the jail was killed by an admin, or because the island stops"
 
 
-def _signal(number: int | None) -> str:
+def _signal(number: int | UnsetType | None) -> str:
     try:
         return f"{number} ({signal.Signals(number or 0).name})"
     except ValueError:
@@ -369,7 +372,7 @@ def read_call(status: int, content: bytes) -> Called:
         NotAnIsland
     """
     if 200 <= status < 300:
-        return Called(verdict=Verdict.ok, message="", answer=read(status, content, Answer))
+        return Called.by(Verdict.ok, read(status, content, Answer))
     problem = _problem(status, content)
     if problem.code in set(Verdict):
         try:
@@ -378,7 +381,7 @@ def read_call(status: int, content: bytes) -> Called:
             raise NotAnIsland(
                 f"answers {status}, but not as an island of this version does: {error}"
             ) from None
-        return Called(verdict=Verdict(problem.code), message=problem.error, answer=answer)
+        return Called.by(Verdict(problem.code), answer)
     raise refusal(status, problem)
 
 

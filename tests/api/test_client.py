@@ -53,7 +53,7 @@ async def test_a_call_that_fails_in_its_jail(world: World, server: Server) -> No
     called = await ask(server, lambda client: client.invoke(REQUEST))
     assert isinstance(called, Called)
     assert (called.verdict, called.answer.stdout, called.answer.exit_code) == (Verdict.exited, b"out", 3)
-    assert "exited with code 3" in called.message
+    assert called.message == "the function exited with code 3", "`details` are the API's word"
 
 
 async def test_what_the_island_refuses_is_raised_as_it_was(world: World, server: Server) -> None:

@@ -162,6 +162,7 @@ async def test_misfortunes(
     assert details.items() <= body["details"].items()
     assert "server-timing" in response.headers
     if verdict == "exited":
+        assert body["error"].endswith("; details has its stderr")
         assert body["details"]["stderr"] == "oh"
         assert body["details"]["data"] == "part"
 
