@@ -54,19 +54,19 @@ class Gate:
             (Who(name, role), token.encode()) for role, table in tables for name, token in table.items()
         ]
 
-    def admit(self, shown: str, address: str | None, *, change: bool) -> Who:
+    def admit(self, token: str, address: str | None, *, change: bool) -> Who:
         """Whose token this is, if it is an operator's or, to `change` something, an admin's.
 
-        `shown`: the header's content; `address`: the client's, for the log.
+        `token`: the header's content; `address`: the client's, for the log.
 
         Raises:
             Unauthorized: there is no token.
             Forbidden: the token is unknown, or its role may not do this.
         """
-        if not shown:
+        if not token:
             whose = "an admin's" if change else "an operator's or admin's"
             raise Unauthorized(f"this needs {whose} token, in the header {self.header}")
-        who = self.who(shown)
+        who = self.who(token)
         if who is None or who.role is Role.caller:
             log.warning("a wrong admin token from %s%s", address, f", {who.name}'s" if who else "")
             raise Forbidden(f"the token in the header {self.header} is wrong")
@@ -75,28 +75,28 @@ class Gate:
             raise Forbidden(f"the token in the header {self.header} is an operator's; this takes an admin's")
         return who
 
-    def admit_call(self, shown: str, address: str | None) -> Who:
+    def admit_call(self, token: str, address: str | None) -> Who:
         """Whose token this is, if it may call functions; `NOBODY` without a known token where all may.
 
         Raises:
             Unauthorized, Forbidden: functions are not open to all, and the token is missing, unknown or an
                 operator's.
         """
-        who = self.who(shown) if shown else None
+        who = self.who(token) if token else None
         if self.open:
             return who or NOBODY
-        if not shown:
+        if not token:
             raise Unauthorized(f"calls need a token, in the header {self.header}")
         if who is None or who.role is Role.operator:
             log.warning("a wrong token for a call from %s%s", address, f", {who.name}'s" if who else "")
             raise Forbidden(f"the token in the header {self.header} is not a caller's")
         return who
 
-    def who(self, shown: str) -> Who | None:
+    def who(self, header: str) -> Who | None:
         """Whose token this is; None for an unknown one."""
         owner = None
         # Quart decodes headers as latin-1, whatever their bytes mean.
-        content = shown.encode("latin-1", "replace")
+        content = header.encode("latin-1", "replace")
         for who, token in self._tokens:  # to the end, whichever matches
             if hmac.compare_digest(content, token):
                 owner = who

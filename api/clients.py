@@ -23,19 +23,19 @@ _FOR = re.compile(rb'(?:^|[;\s])for=("[^"]*"|[^;"\s]*)', re.IGNORECASE)
 @lru_cache(maxsize=4096)
 def share_of(address: str) -> str:
     """Whose share an address counts to: its own with IPv4, its /64's with IPv6. Another text is itself."""
-    found = _read(address)
-    if isinstance(found, IPv6Address):
-        return f"{IPv6Address(int(found) >> 64 << 64)}/64"
-    return str(found) if found else address
+    client_address = _read(address)
+    if isinstance(client_address, IPv6Address):
+        return f"{IPv6Address(int(client_address) >> 64 << 64)}/64"
+    return str(client_address) if client_address else address
 
 
 def _read(address: str) -> IPv4Address | IPv6Address | None:
     """An address without its zone, as IPv4 where IPv6 only wraps it (`::ffff:192.0.2.1`); None for others."""
     try:
-        found = ip_address(address.partition("%")[0])
+        parsed = ip_address(address.partition("%")[0])
     except ValueError:
         return None
-    return getattr(found, "ipv4_mapped", None) or found
+    return getattr(parsed, "ipv4_mapped", None) or parsed
 
 
 class Clients:
@@ -84,8 +84,8 @@ class Clients:
         """Whether it is a proxy's that is believed."""
         if not self._proxies:
             return False
-        found = _read(address)
-        return found is not None and any(found in network for network in self._proxies)
+        proxy = _read(address)
+        return proxy is not None and any(proxy in network for network in self._proxies)
 
 
 def _x_forwarded_for(value: bytes) -> list[str]:
@@ -94,8 +94,8 @@ def _x_forwarded_for(value: bytes) -> list[str]:
 
 def _forwarded(value: bytes) -> list[str]:
     # An element without `for` still is a hop, about which nothing is said.
-    found = (_FOR.search(element) for element in value.split(b","))
-    return [match[1].decode("latin-1").strip('"') if match else "" for match in found]
+    matches = (_FOR.search(element) for element in value.split(b","))
+    return [match[1].decode("latin-1").strip('"') if match else "" for match in matches]
 
 
 def _hop(text: str) -> str | None:
@@ -104,7 +104,7 @@ def _hop(text: str) -> str | None:
     if _read(text) is not None:
         return str(_read(text))
     try:
-        found = _read(split_host_port(text, 0)[0])
+        hop_address = _read(split_host_port(text, 0)[0])
     except ValueError:
         return None
-    return str(found) if found else None
+    return str(hop_address) if hop_address else None

@@ -121,14 +121,14 @@ class Http2(H2Protocol):
 
     async def _handle_events(self, events: list[h2.events.Event]) -> None:
         """Hypercorn fails on the rest of a body whose request is answered already."""
-        wanted = []
+        still_handled = []
         for event in events:
             if isinstance(event, h2.events.DataReceived) and event.stream_id not in self.streams:
                 with contextlib.suppress(h2.exceptions.ProtocolError):
                     self.connection.acknowledge_received_data(event.flow_controlled_length, event.stream_id)
             else:
-                wanted.append(event)
-        await super()._handle_events(wanted)
+                still_handled.append(event)
+        await super()._handle_events(still_handled)
 
     async def _priority_updated(self, event: h2.events.PriorityUpdated) -> None:
         """Nothing: all streams are equal."""

@@ -32,10 +32,10 @@ def guard(app: Quart, gate: Gate, clients: Clients) -> None:
     async def admit() -> None:
         operation = NAMED.get(request.endpoint or "")
         if operation is not None and operation.role is not None:
-            shown = request.headers.get(gate.header, "")
+            token = request.headers.get(gate.header, "")
             change = operation.role is Role.admin
             g.address = clients.address_of(request.scope)
-            g.who = gate.admit(shown, g.address, change=change)
+            g.who = gate.admit(token, g.address, change=change)
 
     app.before_request(admit)
 

@@ -178,12 +178,12 @@ class Island:
 
     def _require(self) -> None:
         """Refuse to start where this host cannot enforce what the settings require."""
-        known = {capability.name: capability for capability in self.capabilities()}
+        capabilities = {capability.name: capability for capability in self.capabilities()}
         for name in self.policy.require:
-            if name not in known:
-                names = ", ".join(sorted(known))
+            if name not in capabilities:
+                names = ", ".join(sorted(capabilities))
                 raise SettingsError(f"limits.require: no capability is called {name!r}; there are {names}")
-            capability = known[name]
+            capability = capabilities[name]
             if not capability.enforced:
                 why = f"{capability.how}. {capability.remedy}".rstrip()
                 raise HostUnfit(f"limits.require: this host cannot enforce {name!r}: {why}")
@@ -275,8 +275,8 @@ class Island:
     async def _artifact(self, request: FunctionRequest, call: Call, story: Story) -> Artifact:
         """The binary for the call: a known one, or else one built from the repository at its commit."""
         anew = request.cache_bust
-        asked = (Phase.resolve, request.url, request.version)
-        with story.phase(Phase.resolve), self._failures.of(asked, anew=anew):
+        resolve_key = (Phase.resolve, request.url, request.version)
+        with story.phase(Phase.resolve), self._failures.of(resolve_key, anew=anew):
             resolved = await self.sources.resolve(
                 request.url, request.version, refresh=anew, client=story.client
             )
@@ -285,8 +285,8 @@ class Island:
         if artifact is not None:
             story.cached = True
             return artifact
-        found = (Phase.clone, resolved.url, resolved.commit)
-        with story.phase(Phase.clone), self._failures.of(found, anew=anew):
+        checkout_key = (Phase.clone, resolved.url, resolved.commit)
+        with story.phase(Phase.clone), self._failures.of(checkout_key, anew=anew):
             source = await self.sources.checkout(resolved, story.client)
         with self.sources.using(source), story.phase(Phase.build):
             return await self.builds.build(

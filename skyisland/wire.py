@@ -265,7 +265,7 @@ class Problem(Struct, frozen=True):
 
 _encoder = msgspec.json.Encoder(enc_hook=str)
 _decoders: dict[Any, msgspec.json.Decoder[Any]] = {}
-_SAID_AT = re.compile(r"(.*?)(?: - at `\$\.?(.*)`)?", re.DOTALL)
+_COMPLAINT_AT = re.compile(r"(.*?)(?: - at `\$\.?(.*)`)?", re.DOTALL)
 _UNKNOWN = re.compile(r"unknown field `(.*)`", re.DOTALL)
 _MISSING = re.compile(r"missing required field `(.*)`")
 _TOO_LONG = re.compile(r".* of length <= ([0-9]+)")
@@ -323,15 +323,15 @@ def _fields(shape: type) -> str:
     return ", ".join(field.encode_name for field in msgspec.structs.fields(shape))
 
 
-def _complaint(said: str, shape: type) -> BadRequest:
+def _complaint(complaint: str, shape: type) -> BadRequest:
     """msgspec's complaint in the words of a caller."""
-    if match := _UNKNOWN.search(said):
+    if match := _UNKNOWN.search(complaint):
         name = match[1][:64]
         return BadRequest(f"unknown field {name!r}; there are {_fields(shape)}", field=name)
-    if match := _MISSING.search(said):
+    if match := _MISSING.search(complaint):
         return BadRequest(f"field {match[1]!r} is missing; it is required", field=match[1])
-    match = _SAID_AT.fullmatch(said)
-    what, field = (match[1], match[2]) if match else (said, None)
+    match = _COMPLAINT_AT.fullmatch(complaint)
+    what, field = (match[1], match[2]) if match else (complaint, None)
     if field is not None and (long := _TOO_LONG.fullmatch(what)):
         remedy = _SHORTER.get(field, "shorten it")
         return BadRequest(f"field {field!r} has more than {long[1]} characters; {remedy}", field=field)

@@ -170,18 +170,18 @@ def clone_driver(
     Raises:
         HostUnfit: this system has no storage of that name.
     """
-    wanted = "fake" if settings.jails.driver == "fake" else settings.filesystem.storage
-    if wanted == "auto":
-        wanted = "overlay" if LINUX else "zfs"
-    if wanted == "fake":
+    storage = "fake" if settings.jails.driver == "fake" else settings.filesystem.storage
+    if storage == "auto":
+        storage = "overlay" if LINUX else "zfs"
+    if storage == "fake":
         from skyisland.drivers.fake import FakeClones
 
         return FakeClones()
-    if wanted == "overlay" and LINUX:
+    if storage == "overlay" and LINUX:
         from skyisland.drivers.linux.overlay import OverlayClones
 
         return OverlayClones(settings.layout.base)
-    if wanted == "zfs" and (LINUX or FREEBSD):
+    if storage == "zfs" and (LINUX or FREEBSD):
         from skyisland.drivers.zfs.clones import ZfsClones
 
         if not settings.filesystem.zfs_dataset:
@@ -198,7 +198,7 @@ def clone_driver(
             quota_bytes=settings.filesystem.quota or None,
             programs=programs,
         )
-    raise HostUnfit(f"filesystem.storage: {wanted!r} does not work on this system; use 'auto'")
+    raise HostUnfit(f"filesystem.storage: {storage!r} does not work on this system; use 'auto'")
 
 
 def _base_system(settings: Settings, progress: Progress, *, update: bool) -> BaseSystem:
@@ -243,16 +243,16 @@ def jail_driver(
     Raises:
         HostUnfit: this system has no driver of that name.
     """
-    wanted, root = settings.jails.driver, os.geteuid() == 0
-    if wanted == "auto" and LINUX:
-        wanted = "namespaces" if root else "bubblewrap"
-    elif wanted == "auto":
-        wanted = "freebsd"
-    if wanted == "fake":
+    driver, root = settings.jails.driver, os.geteuid() == 0
+    if driver == "auto" and LINUX:
+        driver = "namespaces" if root else "bubblewrap"
+    elif driver == "auto":
+        driver = "freebsd"
+    if driver == "fake":
         from skyisland.drivers.fake import FakeJails
 
         return FakeJails()
-    if wanted == "namespaces" and LINUX:
+    if driver == "namespaces" and LINUX:
         from skyisland.drivers.linux.launching import Launcher
         from skyisland.drivers.linux.namespaces import NamespaceJails
 
@@ -260,12 +260,12 @@ def jail_driver(
         launcher = Launcher(layout.launcher, toolchains, library=layout.gocache, uid=uid, progress=progress)
         clones = layout.jails if settings.filesystem.storage == "zfs" else None
         return NamespaceJails(island, layout.run, launcher, probe_uid=uid, clones=clones)
-    if wanted == "bubblewrap" and LINUX:
+    if driver == "bubblewrap" and LINUX:
         from skyisland.drivers.linux.bubblewrap import BubblewrapJails
 
         run = settings.layout.run
         return BubblewrapJails(island, run, probe_uid=settings.jails.uid_start if root else None)
-    if wanted == "freebsd" and FREEBSD:
+    if driver == "freebsd" and FREEBSD:
         from skyisland.drivers.freebsd.jails import FreeBSDJails
         from skyisland.drivers.freebsd.network import FreeBSDNetwork
 
@@ -277,7 +277,7 @@ def jail_driver(
             children_max=settings.jails.children_max,
             programs=programs,
         )
-    raise HostUnfit(f"jails.driver: {wanted!r} does not work on this system; use 'auto'")
+    raise HostUnfit(f"jails.driver: {driver!r} does not work on this system; use 'auto'")
 
 
 def network_driver(settings: Settings, island: str, programs: Programs | None = None) -> NetworkDriver:

@@ -192,9 +192,9 @@ class Console(Orders):
 
     def _show_banner(self) -> None:
         banner = self.home.query_one("#banner")
-        wanted = bool(connection_banner(self.station.connection, self.glyphs, self.station.clock()))
-        if banner.display != wanted:
-            banner.display = wanted
+        needed = bool(connection_banner(self.station.connection, self.glyphs, self.station.clock()))
+        if banner.display != needed:
+            banner.display = needed
         good = self.station.good or self.station.connection.state == "connecting"
         self.home.set_class(not good, "-old")
 

@@ -135,10 +135,10 @@ class Invoke(ModalScreen[None]):
 
         fields = {name: self.query_one(f"#invoke-{name}", Input).value for name, _, _ in TEXTS}
         choices = {name: self.query_one(f"#invoke-{name}", Toggle).value for name, _ in CHOICES}
-        given: dict[str, Any] = {name: text.strip() for name, text in fields.items() if text.strip()}
+        texts: dict[str, Any] = {name: text.strip() for name, text in fields.items() if text.strip()}
         if fields["stdin"]:
-            given["stdin"] = fields["stdin"].replace("\\n", "\n")
-        return FunctionRequest(**{"url": "", "call": "", **given, **choices})
+            texts["stdin"] = fields["stdin"].replace("\\n", "\n")
+        return FunctionRequest(**{"url": "", "call": "", **texts, **choices})
 
     def fault(self) -> str:
         """Why this cannot be sent; empty when it can. The island checks more."""

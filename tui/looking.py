@@ -109,9 +109,9 @@ class Looking(Desk):
             return
         switcher = self.home.query_one(ContentSwitcher)
         if not switcher.query(f"#{view}"):
-            made = _VIEWS[view](self.board, id=view)
-            made.display = False
-            await switcher.mount(made)
+            pane = _VIEWS[view](self.board, id=view)
+            pane.display = False
+            await switcher.mount(pane)
         self.view = view
         switcher.current = view
         main = self.shown_view.main

@@ -59,10 +59,10 @@ def _of_running(settings: Settings) -> list[Capability]:
     """The network capabilities of the island that runs with these settings; none if no island runs."""
     try:
         with Client(settings.url, timeout_s=5) as client:
-            found = client.capabilities()
+            capabilities = client.capabilities()
     except IslandError:
         return []
-    return [capability for capability in found if capability.name in NETWORK]
+    return [capability for capability in capabilities if capability.name in NETWORK]
 
 
 def _print(checks: list[Check]) -> None:

@@ -47,14 +47,14 @@ async def partial(parent: Path) -> AsyncIterator[Path]:
             await aside(delete, path)
 
 
-def take_place(made: Path, place: Path) -> None:
-    """Move `made`, which lies in a `partial` folder, to its place. What was at that place is moved into the
+def take_place(draft: Path, place: Path) -> None:
+    """Move `draft`, which lies in a `partial` folder, to its place. What was at that place is moved into the
     `partial` folder, and deleted with it."""
     if not place.parent.is_dir():
         open_folder(place.parent)
     with contextlib.suppress(FileNotFoundError):
-        place.rename(made.parent / "replaced")
-    made.rename(place)
+        place.rename(draft.parent / "replaced")
+    draft.rename(place)
 
 
 def remove(path: Path, parent: Path) -> None:

@@ -73,15 +73,15 @@ async def lookup(host: str, port: int, *, timeout_s: float = LOOKUP_S) -> list[s
         OSError: the name cannot be found, or not in time.
     """
     loop = asyncio.get_running_loop()
-    found: asyncio.Future[list[str]] = loop.create_future()
+    lookup: asyncio.Future[list[str]] = loop.create_future()
 
     def settle(addresses: list[str], error: Exception | None) -> None:
-        if found.done():
+        if lookup.done():
             return
         if error is None:
-            found.set_result(addresses)
+            lookup.set_result(addresses)
         else:
-            found.set_exception(error)
+            lookup.set_exception(error)
 
     def resolve() -> None:
         addresses, error = [], None
@@ -98,7 +98,7 @@ async def lookup(host: str, port: int, *, timeout_s: float = LOOKUP_S) -> list[s
     threading.Thread(target=resolve, name="sky-lookup", daemon=True).start()
     try:
         async with asyncio.timeout(timeout_s):
-            return await found
+            return await lookup
     except TimeoutError:
         raise OSError(errno.ETIMEDOUT, f"its name server did not answer within {timeout_s:g} s") from None
 

@@ -28,16 +28,16 @@ LAST_WORDS = 500
 
 
 class ProgramFailed(DriverError):
-    """A program ended with an exit code other than 0; `said` is what it wrote to its standard error,
+    """A program ended with an exit code other than 0; `stderr` is what it wrote to its standard error,
     `printed` to its standard output."""
 
-    def __init__(self, argv: Sequence[str], returncode: int, said: str, printed: str = "") -> None:
-        self.said = said
+    def __init__(self, argv: Sequence[str], returncode: int, stderr: str, printed: str = "") -> None:
+        self.stderr = stderr
         self.printed = printed
         self.returncode = returncode
-        shown = " ".join(argv[:2])
-        reason = said or printed[-LAST_WORDS:] or f"ended with {returncode} and said nothing"
-        super().__init__(f"{shown}: {reason}", program=argv[0], argv=list(argv), exit_code=returncode)
+        command = " ".join(argv[:2])
+        reason = stderr or printed[-LAST_WORDS:] or f"ended with {returncode} and said nothing"
+        super().__init__(f"{command}: {reason}", program=argv[0], argv=list(argv), exit_code=returncode)
 
 
 class Programs:
@@ -70,13 +70,13 @@ class Programs:
         words = [await self.find(argv[0]), *argv[1:]]
         limit_s = timeout_s or self.timeout_s
         done = await run(words, env={**ENVIRONMENT, **(env or {})}, timeout_s=limit_s, stdin=stdin)
-        said = done.stderr.decode(errors="replace").strip()
+        stderr = done.stderr.decode(errors="replace").strip()
         if done.timed_out:
-            raise DriverError(f"{' '.join(argv[:2])} took more than {limit_s:g} s: {said}", argv=list(argv))
+            raise DriverError(f"{' '.join(argv[:2])} took more than {limit_s:g} s: {stderr}", argv=list(argv))
         if done.overflowed:
             raise DriverError(f"{' '.join(argv[:2])} writes too much", argv=list(argv))
         if done.returncode != 0:
-            raise ProgramFailed(argv, done.returncode, said, done.stdout.decode(errors="replace").strip())
+            raise ProgramFailed(argv, done.returncode, stderr, done.stdout.decode(errors="replace").strip())
         return done.stdout.decode(errors="replace")
 
     async def spawn(

@@ -115,8 +115,8 @@ class Toolchains:
             if chosen is None:
                 raise SettingsError(f"build.goroot: {self.goroot} is no Go toolchain (no bin/go, no VERSION)")
             if not self._fits(chosen):
-                wanted = self.version or f"at least {_shown(OLDEST)}"
-                raise SettingsError(f"build.goroot: {self.goroot} is {chosen.version}; wanted is {wanted}")
+                required = self.version or f"at least {_shown(OLDEST)}"
+                raise SettingsError(f"build.goroot: {self.goroot} is {chosen.version}; wanted is {required}")
             return chosen
         for place in (self._packaged, self._on_path, self._downloaded):
             toolchain = await place()
@@ -144,9 +144,9 @@ class Toolchains:
             return None
         env = {"PATH": self.search_path, "HOME": "/nonexistent", "GOENV": "off", "GOTOOLCHAIN": "local"}
         with contextlib.suppress(DriverError):
-            asked = await run([go, "env", "GOROOT"], env=env, timeout_s=10)
-            if asked.returncode == 0:
-                return await asyncio.to_thread(read, Path(os.fsdecode(asked.stdout.strip())))
+            go_env = await run([go, "env", "GOROOT"], env=env, timeout_s=10)
+            if go_env.returncode == 0:
+                return await asyncio.to_thread(read, Path(os.fsdecode(go_env.stdout.strip())))
         return None
 
     async def _downloaded(self) -> Toolchain | None:
@@ -217,8 +217,8 @@ class Toolchains:
             and (release.version == self.version if self.version else release.stable)
         ]
         if not fitting:
-            wanted = self.version or "a stable Go"
-            raise HostUnfit(f"{self.downloads} has no {wanted} for {system}/{machine}; set go_version")
+            version = self.version or "a stable Go"
+            raise HostUnfit(f"{self.downloads} has no {version} for {system}/{machine}; set go_version")
         return max(fitting, key=lambda choice: _order(choice[0]))
 
     async def _fetch(self, client: httpx.AsyncClient, file: File, progress: Progress) -> Path:
@@ -226,8 +226,8 @@ class Toolchains:
         await asyncio.to_thread(self.folder.mkdir, parents=True, exist_ok=True)
         have = await asyncio.to_thread(lambda: part.stat().st_size if part.exists() else 0)
         if have < file.size:
-            wanted = {"Accept-Encoding": "identity"} | ({"Range": f"bytes={have}-"} if have else {})
-            async with client.stream("GET", f"{self.downloads}{file.filename}", headers=wanted) as answer:
+            headers = {"Accept-Encoding": "identity"} | ({"Range": f"bytes={have}-"} if have else {})
+            async with client.stream("GET", f"{self.downloads}{file.filename}", headers=headers) as answer:
                 answer.raise_for_status()
                 if answer.status_code != httpx.codes.PARTIAL_CONTENT:
                     have = 0

@@ -51,9 +51,9 @@ class Uids:
         if self._locks is None or not hasattr(fcntl, "F_OFD_GETLK"):
             return True
         first = min(self._range) - 1
-        wanted = struct.pack(_FLOCK, fcntl.F_WRLCK, os.SEEK_SET, first, max(self._range) - first + 1, 0)
-        found = fcntl.fcntl(self._opened(self._locks), fcntl.F_OFD_GETLK, wanted)
-        return int(struct.unpack(_FLOCK, found)[0]) == fcntl.F_UNLCK
+        request = struct.pack(_FLOCK, fcntl.F_WRLCK, os.SEEK_SET, first, max(self._range) - first + 1, 0)
+        holder = fcntl.fcntl(self._opened(self._locks), fcntl.F_OFD_GETLK, request)
+        return int(struct.unpack(_FLOCK, holder)[0]) == fcntl.F_UNLCK
 
     async def take(self) -> int:
         """A uid that nobody else has; waits for one of ours. Two system calls at most, which do not wait.

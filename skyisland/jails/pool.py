@@ -136,13 +136,13 @@ def plan(
         turn[key] = before[client]
         before[client] += 1
     ranked.sort(key=turn.__getitem__)
-    wanted = dict.fromkeys(ranked[:room], 1)
-    room -= len(wanted)
-    for key in wanted:
+    targets = dict.fromkeys(ranked[:room], 1)
+    room -= len(targets)
+    for key in targets:
         more = min(room, math.ceil(counts[key] / FADE_S * horizon_s))
-        wanted[key] += more
+        targets[key] += more
         room -= more
-    return wanted
+    return targets
 
 
 class WarmPool:

@@ -195,8 +195,8 @@ class Settings(Section, frozen=True, kw_only=True):
         return split_host_port(address, 8125) if address else None
 
     def __rich_repr__(self) -> list[tuple[str, Any]]:
-        shown = structs.asdict(self) | {"admin_api_token": "…" if self.admin_api_token else ""}
-        return list(shown.items())
+        fields = structs.asdict(self) | {"admin_api_token": "…" if self.admin_api_token else ""}
+        return list(fields.items())
 
     def __repr__(self) -> str:
         return f"Settings({', '.join(f'{name}={value!r}' for name, value in self.__rich_repr__())})"

@@ -132,14 +132,14 @@ class Sources:
         """
         if version is not None:
             check_version(version)
-        wanted = parse_url(url, self._git.allowed_schemes)
-        name = self._repository_of(wanted, version)
+        repository_url = parse_url(url, self._git.allowed_schemes)
+        name = self._repository_of(repository_url, version)
         if name is None:
-            name = await self._probes.join(wanted, client, lambda: self._probe(wanted))
+            name = await self._probes.join(repository_url, client, lambda: self._probe(repository_url))
         resolution = await self._commit_of(name, version, refresh, client)
         return Resolved(
             url=name,
-            package=wanted.package(name),
+            package=repository_url.package(name),
             commit=resolution.commit,
             version=version,
             stale=resolution.stale,
@@ -232,20 +232,20 @@ class Sources:
 
     # Where a repository ends and its packages begin
 
-    def _repository_of(self, wanted: RepositoryUrl, version: str | None) -> str | None:
+    def _repository_of(self, repository_url: RepositoryUrl, version: str | None) -> str | None:
         """The repository's name, if the host's layout, the caller's URL or an earlier call determines it."""
-        names = list(wanted.candidates())
-        if wanted.depth is not None:
+        names = list(repository_url.candidates())
+        if repository_url.depth is not None:
             return names[0]
         for name in reversed(names):
             if name in self._repositories or self._known.get(name, version or "") is not None:
                 return name
         return None
 
-    async def _probe(self, wanted: RepositoryUrl) -> str:
+    async def _probe(self, repository_url: RepositoryUrl) -> str:
         """Ask the remote for each candidate in turn; return the first name that is a repository."""
         failure = GitFailed(Trouble.missing)
-        for name in wanted.candidates():
+        for name in repository_url.candidates():
             try:
                 await self._mirrors.ls_remote(name, refs_of(None))
             except GitFailed as failed:
@@ -255,7 +255,7 @@ class Sources:
             else:
                 self._repositories[name] = True
                 return name
-        raise self._mirrors.explain(wanted.name(len(wanted.segments)), failure)
+        raise self._mirrors.explain(repository_url.name(len(repository_url.segments)), failure)
 
     # The files of a commit
 

@@ -191,12 +191,12 @@ def moved(remote: Remote, location: str) -> Remote:
     Raises:
         Refused: the redirect is not one that Git itself would follow, or not one that we do (`redirected`).
     """
-    asked = remote.url.rstrip("/") + LISTING
-    target = redirected(asked, location)
+    listing_url = remote.url.rstrip("/") + LISTING
+    target = redirected(listing_url, location)
     if not target.endswith(LISTING):
         raise Refused("it redirects to something that is no repository")
     url, origin = target.removesuffix(LISTING), origin_of(target)
-    if remote.rewritten and origin == origin_of(asked):
+    if remote.rewritten and origin == origin_of(listing_url):
         return Remote(url, remote.scheme, rewritten=True)
     return Remote(url, origin.scheme, rewritten=False, host=origin.host, port=origin.port)
 

@@ -203,16 +203,16 @@ class Pager(Canvas, can_focus=True):
     def draw(self, width: int, height: int) -> list[Line]:
         lines = self.content(width - 1)
         self.first = max(0, min(self.first, len(lines) - height))
-        shown = lines[self.first : self.first + height]
+        visible = lines[self.first : self.first + height]
         if len(lines) > height:
             length = max(1, height * height // len(lines))
             start = (height - length) * self.first // max(1, len(lines) - height)
-            for y, (spans, base) in enumerate(shown):
+            for y, (spans, base) in enumerate(visible):
                 used = sum(cell_len(text) for text, _ in spans)
                 on = start <= y < start + length
                 bar = (self.glyphs["thumb"] if on else self.glyphs["track"], "dim" if on else "trough")
-                shown[y] = Line([*spans, (" " * (width - 1 - used), "text"), bar], base)
-        return shown
+                visible[y] = Line([*spans, (" " * (width - 1 - used), "text"), bar], base)
+        return visible
 
     def action_go(self, by: int) -> None:
         self.first = max(0, self.first + by)

@@ -60,9 +60,9 @@ class Logs(Canvas, can_focus=True):
     def shown(self) -> list[LogRow]:
         """The lines that match, oldest first."""
         journal = self.station.journal
-        wanted = (journal.last, len(journal.rows), self.filter, self.jail, self.faults_only)
-        if wanted != self._filtered_for:
-            self._filtered_for = wanted
+        filters = (journal.last, len(journal.rows), self.filter, self.jail, self.faults_only)
+        if filters != self._filtered_for:
+            self._filtered_for = filters
             now = self.station.now
             self._rows = [
                 row

@@ -305,8 +305,8 @@ class Table(Canvas, Generic[R], can_focus=True):
             self._move_to(self._at + 1)
 
     def action_mark_all(self) -> None:
-        shown = {row.key for row in self.rows}
-        self.marks = set() if self.marks == shown else shown
+        keys = {row.key for row in self.rows}
+        self.marks = set() if self.marks == keys else keys
         self.paint()
 
     def action_sort(self, by: int) -> None:

@@ -98,11 +98,11 @@ class Board:
         """Take a snapshot: it overrules everything that was folded from earlier events."""
         status = self.status = snapshot
         self._load_jails(status.jails, snapshot.at)
-        asked = {ip: address.setting for ip, address in self.addresses.items()}
+        settings_by_ip = {ip: address.setting for ip, address in self.addresses.items()}
         self.addresses = {info.ip: AddressRow(info) for info in status.addresses}
         for ip, address in self.addresses.items():
-            wanted = asked.get(ip)
-            address.setting = wanted if wanted is not address.info.state else None
+            setting = settings_by_ip.get(ip)
+            address.setting = setting if setting is not address.info.state else None
             holder = self.jails.get(address.info.jail or "")
             address.function = holder.label if holder else ""
         kept = {key: row for key, row in self.cache.items() if row.state != "ready"}
@@ -115,8 +115,8 @@ class Board:
             if event.at > snapshot.at:
                 self.folds[type(event)](event)
         for end in reversed(snapshot.recent):
-            known = self.invocations.get(end.invocation or "")
-            if known is None or not known.verdict:
+            invocation = self.invocations.get(end.invocation or "")
+            if invocation is None or not invocation.verdict:
                 self._finish(end)
         self._adopt_running()
         self._forget_ended(snapshot.at)
@@ -135,7 +135,7 @@ class Board:
             jails[info.name] = jail
             self._sample_cpu(jail, at)
         self.jails = jails
-        self._cpu_samples = {name: seen for name, seen in self._cpu_samples.items() if name in jails}
+        self._cpu_samples = {name: sample for name, sample in self._cpu_samples.items() if name in jails}
 
     def _sample_cpu(self, jail: JailRow, at: float) -> None:
         """Work out the jail's share of a processor since the last sample.

@@ -127,7 +127,7 @@ class FreeBSDBase:
         try:
             await self._programs.run(extract_argv(archive, root), timeout_s=UNPACK_TIMEOUT_S)
         except ProgramFailed as failure:
-            if "No space left" in failure.said:
+            if "No space left" in failure.stderr:
                 raise HostUnfit(f"{failure.message}; make room in the pool: zfs list -o space") from failure
             raise
         if self._update and not self._is_local:

@@ -218,7 +218,7 @@ class FreeBSDChecks:
             try:
                 await self.jails.programs.run(commands.exec_argv(spec, commands.FUNCTION_USER))
             except ProgramFailed as failure:
-                return f"so allow.nosuser cannot be used: {failure.said}"
+                return f"so allow.nosuser cannot be used: {failure.stderr}"
         raise WrongAssumption("jexec -u works there all the same: jails could do with allow.nosuser")
 
     async def _listing(self) -> str:

@@ -92,11 +92,11 @@ class FreeBSDJail:
 
     def ended(self) -> tuple[int | None, int | None]:
         code = self.process.returncode
-        said = bytes(self.process.stderr.data)
+        stderr = bytes(self.process.stderr.data)
         if code is None:
             raise DriverError(f"the process of {self.spec.name} has not ended", jail=self.spec.name)
-        if code == 1 and said.startswith((b"jexec: ", b"limits: ")):
-            text = said.decode(errors="replace").strip()
+        if code == 1 and stderr.startswith((b"jexec: ", b"limits: ")):
+            text = stderr.decode(errors="replace").strip()
             raise DriverError(f"the process of {self.spec.name} never started: {text}", jail=self.spec.name)
         return (None, -code) if code < 0 else (code, None)
 
@@ -136,8 +136,8 @@ class FreeBSDJail:
         due_s = (limits.cpu_time_s or 0.0) / (limits.cpus or os.cpu_count() or 1)
         while self.process.returncode is None:
             with contextlib.suppress(IslandError):
-                said = await self._driver.programs.run(commands.usage_argv(self.spec.name))
-                self._usage = commands.parse_usage(said)
+                rctl_output = await self._driver.programs.run(commands.usage_argv(self.spec.name))
+                self._usage = commands.parse_usage(rctl_output)
             await asyncio.sleep(USAGE_AGE_S)
             if time.monotonic() > self._looked_at + due_s + USAGE_AGE_S:
                 return
@@ -221,7 +221,7 @@ class FreeBSDJails:
         try:
             entry = await self.programs.run(commands.user_argv(user))
         except ProgramFailed as failure:
-            if "no such user" not in failure.said:
+            if "no such user" not in failure.stderr:
                 raise
             await self.programs.run(commands.add_user_argv(user, uid))
             return
@@ -289,7 +289,7 @@ class FreeBSDJails:
         try:
             await self.programs.run(argv)
         except ProgramFailed as failure:
-            if "unknown parameter" in failure.said:
+            if "unknown parameter" in failure.stderr:
                 raise HostUnfit(f"{failure.message}; FreeBSD 14.3 or later is needed") from failure
             raise
         # Somebody may have emptied or changed the ruleset since `prepare`.
@@ -366,7 +366,7 @@ class FreeBSDJails:
             try:
                 await self.programs.run(commands.unlimit_argv(name))
             except ProgramFailed as failure:
-                if "No such process" not in failure.said:
+                if "No such process" not in failure.stderr:
                     raise
 
     # Leftovers

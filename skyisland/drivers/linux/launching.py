@@ -125,8 +125,10 @@ class Launcher:
                 timeout_s=COMPILE_TIMEOUT_S,
             )
             if compiled.returncode != 0:
-                said = (compiled.stderr or compiled.stdout).decode(errors="replace").strip()
-                raise HostUnfit(f"{toolchain.version} cannot compile the launcher of jails: {said}; {REMEDY}")
+                output = (compiled.stderr or compiled.stdout).decode(errors="replace").strip()
+                raise HostUnfit(
+                    f"{toolchain.version} cannot compile the launcher of jails: {output}; {REMEDY}"
+                )
             return await asyncio.to_thread(self._keep, work, toolchain)
         except DriverError as error:
             raise HostUnfit(f"cannot compile the launcher of jails: {error.message}; {REMEDY}") from error

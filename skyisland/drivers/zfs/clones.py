@@ -166,14 +166,14 @@ class ZfsClones:
         try:
             await self._zfs(create)
         except ProgramFailed as failure:
-            if "does not exist" in failure.said or "no such pool" in failure.said:
+            if "does not exist" in failure.stderr or "no such pool" in failure.stderr:
                 raise self._no_parent(failure) from failure
             raise
 
     def _no_parent(self, failure: ProgramFailed) -> HostUnfit:
         parent = self.root.rpartition("/")[0]
         return HostUnfit(
-            f"there is no dataset {parent} ({failure.said}); see `zfs list`, then set "
+            f"there is no dataset {parent} ({failure.stderr}); see `zfs list`, then set "
             f"filesystem.zfs_dataset, or make it: zfs create {parent}",
             dataset=parent,
         )
@@ -194,7 +194,7 @@ class ZfsClones:
         try:
             await self._zfs(commands.argv("hold", commands.HOLD, snapshot))
         except ProgramFailed as failure:
-            if "tag already exists" not in failure.said:
+            if "tag already exists" not in failure.stderr:
                 raise
 
     async def _retire(self, datasets: dict[str, commands.Dataset], *, keep: str) -> None:
@@ -214,7 +214,7 @@ class ZfsClones:
                 try:
                     await self._zfs(step)
                 except ProgramFailed as failure:
-                    log.info("the old base %s stays for now: %s", name, failure.said)
+                    log.info("the old base %s stays for now: %s", name, failure.stderr)
 
     # Clones
 

@@ -120,12 +120,12 @@ def parse_list(text: str) -> list[Dataset]:
 
 def is_missing(failure: ProgramFailed) -> bool:
     """Whether zfs(8) failed because the dataset does not exist."""
-    return "does not exist" in failure.said or "could not find any" in failure.said
+    return "does not exist" in failure.stderr or "could not find any" in failure.stderr
 
 
 def is_busy(failure: ProgramFailed) -> bool:
     """Whether zfs(8) failed because the dataset is in use."""
-    return "busy" in failure.said
+    return "busy" in failure.stderr
 
 
 async def zfs(programs: Programs, command: tuple[str, ...]) -> str:
@@ -145,7 +145,7 @@ async def zfs(programs: Programs, command: tuple[str, ...]) -> str:
             **failure.details,
         ) from failure
     except ProgramFailed as failure:
-        for said, remedy in REMEDIES.items():
-            if said in failure.said:
+        for words, remedy in REMEDIES.items():
+            if words in failure.stderr:
                 raise HostUnfit(f"{failure.message}; {remedy}", **failure.details) from failure
         raise

@@ -95,7 +95,7 @@ class Destroyer:
             )
             results = msgspec.json.decode(output, type=dict[str, dict[str, int]]).get("return", {})
         except (DriverError, msgspec.MsgspecError) as failure:
-            if isinstance(failure, ProgramFailed) and "unrecognized command" in failure.said:
+            if isinstance(failure, ProgramFailed) and "unrecognized command" in failure.stderr:
                 self.with_program = False
             log.info("destroying one by one, for a channel program failed: %s", failure)
             return datasets

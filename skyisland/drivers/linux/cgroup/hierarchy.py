@@ -294,7 +294,7 @@ class Hierarchies:
 
     # Version 2
 
-    def _find_v2(self, mount: CgroupMount, own: str, wanted: list[str]) -> None:
+    def _find_v2(self, mount: CgroupMount, own: str, controllers: list[str]) -> None:
         remedy = IN_A_UNIT if self._kernel.is_root() else IN_A_SCOPE
         base, ours = own, True  # the group to make the parent in, and whether we may enable controllers there
         if os.path.basename(own) == self._daemon:  # an earlier `find` moved us there
@@ -304,15 +304,15 @@ class Hierarchies:
         elif self._is_delegated(own, mount):
             reason = self._move(own, f"{own}/{self._daemon}")
             if reason:
-                self._refuse(wanted, reason, remedy)
+                self._refuse(controllers, reason, remedy)
                 return
         elif self._kernel.is_root():
             base, ours = mount.mount_point, False
         else:
-            self._refuse(wanted, f"{own} is not delegated to this user", remedy)
+            self._refuse(controllers, f"{own} is not delegated to this user", remedy)
             return
         parent = f"{base}/{self.name}"
-        enabled = self._enable(base, wanted, remedy, ours=ours)
+        enabled = self._enable(base, controllers, remedy, ours=ours)
         if enabled:
             reason = self._make(parent)
             if reason:
@@ -376,15 +376,15 @@ class Hierarchies:
             self._kernel.write(f"{own}/cgroup.procs", "0")
             self._kernel.remove(f"{own}/{self._daemon}")
 
-    def _enable(self, folder: str, wanted: list[str], remedy: str, *, ours: bool) -> list[str]:
+    def _enable(self, folder: str, controllers: list[str], remedy: str, *, ours: bool) -> list[str]:
         """Enable controllers for the children of a group that is `ours`. Returns those that are enabled."""
         try:
             offered = self._kernel.read(f"{folder}/cgroup.controllers").split()
             enabled = self._kernel.read(f"{folder}/cgroup.subtree_control").split()
         except OSError as error:
-            self._refuse(wanted, f"cannot read {folder}: {error.strerror}", remedy)
+            self._refuse(controllers, f"cannot read {folder}: {error.strerror}", remedy)
             return []
-        for name in wanted:
+        for name in controllers:
             if name in enabled:
                 continue
             if not ours or name not in offered:
@@ -397,9 +397,9 @@ class Hierarchies:
                     self._enabled.append(name)
             except OSError as error:
                 busy = error.errno == errno.EBUSY
-                said = f"other processes are in {folder}" if busy else f"{folder}: {error.strerror}"
-                self._refuse([name], said, remedy)
-        return [name for name in wanted if name in enabled]
+                reason = f"other processes are in {folder}" if busy else f"{folder}: {error.strerror}"
+                self._refuse([name], reason, remedy)
+        return [name for name in controllers if name in enabled]
 
     def _refuse(self, names: Iterable[str], reason: str, remedy: str) -> None:
         self.refused.update(dict.fromkeys(names, Refusal(reason, remedy)))
