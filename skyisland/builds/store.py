@@ -28,10 +28,10 @@ class Store:
     def path(self, sha256: str) -> Path:
         return self.folder / sha256[:2] / sha256
 
-    def prepare(self, wanted: Iterable[str]) -> int:
-        """Make the folder, and remove all files but the `wanted` hashes; returns how many were removed."""
+    def prepare(self, hashes: Iterable[str]) -> int:
+        """Make the folder, and remove all files but those with `hashes`; returns how many were removed."""
         self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        keep = {self.path(sha256) for sha256 in wanted}
+        keep = {self.path(sha256) for sha256 in hashes}
         removed = 0
         for folder, _, files in os.walk(self.folder, topdown=False):
             for path in (Path(folder, name) for name in files):
@@ -39,7 +39,7 @@ class Store:
                     path.unlink()
                     removed += 1
             if Path(folder) != self.folder:
-                with contextlib.suppress(OSError):  # it holds what is wanted
+                with contextlib.suppress(OSError):  # it holds what is kept
                     Path(folder).rmdir()
         return removed
 

@@ -108,8 +108,8 @@ class IP4(Section, frozen=True, kw_only=True):
         if self.start_addr:
             self._check_range()
         elif self.mask or self.range:
-            key, found = ("mask", self.mask) if self.mask else ("range", self.range)
-            raise Refused(key, found, "nothing without start_addr; the pool's subnet is cidr")
+            key, value = ("mask", self.mask) if self.mask else ("range", self.range)
+            raise Refused(key, value, "nothing without start_addr; the pool's subnet is cidr")
         for key in ("egress", "open_networks"):
             if getattr(self, key) and not self.nat:
                 raise Refused(key, list(getattr(self, key)), "nothing without nat")
@@ -427,9 +427,9 @@ class Api(Section, frozen=True, kw_only=True):
     """The file with the certificate's private key, PEM."""
 
     def __post_init__(self) -> None:
-        for given, missing in (("tls_cert", "tls_key"), ("tls_key", "tls_cert")):
-            if getattr(self, given) and not getattr(self, missing):
-                raise Refused(missing, "", f"a file, because {given} is set")
+        for present, missing in (("tls_cert", "tls_key"), ("tls_key", "tls_cert")):
+            if getattr(self, present) and not getattr(self, missing):
+                raise Refused(missing, "", f"a file, because {present} is set")
         for first, second in (("admins", "operators"), ("admins", "callers"), ("operators", "callers")):
             if both := getattr(self, first).keys() & getattr(self, second).keys():
                 raise Refused(second, min(both), f"a name that is not among {first}")

@@ -278,8 +278,8 @@ class Table(Canvas, Generic[R], can_focus=True):
             title += f"  /{self.filter.text}"
         if self.faults_only:
             title += "  faults only"
-        shown = len(self.rows)
-        count = f"{shown} shown" if shown == self._total else f"{shown} of {self._total} shown"
+        matching = len(self.rows)
+        count = f"{matching} shown" if matching == self._total else f"{matching} of {self._total} shown"
         if self.marks:
             count = f"{len(self.marks)} marked  {count}"
         if self.floats and self._chosen:
@@ -366,20 +366,20 @@ def fit_columns(columns: list[Column], width: int) -> list[tuple[Column, int]]:
 
     Columns of the highest rank are left out first. Spare cells go to columns that may grow, then to `rest`.
     """
-    shown = list(columns)
-    while shown and sum(column.width + 1 for column in shown) > width:
-        worst = max(shown, key=lambda column: column.rank)
+    fitting = list(columns)
+    while fitting and sum(column.width + 1 for column in fitting) > width:
+        worst = max(fitting, key=lambda column: column.rank)
         if worst.rank == 0:
             break
-        shown.remove(worst)
-    spare = max(0, width - sum(column.width + 1 for column in shown))
+        fitting.remove(worst)
+    spare = max(0, width - sum(column.width + 1 for column in fitting))
     widths = []
-    for column in shown:
+    for column in fitting:
         extra = min(spare, column.grow)
         spare -= extra
         widths.append(column.width + extra)
-    for n, column in enumerate(shown):
+    for n, column in enumerate(fitting):
         if column.rest:
             widths[n] += spare
             spare = 0
-    return list(zip(shown, widths, strict=True))
+    return list(zip(fitting, widths, strict=True))

@@ -191,8 +191,8 @@ class FreeBSDChecks:
 
     async def _environment(self) -> str:
         """The reason for limits -E. sh(1) itself sets PWD and a few others, none of which is a user's."""
-        found = await self._output('echo "$HOME$USER$SHELL$MAIL$LANG$BLOCKSIZE$MM_CHARSET"')
-        _expect(found, "")
+        environment = await self._output('echo "$HOME$USER$SHELL$MAIL$LANG$BLOCKSIZE$MM_CHARSET"')
+        _expect(environment, "")
         return "limits(1) drops what jexec adds"
 
     async def _devices(self) -> str:
@@ -276,8 +276,8 @@ class FreeBSDChecks:
 
     async def _program(self) -> str:
         assert self._base is not None  # noqa: S101 - `examine` prepares first
-        made = [await self.clones.clone(self._base, f"{self.jails.prefix}m{n}") for n in range(4)]
-        await asyncio.gather(*(self.clones.destroy(clone) for clone in made))
+        clones = [await self.clones.clone(self._base, f"{self.jails.prefix}m{n}") for n in range(4)]
+        await asyncio.gather(*(self.clones.destroy(clone) for clone in clones))
         if not self.clones.destroyer.with_program:
             raise WrongAssumption("zfs program does not work; clones end one by one")
         return "zfs program works"

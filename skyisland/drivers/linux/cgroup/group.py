@@ -81,16 +81,16 @@ class Group:
             FileExistsError: the slot is taken.
             OSError
         """
-        made: list[str] = []
+        new_folders: list[str] = []
         try:
             for _, folder in self._folders:
                 self._kernel.make(folder)
-                made.append(folder)
+                new_folders.append(folder)
             for path, text in self._settings(limits):
                 self._kernel.write(path, text)
             self._open_oom_event()
         except OSError:
-            for folder in made:
+            for folder in new_folders:
                 with suppress(OSError):
                     self._kernel.remove(folder)
             raise

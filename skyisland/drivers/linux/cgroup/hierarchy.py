@@ -239,10 +239,10 @@ class Hierarchies:
             names = mount.options.intersection(CONTROLLERS) & groups.keys()
             if mount.version == 1 and names:
                 self._find_v1(mount, mount.folder(groups[min(names)]), names)
-        wanted = [name for name in CONTROLLERS if not any(name in mount.options for mount in mounts)]
+        controllers = [name for name in CONTROLLERS if not any(name in mount.options for mount in mounts)]
         for mount in mounts:
-            if mount.version == 2 and wanted and "" in groups:
-                self._find_v2(mount, mount.folder(groups[""]), wanted)
+            if mount.version == 2 and controllers and "" in groups:
+                self._find_v2(mount, mount.folder(groups[""]), controllers)
         parents = {hierarchy.parent for hierarchy in self.usable}
         tops = {m.mount_point for m in mounts if any(_within(parent, m.mount_point) for parent in parents)}
         self.leftovers = sorted({f for top in tops for f in self._kernel.find(top, self.name)} - parents)
