@@ -31,12 +31,12 @@ def describe(header: str) -> Schema:
     schemas, components = msgspec.json.schema_components(
         [*shapes, Problem], ref_template="#/components/schemas/{name}", schema_hook=_custom
     )
-    known = dict(zip(shapes, schemas, strict=False))
+    schema_of = dict(zip(shapes, schemas, strict=False))
     _refine(components)
     paths: dict[str, Schema] = {}
     for operation in OPERATIONS:
         for path in operation.paths:
-            described = _operation(operation, path, known, schemas[-1])
+            described = _operation(operation, path, schema_of, schemas[-1])
             paths.setdefault(path, {})[operation.method.lower()] = described
     return {
         "openapi": "3.1.0",

@@ -112,8 +112,8 @@ class Answer(Struct, frozen=True, kw_only=True):
     @property
     def timings(self) -> Timings:
         """`timings_ms` in seconds; phases that this version does not know are left out."""
-        known = {field.removesuffix("_s"): field for field in Timings.__struct_fields__}
-        return Timings(**{known[name]: ms / 1000 for name, ms in self.timings_ms.items() if name in known})
+        fields = {field.removesuffix("_s"): field for field in Timings.__struct_fields__}
+        return Timings(**{fields[name]: ms / 1000 for name, ms in self.timings_ms.items() if name in fields})
 
 
 def milliseconds(timings: Timings) -> dict[str, float]:

@@ -288,8 +288,8 @@ class Builds:
         """Compile, and keep the binary."""
         source, call = job.source, job.call
         id_ = _id(source, call)
-        if not job.refresh and (known := self._artifacts.get(id_)):
-            return known
+        if not job.refresh and (artifact := self._artifacts.get(id_)):
+            return artifact
         key, started, size_bytes = self._key(id_), time.perf_counter(), 0
         self.events.publish(
             BuildStarted(key=key, url=source.url, function=call.function, invocation=job.invocation)

@@ -96,7 +96,7 @@ def overlay(default: S, tables: Mapping[str, object], origin: str) -> S:
     return settings
 
 
-def _section(default: S, table: object, path: str, problems: list[WrongKey], known: list[str]) -> S:
+def _section(default: S, table: object, path: str, problems: list[WrongKey], all_keys: list[str]) -> S:
     if not isinstance(table, Mapping):
         problems.append(WrongKey(path, _show(table), "a table"))
         return default
@@ -106,9 +106,9 @@ def _section(default: S, table: object, path: str, problems: list[WrongKey], kno
     for name, value in table.items():
         key = _key(path, name)
         if name not in types:
-            problems.append(WrongKey(key, _unknown(path, name, list(types), known), ", ".join(types)))
+            problems.append(WrongKey(key, _unknown(path, name, list(types), all_keys), ", ".join(types)))
         elif isinstance(current := getattr(default, name), Section):
-            changes[name] = _section(current, value, key, problems, known)
+            changes[name] = _section(current, value, key, problems, all_keys)
         else:
             changes[name] = _value(types[name], value, key, problems)
     if len(problems) == problems_before:
@@ -209,9 +209,9 @@ def _all_keys(section: Section, path: str = "") -> list[str]:
     return keys
 
 
-def _unknown(path: str, name: str, siblings: list[str], known: list[str]) -> str:
+def _unknown(path: str, name: str, siblings: list[str], all_keys: list[str]) -> str:
     """Describe an unknown key and guess the one that was meant: a similar sibling, or another section's."""
     # 0.7 is a judgement: one letter in four may be wrong.
     guesses = [_key(path, close) for close in difflib.get_close_matches(name[:60], siblings, n=1, cutoff=0.7)]
-    guesses = guesses or [key for key in known if key == name or key.endswith(f".{name}")]
+    guesses = guesses or [key for key in all_keys if key == name or key.endswith(f".{name}")]
     return f"an unknown key (did you mean {' or '.join(guesses)}?)" if guesses else "an unknown key"

@@ -167,30 +167,32 @@ class Sources:
         """The commit of a version: from the version itself, from memory, or from the remote."""
         if version is not None and is_commit(version):
             return _Resolution(version.lower())
-        known = self._known.get(name, version or "")
-        if known is not None and not refresh:
+        last_known = self._known.get(name, version or "")
+        if last_known is not None and not refresh:
             # A negative age means that the clock was set back: the entry is not trusted.
-            if 0.0 <= time.time() - known.at < self._trust_s:
-                return _Resolution(known.commit)
+            if 0.0 <= time.time() - last_known.at < self._trust_s:
+                return _Resolution(last_known.commit)
             if time.monotonic() < (self._retry_at.get((name, version)) or 0.0):
-                return _Resolution(known.commit, stale=True)
+                return _Resolution(last_known.commit, stale=True)
         return await self._resolutions.join(
-            (name, version), client, lambda: self._ask_remote(name, version, known)
+            (name, version), client, lambda: self._ask_remote(name, version, last_known)
         )
 
-    async def _ask_remote(self, name: str, version: str | None, known: KnownCommit | None) -> _Resolution:
+    async def _ask_remote(
+        self, name: str, version: str | None, last_known: KnownCommit | None
+    ) -> _Resolution:
         """Resolve a version at the remote. If that cannot be reached, the known commit serves, as stale."""
-        if version is None and known is None:
+        if version is None and last_known is None:
             commit = await self._fetch_default_branch(name)
             if commit is not None:
                 return await self._remember(name, version, commit)
         try:
             listing = await self._mirrors.ls_remote(name, refs_of(version))
         except GitFailed as failure:
-            if known is None or failure.trouble not in (Trouble.other, Trouble.timed_out):
+            if last_known is None or failure.trouble not in (Trouble.other, Trouble.timed_out):
                 raise self._mirrors.explain(name, failure) from None
             self._retry_at[name, version] = time.monotonic() + RETRY_S
-            return _Resolution(known.commit, stale=True)
+            return _Resolution(last_known.commit, stale=True)
         self._retry_at.pop((name, version))
         commit = commit_among(listing, version)
         if commit is None and version is None:

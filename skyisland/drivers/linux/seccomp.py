@@ -199,8 +199,8 @@ def compile_filter(machine: str | None = None) -> bytes:
     """
     machine = machine or platform.machine()
     if machine not in MACHINES:
-        known = ", ".join(sorted(MACHINES))
-        raise HostUnfit(f"there is no filter on system calls for a {machine} machine, only for {known}")
+        machines = ", ".join(sorted(MACHINES))
+        raise HostUnfit(f"there is no filter on system calls for a {machine} machine, only for {machines}")
     numbers = _numbers(MACHINES[machine])
     code = (
         *_load(ARCHITECTURE),
