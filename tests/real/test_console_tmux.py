@@ -101,7 +101,7 @@ def test_an_operator_at_a_terminal(daemon: Make) -> None:
         terminal.press("y")
         told = first.result()
         assert (told.status_code, told.json()["code"]) == (502, "killed")
-        assert "operator" in told.json()["error"]
+        assert "admin" in told.json()["error"]
         terminal.reads("no row matches")
         assert not second.done()
         terminal.press("Escape")
