@@ -145,7 +145,7 @@ class Protocols(ProtocolWrapper):
     """Chooses the protocol of a connection, and ends one that misbehaves with one short line in the log."""
 
     def __init__(self, *about: object, **more: object) -> None:
-        super().__init__(*about, **more)  # type: ignore[arg-type]
+        super().__init__(*about, **more)  # type: ignore[arg-type] # passed on as Hypercorn gave them
         self._become(Http2 if isinstance(self.protocol, H2Protocol) else Http1)
 
     def _become(self, protocol: type[Http1 | Http2]) -> None:

@@ -262,6 +262,6 @@ class TestSize:
             return parse_call(text)
 
         monkeypatch.setattr("skyisland.golang.call.parse_call", watch)
-        assert (await read_call("F(1)")).arguments == ("1",)
+        assert (await read_call("NobodyElseCallsThis(1)")).arguments == ("1",)  # short calls are cached
         assert (await read_call(f'F("{"x" * 5000}")')).function == "F"
         assert threads == [True, False]
