@@ -315,7 +315,8 @@ class Island:
                 self.jails.discard(inmate)
         if refusal := harness.rejection(outcome, nonce):
             raise refusal
-        return outcome
+        data, _ = harness.returned(outcome.stdout, nonce)
+        return structs.replace(outcome, stdout=data)
 
     # What operators see and do
 

@@ -239,6 +239,28 @@ class Verdict(StrEnum):
     """By an admin, or because the island stops."""
 
 
+class GoError(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """An error that a function returned."""
+
+    message: str
+    type: str
+    """Its type in Go: `*errors.errorString`."""
+    at: str = ""
+    """The part of the call that gave it; empty for the call itself."""
+
+
+class Returned(Struct, frozen=True, kw_only=True):
+    """What a function gave back, and what it printed before. The jail's word, see `golang.harness`."""
+
+    printed: bytes
+    """What the function printed itself."""
+    text: bytes
+    """What `fmt.Print` prints of its results."""
+    results: bytes | None
+    """Its results as a JSON array; None where nobody wanted them or they are too large."""
+    error: GoError | None
+
+
 class Outcome(Struct, frozen=True, kw_only=True):
     """How a jail's process ended, and what it wrote."""
 

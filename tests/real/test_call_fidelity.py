@@ -198,7 +198,8 @@ class Bench:
             assert not ran.stdout
             return None
         assert (ran.returncode, ran.stderr) == (0, b"")
-        return ran.stdout
+        kept, _ = harness.returned(ran.stdout, NONCE)
+        return kept
 
     def run_compiled(self, calls: list[Call]) -> dict[str, list[bytes | None]]:
         """What the plain program and the expressions print; None where the compiler refuses."""

@@ -80,7 +80,8 @@ class Workshop:
             call = harness.as_expression(call)
         outcome = await self.enter((Mount(artifact.path, "/function"),), harness.frame(call, "nonce"))
         assert outcome.verdict is Verdict.ok, outcome
-        return outcome.stdout.decode()
+        kept, _ = harness.returned(outcome.stdout, "nonce")
+        return kept.decode()
 
     async def enter(self, mounts: tuple[Mount, ...], data: bytes, uid: int | None = None) -> Outcome:
         limits = Limits(memory_bytes=128 << 20, pids=64)

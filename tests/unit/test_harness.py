@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from skyisland.errors import BadCall, BadRequest, Complaint
 from skyisland.golang import harness
 from skyisland.golang.call import parse_call
-from skyisland.model import Call, Outcome, Verdict
+from skyisland.model import Call, GoError, Outcome, Returned, Verdict
 
 GOLDEN = Path(__file__).parent / "golden"
 PATH = "github.com/mmcloughlin/geohash"
@@ -66,11 +66,69 @@ class TestFrame:
     def test_expressions_take_nothing(self) -> None:
         assert harness.frame(parse_call("F(G())"), "n")[4:] == b'{"args":[],"nonce":"n"}'
 
+    def test_says_that_no_json_is_wanted(self) -> None:
+        frame = harness.frame(parse_call("F()"), "n", text_only=True)
+        assert frame[4:] == b'{"args":[],"nonce":"n","want":"text"}'
+
     @given(st.lists(st.text(max_size=20), max_size=5), st.text(max_size=20))
     def test_length_is_that_of_the_header(self, arguments: list[str], nonce: str) -> None:
         frame = harness.frame(Call(text="", function="F", arguments=tuple(arguments)), nonce)
         assert int.from_bytes(frame[:4], "big") == len(frame) - 4
         assert json.loads(frame[4:]) == {"args": arguments, "nonce": nonce}
+
+
+def trailer(text: bytes, record: bytes, nonce: str = "n0") -> bytes:
+    """What the harness writes at the end of standard output."""
+    return b"%b%b%08x%08x%b" % (text, nonce.encode(), len(text), len(record), record)
+
+
+class TestReturned:
+    def test_a_record_is_cut_off(self) -> None:
+        stdout = b"hello " + trailer(b"3 <nil>", b'{"results":[3]}') + b"bye"
+        kept, [answer] = harness.returned(stdout, "n0")
+        assert kept == b"hello 3 <nil>bye"
+        assert answer == Returned(printed=b"hello ", text=b"3 <nil>", results=b"[3]", error=None)
+
+    def test_an_error(self) -> None:
+        record = b'{"results":[],"error":{"message":"no","type":"*errors.errorString","at":"New()"}}'
+        _, [answer] = harness.returned(trailer(b"no", record), "n0")
+        assert answer.error == GoError(message="no", type="*errors.errorString", at="New()")
+
+    def test_as_many_as_are_wanted(self) -> None:
+        """What follows them is output like any other, so a forger makes no work."""
+        stdout = b"".join(b"a%b" % trailer(b"%d" % n, b'{"results":[%d]}' % n) for n in range(3))
+        kept, answers = harness.returned(stdout, "n0", most=2)
+        assert [(one.printed, one.text, one.results) for one in answers] == [
+            (b"a", b"0", b"[0]"),
+            (b"a", b"1", b"[1]"),
+        ]
+        assert kept == b"a0a1a" + trailer(b"2", b'{"results":[2]}')
+
+    @pytest.mark.parametrize(
+        "tail",
+        [
+            b"n0",
+            b"n00000000300000",
+            b"n0-0000001-0000001",
+            b"n00000000000000003{}}",
+            b'n000000000000000ff{"results":[1]}',
+            b"n00000000000000004\xff\xff\xff\xff",
+            b"n0000000000000000f" + b'{"results":"\xff"}',
+            b"n0000000000000000b" + b'{"error":0}',
+            b"n000000000ffffffff" + b'{"results":' + b"[" * 100_000,
+        ],
+    )
+    def test_what_is_no_record_says_nothing(self, tail: bytes) -> None:
+        assert harness.returned(b"text" + tail, "n0") == (b"text", [])
+
+    def test_without_a_record_all_is_output(self) -> None:
+        assert harness.returned(b"n1 text", "n0") == (b"n1 text", [])
+
+    @given(st.binary(max_size=40))
+    def test_any_bytes(self, tail: bytes) -> None:
+        kept, answers = harness.returned(b"text n0" + tail, "n0")
+        assert kept.startswith(b"text ")
+        assert len(answers) <= 1
 
 
 def ended(stderr: bytes, exit_code: int = harness.EXIT_REJECTED) -> Outcome:

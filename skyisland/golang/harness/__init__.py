@@ -10,11 +10,37 @@ Three forms, tried in this order; if a build fails, `classify` of its output dec
 *statement*   an expression without a value (`Complaint.no_value`), compiled with `statement=True`: it
               prints nothing.
 
-All print exactly what `fmt.Print(package.Call(…))` prints. First they wait for one frame on standard
-input: four bytes of length, big-endian, and a JSON header, `{"args":[…],"nonce":…}`. They read not one
-byte past it: what follows is the function's input. If standard input ends before a frame begins, they exit
-0 and call nothing. They read no environment. If the arguments do not fit, they do not call the function,
-write one line to standard error, which `rejection` reads, and exit with `EXIT_REJECTED`.
+First they wait for one frame on standard input: four bytes of length, big-endian, and a JSON header. They
+read not one byte past it: what follows is the function's input. If standard input ends before a frame
+begins, they exit 0 and call nothing. They read no environment. If the arguments do not fit, they do not call
+the function, write one line to standard error, which `rejection` reads, and exit with `EXIT_REJECTED`.
+
+The header is `{"args":[…],"nonce":…}`, then what a plain call does not have, in this order (`parseHeader` in
+frame.go knows no other one):
+
+    ,"want":"text"    nobody wants the results as JSON, so that none is made
+
+The answer ends standard output. After what the function printed itself, the harness writes, in one write:
+
+    text      exactly what `fmt.Print(package.Call(…))` prints of the results
+    mark      the frame's nonce
+    lengths   of the text and of the record, each in eight hexadecimal digits
+    record    JSON: {"results":[…],"error":{"message":…,"type":…,"at":…}}, each left out where there is none
+
+`returned` cuts the record off, so that all else stays what it is without it. A trailing result of the type
+`error` is no part of `results`; an error is a call that failed, whose process ends with code 0. The error of
+a part of the call (`harness.Fail`) has in `at` which part. A process may write several of these, one after
+another, one for each input of many; whatever stands behind the last one was printed, too.
+
+A function can find the nonce in its memory and forge a record, of which its own answer is the only victim.
+
+A main program calls, of the package `harness` (answer.go):
+
+    Answer(F)            waits for the frame, calls the function F with its arguments, answers
+    Begin() bool         waits for the frame, of whatever has no arguments to take from it; false: do nothing
+    Show(expression)     answers with the values of an expression, one or more: Show(F())
+    Done()               answers for a statement
+    Fail(error, part)    answers with an error of a part of the call, and ends the process
 
 How to build
     Put the rendered main program, by way of `-overlay`, into the folder `FOLDER` *inside the package's own
@@ -55,7 +81,7 @@ from typing import Annotated
 import msgspec
 
 from skyisland.errors import BadCall, BadRequest, Complaint
-from skyisland.model import Call, Outcome, Verdict
+from skyisland.model import Call, GoError, Outcome, Returned, Verdict
 
 FOLDER = "_skyisland"
 """The folder of the main program, below the folder of the package."""
@@ -72,7 +98,7 @@ EXIT_TORN = 65
 
 _SOURCES = {
     name: resources.files(__name__).joinpath(name).read_bytes()
-    for name in ("arguments.go", "constant.go", "frame.go")
+    for name in ("answer.go", "arguments.go", "constant.go", "frame.go", "results.go")
 }
 
 _HEAD = """\
@@ -103,15 +129,14 @@ _EXPRESSION = (
     _HEAD
     + """\
 import (
-	"fmt"
 	harness "{library}"
 
 	. {path}
 )
 
 func main() {{
-	if _, ok := harness.ReadFrame(); ok {{
-		fmt.Print(/*line {call}:1:1*/{text})
+	if harness.Begin() {{
+		harness.Show(/*line {call}:1:1*/{text})
 	}}
 }}
 """
@@ -127,8 +152,9 @@ import (
 )
 
 func main() {{
-	if _, ok := harness.ReadFrame(); ok {{
+	if harness.Begin() {{
 		/*line {call}:1:1*/{text}
+		harness.Done()
 	}}
 }}
 """
@@ -197,13 +223,64 @@ def as_expression(call: Call) -> Call:
     return msgspec.structs.replace(call, arguments=None)
 
 
-def frame(call: Call, nonce: str) -> bytes:
+def frame(call: Call, nonce: str, *, text_only: bool = False) -> bytes:
     """The frame for the harness; write the function's own input behind it.
 
-    `nonce` must be new for every call and unguessable: it marks a line as the harness's, see `rejection`.
+    `nonce` must be new for every call and unguessable: it marks what the harness says, see `returned` and
+    `rejection`. `text_only`: no results as JSON are wanted.
     """
-    header = msgspec.json.encode({"args": call.arguments or (), "nonce": nonce})
+    fields: dict[str, object] = {"args": call.arguments or (), "nonce": nonce}
+    if text_only:
+        fields["want"] = "text"
+    header = msgspec.json.encode(fields)
     return struct.pack(">I", len(header)) + header
+
+
+class _Record(msgspec.Struct):
+    results: msgspec.Raw = msgspec.Raw(b"null")
+    error: GoError | None = None
+
+
+_records = msgspec.json.Decoder(_Record)
+_LENGTHS = re.compile(rb"([0-9a-f]{8})([0-9a-f]{8})")
+
+
+def returned(stdout: bytes, nonce: str, most: int = 1) -> tuple[bytes, list[Returned]]:
+    """Standard output without the harness's records, and what the first `most` of them say: one each time
+    that the harness answered, so none if the function ended the process itself.
+
+    All of it is the jail's word. What is no whole record, as where output was cut off, says nothing, and is
+    left out with all that follows it.
+    """
+    mark = nonce.encode()
+    kept: list[bytes] = []
+    answers: list[Returned] = []
+    begin = 0
+    while len(answers) < most and (end := stdout.find(mark, begin)) >= 0:
+        before = stdout[begin:end]
+        kept.append(before)
+        begin = len(stdout)
+        if (lengths := _LENGTHS.match(stdout, end + len(mark))) is None:
+            break
+        text_start = max(0, len(before) - int(lengths[1], 16))
+        begin = lengths.end() + int(lengths[2], 16)
+        if begin > len(stdout):
+            break
+        try:
+            # Decoded first: msgspec does not look whether what it skips is UTF-8.
+            record = _records.decode(stdout[lengths.end() : begin].decode())
+        except (ValueError, RecursionError):
+            break
+        results = bytes(record.results)
+        answers.append(
+            Returned(
+                printed=before[:text_start],
+                text=before[text_start:],
+                results=None if results == b"null" else results,
+                error=record.error,
+            )
+        )
+    return b"".join((*kept, stdout[begin:])), answers
 
 
 class _Rejection(msgspec.Struct):

@@ -5,14 +5,13 @@
 package main
 
 import (
-	"fmt"
 	harness "skyisland_harness"
 
 	. "github.com/mmcloughlin/geohash"
 )
 
 func main() {
-	if _, ok := harness.ReadFrame(); ok {
-		fmt.Print(/*line skyisland.call:1:1*/New(Option{Name:"}{`x"}).Len())
+	if harness.Begin() {
+		harness.Show(/*line skyisland.call:1:1*/New(Option{Name:"}{`x"}).Len())
 	}
 }

@@ -11,7 +11,8 @@ import (
 )
 
 func main() {
-	if _, ok := harness.ReadFrame(); ok {
+	if harness.Begin() {
 		/*line skyisland.call:1:1*/Default.Reset()
+		harness.Done()
 	}
 }

@@ -1,0 +1,144 @@
+package harness
+
+import (
+	"fmt"
+	"os"
+	"reflect"
+	"strconv"
+)
+
+// maxMessage bounds an error's text. A judgement: what is longer is data.
+const maxMessage = 16 << 10
+
+var (
+	errorType = reflect.TypeOf((*error)(nil)).Elem()
+	// output is the jail's standard output, whatever the function makes of os.Stdout.
+	output   = os.NewFile(1, "/dev/stdout")
+	original = os.Stdout
+)
+
+// Answer waits for a frame, calls the function with the frame's arguments, and answers with its results. If the
+// arguments do not fit, that is the caller's mistake: Answer does not call the function, and writes one line to
+// standard error: the frame's nonce, a space, and JSON.
+func Answer(function interface{}) {
+	if !Begin() {
+		return
+	}
+	f := reflect.ValueOf(function)
+	if f.Kind() != reflect.Func {
+		reject(asked.nonce, -1, "this is a value, not a function")
+	}
+	in := fit(f.Type(), asked.args, asked.nonce)
+	var out []reflect.Value
+	if f.Type().IsVariadic() {
+		out = f.CallSlice(in)
+	} else {
+		out = f.Call(in)
+	}
+	results := make([]interface{}, len(out))
+	for i, result := range out {
+		results[i] = result.Interface()
+	}
+	last := len(out) - 1
+	end(results, last >= 0 && isError(f.Type().Out(last)))
+}
+
+// Show answers with the values of an expression, of which there is one at least: Show(F()).
+//
+// The type parameter tells a first nil error from another nil, which have no type in an interface{}. Of
+// further values the last one counts as an error where it is one, or is a nil without a type: who returns
+// something and a nil interface hardly ever means another one.
+func Show[First any](first First, more ...interface{}) {
+	values := append([]interface{}{first}, more...)
+	if len(more) == 0 {
+		end(values, isError(reflect.TypeOf((*First)(nil)).Elem()))
+		return
+	}
+	last := values[len(values)-1]
+	_, failed := last.(error)
+	end(values, failed || last == nil)
+}
+
+// Done answers for a statement, which has no value.
+func Done() {
+	end(nil, false)
+}
+
+// Fail ends the process with an error in place of results: of a part of the call, which `at` names.
+func Fail(err error, at string) {
+	write(nil, appendError([]byte(`{`), err, at))
+	os.Exit(0)
+}
+
+// isError tells whether a result of this type is a function's word that it failed.
+func isError(result reflect.Type) bool {
+	return result.Kind() == reflect.Interface && result.Implements(errorType)
+}
+
+// end prints what fmt.Print(values...) prints, and answers. `failing`: the last value is an error, or nil.
+func end(values []interface{}, failing bool) {
+	var text []byte
+	switch {
+	case len(values) == 0:
+	case os.Stdout != original:
+		fmt.Print(values...)
+	default:
+		text = fmt.Append(nil, values...)
+	}
+	var err error
+	if failing {
+		last := len(values) - 1
+		err, _ = values[last].(error)
+		values = values[:last]
+	}
+	record := []byte(`{`)
+	if !asked.text {
+		record = append(record, `"results":`...)
+		record = appendResults(record, values)
+	}
+	if err != nil {
+		if len(record) > 1 {
+			record = append(record, ',')
+		}
+		record = appendError(record, err, "")
+	}
+	write(text, record)
+}
+
+// write ends standard output, in one write: the text of the results; the frame's nonce; the lengths of text and
+// record, each in eight hexadecimal digits; and the record, a JSON object that lacks its closing brace.
+func write(text, record []byte) {
+	record = append(record, '}')
+	trailer := append(text, asked.nonce...)
+	trailer = appendLength(trailer, len(text))
+	trailer = appendLength(trailer, len(record))
+	output.Write(append(trailer, record...))
+}
+
+func appendLength(to []byte, length int) []byte {
+	digits := strconv.AppendUint(nil, 1<<32|uint64(length), 16)
+	return append(to, digits[1:]...)
+}
+
+// appendError writes the member "error" of a record.
+func appendError(record []byte, err error, at string) []byte {
+	record = append(record, `"error":{"message":`...)
+	record = appendText(record, message(err))
+	record = append(record, `,"type":`...)
+	record = appendText(record, reflect.TypeOf(err).String())
+	if at != "" {
+		record = append(record, `,"at":`...)
+		record = appendText(record, at)
+	}
+	return append(record, '}')
+}
+
+// message is the error's text, or nothing where it cannot say it: a nil pointer's method may panic.
+func message(err error) (text string) {
+	defer func() { recover() }()
+	text = err.Error()
+	if len(text) > maxMessage {
+		text = text[:maxMessage]
+	}
+	return text
+}
