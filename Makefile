@@ -44,7 +44,7 @@ test-zfs-qemu: $(READY)
 test-arm64: $(READY)
 	tests/arm64/boot.sh
 
-# An hour of good and hostile calls while jails and daemon are killed; CHAOS_SECONDS=60 for a minute.
+# An hour of good calls, greed, floods and bombs while jails and daemon are killed; CHAOS_SECONDS=60 for a minute.
 CHAOS_SECONDS = 3600
 
 chaos: $(READY)

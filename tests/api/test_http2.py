@@ -12,58 +12,35 @@ import h2.connection
 import h2.events
 import httpx
 import pytest
-from hpack import Encoder
 
 from api import protocols
 from api.protocols import NOISE, Noise, TooNoisy, short
 from skyisland.settings import Api
 from tests.support.api import CALL, Server, World, make_world
+from tests.support.http2 import (
+    BLOCK,
+    FLOODS,
+    GOAWAY,
+    GREETING,
+    HEADERS,
+    PING,
+    PREFACE,
+    SETTINGS,
+    frame,
+    reset,
+)
 
-PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 UPGRADE = (
     b"GET /healthcheck HTTP/1.1\r\nHost: a\r\nConnection: close, Upgrade, HTTP2-Settings\r\n"
     b"Upgrade: h2c\r\nHTTP2-Settings: AAMAAABkAAQAAP__\r\n\r\n"
 )
-HEADERS, PRIORITY, RST, SETTINGS, PING, GOAWAY, WINDOW, CONTINUATION = 1, 2, 3, 4, 6, 7, 8, 9
 ENHANCE_YOUR_CALM = 11
-BLOCK = Encoder().encode(
-    [
-        (":method", "POST"),
-        (":path", "/api/v1/function"),
-        (":scheme", "http"),
-        (":authority", "island"),
-    ],
-    huffman=False,
-)
-
-
-def frame(kind: int, payload: bytes = b"", *, flags: int = 0, stream: int = 0) -> bytes:
-    return len(payload).to_bytes(3, "big") + bytes((kind, flags)) + struct.pack(">I", stream) + payload
-
-
-def reset(number: int) -> bytes:
-    """A request, and that it is taken back."""
-    stream = 2 * number + 1
-    return frame(HEADERS, BLOCK, flags=4, stream=stream) + frame(RST, struct.pack(">I", 8), stream=stream)
-
-
-FLOODS = {
-    "resets": b"".join(map(reset, range(3000))),
-    "settings": frame(SETTINGS) * 20_000,
-    "pings": frame(PING, b"x" * 8) * 20_000,
-    "windows": b"".join(frame(WINDOW, struct.pack(">I", 1)) for _ in range(20_000)),
-    "priorities": b"".join(
-        frame(PRIORITY, struct.pack(">IB", 0, 16), stream=2 * number + 1) for number in range(20_000)
-    ),
-    "unknown": frame(0x20, b"x") * 20_000,
-    "continuations": frame(HEADERS, BLOCK, stream=1) + frame(CONTINUATION, b"", stream=1) * 20_000,
-}
 
 
 async def flood(server: Server, text: bytes) -> tuple[bytes, bool]:
     """Send all of it; returns what came back, and whether the server closed."""
     reader, writer = await server.connect()
-    writer.write(PREFACE + frame(SETTINGS) + text)
+    writer.write(GREETING + text)
     came, closed = b"", False
     try:
         async with asyncio.timeout(10):
@@ -93,7 +70,7 @@ def goaways(came: bytes) -> list[int]:
 async def test_http2_is_off(world: World, start: bytes) -> None:
     async with world.served(http2=True) as server:
         reader, writer = await server.connect()
-        writer.write(PREFACE + frame(SETTINGS))
+        writer.write(GREETING)
         assert (await reader.readexactly(9))[3] == SETTINGS, "where it is on, it is spoken"
         writer.close()
     async with world.served() as server:
@@ -151,9 +128,7 @@ async def test_without_the_budget_resets_go_on(world: World, monkeypatch: pytest
     monkeypatch.setattr(protocols.Limits, "noise", 10**9)
     async with world.served(http2=True) as server:
         reader, writer = await server.connect()
-        writer.write(
-            PREFACE + frame(SETTINGS) + b"".join(map(reset, range(500))) + frame(PING, b"all heard"[:8])
-        )
+        writer.write(GREETING + b"".join(map(reset, range(500))) + frame(PING, b"all heard"[:8]))
         came = b""
         while b"all hear" not in came:
             came += await reader.read(65536)

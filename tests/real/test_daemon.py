@@ -131,7 +131,7 @@ def slow_to_build(repositories: Path) -> str:
 def victim(make_daemon: Make, stalling: tuple[str, threading.Event]) -> Iterator[Daemon]:
     """A daemon that is killed again and again. It has built one function."""
     url, _ = stalling
-    with make_daemon(git={"https://github.com/": url}, jails={"exec_timeout": "60s"}) as running:
+    with make_daemon(git={"rewrite": {"https://github.com/": url}}, jails={"exec_timeout": "60s"}) as running:
         assert running.call("geohash", "Encode(100.1, 80.9)").json()["cached"] is False
         yield running
 

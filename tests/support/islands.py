@@ -140,11 +140,11 @@ Serve = Callable[..., Daemon]
 def make_daemon(host_dir: Path, prepared: Path, rewrite: dict[str, str]) -> Serve:
     """Makes daemons that are not started yet, each with a state folder of its own; `with` starts one.
 
-    `git` adds to the rewrites; `share`: see `copy_of`; all else is as for `Daemon`.
+    `git`: settings, whose rewrites are added; `share`: see `copy_of`; all else is as for `Daemon`.
     """
 
     def make(
-        *, uid: int | None = None, share: bool = True, git: dict[str, str] | None = None, **more: Any
+        *, uid: int | None = None, share: bool = True, git: dict[str, Any] | None = None, **more: Any
     ) -> Daemon:
         folder = Path(tempfile.mkdtemp(prefix="island-", dir=host_dir))
         folder.chmod(0o755)
@@ -154,7 +154,8 @@ def make_daemon(host_dir: Path, prepared: Path, rewrite: dict[str, str]) -> Serv
                 os.chown(parent, uid, uid)
                 for name in files:
                     os.chown(Path(parent, name), uid, uid, follow_symlinks=False)
-        return Daemon(folder, {**rewrite, **(git or {})}, uid=uid, **more)
+        git = {"rewrite": {}, **(git or {})}
+        return Daemon(folder, {**rewrite, **git.pop("rewrite")}, uid=uid, git=git, **more)
 
     return make
 

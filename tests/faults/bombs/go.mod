@@ -1,0 +1,3 @@
+module bombs
+
+go 1.24
