@@ -32,7 +32,7 @@ class FunctionRequest(Struct, frozen=True, kw_only=True, omit_defaults=True):
     cache_bust: bool = False
     """Fetch and build again, whatever is cached."""
     version: Annotated[str, Meta(max_length=255)] | None = None
-    """Branch, tag or commit; the default branch without it."""
+    """Branch, tag, release or commit (`sources.versions`); the default branch without it."""
     stdin: str | None = None
     """What the function reads from its standard input, as text."""
     stdin_base64: bytes | None = None

@@ -338,7 +338,7 @@ class State:
         await self._now("an address", [("INSERT OR REPLACE INTO addresses VALUES (?, ?)", (ip, str(state)))])
         self._addresses[ip] = state
 
-    # Commits (`sources.sources.KnownCommits`)
+    # Commits (`sources.commits.KnownCommits`)
 
     def get(self, url: str, version: str) -> KnownCommit | None:
         """The commit that the remote last named for `version`, if it is remembered."""

@@ -140,7 +140,7 @@ _PATTERNS = (
     (Trouble.moved, r"returned error: 30[12378]"),
     (
         Trouble.missing,
-        r"could not read (Username|Password)|Authentication failed|returned error: (40[134]|410)"
+        r"could not read (Username|Password)|Authentication failed|returned error: (40[013-6]|410|422)"
         r"|repository '[^']*' not found|Repository not found|not appear to be a git repository"
         r"|is this a git repository|Permission denied \(publickey",
     ),

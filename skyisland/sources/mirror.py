@@ -11,22 +11,20 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
-from functools import partial
 from pathlib import Path
 
-from skyisland.errors import DriverError, IslandError, SourceRefused, SourceUnavailable, TooBusy
+from skyisland.errors import SourceRefused
 from skyisland.host import folder as folders
 from skyisland.host.folder import LAID_OUT_BYTES, laid_out, open_folder, sweep, take_place
-from skyisland.host.internet import connected_networks
-from skyisland.host.outbound import MAX_HOPS, Lookup, Refused, location_of
-from skyisland.host.recent import Recent
+from skyisland.host.outbound import Lookup
 from skyisland.host.tasks import aside
 from skyisland.settings import Git as GitSettings
 from skyisland.sources.git import OUTPUT_LIMIT_BYTES, GitCommand, GitFailed, Trouble, end_orphans
-from skyisland.sources.space import RETRY_AFTER_S, Space
-from skyisland.sources.url import CASELESS, FORGES, LISTING, Remote, moved, pin, remote_of
+from skyisland.sources.remotes import Remotes
+from skyisland.sources.space import Space
+from skyisland.sources.url import CASELESS
 
 MAX_PACKS = 50
 """A mirror with more packs is fetched anew. Git's own gc.autoPackLimit repacks there; a shallow fetch is
@@ -40,20 +38,11 @@ MAX_PATH_BYTES = 1024
 ENTRY_BYTES = 256
 """Of a listing, for each file that git.max_files permits: 54 bytes and the path, which is rarely longer."""
 
-MESSAGE_CHARACTERS = 400
-"""How much of Git's message a caller sees. A judgement: one paragraph of a terminal."""
-
-LISTING_BYTES = 256 << 10
-"""Longest output of a command that talks to a server. Only `ls-remote` prints: the references that end in a
-name, usually one. A server chooses how many there are."""
-
-ASK_S = 10.0
-"""How long a server may take to say where it redirects us to. It has just answered Git within a moment."""
-
-REMOTES_KEPT = 10_000
-"""Remotes that are remembered. A judgement: at 4 KiB each, 40 MiB at worst."""
+MAX_BEGUN = 20
+"""How many objects that begin alike are looked at. Seven digits tell 268 million apart."""
 
 _FETCH = ("fetch", "--quiet", "--no-tags", "--no-recurse-submodules", "--no-write-fetch-head")
+_EVERY_REF = ("+refs/heads/*:refs/heads/*", "+refs/tags/*:refs/tags/*")
 _ATTRIBUTES = "* -text -eol -ident -filter !working-tree-encoding\n"
 """Git writes the bytes of the commit, and ignores the conversions in the repository's .gitattributes."""
 
@@ -68,17 +57,14 @@ def folder_of(name: str) -> str:
 
 
 class Mirrors:
-    """Runs Git for `Sources`. Git's failures leave as `GitFailed`; `explain` turns them into our errors."""
+    """Runs Git for `Sources`. Its failures leave as `GitFailed`."""
 
     def __init__(self, git: GitSettings, repos: Path, lookup: Lookup, space: Space) -> None:
         self._git = git
         self._space = space
         self._repos = repos
-        self._lookup = lookup
         self._threads = ThreadPoolExecutor(git.max_running, "sky-git")
-        self._answered: Recent[str, Remote] = Recent(REMOTES_KEPT)
-        """Repository name → the remote that answered, if it is not the one that the name says: with `.git`,
-        or by a redirect. Its addresses are looked at each time."""
+        self.remotes = Remotes(git, lookup, space, repos, self._threads)
 
     def prepare(self) -> tuple[int, dict[Path, str]]:
         """Remove what an earlier life left; return how much, and each mirror's repository name. Blocks."""
@@ -94,19 +80,6 @@ class Mirrors:
 
     def path(self, name: str) -> Path:
         return self._repos / folder_of(name)
-
-    async def ls_remote(self, name: str, refs: Sequence[str]) -> bytes:
-        """The output of `git ls-remote` for the references `refs` of a repository."""
-        try:
-            return await self._run_remote(name, ["ls-remote"], refs)
-        except GitFailed as failure:
-            if failure.trouble is not Trouble.too_large:
-                raise
-            raise SourceRefused(
-                f"the server of {name} lists more than {LISTING_BYTES} bytes of references that end in "
-                f"{' or '.join(refs)}; call it by the forty digits of a commit",
-                field="version",
-            ) from None
 
     # Fetching
 
@@ -145,7 +118,7 @@ class Mirrors:
         async with folders.partial(self._repos) as draft:
             mirror = draft / "mirror"
             await aside(_make_empty_mirror, mirror, name)
-            await self._run_remote(name, [*_FETCH, "--depth=1"], ["+HEAD:refs/sky/head"], mirror)
+            await self.remotes.run(name, [*_FETCH, "--depth=1"], ["+HEAD:refs/sky/head"], mirror)
             commit = await aside(_rename_head, mirror)
             await aside(take_place, mirror, self.path(name))
             return commit
@@ -160,12 +133,23 @@ class Mirrors:
 
     async def _fetch_into(self, mirror: Path, name: str, commit: str, *, whole: bool = False) -> None:
         if whole:
-            refs = ["+refs/heads/*:refs/heads/*", "+refs/tags/*:refs/tags/*"]
-            await self._run_remote(name, _FETCH, refs, mirror)
+            await self.remotes.run(name, _FETCH, _EVERY_REF, mirror)
         else:
-            await self._run_remote(name, [*_FETCH, "--depth=1"], [f"{commit}:refs/sky/{commit}"], mirror)
+            await self.remotes.run(name, [*_FETCH, "--depth=1"], [f"{commit}:refs/sky/{commit}"], mirror)
         if not await self._has_commit(mirror, commit):
             raise GitFailed(Trouble.no_commit)
+
+    async def commits_begun_by(self, name: str, digits: str) -> set[str]:
+        """The commits of a repository's branches and tags that begin with these digits.
+
+        Their history is fetched without files, and not kept. A server that cannot leave them out sends all.
+        """
+        async with folders.partial(self._repos) as draft:
+            mirror = draft / "mirror"
+            await aside(_make_empty_mirror, mirror, name)
+            await self.remotes.run(name, [*_FETCH, "--filter=tree:0"], _EVERY_REF, mirror)
+            found = (await self._run_local(mirror, "rev-parse", f"--disambiguate={digits}")).decode().split()
+            return {commit for commit in found[:MAX_BEGUN] if await self._has_commit(mirror, commit)}
 
     async def _has_commit(self, mirror: Path, commit: str) -> bool:
         """Whether the mirror has an object of this name that is a commit (it may be a tag)."""
@@ -208,114 +192,6 @@ class Mirrors:
 
     # Running Git
 
-    async def _run_remote(
-        self, name: str, verb: Sequence[str], refs: Sequence[str], mirror: Path | None = None
-    ) -> bytes:
-        """Run a command that talks to the repository's remote; return its standard output.
-
-        Some servers know a repository only as `NAME.git`, others only as `NAME`: tries both, and the remote
-        that answered last time first.
-        """
-        plain = remote_of(name, self._git.rewrites)
-        forms = [plain]
-        if plain.scheme.startswith("http") and name.partition("/")[0] not in FORGES:
-            forms.append(remote_of(name, self._git.rewrites, ".git"))
-        answered = self._answered.get(name)
-        if answered is not None:
-            forms = [answered, *(form for form in forms if form != answered)]
-        first: GitFailed | None = None
-        for form in forms:
-            try:
-                output, remote = await self._run_where_it_leads(form, name, verb, refs, mirror)
-            except GitFailed as failure:
-                first = first or failure
-                if failure.trouble not in (Trouble.missing, Trouble.moved):
-                    break
-            else:
-                if remote != plain:
-                    self._answered[name] = remote
-                return output
-        assert first is not None  # noqa: S101 - there is one form at least
-        self._answered.pop(name)
-        raise first
-
-    async def _run_where_it_leads(
-        self, remote: Remote, name: str, verb: Sequence[str], refs: Sequence[str], mirror: Path | None
-    ) -> tuple[bytes, Remote]:
-        """Run a command against a remote, and against the one that it redirects to, and so on; return the
-        remote that answered, too. Git follows no redirect: it would not look where that leads."""
-        for _ in range(MAX_HOPS):
-            try:
-                return await self._run_against(remote, name, verb, refs, mirror), remote
-            except GitFailed as failure:
-                if failure.trouble is not Trouble.moved:
-                    raise
-                remote = await self._moved(remote, failure)
-        return await self._run_against(remote, name, verb, refs, mirror), remote
-
-    async def _moved(self, remote: Remote, failure: GitFailed) -> Remote:
-        """Where the remote redirects us to.
-
-        Raises:
-            GitFailed: it says nothing of use; `failure`, or with the reason.
-            SourceRefused: it leads into a private network.
-        """
-        addresses, _ = await self._addresses(remote)
-        location = await location_of(
-            remote.url.rstrip("/") + LISTING, addresses, timeout_s=min(ASK_S, self._git.timeout)
-        )
-        if location is None:
-            raise failure
-        try:
-            return moved(remote, location)
-        except Refused as refusal:
-            raise GitFailed(Trouble.moved, str(refusal)) from None
-
-    async def _run_against(
-        self, remote: Remote, name: str, verb: Sequence[str], refs: Sequence[str], mirror: Path | None
-    ) -> bytes:
-        # A folder that the operator names may belong to another user of this host.
-        trusting = remote.rewritten and remote.scheme == "file"
-        options = ["--upload-pack=git -c safe.directory=* upload-pack"] if trusting else []
-        command = GitCommand(
-            [*verb, *options, "--", remote.url, *refs],
-            pid_files=self._repos,
-            timeout_s=self._git.timeout,
-            scheme=remote.scheme,
-            config=await self._pinned(remote),
-            environment={"GIT_DIR": str(mirror)} if mirror else {},
-            watch=mirror,
-            watch_bytes=self._git.max_size,
-            room=partial(self._space.grow, mirror) if mirror else None,
-            output_limit_bytes=LISTING_BYTES,
-        )
-        try:
-            return await command.result(self._threads)
-        except GitFailed as failure:
-            raise GitFailed(failure.trouble, presentable(failure.stderr, remote.url, name)) from None
-        finally:
-            if mirror is not None:
-                self._space.grown(mirror)
-
-    async def _pinned(self, remote: Remote) -> list[tuple[str, str]]:
-        """The configuration that lets Git connect only to the addresses that we resolved and checked."""
-        _, pinned = await self._addresses(remote)
-        return [("http.curloptResolve", pinned)] if pinned is not None else []
-
-    async def _addresses(self, remote: Remote) -> tuple[list[str] | None, str | None]:
-        """The addresses of a remote, all public, and as Git takes them; None twice if the operator chose it.
-
-        Raises:
-            SourceRefused: one of them is private.
-        """
-        if not remote.public_only:
-            return None, None
-        try:
-            addresses = await self._lookup(remote.host, remote.port)
-        except OSError as error:
-            raise GitFailed(Trouble.other, f"its host cannot be found: {error.strerror}") from None
-        return addresses, pin(remote, addresses, connected_networks())
-
     async def _run_local(
         self,
         mirror: Path,
@@ -331,31 +207,6 @@ class Mirrors:
             output_limit_bytes=output_limit_bytes,
         )
         return await command.result(self._threads)
-
-    def explain(self, name: str, failure: GitFailed) -> IslandError:
-        """Turn Git's failure with a repository into our error."""
-        reason = f": {failure.stderr}" if failure.stderr else ""
-        if "No space left on device" in failure.stderr:
-            return DriverError(f"there is no room to fetch {name}{reason}")
-        match failure.trouble:
-            case Trouble.missing:
-                return SourceUnavailable(f"there is no repository {name}, or it is private{reason}")
-            case Trouble.moved:
-                return SourceUnavailable(f"{name} has moved; call it by its new URL{reason}")
-            case Trouble.too_large:
-                size = self._git.max_size
-                return SourceRefused(f"{name} is larger than [git] max_size permits ({size} bytes){reason}")
-            case Trouble.no_room:
-                return TooBusy(
-                    "repositories that are being fetched take all the room that [git] cache_limit permits; "
-                    "try again later",
-                    retry_after_s=RETRY_AFTER_S,
-                )
-            case Trouble.timed_out:
-                limit = f"{self._git.timeout:g} s"
-                return SourceUnavailable(f"fetching {name} took longer than [git] timeout permits ({limit})")
-            case _:
-                return SourceUnavailable(f"{name} cannot be fetched{reason}")
 
 
 def check_tree(name: str, listing: bytes, limit_bytes: int, most: int) -> int:
@@ -388,20 +239,6 @@ def check_tree(name: str, listing: bytes, limit_bytes: int, most: int) -> int:
 
 def too_many(name: str, most: int) -> SourceRefused:
     return SourceRefused(f"{name} has more files and folders than [git] max_files permits ({most})")
-
-
-def presentable(stderr: str, remote_url: str, name: str) -> str:
-    """Git's message on one short line, fit for the caller.
-
-    The repository's name replaces the remote's URL: a caller must not learn where a rewrite leads.
-    """
-    lines = [line.strip() for line in stderr.splitlines()]
-    reasons = [line for line in lines if line.startswith(("fatal:", "error:", "remote:"))] or lines
-    text = "; ".join(reasons).replace(remote_url, name).replace(remote_url.partition("://")[2], name)
-    # A scheme begins where letters begin: tried at each letter, a long word would take quadratic time.
-    text = re.sub(r"(?<![a-z+])[a-z+]+://[^\s']+", name, text)
-    text = "".join(char if char.isprintable() else "\N{REPLACEMENT CHARACTER}" for char in text)
-    return text[:MESSAGE_CHARACTERS]
 
 
 def _make_empty_mirror(mirror: Path, name: str) -> None:

@@ -18,9 +18,6 @@ import time
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Protocol
-
-from msgspec import Struct
 
 from skyisland.errors import BadRequest, IslandError, SourceUnavailable
 from skyisland.events import Events, SourceFetched
@@ -29,42 +26,14 @@ from skyisland.host.folder import sweep
 from skyisland.host.outbound import Lookup, lookup
 from skyisland.host.recent import Recent
 from skyisland.host.tasks import aside
-from skyisland.model import KnownCommit, Resolved, Source
+from skyisland.model import Resolved, Source
 from skyisland.settings import Git as GitSettings
+from skyisland.sources.commits import NAMES_KEPT, Commits, KnownCommits
 from skyisland.sources.git import GitFailed, Trouble
 from skyisland.sources.mirror import Mirrors, folder_of
 from skyisland.sources.space import Space
-from skyisland.sources.url import (
-    RepositoryUrl,
-    check_version,
-    commit_among,
-    is_commit,
-    is_request,
-    parse_url,
-    refs_of,
-)
-
-RETRY_S = 30.0
-"""After a remote could not be reached, calls get its last known commit for this long before we ask it again.
-A judgement: half of the default git.timeout, which each new attempt may cost one caller."""
-
-
-NAMES_KEPT = 10_000
-"""Names of repositories that are remembered, of each kind. A judgement: 20 MiB at worst."""
-
-
-class KnownCommits(Protocol):
-    """The last commit that a remote named, by repository and version ("" is the default branch)."""
-
-    def get(self, url: str, version: str) -> KnownCommit | None:
-        """Called once per call of a function, so it must answer from memory."""
-
-    async def put(self, url: str, version: str, known: KnownCommit) -> None: ...
-
-
-class _Resolution(Struct, frozen=True):
-    commit: str
-    stale: bool = False
+from skyisland.sources.url import RepositoryUrl, parse_url
+from skyisland.sources.versions import check_version, is_commit, normal, refs_of
 
 
 class Sources:
@@ -89,20 +58,11 @@ class Sources:
         """`trust_s`: how long the commit of a branch or tag is used before the remote is asked again."""
         self._git = git
         self._checkouts = checkouts
-        self._trust_s = trust_s
-        self._known = known
         self._events = events
         self._space = Space(checkouts, git.cache_limit)
         self._mirrors = Mirrors(git, repos, lookup, self._space)
         self._repositories: Recent[str, bool] = Recent(NAMES_KEPT)
         """Names that are known to be repositories."""
-        self._named: Recent[tuple[str, str], bool] = Recent(NAMES_KEPT)
-        """(repository, commit) that a branch or tag named."""
-        self._retry_at: Recent[tuple[str, str | None], float] = Recent(NAMES_KEPT)
-        """(repository, version) → when to ask its unreachable remote again (monotonic)."""
-        self._fetch_s: Recent[tuple[str, str], float] = Recent(NAMES_KEPT)
-        """(repository, commit) → seconds. Commits fetched while resolving the default branch; the time is
-        added to the later `SourceFetched`."""
         places = FairQueue(
             "a place to fetch from Git servers",
             git.max_running,
@@ -111,7 +71,7 @@ class Sources:
             timeout_s=git.queue_timeout,
         )
         self._probes: FairFlights[str] = FairFlights(places)
-        self._resolutions: FairFlights[_Resolution] = FairFlights(places)
+        self._commits = Commits(self._mirrors, self._space, places, known, trust_s)
         self._new_checkouts: FairFlights[None] = FairFlights(places)
 
     # Which commit
@@ -132,18 +92,21 @@ class Sources:
         """
         if version is not None:
             check_version(version)
+            version = normal(version)
         repository_url = parse_url(url, self._git.allowed_schemes)
         name = self._repository_of(repository_url, version)
         if name is None:
             name = await self._probes.join(repository_url, client, lambda: self._probe(repository_url))
-        resolution = await self._commit_of(name, version, refresh, client)
+        package = repository_url.package(name)
+        resolution = await self._commits.of(name, version, package, refresh=refresh, client=client)
+        self._repositories[name] = True
         return Resolved(
             url=name,
-            package=repository_url.package(name),
+            package=package,
             commit=resolution.commit,
             version=version,
             stale=resolution.stale,
-            named=self._is_named(name, version, resolution.commit),
+            named=self._commits.is_named(name, version, resolution.commit),
         )
 
     def recorded(self, url: str, package: str, commit: str) -> Resolved:
@@ -153,84 +116,8 @@ class Sources:
             SourceRefused: the settings do not permit this repository any more.
         """
         parse_url(url, self._git.allowed_schemes)
-        named = self._is_named(url, commit, commit)
+        named = self._commits.is_named(url, commit, commit)
         return Resolved(url=url, package=package, commit=commit, version=commit, named=named)
-
-    def _is_named(self, name: str, version: str | None, commit: str) -> bool:
-        """Whether a branch or tag of the repository named the commit, now or lately."""
-        if version is None or not (is_commit(version) or is_request(version)):
-            return True
-        default = self._known.get(name, "")
-        return (name, commit) in self._named or (default is not None and default.commit == commit)
-
-    async def _commit_of(self, name: str, version: str | None, refresh: bool, client: str) -> _Resolution:
-        """The commit of a version: from the version itself, from memory, or from the remote."""
-        if version is not None and is_commit(version):
-            return _Resolution(version.lower())
-        last_known = self._known.get(name, version or "")
-        if last_known is not None and not refresh:
-            # A negative age means that the clock was set back: the entry is not trusted.
-            if 0.0 <= time.time() - last_known.at < self._trust_s:
-                return _Resolution(last_known.commit)
-            if time.monotonic() < (self._retry_at.get((name, version)) or 0.0):
-                return _Resolution(last_known.commit, stale=True)
-        return await self._resolutions.join(
-            (name, version), client, lambda: self._ask_remote(name, version, last_known)
-        )
-
-    async def _ask_remote(
-        self, name: str, version: str | None, last_known: KnownCommit | None
-    ) -> _Resolution:
-        """Resolve a version at the remote. If that cannot be reached, the known commit serves, as stale."""
-        if version is None and last_known is None:
-            commit = await self._fetch_default_branch(name)
-            if commit is not None:
-                return await self._remember(name, version, commit)
-        try:
-            listing = await self._mirrors.ls_remote(name, refs_of(version))
-        except GitFailed as failure:
-            if last_known is None or failure.trouble not in (Trouble.other, Trouble.timed_out):
-                raise self._mirrors.explain(name, failure) from None
-            self._retry_at[name, version] = time.monotonic() + RETRY_S
-            return _Resolution(last_known.commit, stale=True)
-        self._retry_at.pop((name, version))
-        commit = commit_among(listing, version)
-        if commit is None and version is None:
-            raise SourceUnavailable(f"{name} is empty: it has no default branch")
-        if commit is None:
-            raise BadRequest(
-                f"version: {name} has no branch or tag {version!r} (of a commit, give all forty digits)",
-                field="version",
-            )
-        return await self._remember(name, version, commit)
-
-    async def _fetch_default_branch(self, name: str) -> str | None:
-        """Fetch the default branch of a repository without a mirror; return its commit.
-
-        One connection resolves and fetches. None if there is a mirror, or if the remote does not support it.
-        """
-        started = time.perf_counter()
-        mirror = self._mirrors.path(name)
-        async with self._space.lock(folder_of(name)):
-            if await aside(mirror.is_dir):
-                return None
-            try:
-                commit = await self._mirrors.fetch_default_branch(name)
-            except GitFailed as failure:
-                if failure.trouble in (Trouble.other, Trouble.only_whole, Trouble.no_commit):
-                    return None
-                raise self._mirrors.explain(name, failure) from None
-            self._space.use(mirror)
-        await self._space.trim(mirror)
-        self._fetch_s[name, commit] = time.perf_counter() - started
-        return commit
-
-    async def _remember(self, name: str, version: str | None, commit: str) -> _Resolution:
-        self._repositories[name] = True
-        if version is None or not is_request(version):
-            self._named[name, commit] = True
-        await self._known.put(name, version or "", KnownCommit(commit, time.time()))
-        return _Resolution(commit)
 
     # Where a repository ends and its packages begin
 
@@ -240,24 +127,30 @@ class Sources:
         if repository_url.depth is not None:
             return names[0]
         for name in reversed(names):
-            if name in self._repositories or self._known.get(name, version or "") is not None:
+            if name in self._repositories or self._commits.is_known(name, version):
                 return name
         return None
 
     async def _probe(self, repository_url: RepositoryUrl) -> str:
         """Ask the remote for each candidate in turn; return the first name that is a repository."""
         failure = GitFailed(Trouble.missing)
+        empty: str | None = None
         for name in repository_url.candidates():
             try:
-                await self._mirrors.ls_remote(name, refs_of(None))
+                listing = await self._mirrors.remotes.references(name, refs_of(None))
             except GitFailed as failed:
                 failure = failed
                 if failure.trouble not in (Trouble.missing, Trouble.moved):
                     break
-            else:
+                continue
+            if listing:
                 self._repositories[name] = True
                 return name
-        raise self._mirrors.explain(repository_url.name(len(repository_url.segments)), failure)
+            # A page of a group that answers whatever is asked looks like an empty repository.
+            empty = empty or name
+        if empty is not None:
+            return empty
+        raise self._mirrors.remotes.explain(repository_url.name(len(repository_url.segments)), failure)
 
     # The files of a commit
 
@@ -297,7 +190,7 @@ class Sources:
                         return
                     self._space.use(mirror)
                     # Resolving the default branch may have fetched it; the mirror may be gone again.
-                    fetch_s = self._fetch_s.pop((name, commit))
+                    fetch_s = self._commits.fetch_s.pop((name, commit))
                     if fetch_s is None or not await aside(mirror.is_dir):
                         await self._mirrors.fetch(name, commit)
                     await self._mirrors.check_out(name, commit, place)
@@ -305,7 +198,7 @@ class Sources:
         except GitFailed as failure:
             if failure.trouble is Trouble.no_commit:
                 raise await self._commit_missing(resolved) from None
-            raise self._mirrors.explain(name, failure) from None
+            raise self._mirrors.remotes.explain(name, failure) from None
         finally:
             # What a refused repository left is counted, and room made for it, like any other.
             await self._space.trim(mirror, place)
@@ -319,7 +212,7 @@ class Sources:
         if version is not None and is_commit(version):
             return BadRequest(f"version: {name} has no commit {commit}", field="version")
         # The branch was rewritten while we trusted its commit. Age 0 makes the next call ask the remote.
-        await self._known.put(name, version or "", KnownCommit(commit, 0.0))
+        await self._commits.doubt(name, version, resolved.package)
         return SourceUnavailable(f"{name} no longer has the commit {commit}; try again")
 
     # Removing
@@ -355,6 +248,6 @@ class Sources:
 
     async def close(self) -> None:
         """Cancel all work under way and wait for its end."""
-        for flights in (self._probes, self._resolutions, self._new_checkouts):
-            await flights.close()
+        for work in (self._probes, self._commits, self._new_checkouts):
+            await work.close()
         self._mirrors.close()

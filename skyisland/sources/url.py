@@ -1,4 +1,4 @@
-"""Checks a caller's URL and version, and decides what Git may talk to. Pure: no disk, no network.
+"""Checks a caller's URL, and decides what Git may talk to. Pure: no disk, no network.
 
     github.com/user/repo/sub ─▶ RepositoryUrl ─▶ name `github.com/user/repo` + package `sub`
                                                       └▶ Remote `https://github.com/user/repo`
@@ -18,7 +18,7 @@ from functools import lru_cache
 
 from msgspec import Struct
 
-from skyisland.errors import BadRequest, SourceRefused, SourceUnavailable
+from skyisland.errors import BadRequest, SourceRefused
 from skyisland.host.internet import Network, is_public
 from skyisland.host.outbound import PORTS, Refused, check_public, origin_of, redirected
 
@@ -37,17 +37,12 @@ CASELESS = frozenset({"github.com", "gitlab.com", "bitbucket.org", "codeberg.org
 
 URL_LIMIT = 2048
 """Characters. A judgement: twice the longest path of a file (1024 bytes)."""
-VERSION_LIMIT = 255
-"""Bytes: Git stores a reference as a file, and a file name has 255 bytes at most."""
 URLS_CACHED = 4096
 """How many parsed URLs are remembered. A judgement: at 2 KiB each, 8 MiB at worst."""
 
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://(.*)", re.DOTALL)
 _HOST = re.compile(r"(?!-)[a-z0-9-]{1,63}(?<!-)(\.(?!-)[a-z0-9-]{1,63}(?<!-))*(:[1-9][0-9]{0,4})?")
 _SEGMENT = re.compile(r"(?!-)[A-Za-z0-9._~+-]{1,255}")
-_COMMIT = re.compile(r"[0-9a-fA-F]{40}")
-_REQUEST = re.compile(r"(pull|merge-requests)/[1-9][0-9]{0,9}/(head|merge)")
-_NOT_IN_REF = re.compile(r"[\x00-\x20\x7f~^:?*\[\\]|\.\.|@\{|//|^[-./]|[./]$|/\.|\.lock(/|$)|^@$")
 
 
 class RepositoryUrl(Struct, frozen=True):
@@ -230,60 +225,3 @@ def _is_literal(host: str) -> bool:
     except ValueError:
         return False
     return True
-
-
-def check_version(version: str) -> None:
-    """Check that a version can be a branch, a tag or a commit, by the rules of git-check-ref-format(1).
-
-    Raises:
-        BadRequest: it cannot.
-    """
-    if not version:
-        raise BadRequest("version: is empty; leave it out for the default branch", field="version")
-    if (
-        len(version.encode("utf-8", "surrogatepass")) > VERSION_LIMIT
-        or not version.isprintable()
-        or _NOT_IN_REF.search(version)
-    ):
-        raise BadRequest(
-            f"version: {version[:80]!r} is not the name of a branch or tag, nor a commit", field="version"
-        )
-
-
-def is_commit(version: str) -> bool:
-    """Whether a version is a full commit hash. A branch or a tag can move, a hash cannot."""
-    return _COMMIT.fullmatch(version) is not None
-
-
-def is_request(version: str) -> bool:
-    """Whether a version is a request to merge: `pull/7/head` of GitHub and Gitea, `merge-requests/7/head` of
-    GitLab. Anybody may make one, so its commit is no word of the repository's own."""
-    return _REQUEST.fullmatch(version) is not None
-
-
-def refs_of(version: str | None) -> tuple[str, ...]:
-    """The references that a version may mean, in order of precedence; None is the default branch."""
-    if version is None:
-        return ("HEAD",)
-    request = (f"refs/{version}",) if is_request(version) else ()
-    return (f"refs/heads/{version}", f"refs/tags/{version}^{{}}", f"refs/tags/{version}", *request)
-
-
-def commit_among(listing: bytes, version: str | None) -> str | None:
-    """The commit of a version in the output of `git ls-remote`; None if the version is not in it.
-
-    Raises:
-        SourceUnavailable: the repository names its objects by SHA-256.
-    """
-    # A server may list references without end: searched for the few that count, not read into a table.
-    listing = b"\n" + listing
-    for ref in refs_of(version):
-        end = listing.find(b"\t" + ref.encode() + b"\n")
-        if end >= 0:
-            commit = listing[listing.rindex(b"\n", 0, end) + 1 : end].decode("ascii", "replace")
-            if not is_commit(commit):
-                raise SourceUnavailable(
-                    "the repository uses SHA-256 object names, which are not supported yet"
-                )
-            return commit
-    return None

@@ -22,7 +22,8 @@ from skyisland.golang.call import MAX_BYTES
 from skyisland.model import Purpose, Timings
 from skyisland.record.logs import RING_BYTES, JsonLines, LogRing
 from skyisland.record.state import HISTORY_BYTES, State
-from skyisland.sources.url import URL_LIMIT, VERSION_LIMIT
+from skyisland.sources.url import URL_LIMIT
+from skyisland.sources.versions import VERSION_LIMIT
 from skyisland.wire import FunctionBody, decode, encode
 from tests.support.api import CALL, World
 

@@ -17,7 +17,8 @@ from skyisland.golang.call import read_call
 from skyisland.golang.harness import call_errors, classify
 from skyisland.settings import Git, Settings
 from skyisland.settings.reading import overlay
-from skyisland.sources.url import check_version, parse_url
+from skyisland.sources.url import parse_url
+from skyisland.sources.versions import check_version
 from skyisland.wire import AddressBody, FunctionBody, decode
 
 GO = st.sampled_from(

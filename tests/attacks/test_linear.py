@@ -15,7 +15,7 @@ import sys
 import pytest
 
 from skyisland.golang.packages import GO_MOD_BYTES
-from skyisland.sources.mirror import LISTING_BYTES
+from skyisland.sources.remotes import EVERY_REFERENCE_BYTES
 from tests.fuzz.fuzz import TARGETS
 
 CPU_S = 5
@@ -67,7 +67,7 @@ LONGEST = {
     "body": 1 << 20,
     "url": 1 << 16,
     "settings": 1 << 16,
-    "git": LISTING_BYTES,
+    "git": EVERY_REFERENCE_BYTES,
     "freebsd": 1 << 18,
     "zfs": 1 << 18,
     "compiler": 1 << 16,

@@ -58,7 +58,8 @@ def body(data: bytes) -> None:
 
 def url(data: bytes) -> None:
     from skyisland.errors import IslandError
-    from skyisland.sources.url import check_version, parse_url, remote_of
+    from skyisland.sources.url import parse_url, remote_of
+    from skyisland.sources.versions import check_version
 
     text = data.decode(errors="surrogateescape")
     with contextlib.suppress(IslandError):
@@ -89,13 +90,16 @@ def settings(data: bytes) -> None:
 def git(data: bytes) -> None:
     from skyisland.errors import IslandError
     from skyisland.sources.git import trouble_of
-    from skyisland.sources.mirror import presentable
-    from skyisland.sources.url import commit_among, is_commit
+    from skyisland.sources.remotes import presentable
+    from skyisland.sources.versions import begun_by, commit_among, default_branch, is_commit, near
 
-    for version in (None, "main"):
+    for version, package in ((None, ""), ("main", ""), ("latest", "sub"), ("v1", ""), ("/sub/v2", "")):
         with contextlib.suppress(IslandError):
-            found = commit_among(data, version)
+            found = commit_among(data, version, package)
             assert found is None or is_commit(found)
+    default_branch(data)
+    near("main", data)
+    assert all(is_commit(commit) for commit in begun_by("a", data))
     said = data.decode(errors="replace")
     trouble_of(said)
     assert presentable(said, "https://host/a", "host/a").isprintable()

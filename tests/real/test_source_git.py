@@ -15,6 +15,7 @@ import pytest
 from skyisland.errors import BadRequest, IslandError, SourceUnavailable
 from skyisland.host.folder import size_of
 from skyisland.sources.git import GitCommand
+from skyisland.sources.mirror import Mirrors
 from tests.support.upstream import URL, Repository, room
 
 
@@ -44,15 +45,97 @@ async def test_default_branch_branch_tags_and_commits(
         for version in (
             "nope",
             "a.go",
-            first[:12],
             "f" * 40,
             repository.git("rev-parse", "heavy"),
-            "refs/heads/main",
+            "refs/heads/light",
         ):
             with pytest.raises(BadRequest, match="version: "):
                 await it.get(version=version)
         with pytest.raises(IslandError):
             await it.get(version="a-file")
+
+
+async def test_releases_and_the_beginnings_of_commits(
+    state_dir: Path, repository: Repository, mirrored: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    commits = {}
+    for tag in ("v1.0.0", "v1.2.0", "v1.10.0", "v2.0.0-rc1", "sub/v1.3.0"):
+        commits[tag] = repository.commit(a_go=f"package a // {tag}\n")
+        repository.git("tag", "--annotate", "--message", "x", tag)
+    between = repository.commit(a_go="package a // between\n")
+    tip = repository.commit(a_go="package a // tip\n")
+    async with room(state_dir, mirrored) as it:
+        for url, version, commit in [
+            (URL, "latest", commits["v1.10.0"]),
+            (URL, "v1", commits["v1.10.0"]),
+            (URL, "1.2", commits["v1.2.0"]),
+            (URL, "1.0.0", commits["v1.0.0"]),
+            (URL, "v2", commits["v2.0.0-rc1"]),
+            (f"{URL}/sub", "latest", commits["sub/v1.3.0"]),
+            (f"{URL}/sub", "v1.2.0", commits["v1.2.0"]),
+            (URL, "HEAD", tip),
+            (URL, tip[:7], tip),
+            (URL, between[:9].upper(), between),
+        ]:
+            resolved = await it.sources.resolve(url, version)
+            assert (resolved.commit, resolved.stale, resolved.named) == (commit, False, True), version
+        for version, hint in [
+            ("v1.10.1", r"'v1\.10\.1'; there is .*v1\.10\.0"),
+            ("mian", "there is main"),
+            ("f" * 8, "and no commit that begins so"),
+            ("refs/heads/v1.0.0", "no branch or tag"),
+        ]:
+            with pytest.raises(BadRequest, match=hint):
+                await it.get(version=version)
+    # What the beginning of a hash means does not change: nobody looks for it again.
+    monkeypatch.setattr(Mirrors, "commits_begun_by", None)
+    async with room(state_dir, mirrored, known=it.known, trust_s=0) as it:
+        assert (await it.sources.resolve(URL, between[:9].upper())).commit == between
+
+
+async def test_commits_that_begin_alike_are_named(
+    state_dir: Path, repository: Repository, mirrored: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def two(self: Mirrors, name: str, digits: str) -> set[str]:
+        return {f"{digits}{digit}{'0' * (39 - len(digits))}" for digit in "ab"}
+
+    monkeypatch.setattr(Mirrors, "commits_begun_by", two)
+    async with room(state_dir, mirrored) as it:
+        with pytest.raises(BadRequest, match=r"2 commits of .* begin with 1234567: 1234567a0+, 1234567b0+"):
+            await it.get(version="1234567")
+
+
+async def test_one_branch_has_one_commit_by_whichever_name(
+    state_dir: Path, repository: Repository, mirrored: dict[str, str]
+) -> None:
+    repository.git("branch", "--move", "trunk")
+    by_name = (None, "trunk", "refs/heads/trunk", "HEAD")
+    async with room(state_dir, mirrored) as it:
+        for version in by_name:
+            await it.sources.resolve(URL, version)
+        for busting in by_name:
+            tip = repository.commit(a_go=f"package a // {busting}\n")
+            await it.sources.resolve(URL, busting, refresh=True)
+            assert {(await it.sources.resolve(URL, version)).commit for version in by_name} == {tip}
+    # Where the branch was asked for first, the default is known with it.
+    async with room(state_dir, mirrored) as it:
+        await it.sources.resolve(URL, "trunk")
+        repository.commit()
+        await it.sources.resolve(URL, None, refresh=True)
+        assert (await it.sources.resolve(URL, "trunk")).commit == repository.git("rev-parse", "HEAD")
+
+
+async def test_a_head_that_points_nowhere_beside_branches_says_so(
+    state_dir: Path, repository: Repository, mirrored: dict[str, str]
+) -> None:
+    repository.git("branch", "dev")
+    repository.git("symbolic-ref", "HEAD", "refs/heads/gone")
+    deep = {"https://git.example.org/": f"file://{state_dir}/srv/"}
+    async with room(state_dir, mirrored | deep) as it:
+        for url in (URL, "git.example.org/user/repo/sub"):
+            with pytest.raises(BadRequest, match=r"points nowhere\); name one of its branches: dev, main"):
+                await it.get(url)
+            assert (await it.get(url, "dev")).url == url.removesuffix("/sub")
 
 
 async def test_a_package_lies_below_the_root_that_is_looked_for(
@@ -258,7 +341,8 @@ async def test_a_commit_that_no_branch_or_tag_names_shares_nothing_with_the_repo
         assert (await it.get(version=tip)).named  # by its hash: the default branch named it
         again = await it.sources.resolve(URL, "pull/7/head")
         assert not again.named
-        for version in ("pull/8/head", "pull/7", "refs/pull/7/head", "pull/x/head"):
+        assert (await it.get(version="refs/pull/7/head")).compiled_in == request.compiled_in
+        for version in ("pull/8/head", "pull/7", "pull/x/head"):
             with pytest.raises(BadRequest, match="no branch or tag"):
                 await it.get(version=version)
     # A later life knows what the default branch named, and the name of the request no better.

@@ -24,7 +24,7 @@ from skyisland.events import SourceFetched
 from skyisland.host import outbound
 from skyisland.model import KnownCommit
 from skyisland.sources.git import GitFailed
-from skyisland.sources.mirror import LISTING_BYTES
+from skyisland.sources.remotes import LISTING_BYTES
 from tests.support.upstream import (
     URL,
     CommitMemory,
@@ -182,6 +182,32 @@ async def test_a_mere_file_server_under_a_name_with_git_at_its_end(
         async with room(state_dir, server.rewrite) as it:
             assert (await it.get("git.test/repo/sub")).url == "git.test/repo"
             assert (await it.get("git.test/repo.git/sub")).package == "sub"
+
+
+async def test_a_page_that_answers_everything_hides_no_repository(
+    state_dir: Path, repository: Repository
+) -> None:
+    class Groups(backend(state_dir / "srv")):  # type: ignore[misc]
+        """A page for whoever asks for a group or a file of it, and for `repo` without `.git` at its end."""
+
+        path: str
+
+        def do_GET(self) -> None:
+            if self.path.startswith(("/user/repo.git/", "/user/bare/")):
+                self.path = self.path.replace("/repo.git/", "/repo/").replace("/bare/", "/repo/")
+                super().do_GET()
+            else:
+                self.answer(200, b"<html>sign in</html>", Content_Type="text/html")
+
+        do_POST = do_GET
+
+    with Server(Groups) as server:
+        async with room(state_dir, server.rewrite) as it:
+            for url in ("git.test/user/repo/sub", "git.test/user/bare/sub"):
+                source = await it.get(url)
+                assert (source.url, source.package) == (url.removesuffix("/sub"), "sub")
+            with pytest.raises(SourceUnavailable, match=r"git\.test/user is empty"):
+                await it.get("git.test/user/nothing/at/all")
 
 
 async def test_a_private_repository_is_as_good_as_none(state_dir: Path) -> None:

@@ -16,17 +16,10 @@ from skyisland.host.outbound import Refused
 from skyisland.host.recent import Recent
 from skyisland.model import Resolved, Source
 from skyisland.sources.git import Trouble, trouble_of
-from skyisland.sources.mirror import check_tree, folder_of, presentable
-from skyisland.sources.url import (
-    Remote,
-    check_version,
-    commit_among,
-    is_commit,
-    moved,
-    parse_url,
-    pin,
-    remote_of,
-)
+from skyisland.sources.mirror import check_tree, folder_of
+from skyisland.sources.remotes import presentable
+from skyisland.sources.url import Remote, moved, parse_url, pin, remote_of
+from skyisland.sources.versions import check_version, commit_among, is_commit
 from tests.support.upstream import Room
 
 HTTPS = ("https",)
