@@ -9,11 +9,12 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from msgspec import structs
 
 from skyisland.errors import Complaint
 from skyisland.golang import harness
 from skyisland.golang.call import parse_call
-from skyisland.model import Call, Outcome, Verdict
+from skyisland.model import Call, GoError, Outcome, Returned, Verdict
 
 Go = Callable[..., subprocess.CompletedProcess[str]]
 NONCE = "0123456789abcdef"
@@ -136,6 +137,11 @@ def run(binary: Path, stdin: bytes) -> subprocess.CompletedProcess[bytes]:
     return subprocess.run([binary], input=stdin, capture_output=True, env={}, check=False)
 
 
+def returned(ran: subprocess.CompletedProcess[bytes]) -> Returned:
+    _, [answer] = harness.returned(ran.stdout, NONCE)
+    return answer
+
+
 def printed(ran: subprocess.CompletedProcess[bytes]) -> bytes:
     """What a process printed, without the harness's record, of which there is one."""
     kept, answers = harness.returned(ran.stdout, NONCE)
@@ -225,6 +231,40 @@ class TestForms:
         assert workshop.complaint(call) is Complaint.type
         assert workshop.answer(harness.as_expression(call)) == "2.5"
         assert workshop.complaint("List(1)", "generic") is Complaint.type
+
+
+ALWAYS = GoError(message="always", type="*errors.errorString")
+ANSWERS: dict[str, tuple[bytes, GoError | None]] = {
+    "Two(1, `a`)": (b'["a",1]', None),
+    "Fails(1, 2)": (b"[0.5]", ALWAYS),
+    "Error(nil)": (b"[]", None),
+    "Pointer(nil)": (b"[null]", None),
+    "Nothing()": (b"[]", None),
+    "Fails(1, float32(2))": (b"[0.5]", ALWAYS),
+    "Error(Error(nil))": (b"[]", None),
+    "NewPoint(1, 2).Move(1, -1)": (b'[{"X":2,"Y":1}]', None),
+    "Three(1, 2, len(Key))": (b"[1,2,3]", None),
+}
+"""What calls of each form give back."""
+
+
+class TestRecords:
+    @pytest.mark.parametrize("text", ANSWERS)
+    def test_results_and_error(self, workshop: Workshop, text: str) -> None:
+        binary, said = workshop.build(text)
+        assert binary.exists(), said
+        answer = returned(run(binary, frame(text)))
+        assert (answer.results, answer.error) == ANSWERS[text]
+        bare = harness.frame(parse_call(text), NONCE, text_only=True)
+        assert returned(run(binary, bare)) == structs.replace(answer, results=None)
+
+    def test_a_statement_has_no_results(self, workshop: Workshop) -> None:
+        binary, _ = workshop.build("NewPoint(1, 2).Forget()", statement=True)
+        assert returned(run(binary, frame("NewPoint(1, 2).Forget()"))).results == b"[]"
+
+    def test_what_was_printed_before_is_told_apart(self, workshop: Workshop) -> None:
+        answer = returned(run(workshop.build("F(1)", "early")[0], frame("F(7)")))
+        assert (answer.printed, answer.text, answer.results) == (b"ready ", b"7", b"[7]")
 
 
 class TestPlaces:

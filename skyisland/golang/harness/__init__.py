@@ -98,7 +98,15 @@ EXIT_TORN = 65
 
 _SOURCES = {
     name: resources.files(__name__).joinpath(name).read_bytes()
-    for name in ("answer.go", "arguments.go", "constant.go", "frame.go", "results.go")
+    for name in (
+        "answer.go",
+        "arguments.go",
+        "constant.go",
+        "fields.go",
+        "frame.go",
+        "json.go",
+        "results.go",
+    )
 }
 
 _HEAD = """\
