@@ -98,6 +98,8 @@ class Complaint(StrEnum):
     """The folder holds no Go files, or none for this system."""
     missing_module = "missing_module"
     """A required module is neither vendored nor downloaded."""
+    language = "language"
+    """It is written in a later Go than its go.mod tells, or than Go takes for one without go.mod."""
     generic = "generic"
     """The function has type parameters: in the expression form Go may infer them."""
     type = "type"

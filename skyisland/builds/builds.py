@@ -27,6 +27,7 @@ from skyisland.events import BuildFinished, BuildStarted, Events
 from skyisland.golang import harness
 from skyisland.golang.caches import Caches
 from skyisland.golang.compiler import Compiler
+from skyisland.golang.modules import Way
 from skyisland.golang.packages import Package
 from skyisland.host.failures import Failures
 from skyisland.host.fair import LOCAL, FairFlights, FairQueue
@@ -222,16 +223,29 @@ class Builds:
         job = _Job(source=source, call=call, refresh=refresh, invocation=invocation, client=client)
         if package is None:
             package = await self._describe(job, ask=False)
-        job = structs.replace(job, package=package)
-        try:
-            return await self._in_either_form(job)
-        except BuildFailed as error:
-            if package.by_go or error.complaint not in MISREAD_PACKAGE:
-                raise
-            by_go = await self._describe(job, ask=True)
-            if (by_go.name, by_go.import_path) == (package.name, package.import_path):
-                raise
-        return await self._in_either_form(structs.replace(job, package=by_go))
+        while True:
+            try:
+                return await self._in_either_form(structs.replace(job, package=package))
+            except BuildFailed as error:
+                package = await self._described_otherwise(job, package, error)
+
+    async def _described_otherwise(self, job: _Job, package: Package, error: BuildFailed) -> Package:
+        """The package described in another manner, by which it may compile; else the error is raised.
+
+        Where modules are missing, they may come by another way. Where the language is too old, Go took that
+        of a module without go.mod. Else Go is asked what `read_package` may have misread.
+        """
+        if error.complaint is Complaint.missing_module and (way := package.next_way):
+            return await self._describe(job, ask=False, way=way)
+        if error.complaint is Complaint.language and (later := self._compiler.in_later_language(package)):
+            self._packages[_where(job.source)] = later
+            return later
+        if package.by_go or error.complaint not in MISREAD_PACKAGE:
+            raise error
+        by_go = await self._describe(job, ask=True, way=package.way)
+        if (by_go.name, by_go.import_path) == (package.name, package.import_path):
+            raise error
+        return by_go
 
     async def rebuild(self, artifact: Artifact, source: Source) -> Artifact:
         """Compile an artifact anew, from the files of its commit.
@@ -257,19 +271,20 @@ class Builds:
         self.records.note_expression(_function(job.source, job.call))
         return await self._once(structs.replace(job, call=harness.as_expression(job.call)))
 
-    async def _describe(self, job: _Job, *, ask: bool) -> Package:
-        """What package the source is, its modules downloaded; remembered for its commit."""
+    async def _describe(self, job: _Job, *, ask: bool, way: Way | None = None) -> Package:
+        """What package the source is, its modules downloaded by `way` or one after it; remembered for its
+        commit."""
         where = _where(job.source)
 
         async def describe() -> Package:
-            package = await self._compiler.describe(job.source, ask=ask, invocation=job.invocation)
+            package = await self._compiler.describe(job.source, ask=ask, way=way, invocation=job.invocation)
             self._packages[where] = package
             if len(self._packages) > PACKAGES:
                 del self._packages[next(iter(self._packages))]
             return package
 
-        with self._failures.of((where, ask), anew=job.refresh):
-            return await self._describing.join((where, ask), job.client, describe)
+        with self._failures.of((where, ask, way), anew=job.refresh):
+            return await self._describing.join((where, ask, way), job.client, describe)
 
     async def _once(self, job: _Job) -> Artifact:
         """The binary of one compilation, which all share who want the same."""

@@ -20,7 +20,7 @@ import os
 import shutil
 import tempfile
 import time
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -103,8 +103,9 @@ class Caches:
             os.chown(path, self.uid, self.uid)
         return path
 
-    def work_folder(self, files: dict[str, bytes]) -> Path:
-        """Make a folder: `gen` with these files, and an empty `out` that a build jail may fill. Blocks."""
+    def work_folder(self, files: Mapping[str, bytes], changing: Mapping[str, bytes]) -> Path:
+        """Make a folder: `gen` with these files, and `out` that a build jail may fill, with those that it may
+        change. Blocks."""
         work = Path(tempfile.mkdtemp(prefix="sky-build-", dir=self.layout.run))
         self._folder(work)
         self._folder(work / "gen")
@@ -114,6 +115,11 @@ class Caches:
             self._folder(path.parent)
             path.write_bytes(data)
             path.chmod(0o644)
+        for name, data in changing.items():
+            path = work / "out" / name
+            path.write_bytes(data)
+            if self.uid is not None:
+                os.chown(path, self.uid, self.uid)
         return work
 
     @asynccontextmanager

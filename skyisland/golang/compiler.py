@@ -9,12 +9,13 @@ other: a clone of the base, no network, an unprivileged user. Its additional mou
     /std           the compiled standard library                 read-only
     /mod           modules                                       read-only, except in the step that fetches
     /cache         the compiled packages of this repository      writable
-    /out           the binary                                    writable, new for each build
+    /out           the binary, and our go.mod or go.work         writable, new for each build
 
 No step runs code of a repository: there is no cgo, no `go generate`, no test, and the go command reads no
 settings but the environment below. One step has a network: if go.mod requires modules that are not
 vendored, `go list -deps` fetches and verifies the ones that the package needs. (`go mod download` would
-fetch what any package or test of the repository needs, and write to go.sum.)
+fetch what any package or test of the repository needs, and write to go.sum.) Where modules are missing, the
+same is tried by the next way to them (`modules.Way`); a plain repository pays nothing for that.
 
 Should a repository take over the compiler all the same, it reaches files of its own repository only: each
 has a cache of its own (`gocache/main.go` layers it over the shared standard library), and no compiler can
@@ -35,17 +36,21 @@ from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from importlib import resources
 from pathlib import Path
+from types import MappingProxyType
 
 import msgspec
 
 from skyisland.errors import BuildFailed, Complaint, HostUnfit, SourceUnavailable, Unavailable
 from skyisland.golang import harness
 from skyisland.golang.caches import Caches
-from skyisland.golang.complaints import explain, refusal
-from skyisland.golang.packages import Package, go_mod, read_package
+from skyisland.golang.complaints import add_reasons, explain, lfs_refusal, refusal
+from skyisland.golang.modules import GO_SUM_BYTES, Way, go_mod, language_of
+from skyisland.golang.packages import Package, in_way, read_package
+from skyisland.golang.reasons import is_pointer, uses_lfs
 from skyisland.host.folder import copy_out
 from skyisland.host.tasks import Progress, aside, finish, silent
 from skyisland.host.toolchain import Toolchain
+from skyisland.host.tree import Tree
 from skyisland.jails.inmate import JailOrder
 from skyisland.jails.register import Jails
 from skyisland.model import Call, Mount, NetworkAccess, Purpose, Source, Verdict
@@ -83,11 +88,10 @@ STEP = 20
 """Packages of the standard library per go command. A judgement: the progress bar moves every few seconds."""
 LIBRARY_TIMEOUT_S = 1800.0
 """Time for one such command. A judgement: it takes seconds, on an emulated processor twenty times as long."""
-_DESCRIBE = (
-    "-f",
-    "{{if not .DepOnly}}{{.ImportPath}}\n{{.Name}}\n{{len .GoFiles}}\n{{with .Error}}{{.Err}}{{end}}{{end}}",
-)
+_DESCRIBE = "{{if %s}}{{.ImportPath}}\n{{.Name}}\n{{len .GoFiles}}\n{{with .Error}}{{.Err}}{{end}}{{end}}"
 """`go list` prints four lines: import path, name, number of files, error."""
+_EMBEDDED = "{{if not .Standard}}{{$dir := .Dir}}{{range .EmbedFiles}}{{$dir}}/{{.}}\n{{end}}{{end}}"
+"""`go list` prints the path of each file that is embedded."""
 _UNREACHABLE = re.compile(
     r"dial tcp|i/o timeout|TLS handshake|connection re|no such host|\b5\d\d [A-Z]|: EOF"
 )
@@ -137,7 +141,7 @@ class Compiler:
     async def _compile_hello(self) -> None:
         """Compile a call in both forms, so that the shared cache has what main programs import."""
         name, call = "sky.example/hello", Call(text="Hello()", function="Hello", arguments=())
-        package = {"go.mod": go_mod(name, self.toolchain.version).encode(), "hello.go": _HELLO}
+        package = {"go.mod": go_mod(name, language_of(self.toolchain.version)).encode(), "hello.go": _HELLO}
         for form in (call, harness.as_expression(call)):
             main = harness.render_main(form, name, "hello", statement=False)
             files = {f"{harness.FOLDER}/{file}": data for file, data in main.items()}
@@ -166,8 +170,11 @@ class Compiler:
 
     # The steps of a build
 
-    async def describe(self, source: Source, *, ask: bool, invocation: str | None = None) -> Package:
-        """Describe the package in the source's folder.
+    async def describe(
+        self, source: Source, *, ask: bool, way: Way | None = None, invocation: str | None = None
+    ) -> Package:
+        """Describe the package in the source's folder, with its modules by the first way that there is from
+        `way` on.
 
         Its files decide if they are plain (`read_package`), else the go command; with `ask`, always the go
         command. If the package needs modules, the same step fetches them: it has a network and compiles
@@ -177,22 +184,48 @@ class Compiler:
             BuildFailed: there is no package to import, or go.mod, go.sum and the proxy do not agree.
             SourceUnavailable: the proxy did not answer.
         """
-        package = await asyncio.to_thread(read_package, source, self.toolchain.version)
-        if package.name and not package.requires and not ask:
-            return package
+        package = await asyncio.to_thread(self._read, source, way)
+        if package.name == "main":
+            raise BuildFailed(explain(Complaint.program, "", source), complaint=Complaint.program)
+        while not package.name or package.requires or ask:
+            try:
+                package = await self._ask(source, package, invocation)
+                break
+            except BuildFailed as error:
+                if error.complaint is not Complaint.missing_module or package.next_way is None:
+                    raise
+            package = await asyncio.to_thread(self._read, source, package.next_way)
+        if await asyncio.to_thread(uses_lfs, Tree(source.checkout), source.package):
+            await self._refuse_pointers(source, package, invocation)
+        return package
+
+    def _read(self, source: Source, way: Way | None) -> Package:
+        package = read_package(source, self.toolchain.version)
+        return in_way(way or package.ways[0], package, source, self.toolchain.version)
+
+    def in_later_language(self, package: Package) -> Package | None:
+        """The same package in the toolchain's own language, if it has no go.mod that tells another. Its users
+        get that of `NO_GO_LINE`, in which it does not compile for any of them."""
+        language = language_of(self.toolchain.version)
+        later = package.go_mod and go_mod(package.module, language)
+        return None if later in (None, package.go_mod) else msgspec.structs.replace(package, go_mod=later)
+
+    async def _ask(self, source: Source, package: Package, invocation: str | None) -> Package:
+        """What the go command says of a package; the modules that it needs are fetched."""
         question = ("-deps",) if package.requires else ("-find", "-e")
-        async with self._workplace(_generated({}, source, package)) as work:
+        is_it, target, files = "not .DepOnly", ".", {}
+        if package.way is Way.dependency:
+            # Go makes our go.mod complete for what our main program imports, and for that alone.
+            is_it, target = f'eq .ImportPath "{package.import_path}"', f"./{harness.FOLDER}"
+            files = {
+                "main.go": f'package main\n\nimport _ "{package.import_path}"\n\nfunc main() {{}}\n'.encode()
+            }
+        async with self._workplace(_generated(files, source, package), package.ours) as work:
             try:
                 output = await self._go(
-                    *(
-                        "list",
-                        f"-mod={package.mod}",
-                        "-overlay=/gen/overlay.json",
-                        *question,
-                        *_DESCRIBE,
-                        ".",
-                    ),
+                    *("list", *_flags(package), *question, "-f", _DESCRIBE % is_it, target),
                     source=source,
+                    package=package,
                     work=work,
                     online=package.requires,
                     invocation=invocation,
@@ -202,14 +235,33 @@ class Compiler:
                 if package.requires and _UNREACHABLE.search(errors):
                     message = f"modules cannot be fetched from {self.settings.goproxy}"
                     raise SourceUnavailable(message, output=errors) from error
+                await asyncio.to_thread(add_reasons, error, source)
                 raise
-        import_path, name, files, go_error = output.decode(errors="replace").split("\n", 3)
+            ours = await asyncio.to_thread(_completed, work / "out", package.ours)
+        import_path, name, files_, go_error = output.decode(errors="replace").split("\n", 3)
         if name == "main":
             raise BuildFailed(explain(Complaint.program, "", source), complaint=Complaint.program)
-        if files == "0":
+        if files_ == "0":
             message = explain(Complaint.no_go_files, go_error, source)
-            raise BuildFailed(message, complaint=Complaint.no_go_files)
-        return msgspec.structs.replace(package, name=name, import_path=import_path, by_go=True)
+            refused = BuildFailed(message, complaint=Complaint.no_go_files)
+            await asyncio.to_thread(add_reasons, refused, source)
+            raise refused
+        return msgspec.structs.replace(package, name=name, import_path=import_path, by_go=True, ours=ours)
+
+    async def _refuse_pointers(self, source: Source, package: Package, invocation: str | None) -> None:
+        """Refuse a package that embeds a file of which there is only a pointer of Git LFS: it would be taken
+        for the file."""
+        target = package.import_path if package.way is Way.dependency else "."
+        async with self._workplace(_generated({}, source, package), package.ours) as work:
+            output = await self._go(
+                *("list", "-e", *_flags(package), "-deps", "-f", _EMBEDDED, target),
+                source=source,
+                package=package,
+                work=work,
+                invocation=invocation,
+            )
+        if pointer := await asyncio.to_thread(_first_pointer, Tree(source.checkout), output):
+            raise BuildFailed(lfs_refusal(source, pointer), complaint=Complaint.package)
 
     @asynccontextmanager
     async def compile(
@@ -225,17 +277,19 @@ class Compiler:
         """
         for statement in (False, True):
             files = harness.render_main(call, package.import_path, package.name, statement=statement)
-            async with self._workplace(_generated(files, source, package)) as work:
+            async with self._workplace(_generated(files, source, package), package.ours) as work:
                 try:
                     await self._go(
-                        *("build", f"-mod={package.mod}", "-overlay=/gen/overlay.json", *FLAGS, *_TARGET),
+                        *("build", *_flags(package), *FLAGS, *_TARGET),
                         source=source,
+                        package=package,
                         work=work,
                         invocation=invocation,
                         call=call,
                     )
                 except BuildFailed as error:
                     if statement or error.complaint is not Complaint.no_value:
+                        await asyncio.to_thread(add_reasons, error, source)
                         raise
                 else:
                     yield work / "out" / BINARY
@@ -244,9 +298,12 @@ class Compiler:
     # One jail
 
     @asynccontextmanager
-    async def _workplace(self, files: dict[str, bytes]) -> AsyncIterator[Path]:
-        """A folder with the generated files and an empty `out`. It is always removed after the block."""
-        making = asyncio.ensure_future(asyncio.to_thread(self.caches.work_folder, files))
+    async def _workplace(
+        self, files: dict[str, bytes], changing: Mapping[str, bytes] = MappingProxyType({})
+    ) -> AsyncIterator[Path]:
+        """A folder with the generated files in `gen`, and in `out` those that Go may change. It is always
+        removed after the block."""
+        making = asyncio.ensure_future(asyncio.to_thread(self.caches.work_folder, files, changing))
         try:
             yield await finish(making)
         finally:
@@ -256,6 +313,7 @@ class Compiler:
         self,
         *arguments: str,
         source: Source | None = None,
+        package: Package | None = None,
         work: Path | None = None,
         shared: bool = False,
         online: bool = False,
@@ -265,10 +323,10 @@ class Compiler:
     ) -> bytes:
         """Run the go command in a build jail; return its standard output.
 
-        `source`: the checkout that the jail sees, its package is the working directory. `work`: the folder
-        with `gen` and `out`. `shared`: it compiles into the shared cache; no repository's code may be in that
-        jail. `online`: it has the host's network and may fetch modules; it must compile nothing. `invocation`
-        and `call`: shown to operators beside the jail.
+        `source`: the checkout that the jail sees. `package`: of it; it decides on the working directory.
+        `work`: the folder with `gen` and `out`. `shared`: it compiles into the shared cache; no repository's
+        code may be in that jail. `online`: it has the host's network and may fetch modules; it must compile
+        nothing. `invocation` and `call`: shown to operators beside the jail.
 
         Raises:
             BuildFailed: it failed, or passed a limit.
@@ -300,6 +358,10 @@ class Compiler:
                 )
                 env["GOCACHEPROG"] = "/helper/gocache /std /cache"
                 cwd = posixpath.join("/src", source.package)
+            if package is not None and package.way is Way.workspace:
+                env["GOWORK"] = "/src/go.work" if package.mod == "vendor" else "/out/go.work"
+            if package is not None and package.way is Way.dependency:
+                cwd = "/gen"
             inmate = await stack.enter_async_context(
                 self.jails.jail(
                     JailOrder(
@@ -337,13 +399,37 @@ class Compiler:
         return [Mount(Path(folder), folder) for folder in folders]
 
 
+def _flags(package: Package) -> tuple[str, ...]:
+    """Where Go finds modules and generated files."""
+    own = ("-modfile=/out/go.mod",) if package.way is Way.dependency else ()
+    return (f"-mod={package.mod}", *own, "-overlay=/gen/overlay.json")
+
+
 def _generated(files: Mapping[str, bytes], source: Source, package: Package) -> dict[str, bytes]:
-    """The files of /gen: the main program, a go.mod if the repository has none, the harness, the overlay."""
-    home = posixpath.join("/src", source.package, harness.FOLDER)
+    """The files of /gen: the main program, a go.mod where the repository has none, one of our own where it is
+    a dependency, the harness, the overlay."""
+    depends = package.way is Way.dependency
+    home = posixpath.join("/gen" if depends else f"/src/{source.package}", harness.FOLDER)
     by_path = {f"{home}/{name}": data for name, data in files.items()}
     if package.go_mod is not None:
         by_path["/src/go.mod"] = package.go_mod.encode()
-    return _with_overlay(by_path)
+    # This go.mod shows where our module is. What is in it is read from /out (-modfile).
+    return _with_overlay(by_path) | ({"go.mod": b"module skyisland.call\n"} if depends else {})
+
+
+def _completed(out: Path, ours: Mapping[str, bytes]) -> dict[str, bytes]:
+    """Our module's files as Go has left them in /out, each with its file of sums. Blocks."""
+    tree, completed = Tree(out), {}
+    for name in ours.keys() | ({"go.sum"} if "go.mod" in ours else set()):
+        completed[name] = tree.read(name, GO_SUM_BYTES) or b""
+    return completed
+
+
+def _first_pointer(tree: Tree, output: bytes) -> str:
+    """The first file of the repository, of those in the output of `_EMBEDDED`, of which Git LFS keeps the
+    content; empty if there is none. Blocks."""
+    names = (line.removeprefix("/src/") for line in output.decode(errors="replace").splitlines())
+    return next((name for name in names if not name.startswith("/") and is_pointer(tree, name)), "")
 
 
 def _hash_of_own_sources() -> str:

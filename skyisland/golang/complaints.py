@@ -11,6 +11,8 @@ import signal
 
 from skyisland.errors import BuildFailed, Complaint, IslandError, Unavailable
 from skyisland.golang import harness
+from skyisland.golang.reasons import all_left_out, is_pointer, left_out, missed_names, submodule
+from skyisland.host.tree import Tree
 from skyisland.model import Outcome, Source, Verdict
 
 OUTPUT_CHARACTERS = 16_384
@@ -61,8 +63,14 @@ def explain(complaint: Complaint, text: str, source: Source | None) -> str:
                 f"{package} is a program (package main), which Go cannot import: move the function to a "
                 "package of its own and call it there"
             )
+        case Complaint.no_go_files if "build constraints exclude all Go files in /mod/" in text:
+            module = re.search(r"exclude all Go files in /mod/([^\s@]+)", text)
+            return (
+                f"{package} needs {module[1] if module else 'a module'}, which has no Go files for this "
+                "system without cgo, and the island has no C compiler: a fork in pure Go may do"
+            )
         case Complaint.no_go_files if "build constraints" in text:
-            return f"no Go files in {package}: it has some, but not for this system without cgo"
+            return f"no Go files in {package} for this system without cgo"
         case Complaint.no_go_files:
             return f"no Go files in {package}: name the folder of a package in the URL"
         case Complaint.undefined:
@@ -71,10 +79,11 @@ def explain(complaint: Complaint, text: str, source: Source | None) -> str:
         case Complaint.mismatch | Complaint.generic | Complaint.type | Complaint.no_value:
             return f"the call does not fit {package}: {about_call}"
         case Complaint.missing_module:
-            return (
-                f"{package} imports what go.mod and go.sum do not provide: run `go mod tidy` and commit both "
-                "files (without a go.mod, run `go mod init` first)"
-            )
+            missing = ", ".join(_missing_packages(text)[:3]) or "what"
+            whence = "which neither its go.mod nor the module proxy provides"
+            return f"{package} imports {missing}, {whence}; another version of the repository may do"
+        case Complaint.language:
+            return f"{package} is written in a later Go than its go.mod tells; another version may do"
     if "checksum mismatch" in text:
         return f"a module that {package} imports does not match go.sum or the checksum database"
     if "file too large" in text:
@@ -82,6 +91,56 @@ def explain(complaint: Complaint, text: str, source: Source | None) -> str:
     if versions := re.search(r"requires go >= (\S+) \(running go (\S+);", text):
         return f"{package} wants Go {versions[1]}; this island has {versions[2]} (go_version, build.goroot)"
     return f"{package} does not compile"
+
+
+def _missing_packages(text: str) -> list[str]:
+    """Import paths that no module provides, as the go command names them."""
+    paths = re.findall(
+        r"(?:no required module provides package|cannot find module providing package"
+        r"|does not contain package|cannot find package) \"?([\w./~@+-]+?)[\":;.,]*(?:\s|$)"
+        r"|package ([\w./~-]+) is not in std|: ([\w./~-]+@[\w.+-]+): reading ",
+        text,
+    )
+    return list(dict.fromkeys("".join(path) for path in paths))
+
+
+def add_reasons(error: BuildFailed, source: Source) -> None:
+    """Add to the message of a failed build what the repository's files tell about its reason. Blocks."""
+    output, tree = error.details.get("output", ""), Tree(source.checkout)
+    reason = ""
+    match error.complaint:
+        case Complaint.undefined | Complaint.mismatch | Complaint.package:
+            reasons = left_out(tree, source.package, missed_names(output))
+            if pointer := next((file for file in _no_go(output) if is_pointer(tree, file)), ""):
+                error.message = lfs_refusal(source, pointer)
+            elif reasons:
+                reason = ": " + "; ".join(f"{name} is in {why}" for name, why in reasons.items())
+            elif missing := re.search(r"pattern ([\w./-]+)[^\n:]*: no matching files found", output):
+                reason = submodule(tree, posixpath.join(source.package, missing[1]))
+        case Complaint.no_go_files:
+            files = all_left_out(tree, source.package)
+            reason = submodule(tree, source.package) or (f": {files}" if files else "")
+        case Complaint.missing_module:
+            paths = [path.split("/") for path in _missing_packages(output)[:10]]
+            tails = ("/".join(path[at:]) for path in paths for at in range(min(len(path), 20)))
+            reason = submodule(tree, *tails)
+    error.message += reason
+    error.args = (error.message,)
+
+
+def _no_go(output: str) -> list[str]:
+    """Files that are no Go from their first word on."""
+    return re.findall(
+        r"^([\w./-]+\.go):1:1: (?:expected 'package'|syntax error: package)", output, re.MULTILINE
+    )
+
+
+def lfs_refusal(source: Source, file: str) -> str:
+    """The message about a file of which there is only a pointer."""
+    return (
+        f"{shown(source)} needs {file}, which Git LFS keeps elsewhere: the island fetches no such files; a "
+        "fork that has it in Git itself would do"
+    )
 
 
 def shown(source: Source) -> str:

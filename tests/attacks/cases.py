@@ -13,6 +13,7 @@ HARM, SERVERS = "tests/real/test_source_hostile.py", "tests/real/test_source_ser
 BUILD, KEPT = "tests/unit/test_build.py", "tests/unit/test_artifacts.py"
 JAIL, KINDS = "tests/real/test_build_hostile.py", "tests/real/test_build_jail.py"
 BROWSER = "tests/tui/test_browser.py"
+MODULES = "tests/unit/test_modules.py"
 PACKAGES, REGISTER = "tests/unit/test_packages.py", "tests/unit/test_register.py"
 INTERNET = "tests/unit/test_internet.py"
 CALL = "tests/unit/test_call.py"
@@ -461,7 +462,7 @@ CASES = (
     ),
     Case(
         "B4",
-        "GOFLAGS, go.work, -toolexec",
+        "GOFLAGS, go.env, -toolexec",
         "not read",
         _tests(JAIL, "test_b4_settings_of_the_repository_are_not_read"),
     ),
@@ -512,6 +513,19 @@ CASES = (
         "B12",
         "files, lists and texts made for a reader that is slower than linear",
         "linear time, whatever is in them: no reader holds up the daemon",
+    ),
+    Case(
+        "B13",
+        "a go.mod or go.work that writes into the ones that we make of it, or leads out of the repository",
+        "plain words alone get there, and folders of the repository",
+        (
+            *_tests(JAIL, "test_b13_a_workspace_leads_nowhere"),
+            *_tests(
+                MODULES,
+                "test_a_workspace_takes_nothing_from_elsewhere",
+                "test_only_plain_words_get_into_ours",
+            ),
+        ),
     ),
     Case("C1", "X()); os.Exit(0);(", "refused", _tests(CALL, "TestRefusals::test_say_where_and_why")),
     Case(

@@ -14,7 +14,7 @@ import sys
 
 import pytest
 
-from skyisland.golang.packages import GO_MOD_BYTES
+from skyisland.golang.modules import GO_MOD_BYTES
 from skyisland.sources.remotes import EVERY_REFERENCE_BYTES
 from tests.fuzz.fuzz import TARGETS
 
@@ -53,6 +53,16 @@ PATTERNS = (
     b"module m ",
     b"module m\n",
     b"require",
+    b"use ./a\n",
+    b"use ",
+    b"require (\n\tm v1\n",
+    b"\tpath = a\n\turl = b\n",
+    b'import "C"\n',
+    b"//go:build a\n",
+    b"func F",
+    b"func (",
+    b"filter=lfs",
+    b": reading ",
     b'{"a":',
     b'"a":1,',
     b" - at `$.",

@@ -144,17 +144,34 @@ def origin(data: bytes) -> None:
 
 
 def package(data: bytes) -> None:
-    from skyisland.errors import BuildFailed
-    from skyisland.golang.packages import read_package
+    from skyisland.errors import BuildFailed, Complaint
+    from skyisland.golang.complaints import OUTPUT_CHARACTERS, add_reasons
+    from skyisland.golang.modules import workspace_of
+    from skyisland.golang.packages import in_way, read_package
+    from skyisland.golang.reasons import uses_lfs
+    from skyisland.host.tree import Tree
     from skyisland.model import Source
 
     with tempfile.TemporaryDirectory() as folder:
-        for name in ("go.mod", "x.go"):
+        for name in ("go.mod", "x.go", "go.work", ".gitmodules", ".gitattributes"):
             (Path(folder) / name).write_bytes(data)
         source = Source(url="example.com/user/repo", package="", commit="c" * 40, checkout=Path(folder))
         with contextlib.suppress(BuildFailed):
             read = read_package(source, "go1.27.3")
             assert not read.name or read.name.isidentifier()
+            for way in read.ways:
+                in_way(way, read, source, "go1.27.3")
+        # What go.work uses is read only where it uses this very module.
+        Path(folder, "go.mod").write_bytes(b"module m\n")
+        for text in (data, b"use .\n" + data):
+            Path(folder, "go.work").write_bytes(text)
+            if workspace := workspace_of(Tree(Path(folder)), ""):
+                assert "/../" not in workspace.text("1.27")
+        add_reasons(BuildFailed("", complaint=Complaint.no_go_files), source)
+        for complaint in (Complaint.undefined, Complaint.package, Complaint.missing_module):
+            output = data.decode(errors="replace")[:OUTPUT_CHARACTERS]
+            add_reasons(BuildFailed("", complaint=complaint, output=f"undefined: F\n{output}"), source)
+        uses_lfs(Tree(Path(folder)), "")
 
 
 TARGETS: dict[str, Callable[[bytes], None]] = {

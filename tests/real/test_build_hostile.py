@@ -1,6 +1,6 @@
 """Builds of hostile repositories with the real compiler in real jails.
 
-The letters and numbers (B1 to B11) are those of the hostile cases of builds.
+The letters and numbers (B1 to B13) are those of the hostile cases of builds.
 """
 
 from __future__ import annotations
@@ -52,6 +52,27 @@ async def test_b3_replace_leads_nowhere(
         files = {"go.mod": REPLACED.format(place=place), "user.go": USER["user.go"]}
         source = shop.source(files)
         unconfined = await asyncio.to_thread(go, "build", ".", cwd=source.checkout)
+        assert unconfined.returncode == 0, unconfined.stderr
+        assert isinstance(await shop.refused(source), BuildFailed)
+
+
+async def test_b13_a_workspace_leads_nowhere(
+    shop: Workshop, go: Callable[..., subprocess.CompletedProcess[str]]
+) -> None:
+    """A go.work can name any folder of the host. In the jail it is not there, and ours does not name it."""
+    outside = shop.source(DEP).checkout
+    for place in (str(outside), f"../../{outside.name}"):
+        files = {
+            "go.work": f"go 1.21\n\nuse (\n\t./user\n\t{place}\n)\n",
+            "user/go.mod": USER["go.mod"].replace("require example.com/dep v1.0.0\n", ""),
+            "user/user.go": USER["user.go"],
+        }
+        source = shop.source(files, "user")
+        if place.startswith(".."):
+            files["go.work"] = files["go.work"].replace("../../", "../")
+            (source.checkout / "go.work").write_text(files["go.work"])
+        environment = {"GOWORK": str(source.checkout / "go.work")}
+        unconfined = await asyncio.to_thread(go, "build", ".", cwd=source.checkout / "user", **environment)
         assert unconfined.returncode == 0, unconfined.stderr
         assert isinstance(await shop.refused(source), BuildFailed)
 

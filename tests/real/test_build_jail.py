@@ -6,6 +6,7 @@ import asyncio
 from pathlib import Path
 
 import pytest
+from msgspec import structs
 
 from skyisland.errors import BuildFailed, SourceUnavailable
 from skyisland.model import NetworkAccess
@@ -13,6 +14,25 @@ from skyisland.settings import Build
 from tests.support.buildroom import PLAIN, USER, Workshop, opened
 
 pytestmark = [pytest.mark.host, pytest.mark.root]
+
+LOOP = """package old
+
+import "example.com/checks"
+
+func F() (seen []int) {
+	var later []func() int
+	for i := 0; i < 3; i++ {
+		later = append(later, func() int { return i })
+	}
+	for _, f := range later {
+		seen = append(seen, f())
+	}
+	return seen
+}
+
+func G() string { return checks.Check() }
+"""
+ALONE = LOOP.replace('import "example.com/checks"', "").replace("return checks.Check()", "return `alone`")
 
 
 @pytest.mark.parametrize(
@@ -63,6 +83,13 @@ pytestmark = [pytest.mark.host, pytest.mark.root]
             id="vendored dependency",
         ),
         pytest.param(
+            {"x.go": ALONE},
+            "",
+            "F()",
+            "[3 3 3]",
+            id="no go.mod, one loop variable",
+        ),
+        pytest.param(
             {"x.go": "package x\n\nfunc Same[T any](v T) T { return v }\n"}, "", "Same(5)", "5", id="generic"
         ),
         pytest.param({"x.go": "package x\n\ntype Deg float64\n"}, "", "Deg(2.5)", "2.5", id="conversion"),
@@ -101,15 +128,63 @@ async def test_a_dependency_of_an_old_module(state_dir: Path, gocache: Path, pro
         assert await shop.run(shop.source(files, "sub"), "F()") == "dep"
 
 
-async def test_modules_that_do_not_agree(state_dir: Path, gocache: Path, proxy: str) -> None:
+LIKE_YAML = {
+    "go.mod": 'module "gopkg.in/yaml.v3"\n\nrequire (\n\t"example.com/checks" v1.0.0\n)\n',
+    "internal/deep/deep.go": "package deep\n\nfunc F() int { return 9 }\n",
+    "y.go": 'package yaml\n\nimport "gopkg.in/yaml.v3/internal/deep"\n\nfunc F() int { return deep.F() }\n',
+    "yaml_test.go": 'package yaml\n\nimport "example.com/checks"\n\nvar _ = checks.Check\n',
+}
+OFFSHOOT = {
+    "go.work": "go 1.21\n\nuse (\n\t./a\n\t./b // beside it\n\t../../elsewhere\n\t/etc\n)\n",
+    "a/go.mod": "module example.com/w/a\n\ngo 1.21\n\nrequire example.com/w/b v0.0.0\n",
+    "a/a.go": 'package a\n\nimport "example.com/w/b"\n\nfunc F() string { return b.F() }\n',
+    "b/go.mod": "module example.com/w/b\n\ngo 1.21\n",
+    "b/b.go": "package b\n\nfunc F() string { return `beside` }\n",
+}
+
+
+async def test_what_falls_short_is_built_as_its_users_build_it(
+    state_dir: Path, gocache: Path, proxy: str
+) -> None:
+    """And what does not is built as before: by one go command, or two with a download."""
     async with opened(state_dir, gocache, Build(goproxy=proxy, gosumdb="off")) as shop:
-        missing = await shop.refused(shop.source({**USER, "go.sum": ""}))
-        assert "go mod tidy" in missing.message
-        assert "missing go.sum entry" in missing.details["output"]
+        assert await shop.run(shop.source({**USER, "go.sum": ""}), "F()") == "dep"
+        yaml = shop.source(LIKE_YAML)
+        assert await shop.run(yaml, "F()") == "9"
+        deep = structs.replace(yaml, package="internal/deep")
+        assert await shop.run(deep, "F()") == "9"
+        old = shop.source({"old.go": LOOP}, url="example.com/user/old")
+        assert await shop.run(old, "F()") == "[3 3 3]", "one loop variable, as every user of it gets"
+        before = len(shop.driver.specs)
+        assert await shop.run(old, "G()") == "dep"
+        words = [spec.argv[1] for spec in shop.driver.specs[before:] if len(spec.argv) > 1]
+        assert words == ["build"], "the way is remembered"
+        vendor = {**USER, "vendor/modules.txt": "# example.com/other v1.0.0\n"}
+        assert await shop.run(shop.source(vendor), "F()") == "dep"
+        nowhere = USER["user.go"].replace('"example.com/dep"', 'dep "example.com/nowhere/dep"')
+        missing = await shop.refused(shop.source({"user.go": nowhere}))
+        assert "imports example.com/nowhere/dep, which neither" in missing.message
         lying = USER["go.sum"].replace("h1:", "h1:AAAA")
         assert "go.sum" in (await shop.refused(shop.source({**USER, "go.sum": lying}))).message
-        unrequired = {name: USER[name] for name in ("user.go",)}
-        assert "go mod tidy" in (await shop.refused(shop.source(unrequired))).message
+
+
+async def test_a_workspace(shop: Workshop) -> None:
+    """Its modules are taken from beside, even in versions that nobody published; none from elsewhere."""
+    source = shop.source(OFFSHOOT, "a")
+    assert await shop.run(source, "F()") == "beside"
+    unrequired = {**OFFSHOOT, "a/go.mod": "module example.com/w/a\n\ngo 1.21\n"}
+    assert await shop.run(shop.source(unrequired, "a"), "F()") == "beside"
+    assert await shop.run(shop.source(OFFSHOOT, "b"), "F()") == "beside"
+
+
+async def test_a_workspace_with_modules_of_others(state_dir: Path, gocache: Path, proxy: str) -> None:
+    files = {
+        **OFFSHOOT,
+        "b/go.mod": "module example.com/w/b\n\ngo 1.21\n\nrequire example.com/checks v1.0.0\n",
+        "b/b.go": 'package b\n\nimport "example.com/checks"\n\nfunc F() string { return checks.Check() }\n',
+    }
+    async with opened(state_dir, gocache, Build(goproxy=proxy, gosumdb="off")) as shop:
+        assert await shop.run(shop.source(files, "a"), "F()") == "dep"
 
 
 async def test_a_proxy_that_does_not_answer(state_dir: Path, gocache: Path) -> None:
@@ -136,7 +211,70 @@ async def test_a_proxy_that_does_not_answer(state_dir: Path, gocache: Path) -> N
         pytest.param({"x.go": "package main\n\nfunc F() {}\n"}, "F()", "package main", "", id="program"),
         pytest.param({"README": "none"}, "F()", "name the folder of a package", "", id="no Go files"),
         pytest.param({"x_test.go": "package x\n"}, "F()", "no Go files", "", id="tests alone"),
-        pytest.param({"x_plan9.go": "package x\n"}, "F()", "not for this system", "", id="another system"),
+        pytest.param(
+            {"x_plan9.go": "package x\n"}, "F()", "x_plan9.go, which is for plan9", "", id="another system"
+        ),
+        pytest.param(
+            {"x.go": 'package x\n\nimport "C"\n', "y.go": "//go:build other\n\npackage x\n"},
+            "F()",
+            "x.go, which needs cgo, and the island has no C compiler; y.go, which is behind //go:build other",
+            "",
+            id="cgo alone",
+        ),
+        pytest.param(
+            {**PLAIN, "x_windows.go": "package geo\n\nfunc W() {}\n"},
+            "W()",
+            "has no exported W: W is in x_windows.go, which is for windows by its name",
+            "undefined: W",
+            id="name for another system",
+        ),
+        pytest.param(
+            {**PLAIN, "x.go": 'package geo\n\nimport (\n\t"C"\n)\n\ntype T int\n\nfunc (T) M() {}\n'},
+            "T(1).M()",
+            "T is in x.go, which needs cgo",
+            "undefined: T",
+            id="name that needs cgo",
+        ),
+        pytest.param(
+            {
+                "x.go": "package x\n\nfunc F() { f() }\n",
+                "y.go": "//go:build sometag && !linux\n\npackage x\n\nfunc f() {}\n",
+            },
+            "F()",
+            "does not compile: f is in y.go, which is behind //go:build sometag && !linux",
+            "undefined: f",
+            id="name of its own behind a tag",
+        ),
+        pytest.param(
+            {"main.go": 'package main\n\nimport "example.com/nowhere"\n\nfunc F() { nowhere.F() }\n'},
+            "F()",
+            "package main",
+            "",
+            id="program without its modules",
+        ),
+        pytest.param(
+            {
+                ".gitmodules": '[submodule "x"]\n\tpath = third/x\n\turl = https://example.com/x\n',
+                "go.mod": "module m\n\ngo 1.21\n",
+                "x.go": 'package m\n\nimport "m/third/x/y"\n\nfunc F() { y.F() }\n',
+            },
+            "F()",
+            ": third/x is a submodule (https://example.com/x), which the island does not fetch",
+            "",
+            id="submodule",
+        ),
+        pytest.param(
+            {
+                ".gitattributes": "*.bin filter=lfs diff=lfs merge=lfs -text\n",
+                "x.go": 'package x\n\nimport _ "embed"\n\n//go:embed big.bin\nvar s string\n\n'
+                "func F() string { return s }\n",
+                "big.bin": "version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 12345\n",
+            },
+            "F()",
+            "needs big.bin, which Git LFS keeps elsewhere",
+            "",
+            id="pointer embedded",
+        ),
         pytest.param({"go.mod": "module x\ngo 1.99\n", **PLAIN}, "F()", r"wants Go 1.99", "", id="later Go"),
         pytest.param(
             {"go.mod": "module x\nwhat\n", **PLAIN}, "F()", "does not compile", "go.mod:2:", id="go.mod"

@@ -169,14 +169,23 @@ USER = {
 }
 
 
+CHECKS = {
+    "go.mod": "module example.com/checks\n\nrequire example.com/dep v1.0.0\n",
+    "checks.go": 'package checks\n\nimport "example.com/dep"\n\nfunc Check() string { return dep.Word() }\n',
+}
+"""A module without a go line, as old ones are."""
+
+
 def make_proxy(folder: Path) -> str:
-    """The file:// URL of a module proxy with example.com/dep v1.0.0 (https://go.dev/ref/mod#goproxy-protocol)."""
-    versions = folder / "example.com" / "dep" / "@v"
-    versions.mkdir(parents=True)
-    (versions / "list").write_text("v1.0.0\n")
-    (versions / "v1.0.0.info").write_text('{"Version":"v1.0.0","Time":"2024-01-01T00:00:00Z"}')
-    (versions / "v1.0.0.mod").write_text(DEP["go.mod"])
-    with zipfile.ZipFile(versions / "v1.0.0.zip", "w") as archive:
-        for name, text in DEP.items():
-            archive.writestr(f"example.com/dep@v1.0.0/{name}", text)
+    """The file:// URL of a module proxy with example.com/dep and example.com/checks, v1.0.0 of both
+    (https://go.dev/ref/mod#goproxy-protocol)."""
+    for module, files in (("example.com/dep", DEP), ("example.com/checks", CHECKS)):
+        versions = folder / module / "@v"
+        versions.mkdir(parents=True)
+        (versions / "list").write_text("v1.0.0\n")
+        (versions / "v1.0.0.info").write_text('{"Version":"v1.0.0","Time":"2024-01-01T00:00:00Z"}')
+        (versions / "v1.0.0.mod").write_text(files["go.mod"])
+        with zipfile.ZipFile(versions / "v1.0.0.zip", "w") as archive:
+            for name, text in files.items():
+                archive.writestr(f"{module}@v1.0.0/{name}", text)
     return f"file://{folder}"

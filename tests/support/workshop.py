@@ -83,7 +83,7 @@ class FakeGo(FakeJails):
             return Script(stdout=b"")
         if "std" in spec.argv:
             return Script(stdout=b"fmt\nvendor/x\nnet/http\n")
-        home = host(spec, spec.cwd)
+        home = host(spec, "/src" if spec.cwd == "/gen" else spec.cwd)
         assert home is not None
         files = sorted(home.glob("*.go"))
         name = re.search(r"package (\w+)", files[0].read_text()) if files else None

@@ -49,7 +49,6 @@ def test_what_is_plain(tmp_path: Path, files: dict[str, str], import_path: str) 
     "files",
     [
         {"sub/x.go": "package sub", "sub/y.go": "package other"},
-        {"sub/x.go": "package main"},
         {"sub/x.go": "package documentation"},
         {"sub/x.go": "package /* which? */ sub"},
         {"sub/x.go": "/* never closed"},

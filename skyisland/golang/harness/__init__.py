@@ -329,8 +329,11 @@ _COMPLAINTS: tuple[tuple[Complaint, str], ...] = (
         Complaint.missing_module,
         r"no required module provides package|cannot find module providing package|missing go\.sum entry"
         r"|module lookup disabled|updates to go\.mod needed|inconsistent vendoring|is not in std"
-        r"|cannot find package|is explicitly required in go\.mod, but not marked",
+        r"|cannot find package|is explicitly required in go\.mod, but not marked"
+        r"|: reading (?:https?|file)://|: unrecognized import path|unknown revision"
+        r"|\(replaced by \.",
     ),
+    (Complaint.language, r"requires go1\.\d+ or later"),
     (
         Complaint.generic,
         rf"{_CALL}:1:1: cannot use generic function|in call to harness\.Answer, .*cannot infer",
