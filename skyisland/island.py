@@ -275,7 +275,8 @@ class Island:
     async def _artifact(self, request: FunctionRequest, call: Call, story: Story) -> Artifact:
         """The binary for the call: a known one, or else one built from the repository at its commit."""
         anew = request.cache_bust
-        resolve_key = (Phase.resolve, request.url, request.version)
+        # A push mends what failed here: each client asks the remote for itself.
+        resolve_key = (Phase.resolve, request.url, request.version, story.client)
         with story.phase(Phase.resolve), self._failures.of(resolve_key, anew=anew):
             resolved = await self.sources.resolve(
                 request.url, request.version, refresh=anew, client=story.client
@@ -285,7 +286,7 @@ class Island:
         if artifact is not None:
             story.cached = True
             return artifact
-        checkout_key = (Phase.clone, resolved.url, resolved.commit)
+        checkout_key = (Phase.clone, resolved.url, resolved.commit, story.client)
         with story.phase(Phase.clone), self._failures.of(checkout_key, anew=anew):
             source = await self.sources.checkout(resolved, story.client)
         with self.sources.using(source), story.phase(Phase.build):

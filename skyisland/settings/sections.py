@@ -223,8 +223,9 @@ class Jails(Section, frozen=True, kw_only=True):
     queue_timeout: Duration = 10.0
     """A call that waits longer is refused with 429."""
     failures_expire: DurationLimit = 30.0
-    """A build that failed, or a repository that is missing or refused, is not tried again for this long: the
-    error is answered from memory, unless the call says "cache_bust": true. "0s" to try each time."""
+    """A build that failed is not tried again for this long, nor a repository that was missing or refused, by
+    the client who asked for it: the error is answered from memory, unless the call says "cache_bust": true.
+    "0s" to try each time."""
     drain_timeout: Duration = 10.0
     """When the island stops, running calls have this long to finish."""
 

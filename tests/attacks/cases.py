@@ -134,6 +134,11 @@ CASES = (
         "it can; its words are bounded and printable, and the answer says that the jail told it",
         _tests(HARNESS, "TestRejection::test_a_function_that_found_the_nonce_says_little_and_is_named"),
     ),
+    Case(
+        "R23",
+        "one client asks for a repository before it is pushed, so that others are told that it is missing",
+        "who did not ask before asks the remote",
+    ),
     Case("K1", "kill(-1), signals to the host's processes", "ESRCH"),
     Case("K2", "other processes traced, read, their descriptors taken", "EPERM or ESRCH"),
     Case("K3", "sysctl, core_pattern, /sys", "EROFS, EACCES, or not there"),

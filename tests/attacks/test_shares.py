@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -329,6 +329,28 @@ async def test_r19_a_missing_repository_is_not_asked_for_again_at_once(kept_s: f
             assert 0 < int(answers[2].headers["Retry-After"]) <= 3600
         await client.post("/api/v1/function", json={**CALL, "cache_bust": True})
         assert gone.asked == asked + 1
+    await world.island.stop()
+
+
+class Pushed(Gone):
+    """There is something since the first call."""
+
+    async def resolve(self, url: str, version: str | None, *, refresh: bool, client: str = "") -> Resolved:
+        if not self.asked:
+            await super().resolve(url, version, refresh=refresh, client=client)
+        return await FakeSources.resolve(self, url, version, refresh=refresh, client=client)
+
+
+@pytest.mark.case("R23")
+@pytest.mark.parametrize(("who", "found"), [("greedy", False), ("modest", True)])
+async def test_r23_what_one_client_did_not_find_another_may(who: str, found: bool) -> None:
+    world = make_world(fakes.policy(failures_kept_s=3600.0))
+    world.island.sources = Pushed()
+    await world.island.start()
+    with pytest.raises(SourceUnavailable):
+        await world.island.invoke(REQUEST, client="greedy")
+    with nullcontext() if found else pytest.raises(SourceUnavailable, match="remembered"):
+        assert (await world.island.invoke(REQUEST, client=who)).outcome.verdict is Verdict.ok
     await world.island.stop()
 
 
