@@ -15,7 +15,9 @@ while it runs: the others make room, and a build that needs more ends.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import hashlib
+import logging
 import os
 import shutil
 import tempfile
@@ -29,12 +31,17 @@ from skyisland.host.folder import size_of
 from skyisland.host.tasks import InUse, finish
 from skyisland.settings import Layout
 
+log = logging.getLogger(__name__)
+
 LEAST_BYTES = 256 << 20
 """What one build may take of its cache, however small build.cache_limit. A judgement: twice what a function
 with a hundred dependencies takes."""
 
 MEASURE_S = 0.5
 """Between two measurements of a growing cache; a compiler wrote 16 MB a second at most."""
+
+TICK_S = 0.02
+"""The time in an inode is that of the kernel's last tick (10 ms at most), not of the clock that we read."""
 
 
 class _Outgrown(Exception):
@@ -89,6 +96,8 @@ class Caches:
         for path in (self.layout.gocache, self.home, self.helper, self.home / "own"):
             self._folder(path)
         self.layout.run.mkdir(mode=0o711, parents=True, exist_ok=True)
+        for path in (self.std, self.modules, *(self.home / "own").iterdir()):
+            self._hand_over(path)
         self._folder(self.std, writable=True)
         self._folder(self.modules, writable=True, mode=0o700)
         _remove(path for path in self.layout.gocache.iterdir() if path != self.home)
@@ -102,6 +111,18 @@ class Caches:
         if writable and self.uid is not None:
             os.chown(path, self.uid, self.uid)
         return path
+
+    def _hand_over(self, folder: Path) -> None:
+        """Give a folder with all that is in it to the build jails, if it was another uid's: that of
+        jails.uid_start before somebody changed it. The folder comes last, so that a crash half-way is made
+        good at the next start."""
+        if self.uid is None or not folder.is_dir() or folder.stat().st_uid == self.uid:
+            return
+        log.info("%s belonged to another uid; it is given to %d", folder, self.uid)
+        for parent, folders, files in os.walk(folder):
+            for name in (*folders, *files):
+                os.chown(os.path.join(parent, name), self.uid, self.uid, follow_symlinks=False)
+        os.chown(folder, self.uid, self.uid)
 
     def work_folder(self, files: Mapping[str, bytes], changing: Mapping[str, bytes]) -> Path:
         """Make a folder: `gen` with these files, and `out` that a build jail may fill, with those that it may
@@ -187,6 +208,15 @@ class Caches:
                 return reason
             if sum(self._sizes.values()) > self.limit_bytes and self._sizes.keys() - set(self._in_use):
                 await finish(self.trim())
+
+    def written_since(self, folder: Path, at: float) -> bool:
+        """Whether a build has left something in a cache since then (seconds since the epoch). Blocks."""
+        for parent, _, files in os.walk(folder):
+            for name in files:
+                with contextlib.suppress(FileNotFoundError):
+                    if os.stat(os.path.join(parent, name), follow_symlinks=False).st_mtime >= at - TICK_S:
+                        return True
+        return False
 
     async def trim(self) -> bool:
         """Remove expired caches that are not in use; return whether the modules were removed."""

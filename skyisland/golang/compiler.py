@@ -32,6 +32,7 @@ import json
 import posixpath
 import re
 import shutil
+import time
 from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from importlib import resources
@@ -273,6 +274,7 @@ class Compiler:
 
         Raises:
             BuildFailed: it does not compile.
+            Unavailable: it takes more time than one try has.
             BadCall: the caller named another package.
         """
         for statement in (False, True):
@@ -330,7 +332,9 @@ class Compiler:
 
         Raises:
             BuildFailed: it failed, or passed a limit.
-            Unavailable: the operator killed the jail.
+            Unavailable: the operator killed the jail, or the time is up and something was compiled meanwhile:
+                it is not tried again from the start.
+            SourceUnavailable: the time to fetch modules is up.
         """
         mounts = [
             Mount(self.toolchain.goroot, "/usr/local/go"),
@@ -338,6 +342,7 @@ class Compiler:
         ]
         env = dict(ENVIRONMENT)
         limit, timeout_s = "jails.build_timeout", self.timeout_s
+        started_at, cache = time.time(), None
         if work is not None:
             mounts += (Mount(work / "gen", "/gen"), Mount(work / "out", "/out", writable=True))
         if shared:
@@ -381,6 +386,15 @@ class Compiler:
             outcome = await inmate.converse(b"", timeout_s)
         if outcome.verdict is Verdict.ok:
             return outcome.stdout
+        if outcome.verdict is Verdict.timed_out and cache is not None:
+            if online:
+                message = f"modules did not arrive within {limit} ({timeout_s:g} s); those that did are kept"
+                raise SourceUnavailable(message)
+            if await asyncio.to_thread(self.caches.written_since, cache, started_at):
+                message = (
+                    f"the build took longer than {limit} ({timeout_s:g} s); what it has compiled is kept"
+                )
+                raise Unavailable(f"{message}: call again, and it goes on from there", retry_after_s=1)
         raise refusal(outcome, source, f"{limit} ({timeout_s:g} s)")
 
     def _module_environment(self) -> dict[str, str]:

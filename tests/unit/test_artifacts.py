@@ -192,6 +192,31 @@ async def test_old_caches_and_too_many_modules_go(state_dir: Path) -> None:
     assert newer.exists()
 
 
+@pytest.mark.root
+def test_the_caches_follow_the_uid_of_builds(tmp_path: Path) -> None:
+    layout = Layout(tmp_path / "state", tmp_path / "jails")
+
+    def prepared(uid: int) -> Caches:
+        caches = Caches(layout, uid=uid, limit_bytes=1 << 20, unused_s=100.0)
+        caches.prepare("go1.27.3")
+        return caches
+
+    caches = prepared(1_900_000_000)
+    outside = tmp_path / "outside"
+    outside.touch()
+    own = caches.home / "own" / "of-a-repository"
+    for folder in (caches.std / "ab", own / "cd", caches.modules / "example.com"):
+        folder.mkdir(parents=True)
+        (folder / "file").touch()
+        (folder / "link").symlink_to(outside)
+    for path in (own, own / "cd", own / "cd" / "file"):
+        os.chown(path, 1_900_000_000, 1_900_000_000)
+    prepared(1_900_500_000)
+    everything = [path for top in (caches.std, own, caches.modules) for path in (top, *top.rglob("*"))]
+    assert {path.lstat().st_uid for path in everything} == {1_900_500_000}
+    assert outside.stat().st_uid == 0
+
+
 async def test_a_build_that_outgrows_its_cache_ends_and_the_others_make_room(state_dir: Path) -> None:
     layout = Layout(state_dir / "state", state_dir / "jails")
     dropped: list[bool] = []

@@ -423,6 +423,34 @@ async def test_too_long_a_build_names_the_setting(state_dir: Path) -> None:
         assert error.message == "the build took longer than jails.build_timeout (0.05 s)"
 
 
+async def test_a_build_out_of_time_goes_on_with_the_next_call(state_dir: Path) -> None:
+    async with opened(state_dir, timeout_s=0.05, failures_kept_s=60.0) as shop:
+        shop.go.hold = asyncio.Event()
+        compiled: list[str] = ["dep", "more"]
+
+        def compile_some(spec: JailSpec) -> None:
+            if source(spec) and verb(spec) == "build" and compiled:
+                Path(f"{host(spec, '/cache')}", compiled.pop()).touch()
+
+        shop.go.answers.append(compile_some)
+        repository = shop.source()
+        for _ in range(2):
+            with pytest.raises(Unavailable, match="what it has compiled is kept: call again") as caught:
+                await shop.build(repository, "F()")
+            assert caught.value.retry_after_s == 1
+        assert "took longer than" in (await refused(shop, repository)).message, "it got no further"
+        assert "remembered_s" in (await refused(shop, repository)).details
+
+
+async def test_modules_that_come_too_late_are_no_fault_of_the_repository(state_dir: Path) -> None:
+    async with opened(state_dir, Build(download_timeout=0.05)) as shop:
+        shop.go.answers.append(lambda spec: Script(duration_s=float("inf")) if "-deps" in spec.argv else None)
+        with pytest.raises(SourceUnavailable, match=r"within build\.download_timeout .* are kept"):
+            await shop.build(
+                shop.source({"x.go": "package x\n", "go.mod": "module m\nrequire d v1\n"}), "F()"
+            )
+
+
 async def test_a_compiler_out_of_memory_names_the_setting(shop: Workshop) -> None:
     shop.go.answers.append(
         lambda spec: Script(out_of_memory=True) if verb(spec) == "build" else None,
