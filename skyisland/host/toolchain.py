@@ -26,7 +26,7 @@ import sys
 import tarfile
 import tempfile
 from collections.abc import Callable
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 import httpx
 import msgspec
@@ -281,12 +281,25 @@ def _copy(goroot: Path, target: Path) -> None:
 
 
 def _unpack(archive: Path, target: Path) -> None:
-    """Unpack the folder `go` of an archive as `target`. The filter refuses members that would land
-    elsewhere."""
+    """Unpack the folder `go` of an archive as `target`. Refuses members that would land elsewhere."""
+    # Python before 3.11.4 has no filters; later ones warn of unpacking without.
+    filters = {"filter": "data"} if hasattr(tarfile, "data_filter") else {}
     with tarfile.open(archive, "r:gz") as tar:
-        tar.extractall(target.parent, filter="data")
+        tar.extractall(target.parent, members=map(_inside, tar), **filters)  # type: ignore[arg-type]  # noqa: S202
     if read(target) is None:
         raise tarfile.TarError("it holds no Go toolchain")
+
+
+def _inside(member: tarfile.TarInfo) -> tarfile.TarInfo:
+    """The member, if it is what Go's archives hold: a file or a folder below the archive's own.
+
+    Raises:
+        TarError: it is anything else.
+    """
+    path = PurePosixPath(member.name)
+    if not (member.isreg() or member.isdir()) or path.is_absolute() or ".." in path.parts:
+        raise tarfile.TarError(f"it holds {member.name!r}, which is no file or folder below it")
+    return member
 
 
 def _open_to_all(folder: Path) -> None:

@@ -174,6 +174,7 @@ class TestRefusals:
             ("F(08)", 2, "octal"),
             ("F(1x)", 2, "malformed number"),
             ("F(1_)", 2, "malformed number"),
+            ("F(1e)", 2, "malformed number"),
             ("F(0x)", 2, "malformed number"),
             ("F(1.5.2)", 2, "malformed number"),
             ("F('ab')", 2, "characters that Go refuses"),

@@ -80,6 +80,8 @@ class Downloads:
         with tarfile.open(fileobj=buffer, mode="w:gz") as tar:
             for name, data in (members or {f"go/{name}": data for name, data in files.items()}).items():
                 member = tarfile.TarInfo(name)
+                if name.endswith("@"):
+                    member.type, member.linkname = tarfile.SYMTYPE, "VERSION"
                 member.size, member.mode = len(data), 0o755 if name.endswith("bin/go") else 0o640
                 tar.addfile(member, io.BytesIO(data))
         os_name, arch = system or this_platform()
@@ -254,7 +256,7 @@ async def test_a_download_that_is_not_what_the_index_says(
 
 
 @pytest.mark.usefixtures("nothing_here")
-@pytest.mark.parametrize("name", ["../../escaped", "go/../../escaped"])
+@pytest.mark.parametrize("name", ["../../escaped", "go/../../escaped", "go/escaped@"])
 async def test_an_archive_that_reaches_out_is_refused(
     toolchains: Callable[..., Toolchains], downloads: Downloads, name: str, tmp_path: Path
 ) -> None:
@@ -263,7 +265,7 @@ async def test_an_archive_that_reaches_out_is_refused(
     service = toolchains()
     with pytest.raises(HostUnfit):
         await service.find()
-    assert not list(tmp_path.rglob("escaped"))
+    assert not list(tmp_path.rglob("escaped*"))
     assert not (service.folder / "go1.27.3").exists()
 
 
