@@ -152,7 +152,7 @@ class JailCreated(Event, frozen=True, kw_only=True):
     jail: str
     """Its name."""
     jid: int
-    """Its number, which this island gives to no other jail."""
+    """Its number: on FreeBSD the kernel's (jls(8)), elsewhere the one in its name."""
     pid: int | None
     """On the host; None if the driver does not know it."""
     purpose: Purpose

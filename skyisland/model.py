@@ -208,6 +208,7 @@ class JailSpec(Struct, frozen=True, kw_only=True):
     name: str
     """`sky-<island>-<number>`: name, hostname, cgroup."""
     jid: int
+    """The number in its name; the kernel's own (jls(8)) once a FreeBSD has made it."""
     clone: Clone
     argv: tuple[str, ...]
     mounts: tuple[Mount, ...] = ()

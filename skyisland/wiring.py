@@ -112,7 +112,7 @@ def _wire(settings: Settings, events: Events, state: State, search_path: str, pr
         island=state.island,
         uids=uids,
         uid_locks=LOCKS,
-        first_jid=state.first_jid,
+        first_number=state.first_number,
     )
     state.follow(events)
     sources: SourceRoom

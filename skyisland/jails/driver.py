@@ -24,6 +24,11 @@ def jail_prefix(island: str) -> str:
     return f"sky-{island}-"
 
 
+def jail_number(name: str) -> int:
+    """The number that an island gave to a jail and to no other: the end of its name."""
+    return int(name.rpartition("-")[2], 16)
+
+
 def island_tag(island: str) -> str:
     """A hash of the island's name in four characters, for names of interfaces: they have 15 at most."""
     return hashlib.sha256(island.encode()).hexdigest()[:4]
@@ -51,6 +56,8 @@ class JailDriver(Protocol):
 
     async def create(self, spec: JailSpec) -> Jail:
         """A jail whose process is started and waits for its standard input.
+
+        Its `spec` has the kernel's number where the kernel numbers jails.
 
         Raises:
             DriverError, HostUnfit: nothing of the attempt is left.

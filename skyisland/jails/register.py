@@ -96,9 +96,10 @@ class Jails:
         island: str,
         uids: Iterable[int] | None,
         uid_locks: Path | None = None,
-        first_jid: int = 1,
+        first_number: int = 1,
     ) -> None:
-        """`island`: this island's tag in names. `uids`: unprivileged host uids, None when not root.
+        """`island`: this island's tag in names, which numbers from `first_number` on follow. `uids`:
+        unprivileged host uids, None when not root.
 
         Each jail has one of `uids` to itself, unless its order names another. `uid_locks`: see `Uids`.
         """
@@ -107,9 +108,10 @@ class Jails:
         self.addresses = addresses
         self.events = events
         self.prefix = jail_prefix(island)
-        self._jids = itertools.count(first_jid)
+        self._numbers = itertools.count(first_number)
         self._uids = None if uids is None else Uids(uids, uid_locks)
-        self._register: dict[int, Inmate] = {}
+        self._register: dict[str, Inmate] = {}
+        """By name."""
         self._undestroyed: list[Inmate] = []
         """Discarded, and the host could not destroy the jail: the next sweep tries again."""
         self._cleaning = Background()
@@ -185,11 +187,11 @@ class Jails:
             NoAddress, HostUnfit, DriverError: it cannot be made; nothing is left of it.
         """
         assert self._base is not None, "prepare first"  # noqa: S101
-        jid = next(self._jids)
-        name = f"{self.prefix}{jid:x}"
+        number = next(self._numbers)
+        name = f"{self.prefix}{number:x}"
         spec = JailSpec(
             name=name,
-            jid=jid,
+            jid=number,
             clone=Clone(name, self._base, None),
             argv=order.argv,
             mounts=order.mounts,
@@ -201,7 +203,7 @@ class Jails:
             uid=order.uid if order.uid is not None or self._uids is None else await self._uids.take(),
         )
         inmate = Inmate(spec, order)
-        self._register[jid] = inmate
+        self._register[name] = inmate
         # A task of its own makes the jail. If the caller is cancelled meanwhile it comes to its end all the
         # same, and what it made is taken back like any other jail.
         making = asyncio.ensure_future(self._make(inmate))
@@ -249,6 +251,7 @@ class Jails:
             await self._lease(inmate)
         spec = inmate.spec
         inmate.jail = await self.driver.create(spec)
+        inmate.spec = spec = inmate.jail.spec
         await self._connect(inmate)
         inmate.state = JailState.warm if inmate.warm else JailState.running
         if inmate.killed:
@@ -303,7 +306,7 @@ class Jails:
             return
         if self._uids is not None and spec.uid is not None and spec.uid in self._uids:
             self._uids.give_back(spec.uid)
-        del self._register[spec.jid]
+        del self._register[spec.name]
         if jail is not None:
             self.events.publish(
                 JailDestroyed(jail=spec.name, jid=spec.jid, duration_s=time.perf_counter() - started)
@@ -358,10 +361,13 @@ class Jails:
         Raises:
             JailNotFound: this island has no such jail; jails of others are never touched.
         """
-        for inmate in self._register.values():
-            if str(inmate.spec.jid) == str(jail) or inmate.spec.name == jail:
-                return inmate
-        raise JailNotFound(f"this island has no jail {str(jail)!r}", jail=str(jail))
+        if (named := self._register.get(str(jail))) is not None:
+            return named
+        numbered = [inmate for inmate in self._register.values() if str(inmate.spec.jid) == str(jail)]
+        if not numbered:
+            raise JailNotFound(f"this island has no jail {str(jail)!r}", jail=str(jail))
+        # One in the making has the number of its name, which the kernel may have given to another.
+        return min(numbered, key=lambda inmate: inmate.jail is None)
 
     async def kill(self, jail: str | int, reason: str = "killed by the operator") -> JailInfo:
         """Kill a jail; its caller gets an outcome that says so.
@@ -389,8 +395,8 @@ class Jails:
     async def kill_all(self, reason: str = "killed by the operator") -> list[JailInfo]:
         """Kill all jails that nobody has killed or discarded; returns them."""
         killed = []
-        for jid, inmate in list(self._register.items()):
+        for name, inmate in list(self._register.items()):
             if inmate.killed is None and inmate.state is not JailState.dying:
                 with contextlib.suppress(JailNotFound):
-                    killed.append(await self.kill(jid, reason))
+                    killed.append(await self.kill(name, reason))
         return killed

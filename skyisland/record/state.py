@@ -31,6 +31,7 @@ from msgspec import Struct
 from skyisland.errors import DriverError, SettingsError
 from skyisland.events import Event, Events, InvocationFinished, JailCreated, Latest, size_of
 from skyisland.host.tasks import finish
+from skyisland.jails.driver import jail_number
 from skyisland.model import AddressState, Artifact, KnownCommit
 
 log = logging.getLogger(__name__)
@@ -90,8 +91,8 @@ class State:
         self.path = path
         self.island = ""
         """This island's tag in the names of host objects: four hex digits that never change."""
-        self.first_jid = 1
-        """The lowest number that no jail has had."""
+        self.first_number = 1
+        """The lowest number that no jail's name has had."""
         self._addresses: dict[str, AddressState] = {}
         self._db = db
         self._expressions: dict[Function, None] = {}
@@ -99,8 +100,8 @@ class State:
         self._commits: dict[tuple[str, str], KnownCommit] = {}
         self._remembered = history
         self._history: Latest[InvocationFinished] = Latest(size_of, HISTORY_BYTES, history)
-        self._highest_jid = 0
-        self._reserved_jid = 0
+        self._highest = 0
+        self._reserved = 0
         self._queue: list[_Write] = []
         self._queue_bytes = 0
         self._dropped = 0
@@ -163,8 +164,8 @@ class State:
     async def _load(self) -> None:
         meta: dict[str, str] = dict(await self._all("SELECT name, value FROM meta"))
         self.island = meta["island"] if "island" in meta else await asyncio.to_thread(_tag_of, self.path)
-        self.first_jid = int(meta.get("jid", "0")) + 1
-        self._highest_jid = self.first_jid - 1
+        self.first_number = int(meta.get("jid", "0")) + 1
+        self._highest = self.first_number - 1
         for function in await self._all('SELECT url, package, "commit", function FROM expressions'):
             self._add_expression(function)
         for ip, word in await self._all("SELECT ip, state FROM addresses"):
@@ -177,11 +178,11 @@ class State:
         )
         for event in reversed(list(_decoded(newest, InvocationFinished))):
             self._history.add(event)
-        self._reserved_jid = self._highest_jid + JID_MARGIN
+        self._reserved = self._highest + JID_MARGIN
         await self._commit(
             [
                 ("INSERT OR REPLACE INTO meta VALUES ('island', ?)", (self.island,)),
-                (RESERVE, (str(self._reserved_jid),)),
+                (RESERVE, (str(self._reserved),)),
             ]
         )
 
@@ -194,7 +195,7 @@ class State:
             return
         self._closing.set()
         self._untap()
-        self._later(RESERVE, str(self._highest_jid))
+        self._later(RESERVE, str(self._highest))
         if self._writer is not None:
             await self._writer
         await self._db.close()
@@ -260,11 +261,11 @@ class State:
         if isinstance(event, InvocationFinished):
             self._history.add(event)
             self._later(REMEMBER, _encode(event))
-        elif isinstance(event, JailCreated) and event.jid > self._highest_jid:
-            self._highest_jid = event.jid
-            if self._highest_jid > self._reserved_jid - JID_MARGIN // 2:
-                self._reserved_jid = self._highest_jid + JID_MARGIN
-                self._later(RESERVE, str(self._reserved_jid))
+        elif isinstance(event, JailCreated) and (number := jail_number(event.jail)) > self._highest:
+            self._highest = number
+            if self._highest > self._reserved - JID_MARGIN // 2:
+                self._reserved = self._highest + JID_MARGIN
+                self._later(RESERVE, str(self._reserved))
 
     async def invocations(self, limit: int) -> list[InvocationFinished]:
         """The latest finished ones, newest first."""

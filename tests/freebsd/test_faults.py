@@ -18,9 +18,10 @@ from skyisland.drivers.zfs.clones import ZfsClones
 from skyisland.errors import DriverError, HostUnfit
 from skyisland.events import Events
 from skyisland.host.programs import Programs
+from skyisland.jails.driver import Jail
 from skyisland.jails.inmate import JailOrder
 from skyisland.jails.register import Jails
-from skyisland.model import Address, Limits, Mount, Purpose, Snapshot, Verdict
+from skyisland.model import Address, JailSpec, Limits, Mount, Purpose, Snapshot, Verdict
 from skyisland.settings import IP4
 from tests.support.standins.base import TinyBase
 from tests.support.standins.island import freebsd_driver, freebsd_jails, zfs_clones
@@ -392,6 +393,41 @@ async def test_both_versions_of_jls(jails: Jails, prepared: World, say: Say, ver
     assert await say() == b"hello"
     await jails.drain()
     assert await jails.driver.existing() == []
+
+
+async def test_a_jail_has_the_number_that_jls_shows(
+    jails: Jails, prepared: World, actor: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mounts = (Mount(actor, "/function"),)
+    order = JailOrder(argv=("/function",), purpose=Purpose.function, mounts=mounts, limits=LIMITS)
+    with prepared.change() as state:
+        state["next_jid"] = 2
+    async with jails.jail(order) as first:
+        shown = prepared.look()["jails"][first.spec.name]["jid"]
+        assert first.spec.name.endswith("-1")
+        assert [jail.jid for jail in jails.living()] == [shown] == [2]
+
+        # The second one's name has that number, and it is still in the making.
+        begun, go_on = asyncio.Event(), asyncio.Event()
+
+        async def create(_: JailSpec) -> Jail:
+            begun.set()
+            await go_on.wait()
+            raise DriverError("it was not to be")
+
+        monkeypatch.setattr(jails.driver, "create", create)
+        second = asyncio.ensure_future(jails.make(order))
+        await begun.wait()
+        assert (await jails.kill(2)).name == first.spec.name
+        go_on.set()
+        with pytest.raises(DriverError, match="not to be"):
+            await second
+
+
+def test_jail_that_says_no_number() -> None:
+    assert commands.parse_jid("devfs rule set\n71\n") == 71
+    with pytest.raises(DriverError, match="jail -i says"):
+        commands.parse_jid("")
 
 
 def test_jls_with_numbers_or_strings() -> None:

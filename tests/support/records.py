@@ -31,5 +31,6 @@ def finished(number: int) -> InvocationFinished:
     )
 
 
-def jailed(jid: int) -> JailCreated:
-    return JailCreated(jail=f"sky-0000-{jid:x}", jid=jid, pid=None, purpose=Purpose.function)
+def jailed(number: int) -> JailCreated:
+    """Of a kernel that gives numbers of its own."""
+    return JailCreated(jail=f"sky-0000-{number:x}", jid=7, pid=None, purpose=Purpose.function)

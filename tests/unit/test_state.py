@@ -122,12 +122,12 @@ async def test_the_latest_invocations_newest_first(db: Path) -> None:
 async def test_a_jail_number_is_never_used_again(db: Path) -> None:
     events = Events()
     async with opened(db) as state:
-        assert state.first_jid == 1
+        assert state.first_number == 1
         state.follow(events)
         events.publish(jailed(3))
         events.publish(jailed(2))
     async with opened(db) as state:
-        assert state.first_jid == 4
+        assert state.first_number == 4
 
 
 KILLED = """
@@ -156,7 +156,7 @@ async def test_kill_9_loses_no_artifact_and_repeats_no_jail_number(db: Path) -> 
     assert died.returncode == -signal.SIGKILL
     async with opened(db) as state:
         assert await state.artifacts() == [artifact()]
-        assert 2000 <= state.first_jid <= 2000 + JID_MARGIN
+        assert 2000 <= state.first_number <= 2000 + JID_MARGIN
 
 
 @pytest.mark.parametrize("damage", ["not SQLite", "torn pages"])

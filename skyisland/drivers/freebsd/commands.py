@@ -172,6 +172,18 @@ class ListedJail(Struct, frozen=True):
     """It is removed, but something still pins it, such as a socket in TIME_WAIT."""
 
 
+def parse_jid(text: str) -> int:
+    """The number of a new jail, the last line that `create_argv` prints.
+
+    Raises:
+        DriverError: the output has another format.
+    """
+    try:
+        return int(text.split()[-1])
+    except (IndexError, ValueError) as error:
+        raise DriverError(f"jail -i says what nobody understands: {text[:200]!r}") from error
+
+
 def parse_jls(text: str) -> list[ListedJail]:
     """The output of `LIST_JAILS`. Numbers and booleans may be strings, depending on the version of jls.
 

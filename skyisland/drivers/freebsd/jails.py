@@ -31,6 +31,8 @@ from collections.abc import Callable, Coroutine
 from pathlib import Path
 from typing import Any
 
+from msgspec import structs
+
 from skyisland.drivers.freebsd import clonefs, commands
 from skyisland.drivers.freebsd.network import FreeBSDNetwork
 from skyisland.errors import DriverError, HostUnfit, IslandError
@@ -251,16 +253,15 @@ class FreeBSDJails:
             raise DriverError(f"{spec.name!r} is no name for a jail")
         async with self.programs.places:
             try:
-                process = await self._make(spec, root)
+                return await self._make(spec, root)
             except BaseException:
                 try:
                     await self._undo(spec)
                 except IslandError as failure:
                     log.error("what was made of %s stays until the next start: %s", spec.name, failure)
                 raise
-        return FreeBSDJail(spec, process, self)
 
-    async def _make(self, spec: JailSpec, root: Path) -> Process:
+    async def _make(self, spec: JailSpec, root: Path) -> FreeBSDJail:
         builds = spec.uid == self._users[commands.BUILD_USER]
         folders = await asyncio.to_thread(_furnish, spec, root)
         for mount in folders:
@@ -270,15 +271,17 @@ class FreeBSDJails:
             await self.programs.run(rules)
         if spec.address is not None and self._network is not None and not self.connects_late:
             await self._network.attach(spec.address, spec.name, 0)
-        await self._create(spec, root)
-        return await self.programs.spawn(
+        jid = await self._create(spec, root)
+        process = await self.programs.spawn(
             commands.exec_argv(spec, commands.BUILD_USER if builds else commands.FUNCTION_USER),
             env={},
             stdout_bytes=spec.limits.stdout_bytes,
             stderr_bytes=spec.limits.stderr_bytes,
         )
+        return FreeBSDJail(structs.replace(spec, jid=jid), process, self)
 
-    async def _create(self, spec: JailSpec, root: Path) -> None:
+    async def _create(self, spec: JailSpec, root: Path) -> int:
+        """Make the jail, without a process; returns the number that the kernel gave it."""
         argv = commands.create_argv(
             spec,
             root,
@@ -287,7 +290,7 @@ class FreeBSDJails:
             children_max=self._children_max,
         )
         try:
-            await self.programs.run(argv)
+            jid = commands.parse_jid(await self.programs.run(argv))
         except ProgramFailed as failure:
             if "unknown parameter" in failure.stderr:
                 raise HostUnfit(f"{failure.message}; FreeBSD 14.3 or later is needed") from failure
@@ -300,6 +303,7 @@ class FreeBSDJails:
                 f"{self._ruleset} does not hide them; run: service devfs restart, then start the island anew",
                 jail=spec.name,
             )
+        return jid
 
     def _network_parameters(self, spec: JailSpec) -> tuple[str, ...]:
         if spec.network is NetworkAccess.host:

@@ -43,7 +43,7 @@ FRESH = {
     "default_route": "em0",
     "pf": {},
     "datasets": {"tank": {"mounted": True, "properties": {"mountpoint": None}, "origin": "-"}},
-    "next_jid": 1,
+    "next_jid": 70,
     "next_epair": 0,
     "racct": "on",
     "jls_version": "2",
