@@ -105,6 +105,7 @@ _SOURCES = {
         "fields.go",
         "frame.go",
         "json.go",
+        "orphan_freebsd.go",
         "results.go",
     )
 }
