@@ -86,13 +86,21 @@ bench: $(READY)
 screenshots: $(READY)
 	$(BIN)/python -m tests.support.pictures
 
-# Into a virtual environment of its own, with the service's file for this system.
+# Into a virtual environment of its own, with the service's file for this system. CONSOLE=no: without Textual.
 PREFIX = /usr/local
+CONSOLE = yes
+HEADLESS = import tomllib; needs = tomllib.load(open("pyproject.toml", "rb"))["project"]["dependencies"]; \
+  print(*(need for need in needs if not need.startswith("textual")), sep="\n")
 HOME_OF = $(DESTDIR)$(PREFIX)/lib/skyisland
 
 install:
 	$(PYTHON) -m venv --system-site-packages $(HOME_OF)
-	$(HOME_OF)/bin/pip install --quiet --disable-pip-version-check .
+	case $(CONSOLE) in \
+	no) $(HOME_OF)/bin/python -c '$(HEADLESS)' >$(HOME_OF)/needs && \
+	  $(HOME_OF)/bin/pip install --quiet --disable-pip-version-check -r $(HOME_OF)/needs && \
+	  $(HOME_OF)/bin/pip install --quiet --disable-pip-version-check --no-deps . ;; \
+	*) $(HOME_OF)/bin/pip install --quiet --disable-pip-version-check . ;; \
+	esac
 	mkdir -p $(DESTDIR)$(PREFIX)/bin
 	ln -sf ../lib/skyisland/bin/skyisland $(DESTDIR)$(PREFIX)/bin/skyisland
 	case `uname -s` in \

@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import asyncio
 import importlib
+import importlib.util
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -27,6 +28,20 @@ from skyisland.errors import SettingsError
 if TYPE_CHECKING:
     from tui.supervisor import Serve
     from tui.watch.port import Port
+
+
+def check_installed(*packages: str) -> None:
+    """Check that what the console is drawn with is there: a host without a screen may do without.
+
+    Raises:
+        SettingsError: it is not; the text says what to install.
+    """
+    missing = [package for package in packages or ("textual",) if importlib.util.find_spec(package) is None]
+    if missing:
+        raise SettingsError(
+            f"the console needs {' and '.join(missing)}, not installed here: pip install "
+            "'skyisland[console]'; an island without it: skyisland serve --no-tui"
+        )
 
 
 def _save_bandwidth() -> None:

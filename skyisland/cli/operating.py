@@ -166,7 +166,9 @@ for command in (cache_list, evict, rebuild, purge):
 @click.pass_obj
 def console(options: GlobalOptions, /, **look: Any) -> None:
     """Watch and steer a running island: ssh -t host skyisland console"""
-    from tui import run_console
+    from tui import check_installed, run_console
+
+    check_installed()
     from tui.watch.remote import RemotePort
 
     settings = options.settings()
@@ -180,6 +182,9 @@ def console(options: GlobalOptions, /, **look: Any) -> None:
 @click.pass_obj
 def web(options: GlobalOptions, port: int, readonly: bool) -> None:
     """The console in a browser, on loopback: ssh -L 3281:localhost:3281 host skyisland web"""
+    from tui import check_installed
+
+    check_installed("textual", "textual_serve")
     from tui.web import serve_web
 
     command = [sys.argv[0], *(["-c", str(options.file)] if options.file else []), "console"]

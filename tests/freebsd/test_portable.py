@@ -48,6 +48,26 @@ def test_everything_can_be_imported_on_freebsd_without_a_linux_driver() -> None:
     assert done.returncode == 0, done.stderr
 
 
+WITHOUT_A_SCREEN = """
+import sys
+sys.modules.update(dict.fromkeys(("textual", "textual_serve", "aiohttp")))
+import api, api.serve, skyisland.cli.serving
+sys.argv = ["skyisland", *sys.argv[1:]]
+skyisland.cli.main()
+"""
+
+
+@pytest.mark.parametrize(
+    ("command", "missing"), [("console", "textual"), ("web", "textual and textual_serve")]
+)
+def test_a_host_without_textual_is_told_what_the_console_needs(command: str, missing: str) -> None:
+    words = [sys.executable, "-c", WITHOUT_A_SCREEN, command]
+    done = subprocess.run(words, capture_output=True, text=True, check=False)
+    assert done.returncode == 1, done.stderr
+    assert f"needs {missing}, not installed here: pip install 'skyisland[console]'" in done.stderr
+    assert "serve --no-tui" in done.stderr
+
+
 async def test_the_end_of_a_process_is_learnt_without_pidfd(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delattr(os, "pidfd_open", raising=False)
     done = await process.run(["/bin/sh", "-c", "cat; exit 7"], env={}, timeout_s=20, stdin=b"hello")

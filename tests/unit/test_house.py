@@ -36,8 +36,13 @@ def test_version_is_that_of_the_installed_package() -> None:
 
 def test_groups_are_the_extras() -> None:
     """Old pips know extras only, so those are the one list."""
-    extras = PROJECT["project"]["optional-dependencies"]
+    extras = set(PROJECT["project"]["optional-dependencies"]) - {"console"}
     assert PROJECT["dependency-groups"] == {name: [f"skyisland[{name}]"] for name in extras}
+
+
+def test_what_the_console_needs_comes_with_the_package() -> None:
+    extra = PROJECT["project"]["optional-dependencies"]["console"]
+    assert extra == [line for line in PROJECT["project"]["dependencies"] if line.startswith("textual")]
 
 
 def test_workflow_runs_on_each_python_that_is_claimed() -> None:
