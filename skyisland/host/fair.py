@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Coroutine, Hashable
+from contextlib import AsyncExitStack
 from typing import Generic, TypeVar
 from weakref import WeakValueDictionary
 
@@ -219,31 +220,45 @@ class Claim:
         self._queue.leave(self._holder)
 
 
+class _Claims(list[Claim]):
+    """Those of one flight. (Of a plain list there are no weak references.)"""
+
+
 class FairFlights(Generic[T]):
     """`Flights` whose work takes a place, at the first turn of any client that is aboard."""
 
     def __init__(self, places: FairQueue) -> None:
         self._places = places
         self._flights: Flights[T] = Flights()
-        self._claims: WeakValueDictionary[Hashable, Claim] = WeakValueDictionary()
+        self._claims: WeakValueDictionary[Hashable, _Claims] = WeakValueDictionary()
 
-    async def join(self, key: Hashable, client: str, work: Callable[[], Coroutine[None, None, T]]) -> T:
+    async def join(
+        self,
+        key: Hashable,
+        client: str,
+        work: Callable[[], Coroutine[None, None, T]],
+        *then: FairQueue,
+    ) -> T:
         """Result of the work under way for `key`, or else of `work()` in a place. Its error is everyone's.
+
+        `then`: queues that the work stands in afterwards, one after another, for a place in each.
 
         Raises:
             TooBusy: see `FairQueue.wait`.
         """
-        if claim := self._claims.get(key):
+        for claim in self._claims.get(key, ()):
             claim.share(client)
 
         def start() -> Coroutine[None, None, T]:
-            claim = self._claims[key] = self._places.claim(client)
-            return self._in_its_place(claim, work)
+            claims = self._claims[key] = _Claims(queue.claim(client) for queue in (self._places, *then))
+            return self._in_its_places(claims, work)
 
         return await self._flights.join(key, start)
 
-    async def _in_its_place(self, claim: Claim, work: Callable[[], Coroutine[None, None, T]]) -> T:
-        async with claim:
+    async def _in_its_places(self, claims: _Claims, work: Callable[[], Coroutine[None, None, T]]) -> T:
+        async with AsyncExitStack() as stack:
+            for claim in claims:
+                await stack.enter_async_context(claim)
             return await work()
 
     async def close(self) -> None:

@@ -113,8 +113,10 @@ class Commits:
                 return Resolution(last_known.commit)
             if time.monotonic() < (self._retry_at.get((name, key)) or 0.0):
                 return Resolution(last_known.commit, stale=True)
+        # The default branch of a new repository is fetched at once.
+        turns = [self._space.turns(folder_of(name))] if version is None and last_known is None else []
         return await self._questions.join(
-            (name, key), client, lambda: self._ask_remote(name, version, package, last_known)
+            (name, key), client, lambda: self._ask_remote(name, version, package, last_known), *turns
         )
 
     async def doubt(self, name: str, version: str | None, package: str) -> None:
@@ -170,23 +172,22 @@ class Commits:
             ) from None
 
     async def _fetch_default_branch(self, name: str) -> str | None:
-        """Fetch the default branch of a repository without a mirror; return its commit.
+        """Fetch the default branch of a repository without a mirror, at our turn; return its commit.
 
         One connection resolves and fetches. None if there is a mirror, or if the remote does not support it.
         """
         started = time.perf_counter()
         mirror = self._mirrors.path(name)
-        async with self._space.lock(folder_of(name)):
-            if await aside(mirror.is_dir):
+        if await aside(mirror.is_dir):
+            return None
+        try:
+            commit = await self._mirrors.fetch_default_branch(name)
+        except GitFailed as failure:
+            if failure.trouble in (Trouble.other, Trouble.only_whole, Trouble.no_commit):
                 return None
-            try:
-                commit = await self._mirrors.fetch_default_branch(name)
-            except GitFailed as failure:
-                if failure.trouble in (Trouble.other, Trouble.only_whole, Trouble.no_commit):
-                    return None
-                raise self._mirrors.remotes.explain(name, failure) from None
-            self._space.use(mirror)
-        await self._space.trim(mirror)
+            raise self._mirrors.remotes.explain(name, failure) from None
+        self._space.use(mirror)
+        await self._space.trim(mirror, turn=mirror.name)
         self.fetch_s[name, commit] = time.perf_counter() - started
         return commit
 

@@ -2,8 +2,8 @@
 
 A repository's name and a commit enter; a fetched commit or a folder of files leaves. What Git could not
 do leaves as `GitFailed`. A mirror is a cache: fetches add to it, and when one fails, a new mirror
-replaces it, since losing one costs only a fetch. One task at a time may work on a mirror (`Sources`
-locks it).
+replaces it, since losing one costs only a fetch. One task at a time may work on a mirror (`Space`
+gives turns).
 """
 
 from __future__ import annotations

@@ -59,7 +59,7 @@ class Sources:
         self._git = git
         self._checkouts = checkouts
         self._events = events
-        self._space = Space(checkouts, git.cache_limit)
+        self._space = Space(checkouts, git)
         self._mirrors = Mirrors(git, repos, lookup, self._space)
         self._repositories: Recent[str, bool] = Recent(NAMES_KEPT)
         """Names that are known to be repositories."""
@@ -168,7 +168,10 @@ class Sources:
         # Held from before it is made until the caller comes to `using`: nothing is awaited after this block.
         with self._space.using(place):
             if place not in self._space:
-                await self._new_checkouts.join(place, client, lambda: self._make_checkout(resolved, place))
+                turns = self._space.turns(folder_of(resolved.url))
+                await self._new_checkouts.join(
+                    place, client, lambda: self._make_checkout(resolved, place), turns
+                )
             self._space.use(place)
         return Source(
             url=resolved.url,
@@ -185,23 +188,22 @@ class Sources:
         mirror = self._mirrors.path(name)
         try:
             with self._space.using(mirror):
-                async with self._space.lock(folder_of(name)):
-                    if await aside(place.is_dir):
-                        return
-                    self._space.use(mirror)
-                    # Resolving the default branch may have fetched it; the mirror may be gone again.
-                    fetch_s = self._commits.fetch_s.pop((name, commit))
-                    if fetch_s is None or not await aside(mirror.is_dir):
-                        await self._mirrors.fetch(name, commit)
-                    await self._mirrors.check_out(name, commit, place)
-                    self._space.use(place)
+                if await aside(place.is_dir):
+                    return
+                self._space.use(mirror)
+                # Resolving the default branch may have fetched it; the mirror may be gone again.
+                fetch_s = self._commits.fetch_s.pop((name, commit))
+                if fetch_s is None or not await aside(mirror.is_dir):
+                    await self._mirrors.fetch(name, commit)
+                await self._mirrors.check_out(name, commit, place)
+                self._space.use(place)
         except GitFailed as failure:
             if failure.trouble is Trouble.no_commit:
                 raise await self._commit_missing(resolved) from None
             raise self._mirrors.remotes.explain(name, failure) from None
         finally:
             # What a refused repository left is counted, and room made for it, like any other.
-            await self._space.trim(mirror, place)
+            await self._space.trim(mirror, place, turn=mirror.name)
         self._repositories[name] = True
         if self._events is not None:
             duration_s = time.perf_counter() - started + (fetch_s or 0.0)

@@ -139,6 +139,11 @@ CASES = (
         "one client asks for a repository before it is pushed, so that others are told that it is missing",
         "who did not ask before asks the remote",
     ),
+    Case(
+        "R24",
+        "many commits of one repository, so that who needs another waits for all of them",
+        "they are fetched in turns of the clients; who waits is bounded in number and time",
+    ),
     Case("K1", "kill(-1), signals to the host's processes", "ESRCH"),
     Case("K2", "other processes traced, read, their descriptors taken", "EPERM or ESRCH"),
     Case("K3", "sysctl, core_pattern, /sys", "EROFS, EACCES, or not there"),

@@ -26,9 +26,12 @@ from skyisland.fakes import FakeSources
 from skyisland.host.fair import Claim
 from skyisland.jails.pool import plan
 from skyisland.model import Artifact, FunctionRequest, Invocation, Resolved, Verdict
-from skyisland.settings import Build, Settings
+from skyisland.settings import Build, Git, Settings
+from skyisland.sources.mirror import Mirrors
+from skyisland.sources.sources import Sources
 from tests.support.api import CALL, REQUEST, World, make_world
 from tests.support.daemon import HOST
+from tests.support.upstream import CommitMemory
 from tests.support.workshop import Workshop, complains, opened, refused
 
 
@@ -269,6 +272,91 @@ async def test_r17_builds_that_wait_are_bounded_in_number_and_time(state_dir: Pa
         with pytest.raises(TooBusy, match=r"a place to build did not become free within 0\.05 s"):
             await yard.calls[1]
         await yard.go_home()
+
+
+# One repository
+
+
+class Fetching:
+    """Sources whose commits are fetched one at a time, each until it is let through."""
+
+    def __init__(self, state_dir: Path, monkeypatch: pytest.MonkeyPatch, **limits: Any) -> None:
+        self.begun: list[str] = []
+        self._gate = asyncio.Semaphore(0)
+        monkeypatch.setattr(Mirrors, "fetch", self._fetch)
+        monkeypatch.setattr(Mirrors, "check_out", self._check_out)
+        folders = state_dir / "repos", state_dir / "checkouts"
+        self.sources = Sources(Git(**limits), *folders, trust_s=3600, known=CommitMemory())
+        self.calls: list[asyncio.Task[Any]] = []
+
+    async def _fetch(self, name: str, commit: str) -> None:
+        self.begun.append(commit)
+        await self._gate.acquire()
+
+    async def _check_out(self, name: str, commit: str, place: Path) -> None:
+        pass
+
+    async def want(self, client: str, *commits: str) -> None:
+        for commit in commits:
+            wanted = Resolved(url="a.test/a/b", package="", commit=commit, version=commit)
+            self.calls.append(asyncio.ensure_future(self.sources.checkout(wanted, client)))
+            while len(self.begun) < 1:
+                await asyncio.sleep(0)
+            await settled()
+
+    async def turns_of(self, commit: str) -> int:
+        """How many fetches must end before this one begins."""
+        turns = 0
+        while commit not in self.begun:
+            begun = len(self.begun)
+            self._gate.release()
+            while len(self.begun) == begun:
+                await asyncio.sleep(0)
+            turns += 1
+        return turns
+
+    async def go_home(self) -> None:
+        await self.sources.close()
+        await asyncio.gather(*self.calls, return_exceptions=True)
+
+
+COMMITS = tuple(f"{number:040x}" for number in range(10))
+
+
+@pytest.mark.case("R24")
+@pytest.mark.parametrize(("greedy", "turns"), [("greedy", 2), ("modest", 10)])
+async def test_r24_work_on_one_repository_is_done_in_turns(
+    state_dir: Path, monkeypatch: pytest.MonkeyPatch, greedy: str, turns: int
+) -> None:
+    fetching = Fetching(state_dir, monkeypatch)
+    await fetching.want(greedy, *COMMITS)
+    await fetching.want("modest", "f" * 40)
+    assert await fetching.turns_of("f" * 40) == turns
+    await fetching.go_home()
+
+
+@pytest.mark.case("R24")
+async def test_r24_who_wants_a_commit_that_a_greedy_client_wants_too_waits_its_own_turn(
+    state_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fetching = Fetching(state_dir, monkeypatch)
+    await fetching.want("greedy", *COMMITS)
+    await fetching.want("modest", COMMITS[-1])
+    assert await fetching.turns_of(COMMITS[-1]) == 2
+    await fetching.go_home()
+
+
+@pytest.mark.case("R24")
+async def test_r24_who_waits_for_a_repository_is_bounded_in_number_and_time(
+    state_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fetching = Fetching(state_dir, monkeypatch, max_queued=1, queue_timeout=0.05)
+    await fetching.want("greedy", *COMMITS[:3])
+    with pytest.raises(TooBusy, match="queue for a turn at this repository is full"):
+        await fetching.calls[2]
+    with pytest.raises(TooBusy, match=r"a turn at this repository did not become free within 0\.05 s"):
+        await fetching.calls[1]
+    await fetching.go_home()
 
 
 # Failures
