@@ -33,7 +33,7 @@ from quart import Quart, Response
 from api import admin, description, observe, problems, routes
 from api.auth import Gate
 from api.clients import Clients
-from api.function import FunctionEndpoint, send_reply
+from api.function import FunctionEndpoint, look, send_reply
 from api.origin import ForeignOrigin, Origins
 from api.problems import Reply
 from api.stream import Feed
@@ -184,6 +184,7 @@ def create_app(
     admin.cache(app, island)
     description.serve(app, token_header)
     function = FunctionEndpoint(island, metrics, gate, settings, clients)
+    look(app, island, function)
     app.front = Front(function, app.asgi_app, metrics.traffic, Origins(settings.origins))
     app.asgi_app = app.front  # type: ignore[method-assign] # Quart's way to put something in front
     return app

@@ -94,6 +94,7 @@ def _operation(operation: Operation[Any], path: str, shapes: Shapes, problem: Sc
             {
                 "name": parameter.name,
                 "in": "query",
+                "required": parameter.required,
                 "description": parameter.meaning,
                 "schema": _parameter(parameter),
             }

@@ -9,13 +9,19 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 from hypercorn.typing import ASGIReceiveCallable, ASGISendCallable, HTTPScope
+from quart import Quart, request
 
 from api.auth import Gate
-from api.clients import Clients
+from api.clients import Clients, Request
 from api.problems import Reply, RequestTimeout, TooLarge, misfortune, reply
+from api.routes import answers
+from skyisland import operations as op
 from skyisland.errors import TooBusy
+from skyisland.golang.catalogue import Catalogue
 from skyisland.island import Island
 from skyisland.model import Invocation, Timings, Verdict
 from skyisland.record.metrics import Metrics
@@ -74,11 +80,8 @@ class FunctionEndpoint:
     async def __call__(self, scope: HTTPScope, receive: ASGIReceiveCallable, send: ASGISendCallable) -> None:
         if scope["method"] == "POST":
             try:
-                client = self._admit(scope)
-                try:
+                with self.admitted(scope) as client:
                     answer = await self._run(receive, client)
-                finally:
-                    self._dismiss(client)
             except HungUp:
                 return
             except TooBusy as error:
@@ -90,8 +93,10 @@ class FunctionEndpoint:
             answer = _OPTIONS if scope["method"] == "OPTIONS" else _NOT_ALLOWED
         await send_reply(answer, send)
 
-    def _admit(self, scope: HTTPScope) -> str:
-        """Count one more call of this client and return who it is: its name, or else its `client_of`.
+    @contextmanager
+    def admitted(self, scope: Request) -> Iterator[str]:
+        """Count one more call of this client for the length of the block, and tell who it is: its name, or
+        else its `client_of`.
 
         Raises:
             Unauthorized, Forbidden: it may not call.
@@ -103,12 +108,12 @@ class FunctionEndpoint:
         if most and self._calls[client] >= most:
             raise TooBusy(f"you have {most} calls under way; wait for one of them", retry_after_s=1)
         self._calls[client] += 1
-        return client
-
-    def _dismiss(self, client: str) -> None:
-        self._calls[client] -= 1
-        if not self._calls[client]:
-            del self._calls[client]
+        try:
+            yield client
+        finally:
+            self._calls[client] -= 1
+            if not self._calls[client]:
+                del self._calls[client]
 
     async def _run(self, receive: ASGIReceiveCallable, client: str) -> Reply:
         self._metrics.count("handlers.function.run")
@@ -138,6 +143,15 @@ class FunctionEndpoint:
         if size > limit:
             raise TooLarge(f"the body is longer than {limit} bytes; send less", limit_bytes=limit)
         return b"".join(chunks)
+
+
+def look(app: Quart, island: Island, endpoint: FunctionEndpoint) -> None:
+    """What can be called. Who asks counts as who calls does: to make a catalogue takes as long as a build."""
+
+    @answers(app, op.FUNCTIONS)
+    async def functions(url: str, version: str | None) -> Catalogue:
+        with endpoint.admitted(request.scope) as client:
+            return await island.functions(url, version or None, client=client)
 
 
 def answered(invocation: Invocation) -> Reply:

@@ -31,7 +31,8 @@ def guard(app: Quart, gate: Gate, clients: Clients) -> None:
 
     async def admit() -> None:
         operation = NAMED.get(request.endpoint or "")
-        if operation is not None and operation.role is not None:
+        # Callers are counted as well as admitted, by `FunctionEndpoint.admitted`.
+        if operation is not None and operation.role not in (None, Role.caller):
             token = request.headers.get(gate.header, "")
             change = operation.role is Role.admin
             g.address = clients.address_of(request.scope)
@@ -82,9 +83,11 @@ def _value(parameter: Parameter, text: str | None) -> str | int | bool | None:
     """A parameter of the query; texts of `among` are left to the handler, which has an error of its own.
 
     Raises:
-        BadRequest: it is not a number within its bounds, or neither `true` nor `false`.
+        BadRequest: it is missing, not a number within its bounds, or neither `true` nor `false`.
     """
     name, default, most = parameter.name, parameter.default, parameter.most
+    if text is None and parameter.required:
+        raise BadRequest(f"{name} is missing; send ?{name}=…", field=name)
     if text is None:
         return default
     if isinstance(default, bool):

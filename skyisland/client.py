@@ -15,6 +15,7 @@ import httpx
 from skyisland import operations as op
 from skyisland.errors import Unavailable
 from skyisland.events import InvocationFinished
+from skyisland.golang.catalogue import Catalogue
 from skyisland.model import AddressInfo, AddressState, Artifact, Capability, FunctionRequest
 from skyisland.operations import JSON, Operation
 from skyisland.record.logs import LogLine
@@ -105,6 +106,10 @@ class Client:
             return read_call(response.status_code, response.content)
         except NotAnIsland as error:
             raise Unreachable(f"{self.url} {error}") from None
+
+    def functions(self, url: str, version: str | None = None) -> Catalogue:
+        """What the package at `url` offers, however long that takes the first time."""
+        return self._ask(op.FUNCTIONS, url=url, version=version, patient=True)
 
     def capabilities(self) -> list[Capability]:
         """What the host enforces, and what it cannot."""

@@ -17,6 +17,7 @@ from msgspec import structs
 
 from skyisland.errors import AddressInUse, AddressNotFound, ArtifactNotFound, NoAddress
 from skyisland.events import Event, Events, InvocationFinished
+from skyisland.golang.catalogue import Catalogue, Entry, Example, Parameter, ReadyCall, Result
 from skyisland.host.tasks import Progress, silent
 from skyisland.model import (
     Address,
@@ -32,6 +33,42 @@ from skyisland.model import (
 )
 from skyisland.settings import Settings
 
+CATALOGUE = Catalogue(
+    name="geohash",
+    import_path="github.com/mmcloughlin/geohash",
+    synopsis="Package geohash provides encoding and decoding of string and integer geohashes.",
+    doc="Package geohash provides encoding and decoding of string and integer geohashes.\n",
+    functions=[
+        Entry(
+            kind="function",
+            name="Encode",
+            signature="func Encode(lat, lng float64) string",
+            synopsis="Encode the point (lat, lng) as a string geohash.",
+            doc="Encode the point (lat, lng) as a string geohash.",
+            call="Encode(lat, lng)",
+            type_parameters=[],
+            parameters=[Parameter(name, "float64", {"type": "number"}) for name in ("lat", "lng")],
+            results=[Result("", "string", {"type": "string"})],
+            fails=False,
+            callable=True,
+            why="",
+            examples=[
+                Example(
+                    name="",
+                    doc="",
+                    code="fmt.Println(geohash.Encode(100.1, 80.9))",
+                    output="jcc92ytsf8kn\n",
+                    unordered=False,
+                    calls=[ReadyCall("geohash.Encode(100.1, 80.9)", "jcc92ytsf8kn\n")],
+                )
+            ],
+        ),
+    ],
+    examples=[],
+    schemas={},
+    omitted=0,
+)
+"""What every fake package offers."""
 NOT_REAL = "a fake: no interface has these addresses"
 
 
@@ -131,6 +168,15 @@ class FakeBuilds:
             used_at=now,
         )
         return self.store[key]
+
+    async def known_catalogue(self, resolved: Resolved) -> Catalogue | None:
+        return None
+
+    async def catalogue(self, source: Source, *, client: str) -> Catalogue:
+        if self.fail is not None:
+            failure, self.fail = self.fail, None
+            raise failure
+        return structs.replace(CATALOGUE, url=source.url, package=source.package, version=source.commit)
 
     @contextmanager
     def using(self, artifact: Artifact) -> Iterator[None]:

@@ -29,6 +29,7 @@ from skyisland.errors import (
 from skyisland.events import Events, InvocationFinished, IslandStarted, IslandStopped, Pulse
 from skyisland.golang import harness
 from skyisland.golang.call import read_call
+from skyisland.golang.catalogue import Catalogue
 from skyisland.host.failures import Failures
 from skyisland.host.fair import LOCAL, FairQueue
 from skyisland.host.tasks import Progress, silent
@@ -86,6 +87,8 @@ class BuildRoom(Protocol):
         self, source: Source, call: Call, *, refresh: bool, invocation: str | None, client: str
     ) -> Artifact: ...
     def using(self, artifact: Artifact) -> AbstractContextManager[object]: ...
+    async def known_catalogue(self, resolved: Resolved) -> Catalogue | None: ...
+    async def catalogue(self, source: Source, *, client: str) -> Catalogue: ...
     async def rebuild(self, artifact: Artifact, source: Source) -> Artifact: ...
     def artifacts(self) -> list[Artifact]: ...
     def find(self, key: str) -> Artifact: ...
@@ -318,6 +321,25 @@ class Island:
             raise refusal
         data, _ = harness.returned(outcome.stdout, nonce)
         return structs.replace(outcome, stdout=data)
+
+    async def functions(self, url: str, version: str | None = None, *, client: str = LOCAL) -> Catalogue:
+        """What the package at `url` offers, from memory or made as a build is. `client`: whose share of the
+        places to build it counts to.
+
+        Raises:
+            IslandError: the request was refused, or the package does not compile.
+        """
+        if self._draining:
+            raise Draining("the island is stopping and takes no new requests", retry_after_s=5)
+        with self._failures.of((Phase.resolve, url, version)):
+            resolved = await self.sources.resolve(url, version, refresh=False, client=client)
+        offered = await self.builds.known_catalogue(resolved)
+        if offered is None:
+            with self._failures.of((Phase.clone, resolved.url, resolved.commit)):
+                source = await self.sources.checkout(resolved, client)
+            with self.sources.using(source):
+                offered = await self.builds.catalogue(source, client=client)
+        return structs.replace(offered, stale=resolved.stale)
 
     # What operators see and do
 

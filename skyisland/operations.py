@@ -17,6 +17,7 @@ from urllib.parse import quote, urlencode
 from msgspec import Struct
 
 from skyisland.events import PULSE_S, InvocationFinished
+from skyisland.golang.catalogue import Catalogue
 from skyisland.model import AddressInfo, AddressState, Artifact, Capability
 from skyisland.record.logs import LogLine
 from skyisland.record.traffic import ApiStats
@@ -38,7 +39,7 @@ class Role(StrEnum):
 
 
 class Parameter(Struct, frozen=True, kw_only=True):
-    """A parameter of the query, which may be left out."""
+    """A parameter of the query, which may be left out where it is not `required`."""
 
     name: str
     meaning: str
@@ -48,6 +49,8 @@ class Parameter(Struct, frozen=True, kw_only=True):
     """The largest number; the smallest is 0."""
     among: tuple[str, ...] = ()
     """The only texts."""
+    required: bool = False
+    """It may not be left out."""
 
 
 class Operation(Struct, Generic[T], frozen=True, kw_only=True):
@@ -109,6 +112,19 @@ INVOKE = Operation(
     role=Role.caller,
     body=FunctionBody,
     answer=Answer,
+)
+FUNCTIONS = Operation(
+    name="functions",
+    method="GET",
+    path="/api/v1/functions",
+    summary="What a package offers: functions with parameters, documentation, examples. Takes a token where "
+    "the island is not open to all.",
+    role=Role.caller,
+    query=(
+        Parameter(name="url", meaning="Repository, and the package in it.", required=True),
+        Parameter(name="version", meaning="Branch, tag or commit; the default branch without it."),
+    ),
+    answer=Catalogue,
 )
 HEALTH = Operation(
     name="health",
@@ -289,6 +305,7 @@ PURGE = Operation(
 
 OPERATIONS: tuple[Operation[Any], ...] = (
     INVOKE,
+    FUNCTIONS,
     HEALTH,
     CAPABILITIES,
     METRICS,

@@ -16,16 +16,20 @@ import asyncio
 import hashlib
 import logging
 import time
+from collections.abc import Awaitable, Callable
 from contextlib import AbstractContextManager
+from typing import TypeVar
 
 from msgspec import Struct, structs
 
 from skyisland.builds.artifacts import Artifacts, Id, Records
+from skyisland.builds.catalogues import Catalogues
 from skyisland.builds.store import Store
-from skyisland.errors import BuildFailed, Complaint
+from skyisland.errors import BuildFailed, Complaint, IslandError
 from skyisland.events import BuildFinished, BuildStarted, Events
 from skyisland.golang import harness
 from skyisland.golang.caches import Caches
+from skyisland.golang.catalogue import Catalogue, hint
 from skyisland.golang.compiler import Compiler
 from skyisland.golang.modules import Way
 from skyisland.golang.packages import Package
@@ -38,6 +42,8 @@ from skyisland.model import Artifact, Call, Resolved, Source
 from skyisland.settings import Build, Layout
 
 log = logging.getLogger(__name__)
+
+T = TypeVar("T")
 
 MISREAD_PACKAGE = {Complaint.program, Complaint.no_go_files, Complaint.missing_module, Complaint.package}
 """Complaints that may mean that `read_package` misread the package: Go is asked before they are reported."""
@@ -59,7 +65,8 @@ class _Job(Struct, frozen=True, kw_only=True):
     source: Source
     package: Package = Package("", "", "", None, requires=False)
     """As soon as it is described."""
-    call: Call
+    call: Call = Call(text="", function="", arguments=())
+    """None, where the job is to tell what the package offers."""
     refresh: bool
     """Compile even what is known."""
     invocation: str | None
@@ -110,6 +117,7 @@ class Builds:
         )
         self._describing: FairFlights[Package] = FairFlights(places)
         self._building: FairFlights[Artifact] = FairFlights(places)
+        self._catalogues = Catalogues(layout.catalogues, self._compiler, places)
         self._failures = Failures(failures_kept_s)
         self._upkeep: asyncio.Task[None] | None = None
 
@@ -126,6 +134,7 @@ class Builds:
         toolchain = await self.toolchains.find(progress)
         await self._compiler.prepare(toolchain, progress, whole=whole)
         await self._artifacts.load(self._key)
+        await self._catalogues.load()
         if self._upkeep is None:
             self._upkeep = asyncio.create_task(self._keep_up())
 
@@ -147,6 +156,7 @@ class Builds:
             await asyncio.wait([self._upkeep])
             self._upkeep = None
         await self._building.close()
+        await self._catalogues.close()
         await self._describing.close()
         await self._artifacts.close()
 
@@ -219,13 +229,18 @@ class Builds:
             HostUnfit, DriverError: no build jail can be made.
             TooBusy: too many builds wait, or this one waited too long.
         """
-        package = None if refresh else self._packages.get(_where(source))
         job = _Job(source=source, call=call, refresh=refresh, invocation=invocation, client=client)
+        return await self._of_package(job, self._in_either_form)
+
+    async def _of_package(self, job: _Job, work: Callable[[_Job], Awaitable[T]]) -> T:
+        """What comes of the work for the package as it was described last, or otherwise, where it does not
+        compile so."""
+        package = None if job.refresh else self._packages.get(_where(job.source))
         if package is None:
             package = await self._describe(job, ask=False)
         while True:
             try:
-                return await self._in_either_form(structs.replace(job, package=package))
+                return await work(structs.replace(job, package=package))
             except BuildFailed as error:
                 package = await self._described_otherwise(job, package, error)
 
@@ -259,6 +274,44 @@ class Builds:
             arguments=() if artifact.expression is None else None,
         )
         return await self.build(source, call, refresh=True, invocation=None)
+
+    # What a package offers
+
+    async def known_catalogue(self, resolved: Resolved | Source) -> Catalogue | None:
+        """What a package offers, if it was asked for at this commit before.
+
+        Who has arguments by name finds the names here: `catalogue.find("NewClient", "Do").parameters`, in the
+        order of the function's parameters, with those that the island gives itself.
+        """
+        return await self._catalogues.known(resolved)
+
+    async def catalogue(self, source: Source, *, client: str = LOCAL) -> Catalogue:
+        """The same, made if nobody asked before; that takes about as long as a build.
+
+        Raises:
+            As `build` does.
+        """
+        if found := await self._catalogues.known(source):
+            return found
+        job = _Job(source=source, refresh=False, invocation=None, client=client)
+
+        async def offered(job: _Job) -> Catalogue:
+            return await self._catalogues.of(source, job.package, client=client)
+
+        with self._failures.of((_where(source), "catalogue")):
+            return await self._of_package(job, offered)
+
+    async def _with_hint(self, error: BuildFailed, job: _Job) -> BuildFailed:
+        """A compiler's complaint about the call, with what may help: names that come close, the signature."""
+        if error.complaint not in (Complaint.undefined, Complaint.mismatch):
+            return error
+        try:
+            offered = await self._catalogues.make(job.source, job.package, invocation=job.invocation)
+        except IslandError as failure:
+            log.info("no catalogue of %s for a hint: %s", job.source.import_path, failure.message)
+            return error
+        more = await asyncio.to_thread(hint, offered, job.call.function, error.details.get("output", ""))
+        return BuildFailed(error.message + more, **error.details | {"complaint": error.complaint})
 
     async def _in_either_form(self, job: _Job) -> Artifact:
         """The binary for the function alone, or for the expression if it is no function value."""
@@ -334,6 +387,8 @@ class Builds:
                 limit_bytes = self.settings.file_size or NO_LIMIT_BYTES
                 artifact = await self._artifacts.keep(binary, limit_bytes, record, job.client)
             size_bytes = artifact.size_bytes
+        except BuildFailed as error:
+            raise await self._with_hint(error, job) from error.__cause__
         finally:
             self.events.publish(
                 BuildFinished(

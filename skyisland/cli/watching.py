@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import shlex
 import time
 from collections.abc import Callable
 from typing import Any
 
 import click
+from msgspec import structs
 
 from skyisland import operations as op
 from skyisland.cli import GlobalOptions
@@ -17,10 +19,12 @@ from skyisland.cli.printing import (
     print_json,
     print_list,
     print_table,
+    say,
     size,
     span,
 )
 from skyisland.events import InvocationFinished
+from skyisland.golang.catalogue import Entry
 from skyisland.model import AddressState, Artifact, Capability
 from skyisland.operations import Operation
 from skyisland.record.logs import printable
@@ -79,6 +83,51 @@ def capabilities(options: GlobalOptions, as_json: bool) -> None:
 
 def _capability(one: Capability) -> tuple[object, ...]:
     return one.name, "yes" if one.enforced else "no", one.how, one.remedy
+
+
+@click.command()
+@click.argument("url")
+@click.argument("name", required=False)
+@click.option("--version", help="Branch, tag or commit; the default branch without it.")
+@as_json
+@click.pass_obj
+def functions(options: GlobalOptions, url: str, name: str | None, version: str | None, as_json: bool) -> None:
+    """List what the Go package at URL offers; with NAME, all about one: skyisland functions URL Encode"""
+    with options.client(admin=False) as client:
+        offered = client.functions(url, version)
+    entries = [entry for entry in offered.functions if name in (None, entry.name)]
+    if not entries and name is not None:
+        close = " or ".join(offered.close_to(name)) or "something else"
+        raise click.ClickException(f"{offered.name} has no {name}; did you mean {close}?")
+    if as_json:
+        print_json(structs.replace(offered, functions=entries))
+    elif name is not None:
+        _print_entry(url, entries[0])
+    else:
+        say(f"{offered.import_path} at {offered.version[:12]}\n{offered.synopsis}")
+        shown = [entry for entry in entries if entry.kind != "type"]
+        print_table(("FUNCTION", "ABOUT"), map(_function, shown), "nothing in it can be called")
+        if offered.omitted:
+            say(f"and {offered.omitted} more, for which there is no room")
+
+
+def _function(entry: Entry) -> tuple[str, str]:
+    about = entry.synopsis if entry.callable else f"cannot be called: {entry.why}"
+    return " ".join(entry.signature.removeprefix("func ").split()), about
+
+
+def _print_entry(url: str, entry: Entry) -> None:
+    """All about one name, with its examples as commands."""
+    say(f"{entry.signature}\n\n{entry.doc}".rstrip())
+    if entry.why:
+        say(f"\n{entry.why}")
+    if entry.call:
+        say(f"\nskyisland invoke {shlex.quote(url)} {shlex.quote(entry.call)}")
+    for example in entry.examples:
+        for ready in example.calls:
+            say(f"\nskyisland invoke {shlex.quote(url)} {shlex.quote(ready.call)}\n{ready.output.rstrip()}")
+        if not example.calls:
+            say(f"\n{example.code}\n// Output: {example.output.rstrip()}")
 
 
 @click.command()
@@ -206,4 +255,14 @@ def _artifact(artifact: Artifact) -> tuple[object, ...]:
     )
 
 
-COMMANDS: tuple[click.Command, ...] = (status, capabilities, requests, logs, jails, jail, ips, stats)
+COMMANDS: tuple[click.Command, ...] = (
+    functions,
+    status,
+    capabilities,
+    requests,
+    logs,
+    jails,
+    jail,
+    ips,
+    stats,
+)

@@ -42,12 +42,13 @@ from types import MappingProxyType
 import msgspec
 
 from skyisland.errors import BuildFailed, Complaint, HostUnfit, SourceUnavailable, Unavailable
-from skyisland.golang import harness
+from skyisland.golang import catalogue, harness
 from skyisland.golang.caches import Caches
 from skyisland.golang.complaints import add_reasons, explain, lfs_refusal, refusal
 from skyisland.golang.modules import GO_SUM_BYTES, Way, go_mod, language_of
 from skyisland.golang.packages import Package, in_way, read_package
 from skyisland.golang.reasons import is_pointer, uses_lfs
+from skyisland.host.flight import Flights
 from skyisland.host.folder import copy_out
 from skyisland.host.tasks import Progress, aside, finish, silent
 from skyisland.host.toolchain import Toolchain
@@ -80,6 +81,13 @@ ENVIRONMENT = {
 
 FLAGS = ("-trimpath", "-buildvcs=false", "-ldflags=-s -w")
 BINARY = "function"
+_EXPORT = (
+    "-trimpath",
+    "-buildvcs=false",
+    "-export",
+    "-json=Dir,ImportPath,Name,Export,GoFiles,TestGoFiles,XTestGoFiles",
+)
+"""`go list` compiles the package and tells its files."""
 _TARGET = ("-o", f"/out/{BINARY}", f"./{harness.FOLDER}")
 _HELPER = resources.files("skyisland.golang").joinpath("gocache", "main.go")
 _HELLO = b'package hello\n\nfunc Hello() string { return "hello" }\n'
@@ -107,6 +115,7 @@ class Compiler:
         self.caches = caches
         self.timeout_s = timeout_s
         self.toolchain = Toolchain(Path(), "")
+        self._cataloguer: Flights[None] = Flights()
 
     # Preparing the toolchain
 
@@ -128,10 +137,12 @@ class Compiler:
             if not await asyncio.to_thread(lambda: helper.exists() and ready_mark.exists()):
                 progress("compiling what every build needs", 0, 0)
                 await self._compile_hello()
-                await self._compile_helper(helper)
+                helper_sources = {"main.go": await asyncio.to_thread(_HELPER.read_bytes)}
+                await self._compile_program(helper_sources, helper)
                 await asyncio.to_thread(ready_mark.touch)
             if whole and not await asyncio.to_thread(whole_mark.exists):
                 await self._compile_standard_library(progress)
+                await self._prepare_cataloguer()
                 await asyncio.to_thread(whole_mark.touch)
         except (BuildFailed, Unavailable) as error:
             output = error.details.get("output", "")
@@ -153,12 +164,24 @@ class Compiler:
                     work=work, shared=True, cwd="/gen",
                 )  # fmt: skip
 
-    async def _compile_helper(self, target: Path) -> None:
-        async with self._workplace({"main.go": await asyncio.to_thread(_HELPER.read_bytes)}) as work:
-            await self._go(
-                "build", *FLAGS, "-o", f"/out/{BINARY}", "main.go", work=work, shared=True, cwd="/gen"
-            )
+    async def _compile_program(self, files: dict[str, bytes], target: Path) -> None:
+        """Compile a program of ours that runs in build jails."""
+        async with self._workplace(files) as work:
+            output = ("-o", f"/out/{BINARY}")
+            await self._go("build", *FLAGS, *output, *files, work=work, shared=True, cwd="/gen")
             await asyncio.to_thread(copy_out, work / "out" / BINARY, target, HELPER_BYTES)
+
+    async def _prepare_cataloguer(self) -> Path:
+        """The program that tells what packages offer. The first who needs it has it compiled: with the parser
+        and the type checker of Go, that takes as long as all that every build needs."""
+        program = await asyncio.to_thread(lambda: self.caches.helper / f"catalogue-{catalogue.version()}")
+
+        async def compile_it() -> None:
+            await self._compile_program(await asyncio.to_thread(catalogue.sources), program)
+
+        if not await asyncio.to_thread(program.exists):
+            await self._cataloguer.join(program, compile_it)
+        return program
 
     async def _compile_standard_library(self, progress: Progress) -> None:
         # Packages without Go files are for tests or other systems; internal ones come with their users.
@@ -297,6 +320,28 @@ class Compiler:
                     yield work / "out" / BINARY
                     return
 
+    async def catalogue(
+        self, source: Source, package: Package, *, invocation: str | None = None
+    ) -> catalogue.Catalogue:
+        """What a package offers; it is compiled for that, and with it what it imports.
+
+        Raises:
+            BuildFailed: it does not compile.
+        """
+        program = await self._prepare_cataloguer()
+        most = str(min(catalogue.MOST_BYTES, self.settings.stdout))
+        target = package.import_path if package.way is Way.dependency else "."
+        async with self._workplace(_generated({}, source, package), package.ours) as work:
+            output = await self._go(
+                *("list", *_flags(package), *_EXPORT, target),
+                source=source,
+                package=package,
+                work=work,
+                invocation=invocation,
+                program=(f"/helper/{program.name}", most, GO),
+            )
+        return await asyncio.to_thread(catalogue.read, output)
+
     # One jail
 
     @asynccontextmanager
@@ -322,8 +367,11 @@ class Compiler:
         cwd: str = "/",
         invocation: str | None = None,
         call: Call | None = None,
+        program: tuple[str, ...] = (GO,),
     ) -> bytes:
         """Run the go command in a build jail; return its standard output.
+
+        `program`: what is run in its place, with the same arguments.
 
         `source`: the checkout that the jail sees. `package`: of it; it decides on the working directory.
         `work`: the folder with `gen` and `out`. `shared`: it compiles into the shared cache; no repository's
@@ -370,7 +418,7 @@ class Compiler:
             inmate = await stack.enter_async_context(
                 self.jails.jail(
                     JailOrder(
-                        argv=(GO, *arguments),
+                        argv=(*program, *arguments),
                         purpose=Purpose.build,
                         mounts=tuple(mounts),
                         env=tuple(env.items()),

@@ -30,6 +30,11 @@ class Layout(Struct, frozen=True):
         return self.state_dir / "artifacts"
 
     @property
+    def catalogues(self) -> Path:
+        """What packages offer, one file for each package and commit."""
+        return self.state_dir / "catalogues"
+
+    @property
     def gocache(self) -> Path:
         """Go's build caches."""
         return self.state_dir / "gocache"

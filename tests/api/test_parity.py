@@ -38,6 +38,7 @@ NO_CLIENT = {
 }
 COMMANDS = {
     "invoke": "invoke github.com/user/repo 'F(1)'",
+    "functions": "functions github.com/user/repo",
     "capabilities": "capabilities",
     "stats": "stats",
     "snapshot": "status",
@@ -62,6 +63,7 @@ NO_COMMAND = {
 }
 CONSOLE = {
     "invoke": ("invoke", "invoke"),
+    "functions": ("invoke", "functions"),
     "capabilities": ("view('host')", "snapshot"),
     "snapshot": ("view('overview')", "snapshot"),
     "invocations": ("view('requests')", "snapshot"),
@@ -87,6 +89,7 @@ NO_CONSOLE = {
 SAMPLES: dict[str, Any] = {
     "jail": "1",
     "key": "k",
+    "url": REQUEST.url,
     "ip": "10.61.0.2",
     "state": AddressState.unavailable,
     "request": REQUEST,

@@ -18,6 +18,7 @@ from skyisland import events as ev
 from skyisland import fakes
 from skyisland.errors import ArtifactNotFound, IslandError, JailNotFound
 from skyisland.events import Event, InvocationFinished
+from skyisland.golang.catalogue import Catalogue
 from skyisland.model import (
     AddressInfo,
     AddressState,
@@ -359,6 +360,10 @@ class FakeIsland:
             timings_ms=milliseconds(timings),
         )
         return Called(verdict=Verdict.ok, message="", answer=answer)
+
+    async def functions(self, url: str, version: str | None = None) -> Catalogue:
+        self._act("functions", url)
+        return fakes.CATALOGUE
 
     def curl(self, request: FunctionRequest) -> str:
         return f"curl -X POST http://{self.where}/api/v1/function -d '{request.url} {request.call}'"

@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator
 from contextlib import aclosing
 
 from skyisland.events import Event, Pulse
+from skyisland.golang.catalogue import Catalogue
 from skyisland.island import Island
 from skyisland.model import AddressState, FunctionRequest
 from skyisland.record.logs import LogLine, LogRing
@@ -68,6 +69,9 @@ class InProcessPort:
 
     async def invoke(self, request: FunctionRequest) -> Called:
         return Called.of(await self._island.invoke(request))
+
+    async def functions(self, url: str, version: str | None = None) -> Catalogue:
+        return await self._island.functions(url, version)
 
     def curl(self, request: FunctionRequest) -> str:
         return curl_line(self.url, request)

@@ -16,6 +16,7 @@ import msgspec
 
 from skyisland.errors import IslandError
 from skyisland.events import Event
+from skyisland.golang.catalogue import Catalogue
 from skyisland.model import AddressState, FunctionRequest
 from skyisland.operations import INVOKE
 from skyisland.record.logs import LogLine
@@ -62,6 +63,10 @@ class Port(Protocol):
         ...
 
     async def invoke(self, request: FunctionRequest) -> Called: ...
+
+    async def functions(self, url: str, version: str | None = None) -> Catalogue:
+        """What the package at `url` offers."""
+        ...
 
     def curl(self, request: FunctionRequest) -> str:
         """The same call as a line for a shell; it needs no token where functions are open to all."""

@@ -10,6 +10,7 @@ import msgspec
 
 from skyisland import operations as op
 from skyisland.events import Event
+from skyisland.golang.catalogue import Catalogue
 from skyisland.model import AddressState, FunctionRequest
 from skyisland.operations import JSON, Operation
 from skyisland.record.logs import LogLine
@@ -164,6 +165,9 @@ class RemotePort:
             return read_call(response.status_code, response.content)
         except NotAnIsland as error:
             raise LinkLost(f"{self.base} {error}") from None
+
+    async def functions(self, url: str, version: str | None = None) -> Catalogue:
+        return await self._ask(op.FUNCTIONS, url=url, version=version, patient=True)
 
     def curl(self, request: FunctionRequest) -> str:
         return curl_line(self.base, request)

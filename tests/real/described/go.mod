@@ -1,0 +1,3 @@
+module example.com/user/repo
+
+go 1.21
