@@ -8,7 +8,7 @@ READY = $(VENV)/.ready
 .PHONY: demo run test tools test-zfs test-zfs-qemu test-arm64 chaos fuzz security pages check bench screenshots install clean
 
 demo: $(READY)
-	$(BIN)/python examples/demo.py
+	$(BIN)/python examples/demo.py $(DEMO)
 
 run: $(READY)
 	$(BIN)/skyisland serve

@@ -2,19 +2,28 @@
 
 Makes repositories of the examples, starts an island with a free port and a temporary state folder, makes
 four calls as any client would, stops the island and removes the folder.
+
+On FreeBSD, whose jails stand on ZFS, it also makes a pool on a file in that folder, unless `--dataset` names
+a dataset to use. The base system comes from the network, unless `--base` names a folder with `base.txz` and
+`MANIFEST`, as installation disks have: make demo DEMO="--dataset zroot --base /usr/freebsd-dist"
 """
 
 from __future__ import annotations
 
+import argparse
+import contextlib
 import http.client
 import json
+import os
 import shutil
 import signal
 import socket
 import subprocess
 import sys
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import tomli_w
 from publish import HOST, publish, rewrite
@@ -26,21 +35,48 @@ CALLS = (
     ("other arguments, no build", {"call": "Encode(48.8584, 2.2945)"}),
     ("several results", {"call": 'Decode("u09tunquc")'}),
 )
+POOL_BYTES = 8 << 30
+"""Of the pool on a file, which is sparse: a base system, and what the calls write."""
 PHASES = ("queue", "resolve", "clone", "build", "jail", "exec", "total")
 
 
 def main() -> int:
+    options = argparse.ArgumentParser(description="Call functions over REST; each runs in a fresh jail.")
+    options.add_argument("--dataset", help="FreeBSD: where clones lie, instead of a pool of our own")
+    options.add_argument("--base", help="FreeBSD: a folder with base.txz, instead of the network")
+    chosen = options.parse_args()
     # Jails run as other users than root, and must reach the state folder.
     folder = Path(tempfile.mkdtemp(prefix="sky-demo-", dir="/var/tmp"))
     folder.chmod(0o755)
     try:
-        return demonstrate(folder)
+        with storage(folder, chosen.dataset) as settings:
+            if chosen.base:
+                settings["base_sys_pkg_dir"] = chosen.base
+            return demonstrate(folder, settings)
     finally:
         subprocess.run(["chmod", "-R", "u+rwX", folder], check=False)  # noqa: S607 - the user's own
         shutil.rmtree(folder)
 
 
-def demonstrate(folder: Path) -> int:
+@contextlib.contextmanager
+def storage(folder: Path, dataset: str | None, system: str = sys.platform) -> Iterator[dict[str, Any]]:
+    """The settings of where clones lie. On FreeBSD without a `dataset`, a pool on a file for as long."""
+    if dataset or not system.startswith("freebsd"):
+        yield {"filesystem": {"zfs_dataset": dataset}} if dataset else {}
+        return
+    if os.geteuid() != 0:
+        sys.exit("only root can make jails on FreeBSD; run as root: make demo")
+    pool, file = f"skydemo{os.getpid()}", folder / "pool"
+    file.touch()
+    os.truncate(file, POOL_BYTES)
+    subprocess.run(["zpool", "create", "-m", folder / "zfs", pool, file], check=True)  # noqa: S607
+    try:
+        yield {"filesystem": {"zfs_dataset": pool}}
+    finally:
+        subprocess.run(["zpool", "destroy", "-f", pool], check=False)  # noqa: S607
+
+
+def demonstrate(folder: Path, more: dict[str, Any]) -> int:
     repositories = folder / "repositories"
     repositories.mkdir()
     publish(repositories)
@@ -52,6 +88,7 @@ def demonstrate(folder: Path) -> int:
                 "http_port": port,
                 "state_dir": str(folder / "state"),
                 "git": {"rewrite": rewrite(repositories)},
+                **more,
             }
         )
     )
