@@ -30,6 +30,7 @@ from skyisland.events import Events, InvocationFinished, IslandStarted, IslandSt
 from skyisland.golang import harness
 from skyisland.golang.call import read_call
 from skyisland.golang.catalogue import Catalogue
+from skyisland.golang.runtime import function_environment
 from skyisland.host.failures import Failures
 from skyisland.host.fair import LOCAL, FairQueue
 from skyisland.host.tasks import Progress, silent
@@ -142,7 +143,14 @@ class Island:
         self.jails = jails
         self.network = network
         self.history = history
-        self.pool = WarmPool(jails, policy.warm, policy.limits, events, pace=pace)
+        self.pool = WarmPool(
+            jails,
+            policy.warm,
+            policy.limits,
+            events,
+            environment=function_environment(policy.limits),
+            pace=pace,
+        )
         self.started_at = time.time()
         self._draining = False
         self._purging: asyncio.Task[None] | None = None
@@ -203,7 +211,7 @@ class Island:
     def limit(self, limits: Limits, exec_timeout_s: float) -> None:
         """What a jail may use, and how long a call may take: of those that are made from now on."""
         self.policy = structs.replace(self.policy, limits=limits, exec_timeout_s=exec_timeout_s)
-        self.pool.limits = limits
+        self.pool.limits, self.pool.environment = limits, function_environment(limits)
 
     async def drain(self, grace_s: float) -> None:
         """Take no new calls, let the running ones finish within `grace_s`, then kill them."""

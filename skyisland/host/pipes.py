@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import asyncio
 import os
+import sys
 from collections.abc import Callable
 
+LINUX = sys.platform.startswith("linux")
 CHUNK = 1 << 16
 """Bytes read at a time: what a pipe holds (pipe(7))."""
 
@@ -125,6 +127,10 @@ class Pipes:
         try:
             for _ in range(3):
                 self._open.extend(os.pipe())
+            for fd in self._open[::2] if LINUX else ():
+                # The process may be another user, who opens its own by /dev/stdin; nobody else finds a pipe.
+                # FreeBSD's /dev/fd duplicates descriptors, and its pipes have no mode (fchmod(2): EINVAL).
+                os.fchmod(fd, 0o666)
         except OSError:
             self.close()
             raise

@@ -152,12 +152,20 @@ class WarmPool:
     """
 
     def __init__(
-        self, jails: Jails, bounds: Bounds, limits: Limits, events: Events, *, pace: Pace | None = None
+        self,
+        jails: Jails,
+        bounds: Bounds,
+        limits: Limits,
+        events: Events,
+        *,
+        environment: tuple[tuple[str, str], ...] = (),
+        pace: Pace | None = None,
     ) -> None:
-        """`limits`: of every jail, warm or not."""
+        """`limits`, `environment`: of every jail, warm or not."""
         self._jails = jails
         self._bounds = bounds
         self.limits = limits
+        self.environment = environment
         self._pace = pace or Pace()
         self._demands: dict[str, Demand] = {}
         self._idle: dict[str, list[Inmate]] = {}
@@ -235,6 +243,7 @@ class WarmPool:
             argv=(FUNCTION,),
             purpose=Purpose.function,
             limits=self.limits,
+            env=self.environment,
             mounts=(Mount(artifact.path, FUNCTION),),
             network=network,
             warm=invocation is None,

@@ -23,6 +23,7 @@ from skyisland.drivers.linux.overlay import OverlayClones
 from skyisland.errors import DriverError, JailNotFound
 from skyisland.events import Events
 from skyisland.fakes import FakeAddresses
+from skyisland.golang.runtime import function_environment
 from skyisland.jails.driver import JailDriver
 from skyisland.jails.inmate import Inmate, JailOrder
 from skyisland.jails.register import Jails
@@ -33,6 +34,24 @@ from tests.support.standins.world import World
 ISLAND = f"{os.getpid() & 0xFFFF:04x}"
 Perform = Callable[..., Awaitable[Outcome]]
 LIMITS = Limits(memory_bytes=64 << 20, pids=32, cpus=1.0, stdout_bytes=4096, stderr_bytes=4096)
+
+
+WORLD = """\
+stdin true
+stdout written
+stdout true
+stderr true
+user nobody /tmp
+uid true
+home /tmp
+cache /tmp/.cache
+made true
+zone 1970-01-01T01:00:00+01:00
+roots true
+memory 57
+processors 1
+"""
+"""What a function finds around it, under every driver."""
 
 
 def play(order: bytes) -> Script:
@@ -57,6 +76,8 @@ def play(order: bytes) -> Script:
             return Script(stdout=b"left a stray")
         case "mark":
             return Script(stdout=b"false <nil>")
+        case "world":
+            return Script(stdout=WORLD.encode(), stderr=b"stderr written\n")
         case _:
             return Script()
 
@@ -116,13 +137,20 @@ def told() -> list[events.Event]:
 
 @pytest.fixture
 def perform(jails: Jails, actor: Path) -> Perform:
-    async def perform(order: str, *, limits: Limits = LIMITS, timeout_s: float = 10.0) -> Outcome:
+    async def perform(
+        order: str,
+        *,
+        limits: Limits = LIMITS,
+        timeout_s: float = 10.0,
+        env: tuple[tuple[str, str], ...] = (),
+    ) -> Outcome:
         async with jails.jail(
             JailOrder(
                 argv=("/function",),
                 purpose=Purpose.function,
                 mounts=(Mount(actor, "/function"),),
                 limits=limits,
+                env=env,
             )
         ) as inmate:
             return await inmate.converse(order.encode(), timeout_s)
@@ -138,6 +166,15 @@ async def test_output_comes_back(perform: Perform) -> None:
 async def test_error_output_is_kept_apart(perform: Perform) -> None:
     outcome = await perform("complain oh dear")
     assert (outcome.stdout, outcome.stderr) == (b"", b"oh dear")
+
+
+async def test_the_world_of_a_function(perform: Perform, jails: Jails) -> None:
+    outcome = await perform("world", env=function_environment(LIMITS))
+    streams, user, rest = outcome.stdout.decode().partition("user ")
+    expected_streams, _, expected_rest = WORLD.partition("user ")
+    assert user + rest == user + expected_rest
+    if jails.driver.name != "freebsd":  # no stand-in is a devfs, which duplicates descriptors
+        assert (streams, outcome.stderr) == (expected_streams, b"stderr written\n")
 
 
 @pytest.mark.parametrize("code", [1, 2, 77, 128])

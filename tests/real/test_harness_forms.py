@@ -14,7 +14,8 @@ from msgspec import structs
 from skyisland.errors import Complaint
 from skyisland.golang import harness
 from skyisland.golang.call import parse_call
-from skyisland.model import Call, GoError, Outcome, Returned, Verdict
+from skyisland.golang.runtime import function_environment
+from skyisland.model import Call, GoError, Limits, Outcome, Returned, Verdict
 
 Go = Callable[..., subprocess.CompletedProcess[str]]
 NONCE = "0123456789abcdef"
@@ -132,9 +133,9 @@ class Workshop:
         return printed(ran).decode()
 
 
-def run(binary: Path, stdin: bytes) -> subprocess.CompletedProcess[bytes]:
-    """Run without any environment."""
-    return subprocess.run([binary], input=stdin, capture_output=True, env={}, check=False)
+def run(binary: Path, stdin: bytes, **environment: str) -> subprocess.CompletedProcess[bytes]:
+    """Run with this environment alone."""
+    return subprocess.run([binary], input=stdin, capture_output=True, env=environment, check=False)
 
 
 def returned(ran: subprocess.CompletedProcess[bytes]) -> Returned:
@@ -161,6 +162,15 @@ def workshop(go: Go, tmp_path_factory: pytest.TempPathFactory) -> Workshop:
 @pytest.fixture(scope="module")
 def rest(workshop: Workshop) -> Path:
     return workshop.build("Rest()")[0]
+
+
+def test_endless_recursion_ends_with_a_stack_trace(workshop: Workshop) -> None:
+    """And long before the memory is used up."""
+    binary, _ = workshop.build("Endless(0)")
+    ran = run(binary, frame("Endless(0)"), **dict(function_environment(Limits(memory_bytes=100 << 20))))
+    assert ran.returncode == 2
+    assert b"stack exceeds 23592960-byte limit" in ran.stderr
+    assert b"Endless" in ran.stderr
 
 
 class TestForms:

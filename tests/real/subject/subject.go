@@ -91,3 +91,5 @@ func Rest() string {
 	rest, err := io.ReadAll(os.Stdin)
 	return fmt.Sprintf("%q %v", rest, err)
 }
+
+func Endless(n int) int { return 1 + Endless(n+1) }

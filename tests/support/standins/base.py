@@ -8,9 +8,14 @@ import shutil
 import subprocess
 from pathlib import Path
 
+import certifi
+
+from skyisland.drivers.linux.base import ZONES
+
 
 def fill(root: Path) -> None:
-    """Folders, two configuration files, sh with its libraries, and the place of limits(1)."""
+    """Folders, two configuration files, sh with its libraries, the place of limits(1), a time zone, and the
+    certificates, where the actor looks for them: it is a program of Linux."""
     for folder in (
         "bin",
         "dev",
@@ -20,7 +25,9 @@ def fill(root: Path) -> None:
         "tmp",
         "usr/bin",
         "usr/local",
+        "etc/ssl/certs",
         "usr/share/zoneinfo/Etc",
+        "usr/share/zoneinfo/Europe",
         "var",
     ):
         (root / folder).mkdir(parents=True)
@@ -29,6 +36,8 @@ def fill(root: Path) -> None:
     (root / "etc/hosts").write_text("127.0.0.1 localhost\n")
     (root / "etc/freebsd-update.conf").write_text("Components world\n")
     (root / "usr/share/zoneinfo/Etc/UTC").write_text("UTC")
+    shutil.copy(ZONES / "Europe/Berlin", root / "usr/share/zoneinfo/Europe/Berlin")
+    shutil.copy(certifi.where(), root / "etc/ssl/certs/ca-certificates.crt")
     limits = root / "usr/bin/limits"
     limits.write_text("the stand-in of jexec does this\n")
     limits.chmod(0o755)
