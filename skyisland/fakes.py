@@ -229,7 +229,13 @@ class FakeAddresses:
         if not any(a.state is AddressState.available for a in self.pool.values()):
             raise NoAddress("no address is free; try again later", retry_after_s=1)
 
-    async def lease(self, jail: str) -> Address:
+    async def await_turn(self, invocation: str, client: str) -> None:
+        pass
+
+    def end_turn(self, invocation: str) -> None:
+        pass
+
+    async def lease(self, jail: str, invocation: str) -> Address:
         self.require()
         ip = next(ip for ip, a in self.pool.items() if a.state is AddressState.available)
         self.pool[ip] = AddressInfo(ip=ip, state=AddressState.unavailable, jail=jail, since=time.time())

@@ -103,6 +103,8 @@ class AddressRoom(AddressPool, Protocol):
 
     async def prepare(self) -> int: ...
     def require(self) -> None: ...
+    async def await_turn(self, invocation: str, client: str) -> None: ...
+    def end_turn(self, invocation: str) -> None: ...
     def addresses(self) -> list[AddressInfo]: ...
     async def set_state(self, ip: str, state: AddressState) -> AddressInfo: ...
     def capabilities(self) -> list[Capability]: ...
@@ -275,13 +277,19 @@ class Island:
         except OSError as error:  # the disk is full, no descriptor is left …
             raise DriverError(f"the host failed us: {error.strerror}; see its log") from error
         with self.builds.using(artifact):
-            with story.phase(Phase.queue):
-                if not self._places.take(story.client):
-                    await self._places.wait(story.client)
             try:
-                return await self._run(request, call, artifact, story)
+                with story.phase(Phase.queue):
+                    if request.ip4:
+                        await self.network.await_turn(story.id, story.client)
+                    if not self._places.take(story.client):
+                        await self._places.wait(story.client)
+                try:
+                    return await self._run(request, call, artifact, story)
+                finally:
+                    self._places.leave(story.client)
             finally:
-                self._places.leave(story.client)
+                if request.ip4:
+                    self.network.end_turn(story.id)
 
     async def _artifact(self, request: FunctionRequest, call: Call, story: Story) -> Artifact:
         """The binary for the call: a known one, or else one built from the repository at its commit."""

@@ -103,7 +103,7 @@ def _wire(settings: Settings, events: Events, state: State, search_path: str, pr
     toolchains = toolchains_for(settings, search_path)
     programs = Programs()
     network = network_driver(settings, state.island, programs)
-    addresses = Addresses(settings.network.ip4, network, state, events)
+    addresses = Addresses(settings.network.ip4, network, state, events, calls=settings.jails)
     jails = Jails(
         jail_driver(settings, state.island, network, toolchains, progress, programs),
         clone_driver(settings, state.island, progress, programs),

@@ -51,16 +51,16 @@ class FairQueue:
         `retry_after_s`: after which time they may come back whom either refuses.
         """
         self.place_name = place_name
-        self.places = places
-        self.places_per_client = min(places_per_client, places) if places_per_client else max(1, places // 2)
+        self._per_client = places_per_client
         self.max_waiting = max_waiting
         self.timeout_s = timeout_s
         self.retry_after_s = retry_after_s
-        self._free = places
+        self.places = self._free = 0
         self._held: dict[str, int] = {}
         self._lines: dict[str, dict[Claim, None]] = {}
         """Who waits, oldest first, by client; the client whose turn is next comes first."""
         self._waiting = 0
+        self.resize(places)
 
     @property
     def waiting(self) -> int:
@@ -70,7 +70,7 @@ class FairQueue:
     def take(self, client: str) -> bool:
         """A place at once, or False: all are taken, or the client has as many as one may have."""
         held = self._held.get(client, 0)
-        if not self._free or held >= self.places_per_client:
+        if self._free <= 0 or held >= self.places_per_client:
             return False
         self._free -= 1
         self._held[client] = held + 1
@@ -86,6 +86,13 @@ class FairQueue:
             del self._held[client]
         if self._lines:
             self._serve()
+
+    def resize(self, places: int) -> None:
+        """Have so many places from now on. Who has one keeps it, also beyond their number."""
+        self._free += places - self.places
+        self.places = places
+        self.places_per_client = min(self._per_client, places) if self._per_client else max(1, places // 2)
+        self._serve()
 
     async def wait(self, client: str) -> None:
         """Stand in the client's line until a place is its own.
@@ -133,7 +140,7 @@ class FairQueue:
 
     def _serve(self) -> None:
         """Hand free places to those whose turn it is; passed over are clients who have as many as one may."""
-        while self._free:
+        while self._free > 0:
             client = next(
                 (one for one in self._lines if self._held.get(one, 0) < self.places_per_client), None
             )

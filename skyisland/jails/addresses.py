@@ -1,10 +1,10 @@
 """The pool of addresses: which jail holds which, and which the operator has taken out.
 
-A call with `"ip4": true` leases the lowest free address for its jail, and the address is free again when the
-jail is gone. Two jails never hold the same address: a lease is on record before anything is awaited, and ends
-only after its interface is gone. A state that the operator sets (`set_state`) outlives the island; a lease
-does not. An address that is taken out while a jail holds it stays with that jail, and leaves the pool when
-the lease ends.
+A call with `"ip4": true` waits for its turn, because no client has more than its share. Then it leases the
+lowest free address for its jail, which is free again when the jail is gone. Two jails never hold the same
+address: a lease is on record before anything is awaited, and ends only after its interface is gone. A state
+that the operator sets (`set_state`) outlives the island; a lease does not. An address that is taken out while
+a jail holds it stays with that jail, and leaves the pool when the lease ends.
 
 A `NetworkDriver` makes the interfaces. `prepare` finds out what the host can do and removes leftovers, but
 makes nothing: an island without such calls leaves the host's network as it is. What all jails share, such as
@@ -25,14 +25,19 @@ from msgspec import Struct
 
 from skyisland.errors import AddressInUse, AddressNotFound, DriverError, HostUnfit, NoAddress
 from skyisland.events import AddressStateSet, Events
+from skyisland.host.fair import FairQueue
 from skyisland.jails.driver import NetworkDriver
 from skyisland.model import Address, AddressInfo, AddressState, Capability
 from skyisland.settings import IP4
+from skyisland.settings import Jails as Calls
 
 log = logging.getLogger(__name__)
 
 RESOLV_CONFS = (Path("/etc/resolv.conf"), Path("/run/systemd/resolve/resolv.conf"))
 """Files with the host's name servers. Under systemd-resolved the first names only its stub on loopback."""
+
+
+DEFAULT_CALLS = Calls()
 
 
 class NoInterfaces:
@@ -79,6 +84,8 @@ class Lease(Struct, frozen=True):
     jail: str
     since: float
     """Seconds since the epoch."""
+    client: str
+    """Whose share it counts to."""
 
 
 class Addresses:
@@ -91,14 +98,26 @@ class Addresses:
         states: AddressStates,
         events: Events,
         *,
+        calls: Calls = DEFAULT_CALLS,
         resolv_confs: Iterable[Path] = RESOLV_CONFS,
     ) -> None:
+        """`calls`: as many may wait for an address, and as long, as for a place to run."""
         self.driver = driver
         self._ip4 = ip4
         self._states = states
         self._events = events
         self._pool = tuple(str(address) for address in ip4.pool())
         """Lowest first."""
+        self._queue = FairQueue(
+            "an address",
+            len(self._pool),
+            places_per_client=ip4.leases_per_client,
+            max_waiting=calls.max_queued,
+            timeout_s=calls.queue_timeout,
+        )
+        """Its places are the addresses that the operator has left in the pool, and those leased."""
+        self._turns: dict[str, str] = {}
+        """Invocation whose turn it is, before it leases → client."""
         self._leases: dict[str, Lease] = {}
         self._taken_out: dict[str, float | None] = {}
         """Addresses that the operator set unavailable → when; None if that was in an earlier life."""
@@ -116,6 +135,7 @@ class Addresses:
         states = await self._states.address_states()
         out = {ip for ip, state in states.items() if state is AddressState.unavailable}
         self._taken_out = {ip: None for ip in self._pool if ip in out}
+        self._resize()
         # Without NAT no server outside answers. With none in its resolv.conf a jail fails at once.
         if self._ip4.nat and not self._ip4.dns:
             self.name_servers = await asyncio.to_thread(self._host_name_servers)
@@ -128,18 +148,34 @@ class Addresses:
             return 0
 
     def require(self) -> None:
-        """Refuse what `lease` would refuse, before anything is built.
+        """Refuse what no waiting helps, before anything is built.
 
         Raises:
             HostUnfit: this host or these rights cannot give a jail an interface.
-            NoAddress: no address is free.
+            NoAddress: the operator has taken all addresses out of the pool.
         """
         if self._unfit is not None:
             raise HostUnfit(self._unfit.message, **self._unfit.details)
-        self._lowest_free()
+        if len(self._taken_out) == len(self._pool):
+            self._lowest_free()
 
-    async def lease(self, jail: str) -> Address:
-        """The lowest free address, put on record for `jail`.
+    async def await_turn(self, invocation: str, client: str) -> None:
+        """Wait until the client may have one more address, for this invocation. `end_turn` must follow.
+
+        Raises:
+            TooBusy: too many wait, or none became free in time.
+        """
+        if not self._queue.take(client):
+            await self._queue.wait(client)
+        self._turns[invocation] = client
+
+    def end_turn(self, invocation: str) -> None:
+        """Let the next one have the address, unless the invocation leased it."""
+        if (client := self._turns.pop(invocation, None)) is not None:
+            self._queue.leave(client)
+
+    async def lease(self, jail: str, invocation: str) -> Address:
+        """The lowest free address, put on record for `jail`. It is the invocation's turn.
 
         Raises:
             NoAddress, HostUnfit: as for `require`.
@@ -147,11 +183,11 @@ class Addresses:
         """
         self.require()
         ip = self._lowest_free()
-        self._leases[ip] = Lease(jail, time.time())
+        self._leases[ip] = Lease(jail, time.time(), self._turns.pop(invocation))
         try:
             await self.driver.open(self.name_servers)
         except BaseException:
-            del self._leases[ip]
+            self._end(ip)
             raise
         return Address(
             ip=ip,
@@ -159,6 +195,14 @@ class Addresses:
             gateway=str(self._ip4.gateway_address),
             dns=self.name_servers,
         )
+
+    def _end(self, ip: str) -> None:
+        lease = self._leases.pop(ip)
+        self._resize()
+        self._queue.leave(lease.client)
+
+    def _resize(self) -> None:
+        self._queue.resize(len(self._pool) - len(self._taken_out.keys() - self._leases.keys()))
 
     async def attach(self, address: Address, jail: str, pid: int, pidfd: int | None = None) -> None:
         """See `NetworkDriver`.
@@ -178,7 +222,7 @@ class Addresses:
         if lease is not None and lease.jail == jail:
             await self.driver.detach(jail)
             if self._leases.get(address.ip) is lease:
-                del self._leases[address.ip]
+                self._end(address.ip)
 
     def addresses(self) -> list[AddressInfo]:
         return [self._info(ip) for ip in self._pool]
@@ -205,6 +249,7 @@ class Addresses:
                 self._taken_out.pop(ip, None)
             else:
                 self._taken_out[ip] = time.time()
+            self._resize()
         self._events.publish(AddressStateSet(ip=ip, state=state.value))
         return self._info(ip)
 

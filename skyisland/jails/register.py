@@ -65,8 +65,8 @@ class AddressPool(Protocol):
         """Name servers of jails that may get an address."""
         ...
 
-    async def lease(self, jail: str) -> Address:
-        """The lowest free address, put on record for `jail`.
+    async def lease(self, jail: str, invocation: str) -> Address:
+        """The lowest free address, put on record for `jail`; the invocation has had its turn.
 
         Raises:
             NoAddress: none is free.
@@ -272,7 +272,7 @@ class Jails:
 
     async def _lease(self, inmate: Inmate) -> None:
         name = inmate.spec.name
-        address = await self.addresses.lease(name)
+        address = await self.addresses.lease(name, inmate.invocation or "")
         inmate.spec = structs.replace(inmate.spec, address=address)
         self.events.publish(AddressLeased(ip=address.ip, jail=name, invocation=inmate.invocation))
 

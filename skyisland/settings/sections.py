@@ -101,6 +101,9 @@ class IP4(Section, frozen=True, kw_only=True):
     """The jails' default route, outside the pool. If empty: the first address of the subnet."""
     dns: tuple[Nameserver, ...] = ()
     """Name servers of jails with an address. If empty: the host's."""
+    leases_per_client: Count = 0
+    """Addresses that one client may have leased at one time; its other calls wait, as many and as long as for
+    a place to run (jails.max_queued, jails.queue_timeout). 0 for half of the pool."""
 
     def __post_init__(self) -> None:
         if not self.bridge:

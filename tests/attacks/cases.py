@@ -14,6 +14,7 @@ BUILD, KEPT = "tests/unit/test_build.py", "tests/unit/test_artifacts.py"
 JAIL, KINDS = "tests/real/test_build_hostile.py", "tests/real/test_build_jail.py"
 BROWSER = "tests/tui/test_browser.py"
 MODULES = "tests/unit/test_modules.py"
+POOLED = "tests/unit/test_network.py"
 PACKAGES, REGISTER = "tests/unit/test_packages.py", "tests/unit/test_register.py"
 INTERNET = "tests/unit/test_internet.py"
 CALL = "tests/unit/test_call.py"
@@ -143,6 +144,16 @@ CASES = (
         "R24",
         "many commits of one repository, so that who needs another waits for all of them",
         "they are fetched in turns of the clients; who waits is bounded in number and time",
+    ),
+    Case(
+        "R25",
+        "one client takes all addresses",
+        "half of them are for others; who waits is served in turns, and bounded in number and time",
+        _tests(
+            POOLED,
+            "test_a_greedy_client_leaves_half_of_the_addresses",
+            "test_where_all_are_one_client_the_modest_waits_for_all",
+        ),
     ),
     Case("K1", "kill(-1), signals to the host's processes", "ESRCH"),
     Case("K2", "other processes traced, read, their descriptors taken", "EPERM or ESRCH"),

@@ -361,7 +361,8 @@ async def test_two_hundred_lives_leave_nothing(world: World) -> None:
 
         async def live(jail: Jail, number: int) -> None:
             name = f"sky-t-{number:x}"
-            address = await pool.lease(name)
+            await pool.await_turn(name, name)
+            address = await pool.lease(name, name)
             await pool.attach(address, name, jail.pid)
             await pool.release(address, name)
 
@@ -461,7 +462,7 @@ async def _is_refused() -> None:
     with pytest.raises(HostUnfit, match=r"no rights for networking: .*; run the island as root"):
         pool.require()
     with pytest.raises(HostUnfit):
-        await pool.lease("sky-t-1")
+        await pool.lease("sky-t-1", "")
     network = capability(driver, "network")
     assert not network.enforced
     assert "as root" in network.remedy

@@ -8,14 +8,15 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec import structs
 
 from skyisland.drivers.linux.bridge import bridge_mac, jail_mac, port_name
-from skyisland.errors import AddressInUse, AddressNotFound, DriverError, HostUnfit, NoAddress
+from skyisland.errors import AddressInUse, AddressNotFound, DriverError, HostUnfit, NoAddress, TooBusy
 from skyisland.events import AddressStateSet, Event, Events
 from skyisland.jails.addresses import Addresses, NoInterfaces, name_servers
 from skyisland.jails.driver import resolv_conf
 from skyisland.model import Address, AddressInfo, AddressState, Capability
-from skyisland.settings import IP4
+from skyisland.settings import IP4, Jails
 
 AVAILABLE, UNAVAILABLE = AddressState.available, AddressState.unavailable
 FOUR = IP4(start_addr="10.9.0.10", mask="255.255.255.0", range=13, dns=("9.9.9.9",))
@@ -86,9 +87,23 @@ def states() -> States:
     return States()
 
 
+AT_ONCE = Jails(max_queued=0)
+"""Nobody waits for an address."""
+
+
 @pytest.fixture
 def pool(host: Host, states: States) -> Addresses:
-    return Addresses(FOUR, host, states, Events())
+    return Addresses(FOUR, host, states, Events(), calls=AT_ONCE)
+
+
+async def lease(pool: Addresses, jail: str, client: str = "") -> Address:
+    """An address for the jail of a call, of a client of its own if none is named."""
+    pool.require()
+    await pool.await_turn(jail, client or jail)
+    try:
+        return await pool.lease(jail, jail)
+    finally:
+        pool.end_turn(jail)
 
 
 def info(pool: Addresses, ip: str) -> AddressInfo:
@@ -123,7 +138,7 @@ def test_pool_is_what_the_settings_say(ip4: IP4, first: str, last: str, count: i
 
 async def test_lease_carries_what_the_interface_needs(pool: Addresses, host: Host) -> None:
     assert await pool.prepare() == 3
-    address = await pool.lease("sky-t-1")
+    address = await lease(pool, "sky-t-1")
     assert address == Address(ip="10.9.0.10", prefix=24, gateway="10.9.0.1", dns=("9.9.9.9",))
     leased = info(pool, "10.9.0.10")
     assert (leased.state, leased.jail) == (UNAVAILABLE, "sky-t-1")
@@ -132,33 +147,31 @@ async def test_lease_carries_what_the_interface_needs(pool: Addresses, host: Hos
 
 
 async def test_the_lowest_free_address_is_leased_again(pool: Addresses) -> None:
-    first, second, third = [await pool.lease(f"sky-t-{n}") for n in range(3)]
+    first, second, third = [await lease(pool, f"sky-t-{n}") for n in range(3)]
     await pool.release(second, "sky-t-1")
     await pool.release(first, "sky-t-0")
-    assert (await pool.lease("sky-t-3")).ip == first.ip
-    assert (await pool.lease("sky-t-4")).ip == second.ip
+    assert (await lease(pool, "sky-t-3")).ip == first.ip
+    assert (await lease(pool, "sky-t-4")).ip == second.ip
     assert info(pool, third.ip).jail == "sky-t-2"
 
 
 async def test_leases_at_the_same_time_never_share(pool: Addresses) -> None:
-    leases = await asyncio.gather(*(pool.lease(f"sky-t-{n}") for n in range(4)))
+    leases = await asyncio.gather(*(lease(pool, f"sky-t-{n}") for n in range(4)))
     assert len({address.ip for address in leases}) == 4
 
 
 async def test_an_empty_pool_says_when_to_come_back(pool: Addresses) -> None:
     for n in range(4):
-        await pool.lease(f"sky-t-{n}")
-    with pytest.raises(NoAddress, match="none of the pool's 4 addresses is free") as refused:
-        await pool.lease("sky-t-9")
+        await lease(pool, f"sky-t-{n}")
+    with pytest.raises(TooBusy, match="the queue for an address is full") as refused:
+        await lease(pool, "sky-t-9")
     assert refused.value.retry_after_s == 1
-    with pytest.raises(NoAddress):
-        pool.require()
 
 
 async def test_a_pool_that_the_operator_emptied_is_not_expected_back_soon(pool: Addresses) -> None:
     for address in pool.addresses():
         await pool.set_state(address.ip, UNAVAILABLE)
-    with pytest.raises(NoAddress) as refused:
+    with pytest.raises(NoAddress, match="none of the pool's 4 addresses is free") as refused:
         pool.require()
     assert refused.value.retry_after_s == 60
 
@@ -166,12 +179,12 @@ async def test_a_pool_that_the_operator_emptied_is_not_expected_back_soon(pool: 
 async def test_release_takes_the_interface_away_before_the_address_is_free(
     pool: Addresses, host: Host
 ) -> None:
-    address = await pool.lease("sky-t-1")
+    address = await lease(pool, "sky-t-1")
     await pool.attach(address, "sky-t-1", 4711)
     assert host.attached == {"sky-t-1": address.ip}
     host.hold = asyncio.Event()
     release = asyncio.ensure_future(pool.release(address, "sky-t-1"))
-    assert (await pool.lease("sky-t-2")).ip != address.ip
+    assert (await lease(pool, "sky-t-2")).ip != address.ip
     host.hold.set()
     await release
     assert host.attached == {}
@@ -179,20 +192,20 @@ async def test_release_takes_the_interface_away_before_the_address_is_free(
 
 
 async def test_a_late_second_release_leaves_the_next_holder_alone(pool: Addresses) -> None:
-    address = await pool.lease("sky-t-1")
+    address = await lease(pool, "sky-t-1")
     await asyncio.gather(*(pool.release(address, "sky-t-1") for _ in range(3)))
-    assert (await pool.lease("sky-t-2")).ip == address.ip
+    assert (await lease(pool, "sky-t-2")).ip == address.ip
     await pool.release(address, "sky-t-1")
     assert info(pool, address.ip).jail == "sky-t-2"
 
 
 async def test_an_address_whose_interface_stays_is_not_leased(pool: Addresses, host: Host) -> None:
-    address = await pool.lease("sky-t-1")
+    address = await lease(pool, "sky-t-1")
     host.fail_detach = DriverError("device or resource busy")
     with pytest.raises(DriverError):
         await pool.release(address, "sky-t-1")
     assert info(pool, address.ip).jail == "sky-t-1"
-    assert (await pool.lease("sky-t-2")).ip != address.ip
+    assert (await lease(pool, "sky-t-2")).ip != address.ip
     host.fail_detach = None
     await pool.release(address, "sky-t-1")
     assert info(pool, address.ip).state is AVAILABLE
@@ -201,8 +214,52 @@ async def test_an_address_whose_interface_stays_is_not_leased(pool: Addresses, h
 async def test_a_lease_that_the_host_refuses_is_taken_back(pool: Addresses, host: Host) -> None:
     host.fail_open = DriverError("no bridge today")
     with pytest.raises(DriverError):
-        await pool.lease("sky-t-1")
+        await lease(pool, "sky-t-1")
     assert all(address.state is AVAILABLE for address in pool.addresses())
+
+
+async def test_a_greedy_client_leaves_half_of_the_addresses(host: Host, states: States) -> None:
+    pool = Addresses(FOUR, host, states, Events())
+    held = {jail: await lease(pool, jail, "greedy") for jail in ("sky-t-1", "sky-t-2")}
+    more = [asyncio.ensure_future(lease(pool, f"sky-t-{n}", "greedy")) for n in range(3, 9)]
+    await lease(pool, "sky-t-a", "modest")
+    last = await lease(pool, "sky-t-b", "other")
+    modest = asyncio.ensure_future(lease(pool, "sky-t-c", "modest"))
+    await asyncio.sleep(0)
+    await pool.release(last, "sky-t-b")
+    assert (await modest).ip == last.ip, "greedy has all that one may have"
+    await pool.release(held["sky-t-1"], "sky-t-1")
+    await more[0]
+    assert not any(call.done() for call in more[1:])
+    for call in more:
+        call.cancel()
+    await asyncio.gather(*more, return_exceptions=True)
+
+
+async def test_where_all_are_one_client_the_modest_waits_for_all(host: Host, states: States) -> None:
+    pool = Addresses(structs.replace(FOUR, leases_per_client=4), host, states, Events())
+    held = {f"sky-t-{n}": await lease(pool, f"sky-t-{n}", "alone") for n in range(4)}
+    more = [asyncio.ensure_future(lease(pool, f"sky-t-{n}", "alone")) for n in range(4, 7)]
+    await asyncio.sleep(0)
+    modest = asyncio.ensure_future(lease(pool, "sky-t-c", "alone"))
+    await asyncio.sleep(0)
+    for n, call in enumerate(more):
+        await pool.release(held[f"sky-t-{n}"], f"sky-t-{n}")
+        await call
+    assert not modest.done()
+    await pool.release(held["sky-t-3"], "sky-t-3")
+    await modest
+
+
+async def test_who_hangs_up_in_the_line_takes_no_address(pool: Addresses, host: Host, states: States) -> None:
+    pool = Addresses(FOUR, host, states, Events())
+    held = [await lease(pool, f"sky-t-{n}") for n in range(4)]
+    gone = asyncio.ensure_future(lease(pool, "sky-t-8"))
+    await asyncio.sleep(0)
+    gone.cancel()
+    await asyncio.gather(gone, return_exceptions=True)
+    await pool.release(held[0], "sky-t-0")
+    assert (await lease(pool, "sky-t-9")).ip == held[0].ip
 
 
 @given(
@@ -210,7 +267,7 @@ async def test_a_lease_that_the_host_refuses_is_taken_back(pool: Addresses, host
 )
 def test_whatever_happens_nobody_shares_and_nothing_is_lost(story: list[tuple[str, int]]) -> None:
     async def live() -> None:
-        pool = Addresses(FOUR, Host(), States(), Events())
+        pool = Addresses(FOUR, Host(), States(), Events(), calls=AT_ONCE)
         ips = [address.ip for address in pool.addresses()]
         held: dict[str, Address] = {}
         out: set[str] = set()
@@ -219,11 +276,11 @@ def test_whatever_happens_nobody_shares_and_nothing_is_lost(story: list[tuple[st
             if deed == "lease":
                 free = [ip for ip in ips if ip not in out and ip not in {a.ip for a in held.values()}]
                 if free:
-                    held[jail] = await pool.lease(jail)
+                    held[jail] = await lease(pool, jail)
                     assert held[jail].ip == free[0]
                 else:
-                    with pytest.raises(NoAddress):
-                        await pool.lease(jail)
+                    with pytest.raises((NoAddress, TooBusy)):
+                        await lease(pool, jail)
             elif deed == "release" and held:
                 jail = list(held)[which % len(held)]
                 await pool.release(held.pop(jail), jail)
@@ -251,22 +308,22 @@ async def test_an_address_taken_out_is_not_leased_until_it_is_given_back(pool: A
     taken = await pool.set_state("10.9.0.10", UNAVAILABLE)
     assert (taken.state, taken.jail) == (UNAVAILABLE, None)
     assert taken.since is not None
-    assert (await pool.lease("sky-t-1")).ip == "10.9.0.11"
+    assert (await lease(pool, "sky-t-1")).ip == "10.9.0.11"
     assert (await pool.set_state("10.9.0.10", AVAILABLE)).state is AVAILABLE
-    assert (await pool.lease("sky-t-2")).ip == "10.9.0.10"
+    assert (await lease(pool, "sky-t-2")).ip == "10.9.0.10"
 
 
 async def test_an_address_taken_out_while_leased_leaves_at_release(pool: Addresses) -> None:
-    address = await pool.lease("sky-t-1")
+    address = await lease(pool, "sky-t-1")
     assert (await pool.set_state(address.ip, UNAVAILABLE)).jail == "sky-t-1"
     await pool.release(address, "sky-t-1")
     after = info(pool, address.ip)
     assert (after.state, after.jail) == (UNAVAILABLE, None)
-    assert (await pool.lease("sky-t-2")).ip == "10.9.0.11"
+    assert (await lease(pool, "sky-t-2")).ip == "10.9.0.11"
 
 
 async def test_a_leased_address_cannot_be_made_available(pool: Addresses, states: States) -> None:
-    address = await pool.lease("sky-t-1")
+    address = await lease(pool, "sky-t-1")
     with pytest.raises(AddressInUse, match="leased to sky-t-1") as refused:
         await pool.set_state(address.ip, AVAILABLE)
     assert refused.value.details == {"ip": address.ip, "jail": "sky-t-1"}
@@ -274,7 +331,7 @@ async def test_a_leased_address_cannot_be_made_available(pool: Addresses, states
 
 
 async def test_a_leased_address_that_was_taken_out_can_be_given_back(pool: Addresses, states: States) -> None:
-    address = await pool.lease("sky-t-1")
+    address = await lease(pool, "sky-t-1")
     await pool.set_state(address.ip, UNAVAILABLE)
     assert (await pool.set_state(address.ip, AVAILABLE)).jail == "sky-t-1", "it is still leased"
     assert states.kept[address.ip] is AVAILABLE
@@ -294,7 +351,7 @@ async def test_the_operators_word_outlives_the_island(host: Host, states: States
     await before.set_state("10.9.0.10", UNAVAILABLE)
     await before.set_state("10.9.0.11", UNAVAILABLE)
     await before.set_state("10.9.0.11", AVAILABLE)
-    await before.lease("sky-t-1")
+    await lease(before, "sky-t-1")
     states.kept["172.16.0.1"] = UNAVAILABLE  # of a pool that was
 
     after = Addresses(FOUR, host, states, Events())
@@ -328,7 +385,7 @@ async def test_an_unfit_host_refuses_before_anything_is_built(
         with pytest.raises(HostUnfit, match="run the island as root"):
             pool.require()
     with pytest.raises(HostUnfit):
-        await pool.lease("sky-t-1")
+        await lease(pool, "sky-t-1")
     assert host.opened == []
     host.unfit = None
     await pool.prepare()
@@ -348,7 +405,7 @@ async def test_where_no_jail_can_have_an_interface_no_address_is_leased() -> Non
     with pytest.raises(HostUnfit, match="there is no network here; build one, or leave ip4 out"):
         pool.require()
     with pytest.raises(HostUnfit):
-        await pool.lease("sky-t-1")
+        await lease(pool, "sky-t-1")
     assert {address.state for address in pool.addresses()} == {AVAILABLE}
     (capability,) = pool.capabilities()
     assert capability == Capability(
@@ -403,7 +460,7 @@ async def test_the_hosts_name_servers_serve_where_nat_leads_to_them(
     files = (tmp_path / "missing", stub, real)
     pool = Addresses(IP4(nat=nat, dns=dns), host, States(), Events(), resolv_confs=files)
     await pool.prepare()
-    assert (await pool.lease("sky-t-1")).dns == leased
+    assert (await lease(pool, "sky-t-1")).dns == leased
     assert host.opened == [leased]
 
 

@@ -203,7 +203,7 @@ async def test_without_a_free_address_the_jail_that_was_taken_is_destroyed(make:
     await world.call()
     (waiting,) = await world.settle(1)
 
-    async def lease(jail: str) -> Address:
+    async def lease(jail: str, invocation: str) -> Address:
         raise NoAddress(f"somebody else was quicker than {jail}")
 
     world.network.lease = lease  # type: ignore[method-assign]
