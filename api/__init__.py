@@ -2,8 +2,9 @@
 
 `create_app(island, …)` makes a Quart application; `api.serve` puts it on a socket and `api.protocols` bounds
 what a connection may cost. Handlers translate between JSON and the island's methods and do nothing else.
-Errors of every kind become responses in `problems`. Whose share a request counts to stands in `clients`,
-which operations there are in `skyisland.operations`, their shapes in `skyisland.wire`.
+Errors of every kind become responses in `problems`, in a form that the caller accepts (`media`). Whose share
+a request counts to stands in `clients`, which operations there are in `skyisland.operations`, their shapes in
+`skyisland.wire`.
 
     Hypercorn ─▶ count ─▶ whose page (origin.py) ─┬─▶ POST /api/v1/function (function.py)
                                                   └─▶ Quart ─▶ roles, parameters (routes.py, auth.py)
@@ -28,12 +29,13 @@ from hypercorn.typing import (
     HTTPScope,
     Scope,
 )
-from quart import Quart, Response
+from quart import Quart, Response, request
 
 from api import admin, description, observe, problems, routes
 from api.auth import Gate
 from api.clients import Clients
 from api.function import FunctionEndpoint, look, send_reply
+from api.media import wanted
 from api.origin import ForeignOrigin, Origins
 from api.problems import Reply
 from api.stream import Feed
@@ -173,7 +175,8 @@ def create_app(
     app.gate = gate = Gate(token_header, token, settings)
 
     async def refuse(error: Exception) -> Response:
-        return routes.respond(problems.reply(error))
+        form = wanted(request.headers.get("Accept", "")).error
+        return routes.respond(problems.reply(error, form))
 
     app.register_error_handler(Exception, refuse)
     routes.guard(app, gate, clients)

@@ -15,13 +15,23 @@ from typing import Any
 import msgspec
 from quart import Quart, Response
 
+from api import media
+from api.problems import ProblemDetails
 from skyisland import __version__
-from skyisland.operations import IN_PATHS, JSON, OPERATIONS, Operation, Parameter, Role
+from skyisland.operations import IN_PATHS, INVOKE, JSON, OPERATIONS, Operation, Parameter, Role
 from skyisland.wire import Problem, encode
 
 Schema = dict[str, Any]
 Shapes = dict[Any, Schema]
 
+CALL_ID: list[Schema] = [
+    {
+        "name": "X-Call-Id",
+        "in": "header",
+        "description": "What the caller calls it: kept in history, log and events.",
+        "schema": {"type": "string"},
+    }
+]
 BASE64 = "^([A-Za-z0-9+/]{4})*([A-Za-z0-9+/]{2}==|[A-Za-z0-9+/]{3}=)?$"
 
 
@@ -29,14 +39,14 @@ def describe(header: str) -> Schema:
     """The description, as OpenAPI 3.1 has it; `header` carries the token."""
     shapes = [shape for operation in OPERATIONS for shape in (operation.body, operation.answer) if shape]
     schemas, components = msgspec.json.schema_components(
-        [*shapes, Problem], ref_template="#/components/schemas/{name}", schema_hook=_custom
+        [*shapes, Problem, ProblemDetails], ref_template="#/components/schemas/{name}", schema_hook=_custom
     )
     schema_of = dict(zip(shapes, schemas, strict=False))
     _refine(components)
     paths: dict[str, Schema] = {}
     for operation in OPERATIONS:
         for path in operation.paths:
-            described = _operation(operation, path, schema_of, schemas[-1])
+            described = _operation(operation, path, schema_of, [*schemas[-2:]])
             paths.setdefault(path, {})[operation.method.lower()] = described
     return {
         "openapi": "3.1.0",
@@ -75,7 +85,7 @@ def _refine(components: dict[str, Schema]) -> None:
     address["state"] = {"enum": ["available", "unavailable", 0, 1]}
 
 
-def _operation(operation: Operation[Any], path: str, shapes: Shapes, problem: Schema) -> Schema:
+def _operation(operation: Operation[Any], path: str, shapes: Shapes, problems: list[Schema]) -> Schema:
     described: Schema = {
         "summary": operation.summary,
         "operationId": f"{operation.method.lower()} {path}",
@@ -99,14 +109,12 @@ def _operation(operation: Operation[Any], path: str, shapes: Shapes, problem: Sc
                 "schema": _parameter(parameter),
             }
             for parameter in operation.query
-        ],
+        ]
+        + (CALL_ID if operation is INVOKE else []),
         "responses": {
-            "200": {
-                "description": "Done.",
-                "content": {operation.media: {"schema": _answer(operation, shapes)}},
-            },
-            "4XX": _refusal("The caller's: what is wrong, and what to do.", problem),
-            "5XX": _refusal("The function's end, or the island's trouble.", problem),
+            "200": {"description": "Done.", "content": _contents(operation, shapes)},
+            "4XX": _refusal("The caller's: what is wrong, and what to do.", *problems),
+            "5XX": _refusal("The function's end, or the island's trouble.", *problems),
         },
     }
     if operation.body:
@@ -127,8 +135,16 @@ def _parameter(parameter: Parameter) -> Schema:
     return {"type": "string"}
 
 
-def _refusal(text: str, problem: Schema) -> Schema:
-    return {"description": text, "content": {JSON: {"schema": problem}}}
+def _contents(operation: Operation[Any], shapes: Shapes) -> Schema:
+    contents = {operation.media: {"schema": _answer(operation, shapes)}}
+    if operation is INVOKE:
+        contents |= {form: {"schema": {"type": "string"}} for form in media.ANSWERS if form != JSON}
+    return contents
+
+
+def _refusal(text: str, problem: Schema, details: Schema) -> Schema:
+    contents = {JSON: {"schema": problem}, media.PROBLEM: {"schema": details}}
+    return {"description": text, "content": contents}
 
 
 def _answer(operation: Operation[Any], shapes: Shapes) -> Schema:

@@ -8,15 +8,19 @@ cancels it when the caller hangs up, and answers.
 from __future__ import annotations
 
 import asyncio
+import re
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
+from urllib.parse import quote
 
 from hypercorn.typing import ASGIReceiveCallable, ASGISendCallable, HTTPScope
+from msgspec import Struct
 from quart import Quart, request
 
 from api.auth import Gate
 from api.clients import Clients, Request
+from api.media import JSON, TEXT, Wanted, wanted
 from api.problems import Reply, RequestTimeout, TooLarge, misfortune, reply
 from api.routes import answers
 from skyisland import operations as op
@@ -26,6 +30,7 @@ from skyisland.island import Island
 from skyisland.model import Invocation, Timings, Verdict
 from skyisland.record.metrics import Metrics
 from skyisland.settings import Api
+from skyisland.story import new_id
 from skyisland.wire import Answer, FunctionBody, decode, encode
 
 WATCH_CALLER_AFTER_S = 0.005
@@ -37,6 +42,13 @@ REFUSALS_PER_S = 200
 """A refusal takes about 0.4 ms of processor time on an open connection; this many take a tenth of a core."""
 LONGEST_REFUSAL_WAIT_S = 1.0
 """No longer than Retry-After asks callers to wait."""
+
+
+CALLER_ID = re.compile(r"[\w.:@/+=~-]{1,128}", re.ASCII)
+"""What a caller may call a call. A judgement: UUIDs and ids of tracers are like that, and nothing that a log,
+a terminal or a header could take for something else."""
+HEADER_CHARACTERS = 500
+"""How much of a text a header of an answer holds. A judgement: proxies take headers of 4 KB together."""
 
 
 class HungUp(Exception):
@@ -78,20 +90,21 @@ class FunctionEndpoint:
         self._refusals = RefusalPace()
 
     async def __call__(self, scope: HTTPScope, receive: ASGIReceiveCallable, send: ASGISendCallable) -> None:
-        if scope["method"] == "POST":
-            try:
-                with self.admitted(scope) as client:
-                    answer = await self._run(receive, client)
-            except HungUp:
-                return
-            except TooBusy as error:
-                await self._refusals.turn()
-                answer = reply(error)
-            except Exception as error:
-                answer = reply(error)
-        else:
-            answer = _OPTIONS if scope["method"] == "OPTIONS" else _NOT_ALLOWED
-        await send_reply(answer, send)
+        if scope["method"] != "POST":
+            await send_reply(_OPTIONS if scope["method"] == "OPTIONS" else _NOT_ALLOWED, send)
+            return
+        asked = _asked(scope)
+        try:
+            with self.admitted(scope) as client:
+                answer = await self._run(receive, client, asked)
+        except HungUp:
+            return
+        except TooBusy as error:
+            await self._refusals.turn()
+            answer = reply(error, asked.wanted.error)
+        except Exception as error:
+            answer = reply(error, asked.wanted.error)
+        await send_reply(answer, send, ("X-Call-Id", asked.id))
 
     @contextmanager
     def admitted(self, scope: Request) -> Iterator[str]:
@@ -115,12 +128,15 @@ class FunctionEndpoint:
             if not self._calls[client]:
                 del self._calls[client]
 
-    async def _run(self, receive: ASGIReceiveCallable, client: str) -> Reply:
+    async def _run(self, receive: ASGIReceiveCallable, client: str, asked: _Asked) -> Reply:
         self._metrics.count("handlers.function.run")
+        form = asked.wanted.acceptable
         request = decode(await self._body(receive), FunctionBody)
         with _UntilHangUp(receive):
-            invocation = await self._island.invoke(request, client=client)
-        return answered(invocation)
+            invocation = await self._island.invoke(
+                request, client=client, id=asked.id, caller_id=asked.caller_id, text_only=form != JSON
+            )
+        return answered(invocation, form, asked.wanted.error)
 
     async def _body(self, receive: ASGIReceiveCallable) -> bytes:
         chunks: list[bytes] = []
@@ -154,13 +170,55 @@ def look(app: Quart, island: Island, endpoint: FunctionEndpoint) -> None:
             return await island.functions(url, version or None, client=client)
 
 
-def answered(invocation: Invocation) -> Reply:
-    """The response to a call that ran, however its function ended."""
-    if invocation.outcome.verdict is Verdict.ok:
-        answer = Reply(200, encode(Answer.of(invocation)))
-    else:
-        answer = misfortune(invocation)
-    return Reply(answer.status, answer.body, (("Server-Timing", server_timing(invocation.timings)),))
+def answered(invocation: Invocation, form: str, error_form: str) -> Reply:
+    """The response to a call that ran, however its function ended; `form`: one of `media.ANSWERS`."""
+    timing = ("Server-Timing", server_timing(invocation.timings))
+    if invocation.outcome.verdict not in (Verdict.ok, Verdict.failed):
+        answer = misfortune(invocation, error_form)
+        return Reply(answer.status, answer.body, (timing,), answer.media)
+    if form == JSON:
+        return Reply(200, encode(Answer.of(invocation)), (timing,))
+    headers = (*_in_headers(invocation), timing, ("X-Content-Type-Options", "nosniff"))
+    return Reply(200, invocation.outcome.stdout, headers, f"{TEXT}; charset=utf-8" if form == TEXT else form)
+
+
+def _in_headers(invocation: Invocation) -> list[tuple[str, str]]:
+    """What an answer has beside `data`. Texts are percent-encoded: a header holds printable ASCII."""
+    outcome = invocation.outcome
+    values: dict[str, object] = {
+        "Version": invocation.commit,
+        "Jail": invocation.jail or "",
+        "Cached": invocation.cached,
+        "Stale": invocation.stale,
+        "Warm": invocation.warm,
+        "Exit-Code": outcome.exit_code,
+        "Failed": outcome.verdict is Verdict.failed,
+    }
+    if outcome.error is not None:
+        values |= {"Error": outcome.error.message, "Error-Type": outcome.error.type}
+    if outcome.stderr:
+        values["Stderr"] = outcome.stderr.decode(errors="replace")
+    return [(f"X-Sky-Island-{name}", _header_text(value)) for name, value in values.items()]
+
+
+def _header_text(value: object) -> str:
+    if isinstance(value, bool):
+        return str(value).lower()
+    return quote(str(value)[:HEADER_CHARACTERS], safe=_SAFE)
+
+
+_SAFE = "".join(c for c in map(chr, range(0x20, 0x7F)) if c != "%")
+"""Printable ASCII stands for itself, but for the sign of what does not."""
+
+
+class _Asked(Struct, frozen=True):
+    """What the headers of a request say."""
+
+    id: str
+    """The invocation's, whatever becomes of it: `X-Call-Id` of the answer."""
+    wanted: Wanted
+    caller_id: str
+    """What the caller calls it; empty if nothing, or nothing sane."""
 
 
 def server_timing(timings: Timings) -> str:
@@ -218,11 +276,22 @@ _NOT_ALLOWED = Reply(
 )
 
 
-async def send_reply(answer: Reply, send: ASGISendCallable) -> None:
+def _asked(scope: HTTPScope) -> _Asked:
+    accept, caller_id = b"", ""
+    for name, value in scope["headers"]:
+        if name == b"accept":
+            accept = b"%b,%b" % (accept, value) if accept else value
+        elif name == b"x-call-id" and CALLER_ID.fullmatch(text := value.decode("latin-1")):
+            caller_id = text
+    return _Asked(new_id(), wanted(accept.decode("latin-1")), caller_id)
+
+
+async def send_reply(answer: Reply, send: ASGISendCallable, *more: tuple[str, str]) -> None:
+    """`more`: headers beside those of the reply."""
     headers = [
-        (b"content-type", b"application/json"),
+        (b"content-type", answer.media.encode()),
         (b"content-length", str(len(answer.body)).encode()),
-        *((name.lower().encode(), value.encode("latin-1")) for name, value in answer.headers),
+        *((name.lower().encode(), value.encode("latin-1")) for name, value in (*answer.headers, *more)),
     ]
     await send({"type": "http.response.start", "status": answer.status, "headers": headers})
     await send({"type": "http.response.body", "body": answer.body, "more_body": False})

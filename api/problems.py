@@ -2,6 +2,10 @@
 
     {"error": "text for people", "code": "stable_name", "details": {…}}
 
+or, for who asks for `application/problem+json`, the same by RFC 9457:
+
+    {"type": "about:blank", "title": …, "status": …, "detail": "text for people", "code": …, "details": {…}}
+
 4xx: the caller's fault; 502 and 504: what was called for them; 500 and 503: the island's. Retry-After says
 when it is worth trying again.
 """
@@ -16,6 +20,7 @@ import msgspec
 from msgspec import Struct
 from werkzeug.exceptions import HTTPException
 
+from api.media import JSON, PROBLEM
 from skyisland.errors import BadRequest, IslandError
 from skyisland.model import Invocation, Verdict
 from skyisland.wire import Called, Problem, encode
@@ -35,6 +40,7 @@ STATUS = {
     "address_not_found": 404,
     "artifact_not_found": 404,
     "method_not_allowed": 405,
+    "not_acceptable": 406,
     "request_timeout": 408,
     "address_in_use": 409,
     "too_large": 413,
@@ -96,19 +102,43 @@ class Reply(Struct, frozen=True):
     status: int
     body: bytes
     headers: tuple[tuple[str, str], ...] = ()
+    media: str = JSON
 
 
-def reply(error: Exception) -> Reply:
-    """The answer to a request that ended in `error`; an error that nobody foresaw goes to the log."""
+class ProblemDetails(Struct, frozen=True):
+    """A problem by RFC 9457; `code` and `details` are members of our own."""
+
+    title: str
+    """The status in words: what `about:blank` calls for."""
+    status: int
+    detail: str
+    code: str
+    details: object = msgspec.UNSET
+    type: str = "about:blank"
+
+
+def reply(error: Exception, form: str = JSON) -> Reply:
+    """The answer to a request that ended in `error`; an error that nobody foresaw goes to the log.
+
+    `form`: `media.JSON` or `media.PROBLEM`.
+    """
     if isinstance(error, IslandError):
-        return refusal(error)
+        return refusal(error, form)
     if isinstance(error, HTTPException):
-        return _http(error)
+        return _http(error, form)
     log.error("a request failed", exc_info=error)
-    return Reply(500, encode(Problem("the island failed; its log says why", IslandError.code)))
+    return _problem(500, Problem("the island failed; its log says why", IslandError.code), form)
 
 
-def refusal(error: IslandError) -> Reply:
+def _problem(status: int, problem: Problem, form: str, headers: tuple[tuple[str, str], ...] = ()) -> Reply:
+    if form == JSON:
+        return Reply(status, encode(problem), headers)
+    title = HTTPStatus(status).phrase
+    details = ProblemDetails(title, status, problem.error, problem.code, problem.details)
+    return Reply(status, encode(details), headers, PROBLEM)
+
+
+def refusal(error: IslandError, form: str = JSON) -> Reply:
     status = STATUS.get(error.code, 500)
     if status == 500:
         log.error("%s: %s", error.code, error.message)
@@ -117,19 +147,19 @@ def refusal(error: IslandError) -> Reply:
     if again_s is not None:
         headers = (("Retry-After", str(max(1, math.ceil(again_s)))),)
     details = error.details or msgspec.UNSET
-    return Reply(status, encode(Problem(error.message, error.code, details)), headers)
+    return _problem(status, Problem(error.message, error.code, details), form, headers)
 
 
-def misfortune(invocation: Invocation) -> Reply:
+def misfortune(invocation: Invocation, form: str = JSON) -> Reply:
     """The answer to a call whose function did not end well."""
     called = Called.of(invocation)
     more = IN_DETAILS.get(called.verdict)
     text = f"{called.message}; details has {more}" if more else called.message
     problem = Problem(text, str(called.verdict), called.answer)
-    return Reply(STATUS[called.verdict], encode(problem))
+    return _problem(STATUS[called.verdict], problem, form)
 
 
-def _http(error: HTTPException) -> Reply:
+def _http(error: HTTPException, form: str) -> Reply:
     """Quart's own refusals: unknown path, wrong method, body too long …"""
     status = error.code or 500
     code = "too_large" if status == 413 else HTTPStatus(status).phrase.lower().replace(" ", "_")
@@ -138,4 +168,4 @@ def _http(error: HTTPException) -> Reply:
         404: "there is nothing here; /docs lists what is where",
         405: "this method does nothing here; the header Allow says which do",
     }.get(status, error.description or HTTPStatus(status).phrase)
-    return Reply(status, encode(Problem(text, code)), kept)
+    return _problem(status, Problem(text, code), form, kept)

@@ -23,7 +23,7 @@ T = TypeVar("T")
 
 def respond(reply: Reply) -> Response:
     """A reply as Quart's response."""
-    return Response(reply.body, reply.status, dict(reply.headers), content_type=JSON)
+    return Response(reply.body, reply.status, dict(reply.headers), content_type=reply.media)
 
 
 def guard(app: Quart, gate: Gate, clients: Clients) -> None:

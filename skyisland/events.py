@@ -73,6 +73,8 @@ class InvocationStarted(Event, frozen=True, kw_only=True):
     call: str
     version: str | None = None
     ip4: bool = False
+    caller_id: str = ""
+    """What the caller calls it (`X-Call-Id`); empty if nothing."""
 
     def __post_init__(self) -> None:
         if len(self.url) > TEXT or len(self.call) > TEXT or len(self.version or "") > TEXT:
@@ -231,7 +233,9 @@ class InvocationFinished(Event, frozen=True, kw_only=True):
     warm: bool = False
     """A warm jail was claimed."""
     error: str = ""
-    """The message of the error that ended it; empty after an outcome."""
+    """The message of the error that ended it, that the function returned or that it panicked with."""
+    caller_id: str = ""
+    """What the caller calls it (`X-Call-Id`); empty if nothing."""
 
     def __post_init__(self) -> None:
         if len(self.url) > TEXT or len(self.call) > TEXT or len(self.error) > TEXT:

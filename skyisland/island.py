@@ -30,6 +30,7 @@ from skyisland.events import Events, InvocationFinished, IslandStarted, IslandSt
 from skyisland.golang import harness
 from skyisland.golang.call import read_call
 from skyisland.golang.catalogue import Catalogue
+from skyisland.golang.outcome import told
 from skyisland.golang.runtime import function_environment
 from skyisland.host.failures import Failures
 from skyisland.host.fair import LOCAL, FairQueue
@@ -118,6 +119,11 @@ class HistoryRoom(Protocol):
     async def close(self) -> None: ...
 
 
+def _with_record(limits: Limits) -> Limits:
+    """The limits of a call's jail: what the function may print, and the harness's record behind it."""
+    return structs.replace(limits, stdout_bytes=limits.stdout_bytes + harness.RECORD_BYTES)
+
+
 class Island:
     """Runs calls, and lets operators see and steer. `start` comes first, `stop` last."""
 
@@ -148,7 +154,7 @@ class Island:
         self.pool = WarmPool(
             jails,
             policy.warm,
-            policy.limits,
+            _with_record(policy.limits),
             events,
             environment=function_environment(policy.limits),
             pace=pace,
@@ -213,7 +219,7 @@ class Island:
     def limit(self, limits: Limits, exec_timeout_s: float) -> None:
         """What a jail may use, and how long a call may take: of those that are made from now on."""
         self.policy = structs.replace(self.policy, limits=limits, exec_timeout_s=exec_timeout_s)
-        self.pool.limits, self.pool.environment = limits, function_environment(limits)
+        self.pool.limits, self.pool.environment = _with_record(limits), function_environment(limits)
 
     async def drain(self, grace_s: float) -> None:
         """Take no new calls, let the running ones finish within `grace_s`, then kill them."""
@@ -243,8 +249,19 @@ class Island:
 
     # Calls
 
-    async def invoke(self, request: FunctionRequest, *, client: str = LOCAL) -> Invocation:
+    async def invoke(
+        self,
+        request: FunctionRequest,
+        *,
+        client: str = LOCAL,
+        id: str = "",  # noqa: A002 - as the answer's field is named
+        caller_id: str = "",
+        text_only: bool = False,
+    ) -> Invocation:
         """Run one call in a jail of its own. `client`: whose share of the island it counts to.
+
+        `id`: the invocation's, one that nothing else has; `caller_id`: what the caller calls it. `text_only`:
+        nobody wants the results as JSON.
 
         Raises:
             IslandError: the request was refused or could not be carried out. What happens inside the jail is
@@ -252,12 +269,12 @@ class Island:
         """
         if self._draining:
             raise Draining("the island is stopping and takes no new calls", retry_after_s=5)
-        story = Story(request, self.events, client)
+        story = Story(request, self.events, client, id=id, caller_id=caller_id)
         task = asyncio.current_task()
         assert task is not None  # noqa: S101 - we are in a coroutine
         self._running.add(task)
         try:
-            return story.finish(await self._carry_out(request, story))
+            return story.finish(await self._carry_out(request, story, text_only))
         except IslandError as refusal:
             story.fail(refusal.code, refusal.message)
             raise
@@ -268,7 +285,7 @@ class Island:
             self._running.discard(task)
             story.close()
 
-    async def _carry_out(self, request: FunctionRequest, story: Story) -> Outcome:
+    async def _carry_out(self, request: FunctionRequest, story: Story, text_only: bool) -> Outcome:
         call = await read_call(request.call)
         if request.ip4:
             self.network.require()
@@ -284,7 +301,7 @@ class Island:
                     if not self._places.take(story.client):
                         await self._places.wait(story.client)
                 try:
-                    return await self._run(request, call, artifact, story)
+                    return await self._run(request, call, artifact, story, text_only)
                 finally:
                     self._places.leave(story.client)
             finally:
@@ -313,7 +330,9 @@ class Island:
                 source, call, refresh=anew, invocation=story.id, client=story.client
             )
 
-    async def _run(self, request: FunctionRequest, call: Call, artifact: Artifact, story: Story) -> Outcome:
+    async def _run(
+        self, request: FunctionRequest, call: Call, artifact: Artifact, story: Story, text_only: bool
+    ) -> Outcome:
         """Give the call's frame to a jail, and wait for its end."""
         nonce = secrets.token_hex(16)
         with self.pool.call():
@@ -329,14 +348,13 @@ class Island:
             try:
                 story.jail, story.warm = inmate.spec.name, inmate.warm
                 with story.phase(Phase.exec):
-                    frame = harness.frame(call, nonce) + request.input
+                    frame = harness.frame(call, nonce, text_only=text_only) + request.input
                     outcome = await inmate.converse(frame, self.policy.exec_timeout_s)
             finally:
                 self.jails.discard(inmate)
         if refusal := harness.rejection(outcome, nonce):
             raise refusal
-        data, _ = harness.returned(outcome.stdout, nonce)
-        return structs.replace(outcome, stdout=data)
+        return told(outcome, nonce, self.policy.limits.stdout_bytes)
 
     async def functions(self, url: str, version: str | None = None, *, client: str = LOCAL) -> Catalogue:
         """What the package at `url` offers, from memory or made as a build is. `client`: whose share of the

@@ -227,6 +227,8 @@ class Verdict(StrEnum):
     """How a process in a jail ended."""
 
     ok = "ok"
+    failed = "failed"
+    """The function returned an error; its process ended well."""
     exited = "exited"
     signaled = "signaled"
     out_of_memory = "out_of_memory"
@@ -241,13 +243,15 @@ class Verdict(StrEnum):
 
 
 class GoError(Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """An error that a function returned."""
+    """An error that a function returned, or what it panicked with."""
 
     message: str
     type: str
-    """Its type in Go: `*errors.errorString`."""
+    """Its type in Go, such as `*errors.errorString`; `panic` or `fatal error` where Go ended the process."""
     at: str = ""
     """The part of the call that gave it; empty for the call itself."""
+    trace: tuple[str, ...] = ()
+    """Of a panic: where it happened, and who called that, in the caller's code."""
 
 
 class Returned(Struct, frozen=True, kw_only=True):
@@ -270,6 +274,12 @@ class Outcome(Struct, frozen=True, kw_only=True):
     signal: int | None = None
     stdout: bytes = b""
     stderr: bytes = b""
+    printed: bytes | None = None
+    """Of a call: what of `stdout` the function printed itself; the rest is its results as text."""
+    results: bytes | None = None
+    """Of a call: its results as a JSON array; see `Returned.results`."""
+    error: GoError | None = None
+    """Of a call: the error that it returned, or its panic."""
 
 
 class Phase(StrEnum):

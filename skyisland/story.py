@@ -12,6 +12,12 @@ import time
 from skyisland.events import Events, InvocationFinished, InvocationStarted, PhaseFinished
 from skyisland.model import FunctionRequest, Invocation, Outcome, Phase, Timings
 
+
+def new_id() -> str:
+    """An id for an invocation, which no other has."""
+    return f"inv-{secrets.token_hex(6)}"
+
+
 _FIELDS = {phase: f"{phase}_s" for phase in Phase}
 """The field of `Timings` for each phase."""
 
@@ -34,8 +40,18 @@ class _Timed:
 class Story:
     """Ends with `finish` or `fail`, or with neither if the caller leaves; then `close` it."""
 
-    def __init__(self, request: FunctionRequest, events: Events, client: str) -> None:
-        self.id = f"inv-{secrets.token_hex(6)}"
+    def __init__(
+        self,
+        request: FunctionRequest,
+        events: Events,
+        client: str,
+        *,
+        id: str = "",  # noqa: A002
+        caller_id: str = "",
+    ) -> None:
+        """`id`: of the invocation, one that nothing else has; `caller_id`: what the caller calls it."""
+        self.id = id or new_id()
+        self.caller_id = caller_id
         self.request = request
         self.client = client
         """Whose share of the island it takes."""
@@ -55,6 +71,7 @@ class Story:
         events.publish(
             InvocationStarted(
                 invocation=self.id,
+                caller_id=caller_id,
                 url=request.url,
                 call=request.call,
                 version=request.version,
@@ -78,6 +95,7 @@ class Story:
     def finish(self, outcome: Outcome) -> Invocation:
         """The invocation, over now, with its outcome."""
         self.verdict = str(outcome.verdict)
+        self.error = outcome.error.message if outcome.error is not None else ""
         return Invocation(
             id=self.id,
             request=self.request,
@@ -100,6 +118,7 @@ class Story:
         self.events.publish(
             InvocationFinished(
                 invocation=self.id,
+                caller_id=self.caller_id,
                 url=self.request.url,
                 call=self.request.call,
                 verdict=self.verdict,

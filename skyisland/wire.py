@@ -29,9 +29,21 @@ from msgspec import UNSET, Meta, Raw, Struct, UnsetType, structs
 
 from skyisland.errors import BadRequest, Forbidden, IslandError, Unauthorized
 from skyisland.events import TEXT, InvocationFinished, shortened
-from skyisland.model import Artifact, FunctionRequest, Invocation, JailInfo, Status, Timings, Verdict
+from skyisland.model import (
+    Artifact,
+    FunctionRequest,
+    GoError,
+    Invocation,
+    JailInfo,
+    Status,
+    Timings,
+    Verdict,
+)
 
 T = TypeVar("T")
+
+MESSAGE_CHARACTERS = 500
+"""How much of an error's message stands in a sentence for people. A judgement: the answer has all of it."""
 
 # Requests
 
@@ -63,7 +75,17 @@ class Answer(Struct, frozen=True, kw_only=True):
     timestamp: int
     """Seconds since the epoch."""
     data: str
-    """What the function printed; bytes that are no UTF-8 are replaced, and `data_base64` has them all."""
+    """What `fmt.Print` prints of the results, after what the function printed itself; bytes that are no UTF-8
+    are replaced, and `data_base64` has them all."""
+    results: Annotated[Any, Meta(extra_json_schema={"type": ["array", "null"]})] = None
+    """The results by the rules of encoding/json, without a trailing error. Null if there are none, because
+    the function ended the process, or if they take more than a mebibyte."""
+    error: GoError | None = None
+    """The error that the function returned, or its panic."""
+    failed: bool = False
+    """The function returned an error."""
+    stdout: str = ""
+    """What the function printed itself; bytes that are no UTF-8 are replaced."""
     id: str
     jail: str | None
     version: str
@@ -91,6 +113,10 @@ class Answer(Struct, frozen=True, kw_only=True):
         return cls(
             timestamp=int(invocation.started_at + invocation.timings.total_s),
             data=data,
+            results=None if outcome.results is None else Raw(outcome.results),
+            error=outcome.error,
+            failed=outcome.verdict is Verdict.failed,
+            stdout=(outcome.printed or b"").decode(errors="replace"),
             id=invocation.id,
             jail=invocation.jail,
             version=invocation.commit,
@@ -101,12 +127,12 @@ class Answer(Struct, frozen=True, kw_only=True):
             stderr=outcome.stderr.decode(errors="replace"),
             timings_ms=milliseconds(invocation.timings),
             data_base64=base64,
-            signal=UNSET if outcome.verdict is Verdict.ok else outcome.signal,
+            signal=UNSET if outcome.verdict in (Verdict.ok, Verdict.failed) else outcome.signal,
         )
 
     @property
-    def stdout(self) -> bytes:
-        """What the function printed, to the byte."""
+    def output(self) -> bytes:
+        """`data`, to the byte."""
         return self.data.encode() if isinstance(self.data_base64, UnsetType) else b64decode(self.data_base64)
 
     @property
@@ -150,6 +176,11 @@ def _explained(verdict: Verdict, answer: Answer) -> str:
     match verdict:
         case Verdict.ok:
             return ""
+        case Verdict.failed:
+            return f"the function returned an error: {_of(answer.error)}"
+        case Verdict.exited if answer.error is not None:
+            how = "panicked" if answer.error.type == "panic" else f"ended with a {answer.error.type}"
+            return f"the function {how}: {_of(answer.error)}"
         case Verdict.exited:
             return f"the function exited with code {answer.exit_code}"
         case Verdict.signaled:
@@ -166,6 +197,14 @@ def _explained(verdict: Verdict, answer: Answer) -> str:
             return "the function did not end in time"
         case Verdict.killed:
             return "the jail was killed by an admin, or because the island stops"
+
+
+def _of(error: GoError | None) -> str:
+    """An error's message and where it comes from, for people."""
+    if error is None:
+        return ""
+    text = shortened(error.message, MESSAGE_CHARACTERS)
+    return f"{text} (from {error.at})" if error.at else text
 
 
 def _signal(number: int | UnsetType | None) -> str:
@@ -372,7 +411,8 @@ def read_call(status: int, content: bytes) -> Called:
         NotAnIsland
     """
     if 200 <= status < 300:
-        return Called.by(Verdict.ok, read(status, content, Answer))
+        answer = read(status, content, Answer)
+        return Called.by(Verdict.failed if answer.failed else Verdict.ok, answer)
     problem = _problem(status, content)
     if problem.code in set(Verdict):
         try:

@@ -16,6 +16,7 @@ from textual.screen import ModalScreen
 from textual.widgets import Input, Label
 
 from skyisland.errors import IslandError
+from skyisland.events import shortened
 from skyisland.model import FunctionRequest, Phase
 from skyisland.wire import Called
 from tui.dialogs import Toggle
@@ -206,6 +207,7 @@ def as_request(request: FunctionRequest, called: Called, now: float) -> Invocati
     answer, timings = called.answer, called.answer.timings
     row = InvocationRow(answer.id, request.url, request.call, now - timings.total_s)
     row.verdict = line(called.verdict)
+    row.error = line(shortened(answer.error.message)) if answer.error is not None else ""
     row.jail = answer.jail and line(answer.jail)
     row.commit = answer.version
     row.cached = answer.cached

@@ -5,7 +5,8 @@
     skyisland COMMAND …          see `skyisland --help`
 
 Exit codes: 0 done; 1 refused or failed, the reason is on standard error; 2 the command line is wrong;
-3 no island answers at the settings' address; 4 the function ran and failed (`invoke`); 130 interrupted.
+3 no island answers at the settings' address; 4 the function ran and failed, or returned an error (`invoke`);
+130 interrupted.
 
     serving        init, serve (`reloading` on SIGHUP), and doctor (`examining`)
     operating      commands that act on a running island: invoke, kill, console …

@@ -37,8 +37,8 @@ def invoke(
 ) -> None:
     """Run CALL of the Go package at URL: skyisland invoke github.com/user/repo 'Encode(100.1, 80.9)'
 
-    Prints what the function printed; on a terminal, escapes in place of its control characters. Exit code 4
-    if it did not end well.
+    Prints what the function printed and returned; on a terminal, escapes in place of its control characters.
+    Exit code 4 if it did not end well, or returned an error.
     """
     request = FunctionRequest(**fields, **(_input(stdin.read()) if stdin else {}))
     with options.client(admin=False) as client:
@@ -65,14 +65,14 @@ def _print_output(called: Called, raw: bool) -> None:
     """
     answer = called.answer
     if raw or not sys.stdout.isatty():
-        sys.stdout.buffer.write(answer.stdout)
+        sys.stdout.buffer.write(answer.output)
         sys.stdout.buffer.flush()
     else:
-        say(answer.stdout.decode(errors="replace"), nl=False)
+        say(answer.output.decode(errors="replace"), nl=False)
     if not sys.stderr.isatty():
         sys.stderr.write(answer.stderr)  # `click.echo` takes colours out of what goes to a file
     else:
-        if answer.stdout and not answer.stdout.endswith(b"\n"):
+        if answer.output and not answer.output.endswith(b"\n"):
             click.echo(err=True)
         for line in answer.stderr.splitlines():
             click.secho(line if raw else printable(line), fg="yellow", err=True)

@@ -43,7 +43,7 @@ async def ask(server: Server, question: Callable[[Client], T], token: str = TOKE
 async def test_a_call(world: World, server: Server) -> None:
     world.driver.script = lambda data: Script(stdout=b"\xffhi")
     called = await ask(server, lambda client: client.invoke(REQUEST))
-    assert (called.verdict, called.message, called.answer.stdout) == (Verdict.ok, "", b"\xffhi")
+    assert (called.verdict, called.message, called.answer.output) == (Verdict.ok, "", b"\xffhi")
     assert called.answer.exit_code == 0
     assert 0 < called.answer.timings.total_s < 60
 
@@ -52,7 +52,7 @@ async def test_a_call_that_fails_in_its_jail(world: World, server: Server) -> No
     world.driver.script = lambda data: Script(exit_code=3, stdout=b"out", stderr=b"err")
     called = await ask(server, lambda client: client.invoke(REQUEST))
     assert isinstance(called, Called)
-    assert (called.verdict, called.answer.stdout, called.answer.exit_code) == (Verdict.exited, b"out", 3)
+    assert (called.verdict, called.answer.output, called.answer.exit_code) == (Verdict.exited, b"out", 3)
     assert called.message == "the function exited with code 3", "`details` are the API's word"
 
 

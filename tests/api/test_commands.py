@@ -184,7 +184,7 @@ async def test_json_gives_a_terminal_no_orders(here: Here, world: World) -> None
 async def test_invoke_for_machines(here: Here) -> None:
     told = json.loads((await run(here, "invoke", *CALL.values(), "--json")).output)
     assert (told["verdict"], told["exit_code"]) == ("ok", 0)
-    assert list(told)[:4] == ["verdict", "timestamp", "data", "id"]
+    assert list(told)[:4] == ["verdict", "timestamp", "data", "results"]
 
 
 @pytest.mark.parametrize("known", [True, False])

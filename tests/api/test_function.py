@@ -42,7 +42,8 @@ async def test_an_answer(world: World, client: httpx.AsyncClient) -> None:
     assert response.status_code == 200
     assert response.headers["content-type"] == "application/json"
     assert list(answer) == [
-        *("timestamp", "data", "id", "jail", "version", "cached", "stale", "warm", "exit_code", "stderr"),
+        *("timestamp", "data", "results", "error", "failed", "stdout"),
+        *("id", "jail", "version", "cached", "stale", "warm", "exit_code", "stderr"),
         "timings_ms",
     ]
     assert answer["data"] == "jcc92ytsf8kn"
@@ -334,4 +335,4 @@ def test_every_error_and_verdict_has_a_status() -> None:
         return {root.code}.union(*(tree(child) for child in root.__subclasses__()))
 
     assert tree(errors.IslandError) <= set(STATUS)
-    assert {str(verdict) for verdict in Verdict} - {"ok"} <= set(STATUS)
+    assert {str(verdict) for verdict in Verdict} - {"ok", "failed"} <= set(STATUS)

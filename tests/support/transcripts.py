@@ -46,7 +46,9 @@ class Transcript(Struct, frozen=True):
 
     @property
     def fields(self) -> set[str]:
-        """Every name of a field that it shows."""
+        """Every name of a field that it shows; none where it is no JSON."""
+        if not self.body.startswith("{"):
+            return set()
         return set(re.findall(r'"([A-Za-z_]\w*)":', self.body))
 
     def request(self, **values: str) -> tuple[str, str, dict[str, str], str | None]:

@@ -13,11 +13,11 @@ import pytest
 from msgspec import Struct, structs
 from textual.binding import Binding
 
-from api.problems import STATUS
+from api.problems import STATUS, ProblemDetails
 from bench import report
 from skyisland import events
 from skyisland.cli import main
-from skyisland.model import AddressInfo, Artifact, Capability, Phase, Purpose, Timings
+from skyisland.model import AddressInfo, Artifact, Capability, GoError, Phase, Purpose, Timings
 from skyisland.record.logs import LogLine
 from skyisland.record.metrics import Metrics, StatsD
 from skyisland.record.traffic import ApiStats
@@ -110,7 +110,7 @@ def test_transcript_has_known_codes_and_fields(transcript: Transcript) -> None:
 def known_fields() -> set[str]:
     """Of all that the API answers with, and the keys of its details."""
     shapes: tuple[type[Struct], ...] = (Answer, Problem, Jail, Artifact, AddressInfo, Capability, LogLine)
-    shapes += (ApiStats, Timings, events.InvocationFinished)
+    shapes += (ApiStats, Timings, events.InvocationFinished, GoError, ProblemDetails)
     fields = {field.encode_name for shape in shapes for field in structs.fields(shape)}
     around = {
         "status",
@@ -123,7 +123,7 @@ def known_fields() -> set[str]:
         "evicted",
         "logs",
     }
-    around |= {"invocations", "unavailable", "event", *Phase, "total"}
+    around |= {"base64", "invocations", "unavailable", "event", *Phase, "total"}
     details = {
         "told_by",
         "position",

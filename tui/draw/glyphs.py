@@ -23,6 +23,7 @@ UNICODE = {
     "out": "✗",
     "setting": "◌",
     "ok": "✓",
+    "fault": "!",
     "bad": "✗",
     "open": "◐",
     "live": "●",
@@ -58,6 +59,7 @@ ASCII = {
     "out": "x",
     "setting": "-",
     "ok": "=",
+    "fault": "!",
     "bad": "x",
     "open": ">",
     "live": "*",
@@ -112,6 +114,7 @@ STATE_TONES = {
     "out": "bad",
     "setting": "warn",
     "ok": "ok",
+    "fault": "warn",
     "bad": "bad",
     "open": "info",
 }

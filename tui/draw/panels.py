@@ -14,7 +14,7 @@ from tui.draw.columns import SLO_S
 from tui.draw.glyphs import Glyphs
 from tui.draw.tones import Span, Spans
 from tui.watch.board import WINDOW
-from tui.watch.rows import AddressRow, ArtifactRow, InvocationRow, JailRow
+from tui.watch.rows import AddressRow, ArtifactRow, InvocationRow, JailRow, state_of
 from tui.words import age, clock, duration, fit, line, size, uptime
 
 
@@ -130,7 +130,7 @@ def invocation_in_full(
         *waterfall(invocation, now, width, glyphs, usual_s),
     ]
     if invocation.error:
-        lines += wrapped(invocation.error, width, "bad", indent=" ")
+        lines += wrapped(invocation.error, width, glyphs.state(invocation.state)[1], indent=" ")
     return lines
 
 
@@ -245,10 +245,9 @@ def fact(event: Event, glyphs: Glyphs) -> Spans:
     at: Span = (f" {clock(event.at)} ", "dim")
     match event:
         case ev.InvocationFinished():
-            tone = "ok" if event.verdict == "ok" else "bad"
-            mark = glyphs["ok" if event.verdict == "ok" else "bad"]
+            mark, tone = glyphs.state(state_of(event.verdict), line(event.verdict))
             words = f"{line(event.url).rsplit('/', 1)[-1]}.{line(event.call)}"
-            return [at, (f"{mark} {line(event.verdict)} ", tone), (words, "text"),
+            return [at, (f"{mark} ", tone), (words, "text"),
                     (f" {duration(event.timings.total_s)}", "dim")]  # fmt: skip
         case ev.JailCreated():
             return [at, ("jail created ", "info"), (line(event.jail), "text")]

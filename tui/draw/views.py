@@ -50,7 +50,7 @@ def requests_table(board: Board, id: str) -> Table[InvocationRow]:  # noqa: A002
         sort="TIME",
         empty="no request yet   i invokes a function",
         id=id,
-        faulty=lambda invocation: invocation.state == "bad" or invocation.total_s > SLO_S,
+        faulty=lambda invocation: invocation.state in ("bad", "fault") or invocation.total_s > SLO_S,
         floats=True,
     )
 

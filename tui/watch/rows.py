@@ -7,7 +7,17 @@ cleaned when the row is made.
 from __future__ import annotations
 
 from skyisland.events import InvocationFinished
-from skyisland.model import AddressInfo, AddressState, Artifact, JailInfo, JailState, Phase, Purpose, Timings
+from skyisland.model import (
+    AddressInfo,
+    AddressState,
+    Artifact,
+    JailInfo,
+    JailState,
+    Phase,
+    Purpose,
+    Timings,
+    Verdict,
+)
 from tui.words import label, line, short
 
 NEXT = {
@@ -79,6 +89,11 @@ def _waiting(info: JailInfo) -> str:
     return f"waits for {label(info.url, '')}" if info.url else "waits for a call"
 
 
+def state_of(verdict: str) -> str:
+    """The name of the glyph for how an invocation ended."""
+    return "ok" if verdict == Verdict.ok else "fault" if verdict == Verdict.failed else "bad"
+
+
 class InvocationRow:
     """An invocation, running or finished."""
 
@@ -86,6 +101,7 @@ class InvocationRow:
         "at",
         "cached",
         "call",
+        "caller_id",
         "commit",
         "error",
         "id",
@@ -114,6 +130,8 @@ class InvocationRow:
         self.verdict = ""
         """How it ended; empty while it runs."""
         self.error = ""
+        self.caller_id = ""
+        """What its caller calls it, for who looks for that."""
         self.phase = NEXT[None]
         self.spent: dict[Phase, float] = {}
         self.total_s = 0.0
@@ -132,6 +150,7 @@ class InvocationRow:
         self.warm = end.warm
         self.verdict = line(end.verdict)
         self.error = line(end.error)
+        self.caller_id = line(end.caller_id)
         self.spent = {phase: spent for phase in Phase if (spent := seconds_of(end.timings, phase))}
         self.total_s = end.timings.total_s
 
@@ -141,8 +160,8 @@ class InvocationRow:
 
     @property
     def state(self) -> str:
-        """`open`, `ok` or `bad`: the name of its glyph."""
-        return "open" if not self.verdict else "ok" if self.verdict == "ok" else "bad"
+        """`open`, `ok`, `fault` (it returned an error) or `bad`: the name of its glyph."""
+        return state_of(self.verdict) if self.verdict else "open"
 
     def field(self, name: str) -> str:
         if name == "function":
@@ -153,13 +172,13 @@ class InvocationRow:
             return self.verdict
         if name == "jail":
             return self.jail or ""
-        return self.id if name == "request" else ""
+        return f"{self.id} {self.caller_id}" if name == "request" else ""
 
     def haystack(self) -> str:
         cache = "" if not self.verdict else "hit" if self.cached else "miss"
         return (
             f"{self.id} {self.url} {self.call} {self.label} {self.verdict or self.phase} "
-            f"{self.error} {self.jail} {self.commit} {cache}"
+            f"{self.error} {self.jail} {self.commit} {cache} {self.caller_id}"
         ).lower()
 
     def seconds(self, now: float) -> float:

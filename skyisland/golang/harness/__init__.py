@@ -94,6 +94,9 @@ REASON_CHARACTERS = 500
 """So much of the harness's reason reaches the caller: more than any reason of its own has."""
 EXIT_REJECTED = 64
 """The harness refused the arguments; `rejection` reads its reason."""
+RECORD_BYTES = (1 << 20) + (1 << 17)
+"""No record is longer: the results (`maxResults` in results.go), an error's message, each byte of which JSON
+may write with six, and what stands around them. So much may follow what the function prints."""
 EXIT_TORN = 65
 """Standard input ended inside the frame, or did not begin with one."""
 

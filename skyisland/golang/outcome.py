@@ -1,0 +1,99 @@
+"""What a call left in its jail: output, results, error, panic.
+
+An `Outcome` enters as the jail's process left it, with the harness's record in its standard output
+(`harness.returned`) and a panic in the words of Go's runtime in its standard error. Out comes what the island
+tells its caller. All of it is the jail's word: it is bounded, and tells of this call alone.
+"""
+
+from __future__ import annotations
+
+import itertools
+import re
+from collections.abc import Iterator
+
+from msgspec import structs
+
+from skyisland.golang import harness
+from skyisland.model import GoError, Outcome, Verdict
+
+EXIT_PANIC = 2
+"""The exit code of Go's runtime after a panic or a fatal error."""
+FRAMES = 8
+"""Most frames of a trace. A judgement: a line each, and the first ones tell."""
+FRAME_CHARACTERS = 300
+"""How much of a frame is kept. A judgement: names of functions and files are shorter."""
+MESSAGE_CHARACTERS = 16 << 10
+"""How much of a panic's text is kept: as much as of an error's (`maxMessage` in answer.go)."""
+
+_OURS = (f"{harness.LIBRARY}.", "main.main", "created by ")
+"""Where the caller's code ends: our main program, or the start of a goroutine."""
+_RUNTIME = ("panic", "runtime.", "internal/")
+
+
+def told(outcome: Outcome, nonce: str, most_bytes: int) -> Outcome:
+    """The outcome of a call without the harness's record, and with what that says.
+
+    `most_bytes`: as much output may a call have; the jail's limit has room for the record, too.
+    """
+    stdout, answers = harness.returned(outcome.stdout, nonce)
+    verdict, exit_code = outcome.verdict, outcome.exit_code
+    printed, results, error = stdout, None, None
+    if answers:
+        (answer,) = answers
+        printed, results, error = stdout, answer.results, answer.error
+        if answer.text:
+            printed = answer.printed + stdout[len(answer.printed) + len(answer.text) :]
+    if len(stdout) > most_bytes:
+        stdout, printed, results = stdout[:most_bytes], printed[:most_bytes], None
+        if verdict in (Verdict.ok, Verdict.exited):
+            verdict, exit_code = Verdict.output_limit, None
+    if exit_code == EXIT_PANIC:
+        error = panic(outcome.stderr) or error
+    if verdict is Verdict.ok and error is not None:
+        verdict = Verdict.failed
+    return structs.replace(
+        outcome,
+        verdict=verdict,
+        exit_code=exit_code,
+        stdout=stdout,
+        printed=printed,
+        results=results,
+        error=error,
+    )
+
+
+def panic(stderr: bytes) -> GoError | None:
+    """The panic or the fatal error that ended a Go program, of what it wrote; None if there was none.
+
+    The runtime writes it last, at the beginning of a line unless the program left one unfinished:
+    "panic: ", the text, a blank line, "goroutine 1 [running]:", and two lines for each frame.
+    """
+    text = "\n" + stderr.decode(errors="replace")
+    kind, start = max(
+        (("panic", text.rfind("\npanic: ")), ("fatal error", text.rfind("\nfatal error: "))), key=_at
+    )
+    if start < 0:
+        kind, start = "panic", text.rfind("panic: ") - 1
+    end = text.find("\n\ngoroutine ", start)
+    if start < -1 or end < 0:
+        return None
+    message = text[start + len(kind) + 3 : end].partition("\n[signal ")[0]
+    lines = text[end + 2 :].partition("\n\n")[0].split("\n")[1:]
+    return GoError(message=message[:MESSAGE_CHARACTERS], type=kind, trace=tuple(_trace(lines)))
+
+
+def _at(found: tuple[str, int]) -> int:
+    return found[1]
+
+
+def _trace(lines: list[str]) -> Iterator[str]:
+    """The frames between the runtime's, on top, and the harness's: `repo.At (repo/at.go:12)`."""
+    frames = [
+        (function.rpartition("(")[0] or function, place.strip().partition(" +")[0])
+        for function, place in zip(lines[::2], lines[1::2], strict=False)
+    ]
+    own = itertools.takewhile(lambda frame: not frame[0].startswith(_OURS), frames)
+    called = itertools.dropwhile(lambda frame: frame[0].startswith(_RUNTIME), own)
+    for function, place in itertools.islice(called, FRAMES):
+        if not function.startswith("reflect.Value."):
+            yield re.sub(r"[^ -~]", "?", f"{function} ({place})"[:FRAME_CHARACTERS])
