@@ -12,6 +12,7 @@ from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from msgspec import structs
 
@@ -33,35 +34,58 @@ from skyisland.model import (
 )
 from skyisland.settings import Settings
 
+
+def _offered(signature: str, synopsis: str, *parameters: Parameter, **more: Any) -> Entry:
+    name = signature.removeprefix("func ").partition("(")[0]
+    fields: dict[str, Any] = {
+        "kind": "function",
+        "name": name,
+        "signature": signature,
+        "synopsis": synopsis,
+        "doc": synopsis,
+        "call": f"{name}({', '.join(one.name for one in parameters)})",
+        "type_parameters": [],
+        "parameters": list(parameters),
+        "results": [Result("", "string", {"type": "string"})],
+        "fails": False,
+        "callable": True,
+        "why": "",
+        "examples": [],
+    }
+    return Entry(**fields | more)
+
+
+_LAT, _LNG = (Parameter(name, "float64", {"type": "number"}) for name in ("lat", "lng"))
+_HASH = Parameter("hash", "string", {"type": "string"})
+_EXAMPLE = Example(
+    name="",
+    doc="",
+    code="fmt.Println(geohash.Encode(100.1, 80.9))",
+    output="jcc92ytsf8kn\n",
+    unordered=False,
+    calls=[ReadyCall("geohash.Encode(100.1, 80.9)", "jcc92ytsf8kn\n")],
+)
 CATALOGUE = Catalogue(
     name="geohash",
     import_path="github.com/mmcloughlin/geohash",
     synopsis="Package geohash provides encoding and decoding of string and integer geohashes.",
     doc="Package geohash provides encoding and decoding of string and integer geohashes.\n",
     functions=[
-        Entry(
-            kind="function",
-            name="Encode",
-            signature="func Encode(lat, lng float64) string",
-            synopsis="Encode the point (lat, lng) as a string geohash.",
-            doc="Encode the point (lat, lng) as a string geohash.",
-            call="Encode(lat, lng)",
-            type_parameters=[],
-            parameters=[Parameter(name, "float64", {"type": "number"}) for name in ("lat", "lng")],
-            results=[Result("", "string", {"type": "string"})],
-            fails=False,
-            callable=True,
-            why="",
-            examples=[
-                Example(
-                    name="",
-                    doc="",
-                    code="fmt.Println(geohash.Encode(100.1, 80.9))",
-                    output="jcc92ytsf8kn\n",
-                    unordered=False,
-                    calls=[ReadyCall("geohash.Encode(100.1, 80.9)", "jcc92ytsf8kn\n")],
-                )
-            ],
+        _offered("func Decode(hash string) (lat, lng float64)", "Decode is the point of a geohash.", _HASH),
+        _offered(
+            "func Encode(lat, lng float64) string",
+            "Encode the point (lat, lng) as a string geohash.",
+            _LAT,
+            _LNG,
+            examples=[_EXAMPLE],
+        ),
+        _offered("func Neighbors(hash string) []string", "Neighbors are the eight around it.", _HASH),
+        _offered(
+            "func Watch(points <-chan Point) string",
+            "Watch encodes what comes.",
+            Parameter("points", "<-chan Point", None),
+            callable=False,
+            why="parameter points is a channel, which a call cannot give",
         ),
     ],
     examples=[],

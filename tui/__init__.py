@@ -5,7 +5,8 @@ shows the first in a browser. Importing this costs nothing; Textual is loaded by
 
     supervisor, terminal, web    who runs the console, and on what
     console                      keys and frame, and what operators do: orders, invoke, looking, questions
-    desk, dialogs, keyboard      what these are made of
+    desk, dialogs, keyboard,
+    catalogue                    what these are made of
     draw/                        how it is drawn
     watch/                       what is known of the island, and the ways to it
     words                        how values are written

@@ -19,8 +19,9 @@ from skyisland.errors import IslandError
 from skyisland.events import shortened
 from skyisland.model import FunctionRequest, Phase
 from skyisland.wire import Called
+from tui.catalogue import Offered, ready_call
 from tui.dialogs import Toggle
-from tui.draw.canvas import Line, Pager
+from tui.draw.canvas import Canvas, Line, Pager
 from tui.draw.charts import wrapped
 from tui.draw.panels import invocation_in_full
 from tui.watch.port import LinkLost
@@ -86,6 +87,7 @@ class Invoke(ModalScreen[None]):
 
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("ctrl+r", "send", "send", priority=True),
+        Binding("ctrl+f", "look", "functions", priority=True),
         Binding("ctrl+y", "curl", "copy as curl", priority=True),
         Binding("escape", "leave", "close"),
     ]
@@ -106,7 +108,7 @@ class Invoke(ModalScreen[None]):
     def compose(self) -> ComposeResult:
         with Vertical(classes="dialog wide", id="invoke") as box:
             box.border_title = "Invoke a function"
-            box.border_subtitle = "ctrl+r send   ctrl+y copy as curl   esc close"
+            box.border_subtitle = "ctrl+r send   ctrl+f functions   ctrl+y copy as curl   esc close"
             for name, label, hint in TEXTS:
                 with Horizontal(classes="field"):
                     yield Label(label)
@@ -124,12 +126,14 @@ class Invoke(ModalScreen[None]):
                     yield Toggle(words, id=f"invoke-{name}")
             yield Label("", id="invoke-fault")
             yield AnswerPane()
+            yield Offered()
 
     def on_mount(self) -> None:
         empty = [field for field in self.query(Input) if not field.value]
         order = ("invoke-url", "invoke-call")
         first = next((field for field in empty if field.id in order), self.query_one("#invoke-call", Input))
         self.set_focus(first)
+        self._show(self.query_one(AnswerPane))
 
     def request(self) -> FunctionRequest:
         """What the fields say."""
@@ -160,9 +164,14 @@ class Invoke(ModalScreen[None]):
     def on_input_changed(self, event: Input.Changed) -> None:
         if event.input.id == "invoke-call" and event.value != self._start["call"]:
             self._show_fault(self.fault() if event.value else "")
+            if self.query_one(Offered).display:
+                self.query_one(Offered).narrow(event.value)
 
     def on_input_submitted(self, event: Input.Submitted) -> None:
-        self.action_send()
+        if event.input.id == "invoke-url":
+            self.action_look()
+        else:
+            self.action_send()
 
     def _show_fault(self, fault: str) -> None:
         self.query_one("#invoke-fault", Label).update(Content(line(fault)))
@@ -177,6 +186,7 @@ class Invoke(ModalScreen[None]):
 
     async def _send(self) -> None:
         reply = self.query_one(AnswerPane)
+        self._show(reply)
         request = self.request()
         reply.called = reply.failure = None
         reply.note = (f"running{reply.glyphs['more']}   esc hangs up", "info")
@@ -193,6 +203,45 @@ class Invoke(ModalScreen[None]):
         reply.first = 0
         if reply.is_running:
             reply.paint()
+
+    def action_look(self) -> None:
+        """Ask what the package offers, and show it in place of the answer."""
+        request = self.request()
+        self._show_fault("" if request.url else "which repository?")
+        if request.url and not self._sending:
+            self._sending = True
+            self.run_worker(self._look(request))
+
+    async def _look(self, request: FunctionRequest) -> None:
+        offered, reply = self.query_one(Offered), self.query_one(AnswerPane)
+        self._show(reply)
+        reply.called = reply.failure = None
+        reply.note = (f"asking what it offers{reply.glyphs['more']}   the first time takes a build", "info")
+        reply.paint()
+        try:
+            catalogue = await self.station.port.functions(request.url, request.version)
+        except (IslandError, LinkLost) as failure:
+            reply.failure = failure
+            if reply.is_running:
+                reply.paint()
+        else:
+            if offered.is_running:
+                self._show(offered)
+                offered.offer(catalogue, request.call)
+                self.set_focus(offered)
+        finally:
+            self._sending = False
+
+    def _show(self, pane: Canvas) -> None:
+        """Show one of the two panes below the fields."""
+        for one in (self.query_one(Offered), self.query_one(AnswerPane)):
+            one.display = one is pane
+
+    def on_offered_chosen(self, event: Offered.Chosen) -> None:
+        field = self.query_one("#invoke-call", Input)
+        field.value = ready_call(event.entry)
+        field.cursor_position = len(field.value)
+        self.set_focus(field)
 
     def action_curl(self) -> None:
         self.desk.copy_to_clipboard(self.station.port.curl(self.request()))

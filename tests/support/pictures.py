@@ -112,6 +112,12 @@ async def _send(stage: Stage, pilot: Pilot[int]) -> None:
     await pilot.pause()
 
 
+async def _look(stage: Stage, pilot: Pilot[int]) -> None:
+    await type_ahead(stage.console, *"github.com/mmcloughlin/geohash", "enter")
+    await pilot.pause()
+    await type_ahead(stage.console, "down")
+
+
 async def _type_filter(stage: Stage, pilot: Pilot[int]) -> None:
     await type_ahead(stage.console, "slash", *"fn:geohash >10ms")
 
@@ -130,6 +136,7 @@ SCENES = (
     Scene("evict", ("4", "D")),
     Scene("purge", ("4", "P"), shown=()),
     Scene("invoke", ("5", *("down",) * 40, "i"), then=_send),
+    Scene("functions", ("i",), stage=lambda: Stage(jails=0, requests=0), then=_look),
     Scene("help", ("question_mark",)),
     Scene("filter", ("2",), then=_type_filter),
     Scene("quit", ("q",), stage=lambda: _in_process()),

@@ -6,9 +6,10 @@ import math
 
 import pytest
 from msgspec import structs
+from textual.widgets import Input
 
 from skyisland.drivers.fake import FakeJail
-from skyisland.errors import Forbidden
+from skyisland.errors import BuildFailed, Forbidden
 from skyisland.model import AddressState, FunctionRequest, JailInfo, Usage, Verdict
 from tests.support.fake_island import FakeIsland
 from tests.support.operating import HEADER, SLOW, TOKEN, World, operating, type_ahead
@@ -243,6 +244,26 @@ async def test_invokes_by_hand(port: Port, world: World) -> None:
         await operator.press("escape")
         assert not isinstance(operator.console.screen, Invoke)
         await operator.reads("repo.Encode(1, 2)")
+
+
+async def test_chooses_from_what_a_package_offers(port: Port, world: World) -> None:
+    async with operating(port) as operator:
+        await operator.press("i", *"github.com/user/repo", "enter")
+        await operator.reads("Encode the point")
+        call = operator.console.screen.query_one("#invoke-call", Input)
+        await operator.press("down", "enter")
+        await operator.sees(lambda: call.value == "geohash.Encode(100.1, 80.9)")
+        await operator.press("ctrl+r")
+        await operator.reads("gxnpxr2bq7dt")
+        call.value = ""
+        await operator.press("ctrl+f")
+        await operator.reads("Encode the point")
+        operator.console.screen.set_focus(call)
+        await operator.press(*"neigh")
+        await operator.sees(lambda: "Neighbors(" in operator.screen and "Decode(" not in operator.screen)
+        world.builds.fail = BuildFailed("it does not compile")
+        await operator.press("ctrl+f")
+        await operator.reads("it does not compile")
 
 
 async def test_the_dialog_asks_for_every_field_of_a_request() -> None:
