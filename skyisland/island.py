@@ -28,7 +28,7 @@ from skyisland.errors import (
 )
 from skyisland.events import Events, InvocationFinished, IslandStarted, IslandStopped, Pulse
 from skyisland.golang import harness
-from skyisland.golang.call import read_call
+from skyisland.golang.callee import understand
 from skyisland.golang.catalogue import Catalogue
 from skyisland.golang.outcome import told
 from skyisland.golang.runtime import function_environment
@@ -286,7 +286,7 @@ class Island:
             story.close()
 
     async def _carry_out(self, request: FunctionRequest, story: Story, text_only: bool) -> Outcome:
-        call = await read_call(request.call)
+        call = await understand(request)
         if request.ip4:
             self.network.require()
         try:
@@ -340,7 +340,7 @@ class Island:
                 inmate = await self.pool.obtain(
                     request,
                     artifact,
-                    call.text,
+                    request.shown if call.takes_data else call.text,
                     invocation=story.id,
                     cached=story.cached,
                     client=story.client,
@@ -348,8 +348,11 @@ class Island:
             try:
                 story.jail, story.warm = inmate.spec.name, inmate.warm
                 with story.phase(Phase.exec):
-                    frame = harness.frame(call, nonce, text_only=text_only) + request.input
-                    outcome = await inmate.converse(frame, self.policy.exec_timeout_s)
+                    timeout_s = self.policy.exec_timeout_s
+                    frame = harness.frame(
+                        call, nonce, text_only=text_only, data=request.data, timeout_s=timeout_s
+                    )
+                    outcome = await inmate.converse(frame + request.input, timeout_s)
             finally:
                 self.jails.discard(inmate)
         if refusal := harness.rejection(outcome, nonce):

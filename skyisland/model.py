@@ -13,10 +13,12 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
-from msgspec import Meta, Struct
+from msgspec import UNSET, Meta, Raw, Struct, UnsetType
 
 FUNCTION = "/function"
 """Where a jail finds its binary."""
+SHOWN_BYTES = 1000
+"""So much of JSON arguments is shown to operators; events keep less."""
 
 
 class FunctionRequest(Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -26,7 +28,12 @@ class FunctionRequest(Struct, frozen=True, kw_only=True, omit_defaults=True):
     url: Annotated[str, Meta(max_length=2048)]
     """Repository, and the package in it: `github.com/user/repo/sub`, or a full URL."""
     call: Annotated[str, Meta(max_length=64 << 10)]
-    """One Go call expression on that package: `Encode(100.1, 80.9)`."""
+    """One Go call expression on that package: `Encode(100.1, 80.9)`; with `args` the bare name of a
+    function: `Encode`."""
+    args: Raw | UnsetType = UNSET
+    """Arguments as JSON: an array, or an object by the names of the function's parameters."""
+    types: Annotated[tuple[Annotated[str, Meta(max_length=1024)], ...], Meta(max_length=16)] = ()
+    """Type arguments of a generic function that is called with `args`."""
     ip4: bool = False
     """Lease an address from the pool and put it on the jail's own interface."""
     cache_bust: bool = False
@@ -45,6 +52,32 @@ class FunctionRequest(Struct, frozen=True, kw_only=True, omit_defaults=True):
         """What the function reads from its standard input."""
         return self.stdin.encode() if self.stdin is not None else self.stdin_base64 or b""
 
+    @property
+    def data(self) -> Data | None:
+        """The arguments, where they are JSON."""
+        if self.args is not UNSET:
+            return Data(json=bytes(self.args), many=False)
+        return None
+
+    @property
+    def shown(self) -> str:
+        """The call for people, with the beginning of its arguments."""
+        if self.args is UNSET:
+            return self.call
+        json = memoryview(self.args)
+        beginning = bytes(json[:SHOWN_BYTES]).decode(errors="replace")
+        name = f"{self.call}[{', '.join(self.types)}]" if self.types else self.call
+        whole = beginning.startswith("[") and len(json) <= SHOWN_BYTES
+        return f"{name}({beginning[1:-1] if whole else beginning})"
+
+
+class Data(Struct, frozen=True, kw_only=True):
+    """Arguments as JSON. Nobody has read them yet: the harness does, in the jail."""
+
+    json: bytes
+    many: bool
+    """An array of arguments, for one call after another."""
+
 
 class Call(Struct, frozen=True, kw_only=True):
     """A call, parsed and checked.
@@ -61,6 +94,8 @@ class Call(Struct, frozen=True, kw_only=True):
     """Go literals as written (`-1.5`, `"a\\n"`, `'x'`, `true`, `nil`), or None for an expression."""
     qualifier: str | None = None
     """The package name the caller put in front, to be checked against the package's own."""
+    takes_data: bool = False
+    """Its arguments are JSON and come in the frame: only the form of a function will do."""
 
 
 class KnownCommit(Struct, frozen=True):

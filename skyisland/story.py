@@ -73,7 +73,7 @@ class Story:
                 invocation=self.id,
                 caller_id=caller_id,
                 url=request.url,
-                call=request.call,
+                call=request.shown,
                 version=request.version,
                 ip4=request.ip4,
             )
@@ -120,7 +120,7 @@ class Story:
                 invocation=self.id,
                 caller_id=self.caller_id,
                 url=self.request.url,
-                call=self.request.call,
+                call=self.request.shown,
                 verdict=self.verdict,
                 error=self.error,
                 timings=self.timings(),

@@ -6,8 +6,11 @@ name of its field.
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING, Any, ClassVar, cast
 
+import msgspec
+from msgspec import Raw
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.containers import Horizontal, Vertical
@@ -35,7 +38,9 @@ if TYPE_CHECKING:
 
 TEXTS = (
     ("url", "repository", "github.com/user/repo/package"),
-    ("call", "call", "Encode(100.1, 80.9)"),
+    ("call", "call", "Encode(100.1, 80.9), or with arguments: Encode"),
+    ("args", "arguments", '[100.1, 80.9] or {"latitude": 100.1, …}'),
+    ("types", "types", "of a generic function: int, string"),
     ("version", "version", "branch, tag or commit"),
     ("stdin", "input", "what the function reads; \\n is a new line"),
 )
@@ -46,6 +51,10 @@ CHOICES = (
     ("cold", "new jail"),
 )
 """Field and words of each option."""
+
+
+_OUTER_COMMA = re.compile(r"\s*,\s*(?![^\[]*\])")
+"""A comma that is not within brackets."""
 
 
 class AnswerPane(Pager):
@@ -141,6 +150,10 @@ class Invoke(ModalScreen[None]):
         fields = {name: self.query_one(f"#invoke-{name}", Input).value for name, _, _ in TEXTS}
         choices = {name: self.query_one(f"#invoke-{name}", Toggle).value for name, _ in CHOICES}
         texts: dict[str, Any] = {name: text.strip() for name, text in fields.items() if text.strip()}
+        if "args" in texts:
+            texts["args"] = Raw(texts["args"].encode())
+        if "types" in texts:
+            texts["types"] = tuple(_OUTER_COMMA.split(texts["types"]))
         if fields["stdin"]:
             texts["stdin"] = fields["stdin"].replace("\\n", "\n")
         return FunctionRequest(**{"url": "", "call": "", **texts, **choices})
@@ -154,11 +167,18 @@ class Invoke(ModalScreen[None]):
             return "which call?"
         # Loading the grammar takes 20 ms, which the console's start should not pay.
         from skyisland.golang.call import parse_call
+        from skyisland.golang.callee import parse_callee
 
         try:
-            parse_call(request.call)
+            if request.data is None:
+                parse_call(request.call)
+            else:
+                msgspec.json.decode(request.data.json, type=Raw)
+                parse_callee(request.call, request.types)
         except IslandError as wrong:
             return wrong.message
+        except msgspec.DecodeError as wrong:
+            return f"arguments: not JSON: {wrong}"
         return ""
 
     def on_input_changed(self, event: Input.Changed) -> None:

@@ -25,7 +25,7 @@ from msgspec import Struct, structs
 from skyisland.builds.artifacts import Artifacts, Id, Records
 from skyisland.builds.catalogues import Catalogues
 from skyisland.builds.store import Store
-from skyisland.errors import BuildFailed, Complaint, IslandError
+from skyisland.errors import BadCall, BuildFailed, Complaint, IslandError
 from skyisland.events import BuildFinished, BuildStarted, Events
 from skyisland.golang import harness
 from skyisland.golang.caches import Caches
@@ -199,6 +199,8 @@ class Builds:
 
     def _remembered_form(self, resolved: Resolved | Source, call: Call) -> Call:
         """The call, as an expression if an earlier build showed that its function is generic or a type."""
+        if call.takes_data:
+            return call
         if call.arguments is not None and self.records.is_expression(_function(resolved, call)):
             return harness.as_expression(call)
         return call
@@ -321,6 +323,8 @@ class Builds:
         except BuildFailed as error:
             if job.call.arguments is None or error.complaint not in NO_FUNCTION_VALUE:
                 raise
+            if job.call.takes_data:
+                raise _no_function(job.call, error) from None
         self.records.note_expression(_function(job.source, job.call))
         return await self._once(structs.replace(job, call=harness.as_expression(job.call)))
 
@@ -403,6 +407,15 @@ class Builds:
             )
         await self._artifacts.make_room(artifact)
         return artifact
+
+
+def _no_function(call: Call, error: BuildFailed) -> BadCall:
+    """The refusal of arguments that are JSON, for what is no function value."""
+    name = call.function.partition("[")[0]
+    if error.complaint is Complaint.generic:
+        what = "is generic, and `types` does not name all of its type arguments"
+        return BadCall(f'call: {name} {what}: "types": ["int", …]', position=0)
+    return BadCall(f"call: {name} is a type; write the conversion as a call: {name}(…)", position=0)
 
 
 def _where(source: Source) -> tuple[str, str, str]:

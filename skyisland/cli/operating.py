@@ -10,6 +10,7 @@ from typing import Any, BinaryIO
 
 import click
 import msgspec
+from msgspec import Raw
 
 from skyisland.cli import EXIT_FUNCTION, GlobalOptions, console_options
 from skyisland.cli.printing import as_json, print_json, say
@@ -24,6 +25,11 @@ from skyisland.wire import Called
 @click.command()
 @click.argument("url")
 @click.argument("call")
+@click.option("--args", help="Arguments as JSON: an array, or an object by the parameters' names.")
+@click.option("--arg", multiple=True, help="One argument, JSON or else a text; may be repeated.")
+@click.option(
+    "--type", "types", multiple=True, help="A type argument of a generic function; may be repeated."
+)
 @click.option("--version", help="Branch, tag or commit; the default branch without it.")
 @click.option("--ip4", is_flag=True, help="Lease an address for the jail.")
 @click.option("--cache-bust", is_flag=True, help="Fetch and build again.")
@@ -33,14 +39,24 @@ from skyisland.wire import Called
 @as_json
 @click.pass_obj
 def invoke(
-    options: GlobalOptions, /, stdin: BinaryIO | None, raw: bool, as_json: bool, **fields: Any
+    options: GlobalOptions,
+    /,
+    args: str | None,
+    arg: tuple[str, ...],
+    stdin: BinaryIO | None,
+    raw: bool,
+    as_json: bool,
+    **fields: Any,
 ) -> None:
     """Run CALL of the Go package at URL: skyisland invoke github.com/user/repo 'Encode(100.1, 80.9)'
+
+    With arguments as data, CALL is a function's bare name: skyisland invoke URL Encode --args '[100.1, 80.9]'
 
     Prints what the function printed and returned; on a terminal, escapes in place of its control characters.
     Exit code 4 if it did not end well, or returned an error.
     """
-    request = FunctionRequest(**fields, **(_input(stdin.read()) if stdin else {}))
+    fields |= _data(args, arg) | (_input(stdin.read()) if stdin else {})
+    request = FunctionRequest(**fields)
     with options.client(admin=False) as client:
         called = client.invoke(request)
     if as_json:
@@ -48,6 +64,32 @@ def invoke(
     else:
         _print_output(called, raw)
     sys.exit(0 if called.verdict is Verdict.ok else EXIT_FUNCTION)
+
+
+def _data(args: str | None, arg: tuple[str, ...]) -> dict[str, Any]:
+    """The field of a request for arguments that are data."""
+    if args is not None and arg:
+        raise click.UsageError("--args and --arg exclude each other")
+    if args is not None:
+        return {"args": _checked(args.encode(), "--args")}
+    if arg:
+        return {"args": Raw(b"[%b]" % b",".join(map(_one, arg)))}
+    return {}
+
+
+def _checked(json: bytes, what: str) -> Raw:
+    try:
+        return msgspec.json.decode(json, type=Raw)
+    except msgspec.DecodeError as error:
+        raise click.UsageError(f"{what} is not JSON: {error}") from None
+
+
+def _one(text: str) -> bytes:
+    """An argument as JSON: what is no JSON is a text."""
+    try:
+        return bytes(msgspec.json.decode(text, type=Raw))
+    except msgspec.DecodeError:
+        return msgspec.json.encode(text)
 
 
 def _input(data: bytes) -> dict[str, Any]:

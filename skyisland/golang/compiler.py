@@ -47,6 +47,7 @@ from skyisland.golang.caches import Caches
 from skyisland.golang.complaints import add_reasons, explain, lfs_refusal, refusal
 from skyisland.golang.modules import GO_SUM_BYTES, Way, go_mod, language_of
 from skyisland.golang.packages import Package, in_way, read_package
+from skyisland.golang.parameters import parameter_names
 from skyisland.golang.reasons import is_pointer, uses_lfs
 from skyisland.host.flight import Flights
 from skyisland.host.folder import copy_out
@@ -300,8 +301,11 @@ class Compiler:
             Unavailable: it takes more time than one try has.
             BadCall: the caller named another package.
         """
+        parameters = await asyncio.to_thread(parameter_names, source, call.function)
         for statement in (False, True):
-            files = harness.render_main(call, package.import_path, package.name, statement=statement)
+            files = harness.render_main(
+                call, package.import_path, package.name, statement=statement, parameters=parameters
+            )
             async with self._workplace(_generated(files, source, package), package.ours) as work:
                 try:
                     await self._go(

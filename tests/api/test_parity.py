@@ -220,7 +220,8 @@ def test_every_field_of_a_request_has_an_option_and_a_place_in_the_dialog() -> N
     fields = set(FunctionRequest.__struct_fields__)
     command = main.commands["invoke"]
     assert isinstance(command, click.Command)
-    options = {parameter.name for parameter in command.params} - {"as_json", "raw"}
+    # --arg makes one argument of `args`.
+    options = {parameter.name for parameter in command.params} - {"as_json", "raw", "arg"}
     assert options == fields - {"stdin_base64"}  # --stdin reads bytes of every kind
     asked = {name for name, *_ in (*TEXTS, *CHOICES)}
     assert asked == fields - {"stdin_base64"}  # nobody types what is no text

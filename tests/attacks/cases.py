@@ -17,7 +17,8 @@ MODULES = "tests/unit/test_modules.py"
 POOLED = "tests/unit/test_network.py"
 PACKAGES, REGISTER = "tests/unit/test_packages.py", "tests/unit/test_register.py"
 INTERNET = "tests/unit/test_internet.py"
-CALL = "tests/unit/test_call.py"
+CALL, CALLEE = "tests/unit/test_call.py", "tests/unit/test_callee.py"
+ARGUMENTS = "tests/real/test_arguments.py"
 SERVE, FUNCTION = "tests/api/test_serve.py", "tests/api/test_function.py"
 ADMIN, OBSERVE, ROLES = (
     "tests/api/test_admin.py",
@@ -546,6 +547,15 @@ CASES = (
                 "test_a_workspace_takes_nothing_from_elsewhere",
                 "test_only_plain_words_get_into_ours",
             ),
+        ),
+    ),
+    Case(
+        "B14",
+        "arguments as JSON: a mebibyte of one thing, nested half a million deep; a type that is code",
+        "read in the jail alone, in linear time, to a depth; a type is nothing but a type",
+        (
+            *_tests(ARGUMENTS, "test_a_megabyte_takes_no_time", "test_nests_so_deep_and_no_deeper"),
+            *_tests(CALLEE, "TestCallee::test_a_type_is_nothing_but_a_type"),
         ),
     ),
     Case("C1", "X()); os.Exit(0);(", "refused", _tests(CALL, "TestRefusals::test_say_where_and_why")),

@@ -15,6 +15,7 @@ import sys
 import pytest
 
 from skyisland.golang.modules import GO_MOD_BYTES
+from skyisland.golang.parameters import FILE_BYTES
 from skyisland.sources.remotes import EVERY_REFERENCE_BYTES
 from tests.fuzz.fuzz import TARGETS
 
@@ -67,6 +68,8 @@ PATTERNS = (
     b'"a":1,',
     b" - at `$.",
     b"undefined: ",
+    b"\nfunc F(",
+    b"\nfunc F(a int) {}",
     b"repository '",
     b"\xef\xbb\xbf",
     b"\xff",
@@ -83,6 +86,8 @@ LONGEST = {
     "compiler": 1 << 16,
     "origin": 1 << 16,
     "package": GO_MOD_BYTES,
+    "callee": 1 << 10,
+    "parameters": FILE_BYTES,
 }
 """Bytes that reach each reader at most; more is refused, or cut off, before."""
 
@@ -94,8 +99,11 @@ name = sys.argv[1]
 target, longest = TARGETS[name], LONGEST[name]
 for pattern in PATTERNS:
     print(repr(pattern), flush=True)
-    for before, after in ((b"", b""), (b'{"call":"', b'"}')):
-        text = before + pattern * ((longest - 20) // len(pattern)) + after
+    around = [(b"", b""), (b'{"call":"', b'"}')]
+    if name == "body":
+        around.append((b'{"url":"a.b/c","call":"F","args":[', b"0]}"))
+    for before, after in around:
+        text = before + pattern * ((longest - 40) // len(pattern)) + after
         signal.setitimer(signal.ITIMER_PROF, CPU_S)
         target(text)
 """

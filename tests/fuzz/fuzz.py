@@ -21,7 +21,10 @@ LONGEST_BYTES = 4096
 SLOWEST_S = 5
 SEEDS = {
     "call": [b"Encode(100.1, -80.9, \"a\\n\", 'x', nil)", b"geohash.New([]string{`a`}).Run(F(1)...)[0]"],
-    "body": [b'{"url": "github.com/user/repo", "call": "F()", "stdin_base64": "aGk="}'],
+    "body": [
+        b'{"url": "github.com/user/repo", "call": "F()", "stdin_base64": "aGk="}',
+        b'{"url": "a.b/c", "call": "F", "args": [1]}',
+    ],
     "url": [b"https://github.com/user/repo/v2", b"git@host:a/b.git", b"host:8443/a/b"],
     "settings": [b'[jails]\nexec_timeout = "1h30m"\n[limits]\nmemory = "64m"\n[network.ip4]\nnat = true\n'],
     "git": [b"0123456789012345678901234567890123456789\trefs/heads/main\n", b"100644 blob 01 12\ta/b\0"],
@@ -29,6 +32,8 @@ SEEDS = {
     "zfs": [b"zroot/sky\t-\t/zroot/sky\tyes\t0\n"],
     "compiler": [b"skyisland.call:1:4: undefined: F\n/src/a.go:1: x\n"],
     "origin": [b"https://[::1]:3280\n[::1]:3280"],
+    "callee": [b"geo.Max\nmap[string]geo.Box", b"F\n[]func(a int) string"],
+    "parameters": [b"package p\n\nfunc F(a, b int, c ...string) {\n}\n", b"package p\n\nfunc F[T any](_ T)"],
     "package": [b"module example.com/m\n\nrequire x.org/y v1.0.0\n", b"/* a */ // b\n\npackage sub\n"],
 }
 
@@ -54,6 +59,7 @@ def body(data: bytes) -> None:
             read = decode(data, shape)
             if isinstance(read, FunctionBody):
                 assert isinstance(read.input, bytes)
+                assert len(read.shown) < len(read.call) + len("".join(read.types)) + 2000
 
 
 def url(data: bytes) -> None:
@@ -174,9 +180,41 @@ def package(data: bytes) -> None:
         uses_lfs(Tree(Path(folder)), "")
 
 
+def callee(data: bytes) -> None:
+    from skyisland.errors import BadCall
+    from skyisland.golang.callee import parse_callee
+
+    name, *types = data.decode(errors="surrogateescape").split("\n")
+    with contextlib.suppress(BadCall):
+        assert parse_callee(name, tuple(types[:16])).takes_data
+
+
+def parameters(data: bytes) -> None:
+    from skyisland.golang.parameters import parameter_names
+    from skyisland.model import Source
+
+    with tempfile.TemporaryDirectory() as folder:
+        (Path(folder) / "x.go").write_bytes(data)
+        source = Source(url="example.com/user/repo", package="", commit="c" * 40, checkout=Path(folder))
+        assert all(name.isidentifier() for name in parameter_names(source, "F"))
+
+
 TARGETS: dict[str, Callable[[bytes], None]] = {
     target.__name__: target
-    for target in (call, body, url, settings, git, freebsd, zfs, compiler, origin, package)
+    for target in (
+        call,
+        body,
+        url,
+        settings,
+        git,
+        freebsd,
+        zfs,
+        compiler,
+        origin,
+        package,
+        callee,
+        parameters,
+    )
 }
 
 

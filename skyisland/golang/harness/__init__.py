@@ -20,6 +20,9 @@ The header is `{"args":[…],"nonce":…}`, then what a plain call does not have
 frame.go knows no other one):
 
     ,"want":"text"    nobody wants the results as JSON, so that none is made
+    ,"json":N         N bytes follow the header: the arguments as JSON, in place of `args`
+    ,"timeout_ms":T   after `json`: so long may the call take; a context.Context ends a little earlier
+    ,"many":true      after `timeout_ms`: the JSON is an array of arguments, for one call after another
 
 The answer ends standard output. After what the function printed itself, the harness writes, in one write:
 
@@ -37,7 +40,8 @@ A function can find the nonce in its memory and forge a record, of which its own
 
 A main program calls, of the package `harness` (answer.go):
 
-    Answer(F)            waits for the frame, calls the function F with its arguments, answers
+    Answer(F, names…)    waits for the frame, calls the function F with its arguments, answers; the names are
+                         those of its parameters, or none if they are not known
     Begin() bool         waits for the frame, of whatever has no arguments to take from it; false: do nothing
     Show(expression)     answers with the values of an expression, one or more: Show(F())
     Done()               answers for a statement
@@ -76,13 +80,14 @@ import functools
 import hashlib
 import re
 import struct
+from collections.abc import Iterable
 from importlib import resources
 from typing import Annotated
 
 import msgspec
 
 from skyisland.errors import BadCall, BadRequest, Complaint
-from skyisland.model import Call, GoError, Outcome, Returned, Verdict
+from skyisland.model import Call, Data, GoError, Outcome, Returned, Verdict
 
 FOLDER = "_skyisland"
 """The folder of the main program, below the folder of the package."""
@@ -101,18 +106,9 @@ EXIT_TORN = 65
 """Standard input ended inside the frame, or did not begin with one."""
 
 _SOURCES = {
-    name: resources.files(__name__).joinpath(name).read_bytes()
-    for name in (
-        "answer.go",
-        "arguments.go",
-        "constant.go",
-        "fields.go",
-        "frame.go",
-        "json.go",
-        "limits.go",
-        "orphan_freebsd.go",
-        "results.go",
-    )
+    file.name: file.read_bytes()
+    for file in sorted(resources.files(__name__).iterdir(), key=lambda file: file.name)
+    if file.name.endswith(".go")
 }
 
 _HEAD = """\
@@ -134,7 +130,7 @@ import (
 )
 
 func main() {{
-	harness.Answer(/*line {call}:1:1*/{text})
+	harness.Answer(/*line {call}:1:1*/{text}{parameters})
 }}
 """
 )
@@ -178,11 +174,13 @@ _CALL = "skyisland.call"
 """The file name in the compiler's messages about the call, by the main program's `//line` comment."""
 
 
-def render_main(call: Call, import_path: str, package_name: str, *, statement: bool) -> dict[str, bytes]:
+def render_main(
+    call: Call, import_path: str, package_name: str, *, statement: bool, parameters: Iterable[str] = ()
+) -> dict[str, bytes]:
     """The main program of a call: file names and contents. The same input gives the same bytes.
 
     In function form it does not depend on the arguments, and `statement` is ignored: it prints the results
-    if there are any.
+    if there are any. `parameters`: the names of the function's parameters, for arguments by name.
 
     Raises:
         BadCall, BadRequest: as for `check_package`.
@@ -192,7 +190,8 @@ def render_main(call: Call, import_path: str, package_name: str, *, statement: b
         template, text = _FUNCTION, call.function
     else:
         template, text = _STATEMENT if statement else _EXPRESSION, call.text
-    main = template.format(library=LIBRARY, path=f'"{import_path}"', call=_CALL, text=text)
+    names = "".join(f', "{name}"' for name in parameters if name.isidentifier())
+    main = template.format(library=LIBRARY, path=f'"{import_path}"', call=_CALL, text=text, parameters=names)
     return {"main.go": main.encode()}
 
 
@@ -237,17 +236,24 @@ def as_expression(call: Call) -> Call:
     return msgspec.structs.replace(call, arguments=None)
 
 
-def frame(call: Call, nonce: str, *, text_only: bool = False) -> bytes:
+def frame(
+    call: Call, nonce: str, *, text_only: bool = False, data: Data | None = None, timeout_s: float = 0.0
+) -> bytes:
     """The frame for the harness; write the function's own input behind it.
 
     `nonce` must be new for every call and unguessable: it marks what the harness says, see `returned` and
-    `rejection`. `text_only`: no results as JSON are wanted.
+    `rejection`. `text_only`: no results as JSON are wanted. `data`: arguments as JSON, in place of those of
+    `call`; the process will be killed after `timeout_s`.
     """
     fields: dict[str, object] = {"args": call.arguments or (), "nonce": nonce}
     if text_only:
         fields["want"] = "text"
+    if data is not None:
+        fields |= {"json": len(data.json), "timeout_ms": int(timeout_s * 1000)}
+        if data.many:
+            fields["many"] = True
     header = msgspec.json.encode(fields)
-    return struct.pack(">I", len(header)) + header
+    return struct.pack(">I", len(header)) + header + (data.json if data is not None else b"")
 
 
 class _Record(msgspec.Struct):
@@ -300,6 +306,8 @@ def returned(stdout: bytes, nonce: str, most: int = 1) -> tuple[bytes, list[Retu
 class _Rejection(msgspec.Struct):
     argument: Annotated[int, msgspec.Meta(ge=-1, lt=1 << 16)]
     reason: str
+    path: str = ""
+    """Where in JSON it is: `args[1].lat`."""
 
 
 def rejection(outcome: Outcome, nonce: str) -> BadCall | None:
@@ -319,9 +327,15 @@ def rejection(outcome: Outcome, nonce: str) -> BadCall | None:
         refused = msgspec.json.decode(line, type=_Rejection)
     except (msgspec.DecodeError, UnicodeDecodeError):
         return None
+    reason, path = _printable(refused.reason), _printable(refused.path)
+    if path:
+        return BadCall(f"{path}: {reason}", path=path, told_by="jail")
     where = "" if refused.argument < 0 else f" argument {refused.argument + 1}:"
-    reason = "".join(c if c.isprintable() else "?" for c in refused.reason[:REASON_CHARACTERS])
     return BadCall(f"call:{where} {reason}", argument=refused.argument, told_by="jail")
+
+
+def _printable(text: str) -> str:
+    return "".join(c if c.isprintable() else "?" for c in text[:REASON_CHARACTERS])
 
 
 _COMPLAINTS: tuple[tuple[Complaint, str], ...] = (

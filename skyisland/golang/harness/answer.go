@@ -1,6 +1,7 @@
 package harness
 
 import (
+	"bytes"
 	"fmt"
 	"os"
 	"reflect"
@@ -20,7 +21,9 @@ var (
 // Answer waits for a frame, calls the function with the frame's arguments, and answers with its results. If the
 // arguments do not fit, that is the caller's mistake: Answer does not call the function, and writes one line to
 // standard error: the frame's nonce, a space, and JSON.
-func Answer(function interface{}) {
+//
+// `parameters` are the names of the function's parameters, or none where they are not known.
+func Answer(function interface{}, parameters ...string) {
 	if !Begin() {
 		return
 	}
@@ -28,19 +31,27 @@ func Answer(function interface{}) {
 	if f.Kind() != reflect.Func {
 		reject(asked.nonce, -1, "this is a value, not a function")
 	}
-	in := fit(f.Type(), asked.args, asked.nonce)
+	if asked.data != nil {
+		answerData(f, parameters)
+		return
+	}
+	end(call(f, fit(f.Type(), asked.args, asked.nonce)))
+}
+
+// call returns what a function returns, and whether the last of it is its word that it failed.
+func call(f reflect.Value, in []reflect.Value) (results []interface{}, failing bool) {
 	var out []reflect.Value
 	if f.Type().IsVariadic() {
 		out = f.CallSlice(in)
 	} else {
 		out = f.Call(in)
 	}
-	results := make([]interface{}, len(out))
+	results = make([]interface{}, len(out))
 	for i, result := range out {
 		results[i] = result.Interface()
 	}
 	last := len(out) - 1
-	end(results, last >= 0 && isError(f.Type().Out(last)))
+	return results, last >= 0 && isError(f.Type().Out(last))
 }
 
 // Show answers with the values of an expression, of which there is one at least: Show(F()).
@@ -77,19 +88,28 @@ func isError(result reflect.Type) bool {
 
 // end prints what fmt.Print(values...) prints, and answers. `failing`: the last value is an error, or nil.
 func end(values []interface{}, failing bool) {
-	var text []byte
+	endAfter(nil, values, failing)
+}
+
+// endAfter does what end does. What was written into the function's writers counts as printed before, and is
+// among the results behind all others.
+func endAfter(written [][]byte, values []interface{}, failing bool) {
+	text := bytes.Join(written, nil)
 	switch {
 	case len(values) == 0:
 	case os.Stdout != original:
 		fmt.Print(values...)
 	default:
-		text = fmt.Append(nil, values...)
+		text = fmt.Append(text, values...)
 	}
 	var err error
 	if failing {
 		last := len(values) - 1
 		err, _ = values[last].(error)
 		values = values[:last]
+	}
+	for _, one := range written {
+		values = append(values, one)
 	}
 	record := []byte(`{`)
 	if !asked.text {

@@ -23,6 +23,14 @@ type frame struct {
 	args  []string // Go literals
 	nonce string   // marks what the harness says
 	text  bool     // nobody wants the results as JSON
+	data  *data    // arguments as JSON, in place of args
+}
+
+// data is what the frame says of arguments that are JSON.
+type data struct {
+	json      string // follows the header
+	timeoutMS int    // the process is killed after this time
+	many      bool   // json is an array of arguments, for one call after another
 }
 
 // asked is the frame of this process.
@@ -48,14 +56,21 @@ func Begin() bool {
 	if _, err := io.ReadFull(os.Stdin, bytes); err != nil {
 		torn()
 	}
-	asked = parseHeader(string(bytes))
+	asked, size = parseHeader(string(bytes))
+	if asked.data != nil {
+		json := make([]byte, size)
+		if _, err := io.ReadFull(os.Stdin, json); err != nil {
+			torn()
+		}
+		asked.data.json = string(json)
+	}
 	return true
 }
 
 // parseHeader reads {"args":[...],"nonce":...} and the fields that may follow, in exactly the form and order in
 // which the island writes them. The escapes that the island uses mean the same in JSON and in Go.
 // encoding/json would add a megabyte to every binary and half a millisecond to its start.
-func parseHeader(header string) (said frame) {
+func parseHeader(header string) (said frame, jsonBytes int) {
 	rest := header
 	expect := func(text string) bool {
 		matches := strings.HasPrefix(rest, text)
@@ -73,22 +88,37 @@ func parseHeader(header string) (said frame) {
 		unquoted, _ := strconv.Unquote(quoted)
 		return unquoted
 	}
-	if !expect(`{"args":[`) {
-		torn()
+	number := func() (n int) {
+		for rest != "" && '0' <= rest[0] && rest[0] <= '9' && n < 1<<30 {
+			n = 10*n + int(rest[0]-'0')
+			rest = rest[1:]
+		}
+		return n
 	}
+	must := func(text string) {
+		if !expect(text) {
+			torn()
+		}
+	}
+	must(`{"args":[`)
 	for !expect(`]`) {
 		said.args = append(said.args, text())
 		expect(`,`)
 	}
-	if !expect(`,"nonce":`) {
-		torn()
-	}
+	must(`,"nonce":`)
 	said.nonce = text()
 	said.text = expect(`,"want":"text"`)
+	if expect(`,"json":`) {
+		said.data = new(data)
+		jsonBytes = number()
+		must(`,"timeout_ms":`)
+		said.data.timeoutMS = number()
+		said.data.many = expect(`,"many":true`)
+	}
 	if rest != `}` {
 		torn()
 	}
-	return said
+	return said, jsonBytes
 }
 
 func torn() {

@@ -1,0 +1,93 @@
+"""Understands calls whose arguments are data: the bare name of a function, and type arguments.
+
+A name and types enter, a `Call` leaves whose binary takes any arguments: other values never need another
+build. The name and the types are checked by `call`, as parts of the call `Name[types]()`; a type besides must
+be nothing but a type, because the main program evaluates what stands there before a call comes.
+"""
+
+from __future__ import annotations
+
+import re
+
+import tree_sitter_go
+from msgspec import structs
+from tree_sitter import Language, Node, Parser
+
+from skyisland.errors import BadCall, BadRequest
+from skyisland.golang.call import parse_call, read_call
+from skyisland.model import Call, FunctionRequest
+
+MAX_NAME = 200
+"""Longest name, in characters. A judgement: names in Go have twenty."""
+
+_NAME = re.compile(r"(?:[^\W\d]\w*\.)?[^\W\d]\w*")
+_GO = Language(tree_sitter_go.language())
+_TYPES = re.compile(
+    "type_identifier|qualified_type|package_identifier|pointer_type|slice_type|array_type|int_literal|map_type"
+    "|channel_type|generic_type|type_arguments|type_elem|parenthesized_type|struct_type|field_declaration_list"
+    "|field_declaration|field_identifier|interface_type|function_type|parameter_list|parameter_declaration"
+    "|variadic_parameter_declaration|identifier"
+)
+
+
+async def understand(request: FunctionRequest) -> Call:
+    """The call of a request.
+
+    Raises:
+        BadCall: it is none that runs; names the mistake and the remedy.
+        BadRequest: it has types without data.
+    """
+    if request.data is not None:
+        return parse_callee(request.call, request.types)
+    if request.types:
+        message = "types: an expression has them in itself, F[int](1); send these with args"
+        raise BadRequest(message, field="types")
+    return await read_call(request.call)
+
+
+def parse_callee(name: str, types: tuple[str, ...] = ()) -> Call:
+    """A call of the function with this name, which will get its arguments as JSON.
+
+    Raises:
+        BadCall: this is no name of an exported function, or one of these is no type.
+    """
+    name = name.strip()
+    if len(name) > MAX_NAME or not _NAME.fullmatch(name):
+        raise BadCall(
+            "call: with args, this is the bare name of a function, such as Encode; leave "
+            "parentheses out, or write the arguments in call",
+            position=0,
+        )
+    for number, text in enumerate(types):
+        _check_type(text, f"types[{number}]")
+    suffix = f"[{', '.join(types)}]" if types else ""
+    try:
+        call = parse_call(f"{name}{suffix}()")
+    except BadCall as refusal:
+        raise BadCall(refusal.message, position=0) from None
+    function = call.text.removesuffix("()")
+    return structs.replace(call, text=function, function=function, arguments=(), takes_data=True)
+
+
+def _check_type(text: str, where: str) -> None:
+    """Refuse what is not the text of one type.
+
+    Raises:
+        BadCall
+    """
+    refused = BadCall(f'{where}: not a type of Go, such as "int" or "[]string"', position=0)
+    if "\n" in text or not text.strip():
+        raise refused
+    file = Parser(_GO).parse(b"package p\nvar _ " + text.encode(errors="replace") + b"\n").root_node
+    if file.has_error or file.named_child_count != 2:
+        raise refused
+    specification = file.named_children[1].named_children[0]
+    kind = specification.child_by_field_name("type")
+    if kind is None or specification.named_child_count != 2:
+        raise refused
+    unchecked: list[Node] = [kind]
+    while unchecked:
+        node = unchecked.pop()
+        if not _TYPES.fullmatch(node.type):
+            raise refused
+        unchecked += node.named_children
