@@ -26,7 +26,8 @@ class FunctionRequest(Struct, frozen=True, kw_only=True, omit_defaults=True):
     `sources.url` and `golang.call` permit: who reads the body refuses a longer text, before it is kept."""
 
     url: Annotated[str, Meta(max_length=2048)]
-    """Repository, and the package in it: `github.com/user/repo/sub`, or a full URL."""
+    """Repository, and the package in it: `github.com/user/repo/sub`, or as else people write it
+    (`sources.written`)."""
     call: Annotated[str, Meta(max_length=64 << 10)]
     """One Go call expression on that package: `Encode(100.1, 80.9)`; with `args` the bare name of a
     function: `Encode`."""

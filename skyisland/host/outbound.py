@@ -1,7 +1,7 @@
 """Requests to where a stranger's URL or server leads: the guard of whatever the island fetches.
 
 Whoever asks a URL that the operator did not write follows no redirect by a library, for a library looks at no
-address. Instead:
+address. Instead (`page_of` does all of it):
 
 1. `public_addresses` looks the host's name up, and refuses a private address among the answers;
 2. the connection goes to these addresses (a second look-up could answer otherwise): `pinned` for httpx,
@@ -182,3 +182,42 @@ async def location_of(url: str, addresses: list[str] | None, *, timeout_s: float
     except (httpx.HTTPError, TimeoutError):
         return None
     return answer.headers.get("Location") if answer.is_redirect else None
+
+
+async def page_of(url: str, lookup: Lookup = lookup, *, limit_bytes: int, timeout_s: float) -> bytes:
+    """The first `limit_bytes` of what a stranger's URL answers, whatever its status; nothing is unpacked.
+
+    Raises:
+        Refused: it, or a redirect of it, leads where it must not, or on and on.
+        OSError: there is no answer within `timeout_s`.
+    """
+    context = await aside(_certificates)
+    try:
+        async with (
+            asyncio.timeout(timeout_s),
+            httpx.AsyncClient(trust_env=False, timeout=timeout_s, verify=context) as client,
+        ):
+            for _ in range(MAX_HOPS + 1):
+                origin = origin_of(url)
+                request = pinned(url, await public_addresses(origin.host, origin.port, lookup))
+                request.headers["Accept-Encoding"] = "identity"
+                request.headers["User-Agent"] = "skyisland"
+                answer = await client.send(request, stream=True, follow_redirects=False)
+                try:
+                    if not answer.has_redirect_location:
+                        return await _beginning(answer, limit_bytes)
+                finally:
+                    await answer.aclose()
+                url = redirected(url, answer.headers["Location"])
+    except httpx.HTTPError as error:
+        raise OSError(errno.EIO, f"it does not answer: {type(error).__name__}") from None
+    raise Refused("it redirects on and on")
+
+
+async def _beginning(answer: httpx.Response, limit_bytes: int) -> bytes:
+    body = bytearray()
+    async for chunk in answer.aiter_raw():
+        body += chunk
+        if len(body) >= limit_bytes:
+            break
+    return bytes(body[:limit_bytes])

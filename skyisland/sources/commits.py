@@ -7,6 +7,7 @@ whichever of its names it was asked for.
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from typing import Protocol
 
 from msgspec import Struct
@@ -26,6 +27,8 @@ from skyisland.sources.versions import (
     commit_among,
     commit_at,
     default_branch,
+    exact,
+    first,
     is_commit,
     is_request,
     is_short,
@@ -82,6 +85,8 @@ class Commits:
         """(repository, commit) → seconds. Commits fetched while resolving the default branch."""
         self._questions: FairFlights[Resolution] = FairFlights(places)
         self._splits: FairFlights[int] = FairFlights(places)
+        self._splits_known: Recent[tuple[str, ...], int] = Recent(NAMES_KEPT)
+        """(repository, versions that begin alike) → place of the one that it has; -1 for none."""
 
     def is_known(self, name: str, version: str | None) -> bool:
         """Whether the remote has named a commit for this version before."""
@@ -129,6 +134,39 @@ class Commits:
         """Cancel all questions and wait for their end."""
         await self._questions.close()
         await self._splits.close()
+
+    async def split(self, name: str, versions: Sequence[str], *, refresh: bool, client: str) -> int | None:
+        """Which of these versions the repository has, the longest of its branches and tags; None if none.
+
+        They begin alike: `feature`, `feature/x`. One question, and its answer is known to `of`.
+
+        Raises:
+            SourceUnavailable, SourceRefused: the remote does not say.
+        """
+        if not refresh:
+            for place, version in enumerate(versions):
+                if self._known.get(name, version) is not None:
+                    return place
+            if (found := self._splits_known.get((name, *versions))) is not None:
+                return found if found >= 0 else None
+        found = await self._splits.join((name, *versions), client, lambda: self._ask_which(name, versions))
+        self._splits_known[name, *versions] = found
+        return found if found >= 0 else None
+
+    async def _ask_which(self, name: str, versions: Sequence[str]) -> int:
+        """The place of the version that the remote has; -1 if it has none of them."""
+        refs = dict.fromkeys(ref for version in versions for ref in exact(version))
+        refs["HEAD"] = None
+        try:
+            listing = await self._mirrors.remotes.references(name, [*refs])
+        except GitFailed as failure:
+            raise self._mirrors.remotes.explain(name, failure) from None
+        for place, version in reversed([*enumerate(versions)]):
+            if commit := first(listing, version):
+                await self._note_default_branch(name, version, listing)
+                await self._remember(name, key_of(version, ""), commit)
+                return place
+        return -1
 
     # Asking the remote
 

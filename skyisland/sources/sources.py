@@ -19,6 +19,8 @@ from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from msgspec import structs
+
 from skyisland.errors import BadRequest, IslandError, SourceUnavailable
 from skyisland.events import Events, SourceFetched
 from skyisland.host.fair import LOCAL, FairFlights, FairQueue
@@ -26,14 +28,18 @@ from skyisland.host.folder import sweep
 from skyisland.host.outbound import Lookup, lookup
 from skyisland.host.recent import Recent
 from skyisland.host.tasks import aside
+from skyisland.host.tree import Tree
 from skyisland.model import Resolved, Source
 from skyisland.settings import Git as GitSettings
 from skyisland.sources.commits import NAMES_KEPT, Commits, KnownCommits
 from skyisland.sources.git import GitFailed, Trouble
 from skyisland.sources.mirror import Mirrors, folder_of
+from skyisland.sources.naming import Major, Names, major_of, package_folder
 from skyisland.sources.space import Space
-from skyisland.sources.url import RepositoryUrl, parse_url
-from skyisland.sources.versions import check_version, is_commit, normal, refs_of
+from skyisland.sources.url import parse_url
+from skyisland.sources.vanity import Place
+from skyisland.sources.versions import is_commit, is_short
+from skyisland.sources.written import Written, read
 
 
 class Sources:
@@ -61,8 +67,8 @@ class Sources:
         self._events = events
         self._space = Space(checkouts, git)
         self._mirrors = Mirrors(git, repos, lookup, self._space)
-        self._repositories: Recent[str, bool] = Recent(NAMES_KEPT)
-        """Names that are known to be repositories."""
+        self._folders: Recent[tuple[str, str, str], tuple[str | None]] = Recent(NAMES_KEPT)
+        """(repository, commit, package with a major version) → its folder, see `naming.package_folder`."""
         places = FairQueue(
             "a place to fetch from Git servers",
             git.max_running,
@@ -70,7 +76,7 @@ class Sources:
             max_waiting=git.max_queued,
             timeout_s=git.queue_timeout,
         )
-        self._probes: FairFlights[str] = FairFlights(places)
+        self._names = Names(git, self._mirrors.remotes, places, lookup, trust_s)
         self._commits = Commits(self._mirrors, self._space, places, known, trust_s)
         self._new_checkouts: FairFlights[None] = FairFlights(places)
 
@@ -90,16 +96,66 @@ class Sources:
             SourceUnavailable: there is no such repository, or it cannot be reached and no commit is known.
             TooBusy: no place to fetch became free in time.
         """
-        if version is not None:
-            check_version(version)
-            version = normal(version)
-        repository_url = parse_url(url, self._git.allowed_schemes)
-        name = self._repository_of(repository_url, version)
-        if name is None:
-            name = await self._probes.join(repository_url, client, lambda: self._probe(repository_url))
-        package = repository_url.package(name)
+        written = read(url, version, self._git.allowed_schemes)
+        while written.rest:
+            written = await self._settle(written, refresh, client)
+        place = await self._place(written, refresh, client)
+        wanted = written.version
+        if place.version is not None and wanted in (None, "latest"):
+            wanted = place.version
+        if (major := major_of(place)) is not None:
+            return await self._resolve_major(place, major, wanted, refresh, client)
+        return await self._resolved(place.name, place.package, wanted, refresh, client)
+
+    async def _place(self, written: Written, refresh: bool, client: str) -> Place:
+        def is_known(name: str) -> bool:
+            return self._commits.is_known(name, written.version)
+
+        return await self._names.place_of(written.url, is_known, refresh=refresh, client=client)
+
+    async def _settle(self, written: Written, refresh: bool, client: str) -> Written:
+        """Where the version ends and the folder begins, by the references that the repository has."""
+        found = None
+        try:
+            place = await self._place(written, refresh, client)
+            found = await self._commits.split(place.name, written.versions(), refresh=refresh, client=client)
+        except (BadRequest, SourceUnavailable):
+            if written.otherwise is None:
+                raise
+        if found is not None:
+            return written.split(found + 1)
+        if written.otherwise is None or is_short(written.rest[0]):
+            return written.split(1)
+        return written.otherwise
+
+    async def _resolve_major(
+        self, place: Place, major: Major, version: str | None, refresh: bool, client: str
+    ) -> Resolved:
+        """Resolve an import path with a major version in it: at the version asked for, or else at the default
+        branch if that has it, or else at the highest release of that major version."""
+        versions = {None: (None, major.series), "latest": (major.series,)}.get(version, (version,))
+        for wanted in versions:
+            resolved = await self._resolved(place.name, place.package, wanted, refresh, client)
+            folder = await self._folder(resolved, major, client)
+            if folder is not None:
+                break
+        return structs.replace(resolved, package=major.stripped if folder is None else folder)
+
+    async def _folder(self, resolved: Resolved, major: Major, client: str) -> str | None:
+        key = (resolved.url, resolved.commit, resolved.package)
+        if (known := self._folders.get(key)) is None:
+            source = await self.checkout(resolved, client)
+            with self.using(source):
+                known = (await aside(package_folder, Tree(source.checkout), major),)
+            self._folders[key] = known
+        return known[0]
+
+    async def _resolved(
+        self, name: str, package: str, version: str | None, refresh: bool, client: str
+    ) -> Resolved:
         resolution = await self._commits.of(name, version, package, refresh=refresh, client=client)
-        self._repositories[name] = True
+        if version is None or not is_commit(version):
+            self._names.note(name)  # it named a commit: nobody asks for one by its hash
         return Resolved(
             url=name,
             package=package,
@@ -118,39 +174,6 @@ class Sources:
         parse_url(url, self._git.allowed_schemes)
         named = self._commits.is_named(url, commit, commit)
         return Resolved(url=url, package=package, commit=commit, version=commit, named=named)
-
-    # Where a repository ends and its packages begin
-
-    def _repository_of(self, repository_url: RepositoryUrl, version: str | None) -> str | None:
-        """The repository's name, if the host's layout, the caller's URL or an earlier call determines it."""
-        names = list(repository_url.candidates())
-        if repository_url.depth is not None:
-            return names[0]
-        for name in reversed(names):
-            if name in self._repositories or self._commits.is_known(name, version):
-                return name
-        return None
-
-    async def _probe(self, repository_url: RepositoryUrl) -> str:
-        """Ask the remote for each candidate in turn; return the first name that is a repository."""
-        failure = GitFailed(Trouble.missing)
-        empty: str | None = None
-        for name in repository_url.candidates():
-            try:
-                listing = await self._mirrors.remotes.references(name, refs_of(None))
-            except GitFailed as failed:
-                failure = failed
-                if failure.trouble not in (Trouble.missing, Trouble.moved):
-                    break
-                continue
-            if listing:
-                self._repositories[name] = True
-                return name
-            # A page of a group that answers whatever is asked looks like an empty repository.
-            empty = empty or name
-        if empty is not None:
-            return empty
-        raise self._mirrors.remotes.explain(repository_url.name(len(repository_url.segments)), failure)
 
     # The files of a commit
 
@@ -204,7 +227,7 @@ class Sources:
         finally:
             # What a refused repository left is counted, and room made for it, like any other.
             await self._space.trim(mirror, place, turn=mirror.name)
-        self._repositories[name] = True
+        self._names.note(name)
         if self._events is not None:
             duration_s = time.perf_counter() - started + (fetch_s or 0.0)
             self._events.publish(SourceFetched(url=name, commit=commit, duration_s=duration_s))
@@ -229,8 +252,7 @@ class Sources:
         """Make the folders, kill and remove what an earlier life left; return how much that was."""
         swept, mirrors = await aside(self._mirrors.prepare)
         left, places = await aside(self._prepare_checkouts)
-        for name in mirrors.values():
-            self._repositories[name] = True
+        self._names.note(*mirrors.values())
         self._space.use(*mirrors, *places)
         await self._space.trim()
         return swept + left
@@ -250,6 +272,6 @@ class Sources:
 
     async def close(self) -> None:
         """Cancel all work under way and wait for its end."""
-        for work in (self._probes, self._commits, self._new_checkouts):
+        for work in (self._names, self._commits, self._new_checkouts):
             await work.close()
         self._mirrors.close()

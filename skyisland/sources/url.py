@@ -54,6 +54,8 @@ class RepositoryUrl(Struct, frozen=True):
     segments: tuple[str, ...]
     depth: int | None
     """How many segments belong to the repository; None if neither the URL nor the host determines it."""
+    literal: bool = False
+    """What follows the repository is a folder, and no import path in which `v2` would be a major version."""
 
     def name(self, depth: int) -> str:
         """The name of the repository that the first `depth` segments make."""
@@ -102,8 +104,9 @@ def parse_url(url: str, allowed_schemes: tuple[str, ...]) -> RepositoryUrl:
         raise SourceRefused("url: Git's remote helpers (`ext::` and its like) are never run", field="url")
     if "@" in url:
         raise SourceRefused(
-            "url: must not contain `@`. A version goes into `version`; credentials are never taken from "
-            "callers (the operator may rewrite to ssh:// in [git] rewrite and give the island a key)",
+            "url: must not have a user before its host: credentials are never taken from callers (the "
+            "operator may rewrite to ssh:// in [git] rewrite and give the island a key). Write "
+            "github.com/user/repo, and a version as github.com/user/repo@v1",
             field="url",
         )
     scheme, rest = "https", url
@@ -144,17 +147,27 @@ def _repository_url(scheme: str, host: str, path: str) -> RepositoryUrl:
         if segment.endswith(".git") and depth in (None, number):
             depth = number
             segments[number - 1] = segment = segment.removesuffix(".git")
-        if not _SEGMENT.fullmatch(segment) or ".." in segment or segment.lower() in (".", ".git"):
-            raise BadRequest(
-                f"url: {segment!r} cannot be a part of its path; use letters, digits and . _ ~ + -, "
-                "without `..` and without a leading `-`",
-                field="url",
-            )
+        checked_segment(segment)
     if len(segments) < (depth or 1):
         raise BadRequest(
             f"url: names no repository; write the URL as {host or 'github.com'}/user/repo", field="url"
         )
-    return RepositoryUrl(scheme, host, tuple(segments), depth)
+    return RepositoryUrl(scheme, host, tuple(segments), depth, literal=bool(mark))
+
+
+def checked_segment(segment: str) -> str:
+    """A segment of a path, if it can be one.
+
+    Raises:
+        BadRequest
+    """
+    if not _SEGMENT.fullmatch(segment) or ".." in segment or segment.lower() in (".", ".git"):
+        raise BadRequest(
+            f"url: {segment[:80]!r} cannot be a part of its path; use letters, digits and . _ ~ + -, "
+            "without `..` and without a leading `-`",
+            field="url",
+        )
+    return segment
 
 
 def remote_of(name: str, rewrites: Iterable[tuple[str, str]], suffix: str = "") -> Remote:

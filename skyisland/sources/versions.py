@@ -53,7 +53,7 @@ def check_version(version: str, field: str = "version") -> None:
         BadRequest: it cannot.
     """
     if not version:
-        raise BadRequest("version: is empty; leave it out for the default branch", field=field)
+        raise BadRequest(f"{field}: has an empty version; leave it out for the default branch", field=field)
     if (
         len(version.encode("utf-8", "surrogatepass")) > VERSION_LIMIT
         or not version.isprintable()
@@ -123,10 +123,10 @@ def refs_of(version: str | None, package: str = "") -> tuple[str, ...]:
         for prefix in _prefixes(version, package):
             # `*` of ls-remote matches whatever follows: `_releases` looks closer.
             patterns += [f"refs/tags/{prefix}{head}" for head in _heads(wanted)]
-    return ("HEAD", *_exact(version, package), *patterns)
+    return ("HEAD", *exact(version, package), *patterns)
 
 
-def _exact(version: str, package: str) -> tuple[str, ...]:
+def exact(version: str, package: str = "") -> tuple[str, ...]:
     """The references that a version names itself, in order of precedence. A tag is peeled to its commit."""
     if match := _SERIES.fullmatch(version):
         version = f"v{match[2]}"
@@ -185,20 +185,21 @@ def commit_among(listing: bytes, version: str | None, package: str = "") -> str 
         return commit_at(listing, "HEAD")
     wanted = _wanted(version)
     if wanted is None:
-        return _first(listing, version, package)
+        return first(listing, version, package)
     # Whoever writes `v1` may mean a branch or tag of just that name; `latest` and import paths mean releases.
     release = version == "latest" or version.startswith("/")
-    if not release and (commit := _first(listing, version, package)):
+    if not release and (commit := first(listing, version, package)):
         return commit
     if commit := _highest(listing, wanted, _prefixes(version, package)):
         return commit
-    if release and (commit := _first(listing, version, package)):
+    if release and (commit := first(listing, version, package)):
         return commit
     return commit_at(listing, "HEAD") if version in ("latest", "/v0") else None
 
 
-def _first(listing: bytes, version: str, package: str) -> str | None:
-    return next(filter(None, (commit_at(listing, ref) for ref in _exact(version, package))), None)
+def first(listing: bytes, version: str, package: str = "") -> str | None:
+    """The commit of the first reference in the listing that the version names itself."""
+    return next(filter(None, (commit_at(listing, ref) for ref in exact(version, package))), None)
 
 
 def commit_at(listing: bytes, ref: str) -> str | None:

@@ -10,6 +10,11 @@ from msgspec import Struct
 
 SOURCE, GIT = "tests/unit/test_source.py", "tests/real/test_source_git.py"
 HARM, SERVERS = "tests/real/test_source_hostile.py", "tests/real/test_source_servers.py"
+NAMES, WRITTEN, VERSIONS = (
+    "tests/real/test_source_names.py",
+    "tests/unit/test_written.py",
+    "tests/unit/test_versions.py",
+)
 BUILD, KEPT = "tests/unit/test_build.py", "tests/unit/test_artifacts.py"
 JAIL, KINDS = "tests/real/test_build_hostile.py", "tests/real/test_build_jail.py"
 BROWSER = "tests/tui/test_browser.py"
@@ -468,6 +473,34 @@ CASES = (
         "addresses that embed private ones, clouds' own channels, the host's public address and neighbours",
         "no repository lies there",
         _tests(INTERNET, "test_what_is_not", "test_this_host_and_its_neighbours_are_not_a_callers"),
+    ),
+    Case(
+        "G19",
+        "pages for import paths that name private hosts, other programs or another's path, or have no end",
+        "what a page names passes what a caller's URL must; its first 256 KiB are read, and not unpacked",
+        (
+            *_tests(
+                NAMES,
+                "test_what_a_page_names_passes_what_a_callers_url_must",
+                "test_pages_that_lead_astray",
+                "test_a_page_decides_for_its_own_path_alone",
+            ),
+            *_tests(WRITTEN, "test_only_the_beginning_of_a_page_is_read"),
+        ),
+    ),
+    Case(
+        "G20",
+        "import paths and pages with versions -x and a..b, folders %2e%2e, a user before the host",
+        "refused; a version stands in no other place than a reference",
+        (
+            *_tests(
+                WRITTEN,
+                "test_what_is_refused",
+                "test_users_and_helpers_are_refused",
+                "test_whatever_is_written_becomes_harmless_or_is_refused",
+            ),
+            *_tests(VERSIONS, "test_what_is_asked_for_stays_short"),
+        ),
     ),
     Case("B1", "flags for cgo", "there is no cgo", _tests(JAIL, "test_b1_cgo_is_off")),
     Case(

@@ -17,6 +17,7 @@ import pytest
 from skyisland.golang.modules import GO_MOD_BYTES
 from skyisland.golang.parameters import FILE_BYTES
 from skyisland.sources.remotes import EVERY_REFERENCE_BYTES
+from skyisland.sources.vanity import PAGE_BYTES
 from tests.fuzz.fuzz import TARGETS
 
 CPU_S = 5
@@ -74,11 +75,20 @@ PATTERNS = (
     b"\xef\xbb\xbf",
     b"\xff",
     b"\0",
+    b"<!--",
+    b"<meta ",
+    b"<meta a='",
+    b"<meta &#",
+    b"@",
+    b"%2f",
+    b"a=1&",
+    b"0123456789012345678901234567890123456789\trefs/tags/v1.0.0\n",
 )
 LONGEST = {
     "call": 1 << 16,
     "body": 1 << 20,
     "url": 1 << 16,
+    "page": PAGE_BYTES,
     "settings": 1 << 16,
     "git": EVERY_REFERENCE_BYTES,
     "freebsd": 1 << 18,

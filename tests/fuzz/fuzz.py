@@ -25,7 +25,13 @@ SEEDS = {
         b'{"url": "github.com/user/repo", "call": "F()", "stdin_base64": "aGk="}',
         b'{"url": "a.b/c", "call": "F", "args": [1]}',
     ],
-    "url": [b"https://github.com/user/repo/v2", b"git@host:a/b.git", b"host:8443/a/b"],
+    "url": [
+        b"https://github.com/user/repo/v2",
+        b"git@host:a/b.git",
+        b"a.b/c/d/tree/x/y?ref=z#w",
+        b"a.b/c@d/e",
+    ],
+    "page": [b'<!-- x --><meta name="go-import" content="a.b/c git https://a.b/c d"></head>'],
     "settings": [b'[jails]\nexec_timeout = "1h30m"\n[limits]\nmemory = "64m"\n[network.ip4]\nnat = true\n'],
     "git": [b"0123456789012345678901234567890123456789\trefs/heads/main\n", b"100644 blob 01 12\ta/b\0"],
     "freebsd": [b'{"jail-information": {"jail": [{"jid": 1, "name": "a", "path": "/a", "dying": false}]}}'],
@@ -66,6 +72,7 @@ def url(data: bytes) -> None:
     from skyisland.errors import IslandError
     from skyisland.sources.url import parse_url, remote_of
     from skyisland.sources.versions import check_version
+    from skyisland.sources.written import read
 
     text = data.decode(errors="surrogateescape")
     with contextlib.suppress(IslandError):
@@ -73,6 +80,10 @@ def url(data: bytes) -> None:
             assert not remote_of(name, ()).url.startswith("-")
     with contextlib.suppress(IslandError):
         check_version(text)
+    with contextlib.suppress(IslandError):
+        written = read(text, None, ("https",))
+        for count in range(len(written.versions()) + 1) if written.rest else ():
+            written.split(count + 1)
 
 
 def settings(data: bytes) -> None:
@@ -137,6 +148,12 @@ def compiler(data: bytes) -> None:
     call_errors(text)
     assert explain(classify(text), text, None)
     assert all(line.isprintable() or "\t" in line for line in clean(text, None).split("\n"))
+
+
+def page(data: bytes) -> None:
+    from skyisland.sources.vanity import go_imports
+
+    assert all(said.vcs for said in go_imports(data))
 
 
 def origin(data: bytes) -> None:
@@ -205,6 +222,7 @@ TARGETS: dict[str, Callable[[bytes], None]] = {
         call,
         body,
         url,
+        page,
         settings,
         git,
         freebsd,

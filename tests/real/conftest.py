@@ -8,10 +8,11 @@ from pathlib import Path
 
 import pytest
 
+from skyisland.host import outbound
 from tests.support.buildroom import Workshop, make_proxy
 from tests.support.buildroom import opened as opened_builds
 from tests.support.daemon import copy_of
-from tests.support.upstream import Repository, Server, backend
+from tests.support.upstream import FORGE, Repository, Server, backend
 
 collect_ignore = []
 if not os.environ.get("TEST_ZPOOL"):
@@ -36,6 +37,13 @@ def mirrored(state_dir: Path) -> dict[str, str]:
 def served(state_dir: Path, repository: Repository) -> Iterator[Server]:
     with Server(backend(state_dir / "srv")) as server:
         yield server
+
+
+@pytest.fixture
+def forge(monkeypatch: pytest.MonkeyPatch) -> str:
+    """An address of this host that counts as one of the Internet; the others do not. See `forge_lookup`."""
+    monkeypatch.setattr(outbound, "is_public", lambda asked, _: asked == FORGE)
+    return FORGE
 
 
 # Builds

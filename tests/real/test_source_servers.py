@@ -35,6 +35,7 @@ from tests.support.upstream import (
     Staller,
     alive,
     backend,
+    forge_lookup,
     room,
     stalled,
 )
@@ -221,18 +222,6 @@ async def test_a_private_repository_is_as_good_as_none(state_dir: Path) -> None:
                 await it.get()
 
 
-@pytest.fixture
-def forge(monkeypatch: pytest.MonkeyPatch) -> str:
-    """An address of this host that counts as one of the Internet; the others do not."""
-    address = "127.0.0.2"
-    monkeypatch.setattr(outbound, "is_public", lambda asked, _: asked == address)
-    return address
-
-
-async def lookup(host: str, _: int) -> list[str]:
-    return {"forge.test": ["127.0.0.2"], "inner.test": ["127.0.0.1"]}.get(host, [host])
-
-
 def redirector(to: str) -> type[Quiet]:
     """Sends requests for `/user/old` to `to`, and whatever else on and on to itself."""
 
@@ -258,7 +247,7 @@ async def test_a_redirect_into_the_private_network_is_not_followed(
         served.asked.clear()
         port = server.address.rpartition(":")[2]
         mine = {"https://git.test/": f"http://{server.address}/"}
-        async with room(state_dir, mine, lookup=lookup, allowed_schemes=("https", "http")) as it:
+        async with room(state_dir, mine, lookup=forge_lookup, allowed_schemes=("https", "http")) as it:
             # Neither a server that a caller chose sends us there, nor one that the operator did.
             for url in (f"http://forge.test:{port}/user/old//", "git.test/user/old//"):
                 for version in (None, "a" * 40):
@@ -283,7 +272,7 @@ async def test_a_redirect_to_the_same_host_or_a_public_one_is_followed(
         with Server(elsewhere, forge) as first:
             urls = (f"http://forge.test:{first.address.rpartition(':')[2]}/user/old//", "git.test/user/old//")
             async with room(
-                state_dir, server.rewrite, lookup=lookup, allowed_schemes=("https", "http")
+                state_dir, server.rewrite, lookup=forge_lookup, allowed_schemes=("https", "http")
             ) as it:
                 for url in urls:
                     source = await it.get(url)

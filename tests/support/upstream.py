@@ -23,6 +23,8 @@ from skyisland.sources.sources import Sources
 
 URL = "github.com/user/repo"
 DAY_S = 86400.0
+FORGE = "127.0.0.2"
+"""An address of this host that tests take for one of the Internet."""
 
 
 class Repository:
@@ -226,3 +228,8 @@ class Staller(Quiet):
 async def stalled(server: Server) -> None:
     await asyncio.to_thread(server.stalled.wait, 30)
     server.stalled.clear()
+
+
+async def forge_lookup(host: str, _: int) -> list[str]:
+    """Where the names of servers lead, on the Internet of a test."""
+    return {"forge.test": [FORGE], "vanity.test": [FORGE], "inner.test": ["127.0.0.1"]}.get(host, [host])

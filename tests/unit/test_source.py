@@ -154,7 +154,7 @@ def test_malformed_urls_are_the_callers_mistake(url: str) -> None:
         ("git@github.com:user/repo.git", r"\[git\] rewrite"),
         ("https://user:secret@github.com/user/repo", r"\[git\] rewrite"),
         ("https://github.com@127.0.0.1/user/repo", r"\[git\] rewrite"),
-        ("github.com/user/repo@v1", "`version`"),
+        ("github.com/user/repo@v1", "a version as github"),
         ("http://github.com/user/repo", r"\[git\] allowed_schemes"),
         ("file:///etc/passwd", r"\[git\] allowed_schemes"),
         ("ssh://github.com/user/repo", r"\[git\] allowed_schemes"),
