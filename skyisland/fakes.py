@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import time
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -160,6 +160,14 @@ class FakeBuilds:
 
     async def prepare(self, progress: Progress = silent, *, whole: bool = False) -> None:
         pass
+
+    def work_ahead(self, busy: Callable[[], bool]) -> None:
+        pass
+
+    def disturb(self) -> None:
+        pass
+
+    ahead = ""
 
     def known(self, resolved: Resolved, call: Call, client: str) -> Artifact | None:
         key = self._key(resolved.url, resolved.package, resolved.commit, call)

@@ -14,6 +14,7 @@ import asyncio
 import logging
 import secrets
 import time
+from collections.abc import Callable
 from contextlib import AbstractContextManager
 from typing import Protocol
 
@@ -84,6 +85,10 @@ class BuildRoom(Protocol):
     """What `Builds` (builds/) gives the island."""
 
     async def prepare(self, progress: Progress = silent, *, whole: bool = False) -> None: ...
+    def work_ahead(self, busy: Callable[[], bool]) -> None: ...
+    def disturb(self) -> None: ...
+    @property
+    def ahead(self) -> str: ...
     def known(self, resolved: Resolved, call: Call, client: str) -> Artifact | None: ...
     async def build(
         self, source: Source, call: Call, *, refresh: bool, invocation: str | None, client: str
@@ -193,6 +198,7 @@ class Island:
         self._require()
         self._purging = asyncio.create_task(self._purge_sources())
         self.pool.start()
+        self.builds.work_ahead(lambda: self._draining or bool(self._running))
         self.events.publish(IslandStarted(swept=swept))
 
     def _require(self) -> None:
@@ -224,6 +230,7 @@ class Island:
     async def drain(self, grace_s: float) -> None:
         """Take no new calls, let the running ones finish within `grace_s`, then kill them."""
         self._draining = True
+        self.builds.disturb()
         await self.pool.close()
         if self._running:
             await asyncio.wait(self._running, timeout=grace_s)
@@ -273,6 +280,7 @@ class Island:
         task = asyncio.current_task()
         assert task is not None  # noqa: S101 - we are in a coroutine
         self._running.add(task)
+        self.builds.disturb()
         try:
             return story.finish(await self._carry_out(request, story, text_only))
         except IslandError as refusal:
@@ -411,6 +419,7 @@ class Island:
             addresses=self.network.addresses(),
             artifacts=self.builds.artifacts(),
             capabilities=self.capabilities(),
+            ahead=self.builds.ahead,
         )
 
     def capabilities(self) -> list[Capability]:

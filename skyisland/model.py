@@ -522,3 +522,5 @@ class Status(Struct, frozen=True, kw_only=True):
     addresses: list[AddressInfo]
     artifacts: list[Artifact]
     capabilities: list[Capability]
+    ahead: str = ""
+    """What the island does while nobody calls, and how far it is; empty when there is nothing."""

@@ -18,10 +18,12 @@ import logging
 import time
 from collections.abc import Awaitable, Callable
 from contextlib import AbstractContextManager
+from functools import partial
 from typing import TypeVar
 
 from msgspec import Struct, structs
 
+from skyisland.builds.ahead import Ahead
 from skyisland.builds.artifacts import Artifacts, Id, Records
 from skyisland.builds.catalogues import Catalogues
 from skyisland.builds.store import Store
@@ -120,6 +122,9 @@ class Builds:
         self._catalogues = Catalogues(layout.catalogues, self._compiler, places)
         self._failures = Failures(failures_kept_s)
         self._upkeep: asyncio.Task[None] | None = None
+        self._under_way = 0
+        """Builds and catalogues that somebody waits for."""
+        self._ahead = Ahead(partial(self._compiler.compile_library, gently=True))
 
     # Life
 
@@ -138,6 +143,21 @@ class Builds:
         if self._upkeep is None:
             self._upkeep = asyncio.create_task(self._keep_up())
 
+    def work_ahead(self, busy: Callable[[], bool]) -> None:
+        """Compile the rest of the standard library while it is quiet, if the settings want that. `busy`: some
+        call is under way."""
+        if self.settings.compile_ahead:
+            self._ahead.start(lambda: busy() or self._under_way > 0)
+
+    def disturb(self) -> None:
+        """Somebody calls: what `work_ahead` does waits."""
+        self._ahead.disturb()
+
+    @property
+    def ahead(self) -> str:
+        """How far that is, in words; empty when nothing is left to do."""
+        return self._ahead.stage
+
     async def _keep_up(self) -> None:
         """Record uses, and forget what is old or too much."""
         while True:
@@ -151,6 +171,7 @@ class Builds:
 
     async def close(self) -> None:
         """Cancel what is being built, and record uses. May be repeated."""
+        await self._ahead.close()
         if self._upkeep is not None:
             self._upkeep.cancel()
             await asyncio.wait([self._upkeep])
@@ -238,13 +259,18 @@ class Builds:
         """What comes of the work for the package as it was described last, or otherwise, where it does not
         compile so."""
         package = None if job.refresh else self._packages.get(_where(job.source))
-        if package is None:
-            package = await self._describe(job, ask=False)
-        while True:
-            try:
-                return await work(structs.replace(job, package=package))
-            except BuildFailed as error:
-                package = await self._described_otherwise(job, package, error)
+        self._ahead.disturb()
+        self._under_way += 1
+        try:
+            if package is None:
+                package = await self._describe(job, ask=False)
+            while True:
+                try:
+                    return await work(structs.replace(job, package=package))
+                except BuildFailed as error:
+                    package = await self._described_otherwise(job, package, error)
+        finally:
+            self._under_way -= 1
 
     async def _described_otherwise(self, job: _Job, package: Package, error: BuildFailed) -> Package:
         """The package described in another manner, by which it may compile; else the error is raised.

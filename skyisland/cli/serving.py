@@ -236,8 +236,8 @@ async def _until(stop: Callable[[], Awaitable[object]], work: asyncio.Task[None]
 def init(options: GlobalOptions) -> None:
     """Prepare this host: state folder, base system, Go, its compiled standard library, build jail.
 
-    May be repeated, and goes on where it was interrupted. `serve` prepares what is missing, too, but leaves
-    the greater part of the standard library to the first builds that need it.
+    May be repeated, and goes on where it was interrupted. `serve` prepares what is missing, too, but compiles
+    the greater part of the standard library while nobody calls (build.compile_ahead).
     """
     settings = options.settings()
     console = Console(stderr=True)

@@ -67,6 +67,7 @@ def _summary(island: Snapshot) -> list[tuple[str, object]]:
         ("addresses", f"{available} of {len(island.addresses)} available"),
         ("binaries", f"{len(island.artifacts)}, {binaries}"),
         ("not enforced", ", ".join(missing) or "nothing"),
+        *([("meanwhile", island.ahead)] if island.ahead else ()),
     ]
 
 

@@ -117,6 +117,8 @@ class Compiler:
         self.timeout_s = timeout_s
         self.toolchain = Toolchain(Path(), "")
         self._cataloguer: Flights[None] = Flights()
+        self._compiled = 0
+        """How many packages of the standard library `compile_library` has compiled."""
 
     # Preparing the toolchain
 
@@ -132,7 +134,8 @@ class Compiler:
         """
         self.toolchain = toolchain
         await asyncio.to_thread(self.caches.prepare, toolchain.version)
-        helper, whole_mark = self.caches.helper / "gocache", self.caches.home / "whole"
+        self._compiled = 0
+        helper = self.caches.helper / "gocache"
         ready_mark = self.caches.home / f"ready-{await asyncio.to_thread(_hash_of_own_sources)}"
         try:
             if not await asyncio.to_thread(lambda: helper.exists() and ready_mark.exists()):
@@ -141,10 +144,8 @@ class Compiler:
                 helper_sources = {"main.go": await asyncio.to_thread(_HELPER.read_bytes)}
                 await self._compile_program(helper_sources, helper)
                 await asyncio.to_thread(ready_mark.touch)
-            if whole and not await asyncio.to_thread(whole_mark.exists):
-                await self._compile_standard_library(progress)
-                await self._prepare_cataloguer()
-                await asyncio.to_thread(whole_mark.touch)
+            if whole:
+                await self.compile_library(progress)
         except (BuildFailed, Unavailable) as error:
             output = error.details.get("output", "")
             raise HostUnfit(
@@ -184,13 +185,28 @@ class Compiler:
             await self._cataloguer.join(program, compile_it)
         return program
 
-    async def _compile_standard_library(self, progress: Progress) -> None:
+    async def compile_library(self, progress: Progress = silent, *, gently: bool = False) -> None:
+        """Compile all of the standard library, and what tells what packages offer; nothing, if that is done.
+
+        If it is interrupted, the next call continues there. `gently`: on one processor.
+
+        Raises:
+            BuildFailed, Unavailable: as `_go`.
+        """
+        whole_mark = self.caches.home / "whole"
+        if not await asyncio.to_thread(whole_mark.exists):
+            await self._compile_standard_library(progress, gently=gently)
+            await self._prepare_cataloguer()
+            await asyncio.to_thread(whole_mark.touch)
+
+    async def _compile_standard_library(self, progress: Progress, *, gently: bool) -> None:
         # Packages without Go files are for tests or other systems; internal ones come with their users.
         output = await self._go("list", "-f", "{{if .GoFiles}}{{.ImportPath}}{{end}}", "std", shared=True)
         names = [name for name in output.decode().split() if not {"internal", "vendor"} & {*name.split("/")}]
-        for start in range(0, len(names), STEP):
+        for start in range(self._compiled, len(names), STEP):
             progress("compiling the standard library", start, len(names))
-            await self._go("build", "-trimpath", *names[start : start + STEP], shared=True)
+            await self._go("build", "-trimpath", *names[start : start + STEP], shared=True, gently=gently)
+            self._compiled = start + STEP
         progress("compiling the standard library", len(names), len(names))
 
     # The steps of a build
@@ -368,6 +384,7 @@ class Compiler:
         work: Path | None = None,
         shared: bool = False,
         online: bool = False,
+        gently: bool = False,
         cwd: str = "/",
         invocation: str | None = None,
         call: Call | None = None,
@@ -380,7 +397,8 @@ class Compiler:
         `source`: the checkout that the jail sees. `package`: of it; it decides on the working directory.
         `work`: the folder with `gen` and `out`. `shared`: it compiles into the shared cache; no repository's
         code may be in that jail. `online`: it has the host's network and may fetch modules; it must compile
-        nothing. `invocation` and `call`: shown to operators beside the jail.
+        nothing. `gently`: one processor is enough. `invocation` and `call`: shown to operators beside the
+        jail.
 
         Raises:
             BuildFailed: it failed, or passed a limit.
@@ -400,6 +418,8 @@ class Compiler:
         if shared:
             env["GOCACHE"] = "/std"
             limit, timeout_s = "half an hour", LIBRARY_TIMEOUT_S
+        if gently:
+            env["GOMAXPROCS"] = "1"
         if online:
             mounts += self._proxies()
             env |= self._module_environment()

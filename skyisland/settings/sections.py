@@ -298,6 +298,9 @@ class Build(JailLimits, frozen=True, kw_only=True):
     """Modules that are fetched without the proxy (Go's GONOPROXY)."""
     gonosumdb: Text = ""
     """Modules that are not verified with the checksum database (Go's GONOSUMDB)."""
+    compile_ahead: bool = True
+    """Compile the whole standard library while nobody calls, as `skyisland init` does at once. Without it,
+    each repository compiles the parts that it needs, at its first build."""
     download_timeout: Duration = 60.0
     """A download of modules that takes longer is stopped."""
     cache_limit: Size = 2 << 30
