@@ -375,9 +375,11 @@ class Builds:
         # The name has been checked. It makes no other binary, so callers with and without it share one.
         job = structs.replace(job, call=structs.replace(job.call, qualifier=None))
         id_ = _id(job.source, job.call)
+        # What failed with the package described in one way may succeed in another.
+        attempt = (id_, job.package.way, job.package.by_go, job.package.go_mod)
         while True:
-            with self._failures.of(id_, anew=job.refresh):
-                await self._building.join((id_, job.refresh), job.client, lambda: self._compile(job))
+            with self._failures.of(attempt, anew=job.refresh):
+                await self._building.join((attempt, job.refresh), job.client, lambda: self._compile(job))
             # It may have been evicted since the build ended.
             if artifact := self._artifacts.get(id_):
                 return self._artifacts.use(artifact, job.client)

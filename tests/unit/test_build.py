@@ -144,6 +144,36 @@ async def test_a_repository_without_go_mod_gets_one(shop: Workshop) -> None:
     assert seen == [("/gen/go.mod", "module example.com/user/geohash\n\ngo 1.16\n")]
 
 
+@pytest.mark.parametrize("failures_kept_s", [0.0, 60.0])
+async def test_a_module_that_falls_short_is_built_as_a_dependency(
+    state_dir: Path, failures_kept_s: float
+) -> None:
+    """By a module of ours, in a jail that differs in nothing else; no remembered failure is in the way."""
+    async with opened(state_dir, failures_kept_s=failures_kept_s) as shop:
+
+        def refuse_in_place(spec: JailSpec) -> Script | None:
+            if verb(spec) == "build" and source(spec) and spec.cwd != "/gen":
+                return Script(
+                    stdout=b"", stderr=b"x.go:3:8: no required module provides package d", exit_code=1
+                )
+            return None
+
+        shop.go.answers.append(refuse_in_place)
+        repository = shop.source({"x.go": "package x\n", "go.mod": "module m/v2\n"})
+        assert (await shop.build(repository, "F()")).package_name == "x"
+        await shop.build(repository, "G()")
+        assert [(verb(spec), spec.network) for spec in shop.go.specs if source(spec)] == [
+            ("build", NetworkAccess.none),
+            ("list", NetworkAccess.host),
+            ("build", NetworkAccess.none),
+            ("build", NetworkAccess.none),
+        ]
+        build = shop.go.ran("build")[-1]
+        assert build.cwd == "/gen"
+        assert {"-mod=mod", "-modfile=/out/go.mod"} <= set(build.argv)
+        assert dict(build.env)["GOPROXY"] == "off"
+
+
 async def test_a_url_that_is_no_module_path_does_not_matter(shop: Workshop) -> None:
     await shop.build(shop.source(url="file:///srv/my repo.git"), "F()")
 
