@@ -4,36 +4,24 @@ A caller's URL enters; the repository's name, and a package's folder in it, leav
 repositories at one depth, and a caller may mark the end. For every other host, what is known is asked first,
 then its page for import paths (`vanity`), then Git itself, for one part of the path after the other. The
 operator's own repositories (`[git] rewrite`) are asked by Git alone.
-
-An import path may have a major version in it: `github.com/user/repo/v3/sub`. Then a commit's files decide
-what it means (`package_folder`).
 """
 
 from __future__ import annotations
 
-import re
 import time
 from collections.abc import Callable
-
-from msgspec import Struct
 
 from skyisland.host.fair import FairFlights, FairQueue
 from skyisland.host.outbound import Lookup
 from skyisland.host.recent import Recent
-from skyisland.host.tree import Tree
 from skyisland.settings import Git as GitSettings
 from skyisland.sources.commits import NAMES_KEPT
 from skyisland.sources.git import GitFailed, Trouble
+from skyisland.sources.places import Place, placed
 from skyisland.sources.remotes import Remotes
 from skyisland.sources.url import RepositoryUrl, remote_of
-from skyisland.sources.vanity import Place, ask_place, gopkg_place
-from skyisland.sources.versions import refs_of, series
-
-GO_MOD_BYTES = 1 << 16
-"""How much of a go.mod is searched for its module line. A judgement: it is the first."""
-
-_MAJOR = re.compile(r"(?:(.+?)/)?v([2-9]|[1-9][0-9]{1,8})(?:/(.*))?")
-_MODULE = re.compile(rb"^[ \t]*module[ \t]+\"?([^\s\"]+)", re.MULTILINE)
+from skyisland.sources.vanity import ask_place, gopkg_place
+from skyisland.sources.versions import refs_of
 
 
 class Names:
@@ -123,55 +111,3 @@ class Names:
         if empty is not None:
             return empty
         raise self._remotes.explain(url.name(len(url.segments)), failure)
-
-
-def placed(url: RepositoryUrl, name: str) -> Place:
-    """The place of a URL in the repository `name`."""
-    return Place(name, url.package(name), literal=url.literal)
-
-
-# Major versions in import paths
-
-
-class Major(Struct, frozen=True):
-    """A package's path with a major version in it, taken apart: `sub/v2/x`."""
-
-    before: str
-    number: int
-    after: str
-
-    @property
-    def series(self) -> str:
-        """The releases that it asks for."""
-        return series(self.before, self.number)
-
-    @property
-    def stripped(self) -> str:
-        """The folder, if the version is none of its parts."""
-        return "/".join(filter(None, (self.before, self.after)))
-
-    @property
-    def whole(self) -> str:
-        """The folder, if the version is one of its parts."""
-        return "/".join(filter(None, (self.before, f"v{self.number}", self.after)))
-
-
-def major_of(place: Place) -> Major | None:
-    """The major version in a place's package, unless its path is that of a folder."""
-    if not place.package or place.literal or (match := _MAJOR.fullmatch(place.package)) is None:
-        return None
-    return Major(match[1] or "", int(match[2]), match[3] or "")
-
-
-def package_folder(tree: Tree, major: Major) -> str | None:
-    """The folder of a package with a major version in its import path; None if these files have none. Blocks.
-
-    As for Go, either the module there is of that major version, as its go.mod says, and has no folder of that
-    name; or the folder has one.
-    """
-    go_mod = tree.read(f"{major.before}/go.mod", GO_MOD_BYTES) or b""
-    module = _MODULE.search(go_mod)
-    is_that = module is not None and module[1].endswith((b"/v%d" % major.number, b".v%d" % major.number))
-    if is_that and tree.names(major.stripped) is not None:
-        return major.stripped
-    return major.whole if tree.names(major.whole) is not None else None

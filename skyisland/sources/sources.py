@@ -34,12 +34,12 @@ from skyisland.settings import Git as GitSettings
 from skyisland.sources.commits import NAMES_KEPT, Commits, KnownCommits
 from skyisland.sources.git import GitFailed, Trouble
 from skyisland.sources.mirror import Mirrors, folder_of
-from skyisland.sources.naming import Major, Names, major_of, package_folder
+from skyisland.sources.naming import Names
+from skyisland.sources.places import Major, Place, major_of, package_folder
 from skyisland.sources.space import Space
 from skyisland.sources.url import parse_url
-from skyisland.sources.vanity import Place
 from skyisland.sources.versions import is_commit, is_short
-from skyisland.sources.written import Written, read
+from skyisland.sources.written import Written, read, with_place
 
 
 class Sources:
@@ -67,8 +67,10 @@ class Sources:
         self._events = events
         self._space = Space(checkouts, git)
         self._mirrors = Mirrors(git, repos, lookup, self._space)
+        self._settled: Recent[tuple[str, str | None], Written] = Recent(NAMES_KEPT)
+        """(URL, version) of a request → what they mean, where that took a look at the references."""
         self._folders: Recent[tuple[str, str, str], tuple[str | None]] = Recent(NAMES_KEPT)
-        """(repository, commit, package with a major version) → its folder, see `naming.package_folder`."""
+        """(repository, commit, package with a major version) → its folder, see `places.package_folder`."""
         places = FairQueue(
             "a place to fetch from Git servers",
             git.max_running,
@@ -97,15 +99,23 @@ class Sources:
             TooBusy: no place to fetch became free in time.
         """
         written = read(url, version, self._git.allowed_schemes)
-        while written.rest:
-            written = await self._settle(written, refresh, client)
+        if written.rest:
+            known = None if refresh else self._settled.get((url, version))
+            if known is None:
+                known = self._settled[url, version] = await self._settle(written, refresh, client)
+            written = known
+        if (place := written.place) is not None:
+            return await self._resolved(place.name, place.package, written.version, refresh, client)
         place = await self._place(written, refresh, client)
         wanted = written.version
         if place.version is not None and wanted in (None, "latest"):
             wanted = place.version
         if (major := major_of(place)) is not None:
             return await self._resolve_major(place, major, wanted, refresh, client)
-        return await self._resolved(place.name, place.package, wanted, refresh, client)
+        resolved = await self._resolved(place.name, place.package, wanted, refresh, client)
+        if wanted is None or not is_commit(wanted):
+            self._names.note(place.name)  # it named a commit: nobody asks for one by its hash
+        return resolved
 
     async def _place(self, written: Written, refresh: bool, client: str) -> Place:
         def is_known(name: str) -> bool:
@@ -114,7 +124,12 @@ class Sources:
         return await self._names.place_of(written.url, is_known, refresh=refresh, client=client)
 
     async def _settle(self, written: Written, refresh: bool, client: str) -> Written:
-        """Where the version ends and the folder begins, by the references that the repository has."""
+        """With the version, which ends where the references that the repository has say so."""
+        while written.rest:
+            written = await self._settle_once(written, refresh, client)
+        return with_place(written)
+
+    async def _settle_once(self, written: Written, refresh: bool, client: str) -> Written:
         found = None
         try:
             place = await self._place(written, refresh, client)
@@ -154,8 +169,6 @@ class Sources:
         self, name: str, package: str, version: str | None, refresh: bool, client: str
     ) -> Resolved:
         resolution = await self._commits.of(name, version, package, refresh=refresh, client=client)
-        if version is None or not is_commit(version):
-            self._names.note(name)  # it named a commit: nobody asks for one by its hash
         return Resolved(
             url=name,
             package=package,

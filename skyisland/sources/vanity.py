@@ -19,6 +19,7 @@ from msgspec import Struct
 
 from skyisland.errors import BadRequest, SourceRefused
 from skyisland.host.outbound import Lookup, Refused, page_of
+from skyisland.sources.places import Place
 from skyisland.sources.url import RepositoryUrl, checked_segment, parse_url
 from skyisland.sources.versions import series
 
@@ -33,17 +34,6 @@ ASK_S = 10.0
 
 _MARK = re.compile(r"<(!--|meta\b|/head\b|body\b)", re.IGNORECASE)
 _GOPKG = re.compile(r"([A-Za-z0-9][A-Za-z0-9_-]*(?:\.[A-Za-z0-9_-]+)*)\.v(0|[1-9][0-9]{0,8})(?:-unstable)?")
-
-
-class Place(Struct, frozen=True):
-    """A repository, and a package in it."""
-
-    name: str
-    package: str
-    version: str | None = None
-    """What is meant where the request names no version."""
-    literal: bool = False
-    """See `RepositoryUrl.literal`."""
 
 
 class GoImport(Struct, frozen=True):

@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import difflib
 import re
+from functools import lru_cache
 
 from skyisland.errors import BadRequest, SourceUnavailable
 
@@ -30,6 +31,8 @@ MAX_COMPARED = 2000
 """How many names a wrong one is compared with: 20 ms."""
 NEAR = 3
 """How many names are offered for a wrong one."""
+KEYS_CACHED = 4096
+"""How many keys of versions are remembered. A judgement: at 2 KiB each, 8 MiB at worst."""
 SHORTEST_COMMIT = 7
 """Digits of a short commit: as many as Git itself prints at least."""
 
@@ -105,12 +108,15 @@ def is_wide(version: str | None) -> bool:
     return version is not None and _wanted(version) is not None
 
 
+@lru_cache(maxsize=KEYS_CACHED)
 def key_of(version: str | None, package: str) -> str:
     """What the commit of a version is remembered by, for a package: only releases differ by package."""
     if version is None:
         return ""
+    if not package:
+        return version
     numbered = version == "latest" or is_release(version) or _PART.fullmatch(version)
-    return f"/{package}@{version}" if package and numbered else version
+    return f"/{package}@{version}" if numbered else version
 
 
 def refs_of(version: str | None, package: str = "") -> tuple[str, ...]:

@@ -19,6 +19,7 @@ from urllib.parse import parse_qsl, unquote
 from msgspec import Struct, structs
 
 from skyisland.errors import BadRequest, IslandError
+from skyisland.sources.places import Place, major_of, placed
 from skyisland.sources.url import FORGES, URL_LIMIT, URLS_CACHED, RepositoryUrl, checked_segment, parse_url
 from skyisland.sources.versions import check_version, is_commit, is_release, is_short, normal
 
@@ -48,6 +49,8 @@ class Written(Struct, frozen=True):
     """A version and then a folder below `url`, in this order; where the one ends is open."""
     otherwise: Written | None = None
     """What is meant if `rest` does not begin with a version of the repository."""
+    place: Place | None = None
+    """Where the package lies, if the text alone tells."""
 
     def versions(self) -> list[str]:
         """What the version in `rest` may be, the shortest first."""
@@ -79,7 +82,15 @@ def read(url: str, version: str | None, allowed_schemes: tuple[str, ...]) -> Wri
     for other in (named, version):
         if other is not None:
             written = _with_version(written, other)
-    return written
+    return with_place(written)
+
+
+def with_place(written: Written) -> Written:
+    """The same, with its place if the text alone tells it."""
+    if written.rest or written.url.depth is None:
+        return written
+    place = placed(written.url, next(written.url.candidates()))
+    return structs.replace(written, place=None if major_of(place) else place)
 
 
 def _refuse_folders_of_this_machine(url: str) -> None:

@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 
 from skyisland.errors import BadRequest, IslandError, SourceRefused
 from skyisland.host.tree import Tree
-from skyisland.sources.naming import major_of, package_folder
+from skyisland.sources.places import Place, major_of, package_folder
 from skyisland.sources.url import parse_url, remote_of
-from skyisland.sources.vanity import MAX_TAGS, PAGE_BYTES, GoImport, Place, go_imports, gopkg_place
+from skyisland.sources.vanity import MAX_TAGS, PAGE_BYTES, GoImport, go_imports, gopkg_place
 from skyisland.sources.versions import check_version
 from skyisland.sources.written import Written, read
 
