@@ -11,6 +11,7 @@ import signal
 
 from skyisland.errors import BuildFailed, Complaint, IslandError, Unavailable
 from skyisland.golang import harness
+from skyisland.golang.folders import where_packages_lie
 from skyisland.golang.reasons import all_left_out, is_pointer, left_out, missed_names, submodule
 from skyisland.host.tree import Tree
 from skyisland.model import Outcome, Source, Verdict
@@ -120,6 +121,7 @@ def add_reasons(error: BuildFailed, source: Source) -> None:
         case Complaint.no_go_files:
             files = all_left_out(tree, source.package)
             reason = submodule(tree, source.package) or (f": {files}" if files else "")
+            reason = reason or where_packages_lie(tree, source)
         case Complaint.missing_module:
             paths = [path.split("/") for path in _missing_packages(output)[:10]]
             tails = ("/".join(path[at:]) for path in paths for at in range(min(len(path), 20)))

@@ -20,6 +20,7 @@ import msgspec
 from msgspec import Struct
 
 from skyisland.errors import BuildFailed, Complaint
+from skyisland.golang.folders import where_packages_lie
 from skyisland.golang.modules import (
     GO_MOD_BYTES,
     NO_GO_LINE,
@@ -91,7 +92,8 @@ def read_package(source: Source, go_version: str) -> Package:
     names = tree.names(source.package)
     if names is None:
         message = f"the repository has no folder {source.package!r} at {source.commit[:12]}"
-        raise BuildFailed(f"{message}{submodule(tree, source.package)}", complaint=Complaint.no_go_files)
+        remedy = submodule(tree, source.package) or where_packages_lie(tree, source)
+        raise BuildFailed(message + remedy, complaint=Complaint.no_go_files)
     path = PurePosixPath(source.package)
     workspaces = False
     for top in (path, *path.parents):
