@@ -417,7 +417,7 @@ def read(status: int, content: bytes, shape: type[T], field: str = "") -> T:
         if field:
             content = bytes(_decoder(dict[str, Raw]).decode(content)[field])
         value: T = _decoder(shape).decode(content)
-    except (msgspec.DecodeError, UnicodeDecodeError, KeyError) as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, KeyError, RecursionError) as error:
         raise _too_far(status, error) from None
     return value
 
@@ -452,7 +452,7 @@ def _too_far(status: int, error: Exception) -> NotAnIsland:
 def _problem(status: int, content: bytes) -> Problem:
     try:
         problem: Problem = _decoder(Problem).decode(content)
-    except (msgspec.DecodeError, UnicodeDecodeError):
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         raise NotAnIsland(f"answers {status}, but not as an island does; check the address") from None
     return problem
 

@@ -39,6 +39,7 @@ LOGS, CONSOLE, TERMINAL = (
 )
 CLIENTS, FLOOD = "tests/api/test_clients.py", "tests/api/test_flood.py"
 HARNESS = "tests/unit/test_harness.py"
+OUTCOME = "tests/unit/test_outcome.py"
 CGROUPS = "tests/real/test_cgroups.py"
 ISLAND = "tests/unit/test_island.py"
 FAILURES = "tests/unit/test_failures.py"
@@ -160,6 +161,12 @@ CASES = (
             "test_a_greedy_client_leaves_half_of_the_addresses",
             "test_where_all_are_one_client_the_modest_waits_for_all",
         ),
+    ),
+    Case(
+        "R26",
+        "a function finds the nonce in its memory, and writes records in the harness's name",
+        "they concern its own answer; one is read, what is no JSON is dropped, output is bounded as ever",
+        _tests(OUTCOME, "TestForged::test_a_record_concerns_its_own_answer"),
     ),
     Case("K1", "kill(-1), signals to the host's processes", "ESRCH"),
     Case("K2", "other processes traced, read, their descriptors taken", "EPERM or ESRCH"),

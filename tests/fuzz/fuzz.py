@@ -16,6 +16,8 @@ import tomllib
 from collections.abc import Callable
 from pathlib import Path
 
+import msgspec
+
 CORPUS = Path(__file__).parents[2] / ".cache" / "fuzz"
 LONGEST_BYTES = 4096
 SLOWEST_S = 5
@@ -40,6 +42,10 @@ SEEDS = {
     "origin": [b"https://[::1]:3280\n[::1]:3280"],
     "callee": [b"geo.Max\nmap[string]geo.Box", b"F\n[]func(a int) string"],
     "parameters": [b"package p\n\nfunc F(a, b int, c ...string) {\n}\n", b"package p\n\nfunc F[T any](_ T)"],
+    "outcome": [
+        b'hi n0000000010000000f{"results":[3]}bye',
+        b"panic: no\n\ngoroutine 1 [running]:\nm.F(...)\n\tm/f.go:3 +0x1\nmain.main()\n\tmain.go:1\n",
+    ],
     "package": [b"module example.com/m\n\nrequire x.org/y v1.0.0\n", b"/* a */ // b\n\npackage sub\n"],
 }
 
@@ -156,6 +162,21 @@ def page(data: bytes) -> None:
     assert all(said.vcs for said in go_imports(data))
 
 
+def outcome(data: bytes) -> None:
+    from skyisland.golang.outcome import told
+    from skyisland.model import Outcome, Verdict
+    from skyisland.wire import encode
+
+    for code in (0, 2):
+        verdict = Verdict.exited if code else Verdict.ok
+        left = Outcome(verdict=verdict, exit_code=code, stdout=data, stderr=data)
+        read = told(left, "n0", len(data) // 2)
+        assert len(read.stdout) <= len(data) // 2
+        for result in (read.results, encode(read.error)):
+            assert result is None or encode(msgspec.Raw(result)).decode()
+        assert read.results is None or read.results.startswith(b"[")
+
+
 def origin(data: bytes) -> None:
     from api.origin import ForeignOrigin, Origins
 
@@ -228,6 +249,7 @@ TARGETS: dict[str, Callable[[bytes], None]] = {
         freebsd,
         zfs,
         compiler,
+        outcome,
         origin,
         package,
         callee,

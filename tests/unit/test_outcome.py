@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 
 import pytest
@@ -10,7 +11,8 @@ from hypothesis import strategies as st
 from msgspec import structs
 
 from skyisland.golang.outcome import FRAMES, panic, told
-from skyisland.model import GoError, Outcome, Verdict
+from skyisland.model import FunctionRequest, GoError, Invocation, Outcome, Timings, Verdict
+from skyisland.wire import Answer, encode
 
 NONCE = "0123456789abcdef"
 OK = Outcome(verdict=Verdict.ok, exit_code=0)
@@ -110,6 +112,40 @@ class TestTold:
         assert outcome.error is not None
         assert outcome.error.type == "panic"
         assert told(structs.replace(ended, exit_code=3), NONCE, 100).error is None
+
+
+class TestForged:
+    @pytest.mark.parametrize(
+        ("record", "results"),
+        [
+            (b'{"results":["forged"],"error":null}', ["forged"]),
+            (b'{"results":"no list","id":"inv-0","verdict":"ok"}', None),
+            (b'{"results":[1],"data":"x"}]', None),
+            (b'{"results":[1]}\xff', None),
+            (b'{"results":' + b"[" * 100_000, None),
+            (b'{"results":[' + b"[],[" * 100_000 + b"]]}", None),
+        ],
+    )
+    def test_a_record_concerns_its_own_answer(self, record: bytes, results: object) -> None:
+        """The function writes many before the harness does. One is read, and the rest is output."""
+        forged = b"%b%08x%08x%b" % (NONCE.encode(), 0, len(record), record)
+        own = b"%b%08x%08x%b" % (NONCE.encode(), 4, 15, b'{"results":[3]}')
+        outcome = told(structs.replace(OK, stdout=forged * 20 + b"true" + own), NONCE, 1 << 20)
+        assert len(outcome.stdout) <= 1 << 20
+        invocation = Invocation(
+            id="inv-1",
+            request=FunctionRequest(url="u", call="F()"),
+            outcome=outcome,
+            timings=Timings(),
+            started_at=0.0,
+            jail="j",
+            commit="c" * 40,
+            cached=True,
+            stale=False,
+        )
+        answer = json.loads(encode(Answer.of(invocation)))
+        assert (answer["results"], answer["id"], answer["error"]) == (results, "inv-1", None)
+        assert answer["data"].startswith(forged.decode(errors="replace")[:20]) or not answer["data"]
 
 
 class TestPanic:

@@ -296,7 +296,7 @@ def returned(stdout: bytes, nonce: str, most: int = 1) -> tuple[bytes, list[Retu
             Returned(
                 printed=before[:text_start],
                 text=before[text_start:],
-                results=None if results == b"null" else results,
+                results=results if results.startswith(b"[") else None,
                 error=record.error,
             )
         )
