@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
+import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -35,6 +36,18 @@ def _package(name: str) -> ModuleType:
 # A busy machine is no fault of an example; pytest's own summary tells which tests are slow.
 hypothesis_settings.register_profile("sky", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 hypothesis_settings.load_profile("sky")
+
+LINUX = sys.platform.startswith("linux")
+collect_ignore = [] if LINUX else ["attacks/test_kernel.py", "real/test_network.py", "unit/test_seccomp.py"]
+"""They import what is a Linux package's alone."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Skip what makes Linux's jails on another system. `make test-freebsd` tries those of FreeBSD."""
+    for item in items:
+        if not LINUX and item.get_closest_marker("host"):
+            item.add_marker(pytest.mark.skip(reason="makes jails of Linux"))
+
 
 OURS = [_package(name) for name in ("skyisland", "api", "tui")]
 

@@ -14,6 +14,7 @@ import pytest
 from blockbuster import BlockingError
 
 import skyisland
+from tests.support.places import ROOT
 
 
 def _ours(source: str) -> Callable[[], Any]:
@@ -57,3 +58,20 @@ def test_the_state_folder_is_open_to_others(state_dir: Path) -> None:
     (locked / "file").touch()
     os.symlink(sys.prefix, state_dir / "link")
     locked.chmod(0o000)
+
+
+def test_jails_of_linux_are_skipped_elsewhere(
+    request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    conftest = next(
+        plugin
+        for plugin in request.config.pluginmanager.get_plugins()
+        if getattr(plugin, "__file__", None) == str(ROOT / "tests" / "conftest.py")
+    )
+    item = pytest.Function.from_parent(request.node.parent, name="made_up", callobj=lambda: None)
+    item.add_marker("host")
+    conftest.pytest_collection_modifyitems([item])
+    assert item.get_closest_marker("skip") is None
+    monkeypatch.setattr(conftest, "LINUX", False)
+    conftest.pytest_collection_modifyitems([item])
+    assert item.get_closest_marker("skip") is not None
