@@ -18,7 +18,7 @@ from skyisland.drivers.fake import Script
 from skyisland.errors import ArtifactNotFound, BadCall
 from skyisland.model import AddressState
 from skyisland.settings import Api
-from tests.support.api import CALL, HEADER, REQUEST, TOKEN, Server, World, make_world
+from tests.support.api import CALL, HEADER, REQUEST, TOKEN, Server, World, answers, make_world
 
 
 class Here:
@@ -179,6 +179,19 @@ async def test_json_gives_a_terminal_no_orders(here: Here, world: World) -> None
     told = (await run(here, "invoke", *CALL.values(), "--json")).stdout
     assert json.loads(told)["data"] == HOSTILE
     assert all(c.isprintable() or c == "\n" for c in told)
+
+
+async def test_a_function_that_returns_an_error_ends_invoke_with_4(here: Here, world: World) -> None:
+    error = {"message": "no such place", "type": "*geohash.Error"}
+    answers(world, b"0 no such place", {"results": [0], "error": error})
+    done = await run(here, "invoke", *CALL.values())
+    assert (done.exit_code, done.stdout) == (EXIT_FUNCTION, "0 no such place")
+    assert done.stderr == "skyisland: the function returned an error: no such place\n"
+    told = await run(here, "invoke", *CALL.values(), "--json")
+    said = json.loads(told.output)
+    assert (told.exit_code, said["verdict"], said["failed"]) == (EXIT_FUNCTION, "failed", True)
+    assert (said["results"], said["error"]) == ([0], error)
+    assert "failed: no such place" in (await run(here, "requests")).output
 
 
 async def test_invoke_for_machines(here: Here) -> None:

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import json
-from typing import Any
-
 import httpx
 import pytest
 
@@ -12,7 +9,7 @@ from api.media import BYTES, JSON, PROBLEM, TEXT, wanted
 from skyisland.drivers.fake import Script
 from skyisland.events import InvocationFinished, InvocationStarted
 from tests.api.test_function import PATH
-from tests.support.api import CALL, World
+from tests.support.api import CALL, World, answers
 
 ERROR = {"message": "no é\nno", "type": "*errors.errorString"}
 
@@ -42,20 +39,6 @@ ERROR = {"message": "no é\nno", "type": "*errors.errorString"}
 )
 def test_the_form_that_the_caller_prefers(accept: str, answer: str | None, error: str) -> None:
     assert (wanted(accept).answer, wanted(accept).error) == (answer, error)
-
-
-def answers(world: World, text: bytes, record: dict[str, Any], **script: Any) -> list[dict[str, Any]]:
-    """Every function answers so from now on; returns the headers of the frames that it gets."""
-    frames: list[dict[str, Any]] = []
-
-    def play(data: bytes) -> Script:
-        frames.append(json.loads(data[4 : 4 + int.from_bytes(data[:4], "big")]))
-        said = json.dumps(record).encode()
-        mark = frames[-1]["nonce"].encode()
-        return Script(stdout=b"%b%b%08x%08x%b" % (text, mark, len(text), len(said), said), **script)
-
-    world.driver.script = play
-    return frames
 
 
 async def call(client: httpx.AsyncClient, **headers: str) -> httpx.Response:

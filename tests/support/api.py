@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any, TypeVar
@@ -14,7 +15,7 @@ from api import Api, create_app
 from api.serve import STALL_S, listen, serve
 from api.stream import Feed
 from skyisland import fakes
-from skyisland.drivers.fake import FakeClones, FakeJails
+from skyisland.drivers.fake import FakeClones, FakeJails, Script
 from skyisland.events import Event, Events
 from skyisland.fakes import FakeAddresses, FakeBuilds, FakeHistory, FakeSources
 from skyisland.island import AddressRoom, Island
@@ -138,3 +139,17 @@ def make_world(
     return World(
         island=island, driver=driver, builds=builds, events=events, metrics=metrics, logs=logs, app=app
     )
+
+
+def answers(world: World, text: bytes, record: dict[str, Any], **script: Any) -> list[dict[str, Any]]:
+    """Every function prints this and ends with this record; returns the frames that it gets."""
+    frames: list[dict[str, Any]] = []
+
+    def play(data: bytes) -> Script:
+        frames.append(json.loads(data[4 : 4 + int.from_bytes(data[:4], "big")]))
+        said = json.dumps(record).encode()
+        mark = frames[-1]["nonce"].encode()
+        return Script(stdout=b"%b%b%08x%08x%b" % (text, mark, len(text), len(said), said), **script)
+
+    world.driver.script = play
+    return frames

@@ -16,19 +16,43 @@ from skyisland.events import (
     BuildFinished,
     Event,
     Gap,
+    InvocationFinished,
     InvocationStarted,
     JailCreated,
     JailDestroyed,
     Pulse,
 )
-from skyisland.model import FunctionRequest, Purpose, Usage
+from skyisland.model import FunctionRequest, Purpose, Timings, Usage
 from tests.support.fake_island import NOON, FakeIsland
 from tests.support.operating import World
+from tui.draw.glyphs import Glyphs
+from tui.watch.filter import Filter
 from tui.watch.port import Port, Snapshot
+from tui.watch.rows import InvocationRow
 from tui.watch.station import Station
 
 BUILT = BuildFinished(key="k", url="u", function="f", ok=True, duration_s=0.1)
 QUIET = InvocationStarted(invocation="i-1", url="u", call="F()")
+
+
+def ended(verdict: str) -> InvocationRow:
+    timings = Timings(total_s=0.1)
+    return InvocationRow.over(
+        InvocationFinished(
+            invocation="inv-1", url="u", call="F()", verdict=verdict, timings=timings, caller_id="trace-7"
+        )
+    )
+
+
+@pytest.mark.parametrize(
+    ("verdict", "sign", "tone"), [("ok", "✓", "ok"), ("failed", "!", "warn"), ("exited", "✗", "bad")]
+)
+def test_an_end_has_a_sign_a_word_and_a_colour(verdict: str, sign: str, tone: str) -> None:
+    row = ended(verdict)
+    assert Glyphs().state(row.state, row.verdict) == (f"{sign} {verdict}", tone)
+    assert Filter("code:failed")(row, 0) is (verdict == "failed")
+    assert Filter("req:trace-7")(row, 0)
+    assert not Filter("req:trace-8")(row, 0)
 
 
 class Counting(FakeIsland):
