@@ -78,6 +78,8 @@ def panic(stderr: bytes) -> GoError | None:
     if start < -1 or end < 0:
         return None
     message = text[start + len(kind) + 3 : end].partition("\n[signal ")[0]
+    if kind == "fatal error":
+        message = message.partition("\n")[0]  # the runtime's own stack may follow
     lines = text[end + 2 :].partition("\n\n")[0].split("\n")[1:]
     return GoError(message=message[:MESSAGE_CHARACTERS], type=kind, trace=tuple(_trace(lines)))
 

@@ -175,6 +175,10 @@ class TestPanic:
              ("example.com/r.F.func1 (example.com/r/r.go:3)",)),
             (DEADLOCK, "all goroutines are asleep - deadlock!", "fatal error",
              ("example.com/r.Wait (example.com/r/r.go:9)",)),
+            (b"runtime: goroutine stack exceeds 250000000-byte limit\n"
+             b"fatal error: stack overflow\n\nruntime stack:\nruntime.throw({0x4f?})\n\tpanic.go:1243\n"
+             + NIL[NIL.index(b"\n\ngoroutine"):], "stack overflow", "fatal error",
+             ("example.com/r.F (example.com/r/r.go:3)",)),
             (b"panic: mine\n" + NIL.replace(b"invalid", b"valid"),
              "runtime error: valid memory address or nil pointer dereference", "panic",
              ("example.com/r.F (example.com/r/r.go:3)",)),
