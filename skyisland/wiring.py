@@ -98,8 +98,9 @@ def _wire(settings: Settings, events: Events, state: State, search_path: str, pr
     root = os.geteuid() == 0
     first_uid, uids = settings.jails.uid_start, None
     if root:
-        # The first uid of the range is for builds, which own the build caches; jails of calls get the others.
-        uids = range(first_uid + 1, first_uid + settings.jails.uid_count)
+        # The first uid of the range is for builds, which own the build caches, the second for Git, which owns
+        # the mirrors; jails of calls get the others.
+        uids = range(first_uid + 2, first_uid + settings.jails.uid_count)
     toolchains = toolchains_for(settings, search_path)
     programs = Programs()
     network = network_driver(settings, state.island, programs)
@@ -130,6 +131,7 @@ def _wire(settings: Settings, events: Events, state: State, search_path: str, pr
             trust_s=settings.jails.cache_default_expiration,
             known=state,
             events=events,
+            uid=first_uid + 1 if root else None,
         )
         builds = Builds(
             settings.build,

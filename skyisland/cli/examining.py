@@ -22,6 +22,7 @@ from skyisland.host.uids import LOCKS, Uids
 from skyisland.model import Capability
 from skyisland.record.logs import printable, printable_lines
 from skyisland.settings import Settings
+from skyisland.sources.git import confinement
 from skyisland.wiring import examiners, network_driver, toolchains_for
 
 NETWORK = ("network", "isolation", "nat")
@@ -47,6 +48,8 @@ async def report(settings: Settings, *, full: bool, as_json: bool) -> int:
         await network.close()
     if os.geteuid() == 0 and not await asyncio.to_thread(_is_locked, settings.layout.lock):
         checks.append(await asyncio.to_thread(_uids, settings.jails.uid_start, settings.jails.uid_count))
+    if os.geteuid() == 0 and sys.platform == "linux":
+        checks.append(await asyncio.to_thread(_git_user, settings.jails.uid_start + 1))
     checks += from_capabilities(running)
     if as_json:
         print_json(checks)
@@ -91,8 +94,20 @@ def _is_locked(file: Path) -> bool:
     return False
 
 
+def _git_user(uid: int) -> Check:
+    lacks = confinement(uid).lacks
+    return Check(
+        name="git's user",
+        ok=not lacks,
+        found=f"uid {uid} with what strangers wrote, and no way to more rights"
+        if not lacks
+        else f"uid {uid}, but what is set-uid gives it rights: {lacks}",
+        remedy="install util-linux" if lacks else "",
+    )
+
+
 def _uids(first: int, count: int) -> Check:
-    uids = Uids(range(first + 1, first + count), LOCKS)
+    uids = Uids(range(first + 2, first + count), LOCKS)
     alone = uids.alone()
     uids.close()
     return Check(

@@ -211,8 +211,9 @@ class Jails(Section, frozen=True, kw_only=True):
     # systemd hands out uids up to 1,879,048,191 (systemd-nspawn's containers); above, nothing is reserved.
     uid_start: HostUid = 1_900_000_000
     """The first of a range of unprivileged host uids; no account may have one of them. An island that root
-    starts gives each living jail a uid of its own. Islands of one host should have a range each: with the
-    same one, no two jails have the same uid at one time, but builds do."""
+    starts gives each living jail a uid of its own; all builds have the first, and Git has the second. Islands
+    of one host should have a range each: with the same one, no two jails have the same uid at one time, but
+    builds do."""
     uid_count: Positive = 4096
     """The number of uids in the range: no more jails can be alive at one time."""
     max_running: Positive = 64

@@ -2,10 +2,11 @@
 
 Theory: a stranger wrote the repository, and its server may lie. So Git gets an environment of our
 making (GitPython would pass on the daemon's), our configuration alone, exactly one transport, no
-prompt, no hook, no filter, no submodule and no background maintenance. Each command runs in a session
-of its own. Its whole process group is killed at the deadline, when its output or its folder outgrows
-the limit, and when its caller is cancelled. While it runs it holds a lock on a pid file. So the next
-daemon finds and kills the commands that a killed daemon left behind (`end_orphans`).
+prompt, no hook, no filter, no submodule and no background maintenance. A pack may take it over all the
+same: on an island of root's it runs as a user of its own, without a way to more rights. Each command
+runs in a session of its own. Its whole process group is killed at the deadline, when its output or its
+folder outgrows the limit, and when its caller is cancelled. While it runs it holds a lock on a pid
+file. So the next daemon finds and kills the commands that a killed daemon left behind (`end_orphans`).
 
 GitPython, a choice of the owner's that stands, only starts the process: its own `kill_after_timeout`
 finds children by polling `ps` and cannot be cancelled.
@@ -29,7 +30,9 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor
 from enum import StrEnum
 from pathlib import Path
-from typing import IO, TYPE_CHECKING
+from typing import IO, TYPE_CHECKING, Any
+
+from msgspec import Struct
 
 from skyisland.errors import HostUnfit
 from skyisland.host.folder import size_of
@@ -108,11 +111,20 @@ _CONFIG = (
     ("http.followRedirects", "false"),  # `mirror` looks where one leads, and asks there
 )
 
-_SCRIPT = 'umask 022; ulimit -v 4194304; echo $$ >"$1"; shift; exec "$@"'
-"""Limits the address space, writes its own pid to the pid file and becomes Git (by `confinement` and env).
+_SCRIPT = """umask 022; ulimit -v 4194304; ulimit -c 0; ulimit -f "$1"
+[ "$2" = 0 ] || ulimit -u "$2" 2>/dev/null || ulimit -p "$2"
+shift 2; echo $$ >&0; exec "$@" </dev/null"""
+"""Sets limits, writes its own pid to the pid file, its standard input, and becomes Git (by `confinement` and
+env). Git has the pid file open to hold its lock, but not to write: the next daemon kills what it names.
 
 4 GiB of address space: to fetch and check out a repository of 500 MiB, the default git.max_size, takes
 between 512 MiB and 1 GiB (measured, Git 2.39). Four times that leaves room for a larger git.max_size."""
+
+
+PROCESSES = 1024
+"""Processes and threads of all commands of the user that Git runs as. 64 commands (git.max_running) have some
+ten each."""
+_BLOCK_BYTES = 512  # of ulimit -f (POSIX)
 
 
 class Trouble(StrEnum):
@@ -167,8 +179,9 @@ class GitCommand:
 
     `config` and `environment` are added to our own. `scheme` is the one transport that Git may use;
     without it, none. `watch` is a folder that must not outgrow `watch_bytes` while the command runs, nor
-    the room that there is: `room` is told its size now and then. `pid_files`
-    is the folder for the command's pid file.
+    the room that there is: `room` is told its size now and then. `pid_files` is the folder for the command's
+    pid file. `uid`: as whom it runs, if the island is root; None for the island's user, without capabilities.
+    `file_bytes`: the largest file that it may write; 0 for no limit.
     """
 
     def __init__(
@@ -184,6 +197,8 @@ class GitCommand:
         watch_bytes: int = 0,
         room: Callable[[int], bool] | None = None,
         output_limit_bytes: int = OUTPUT_LIMIT_BYTES,
+        uid: int | None = None,
+        file_bytes: int = 0,
     ) -> None:
         variables = {**_ENVIRONMENT, "GIT_ALLOW_PROTOCOL": scheme or "none", **(environment or {})}
         options = (option for key, value in (*_CONFIG, *config) for option in ("-c", f"{key}={value}"))
@@ -195,6 +210,8 @@ class GitCommand:
         self._watch_bytes = watch_bytes
         self._room = room
         self._output_limit_bytes = output_limit_bytes
+        self._uid = uid
+        self._file_blocks = str(-(-file_bytes // _BLOCK_BYTES)) if file_bytes else "unlimited"
         self._wake = -1  # the pipe by which a cancelled `result` wakes `_read`
 
     async def result(self, threads: Executor) -> bytes:
@@ -217,14 +234,22 @@ class GitCommand:
 
     def _run(self) -> bytes:
         program = _git_program()
-        with _new_pid_file(self._pid_files) as pid_file, pid_file.open("r+b") as lock:
+        confined = confinement(self._uid)
+        processes = str(PROCESSES) if self._uid is not None else "0"
+        script = ["/bin/sh", "-c", _SCRIPT, "sh", self._file_blocks, processes, *confined.words]
+        with (
+            _new_pid_file(self._pid_files) as pid_file,
+            pid_file.open("rb") as lock,
+            pid_file.open("wb") as pid,
+        ):
             fcntl.flock(lock, fcntl.LOCK_EX)
-            script = ["/bin/sh", "-c", _SCRIPT, "sh", str(pid_file), *confinement(), "/usr/bin/env", "-i"]
             git = _gitpython()("/").execute(
-                [*script, *self._environment, program, *self._arguments],
+                [*script, "/usr/bin/env", "-i", *self._environment, program, *self._arguments],
+                istream=pid,
                 as_process=True,
                 start_new_session=True,
                 pass_fds=(lock.fileno(),),
+                **confined.options,
             )
             # The command inherited the lock: from here on it alone holds it, for as long as its group lives.
             lock.close()
@@ -246,10 +271,10 @@ class GitCommand:
             for pipe in (process.stdout, process.stderr):
                 if pipe is not None:
                     pipe.close()
+        self._measure()
         if process.returncode != 0:
             text = stderr.decode("utf-8", "replace")
             raise GitFailed(trouble_of(text), text)
-        self._measure()
         return stdout
 
     def _measure(self) -> None:
@@ -305,16 +330,37 @@ def _gitpython() -> type[Git]:
     return Git
 
 
+class Confinement(Struct, frozen=True):
+    """How Git is kept from more rights than it needs, on an island of root's."""
+
+    words: tuple[str, ...] = ()
+    """A program with its options, that executes Git."""
+    options: dict[str, Any] = {}
+    """Options of `subprocess.Popen`, where there is no such program."""
+    lacks: str = ""
+    """What is missing, in words."""
+
+
 @functools.cache
-def confinement() -> tuple[str, ...]:
-    """What takes root's capabilities from Git, and every way to gain one, before it reads a pack. Empty
-    for ordinary users, who have none, and on a host where it does not work. Blocks."""
-    setpriv = shutil.which("setpriv", path=_PATH)
-    if os.geteuid() != 0 or setpriv is None:
-        return ()
-    words = (setpriv, "--no-new-privs", "--inh-caps=-all", "--bounding-set=-all")
-    tried = subprocess.run([*words, "/bin/true"], capture_output=True, check=False)
-    return words if tried.returncode == 0 else ()
+def confinement(uid: int | None) -> Confinement:
+    """What takes root's capabilities from Git, and every way to gain one, before it reads a pack. Nothing for
+    ordinary users, who have none. Blocks.
+
+    `uid`: who it becomes, too.
+    """
+    if os.geteuid() != 0:
+        return Confinement()
+    user = () if uid is None else (f"--reuid={uid}", f"--regid={uid}", "--clear-groups")
+    lacks = "setpriv is missing (package util-linux)"
+    if setpriv := shutil.which("setpriv", path=_PATH):
+        words = (setpriv, *user, "--no-new-privs", "--inh-caps=-all", "--bounding-set=-all")
+        tried = subprocess.run([*words, "/bin/true"], capture_output=True, check=False)
+        if tried.returncode == 0:
+            return Confinement(words=words)
+        lacks = f"setpriv fails: {tried.stderr.decode(errors='replace').strip()}"
+    # A user of its own has no capability either, but may execute what is set-uid.
+    options = {} if uid is None else {"user": uid, "group": uid, "extra_groups": []}
+    return Confinement(options=options, lacks=lacks)
 
 
 def _git_program() -> str:

@@ -8,8 +8,8 @@ gives turns).
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
+import os
 import re
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -21,6 +21,7 @@ from skyisland.host.folder import LAID_OUT_BYTES, laid_out, open_folder, sweep, 
 from skyisland.host.outbound import Lookup
 from skyisland.host.tasks import aside
 from skyisland.settings import Git as GitSettings
+from skyisland.sources import bare
 from skyisland.sources.git import OUTPUT_LIMIT_BYTES, GitCommand, GitFailed, Trouble, end_orphans
 from skyisland.sources.remotes import Remotes
 from skyisland.sources.space import Space
@@ -43,8 +44,6 @@ MAX_BEGUN = 20
 
 _FETCH = ("fetch", "--quiet", "--no-tags", "--no-recurse-submodules", "--no-write-fetch-head")
 _EVERY_REF = ("+refs/heads/*:refs/heads/*", "+refs/tags/*:refs/tags/*")
-_ATTRIBUTES = "* -text -eol -ident -filter !working-tree-encoding\n"
-"""Git writes the bytes of the commit, and ignores the conversions in the repository's .gitattributes."""
 
 
 def folder_of(name: str) -> str:
@@ -59,20 +58,37 @@ def folder_of(name: str) -> str:
 class Mirrors:
     """Runs Git for `Sources`. Its failures leave as `GitFailed`."""
 
-    def __init__(self, git: GitSettings, repos: Path, lookup: Lookup, space: Space) -> None:
+    def __init__(
+        self, git: GitSettings, repos: Path, lookup: Lookup, space: Space, uid: int | None = None
+    ) -> None:
+        """`uid`: see `Remotes.uid_for`."""
         self._git = git
+        self._uid = uid
         self._space = space
         self._repos = repos
         self._threads = ThreadPoolExecutor(git.max_running, "sky-git")
-        self.remotes = Remotes(git, lookup, space, repos, self._threads)
+        self.remotes = Remotes(git, lookup, space, repos, self._threads, uid)
 
     def prepare(self) -> tuple[int, dict[Path, str]]:
         """Remove what an earlier life left; return how much, and each mirror's repository name. Blocks."""
         self._repos.mkdir(mode=0o700, parents=True, exist_ok=True)
+        if self._uid is not None:
+            # Its Git may pass to the mirrors that are its own.
+            os.chown(self._repos, -1, self._uid)
+            self._repos.chmod(0o710)
         swept = end_orphans(self._repos) + sweep(self._repos)
-        mirrors = {path.parent: path.read_text() for path in self._repos.glob("*/description")}
-        for mirror in mirrors:
-            _remove_leftovers(mirror)
+        mirrors = {}
+        for mirror in self._repos.iterdir():
+            name = bare.name_of(mirror)
+            if (
+                name is None
+                or folder_of(name) != mirror.name
+                or bare.owner_of(mirror) not in (None, self._uid)
+            ):
+                folders.remove(mirror, self._repos)
+                continue
+            bare.remove_leftovers(mirror)
+            mirrors[mirror] = name
         return swept, mirrors
 
     def close(self) -> None:
@@ -92,7 +108,7 @@ class Mirrors:
         exists = await aside(mirror.is_dir)
         if exists and await self._has_commit(mirror, commit):
             return
-        if exists and await aside(_count_packs, mirror) < MAX_PACKS:
+        if exists and await aside(bare.count_packs, mirror) < MAX_PACKS:
             try:
                 await self._fetch_into(mirror, name, commit)
             except GitFailed as failure:
@@ -102,7 +118,7 @@ class Mirrors:
             else:
                 return
             finally:
-                await aside(_remove_leftovers, mirror)
+                await aside(bare.remove_leftovers, mirror)
         try:
             await self._fetch_anew(name, commit)
         except GitFailed as failure:
@@ -117,9 +133,9 @@ class Mirrors:
         """
         async with folders.partial(self._repos) as draft:
             mirror = draft / "mirror"
-            await aside(_make_empty_mirror, mirror, name)
+            await aside(bare.make_empty, mirror, name, self.remotes.uid_for(name))
             await self.remotes.run(name, [*_FETCH, "--depth=1"], ["+HEAD:refs/sky/head"], mirror)
-            commit = await aside(_rename_head, mirror)
+            commit = await aside(bare.rename_head, mirror)
             await aside(take_place, mirror, self.path(name))
             return commit
 
@@ -127,7 +143,7 @@ class Mirrors:
         """Fetch into a new mirror; it replaces the old one once it has the commit."""
         async with folders.partial(self._repos) as draft:
             mirror = draft / "mirror"
-            await aside(_make_empty_mirror, mirror, name)
+            await aside(bare.make_empty, mirror, name, self.remotes.uid_for(name))
             await self._fetch_into(mirror, name, commit, whole=whole)
             await aside(take_place, mirror, self.path(name))
 
@@ -146,7 +162,7 @@ class Mirrors:
         """
         async with folders.partial(self._repos) as draft:
             mirror = draft / "mirror"
-            await aside(_make_empty_mirror, mirror, name)
+            await aside(bare.make_empty, mirror, name, self.remotes.uid_for(name))
             await self.remotes.run(name, [*_FETCH, "--filter=tree:0"], _EVERY_REF, mirror)
             found = (await self._run_local(mirror, "rev-parse", f"--disambiguate={digits}")).decode().split()
             return {commit for commit in found[:MAX_BEGUN] if await self._has_commit(mirror, commit)}
@@ -180,13 +196,16 @@ class Mirrors:
                 raise
             raise too_many(name, most) from None
         size_bytes = await aside(check_tree, name, listing, self._git.max_size, most)
-        async with (
-            self._space.reserved(place, size_bytes, name),
-            folders.partial(place.parents[1]) as draft,
-        ):
-            tree = draft / "tree"
-            await aside(open_folder, tree)
-            variables = {"GIT_WORK_TREE": str(tree), "GIT_INDEX_FILE": str(draft / "index")}
+        uid = await aside(bare.owner_of, mirror)
+        # Made among the mirrors, where their owner may pass, and in folders of its own, because it may not
+        # put anything else in the place of the tree.
+        async with self._space.reserved(place, size_bytes, name), folders.partial(self._repos) as draft:
+            tree, index = draft / "tree", draft / "index"
+            for folder in (tree, index):
+                await aside(open_folder, folder)
+                if uid is not None:
+                    await aside(os.chown, folder, uid, uid)
+            variables = {"GIT_WORK_TREE": str(tree), "GIT_INDEX_FILE": str(index / "index")}
             await self._run_local(mirror, "read-tree", "--reset", "-u", commit, environment=variables)
             await aside(take_place, tree, place)
 
@@ -205,6 +224,8 @@ class Mirrors:
             timeout_s=self._git.timeout,
             environment={"GIT_DIR": str(mirror), **(environment or {})},
             output_limit_bytes=output_limit_bytes,
+            uid=await aside(bare.owner_of, mirror),
+            file_bytes=self._git.max_size,
         )
         return await command.result(self._threads)
 
@@ -239,35 +260,3 @@ def check_tree(name: str, listing: bytes, limit_bytes: int, most: int) -> int:
 
 def too_many(name: str, most: int) -> SourceRefused:
     return SourceRefused(f"{name} has more files and folders than [git] max_files permits ({most})")
-
-
-def _make_empty_mirror(mirror: Path, name: str) -> None:
-    """Make what `git init --bare` makes (gitrepository-layout(5)), without a process, and add our files."""
-    for folder in ("info", "objects/info", "objects/pack", "refs/heads", "refs/tags", "refs/sky"):
-        (mirror / folder).mkdir(parents=True)
-    (mirror / "HEAD").write_text("ref: refs/heads/main\n")
-    (mirror / "config").write_text(
-        "[core]\n\trepositoryformatversion = 0\n\tfilemode = true\n\tbare = true\n"
-    )
-    (mirror / "description").write_text(name)
-    (mirror / "info" / "attributes").write_text(_ATTRIBUTES)
-
-
-def _rename_head(mirror: Path) -> str:
-    """Rename the reference of `fetch_default_branch` to refs/sky/COMMIT, as `_fetch_into` names them."""
-    head = mirror / "refs" / "sky" / "head"
-    commit = head.read_text().strip()
-    head.rename(head.with_name(commit))
-    return commit
-
-
-def _count_packs(mirror: Path) -> int:
-    return len(list(mirror.glob("objects/pack/*.pack")))
-
-
-def _remove_leftovers(mirror: Path) -> None:
-    """Remove the lock files and temporary packs of a killed fetch."""
-    for pattern in ("*.lock", "refs/sky/*.lock", "objects/pack/*tmp*", "objects/??/tmp_*"):
-        for path in mirror.glob(pattern):
-            with contextlib.suppress(FileNotFoundError):
-                path.unlink()

@@ -53,8 +53,16 @@ class Remotes:
     """Git's commands that need a server. They fail with `GitFailed`; `explain` turns it into our errors."""
 
     def __init__(
-        self, git: GitSettings, lookup: Lookup, space: Space, pid_files: Path, threads: Executor
+        self,
+        git: GitSettings,
+        lookup: Lookup,
+        space: Space,
+        pid_files: Path,
+        threads: Executor,
+        uid: int | None = None,
     ) -> None:
+        """`uid`: see `uid_for`."""
+        self._uid = uid
         self._git = git
         self._lookup = lookup
         self._space = space
@@ -63,6 +71,14 @@ class Remotes:
         self._answered: Recent[str, Remote] = Recent(REMOTES_KEPT)
         """Repository name → the remote that answered, if it is not the one that the name says: with `.git`,
         or by a redirect. Its addresses are looked at each time."""
+
+    def uid_for(self, name: str) -> int | None:
+        """As whom Git works on a repository's mirror: a user of its own, where the island is root."""
+        return self._uid_at(remote_of(name, self._git.rewrites))
+
+    def _uid_at(self, remote: Remote) -> int | None:
+        # By SSH and in folders it reads what only the island's user may: its keys, its repositories.
+        return None if remote.scheme in ("ssh", "file") else self._uid
 
     async def references(
         self, name: str, refs: Sequence[str], *options: str, limit_bytes: int = LISTING_BYTES
@@ -165,6 +181,8 @@ class Remotes:
             watch_bytes=self._git.max_size,
             room=partial(self._space.grow, mirror) if mirror else None,
             output_limit_bytes=errand.limit_bytes,
+            uid=self._uid_at(remote),
+            file_bytes=2 * self._git.max_size,  # `watch_bytes` ends it before
         )
         try:
             return await command.result(self._threads)

@@ -60,13 +60,16 @@ class Sources:
         known: KnownCommits,
         events: Events | None = None,
         lookup: Lookup = lookup,
+        uid: int | None = None,
     ) -> None:
-        """`trust_s`: how long the commit of a branch or tag is used before the remote is asked again."""
+        """`trust_s`: how long the commit of a branch or tag is used before the remote is asked again.
+        `uid`: as whom Git works on what strangers wrote, if the island is root; no jail may have it.
+        """
         self._git = git
         self._checkouts = checkouts
         self._events = events
         self._space = Space(checkouts, git)
-        self._mirrors = Mirrors(git, repos, lookup, self._space)
+        self._mirrors = Mirrors(git, repos, lookup, self._space, uid)
         self._settled: Recent[tuple[str, str | None], Written] = Recent(NAMES_KEPT)
         """(URL, version) of a request → what they mean, where that took a look at the references."""
         self._folders: Recent[tuple[str, str, str], tuple[str | None]] = Recent(NAMES_KEPT)

@@ -471,9 +471,12 @@ CASES = (
     Case(
         "G17",
         "a pack that takes Git over, on an island of root's",
-        "no capability, and no way to gain one",
-        _tests(HARM, "test_git_of_a_root_has_no_capability_and_gains_none"),
-        unproved="it keeps root's uid: what root owns it could still read; a uid of its own is missing",
+        "a user of its own that reads nothing of root's, no capability, no way to gain one, limits",
+        _tests(
+            HARM,
+            "test_git_of_a_root_has_no_capability_and_gains_none",
+            "test_git_that_strangers_feed_reads_nothing_of_roots_and_has_limits",
+        ),
     ),
     Case(
         "G18",
@@ -508,6 +511,12 @@ CASES = (
             ),
             *_tests(VERSIONS, "test_what_is_asked_for_stays_short"),
         ),
+    ),
+    Case(
+        "G21",
+        "a Git that was taken over leaves links in its mirror",
+        "nothing outside the mirror is read, renamed or removed",
+        _tests(HARM, "test_mirrors_are_gits_own_and_no_link_in_one_leads_out"),
     ),
     Case("B1", "flags for cgo", "there is no cgo", _tests(JAIL, "test_b1_cgo_is_off")),
     Case(

@@ -6,20 +6,21 @@ import asyncio
 import hashlib
 import importlib
 import os
+import shutil
 import struct
 import subprocess
 import zlib
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from skyisland.errors import SourceRefused, SourceUnavailable, TooBusy
 from skyisland.host.folder import size_of
-from skyisland.sources import git
-from skyisland.sources.git import GitCommand, GitFailed, Trouble
-from tests.support.upstream import Repository, room
+from skyisland.sources import bare, git
+from skyisland.sources.git import GitFailed, Trouble
+from tests.support.upstream import GIT_UID, Repository, Room, Server, room
 
 
 async def test_nothing_of_a_repository_or_of_our_environment_is_run(
@@ -262,23 +263,85 @@ async def test_what_is_in_use_stays_and_who_finds_no_room_beside_it_is_refused(
 
 
 @pytest.mark.root
+async def says(it: Room, command: str, uid: int | None, **options: Any) -> str:
+    """What a shell command says that a taken-over Git runs."""
+    return (await it.git("-c", f"alias.taken=!{command}", "taken", uid=uid, **options)).decode()
+
+
+async def status_of(it: Room, uid: int | None) -> dict[str, str]:
+    lines = (await says(it, "cat /proc/self/status", uid)).splitlines()
+    return dict(line.split(":\t", 1) for line in lines if ":\t" in line)
+
+
+@pytest.mark.root
+@pytest.mark.parametrize("uid", [None, GIT_UID])
 async def test_git_of_a_root_has_no_capability_and_gains_none(
+    state_dir: Path, monkeypatch: pytest.MonkeyPatch, uid: int | None
+) -> None:
+    async with room(state_dir, {}) as it:
+        confined = await status_of(it, uid)
+        for kind in ("CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb"):
+            assert int(confined[kind], 16) == 0
+        assert confined["NoNewPrivs"] == "1"
+        assert set(confined["Uid"].split()) == {str(uid or 0)}
+        monkeypatch.setattr(git, "confinement", lambda uid: git.Confinement())
+        assert int((await status_of(it, uid))["CapEff"], 16) != 0, "else there is nothing to take"
+
+
+@pytest.mark.root
+async def test_git_that_strangers_feed_reads_nothing_of_roots_and_has_limits(
     state_dir: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async def status() -> dict[str, str]:
-        async with room(state_dir, {}) as it:
-            command = GitCommand(
-                ["-c", "alias.status-of=!cat /proc/self/status", "status-of"],
-                pid_files=it.repos,
-                timeout_s=10,
-            )
-            with ThreadPoolExecutor(1) as threads:
-                text = (await command.result(threads)).decode()
-        return dict(line.split(":\t", 1) for line in text.splitlines() if ":\t" in line)
+    (state_dir / "secret").write_text("of root")
+    (state_dir / "secret").chmod(0o600)
+    async with room(state_dir, {}) as it:
+        look = f"cat {state_dir}/secret 2>&1 || true"
+        assert await says(it, look, None) == "of root"
+        assert "Permission denied" in await says(it, look, GIT_UID)
+        limits = await says(it, "cat /proc/self/limits", GIT_UID, file_bytes=1 << 20)
+        soft = {line[:25].strip(): line[25:].split()[0] for line in limits.splitlines()}
+        assert soft["Max file size"] == str(1 << 20)
+        assert soft["Max processes"] == str(git.PROCESSES)
+        assert soft["Max address space"] == str(4 << 30)
+        held = await says(it, "ls -l /proc/self/fd", GIT_UID)
+        locks = [line for line in held.splitlines() if ".pid" in line]
+        assert {line[:4] for line in locks} == {"lr-x"}, "else it could say whom the next daemon kills"
+    # Where there is no setpriv, it is another user all the same.
+    git.confinement.cache_clear()
+    monkeypatch.setattr(shutil, "which", lambda name, **_: None if name == "setpriv" else "/usr/bin/" + name)
+    async with room(state_dir, {}) as it:
+        confined = await status_of(it, GIT_UID)
+        assert (confined["Uid"].split()[0], int(confined["CapEff"], 16)) == (str(GIT_UID), 0)
+        assert "setpriv" in git.confinement(GIT_UID).lacks
+    git.confinement.cache_clear()
 
-    confined = await status()
-    for kind in ("CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb"):
-        assert int(confined[kind], 16) == 0
-    assert confined["NoNewPrivs"] == "1"
-    monkeypatch.setattr(git, "confinement", tuple)
-    assert int((await status())["CapEff"], 16) != 0, "else there is nothing to take"
+
+@pytest.mark.root
+async def test_mirrors_are_gits_own_and_no_link_in_one_leads_out(
+    state_dir: Path, repository: Repository, served: Server
+) -> None:
+    outside = state_dir / "outside"
+    outside.mkdir()
+    for name in ("tmp_pack_of_another", "head", "x.lock"):
+        (outside / name).write_text("kept")
+    async with room(state_dir, served.rewrite) as it:
+        checkout = (await it.get()).checkout
+        (mirror,) = (path for path in it.repos.iterdir() if path.is_dir())
+        assert (mirror.stat().st_uid, mirror.stat().st_mode & 0o777) == (GIT_UID, 0o700)
+        assert checkout.parent.stat().st_uid == 0, "nobody but root puts another folder in its place"
+        shutil.rmtree(mirror / "objects/pack")
+        shutil.rmtree(mirror / "refs/sky")
+        (mirror / "objects/pack").symlink_to(outside)
+        (mirror / "refs/sky").symlink_to(outside)
+        assert list(mirror.glob("objects/pack/*tmp*")), "a look by its path leads out"
+        await asyncio.to_thread(bare.remove_leftovers, mirror)
+        with pytest.raises(GitFailed):
+            await asyncio.to_thread(bare.rename_head, mirror)
+        assert await asyncio.to_thread(bare.count_packs, mirror) == 0
+        repository.commit(b_go="package a\n")
+        assert (await it.get(refresh=True)).commit == repository.git("rev-parse", "HEAD")
+        (mirror / "description").unlink()
+        (mirror / "description").symlink_to("/etc/passwd")
+    async with room(state_dir, served.rewrite) as it:
+        assert not mirror.exists(), "whoever does not say its name is forgotten"
+    assert {path.name for path in outside.iterdir()} == {"tmp_pack_of_another", "head", "x.lock"}

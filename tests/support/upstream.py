@@ -23,6 +23,8 @@ from skyisland.sources.sources import Sources
 
 URL = "github.com/user/repo"
 DAY_S = 86400.0
+GIT_UID = 1_953_000_000
+"""As whom Git works for sources that root has."""
 FORGE = "127.0.0.2"
 """An address of this host that tests take for one of the Internet."""
 
@@ -103,7 +105,7 @@ class Room:
             self.repos,
             self.checkouts,
             events=events,
-            **{"trust_s": DAY_S, **options},
+            **{"trust_s": DAY_S, "uid": GIT_UID if os.geteuid() == 0 else None, **options},
         )
 
     async def get(self, url: str = URL, version: str | None = None, *, refresh: bool = False) -> Source:
