@@ -75,6 +75,7 @@ def _claim(layout: Layout, *, passed: bool) -> int:
     try:
         make_private(layout.state_dir, 0o711)
         make_private(layout.repos)
+        make_private(layout.catalogues)
         for folder in (layout.checkouts, layout.artifacts):
             make_private(folder, 0o711 if passed else 0o700)
         make_private(layout.run, 0o711)
