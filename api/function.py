@@ -20,6 +20,7 @@ from quart import Quart, request
 
 from api.auth import Gate
 from api.clients import Clients, Request
+from api.lines import Lines
 from api.media import JSON, TEXT, Wanted, wanted
 from api.problems import Reply, RequestTimeout, TooLarge, misfortune, reply
 from api.routes import answers
@@ -28,6 +29,7 @@ from skyisland.errors import TooBusy
 from skyisland.golang.catalogue import Catalogue
 from skyisland.island import Island
 from skyisland.model import Invocation, Timings, Verdict
+from skyisland.operations import LINES
 from skyisland.record.metrics import Metrics
 from skyisland.settings import Api
 from skyisland.story import new_id
@@ -94,17 +96,23 @@ class FunctionEndpoint:
             await send_reply(_OPTIONS if scope["method"] == "OPTIONS" else _NOT_ALLOWED, send)
             return
         asked = _asked(scope)
+        lines = Lines(send, asked.id) if asked.wanted.answer == LINES else None
         try:
             with self.admitted(scope) as client:
-                answer = await self._run(receive, client, asked)
+                answer = await self._run(receive, client, asked, lines)
         except HungUp:
+            if lines is not None:
+                lines.cancel()
             return
         except TooBusy as error:
             await self._refusals.turn()
             answer = reply(error, asked.wanted.error)
         except Exception as error:
             answer = reply(error, asked.wanted.error)
-        await send_reply(answer, send, ("X-Call-Id", asked.id))
+        if lines is not None and lines.begun:
+            await lines.end(answer.body)
+        else:
+            await send_reply(answer, send, ("X-Call-Id", asked.id))
 
     @contextmanager
     def admitted(self, scope: Request) -> Iterator[str]:
@@ -128,13 +136,20 @@ class FunctionEndpoint:
             if not self._calls[client]:
                 del self._calls[client]
 
-    async def _run(self, receive: ASGIReceiveCallable, client: str, asked: _Asked) -> Reply:
+    async def _run(
+        self, receive: ASGIReceiveCallable, client: str, asked: _Asked, lines: Lines | None
+    ) -> Reply:
         self._metrics.count("handlers.function.run")
         form = asked.wanted.acceptable
         request = decode(await self._body(receive), FunctionBody)
         with _UntilHangUp(receive):
             invocation = await self._island.invoke(
-                request, client=client, id=asked.id, caller_id=asked.caller_id, text_only=form != JSON
+                request,
+                client=client,
+                id=asked.id,
+                caller_id=asked.caller_id,
+                text_only=form not in (JSON, LINES),
+                heard=None if lines is None else lines.add,
             )
         return answered(invocation, form, asked.wanted.error)
 
@@ -176,8 +191,9 @@ def answered(invocation: Invocation, form: str, error_form: str) -> Reply:
     if invocation.outcome.verdict not in (Verdict.ok, Verdict.failed):
         answer = misfortune(invocation, error_form)
         return Reply(answer.status, answer.body, (timing,), answer.media)
-    if form == JSON:
-        return Reply(200, encode(Answer.of(invocation)), (timing,))
+    if form in (JSON, LINES):
+        body = encode(Answer.of(invocation))
+        return Reply(200, body if form == JSON else body + b"\n", (timing,), form)
     headers = (*_in_headers(invocation), timing, ("X-Content-Type-Options", "nosniff"))
     return Reply(200, invocation.outcome.stdout, headers, f"{TEXT}; charset=utf-8" if form == TEXT else form)
 

@@ -6,7 +6,7 @@ a function ended in its jail is no error but part of a `Called`.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from types import TracebackType
 from typing import Any, TypeVar
 
@@ -17,10 +17,21 @@ from skyisland.errors import Unavailable
 from skyisland.events import InvocationFinished
 from skyisland.golang.catalogue import Catalogue
 from skyisland.model import AddressInfo, AddressState, Artifact, Capability, FunctionRequest
-from skyisland.operations import JSON, Operation
+from skyisland.operations import JSON, LINES, Operation
 from skyisland.record.logs import LogLine
 from skyisland.record.traffic import ApiStats
-from skyisland.wire import AddressBody, Called, Jail, NotAnIsland, Snapshot, encode, read_call
+from skyisland.wire import (
+    AddressBody,
+    Called,
+    InputAnswer,
+    Jail,
+    NotAnIsland,
+    Snapshot,
+    encode,
+    read_call,
+    read_last,
+    read_line,
+)
 
 T = TypeVar("T")
 
@@ -110,6 +121,30 @@ class Client:
     def functions(self, url: str, version: str | None = None) -> Catalogue:
         """What the package at `url` offers, however long that takes the first time."""
         return self._ask(op.FUNCTIONS, url=url, version=version, patient=True)
+
+    def invoke_many(self, request: FunctionRequest) -> Iterator[InputAnswer | Called]:
+        """Run a call with many inputs: the answer of each as it comes, and last what came of the call."""
+        headers = {"Content-Type": JSON, "Accept": LINES}
+        timeout = httpx.Timeout(self._http.timeout.connect, read=None)
+        try:
+            with self._http.stream(
+                op.INVOKE.method, op.INVOKE.url(), content=encode(request), headers=headers, timeout=timeout
+            ) as response:
+                if response.status_code != httpx.codes.OK:
+                    yield read_call(response.status_code, response.read())
+                    return
+                begun, held = b"", b""
+                for chunk in response.iter_bytes():
+                    *whole, begun = (begun + chunk).split(b"\n")
+                    for line in whole:
+                        if held:
+                            yield read_line(held)
+                        held = line
+                yield read_last(held)
+        except NotAnIsland as error:
+            raise Unreachable(f"{self.url} {error}") from None
+        except (httpx.HTTPError, httpx.InvalidURL, OSError) as error:
+            raise Unreachable(f"{self.url}: {error or type(error).__name__}") from None
 
     def capabilities(self) -> list[Capability]:
         """What the host enforces, and what it cannot."""

@@ -31,7 +31,7 @@ from skyisland.events import Events, InvocationFinished, IslandStarted, IslandSt
 from skyisland.golang import harness
 from skyisland.golang.callee import understand
 from skyisland.golang.catalogue import Catalogue
-from skyisland.golang.outcome import told
+from skyisland.golang.outcome import ManyAnswers, told
 from skyisland.golang.runtime import function_environment
 from skyisland.host.failures import Failures
 from skyisland.host.fair import LOCAL, FairQueue
@@ -52,6 +52,7 @@ from skyisland.model import (
     Phase,
     Policy,
     Resolved,
+    Returned,
     Source,
     Status,
 )
@@ -264,11 +265,13 @@ class Island:
         id: str = "",  # noqa: A002 - as the answer's field is named
         caller_id: str = "",
         text_only: bool = False,
+        heard: Callable[[list[Returned]], None] | None = None,
     ) -> Invocation:
         """Run one call in a jail of its own. `client`: whose share of the island it counts to.
 
         `id`: the invocation's, one that nothing else has; `caller_id`: what the caller calls it. `text_only`:
-        nobody wants the results as JSON.
+        nobody wants the results as JSON. `heard`: called with the answers of many inputs as they come; they
+        are not in the outcome then.
 
         Raises:
             IslandError: the request was refused or could not be carried out. What happens inside the jail is
@@ -282,7 +285,7 @@ class Island:
         self._running.add(task)
         self.builds.disturb()
         try:
-            return story.finish(await self._carry_out(request, story, text_only))
+            return story.finish(await self._carry_out(request, story, text_only, heard))
         except IslandError as refusal:
             story.fail(refusal.code, refusal.message)
             raise
@@ -293,7 +296,13 @@ class Island:
             self._running.discard(task)
             story.close()
 
-    async def _carry_out(self, request: FunctionRequest, story: Story, text_only: bool) -> Outcome:
+    async def _carry_out(
+        self,
+        request: FunctionRequest,
+        story: Story,
+        text_only: bool,
+        heard: Callable[[list[Returned]], None] | None,
+    ) -> Outcome:
         call = await understand(request)
         if request.ip4:
             self.network.require()
@@ -309,7 +318,7 @@ class Island:
                     if not self._places.take(story.client):
                         await self._places.wait(story.client)
                 try:
-                    return await self._run(request, call, artifact, story, text_only)
+                    return await self._run(request, call, artifact, story, text_only, heard)
                 finally:
                     self._places.leave(story.client)
             finally:
@@ -339,10 +348,18 @@ class Island:
             )
 
     async def _run(
-        self, request: FunctionRequest, call: Call, artifact: Artifact, story: Story, text_only: bool
+        self,
+        request: FunctionRequest,
+        call: Call,
+        artifact: Artifact,
+        story: Story,
+        text_only: bool,
+        heard: Callable[[list[Returned]], None] | None,
     ) -> Outcome:
         """Give the call's frame to a jail, and wait for its end."""
         nonce = secrets.token_hex(16)
+        data = request.data
+        many = None if data is None or not data.many else ManyAnswers(nonce, len(data.json), heard)
         with self.pool.call():
             with story.phase(Phase.jail):
                 inmate = await self.pool.obtain(
@@ -357,14 +374,16 @@ class Island:
                 story.jail, story.warm = inmate.spec.name, inmate.warm
                 with story.phase(Phase.exec):
                     timeout_s = self.policy.exec_timeout_s
-                    frame = harness.frame(
-                        call, nonce, text_only=text_only, data=request.data, timeout_s=timeout_s
+                    frame = harness.frame(call, nonce, text_only=text_only, data=data, timeout_s=timeout_s)
+                    outcome = await inmate.converse(
+                        frame + request.input, timeout_s, None if many is None else many.take
                     )
-                    outcome = await inmate.converse(frame + request.input, timeout_s)
             finally:
                 self.jails.discard(inmate)
         if refusal := harness.rejection(outcome, nonce):
             raise refusal
+        if many is not None:
+            return many.told(outcome, self.policy.limits.stdout_bytes)
         return told(outcome, nonce, self.policy.limits.stdout_bytes)
 
     async def functions(self, url: str, version: str | None = None, *, client: str = LOCAL) -> Catalogue:

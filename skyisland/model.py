@@ -29,12 +29,14 @@ class FunctionRequest(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """Repository, and the package in it: `github.com/user/repo/sub`, or as else people write it
     (`sources.written`)."""
     call: Annotated[str, Meta(max_length=64 << 10)]
-    """One Go call expression on that package: `Encode(100.1, 80.9)`; with `args` the bare name of a
-    function: `Encode`."""
+    """One Go call expression on that package: `Encode(100.1, 80.9)`; with `args` or `inputs` the bare name of
+    a function: `Encode`."""
     args: Raw | UnsetType = UNSET
     """Arguments as JSON: an array, or an object by the names of the function's parameters."""
+    inputs: Raw | UnsetType = UNSET
+    """An array of such arguments: the function is called once for each, all in one jail."""
     types: Annotated[tuple[Annotated[str, Meta(max_length=1024)], ...], Meta(max_length=16)] = ()
-    """Type arguments of a generic function that is called with `args`."""
+    """Type arguments of a generic function that is called with `args` or `inputs`."""
     ip4: bool = False
     """Lease an address from the pool and put it on the jail's own interface."""
     cache_bust: bool = False
@@ -58,16 +60,21 @@ class FunctionRequest(Struct, frozen=True, kw_only=True, omit_defaults=True):
         """The arguments, where they are JSON."""
         if self.args is not UNSET:
             return Data(json=bytes(self.args), many=False)
-        return None
+        return None if self.inputs is UNSET else Data(json=bytes(self.inputs), many=True)
 
     @property
     def shown(self) -> str:
         """The call for people, with the beginning of its arguments."""
-        if self.args is UNSET:
+        if self.args is not UNSET:
+            json = memoryview(self.args)
+        elif self.inputs is not UNSET:
+            json = memoryview(self.inputs)
+        else:
             return self.call
-        json = memoryview(self.args)
         beginning = bytes(json[:SHOWN_BYTES]).decode(errors="replace")
         name = f"{self.call}[{', '.join(self.types)}]" if self.types else self.call
+        if self.args is UNSET:
+            return f"{name} for {beginning}"
         whole = beginning.startswith("[") and len(json) <= SHOWN_BYTES
         return f"{name}({beginning[1:-1] if whole else beginning})"
 
@@ -316,6 +323,8 @@ class Outcome(Struct, frozen=True, kw_only=True):
     """Of a call: its results as a JSON array; see `Returned.results`."""
     error: GoError | None = None
     """Of a call: the error that it returned, or its panic."""
+    answers: tuple[Returned, ...] | None = None
+    """Of a call with many inputs: what it gave back for each, as far as it got."""
 
 
 class Phase(StrEnum):

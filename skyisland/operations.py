@@ -26,6 +26,8 @@ from skyisland.wire import AddressBody, Answer, FunctionBody, Jail, Snapshot, en
 T = TypeVar("T")
 
 JSON = "application/json"
+LINES = "application/x-ndjson"
+"""The answers of many inputs as they come."""
 
 
 class Role(StrEnum):

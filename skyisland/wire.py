@@ -35,6 +35,7 @@ from skyisland.model import (
     GoError,
     Invocation,
     JailInfo,
+    Returned,
     Status,
     Timings,
     Verdict,
@@ -54,6 +55,11 @@ class FunctionBody(FunctionRequest, frozen=True, kw_only=True, forbid_unknown_fi
     def __post_init__(self) -> None:
         if self.stdin is not None and self.stdin_base64 is not None:
             raise BadRequest("stdin and stdin_base64 exclude each other; send one of them", field="stdin")
+        if self.args is not UNSET and self.inputs is not UNSET:
+            raise BadRequest("args and inputs exclude each other; send one of them", field="args")
+        if self.inputs is not UNSET and _first(self.inputs) != b"[":
+            message = "inputs: send an array; each element is what args would be"
+            raise BadRequest(message, field="inputs")
         if self.args is not UNSET and _first(self.args) not in b"[{":
             message = "args: send an array, or an object by the names of the function's parameters"
             raise BadRequest(message, field="args")
@@ -74,6 +80,31 @@ class AddressBody(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
 
 
 # Answers
+
+
+class InputAnswer(Struct, frozen=True, kw_only=True):
+    """What came of one of many inputs; the fields mean what those of `Answer` do."""
+
+    data: str
+    results: Annotated[Any, Meta(extra_json_schema={"type": ["array", "null"]})] = None
+    error: GoError | None = None
+    """Also an argument that does not fit (its type is `argument`, and `at` the path), or a `panic`: the next
+    input is taken all the same."""
+    failed: bool = False
+    stdout: str = ""
+    data_base64: str | UnsetType = UNSET
+
+    @classmethod
+    def of(cls, returned: Returned) -> InputAnswer:
+        data, base64 = _texts(returned.printed + returned.text)
+        return cls(
+            data=data,
+            results=None if returned.results is None else Raw(returned.results),
+            error=returned.error,
+            failed=returned.error is not None,
+            stdout=returned.printed.decode(errors="replace"),
+            data_base64=base64,
+        )
 
 
 class Answer(Struct, frozen=True, kw_only=True):
@@ -107,16 +138,14 @@ class Answer(Struct, frozen=True, kw_only=True):
     data_base64: str | UnsetType = UNSET
     signal: int | UnsetType | None = UNSET
     """The signal that ended it; left out of a good answer."""
+    answers: list[InputAnswer] | UnsetType = UNSET
+    """Of many inputs, one each, in order; fewer where the call ended before. `data` is then what was printed
+    apart from them."""
 
     @classmethod
     def of(cls, invocation: Invocation) -> Answer:
         outcome = invocation.outcome
-        base64: str | UnsetType = UNSET
-        try:
-            data = outcome.stdout.decode()
-        except UnicodeDecodeError:
-            data = outcome.stdout.decode(errors="replace")
-            base64 = b64encode(outcome.stdout).decode()
+        data, base64 = _texts(outcome.stdout)
         return cls(
             timestamp=int(invocation.started_at + invocation.timings.total_s),
             data=data,
@@ -135,6 +164,9 @@ class Answer(Struct, frozen=True, kw_only=True):
             timings_ms=milliseconds(invocation.timings),
             data_base64=base64,
             signal=UNSET if outcome.verdict in (Verdict.ok, Verdict.failed) else outcome.signal,
+            answers=UNSET
+            if outcome.answers is None
+            else [InputAnswer.of(returned) for returned in outcome.answers],
         )
 
     @property
@@ -147,6 +179,14 @@ class Answer(Struct, frozen=True, kw_only=True):
         """`timings_ms` in seconds; phases that this version does not know are left out."""
         fields = {field.removesuffix("_s"): field for field in Timings.__struct_fields__}
         return Timings(**{fields[name]: ms / 1000 for name, ms in self.timings_ms.items() if name in fields})
+
+
+def _texts(output: bytes) -> tuple[str, str | UnsetType]:
+    """Output as text, and in base64 if that is not all of it."""
+    try:
+        return output.decode(), UNSET
+    except UnicodeDecodeError:
+        return output.decode(errors="replace"), b64encode(output).decode()
 
 
 def milliseconds(timings: Timings) -> dict[str, float]:
@@ -363,8 +403,10 @@ def _without_data(body: bytes, value: object) -> bytes:
     A whole array or object begins nowhere in JSON but where it stands, or in another one, or in a text; and
     there it changes no name of a field.
     """
-    if isinstance(value, FunctionBody) and value.args is not UNSET:
-        return body.replace(value.args, b"0", 1)
+    if isinstance(value, FunctionBody):
+        for data in (value.args, value.inputs):
+            if data is not UNSET:
+                return body.replace(data, b"0", 1)
     return body
 
 
@@ -442,6 +484,29 @@ def read_call(status: int, content: bytes) -> Called:
             ) from None
         return Called.by(Verdict(problem.code), answer)
     raise refusal(status, problem)
+
+
+def read_line(line: bytes) -> InputAnswer:
+    """The answer of one of many inputs.
+
+    Raises:
+        NotAnIsland
+    """
+    return read(200, line, InputAnswer)
+
+
+def read_last(line: bytes) -> Called:
+    """What came of a call with many inputs, of its last line: an answer, or a problem.
+
+    Raises:
+        IslandError: the call did not run to its end.
+        NotAnIsland
+    """
+    try:
+        ended_well = "id" in _decoder(dict[str, Raw]).decode(line)
+    except msgspec.DecodeError as error:
+        raise _too_far(200, error) from None
+    return read_call(200 if ended_well else 502, line)
 
 
 def _too_far(status: int, error: Exception) -> NotAnIsland:

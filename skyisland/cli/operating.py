@@ -6,6 +6,7 @@ Address and admin token come from the same settings as the island's own.
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterator
 from typing import Any, BinaryIO
 
 import click
@@ -19,7 +20,7 @@ from skyisland.client import Client
 from skyisland.model import AddressState, FunctionRequest, Phase, Verdict
 from skyisland.record.logs import printable
 from skyisland.settings import admin_token
-from skyisland.wire import Called
+from skyisland.wire import Called, InputAnswer, encode
 
 
 @click.command()
@@ -27,6 +28,7 @@ from skyisland.wire import Called
 @click.argument("call")
 @click.option("--args", help="Arguments as JSON: an array, or an object by the parameters' names.")
 @click.option("--arg", multiple=True, help="One argument, JSON or else a text; may be repeated.")
+@click.option("--inputs", type=click.File("rb"), help="Arguments of many calls, a line each; - to read them.")
 @click.option(
     "--type", "types", multiple=True, help="A type argument of a generic function; may be repeated."
 )
@@ -43,6 +45,7 @@ def invoke(
     /,
     args: str | None,
     arg: tuple[str, ...],
+    inputs: BinaryIO | None,
     stdin: BinaryIO | None,
     raw: bool,
     as_json: bool,
@@ -55,9 +58,11 @@ def invoke(
     Prints what the function printed and returned; on a terminal, escapes in place of its control characters.
     Exit code 4 if it did not end well, or returned an error.
     """
-    fields |= _data(args, arg) | (_input(stdin.read()) if stdin else {})
+    fields |= _data(args, arg, inputs) | (_input(stdin.read()) if stdin else {})
     request = FunctionRequest(**fields)
     with options.client(admin=False) as client:
+        if inputs is not None:
+            sys.exit(_print_lines(client.invoke_many(request)))
         called = client.invoke(request)
     if as_json:
         print_json({"verdict": called.verdict, **msgspec.to_builtins(called.answer)})
@@ -66,10 +71,28 @@ def invoke(
     sys.exit(0 if called.verdict is Verdict.ok else EXIT_FUNCTION)
 
 
-def _data(args: str | None, arg: tuple[str, ...]) -> dict[str, Any]:
+def _print_lines(lines: Iterator[InputAnswer | Called]) -> int:
+    """Print the answers of many inputs as they come, in JSON, a line each; returns the exit code."""
+    code = 0
+    for line in lines:
+        if isinstance(line, InputAnswer):
+            sys.stdout.buffer.write(encode(line) + b"\n")
+            sys.stdout.buffer.flush()
+            code = EXIT_FUNCTION if line.failed else code
+        elif line.verdict is not Verdict.ok:
+            say(f"skyisland: {line.message}", fg="red", err=True)
+            code = EXIT_FUNCTION
+    return code
+
+
+def _data(args: str | None, arg: tuple[str, ...], inputs: BinaryIO | None) -> dict[str, Any]:
     """The field of a request for arguments that are data."""
-    if args is not None and arg:
-        raise click.UsageError("--args and --arg exclude each other")
+    if (args is not None) + bool(arg) + (inputs is not None) > 1:
+        raise click.UsageError("--args, --arg and --inputs exclude each other")
+    if inputs is not None:
+        lines = [line for line in inputs.read().splitlines() if line.strip()]
+        checked = [_checked(line, f"--inputs: line {number}") for number, line in enumerate(lines, 1)]
+        return {"inputs": Raw(b"[%b]" % b",".join(map(bytes, checked)))}
     if args is not None:
         return {"args": _checked(args.encode(), "--args")}
     if arg:

@@ -40,7 +40,7 @@ async def understand(request: FunctionRequest) -> Call:
     if request.data is not None:
         return parse_callee(request.call, request.types)
     if request.types:
-        message = "types: an expression has them in itself, F[int](1); send these with args"
+        message = "types: an expression has them in itself, F[int](1); send these with args or inputs"
         raise BadRequest(message, field="types")
     return await read_call(request.call)
 
@@ -54,7 +54,7 @@ def parse_callee(name: str, types: tuple[str, ...] = ()) -> Call:
     name = name.strip()
     if len(name) > MAX_NAME or not _NAME.fullmatch(name):
         raise BadCall(
-            "call: with args, this is the bare name of a function, such as Encode; leave "
+            "call: with args or inputs, this is the bare name of a function, such as Encode; leave "
             "parentheses out, or write the arguments in call",
             position=0,
         )

@@ -9,12 +9,12 @@ from __future__ import annotations
 
 import itertools
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from msgspec import structs
 
 from skyisland.golang import harness
-from skyisland.model import GoError, Outcome, Verdict
+from skyisland.model import GoError, Outcome, Returned, Verdict
 
 EXIT_PANIC = 2
 """The exit code of Go's runtime after a panic or a fatal error."""
@@ -60,6 +60,32 @@ def told(outcome: Outcome, nonce: str, most_bytes: int) -> Outcome:
         results=results,
         error=error,
     )
+
+
+class ManyAnswers:
+    """What a call with many inputs gives back for each, as it comes."""
+
+    def __init__(self, nonce: str, json_bytes: int, heard: Callable[[list[Returned]], None] | None) -> None:
+        """`json_bytes`: length of the inputs, each of which has two at least. `heard`: who gets the answers;
+        without it they are kept."""
+        self._records = harness.Records(nonce, most=json_bytes // 2)
+        self._kept: list[Returned] = []
+        self._heard = heard
+
+    def take(self, output: bytes) -> None:
+        """Take more of the jail's standard output."""
+        answers = self._records.take(output)
+        if self._heard is None:
+            self._kept += answers
+        elif answers:
+            self._heard(answers)
+
+    def told(self, outcome: Outcome, most_bytes: int) -> Outcome:
+        """The outcome with the answers that were kept; its output is what belongs to no input."""
+        rest = self._records.rest[:most_bytes]
+        error = panic(outcome.stderr) if outcome.exit_code == EXIT_PANIC else None
+        answers = tuple(self._kept) if self._heard is None else None
+        return structs.replace(outcome, stdout=rest, printed=rest, error=error, answers=answers)
 
 
 def panic(stderr: bytes) -> GoError | None:

@@ -72,6 +72,8 @@ class Capture:
         self.limit = limit
         self.data = bytearray()
         self.overflowed = False
+        self.heard: Callable[[bytes], None] | None = None
+        """Called with each piece as it comes, if set."""
         self._news = news
         self._fd: int | None = fd
         self._listening = False
@@ -96,6 +98,8 @@ class Capture:
             return
         room = self.limit - len(self.data)
         self.data += chunk[:room]
+        if self.heard is not None:
+            self.heard(chunk[:room])
         if len(chunk) > room:
             self.overflowed = True
             self._news.announce()

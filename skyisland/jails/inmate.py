@@ -157,8 +157,12 @@ class Inmate:
             usage=Usage() if self.state is JailState.dying else self.usage,
         )
 
-    async def converse(self, data: bytes, timeout_s: float) -> Outcome:
+    async def converse(
+        self, data: bytes, timeout_s: float, heard: Callable[[bytes], None] | None = None
+    ) -> Outcome:
         """Hand `data` to the process and wait for its end, its deadline or a full output.
+
+        `heard` is called with its standard output, piece by piece as it comes.
 
         Raises:
             DriverError: the process never started.
@@ -166,6 +170,9 @@ class Inmate:
         jail = self.jail
         assert jail is not None  # noqa: S101 - `Jails.make` returns no inmate without one
         process = jail.process
+        if heard is not None:
+            heard(bytes(process.stdout.data))
+            process.stdout.heard = heard
         budget = Budget(jail)
         try:
             timed_out = await until_ended(process, data, timeout_s)

@@ -219,6 +219,41 @@ def test_nests_so_deep_and_no_deeper(bench: Bench) -> None:
         assert bench.refusal("Show", f"[{'[' * deep}").endswith(": nests deeper than 1000")
 
 
+def test_many_inputs_each_with_an_answer(bench: Bench) -> None:
+    ran = bench.run("Half", '[[4], [13], ["x"], [5], {"n": 2}, 7, [6]]', many=True)
+    assert (ran.returncode, ran.stderr) == (0, b"")
+    rest, answers = harness.returned(ran.stdout, NONCE, most=100)
+    errors = [None if a.error is None else (a.error.type, a.error.message, a.error.at) for a in answers]
+    assert errors == [
+        None,
+        ("panic", "unlucky", ""),
+        ("argument", "wants a whole number of 64 bits (int), not a text", "inputs[2][0]"),
+        ("*errors.errorString", "odd", ""),
+        ("argument", "wants an array: the parameters' names are not known", "inputs[4]"),
+        ("argument", "wants an array, or an object by the parameters' names", "inputs[5]"),
+        None,
+    ]
+    assert [a.results for a in answers] == [b"[2]", None, None, b"[0]", None, None, b"[3]"]
+    assert [a.printed for a in answers][::6] == [b"half of 4\n", b"half of 6\n"]
+    assert rest == b"".join(a.printed + a.text for a in answers)
+
+
+def test_a_function_that_ends_the_process_ends_them(bench: Bench) -> None:
+    ran = bench.run("Half", "[[4], [99], [6]]", many=True)
+    _, answers = harness.returned(ran.stdout, NONCE, most=100)
+    assert (ran.returncode, len(answers)) == (3, 1)
+
+
+def test_nothing_runs_if_the_inputs_are_not_whole(bench: Bench) -> None:
+    ran = bench.run("Half", "[[4], [6]", many=True)
+    assert (ran.returncode, ran.stdout) == (harness.EXIT_REJECTED, b"")
+
+
+def test_what_is_written_for_each_input_is_its_own(bench: Bench) -> None:
+    _, answers = harness.returned(bench.run("Render", '[["a"], ["b"]]', many=True).stdout, NONCE, most=2)
+    assert [a.results for a in answers] == [b'["hello a\\n"]', b'["hello b\\n"]']
+
+
 def test_a_megabyte_takes_no_time(bench: Bench) -> None:
     """Whatever is in it: the decoder is linear."""
     for pattern in ("[],", "{},", '"\\u0041",', "1e9,", '{"a":[0]},', "true,", '"\\ud83d",'):

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import json
+import time
 from pathlib import Path
 
 import pytest
@@ -12,7 +14,8 @@ from hypothesis import strategies as st
 from skyisland.errors import BadCall, BadRequest, Complaint
 from skyisland.golang import harness
 from skyisland.golang.call import parse_call
-from skyisland.model import Call, GoError, Outcome, Returned, Verdict
+from skyisland.golang.callee import parse_callee
+from skyisland.model import Call, Data, GoError, Outcome, Returned, Verdict
 
 GOLDEN = Path(__file__).parent / "golden"
 PATH = "github.com/mmcloughlin/geohash"
@@ -69,6 +72,14 @@ class TestFrame:
     def test_says_that_no_json_is_wanted(self) -> None:
         frame = harness.frame(parse_call("F()"), "n", text_only=True)
         assert frame[4:] == b'{"args":[],"nonce":"n","want":"text"}'
+
+    def test_data_follows_the_header(self) -> None:
+        call, json = parse_callee("F"), b"[[1], [2]]"
+        frame = harness.frame(call, "n", data=Data(json=json, many=True), timeout_s=1.5)
+        header = b'{"args":[],"nonce":"n","json":10,"timeout_ms":1500,"many":true}'
+        assert frame == len(header).to_bytes(4, "big") + header + json
+        once = harness.frame(call, "n", data=Data(json=b"[1]", many=False), timeout_s=60, text_only=True)
+        assert once[4:] == b'{"args":[],"nonce":"n","want":"text","json":3,"timeout_ms":60000}[1]'
 
     @given(st.lists(st.text(max_size=20), max_size=5), st.text(max_size=20))
     def test_length_is_that_of_the_header(self, arguments: list[str], nonce: str) -> None:
@@ -131,6 +142,48 @@ class TestReturned:
         assert len(answers) <= 1
 
 
+class TestRecords:
+    OUTPUT = (
+        b"".join(b"a%d%b" % (n, trailer(b"t%d" % n, b'{"results":[%d]}' % n)) for n in range(4)) + b"rest"
+    )
+
+    @given(st.lists(st.integers(0, 250), max_size=12))
+    def test_in_whatever_pieces_they_come(self, cuts: list[int]) -> None:
+        records = harness.Records("n0", most=100)
+        bounds = [0, *sorted(cuts), len(self.OUTPUT)]
+        answers = [
+            answer
+            for begin, end in itertools.pairwise(bounds)
+            for answer in records.take(self.OUTPUT[begin:end])
+        ]
+        assert [(a.printed, a.text, a.results) for a in answers] == [
+            (b"a%d" % n, b"t%d" % n, b"[%d]" % n) for n in range(4)
+        ]
+        assert records.rest == b"rest"
+
+    def test_each_as_soon_as_it_is_whole(self) -> None:
+        records = harness.Records("n0", most=100)
+        whole = trailer(b"3", b'{"results":[3]}')
+        assert records.take(whole[:-1]) == []
+        assert len(records.take(whole[-1:])) == 1
+
+    def test_nothing_behind_what_is_none(self) -> None:
+        records = harness.Records("n0", most=100)
+        good = trailer(b"3", b'{"results":[3]}')
+        assert len(records.take(good + b"x" + trailer(b"", b"no") + good)) == 1
+        assert records.take(good) == []
+        assert records.rest == b"x"
+
+    @pytest.mark.case("B12")
+    def test_a_mebibyte_byte_by_byte_takes_linear_time(self) -> None:
+        records = harness.Records("n0" * 16, most=100)
+        before = time.process_time()
+        for _ in range(1 << 20):
+            records.take(b"n")
+        assert time.process_time() - before < 20
+        assert len(records.rest) == 1 << 20
+
+
 def ended(stderr: bytes, exit_code: int = harness.EXIT_REJECTED) -> Outcome:
     return Outcome(verdict=Verdict.exited, exit_code=exit_code, stderr=stderr)
 
@@ -141,6 +194,13 @@ class TestRejection:
         assert refused is not None
         assert refused.message == "call: argument 2: out of range"
         assert refused.details == {"argument": 1, "told_by": "jail"}
+
+    def test_names_the_place_in_json(self) -> None:
+        line = b'n0 {"argument":-1,"reason":"wants a text","path":"args[1].lat\\u001b"}\n'
+        refused = harness.rejection(ended(line), "n0")
+        assert refused is not None
+        assert refused.message == "args[1].lat?: wants a text"
+        assert refused.details == {"path": "args[1].lat?", "told_by": "jail"}
 
     def test_of_the_call_as_a_whole(self) -> None:
         refused = harness.rejection(ended(b'n0 {"argument":-1,"reason":"no function"}\n'), "n0")

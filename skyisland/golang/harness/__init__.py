@@ -272,35 +272,77 @@ def returned(stdout: bytes, nonce: str, most: int = 1) -> tuple[bytes, list[Retu
     All of it is the jail's word. What is no whole record, as where output was cut off, says nothing, and is
     left out with all that follows it.
     """
-    mark = nonce.encode()
-    kept: list[bytes] = []
-    answers: list[Returned] = []
-    begin = 0
-    while len(answers) < most and (end := stdout.find(mark, begin)) >= 0:
-        before = stdout[begin:end]
-        kept.append(before)
-        begin = len(stdout)
-        if (lengths := _LENGTHS.match(stdout, end + len(mark))) is None:
-            break
-        text_start = max(0, len(before) - int(lengths[1], 16))
-        begin = lengths.end() + int(lengths[2], 16)
-        if begin > len(stdout):
-            break
-        try:
-            # Decoded first: msgspec does not look whether what it skips is UTF-8.
-            record = _records.decode(stdout[lengths.end() : begin].decode())
-        except (ValueError, RecursionError):
-            break
-        results = bytes(record.results)
-        answers.append(
-            Returned(
-                printed=before[:text_start],
-                text=before[text_start:],
-                results=results if results.startswith(b"[") else None,
-                error=record.error,
-            )
-        )
-    return b"".join((*kept, stdout[begin:])), answers
+    records = Records(nonce, most)
+    answers = records.take(stdout)
+    kept = [part for answer in answers for part in (answer.printed, answer.text)]
+    return b"".join((*kept, records.rest)), answers
+
+
+class Records:
+    """What the harness says in standard output, as that comes: once, or once for each of many inputs."""
+
+    def __init__(self, nonce: str, most: int) -> None:
+        """`most`: so many records are read; what looks like one more is output like any other."""
+        self._mark = nonce.encode()
+        self._left = most
+        self._unread = bytearray()
+        self._searched = 0
+        """So much of `_unread` holds no mark; searched once, so that the time is linear in what comes."""
+        self._torn = False
+
+    @property
+    def rest(self) -> bytes:
+        """What was printed and belongs to no answer, up to a record that is none, or not whole."""
+        mark_at = self._unread.find(self._mark) if self._left else -1
+        return bytes(self._unread if mark_at < 0 else self._unread[:mark_at])
+
+    def take(self, chunk: bytes) -> list[Returned]:
+        """Take more of standard output; returns the answers that are whole now."""
+        self._unread += chunk
+        answers: list[Returned] = []
+        begin = 0
+        while self._left and not self._torn:
+            at = self._unread.find(self._mark, max(begin, self._searched))
+            if at < 0:
+                self._searched = max(begin, len(self._unread) - len(self._mark))
+                break
+            self._searched = at
+            record_at = at + len(self._mark) + 16
+            lengths = _LENGTHS.fullmatch(self._unread, record_at - 16, record_at)
+            if lengths is None:
+                self._torn = len(self._unread) >= record_at
+                break
+            end = record_at + int(lengths[2], 16)
+            if end > len(self._unread):
+                break
+            answer = _answer(bytes(self._unread[begin:at]), lengths, bytes(self._unread[record_at:end]))
+            if answer is None:
+                self._torn = True
+                break
+            answers.append(answer)
+            self._left -= 1
+            begin = self._searched = end
+        if begin:
+            del self._unread[:begin]
+            self._searched -= begin
+        return answers
+
+
+def _answer(before: bytes, lengths: re.Match[bytes], record: bytes) -> Returned | None:
+    """What a record says; None if it is none. `before`: all output between the record before and this one."""
+    text_at = max(0, len(before) - int(lengths[1], 16))
+    try:
+        # Decoded first: msgspec does not look whether what it skips is UTF-8.
+        said = _records.decode(record.decode())
+    except (ValueError, RecursionError):
+        return None
+    results = bytes(said.results)
+    return Returned(
+        printed=before[:text_at],
+        text=before[text_at:],
+        results=results if results.startswith(b"[") else None,
+        error=said.error,
+    )
 
 
 class _Rejection(msgspec.Struct):
