@@ -201,7 +201,7 @@ class FakeBuilds:
         )
         return self.store[key]
 
-    async def known_catalogue(self, resolved: Resolved) -> Catalogue | None:
+    async def known_catalogue(self, resolved: Resolved | Artifact) -> Catalogue | None:
         return None
 
     async def catalogue(self, source: Source, *, client: str) -> Catalogue:

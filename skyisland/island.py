@@ -21,6 +21,7 @@ from typing import Protocol
 from msgspec import structs
 
 from skyisland.errors import (
+    BadCall,
     Draining,
     DriverError,
     HostUnfit,
@@ -95,7 +96,7 @@ class BuildRoom(Protocol):
         self, source: Source, call: Call, *, refresh: bool, invocation: str | None, client: str
     ) -> Artifact: ...
     def using(self, artifact: Artifact) -> AbstractContextManager[object]: ...
-    async def known_catalogue(self, resolved: Resolved) -> Catalogue | None: ...
+    async def known_catalogue(self, resolved: Resolved | Artifact) -> Catalogue | None: ...
     async def catalogue(self, source: Source, *, client: str) -> Catalogue: ...
     async def rebuild(self, artifact: Artifact, source: Source) -> Artifact: ...
     def artifacts(self) -> list[Artifact]: ...
@@ -381,10 +382,18 @@ class Island:
             finally:
                 self.jails.discard(inmate)
         if refusal := harness.rejection(outcome, nonce):
-            raise refusal
+            raise await self._with_declaration(refusal, artifact)
         if many is not None:
             return many.told(outcome, self.policy.limits.stdout_bytes)
         return told(outcome, nonce, self.policy.limits.stdout_bytes)
+
+    async def _with_declaration(self, refusal: BadCall, artifact: Artifact) -> BadCall:
+        """A refusal of arguments, with what the function takes, if that is known."""
+        offered = await self.builds.known_catalogue(artifact)
+        entry = offered.find(artifact.function) if offered else None
+        if entry is None or entry.kind != "function":
+            return refusal
+        return BadCall(f"{refusal.message}; it is declared as {entry.declaration}", **refusal.details)
 
     async def functions(self, url: str, version: str | None = None, *, client: str = LOCAL) -> Catalogue:
         """What the package at `url` offers, from memory or made as a build is. `client`: whose share of the
@@ -395,14 +404,17 @@ class Island:
         """
         if self._draining:
             raise Draining("the island is stopping and takes no new requests", retry_after_s=5)
-        with self._failures.of((Phase.resolve, url, version)):
-            resolved = await self.sources.resolve(url, version, refresh=False, client=client)
-        offered = await self.builds.known_catalogue(resolved)
-        if offered is None:
-            with self._failures.of((Phase.clone, resolved.url, resolved.commit)):
-                source = await self.sources.checkout(resolved, client)
-            with self.sources.using(source):
-                offered = await self.builds.catalogue(source, client=client)
+        try:
+            with self._failures.of((Phase.resolve, url, version)):
+                resolved = await self.sources.resolve(url, version, refresh=False, client=client)
+            offered = await self.builds.known_catalogue(resolved)
+            if offered is None:
+                with self._failures.of((Phase.clone, resolved.url, resolved.commit)):
+                    source = await self.sources.checkout(resolved, client)
+                with self.sources.using(source):
+                    offered = await self.builds.catalogue(source, client=client)
+        except OSError as error:
+            raise DriverError(f"the host failed us: {error.strerror}; see its log") from error
         return structs.replace(offered, stale=resolved.stale)
 
     # What operators see and do

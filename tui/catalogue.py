@@ -111,8 +111,8 @@ class Offered(Canvas, can_focus=True):
 
 
 def _head(entry: Entry) -> str:
-    """Its signature, on one line."""
-    return line(" ".join(entry.signature.removeprefix("func ").split()))
+    """What the list shows of it."""
+    return line(entry.declaration.removeprefix("func "))
 
 
 def ready_call(entry: Entry) -> str:

@@ -305,7 +305,7 @@ class Builds:
 
     # What a package offers
 
-    async def known_catalogue(self, resolved: Resolved | Source) -> Catalogue | None:
+    async def known_catalogue(self, resolved: Resolved | Source | Artifact) -> Catalogue | None:
         """What a package offers, if it was asked for at this commit before.
 
         Who has arguments by name finds the names here: `catalogue.find("NewClient", "Do").parameters`, in the
@@ -335,8 +335,8 @@ class Builds:
             return error
         try:
             offered = await self._catalogues.make(job.source, job.package, invocation=job.invocation)
-        except IslandError as failure:
-            log.info("no catalogue of %s for a hint: %s", job.source.import_path, failure.message)
+        except (IslandError, OSError) as failure:
+            log.info("no catalogue of %s for a hint: %s", job.source.import_path, failure)
             return error
         more = await asyncio.to_thread(hint, offered, job.call.function, error.details.get("output", ""))
         return BuildFailed(error.message + more, **error.details | {"complaint": error.complaint})

@@ -23,12 +23,16 @@ from skyisland.golang.catalogue import Catalogue
 from skyisland.golang.compiler import Compiler
 from skyisland.golang.packages import Package
 from skyisland.host.fair import FairFlights, FairQueue
-from skyisland.host.folder import open_folder
 from skyisland.host.tasks import aside
-from skyisland.model import Resolved, Source
+from skyisland.model import Artifact, Resolved, Source
 
 LIMIT_BYTES = 64 << 20
 """The room of all catalogues: some thousand packages."""
+RECENT, RECENT_BYTES = 50, 4 << 20
+"""So many stay in memory as well, of so many bytes as JSON; as values they take some five times as much."""
+
+Known = Resolved | Source | Artifact
+"""What names a package at a commit."""
 
 
 class Catalogues:
@@ -43,6 +47,7 @@ class Catalogues:
         self._program = ""
         self._sizes: dict[str, int] = {}
         """File names → bytes, the one read longest ago first."""
+        self._recent: dict[str, Catalogue] = {}
         self._making: FairFlights[Catalogue] = FairFlights(places)
 
     async def load(self) -> None:
@@ -51,7 +56,7 @@ class Catalogues:
         self._sizes = await asyncio.to_thread(self._kept)
 
     def _kept(self) -> dict[str, int]:
-        open_folder(self._folder)
+        self._folder.mkdir(parents=True, exist_ok=True)
         for left in self._folder.glob("sky-*"):
             left.unlink()
         files = [(path.stat(), path.name) for path in self._folder.iterdir()]
@@ -61,16 +66,26 @@ class Catalogues:
         """Cancel what is being made. May be repeated."""
         await self._making.close()
 
-    async def known(self, resolved: Resolved | Source) -> Catalogue | None:
+    async def known(self, resolved: Known) -> Catalogue | None:
         """The catalogue of a package at a commit, if it is kept."""
         name = self._name(resolved)
         if name not in self._sizes:
             return None
         self._sizes[name] = self._sizes.pop(name)
-        found = await asyncio.to_thread(_read, self._folder / name)
+        found = self._recent.pop(name, None) or await asyncio.to_thread(_read, self._folder / name)
         if found is None:
             self._sizes.pop(name, None)
+        else:
+            self._recall(name, found)
         return found
+
+    def _recall(self, name: str, catalogue: Catalogue) -> None:
+        """Keep it in memory, too, in place of others."""
+        self._recent[name] = catalogue
+        while len(self._recent) > 1 and (
+            len(self._recent) > RECENT or sum(map(self._sizes.__getitem__, self._recent)) > RECENT_BYTES
+        ):
+            del self._recent[next(iter(self._recent))]
 
     async def of(
         self, source: Source, package: Package, *, client: str, invocation: str | None = None
@@ -97,6 +112,7 @@ class Catalogues:
         )
         name = self._name(source)
         self._sizes[name] = await aside(_write, self._folder / name, made)
+        self._recall(name, made)
         await aside(_delete, self._surplus())
         return made
 
@@ -107,10 +123,11 @@ class Catalogues:
         while total > self._limit_bytes and len(surplus) < len(names) - 1:
             name = names[len(surplus)]
             total -= self._sizes.pop(name)
+            self._recent.pop(name, None)
             surplus.append(self._folder / name)
         return surplus
 
-    def _name(self, resolved: Resolved | Source) -> str:
+    def _name(self, resolved: Known) -> str:
         parts = (resolved.url, resolved.package, resolved.commit, self._compiler.toolchain.version)
         return f"{hashlib.sha256(repr((*parts, self._program)).encode()).hexdigest()}.json"
 

@@ -114,7 +114,7 @@ def functions(options: GlobalOptions, url: str, name: str | None, version: str |
 
 def _function(entry: Entry) -> tuple[str, str]:
     about = entry.synopsis if entry.callable else f"cannot be called: {entry.why}"
-    return " ".join(entry.signature.removeprefix("func ").split()), about
+    return entry.declaration.removeprefix("func "), about
 
 
 def _print_entry(url: str, entry: Entry) -> None:

@@ -17,7 +17,8 @@ import functools
 import hashlib
 import re
 from collections.abc import Sequence
-from difflib import get_close_matches
+from difflib import SequenceMatcher, get_close_matches
+from heapq import nlargest
 from importlib import resources
 from typing import Annotated, Any, Literal
 
@@ -30,12 +31,14 @@ MOST_BYTES = 1 << 20
 """The longest catalogue. A judgement: the largest packages of the standard library take a quarter of it."""
 MOST_NESTED = 100
 """How deep a schema may be nested: deeper than the program makes any."""
-MOST_CALLS = 500
-"""Calls of examples that are parsed, 0.1 ms each; those that come after them are left out."""
+MOST_CALLS = 200
+"""Calls of examples that are parsed, some milliseconds each at worst; those that come after are left out."""
 MOST_LETTERS = 64
-"""A longer name is nobody's slip, and to compare many such takes long."""
+"""A longer name is nobody's slip, and to compare such takes long."""
 MOST_NAMES = 1000
-"""Names that one is compared with, at most 50 ms."""
+"""Names that one is compared with, by their letters alone."""
+MOST_COMPARED = 50
+"""The closest of these, which are compared letter by letter: 1 ms each at worst."""
 MOST_HINTS = 3
 """Complaints about one call that get a hint."""
 
@@ -78,7 +81,7 @@ class Result(Struct, frozen=True):
 class ReadyCall(Struct, frozen=True):
     """A call that an example makes, and what the example prints of it."""
 
-    call: Text
+    call: Annotated[str, Meta(max_length=400)]
     output: Text
 
 
@@ -121,6 +124,11 @@ class Entry(Struct, frozen=True):
     why: Text
     """If it cannot be called, or not with arguments as data: why."""
     examples: list[Example]
+
+    @property
+    def declaration(self) -> str:
+        """The signature on one line."""
+        return " ".join(self.signature.split())
 
 
 class Catalogue(Struct, frozen=True, kw_only=True):
@@ -167,8 +175,14 @@ class Catalogue(Struct, frozen=True, kw_only=True):
         prefix = f"{_plain(of)}." if of else ""
         names = [entry.name.removeprefix(prefix) for entry in self.functions if entry.name.startswith(prefix)]
         names = [one for one in names if len(one) <= MOST_LETTERS and "." not in one][:MOST_NAMES]
+        matcher = SequenceMatcher(b=name)
+
+        def likeness(one: str) -> float:
+            matcher.set_seq1(one)
+            return matcher.quick_ratio()
+
         same = [one for one in names if one.casefold() == name.casefold()]
-        return same or get_close_matches(name, names, n=3, cutoff=0.7)
+        return same or get_close_matches(name, nlargest(MOST_COMPARED, names, likeness), n=3, cutoff=0.7)
 
 
 def _plain(type_text: str) -> str:
@@ -216,6 +230,8 @@ def _without_foul_calls(told: Catalogue) -> Any:
 
 
 def _is_call(text: str, package: str) -> bool:
+    if _clean(text) != text:
+        return False
     # Clients have the shapes of this module; loading the grammar takes 20 ms, which they should not pay.
     from skyisland.golang.call import parse_call
 
@@ -225,7 +241,8 @@ def _is_call(text: str, package: str) -> bool:
         return False
 
 
-_UNSEEN = re.compile(r"[^\n\t\x20-\x7e]")
+_UNSEEN = re.compile(r"[^\n\t\x20-\x7e\u200c\u200d]")
+"""What may not show. The two joiners are parts of emoji and of words."""
 
 
 def _clean(value: Any, depth: int = 0) -> Any:
@@ -258,9 +275,11 @@ def hint(catalogue: Catalogue, function: str, output: str) -> str:
         elif missing := re.search(r"type \*?([\w.]+)\b.* has no field or method (\w+)", message):
             hints.append(_there_is(catalogue.close_to(missing[2], missing[1].rpartition(".")[2])))
         elif (entry := catalogue.find(function)) and entry.kind == "function":
-            hints.append(f"it is declared as {' '.join(entry.signature.split())}")
+            hints.append(f"it is declared as {entry.declaration}")
     return "".join(f"; {one}" for one in dict.fromkeys(filter(None, hints)))
 
 
 def _there_is(names: Sequence[str]) -> str:
-    return f"there is {', '.join(names[:-1])}{' and ' if names[1:] else ''}{names[-1]}" if names else ""
+    if names[1:]:
+        return f"there are {', '.join(names[:-1])} and {names[-1]}"
+    return f"there is {names[0]}" if names else ""

@@ -13,6 +13,7 @@ import (
 
 // Longest texts, in bytes. Whoever wants more reads the source.
 const (
+	mostName      = 300
 	mostDoc       = 4000
 	mostSynopsis  = 200
 	mostSignature = 1000
@@ -55,6 +56,24 @@ type result struct {
 	Schema any    `json:"schema"`
 }
 
+// plain tells whether names and calls are such as people write.
+func (e *entry) plain() bool {
+	plain := len(e.Name) <= mostName && len(e.Call) <= mostDoc && len(e.Why) <= mostDoc
+	for _, one := range e.Parameters {
+		plain = plain && len(one.Name) <= mostName
+	}
+	for _, one := range e.Results {
+		plain = plain && len(one.Name) <= mostName
+	}
+	for _, one := range e.TypeParameters {
+		plain = plain && len(one.Name) <= mostName
+	}
+	for _, one := range e.Examples {
+		plain = plain && len(one.Name) <= mostName
+	}
+	return plain
+}
+
 func (e *entry) forgetSchemas() {
 	for i := range e.Parameters {
 		if e.Parameters[i].Schema != nil {
@@ -93,8 +112,10 @@ func (r *reader) read(about listed) *catalogue {
 		Examples:   r.examples(r.doc.Examples),
 	}
 	add := func(one *entry) {
-		if one != nil {
+		if one != nil && one.plain() {
 			c.Functions = append(c.Functions, one)
+		} else if one != nil {
+			c.Omitted++
 		}
 	}
 	for _, function := range r.doc.Funcs {
@@ -122,7 +143,7 @@ func (r *reader) read(about listed) *catalogue {
 	for _, kind := range r.doc.Types {
 		add(r.kind(kind))
 	}
-	c.Schemas = r.schemas.defined
+	c.Schemas = r.schemas.made()
 	return c
 }
 

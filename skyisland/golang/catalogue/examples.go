@@ -6,11 +6,13 @@ import (
 	"go/doc"
 	"go/printer"
 	"go/token"
+	"strconv"
 	"strings"
 )
 
 const (
 	mostCode       = 2000
+	mostCall       = 400
 	mostOutput     = 1000
 	mostStatements = 20
 )
@@ -78,14 +80,14 @@ func (r *reader) calls(one *doc.Example) []call {
 		return []call{}
 	}
 	variables := map[string]*variable{}
-	var texts []string
+	var texts, labels []string
 	for _, statement := range block.List {
-		if printed := printedBy(statement); printed != nil {
+		if printed, label := printedBy(statement); printed != nil {
 			text, ok := r.inline(printed, variables, 0)
-			if !ok {
+			if !ok || len(text) > mostCall {
 				return []call{}
 			}
-			texts = append(texts, text)
+			texts, labels = append(texts, text), append(labels, label)
 		} else if !assign(statement, variables) {
 			return []call{}
 		}
@@ -102,7 +104,9 @@ func (r *reader) calls(one *doc.Example) []call {
 	made := []call{}
 	for i, text := range texts {
 		if len(outputs) == len(texts) && (len(texts) == 1 || !one.Unordered) {
-			made = append(made, call{text, cut(outputs[i], mostOutput)})
+			if output, ok := strings.CutPrefix(outputs[i], labels[i]); ok {
+				made = append(made, call{text, cut(output, mostOutput)})
+			}
 		}
 	}
 	return made
@@ -144,33 +148,61 @@ type variable struct {
 	used  bool
 }
 
-// printedBy is what the statement prints, if that is one value, as it is.
-func printedBy(statement ast.Stmt) ast.Expr {
+// printedBy is what the statement prints, if that is one value, as it is, and the texts in front of it.
+func printedBy(statement ast.Stmt) (printed ast.Expr, label string) {
 	expression, ok := statement.(*ast.ExprStmt)
 	if !ok {
-		return nil
+		return nil, ""
 	}
 	call, ok := expression.X.(*ast.CallExpr)
-	if !ok {
-		return nil
+	if !ok || len(call.Args) == 0 || call.Ellipsis.IsValid() {
+		return nil, ""
 	}
 	selector, ok := call.Fun.(*ast.SelectorExpr)
-	if !ok || call.Ellipsis.IsValid() {
-		return nil
+	if !ok {
+		return nil, ""
 	}
 	if qualifier, ok := selector.X.(*ast.Ident); !ok || qualifier.Name != "fmt" {
-		return nil
+		return nil, ""
 	}
-	switch {
-	case len(call.Args) == 1 && (selector.Sel.Name == "Println" || selector.Sel.Name == "Print"):
-		return call.Args[0]
-	case len(call.Args) == 2 && selector.Sel.Name == "Printf":
-		format, ok := call.Args[0].(*ast.BasicLit)
-		if ok && (format.Value == `"%v"` || format.Value == `"%v\n"` || format.Value == `"%s"` || format.Value == `"%s\n"`) {
-			return call.Args[1]
+	last := len(call.Args) - 1
+	switch selector.Sel.Name {
+	case "Print":
+		if last > 0 {
+			return nil, ""
 		}
+	case "Println":
+		for _, one := range call.Args[:last] {
+			text, ok := literal(one)
+			if !ok {
+				return nil, ""
+			}
+			label += text + " "
+		}
+	case "Printf":
+		format, ok := literal(call.Args[0])
+		format, verb := strings.CutSuffix(strings.TrimSuffix(format, "\n"), "%v")
+		if !verb {
+			format, verb = strings.CutSuffix(format, "%s")
+		}
+		if !ok || !verb || last != 1 || strings.Contains(format, "%") {
+			return nil, ""
+		}
+		label = format
+	default:
+		return nil, ""
 	}
-	return nil
+	return call.Args[last], label
+}
+
+// literal is the text that a string literal stands for.
+func literal(expression ast.Expr) (text string, ok bool) {
+	one, ok := expression.(*ast.BasicLit)
+	if !ok || one.Kind != token.STRING {
+		return "", false
+	}
+	text, err := strconv.Unquote(one.Value)
+	return text, err == nil
 }
 
 // inline writes an expression as the source has it, with the variables' values in their places. A value that is

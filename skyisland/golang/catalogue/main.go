@@ -107,7 +107,7 @@ func (c *catalogue) fit(most int) []byte {
 		one.Doc, one.Examples = "", one.Examples[:0]
 	}
 	c.Examples = c.Examples[:0]
-	all := c.Functions
+	all, omitted := c.Functions, c.Omitted
 	if len(c.write()) > most { // schemas are shared, so they go as a whole
 		for _, one := range c.Functions {
 			one.forgetSchemas()
@@ -117,14 +117,14 @@ func (c *catalogue) fit(most int) []byte {
 	low, high := 0, len(all) // the first `low` fit, all of `high` may not
 	for low < high {
 		middle := (low + high + 1) / 2
-		c.Functions, c.Omitted = all[:middle], len(all)-middle
+		c.Functions, c.Omitted = all[:middle], omitted+len(all)-middle
 		if len(c.write()) <= most {
 			low = middle
 		} else {
 			high = middle - 1
 		}
 	}
-	c.Functions, c.Omitted = all[:low], len(all)-low
+	c.Functions, c.Omitted = all[:low], omitted+len(all)-low
 	return c.write()
 }
 

@@ -18,14 +18,15 @@ const (
 
 // schemas makes JSON Schemas of types, by the rules of encoding/json. Each named type is described once.
 type schemas struct {
-	pkg     *types.Package
-	defined map[string]any
-	keys    map[types.Type]string
-	nodes   int
+	pkg      *types.Package
+	defined  map[string]any
+	referred map[string]bool
+	named    map[string]*types.Named
+	nodes    int
 }
 
 func newSchemas(pkg *types.Package) *schemas {
-	return &schemas{pkg: pkg, defined: map[string]any{}, keys: map[types.Type]string{}}
+	return &schemas{pkg: pkg, defined: map[string]any{}, named: map[string]*types.Named{}, referred: map[string]bool{}}
 }
 
 // of is the schema of what JSON gives for the type, or nil if JSON cannot.
@@ -66,35 +67,43 @@ func (s *schemas) at(kind types.Type, depth int) any {
 	if _, basic := named.Underlying().(*types.Basic); basic {
 		return s.unnamed(named.Underlying(), depth)
 	}
-	key, ok := s.keys[named]
-	if !ok {
-		key = s.key(named)
-		if _, taken := s.defined[key]; !taken {
-			s.defined[key] = object() // while it is being made: a recursive type refers to itself
-			made := s.unnamed(named.Underlying(), 0)
-			if made == nil {
-				delete(s.defined, key)
-				key = ""
-			} else {
-				s.defined[key] = made
-			}
-		}
-		s.keys[named] = key
+	key := s.key(named)
+	if _, known := s.defined[key]; !known {
+		s.defined[key] = nothing // for now: a recursive type refers to itself
+		s.defined[key] = s.unnamed(named.Underlying(), 0)
 	}
-	if key == "" {
+	if s.defined[key] == nil {
 		return nil
 	}
+	s.referred[key] = true
 	return object("$ref", "#/schemas/"+strings.NewReplacer("~", "~0", "/", "~1").Replace(key))
 }
 
-// key is a type's name in `schemas`: as a caller would write it, or with the whole path where two have that name.
-func (s *schemas) key(named *types.Named) string {
-	key := typeText(named, s.pkg, new(mostWordsLeft))
-	for other, taken := range s.keys {
-		if taken == key && !types.Identical(other, named) {
-			return named.Obj().Pkg().Path() + "." + named.Obj().Name() + strconv.Itoa(len(s.keys))
+// made are the schemas of all types that have one. If one has none that others refer to, because they were made
+// in its midst, nothing fits it.
+func (s *schemas) made() map[string]any {
+	made := map[string]any{}
+	for key, schema := range s.defined {
+		if schema != nil {
+			made[key] = schema
+		} else if s.referred[key] {
+			made[key] = nothing
 		}
 	}
+	return made
+}
+
+var nothing any = object("not", object())
+
+// key is a type's name in `schemas`: as a caller would write it, with a number where two have the same name.
+func (s *schemas) key(named *types.Named) string {
+	name := cut(typeText(named, s.pkg, new(wordsWritten)), mostName)
+	key := name
+	for number := 2; s.named[key] != nil && !types.Identical(s.named[key], named) && s.nodes < mostNodes; number++ {
+		key = name + " " + strconv.Itoa(number)
+		s.nodes++
+	}
+	s.named[key] = named
 	return key
 }
 
@@ -234,6 +243,9 @@ func (s *schemas) properties(kind *types.Struct, depth int) map[string]any {
 
 func (s *schemas) collect(kind *types.Struct, depth, level int, fields map[string]field, open map[types.Type]bool) {
 	for i := range kind.NumFields() {
+		if s.nodes++; s.nodes > mostNodes {
+			return
+		}
 		variable := kind.Field(i)
 		tag := reflect.StructTag(kind.Tag(i)).Get("json")
 		name, options, _ := strings.Cut(tag, ",")

@@ -6,15 +6,15 @@ import (
 	"strings"
 )
 
-// mostWordsLeft counts what was written of a type: written out, a type may be longer than all memory.
-type mostWordsLeft int
+// wordsWritten counts what was written of a type: written out, a type may be longer than all memory.
+type wordsWritten int
 
 func (r *reader) text(kind types.Type) string {
-	return typeText(kind, r.pkg, new(mostWordsLeft))
+	return cut(typeText(kind, r.pkg, new(wordsWritten)), mostSignature)
 }
 
 // typeText is a type as the caller would write it: names of other packages with the package's name in front.
-func typeText(kind types.Type, pkg *types.Package, words *mostWordsLeft) string {
+func typeText(kind types.Type, pkg *types.Package, words *wordsWritten) string {
 	if *words++; *words > mostWords {
 		return "…"
 	}
