@@ -114,7 +114,9 @@ def _kept(entry: LogLine | Event) -> int:
 
 TEXTS: dict[type[Event], Callable[..., str]] = {
     IslandStarted: lambda e: f"island started, {e.swept} leftovers swept",
-    InvocationStarted: lambda e: f"{_cut(e.url)} {_cut(e.call)}",
+    InvocationStarted: lambda e: (
+        f"{_cut(e.url)} {_cut(e.call)}{f' (the caller: {e.caller_id})' if e.caller_id else ''}"
+    ),
     SourceFetched: lambda e: f"fetched {_cut(e.url)} at {e.commit[:12]} in {e.duration_s:.3f} s",
     BuildFinished: lambda e: (
         f"{'built' if e.ok else 'could not build'} {e.function} of {_cut(e.url)} in {e.duration_s:.3f} s"

@@ -118,6 +118,7 @@ async def test_every_answer_has_an_id_and_the_callers_is_kept(
     world.events.tap(told.append, InvocationStarted, InvocationFinished)
     response = await call(client, **{"X-Call-Id": own} if own else {})
     assert response.headers["x-call-id"] == response.json()["id"]
+    assert any(f"(the caller: {own})" in line.text for line in world.logs.lines()) is bool(own)
     assert [(event.invocation, event.caller_id) for event in told] == [(response.json()["id"], own)] * 2
 
 
