@@ -221,10 +221,16 @@ async def test_b8_a_compiler_bomb_meets_a_limit(state_dir: Path, gocache: Path) 
 
 
 async def test_b8_a_build_that_takes_too_long(state_dir: Path, gocache: Path) -> None:
+    """It is worth another try as long as it gets any further, and no longer."""
     async with opened(state_dir, gocache, timeout_s=0.3) as shop:
         lines = "\n".join(f"func f{n}(a []int) int {{ return len(a) * {n} }}" for n in range(40_000))
-        error = await shop.refused(shop.source({"x.go": f"package x\n\nfunc F() {{}}\n\n{lines}\n"}))
-        assert "jails.build_timeout (0.3 s)" in error.message
+        source = shop.source({"x.go": f"package x\n\nfunc F() {{}}\n\n{lines}\n"})
+        for _ in range(6):
+            error = await shop.refused(source)
+            assert "jails.build_timeout (0.3 s)" in error.message
+            if isinstance(error, BuildFailed):
+                break
+        assert isinstance(error, BuildFailed)
 
 
 async def test_b11_a_build_that_is_cancelled_half_way(shop: Workshop) -> None:

@@ -101,7 +101,8 @@ func get(folder string, action []byte, answer *response) bool {
 	return true
 }
 
-// put stores the body as the action's output.
+// put stores the body as the action's output. What is there stays as it is: by the times of the files, the island
+// sees whether a build that ran out of time got any further.
 func put(folder string, ask request, body []byte, answer *response) error {
 	path := filePath(folder, ask.OutputID, "d")
 	if info, err := os.Stat(path); err != nil || info.Size() != int64(len(body)) {
@@ -110,8 +111,11 @@ func put(folder string, ask request, body []byte, answer *response) error {
 		}
 	}
 	entry := fmt.Sprintf(entryFormat, ask.ActionID, ask.OutputID, len(body), 0)
-	if err := write(filePath(folder, ask.ActionID, "a"), []byte(entry)); err != nil {
-		return err
+	action := filePath(folder, ask.ActionID, "a")
+	if known, err := os.ReadFile(action); err != nil || string(known) != entry {
+		if err := write(action, []byte(entry)); err != nil {
+			return err
+		}
 	}
 	answer.Size, answer.DiskPath = int64(len(body)), path
 	return nil
