@@ -11,6 +11,7 @@ read, and it takes linear time whatever is in it.
 
 from __future__ import annotations
 
+import posixpath
 import re
 from collections.abc import Mapping
 from pathlib import PurePosixPath
@@ -72,6 +73,8 @@ class Package(Struct, frozen=True):
     way: Way = Way.module
     ways: tuple[Way, ...] = (Way.module,)
     """The ways that there are, in the order in which they are tried."""
+    go_work: str = "off"
+    """The go.work of the workspace (GOWORK)."""
     ours: Mapping[str, bytes] = MappingProxyType({})
     """Our go.mod with its go.sum, or go.work with its go.work.sum, in /out; as Go completed them."""
 
@@ -140,10 +143,13 @@ def in_way(way: Way, package: Package, source: Source, go_version: str) -> Packa
     if way is Way.workspace:
         workspace = workspace_of(Tree(source.checkout), package.module_folder)
         if workspace is not None and workspace.vendored:
-            return msgspec.structs.replace(package, way=way, mod="vendor", requires=False)
+            go_work = posixpath.normpath(f"/src/{workspace.folder}/go.work")
+            return msgspec.structs.replace(package, way=way, mod="vendor", requires=False, go_work=go_work)
         if workspace is not None:
             ours = {"go.work": workspace.text(language).encode(), "go.work.sum": workspace.sums}
-            return msgspec.structs.replace(package, way=way, mod="readonly", requires=True, ours=ours)
+            return msgspec.structs.replace(
+                package, way=way, mod="readonly", requires=True, go_work="/out/go.work", ours=ours
+            )
     if way is Way.dependency:
         path = PurePosixPath(source.package).relative_to(package.module_folder)
         import_path = "/".join((package.module, *path.parts))

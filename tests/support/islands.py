@@ -28,7 +28,8 @@ from skyisland import golang
 from skyisland.drivers.linux.base import GENERATION
 from skyisland.drivers.linux.launching import Launcher
 from skyisland.events import Events
-from skyisland.golang.compiler import ENVIRONMENT, FLAGS, STEP
+from skyisland.golang.compiler import FLAGS, STEP
+from skyisland.golang.gojail import ENVIRONMENT
 from skyisland.island import Island
 from skyisland.settings import Settings
 from skyisland.wiring import opened

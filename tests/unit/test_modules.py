@@ -151,3 +151,4 @@ def test_a_vendored_workspace_needs_no_download(tmp_path: Path) -> None:
     source = Source(url="example.com/user/repo", package="a", commit="c" * 40, checkout=tmp_path)
     package = in_way(Way.workspace, read_package(source, "go1.27.3"), source, "go1.27.3")
     assert (package.mod, package.requires, dict(package.ours)) == ("vendor", False, {})
+    assert package.go_work == "/src/go.work"
