@@ -51,9 +51,10 @@ async def opened(
         HostUnfit: this system has no driver of that name.
     """
     layout = settings.layout
-    # A root that runs bubblewrap gives up its rights before it looks for the files of a jail.
-    passed = settings.jails.driver == "bubblewrap" and os.geteuid() == 0
-    lock = await asyncio.to_thread(_claim, layout, passed=passed)
+    # A root that runs bubblewrap gives up its rights before it looks for the folders of a jail.
+    gives_up = settings.jails.driver == "bubblewrap" and os.geteuid() == 0
+    builder = settings.jails.uid_start if gives_up else None
+    lock = await asyncio.to_thread(_claim, layout, builder)
     try:
         state = await State.open(layout.db)
         try:
@@ -64,20 +65,21 @@ async def opened(
         os.close(lock)
 
 
-def _claim(layout: Layout, *, passed: bool) -> int:
+def _claim(layout: Layout, builder: int | None) -> int:
     """Make the state folder and lock it; returns the lock's descriptor.
 
     Everybody may pass through the folder, because the users of jails own some of what lies below. Secret
-    files in it are 0600. Nobody else may enter the folders with what private repositories hold, nor,
-    if jails must pass (`passed`), list them.
+    files in it are 0600. Nobody else may enter the folders with what private repositories hold, but the
+    group `builder` passes through the checkouts.
     """
     check_folder(layout.state_dir)
     try:
         make_private(layout.state_dir, 0o711)
-        make_private(layout.repos)
-        make_private(layout.catalogues)
-        for folder in (layout.checkouts, layout.artifacts):
-            make_private(folder, 0o711 if passed else 0o700)
+        for folder in (layout.repos, layout.artifacts, layout.catalogues, layout.checkouts):
+            make_private(folder)
+        if builder is not None:
+            os.chown(layout.checkouts, -1, builder)
+            layout.checkouts.chmod(0o710)
         make_private(layout.run, 0o711)
         lock = os.open(layout.lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
     except OSError as error:

@@ -56,7 +56,7 @@ class Catalogues:
         self._sizes = await asyncio.to_thread(self._kept)
 
     def _kept(self) -> dict[str, int]:
-        self._folder.mkdir(parents=True, exist_ok=True)
+        self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         for left in self._folder.glob("sky-*"):
             left.unlink()
         files = [(path.stat(), path.name) for path in self._folder.iterdir()]

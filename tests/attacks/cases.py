@@ -37,6 +37,7 @@ LOGS, CONSOLE, TERMINAL = (
     "tests/tui/test_console.py",
     "tests/tui/test_terminal.py",
 )
+HTTP2 = "tests/api/test_http2.py"
 CLIENTS, FLOOD = "tests/api/test_clients.py", "tests/api/test_flood.py"
 HARNESS = "tests/unit/test_harness.py"
 OUTCOME = "tests/unit/test_outcome.py"
@@ -671,7 +672,12 @@ CASES = (
         "closed, 408",
         _tests(SERVE, "test_slow_headers_are_cut", "test_slow_bodies_are_cut"),
     ),
-    Case("H4", "HTTP/2 abuse", "capped", _tests(SERVE, "test_http2_is_capped")),
+    Case(
+        "H4",
+        "HTTP/2: many streams at once, long lists of headers",
+        "off unless asked for; each connection has 32 streams and 16 KiB of headers, and is told so",
+        (*_tests(SERVE, "test_http2_is_capped"), *_tests(HTTP2, "test_http2_is_off")),
+    ),
     Case(
         "H5",
         "nested JSON, huge numbers, fields twice",
@@ -752,6 +758,17 @@ CASES = (
             "test_what_waits_for_a_stuck_disk_is_bounded",
             "test_functions_compiled_whole_are_bounded",
             "test_a_page_of_invocations_is_bounded_in_bytes",
+        ),
+    ),
+    Case(
+        "H13",
+        "HTTP/2: requests that are reset at once; floods of settings, pings, window updates, priorities, "
+        "continuations, unknown frames",
+        "each connection has a budget, then GOAWAY and its end; others are answered all the while",
+        _tests(
+            HTTP2,
+            "test_a_flood_is_cut_off_and_others_are_answered",
+            "test_without_the_budget_resets_go_on",
         ),
     ),
     Case(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import resource
 import socket
@@ -30,6 +31,7 @@ from skyisland.jails.inmate import JailOrder
 from skyisland.jails.register import Jails
 from skyisland.model import Limits, Mount, Purpose, Verdict
 from tests.support.daemon import HOST, PATIENCE_S, Daemon, copy_of
+from tests.support.http2 import FLOODS, GREETING
 
 pytestmark = [pytest.mark.host, pytest.mark.root]
 
@@ -306,6 +308,42 @@ def test_h10_health_and_admin_answer_under_overload(daemon: Make) -> None:
     assert set(refused) == {"1", "200"}
     assert refused["1"] > 50
     assert times[len(times) // 2] < 0.05, times
+
+
+@pytest.mark.case("H13")
+def test_h13_health_is_answered_beside_floods_of_http2(daemon: Make) -> None:
+    running = daemon(api={"http2": True}).start()
+    over, closed = threading.Event(), Counter[str]()
+
+    def flood(name: str) -> None:
+        while not over.is_set():
+            with (
+                suppress(OSError),
+                socket.create_connection(("127.0.0.1", running.port), PATIENCE_S, ("127.0.0.2", 0)) as loud,
+            ):
+                loud.sendall(GREETING + FLOODS[name])
+                while loud.recv(1 << 16):
+                    pass
+            closed[name] += 1
+
+    floods = [threading.Thread(target=flood, args=(name,)) for name in FLOODS]
+    for thread in floods:
+        thread.start()
+    try:
+        times = []
+        while min(closed[name] for name in FLOODS) < 2:
+            started = time.monotonic()
+            assert running.request("GET", "/healthcheck").status_code == 200
+            times.append(time.monotonic() - started)
+        assert running.call("textkit", 'Number("7")').json()["data"] == "7 <nil>"
+    finally:
+        over.set()
+        for thread in floods:
+            thread.join()
+    assert max(times) < 2, sorted(times)[-5:]
+    lines = [json.dumps(line) for line in running.log]
+    assert any("too many resets" in line for line in lines)
+    assert max(map(len, lines)) < 4096
 
 
 def test_statsd_and_name_servers_that_are_gone_harm_nobody(daemon: Make) -> None:
