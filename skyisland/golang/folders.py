@@ -13,6 +13,8 @@ from skyisland.model import Source
 
 MAX_FOLDERS = 2000
 """How many folders are looked into: 0.2 s on a thread, for a call that is refused."""
+LONGEST = 200
+"""Characters of a folder's path that an error may name."""
 MAX_NAMED = 5
 """How many folders an error names."""
 
@@ -40,7 +42,9 @@ def where_packages_lie(tree: Tree, source: Source) -> str:
     """What to call instead of a package that is not there: the end of a sentence, empty if there is nothing.
     Blocks."""
     folders = [
-        folder for folder in package_folders(tree) if folder != source.package and folder.isprintable()
+        folder
+        for folder in package_folders(tree)
+        if folder != source.package and folder.isprintable() and len(folder) < LONGEST
     ]
     if not folders:
         return ""
@@ -56,6 +60,6 @@ def _close(wrong: str, folders: list[str]) -> list[str]:
     """The folders that a wrong name comes close to: by its whole, by its end, by its last element."""
     ends = [folder for folder in folders if folder and f"/{wrong}".endswith(f"/{folder}")]
     by_last = {folder.rpartition("/")[2]: folder for folder in reversed(folders)}
-    whole = difflib.get_close_matches(wrong[:200], folders, 3, 0.7)
+    whole = difflib.get_close_matches(wrong[:LONGEST], folders, 3, 0.7)
     last = difflib.get_close_matches(wrong.rpartition("/")[2][:100], list(by_last), 3, 0.7)
     return list(dict.fromkeys([*ends[:1], *whole, *(by_last[name] for name in last)]))

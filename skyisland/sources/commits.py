@@ -34,6 +34,7 @@ from skyisland.sources.versions import (
     is_short,
     is_wide,
     key_of,
+    majors_among,
     near,
     refs_of,
 )
@@ -163,7 +164,7 @@ class Commits:
             raise self._mirrors.remotes.explain(name, failure) from None
         for place, version in reversed([*enumerate(versions)]):
             if commit := first(listing, version):
-                await self._note_default_branch(name, version, listing)
+                await self._note_other_names(name, version, listing)
                 await self._remember(name, key_of(version, ""), commit)
                 return place
         return -1
@@ -192,7 +193,7 @@ class Commits:
             commit = await self._commit_begun_by(name, version, last_known)
         if commit is None:
             raise await self._no_such(name, version)
-        await self._note_default_branch(name, version, listing)
+        await self._note_other_names(name, version, listing)
         return await self._remember(name, key, commit)
 
     async def _list(self, name: str, version: str | None, package: str) -> bytes:
@@ -204,8 +205,8 @@ class Commits:
             if failure.trouble is not Trouble.too_large:
                 raise
             raise SourceRefused(
-                f"the server of {name} lists more than {limit_bytes} bytes of references that end in "
-                f"{' or '.join(refs)}; call it by the forty digits of a commit",
+                f"the server of {name} lists more than {limit_bytes} bytes of references for this version; "
+                "call it by the forty digits of a commit",
                 field="version",
             ) from None
 
@@ -239,7 +240,7 @@ class Commits:
         """
         if last_known is not None and last_known.commit.startswith(digits.lower()):
             return last_known.commit  # what a hash means does not change
-        commits = begun_by(digits, await self._every_reference(name))
+        commits = await aside(begun_by, digits, await self._every_reference(name))
         if not commits:
             try:
                 commits = await self._mirrors.commits_begun_by(name, digits.lower())
@@ -265,8 +266,8 @@ class Commits:
     async def _no_such(self, name: str, version: str | None) -> BadRequest | SourceUnavailable:
         """Why a repository that answers has no commit for a version, and what it has."""
         listing = await self._every_reference(name)
-        branches = branches_among(listing)
         if version is None:
+            branches = await aside(branches_among, listing)
             if not branches:
                 return SourceUnavailable(f"{name} is empty: it has no default branch")
             named = ", ".join(branches[:BRANCHES_NAMED])
@@ -277,8 +278,10 @@ class Commits:
                 field="version",
             )
         if version.startswith("/"):
+            majors = await aside(majors_among, listing, version)
+            hint = f"; there are releases of {', '.join(majors)}" if majors else ""
             return BadRequest(
-                f"url: {name} has no release of {version[1:]}, nor such a folder on its default branch",
+                f"url: {name} has no release of {version[1:]}, nor such a folder on its default branch{hint}",
                 field="url",
             )
         close = await aside(near, version, listing)
@@ -289,16 +292,20 @@ class Commits:
 
     # Remembering
 
-    async def _note_default_branch(self, name: str, version: str | None, listing: bytes) -> None:
-        """A branch may be known by several names: what the remote says of one is said of all."""
-        branch, head = default_branch(listing), commit_at(listing, "HEAD")
-        if branch is None or head is None:
+    async def _note_other_names(self, name: str, version: str | None, listing: bytes) -> None:
+        """A branch may be known by several names: what the remote says of one, it says of all."""
+        default = default_branch(listing)
+        branch = default if version is None else version.removeprefix("refs/heads/")
+        commit = None if branch is None else commit_at(listing, f"refs/heads/{branch}")
+        if version is None or branch == default:
+            commit = commit_at(listing, "HEAD")
+        if branch is None or commit is None:
             return
-        names = {"", branch, f"refs/heads/{branch}"}
-        if (version or "") in names:
-            for other in names - {version or ""}:
-                if not other or self._known.get(name, other) is not None:
-                    await self._remember(name, other, head)
+        for other in {branch, f"refs/heads/{branch}"} - {version}:
+            if self._known.get(name, other) is not None:
+                await self._remember(name, other, commit)
+        if branch == default and version is not None:
+            await self._remember(name, "", commit)
 
     async def _remember(self, name: str, key: str, commit: str) -> Resolution:
         if not is_request(key):

@@ -39,7 +39,10 @@ from skyisland.sources.places import Major, Place, major_of, package_folder
 from skyisland.sources.space import Space
 from skyisland.sources.url import parse_url
 from skyisland.sources.versions import is_commit, is_short
-from skyisland.sources.written import Written, read, with_place
+from skyisland.sources.written import URL_CACHED, Written, read, with_place
+
+SETTLED_KEPT = 2000
+"""How many names are remembered that took a look at the references. A judgement: 20 MiB at worst."""
 
 
 class Sources:
@@ -70,7 +73,7 @@ class Sources:
         self._events = events
         self._space = Space(checkouts, git)
         self._mirrors = Mirrors(git, repos, lookup, self._space, uid)
-        self._settled: Recent[tuple[str, str | None], Written] = Recent(NAMES_KEPT)
+        self._settled: Recent[tuple[str, str | None], Written] = Recent(SETTLED_KEPT)
         """(URL, version) of a request → what they mean, where that took a look at the references."""
         self._folders: Recent[tuple[str, str, str], tuple[str | None]] = Recent(NAMES_KEPT)
         """(repository, commit, package with a major version) → its folder, see `places.package_folder`."""
@@ -104,9 +107,9 @@ class Sources:
         written = read(url, version, self._git.allowed_schemes)
         if written.rest:
             known = None if refresh else self._settled.get((url, version))
-            if known is None:
-                known = self._settled[url, version] = await self._settle(written, refresh, client)
-            written = known
+            written = known or await self._settle(written, refresh, client)
+            if known is None and len(url) <= URL_CACHED:
+                self._settled[url, version] = written
         if (place := written.place) is not None:
             return await self._resolved(place.name, place.package, written.version, refresh, client)
         place = await self._place(written, refresh, client)

@@ -14,7 +14,6 @@ from __future__ import annotations
 import ipaddress
 import re
 from collections.abc import Iterable, Iterator, Mapping
-from functools import lru_cache
 
 from msgspec import Struct
 
@@ -37,8 +36,8 @@ CASELESS = frozenset({"github.com", "gitlab.com", "bitbucket.org", "codeberg.org
 
 URL_LIMIT = 2048
 """Characters. A judgement: twice the longest path of a file (1024 bytes)."""
-URLS_CACHED = 4096
-"""How many parsed URLs are remembered. A judgement: at 2 KiB each, 8 MiB at worst."""
+MAX_SEGMENTS = 120
+"""Parts of a URL's path: as many as a file's path may have (`mirror`), and some for the repository."""
 
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://(.*)", re.DOTALL)
 _HOST = re.compile(r"(?!-)[a-z0-9-]{1,63}(?<!-)(\.(?!-)[a-z0-9-]{1,63}(?<!-))*(:[1-9][0-9]{0,4})?")
@@ -88,7 +87,6 @@ class Remote(Struct, frozen=True):
         return not self.rewritten and bool(self.host)
 
 
-@lru_cache(maxsize=URLS_CACHED)
 def parse_url(url: str, allowed_schemes: tuple[str, ...]) -> RepositoryUrl:
     """Parse a caller's URL.
 
@@ -143,16 +141,20 @@ def _repository_url(scheme: str, host: str, path: str) -> RepositoryUrl:
         depth = len(before.split("/"))
         path = f"{before}/{after}"
     segments = path.split("/") if path else []
+    if len(segments) > MAX_SEGMENTS:
+        raise BadRequest(f"url: its path has more than {MAX_SEGMENTS} parts", field="url")
+    literal = bool(mark)
     for number, segment in enumerate(segments, 1):
         if segment.endswith(".git") and depth in (None, number):
             depth = number
+            literal = True
             segments[number - 1] = segment = segment.removesuffix(".git")
         checked_segment(segment)
     if len(segments) < (depth or 1):
         raise BadRequest(
             f"url: names no repository; write the URL as {host or 'github.com'}/user/repo", field="url"
         )
-    return RepositoryUrl(scheme, host, tuple(segments), depth, literal=bool(mark))
+    return RepositoryUrl(scheme, host, tuple(segments), depth, literal=literal)
 
 
 def checked_segment(segment: str) -> str:

@@ -29,8 +29,14 @@ MAX_MODULES = 8
 """How many folders above a package may be modules with tags of their own. A judgement."""
 MAX_COMPARED = 2000
 """How many names a wrong one is compared with: 20 ms."""
+LONGEST_SHOWN = 100
+"""Characters of a name of a branch or tag that an error may show."""
+MAJORS_NAMED = 5
+"""How many major versions are offered for one that is not there."""
 NEAR = 3
 """How many names are offered for a wrong one."""
+DEFAULT_BYTES = 1 << 16
+"""How much of a listing is searched for the default branch, which Git lists first."""
 KEYS_CACHED = 4096
 """How many keys of versions are remembered. A judgement: at 2 KiB each, 8 MiB at worst."""
 SHORTEST_COMMIT = 7
@@ -232,7 +238,7 @@ def _checked(said: bytes) -> str:
 
 def default_branch(listing: bytes) -> str | None:
     """The name of the default branch in the output of `git ls-remote --symref`; None if it does not say."""
-    match = _DEFAULT.search(listing)
+    match = _DEFAULT.search(listing[:DEFAULT_BYTES])
     return match[1].decode(errors="replace") if match else None
 
 
@@ -277,8 +283,23 @@ def _suffix_part(part: str) -> tuple[bool, int, str]:
 
 
 def branches_among(listing: bytes) -> list[str]:
-    """The names of the branches in the output of `git ls-remote`."""
-    return [match[1].decode(errors="replace") for match in _BRANCH.finditer(listing)]
+    """The names of the branches in the output of `git ls-remote`, those that can be shown."""
+    names = (match[1].decode(errors="replace") for match in _BRANCH.finditer(listing))
+    return [name for name in names if _is_shown(name)]
+
+
+def majors_among(listing: bytes, wanted: str) -> list[str]:
+    """The major versions of which there are releases, beside those of a series; the highest first."""
+    (prefix,) = _prefixes(wanted, "")
+    tags = (match[2].decode(errors="replace") for match in _TAG.finditer(listing))
+    releases = (_RELEASE.fullmatch(tag[len(prefix) :]) for tag in tags if tag.startswith(prefix))
+    majors = {int(release[1]) for release in releases if release is not None}
+    return [f"v{major}" for major in sorted(majors, reverse=True)[:MAJORS_NAMED]]
+
+
+def _is_shown(name: str) -> bool:
+    """Whether a server's name for something is fit for an error's text."""
+    return name.isprintable() and len(name) < LONGEST_SHOWN
 
 
 def near(version: str, listing: bytes) -> list[str]:
@@ -291,9 +312,9 @@ def near(version: str, listing: bytes) -> list[str]:
 
 def nearest(wrong: str, names: list[str]) -> list[str]:
     """The names that come close to a wrong one, the closest first; of very many, the last are compared."""
-    shown = dict.fromkeys(name for name in names[-MAX_COMPARED:] if len(name) < 100 and name.isprintable())
+    shown = dict.fromkeys(name for name in names[-MAX_COMPARED:] if _is_shown(name))
     folded = {name.casefold(): name for name in shown}
-    close = difflib.get_close_matches(wrong[:100].casefold(), list(folded), NEAR, 0.6)
+    close = difflib.get_close_matches(wrong[:LONGEST_SHOWN].casefold(), list(folded), NEAR, 0.6)
     return [folded[name] for name in close]
 
 

@@ -20,7 +20,7 @@ from msgspec import Struct, structs
 
 from skyisland.errors import BadRequest, IslandError
 from skyisland.sources.places import Place, major_of, placed
-from skyisland.sources.url import FORGES, URL_LIMIT, URLS_CACHED, RepositoryUrl, checked_segment, parse_url
+from skyisland.sources.url import FORGES, URL_LIMIT, RepositoryUrl, checked_segment, parse_url
 from skyisland.sources.versions import check_version, is_commit, is_release, is_short, normal
 
 CATALOGUES = frozenset({"pkg.go.dev", "godoc.org", "www.godoc.org"})
@@ -31,6 +31,10 @@ VERSION_FIELDS = ("ref", "at", "h")
 """Fields of a query that name a version: Terraform's, Bitbucket's, cgit's. Others say how a page is shown."""
 QUERY_FIELDS = 50
 """How many fields of a query are read. A judgement: trackers add a dozen."""
+URL_CACHED = 200
+"""Characters of a URL that is remembered as it was read. Strangers choose how many parts it has."""
+URLS_CACHED = 4096
+"""How many are remembered. A judgement: at 10 KiB each, 40 MiB at worst."""
 MAX_VERSION_SEGMENTS = 6
 """How many segments a branch's name may have in the URL of a page. A judgement."""
 
@@ -64,7 +68,6 @@ class Written(Struct, frozen=True):
         return Written(url, normal("/".join(self.rest[:count])))
 
 
-@lru_cache(maxsize=URLS_CACHED)
 def read(url: str, version: str | None, allowed_schemes: tuple[str, ...]) -> Written:
     """Read a request's URL and version.
 
@@ -72,6 +75,13 @@ def read(url: str, version: str | None, allowed_schemes: tuple[str, ...]) -> Wri
         BadRequest: it names no package, or two versions.
         SourceRefused: see `url.parse_url`.
     """
+    if len(url) > URL_CACHED:
+        return _read.__wrapped__(url, version, allowed_schemes)
+    return _read(url, version, allowed_schemes)
+
+
+@lru_cache(maxsize=URLS_CACHED)
+def _read(url: str, version: str | None, allowed_schemes: tuple[str, ...]) -> Written:
     if version is not None:
         check_version(version)
     if len(url) > URL_LIMIT:

@@ -123,6 +123,13 @@ async def test_one_branch_has_one_commit_by_whichever_name(
         repository.commit()
         await it.sources.resolve(URL, None, refresh=True)
         assert (await it.sources.resolve(URL, "trunk")).commit == repository.git("rev-parse", "HEAD")
+        # Another branch has two names.
+        repository.git("branch", "dev")
+        await it.sources.resolve(URL, "dev")
+        repository.git("checkout", "--quiet", "dev")
+        moved = repository.commit(a_go="package a // dev\n")
+        await it.sources.resolve(URL, "refs/heads/dev", refresh=True)
+        assert (await it.sources.resolve(URL, "dev")).commit == moved
 
 
 async def test_a_head_that_points_nowhere_beside_branches_says_so(

@@ -53,6 +53,7 @@ async def test_major_versions_in_import_paths(
         for url in (f"{URL}/v5", f"{URL}/sub/v2"):
             with pytest.raises(BadRequest, match=r"has no release of .*v[25], nor such a folder") as refusal:
                 await it.get(url)
+            assert ("; there are releases of v4, v3, v2, v1" in refusal.value.message) == url.endswith("v5")
             assert refusal.value.details == {"field": "url"}
         # A folder of that name is what it says, and a mark settles it.
         (repository.path / "v5").mkdir()

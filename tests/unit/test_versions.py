@@ -17,6 +17,7 @@ from skyisland.sources.versions import (
     default_branch,
     is_wide,
     key_of,
+    majors_among,
     near,
     nearest,
     normal,
@@ -142,6 +143,16 @@ def test_names_that_come_close() -> None:
     assert near("refs/heads/Master", listing) == ["master"]
     assert near("zzz", listing) == []
     assert branches_among(listing) == ["master", "feature/split"]
+    assert majors_among(listed(*TAGS, *OTHERS), series("", 7)) == ["v3", "v2", "v1"]
+    assert majors_among(listed(*TAGS, *OTHERS), series("sub", 7)) == ["v2", "v1"]
+
+
+def test_what_a_server_calls_its_branches_is_shown_without_tricks() -> None:
+    listing = listed(
+        "refs/heads/\x1b]52;c;evil\x07", "refs/heads/a\u202eb", f"refs/heads/{'x' * 500}", "refs/heads/ok"
+    )
+    assert branches_among(listing) == ["ok"]
+    assert near("okk", listing) == ["ok"]
     assert nearest("x\x1b", ["x\x1b", "y" * 200]) == []
 
 

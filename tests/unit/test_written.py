@@ -133,6 +133,7 @@ def test_a_version_beside_the_url_settles_it() -> None:
         (f"https://{R}/tree/main/a%2fb/", "cannot be a part of its path"),
         (f"{R}?{'a=1&' * 60}", "too many fields"),
         (f"{R}@{'x' * 3000}", "at most 2048"),
+        (f"{R}{'/x' * 200}", "more than 120 parts"),
     ],
 )
 def test_what_is_refused(url: str, remedy: str) -> None:
@@ -222,6 +223,12 @@ def test_a_major_version_in_an_import_path(
     major = major_of(Place("github.com/u/r", package))
     assert major is not None
     assert package_folder(Tree(tmp_path), major) == folder
+
+
+def test_only_short_urls_are_kept_in_memory() -> None:
+    long = f"{R}/{'x' * 100}/{'y' * 100}"
+    assert read(long, None, HTTPS) is not read(long, None, HTTPS)
+    assert read(R, None, HTTPS) is read(R, None, HTTPS)
 
 
 def test_what_is_no_major_version() -> None:
