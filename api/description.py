@@ -73,13 +73,22 @@ def _refine(components: dict[str, Schema]) -> None:
     """Adds what the code checks beyond the types."""
     function = components["FunctionBody"]
     function["properties"]["url"]["format"] = "go-package-url"
-    function["properties"]["call"]["format"] = "go-call"
+    function["properties"]["args"] = {"type": ["array", "object"]}
+    function["properties"]["inputs"] = {"type": "array"}
+    function["properties"]["types"]["items"]["format"] = "go-type"
     function["properties"]["version"]["format"] = "git-version"
     for choice in function["properties"]["stdin_base64"]["anyOf"]:
         if choice["type"] == "string":
             choice["pattern"] = BASE64
     both = {name: {"type": "string"} for name in ("stdin", "stdin_base64")}
     function["not"] = {"properties": both, "required": list(both)}
+    expression: Schema = {"call": {"format": "go-call"}, "args": False, "inputs": False, "types": False}
+    name: Schema = {"call": {"format": "go-function"}}
+    function["anyOf"] = [
+        {"properties": expression},
+        {"properties": name | {"inputs": False}, "required": ["args"]},
+        {"properties": name | {"args": False}, "required": ["inputs"]},
+    ]
     address = components["AddressBody"]["properties"]
     address["ip"]["format"] = "ipv4"
     address["state"] = {"enum": ["available", "unavailable", 0, 1]}
@@ -201,7 +210,9 @@ def page(description: Schema, header: str) -> str:
 
 def _kind(field: msgspec.structs.FieldInfo) -> str:
     text = getattr(field.type, "__name__", str(field.type)).replace("None", "null")
-    return text if field.required else f"{text}, {msgspec.json.encode(field.default).decode()} without it"
+    if field.required or field.default in (msgspec.UNSET, msgspec.NODEFAULT):
+        return text
+    return f"{text}, {msgspec.json.encode(field.default).decode()} without it"
 
 
 @functools.lru_cache(maxsize=4)

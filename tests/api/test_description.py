@@ -27,6 +27,8 @@ CALLS = st.sampled_from(("Encode(100.1, 80.9)", 'Reverse("a\\n")', 'geohash.Deco
 URLS = st.sampled_from(("github.com/mmcloughlin/geohash", "https://example.org/a/b/c", "example.org/x"))
 VERSIONS = st.sampled_from(("main", "v1.2.3", "0123456789" * 4))
 schemathesis.openapi.format("go-call", CALLS)
+schemathesis.openapi.format("go-function", st.sampled_from(("Encode", "geohash.Decode")))
+schemathesis.openapi.format("go-type", st.sampled_from(("int", "string", "[]byte")))
 schemathesis.openapi.format("go-package-url", URLS)
 schemathesis.openapi.format("git-version", VERSIONS)
 
