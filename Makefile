@@ -5,7 +5,7 @@ VENV = .venv
 BIN = $(VENV)/bin
 READY = $(VENV)/.ready
 
-.PHONY: demo run test tools test-zfs test-zfs-qemu test-arm64 chaos fuzz security pages check bench screenshots install clean
+.PHONY: demo run test tools test-zfs test-zfs-qemu test-freebsd test-arm64 chaos fuzz security pages check bench screenshots install clean
 
 demo: $(READY)
 	$(BIN)/python examples/demo.py $(DEMO)
@@ -39,6 +39,11 @@ test-zfs-qemu: $(READY)
 	  tests/real/test_whole_path.py::test_same_path_in_process
 	$(IN_VM) ZFSVM_TIMEOUT=7200 ZFSVM_MEM=4096 TEST_PATIENCE_S=900 tests/zfs/vm.sh qemu -- \
 	  $(ZFS_TESTS) $(LINUX_TESTS) --junitxml=.cache/zfs/qemu.xml
+
+# On a real FreeBSD, in a virtual machine of the image that FREEBSD_IMAGE names; tests/freebsd/vm.sh tells which.
+# Each run leaves a report (JUnit) in .cache/freebsd.
+test-freebsd:
+	tests/freebsd/vm.sh
 
 # The launcher of jails on an arm64 kernel, emulated (Debian, root).
 test-arm64: $(READY)

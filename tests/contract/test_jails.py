@@ -1,13 +1,16 @@
 """What every jail driver promises, through `Jails`, told once for each driver.
 
 The process in the jail is `actor`, which does what its standard input says. The fake driver plays it.
+FreeBSD's runs on stand-ins here; for real on a FreeBSD where TEST_ZPOOL names a pool (`make test-freebsd`).
 """
 
 from __future__ import annotations
 
 import asyncio
 import os
+import platform
 import shutil
+import sys
 import tempfile
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
@@ -17,9 +20,12 @@ import pytest
 
 from skyisland import events
 from skyisland.drivers.fake import FakeClones, FakeJails, Script
+from skyisland.drivers.freebsd.base import FreeBSDBase
+from skyisland.drivers.freebsd.jails import FreeBSDJails
 from skyisland.drivers.linux.bubblewrap import BubblewrapJails
 from skyisland.drivers.linux.namespaces import NamespaceJails
 from skyisland.drivers.linux.overlay import OverlayClones
+from skyisland.drivers.zfs.clones import ZfsClones
 from skyisland.errors import DriverError, JailNotFound
 from skyisland.events import Events
 from skyisland.fakes import FakeAddresses
@@ -31,6 +37,7 @@ from skyisland.model import JailState, Limits, Mount, Outcome, Purpose, Verdict
 from tests.support.standins.island import freebsd_jails
 from tests.support.standins.world import World
 
+POOL = os.environ.get("TEST_ZPOOL", "") if sys.platform.startswith("freebsd") else ""
 ISLAND = f"{os.getpid() & 0xFFFF:04x}"
 Perform = Callable[..., Awaitable[Outcome]]
 LIMITS = Limits(memory_bytes=64 << 20, pids=32, cpus=1.0, stdout_bytes=4096, stderr_bytes=4096)
@@ -98,6 +105,7 @@ def world() -> Iterator[World]:
         pytest.param("bubblewrap", marks=[pytest.mark.host, pytest.mark.root]),
         pytest.param("namespaces", marks=[pytest.mark.host, pytest.mark.root]),
         pytest.param("freebsd", marks=[pytest.mark.host, pytest.mark.root]),
+        *(["freebsd-real"] if POOL else []),
     ]
 )
 async def jails(
@@ -113,6 +121,27 @@ async def jails(
         yield service
         await service.close()
         assert world.left() == {}
+        return
+    if request.param == "freebsd-real":
+        folder = Path(f"/var/tmp/sky-contract-{ISLAND}")
+        base = FreeBSDBase(
+            "-".join(platform.release().split("-")[:2]),
+            cache=Path("/var/tmp/sky-contract-archives"),
+            source=os.environ.get("TEST_BASE", ""),
+            update=False,
+        )
+        service = Jails(
+            FreeBSDJails(ISLAND, jails=folder / "jails"),
+            ZfsClones(POOL, ISLAND, jails=folder / "jails", bases=folder / "bases", base=base),
+            FakeAddresses(),
+            stream,
+            island=ISLAND,
+            uids=None,
+        )
+        await service.prepare()
+        yield service
+        await service.close()
+        assert await service.driver.existing() == []
         return
     if request.param == "fake":
         driver, clones = FakeJails(play), FakeClones()

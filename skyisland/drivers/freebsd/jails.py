@@ -51,8 +51,13 @@ OOM_SHARE = 0.9
 """A killed process that had this share of its memory limit is taken to be killed for that. rctl samples
 memory once a second, so the peak that we see may be under the limit. A judgement."""
 
-GO_REFUSED = re.compile(rb"^(fatal error: |runtime: |fatal error: runtime: )out of memory", re.MULTILINE)
-"""What Go's runtime says when the system gives it no memory (runtime/mem_bsd.go, mheap.go)."""
+GO_REFUSED = re.compile(
+    rb"^(fatal error: |runtime: |fatal error: runtime: )"
+    rb"(out of memory|cannot map pages in arena address space)",
+    re.MULTILINE,
+)
+"""What Go's runtime says when the system gives it no memory (runtime/mem_bsd.go, mheap.go). The second is
+what one said that asked for much at once: `swapuse:deny` refused it by EINVAL (seen on 15.0)."""
 
 
 class FreeBSDJail:
