@@ -17,6 +17,15 @@ from api.problems import STATUS, ProblemDetails
 from bench import report
 from skyisland import events
 from skyisland.cli import main
+from skyisland.golang.catalogue import (
+    Catalogue,
+    Entry,
+    Example,
+    Parameter,
+    ReadyCall,
+    Result,
+    TypeParameter,
+)
 from skyisland.model import AddressInfo, Artifact, Capability, GoError, Phase, Purpose, Timings
 from skyisland.record.logs import LogLine
 from skyisland.record.metrics import Metrics, StatsD
@@ -107,10 +116,20 @@ def test_transcript_has_known_codes_and_fields(transcript: Transcript) -> None:
     assert not (strange := transcript.fields - known_fields()), strange
 
 
+OFFERED = (Catalogue, Entry, Parameter, TypeParameter, Result, Example, ReadyCall)
+
+
+def test_fields_of_what_a_package_offers_are_told() -> None:
+    section = page("docs/rest.md").split("## What a package offers")[1].split("```console")[0]
+    told = {name for piece in re.findall(r"`([^`]+)`", section) for name in re.findall(r"\w+", piece)}
+    obvious = {"type", "unordered", "constraint"}
+    assert {field for shape in OFFERED for field in shape.__struct_fields__} - told <= obvious
+
+
 def known_fields() -> set[str]:
     """Of all that the API answers with, and the keys of its details."""
     shapes: tuple[type[Struct], ...] = (Answer, Problem, Jail, Artifact, AddressInfo, Capability, LogLine)
-    shapes += (ApiStats, Timings, events.InvocationFinished, GoError, ProblemDetails)
+    shapes += (ApiStats, Timings, events.InvocationFinished, GoError, ProblemDetails, *OFFERED)
     fields = {field.encode_name for shape in shapes for field in structs.fields(shape)}
     around = {
         "status",
