@@ -333,6 +333,8 @@ class Builds:
         """A compiler's complaint about the call, with what may help: names that come close, the signature."""
         if error.complaint not in (Complaint.undefined, Complaint.mismatch):
             return error
+        if not await self._compiler.has_cataloguer():
+            return error
         try:
             offered = await self._catalogues.make(job.source, job.package, invocation=job.invocation)
         except (IslandError, OSError) as failure:

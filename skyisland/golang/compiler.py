@@ -133,10 +133,19 @@ class Compiler:
             await self._go("build", *FLAGS, *output, *files, work=work, shared=True, cwd="/gen")
             await asyncio.to_thread(copy_out, work / "out" / BINARY, target, HELPER_BYTES)
 
+    @property
+    def _cataloguer_path(self) -> Path:
+        return self.caches.helper / f"catalogue-{catalogue.version()}"
+
+    async def has_cataloguer(self) -> bool:
+        """Whether a catalogue takes no longer than a build: its program is compiled, or all that it needs."""
+        whole_mark = self.caches.home / "whole"
+        return await asyncio.to_thread(lambda: self._cataloguer_path.exists() or whole_mark.exists())
+
     async def _prepare_cataloguer(self) -> Path:
         """The program that tells what packages offer. The first who needs it has it compiled: with the parser
         and the type checker of Go, that takes as long as all that every build needs."""
-        program = await asyncio.to_thread(lambda: self.caches.helper / f"catalogue-{catalogue.version()}")
+        program = await asyncio.to_thread(lambda: self._cataloguer_path)
 
         async def compile_it() -> None:
             await self._compile_program(await asyncio.to_thread(catalogue.sources), program)

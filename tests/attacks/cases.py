@@ -16,6 +16,7 @@ NAMES, WRITTEN, VERSIONS = (
     "tests/unit/test_versions.py",
 )
 BUILD, KEPT = "tests/unit/test_build.py", "tests/unit/test_artifacts.py"
+OFFERED, CATALOGUE = "tests/real/test_catalogue.py", "tests/unit/test_catalogue.py"
 JAIL, KINDS = "tests/real/test_build_hostile.py", "tests/real/test_build_jail.py"
 BROWSER = "tests/tui/test_browser.py"
 MODULES = "tests/unit/test_modules.py"
@@ -606,6 +607,20 @@ CASES = (
         (
             *_tests(ARGUMENTS, "test_a_megabyte_takes_no_time", "test_nests_so_deep_and_no_deeper"),
             *_tests(CALLEE, "TestCallee::test_a_type_is_nothing_but_a_type"),
+        ),
+    ),
+    Case(
+        "B15",
+        "a package that is too much to tell what it offers: functions, comments, types; "
+        "one that says it itself, in place of our program",
+        "told within a bound, the rest counted; read against types, without control characters",
+        (
+            *_tests(OFFERED, "test_b15_a_package_that_is_too_much"),
+            *_tests(
+                CATALOGUE,
+                "test_a_stranger_s_word_is_refused",
+                "test_what_does_not_show_is_replaced_and_no_ready_call_is_changed",
+            ),
         ),
     ),
     Case("C1", "X()); os.Exit(0);(", "refused", _tests(CALL, "TestRefusals::test_say_where_and_why")),

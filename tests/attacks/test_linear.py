@@ -14,6 +14,7 @@ import sys
 
 import pytest
 
+from skyisland.golang.catalogue import MOST_BYTES
 from skyisland.golang.modules import GO_MOD_BYTES
 from skyisland.golang.parameters import FILE_BYTES
 from skyisland.sources.remotes import EVERY_REFERENCE_BYTES
@@ -101,6 +102,7 @@ LONGEST = {
     "zfs": 1 << 18,
     "compiler": 1 << 16,
     "outcome": (2 << 20) + (1 << 17),
+    "catalogue": MOST_BYTES,
     "origin": 1 << 16,
     "package": GO_MOD_BYTES,
     "callee": 1 << 10,

@@ -39,6 +39,10 @@ SEEDS = {
     "freebsd": [b'{"jail-information": {"jail": [{"jid": 1, "name": "a", "path": "/a", "dying": false}]}}'],
     "zfs": [b"zroot/sky\t-\t/zroot/sky\tyes\t0\n"],
     "compiler": [b"skyisland.call:1:4: undefined: F\n/src/a.go:1: x\n"],
+    "catalogue": [
+        b'{"name":"x","import_path":"x","synopsis":"","doc":"","functions":[],"examples":[],'
+        b'"schemas":{},"omitted":0}'
+    ],
     "origin": [b"https://[::1]:3280\n[::1]:3280"],
     "callee": [b"geo.Max\nmap[string]geo.Box", b"F\n[]func(a int) string"],
     "parameters": [b"package p\n\nfunc F(a, b int, c ...string) {\n}\n", b"package p\n\nfunc F[T any](_ T)"],
@@ -177,6 +181,18 @@ def outcome(data: bytes) -> None:
         assert read.results is None or read.results.startswith(b"[")
 
 
+def catalogue(data: bytes) -> None:
+    from skyisland.errors import BuildFailed
+    from skyisland.fakes import CATALOGUE
+    from skyisland.golang.catalogue import hint, read
+
+    with contextlib.suppress(BuildFailed):
+        read(data)
+    said = data.decode(errors="replace")
+    for text in (said, f"call:1:1: undefined: {said}"):
+        assert hint(CATALOGUE, said[:1000], text).isprintable()
+
+
 def origin(data: bytes) -> None:
     from api.origin import ForeignOrigin, Origins
 
@@ -250,6 +266,7 @@ TARGETS: dict[str, Callable[[bytes], None]] = {
         zfs,
         compiler,
         outcome,
+        catalogue,
         origin,
         package,
         callee,

@@ -12,6 +12,7 @@ import msgspec
 import pytest
 
 from skyisland.errors import BuildFailed, Complaint
+from skyisland.golang.catalogue import MOST_BYTES, read
 from skyisland.model import NetworkAccess
 from tests.support.buildroom import Workshop
 
@@ -20,6 +21,49 @@ pytestmark = [pytest.mark.host, pytest.mark.root]
 DESCRIBED = Path(__file__).with_name("described")
 GOLDEN = DESCRIBED / "catalogue.json"
 PLACES = {path.name: path.read_text() for path in DESCRIBED.iterdir() if path != GOLDEN}
+
+
+def hostile(functions: int, nested: int) -> dict[str, str]:
+    """A package that is too much for whoever writes all of it out, in every manner at once."""
+    many = [f"// F{n} {'y' * 1500}\nfunc F{n}(a, b int) string {{ return `` }}\n" for n in range(functions)]
+    embedded = [
+        f"type T{n} struct {{ T{n - 1}; *U{n - 1} }}\ntype U{n} struct {{ T{n - 1}; U{n - 1} }}\n"
+        for n in range(1, nested)
+    ]
+    return {
+        "go.mod": "module m\n\ngo 1.24\n",
+        "x.go": "\n".join(
+            (
+                f"// {'x ' * 500_000}",
+                "package x",
+                *many,
+                *embedded,
+                "type T0 struct { A, B int }\ntype U0 struct { A, C int }",
+                "type L []L\ntype M map[string]M\ntype P *P\ntype C[T any] struct { N *C[T] }",
+                "type S struct { *S; Next *S; E }\ntype E struct { *E; F func(E) E }",
+                f"func A(t T{nested - 1}, l L, m M, p P, c C[C[int]], s S) {{}}",
+                f"func {'N' * 50_000}() {{}}",
+                f"func Q({', '.join(f'a{n} int' for n in range(5000))}) {{}}",
+                f"const B = `{'z' * 100_000}`",
+            )
+        ),
+        "x_test.go": "package x\n\nimport `fmt`\n\nfunc ExampleA() {\n\tfmt.Println("
+        f"{'(' * 5000}F1(1, 2){')' * 5000})\n\t// Output: \x1b[31m\n}}\n",
+        "broken_test.go": "package x\n\nfunc ExampleA_broken( {\n",
+    }
+
+
+async def test_b15_a_package_that_is_too_much(shop: Workshop) -> None:
+    offered = await shop.builds.catalogue(shop.source(hostile(3000, 16)))
+    names = [entry.name for entry in offered.functions]
+    assert names[0] == "A"
+    assert 500 < len(names) < 3000
+    assert len(names) + offered.omitted == 3000 + 4 + 2 * 16 + 6
+    assert len(msgspec.json.encode(offered)) <= MOST_BYTES
+    assert all(len(entry.doc) + len(entry.signature) < 10_000 for entry in offered.functions)
+    assert not [text for text in (offered.doc, str(offered.functions)) if "\x1b" in text]
+    with pytest.raises(BuildFailed, match="what the package offers"):
+        read(b'{"name":"x"}')
 
 
 async def test_what_it_tells_its_examples_and_its_hints(shop: Workshop) -> None:

@@ -171,4 +171,8 @@ async def test_a_failed_hint_leaves_the_error_as_it_was(state_dir: Path) -> None
         shop.go.answers.append(complains("skyisland.call:1:1: undefined: Encod\n", when="Encod"))
         shop.go.answers.append(tells(structs.replace(CATALOGUE, name="x" * 301)))
         error = await refused(shop, shop.source(), "Encod()")
+        assert asked(shop) == 0  # its program is not compiled yet: nobody waits for that with an error
+        await shop.builds.prepare(whole=True)
+        error = await refused(shop, shop.source(), "Encod()")
+        assert asked(shop) == 1
         assert error.message.endswith("has no exported Encod")
