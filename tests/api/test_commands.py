@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -49,6 +50,10 @@ async def test_status(here: Here, world: World) -> None:
     for words in ("t, version 0.1", "0 running, 0 queued", "0, 0 of them warm", "6 of 6 available", "1, 2M"):
         assert words in printed
     assert "not enforced" in printed
+    assert "meanwhile" not in printed
+    world.builds.ahead = "compiling the standard library, 20 of 179"
+    printed = (await run(here, "status")).output
+    assert re.search(r"meanwhile +compiling the standard library, 20 of 179", printed)
     told = json.loads((await run(here, "status", "--json")).output)
     assert (told["island"], len(told["artifacts"])) == ("t", 1)
 

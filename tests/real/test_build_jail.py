@@ -280,6 +280,16 @@ async def test_a_proxy_that_does_not_answer(state_dir: Path, gocache: Path) -> N
             "",
             id="pointer embedded",
         ),
+        pytest.param(
+            {
+                "x.go": "package x\n\nfunc F() {}\n",
+                "y.go": "version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 12345\n",
+            },
+            "F()",
+            "needs y.go, which Git LFS keeps elsewhere",
+            "",
+            id="pointer for a Go file",
+        ),
         pytest.param({"go.mod": "module x\ngo 1.99\n", **PLAIN}, "F()", r"wants Go 1.99", "", id="later Go"),
         pytest.param(
             {"go.mod": "module x\nwhat\n", **PLAIN}, "F()", "does not compile", "go.mod:2:", id="go.mod"
