@@ -192,7 +192,7 @@ class Commits:
         if commit is None and version is not None and is_short(version):
             commit = await self._commit_begun_by(name, version, last_known)
         if commit is None:
-            raise await self._no_such(name, version)
+            raise await self.no_such(name, version)
         await self._note_other_names(name, version, listing)
         return await self._remember(name, key, commit)
 
@@ -263,7 +263,7 @@ class Commits:
         except GitFailed:
             return b""
 
-    async def _no_such(self, name: str, version: str | None) -> BadRequest | SourceUnavailable:
+    async def no_such(self, name: str, version: str | None) -> BadRequest | SourceUnavailable:
         """Why a repository that answers has no commit for a version, and what it has."""
         listing = await self._every_reference(name)
         if version is None:

@@ -110,6 +110,9 @@ class Sources:
             written = known or await self._settle(written, refresh, client)
             if known is None and len(url) <= URL_CACHED:
                 self._settled[url, version] = written
+        return await self._resolve_written(written, refresh, client)
+
+    async def _resolve_written(self, written: Written, refresh: bool, client: str) -> Resolved:
         if (place := written.place) is not None:
             return await self._resolved(place.name, place.package, written.version, refresh, client)
         place = await self._place(written, refresh, client)
@@ -136,18 +139,28 @@ class Sources:
         return with_place(written)
 
     async def _settle_once(self, written: Written, refresh: bool, client: str) -> Written:
-        found = None
         try:
             place = await self._place(written, refresh, client)
             found = await self._commits.split(place.name, written.versions(), refresh=refresh, client=client)
         except (BadRequest, SourceUnavailable):
             if written.otherwise is None:
                 raise
+            return written.otherwise
         if found is not None:
             return written.split(found + 1)
         if written.otherwise is None or is_short(written.rest[0]):
             return written.split(1)
-        return written.otherwise
+        if written.otherwise.rest or await self._has_folder(written.otherwise, client):
+            return written.otherwise
+        raise await self._commits.no_such(place.name, written.rest[0])
+
+    async def _has_folder(self, written: Written, client: str) -> bool:
+        """Whether there is what a path begins with that no version was found in: the folder `tree`."""
+        resolved = await self._resolve_written(written, False, client)
+        source = await self.checkout(resolved, client)
+        with self.using(source):
+            first = resolved.package.partition("/")[0]
+            return await aside(Tree(source.checkout).names, first) is not None
 
     async def _resolve_major(
         self, place: Place, major: Major, version: str | None, refresh: bool, client: str

@@ -64,6 +64,12 @@ async def test_major_versions_in_import_paths(
 
 
 async def test_pages_in_a_browser(state_dir: Path, repository: Repository, served: Server) -> None:
+    between = repository.git("rev-parse", "HEAD")
+    for folder in ("tree/avl", "src/branch/other"):
+        (repository.path / folder).mkdir(parents=True)
+        (repository.path / folder / "x.go").write_text("package x\n")
+    repository.commit(a_go="package a // main\n")
+    repository.git("config", "uploadpack.allowFilter", "true")
     repository.git("checkout", "--quiet", "-b", "feature/x")
     feature = repository.commit(a_go="package a // feature\n")
     repository.git("checkout", "--quiet", "main")
@@ -76,6 +82,7 @@ async def test_pages_in_a_browser(state_dir: Path, repository: Repository, serve
             (f"{URL}/tree/avl/sub", tip, "tree/avl/sub"),  # no such version: a folder
             (f"{URL}/tree/{feature[:8]}/sub", feature, "sub"),
             (f"{URL}@feature/x", feature, ""),
+            (f"{URL}@{between[:8]}", between, ""),  # of the history, which is fetched without files
             (f"{URL}/commit/{feature[:8]}", feature, ""),
             ("git@github.com:user/repo.git", tip, ""),
             ("git.test/user/repo/-/tree/feature/x/sub", feature, "sub"),
@@ -87,8 +94,9 @@ async def test_pages_in_a_browser(state_dir: Path, repository: Repository, serve
             served.asked.clear()
             assert await it.sources.resolve(url, None) == resolved
             assert served.asked == [], "what a URL means is remembered"
-        with pytest.raises(BadRequest, match=r"no branch or tag 'featur'.*feature/x"):
-            await it.get(f"{URL}@featur")
+        for url in (f"{URL}@featur", f"{URL}/blob/featur/sub/x.go"):
+            with pytest.raises(BadRequest, match=r"no branch or tag 'featur.*; there is feature/x"):
+                await it.get(url)
         # A commit that moves is asked for anew by whichever name.
         repository.git("checkout", "--quiet", "feature/x")
         moved = repository.commit()
