@@ -18,6 +18,7 @@ from quart import Quart, Response
 from api import media
 from api.problems import ProblemDetails
 from skyisland import __version__
+from skyisland.golang.callee import MAX_WORDS
 from skyisland.operations import IN_PATHS, INVOKE, JSON, OPERATIONS, Operation, Parameter, Role
 from skyisland.wire import Problem, encode
 
@@ -84,10 +85,13 @@ def _refine(components: dict[str, Schema]) -> None:
     function["not"] = {"properties": both, "required": list(both)}
     expression: Schema = {"call": {"format": "go-call"}, "args": False, "inputs": False, "types": False}
     name: Schema = {"call": {"format": "go-function"}}
+    words = {"type": "array", "maxItems": MAX_WORDS, "items": {"type": "string", "pattern": "^[^\0]*$"}}
+    program: Schema = {"call": {"enum": ["", "main"]}, "args": words, "inputs": False, "types": False}
     function["anyOf"] = [
-        {"properties": expression},
-        {"properties": name | {"inputs": False}, "required": ["args"]},
-        {"properties": name | {"args": False}, "required": ["inputs"]},
+        {"properties": expression, "required": ["call"]},
+        {"properties": name | {"inputs": False}, "required": ["call", "args"]},
+        {"properties": name | {"args": False}, "required": ["call", "inputs"]},
+        {"properties": program},
     ]
     address = components["AddressBody"]["properties"]
     address["ip"]["format"] = "ipv4"

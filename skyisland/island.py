@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import secrets
 import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager
@@ -32,7 +31,7 @@ from skyisland.events import Events, InvocationFinished, IslandStarted, IslandSt
 from skyisland.golang import harness
 from skyisland.golang.callee import understand
 from skyisland.golang.catalogue import Catalogue
-from skyisland.golang.outcome import ManyAnswers, told
+from skyisland.golang.conversation import Conversation, Heard
 from skyisland.golang.runtime import function_environment
 from skyisland.host.failures import Failures
 from skyisland.host.fair import LOCAL, FairQueue
@@ -53,7 +52,6 @@ from skyisland.model import (
     Phase,
     Policy,
     Resolved,
-    Returned,
     Source,
     Status,
 )
@@ -266,7 +264,7 @@ class Island:
         id: str = "",  # noqa: A002 - as the answer's field is named
         caller_id: str = "",
         text_only: bool = False,
-        heard: Callable[[list[Returned]], None] | None = None,
+        heard: Heard | None = None,
     ) -> Invocation:
         """Run one call in a jail of its own. `client`: whose share of the island it counts to.
 
@@ -302,9 +300,17 @@ class Island:
         request: FunctionRequest,
         story: Story,
         text_only: bool,
-        heard: Callable[[list[Returned]], None] | None,
+        heard: Heard | None,
     ) -> Outcome:
         call = await understand(request)
+        talk = Conversation(
+            request,
+            call,
+            text_only=text_only,
+            timeout_s=self.policy.exec_timeout_s,
+            most_bytes=self.policy.limits.stdout_bytes,
+            heard=heard,
+        )
         if request.ip4:
             self.network.require()
         try:
@@ -319,7 +325,7 @@ class Island:
                     if not self._places.take(story.client):
                         await self._places.wait(story.client)
                 try:
-                    return await self._run(request, call, artifact, story, text_only, heard)
+                    return await self._run(request, talk, artifact, story)
                 finally:
                     self._places.leave(story.client)
             finally:
@@ -349,43 +355,30 @@ class Island:
             )
 
     async def _run(
-        self,
-        request: FunctionRequest,
-        call: Call,
-        artifact: Artifact,
-        story: Story,
-        text_only: bool,
-        heard: Callable[[list[Returned]], None] | None,
+        self, request: FunctionRequest, talk: Conversation, artifact: Artifact, story: Story
     ) -> Outcome:
-        """Give the call's frame to a jail, and wait for its end."""
-        nonce = secrets.token_hex(16)
-        data = request.data
-        many = None if data is None or not data.many else ManyAnswers(nonce, len(data.json), heard)
+        """Say to a jail's process what is to be said, and wait for its end."""
         with self.pool.call():
             with story.phase(Phase.jail):
                 inmate = await self.pool.obtain(
                     request,
                     artifact,
-                    request.shown if call.takes_data else call.text,
+                    talk.shown,
                     invocation=story.id,
                     cached=story.cached,
                     client=story.client,
+                    words=talk.words,
                 )
             try:
                 story.jail, story.warm = inmate.spec.name, inmate.warm
                 with story.phase(Phase.exec):
-                    timeout_s = self.policy.exec_timeout_s
-                    frame = harness.frame(call, nonce, text_only=text_only, data=data, timeout_s=timeout_s)
-                    outcome = await inmate.converse(
-                        frame + request.input, timeout_s, None if many is None else many.take
-                    )
+                    outcome = await inmate.converse(talk.input, talk.timeout_s, talk.heard)
             finally:
                 self.jails.discard(inmate)
-        if refusal := harness.rejection(outcome, nonce):
-            raise await self._with_declaration(refusal, artifact)
-        if many is not None:
-            return many.told(outcome, self.policy.limits.stdout_bytes)
-        return told(outcome, nonce, self.policy.limits.stdout_bytes)
+        try:
+            return talk.told(outcome)
+        except BadCall as refusal:
+            raise await self._with_declaration(refusal, artifact) from None
 
     async def _with_declaration(self, refusal: BadCall, artifact: Artifact) -> BadCall:
         """A refusal of arguments, with what the function takes, if that is known."""

@@ -28,11 +28,12 @@ class FunctionRequest(Struct, frozen=True, kw_only=True, omit_defaults=True):
     url: Annotated[str, Meta(max_length=2048)]
     """Repository, and the package in it: `github.com/user/repo/sub`, or as else people write it
     (`sources.written`)."""
-    call: Annotated[str, Meta(max_length=64 << 10)]
+    call: Annotated[str, Meta(max_length=64 << 10)] = ""
     """One Go call expression on that package: `Encode(100.1, 80.9)`; with `args` or `inputs` the bare name of
-    a function: `Encode`."""
+    a function: `Encode`. Empty, or `main`, runs a program."""
     args: Raw | UnsetType = UNSET
-    """Arguments as JSON: an array, or an object by the names of the function's parameters."""
+    """Arguments as JSON: an array, or an object by the names of the function's parameters; for a program an
+    array of texts, its command line."""
     inputs: Raw | UnsetType = UNSET
     """An array of such arguments: the function is called once for each, all in one jail."""
     types: Annotated[tuple[Annotated[str, Meta(max_length=1024)], ...], Meta(max_length=16)] = ()
@@ -70,9 +71,11 @@ class FunctionRequest(Struct, frozen=True, kw_only=True, omit_defaults=True):
         elif self.inputs is not UNSET:
             json = memoryview(self.inputs)
         else:
-            return self.call
+            return self.call or "main"
         beginning = bytes(json[:SHOWN_BYTES]).decode(errors="replace")
-        name = f"{self.call}[{', '.join(self.types)}]" if self.types else self.call
+        name = self.call or "main"
+        if self.types:
+            name += f"[{', '.join(self.types)}]"
         if self.args is UNSET:
             return f"{name} for {beginning}"
         whole = beginning.startswith("[") and len(json) <= SHOWN_BYTES
@@ -104,6 +107,11 @@ class Call(Struct, frozen=True, kw_only=True):
     """The package name the caller put in front, to be checked against the package's own."""
     takes_data: bool = False
     """Its arguments are JSON and come in the frame: only the form of a function will do."""
+
+    @property
+    def is_program(self) -> bool:
+        """It runs the package, which is a program. No function that can be called has this name."""
+        return self.function == "main"
 
 
 class KnownCommit(Struct, frozen=True):

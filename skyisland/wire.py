@@ -223,6 +223,8 @@ def _explained(verdict: Verdict, answer: Answer) -> str:
     match verdict:
         case Verdict.ok:
             return ""
+        case Verdict.failed if answer.error is not None and answer.error.type == "exit":
+            return f"the program ended with {answer.error.message}"
         case Verdict.failed:
             return f"the function returned an error: {_of(answer.error)}"
         case Verdict.exited if answer.error is not None:

@@ -104,7 +104,7 @@ class Builds:
         self._artifacts = Artifacts(
             Store(layout.artifacts), records, events, limit_bytes=limit_bytes, unused_s=unused_s
         )
-        self._packages: dict[tuple[str, str, str], Package] = {}
+        self._packages: dict[tuple[object, ...], Package] = {}
         self._caches = Caches(
             layout, uid=uid, limit_bytes=limit_bytes, unused_s=unused_s, dropped=self._packages.clear
         )
@@ -258,7 +258,7 @@ class Builds:
     async def _of_package(self, job: _Job, work: Callable[[_Job], Awaitable[T]]) -> T:
         """What comes of the work for the package as it was described last, or otherwise, where it does not
         compile so."""
-        package = None if job.refresh else self._packages.get(_where(job.source))
+        package = None if job.refresh else self._packages.get(_known_as(job))
         self._ahead.disturb()
         self._under_way += 1
         try:
@@ -281,7 +281,7 @@ class Builds:
         if error.complaint is Complaint.missing_module and (way := package.next_way):
             return await self._describe(job, ask=False, way=way)
         if error.complaint is Complaint.language and (later := self._compiler.in_later_language(package)):
-            self._packages[_where(job.source)] = later
+            self._packages[_known_as(job)] = later
             return later
         if package.by_go or error.complaint not in MISREAD_PACKAGE:
             raise error
@@ -359,10 +359,12 @@ class Builds:
     async def _describe(self, job: _Job, *, ask: bool, way: Way | None = None) -> Package:
         """What package the source is, its modules downloaded by `way` or one after it; remembered for its
         commit."""
-        where = _where(job.source)
+        where = _known_as(job)
 
         async def describe() -> Package:
-            package = await self._compiler.describe(job.source, ask=ask, way=way, invocation=job.invocation)
+            package = await self._compiler.describe(
+                job.source, ask=ask, way=way, program=job.call.is_program, invocation=job.invocation
+            )
             self._packages[where] = package
             if len(self._packages) > PACKAGES:
                 del self._packages[next(iter(self._packages))]
@@ -373,7 +375,8 @@ class Builds:
 
     async def _once(self, job: _Job) -> Artifact:
         """The binary of one compilation, which all share who want the same."""
-        harness.check_package(job.call, job.package.import_path, job.package.name)
+        if not job.call.is_program:
+            harness.check_package(job.call, job.package.import_path, job.package.name)
         # The name has been checked. It makes no other binary, so callers with and without it share one.
         job = structs.replace(job, call=structs.replace(job.call, qualifier=None))
         id_ = _id(job.source, job.call)
@@ -446,6 +449,11 @@ def _no_function(call: Call, error: BuildFailed) -> BadCall:
         what = "is generic, and `types` does not name all of its type arguments"
         return BadCall(f'call: {name} {what}: "types": ["int", …]', position=0)
     return BadCall(f"call: {name} is a type; write the conversion as a call: {name}(…)", position=0)
+
+
+def _known_as(job: _Job) -> tuple[object, ...]:
+    """What a described package is remembered by: a program is another package than one to import."""
+    return (*_where(job.source), job.call.is_program)
 
 
 def _where(source: Source) -> tuple[str, str, str]:

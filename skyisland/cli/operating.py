@@ -25,7 +25,7 @@ from skyisland.wire import Called, InputAnswer, encode
 
 @click.command()
 @click.argument("url")
-@click.argument("call")
+@click.argument("call", default="main")
 @click.option("--args", help="Arguments as JSON: an array, or an object by the parameters' names.")
 @click.option("--arg", multiple=True, help="One argument, JSON or else a text; may be repeated.")
 @click.option("--inputs", type=click.File("rb"), help="Arguments of many calls, a line each; - to read them.")
@@ -54,11 +54,14 @@ def invoke(
     """Run CALL of the Go package at URL: skyisland invoke github.com/user/repo 'Encode(100.1, 80.9)'
 
     With arguments as data, CALL is a function's bare name: skyisland invoke URL Encode --args '[100.1, 80.9]'
+    Without CALL the program at URL is run.
 
     Prints what the function printed and returned; on a terminal, escapes in place of its control characters.
     Exit code 4 if it did not end well, or returned an error.
     """
-    fields |= _data(args, arg, inputs) | (_input(stdin.read()) if stdin else {})
+    fields |= _data(args, arg, inputs, texts=fields["call"] == "main") | (
+        _input(stdin.read()) if stdin else {}
+    )
     request = FunctionRequest(**fields)
     with options.client(admin=False) as client:
         if inputs is not None:
@@ -85,8 +88,8 @@ def _print_lines(lines: Iterator[InputAnswer | Called]) -> int:
     return code
 
 
-def _data(args: str | None, arg: tuple[str, ...], inputs: BinaryIO | None) -> dict[str, Any]:
-    """The field of a request for arguments that are data."""
+def _data(args: str | None, arg: tuple[str, ...], inputs: BinaryIO | None, *, texts: bool) -> dict[str, Any]:
+    """The field of a request for arguments that are data. `texts`: each `arg` is one, whatever is in it."""
     if (args is not None) + bool(arg) + (inputs is not None) > 1:
         raise click.UsageError("--args, --arg and --inputs exclude each other")
     if inputs is not None:
@@ -96,7 +99,7 @@ def _data(args: str | None, arg: tuple[str, ...], inputs: BinaryIO | None) -> di
     if args is not None:
         return {"args": _checked(args.encode(), "--args")}
     if arg:
-        return {"args": Raw(b"[%b]" % b",".join(map(_one, arg)))}
+        return {"args": Raw(b"[%b]" % b",".join(map(encode if texts else _one, arg)))}
     return {}
 
 

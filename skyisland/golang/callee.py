@@ -9,14 +9,18 @@ from __future__ import annotations
 
 import re
 
+import msgspec
 import tree_sitter_go
-from msgspec import structs
+from msgspec import UNSET, structs
 from tree_sitter import Language, Node, Parser
 
 from skyisland.errors import BadCall, BadRequest
 from skyisland.golang.call import parse_call, read_call
 from skyisland.model import Call, FunctionRequest
 
+PROGRAM = Call(text="main", function="main", arguments=())
+MAX_WORDS, MAX_WORDS_BYTES = 200, 64 << 10
+"""Longest command line of a program. The launcher of jails takes 254 words, and 128 KiB with all else."""
 MAX_NAME = 200
 """Longest name, in characters. A judgement: names in Go have twenty."""
 
@@ -37,12 +41,39 @@ async def understand(request: FunctionRequest) -> Call:
         BadCall: it is none that runs; names the mistake and the remedy.
         BadRequest: it has types without data.
     """
+    if request.call in ("", "main"):
+        return PROGRAM
     if request.data is not None:
         return parse_callee(request.call, request.types)
     if request.types:
         message = "types: an expression has them in itself, F[int](1); send these with args or inputs"
         raise BadRequest(message, field="types")
     return await read_call(request.call)
+
+
+def command_line(request: FunctionRequest) -> tuple[str, ...]:
+    """What a program is run with, beside its name.
+
+    Raises:
+        BadRequest: `args` is no command line, or there is what a program cannot take.
+    """
+    for field, there in (("inputs", request.inputs is not UNSET), ("types", bool(request.types))):
+        if there:
+            message = f"{field}: a program takes args alone; or name a function in call"
+            raise BadRequest(message, field=field)
+    if request.args is UNSET:
+        return ()
+    try:
+        words: tuple[str, ...] = msgspec.json.decode(request.args, type=tuple[str, ...])
+    except msgspec.DecodeError as error:
+        message = f"args: a program takes an array of texts ({error}); or name a function in call"
+        raise BadRequest(message, field="args") from None
+    if len(words) > MAX_WORDS or sum(len(word.encode()) for word in words) > MAX_WORDS_BYTES:
+        message = f"args: more than {MAX_WORDS} words or {MAX_WORDS_BYTES} bytes; send large data as stdin"
+        raise BadRequest(message, field="args")
+    if any("\0" in word for word in words):
+        raise BadRequest("args: a program's words hold no NUL; send such data as stdin", field="args")
+    return words
 
 
 def parse_callee(name: str, types: tuple[str, ...] = ()) -> Call:

@@ -21,10 +21,10 @@ from pathlib import Path
 
 import msgspec
 
-from skyisland.errors import BuildFailed, Complaint, HostUnfit, SourceUnavailable, Unavailable
+from skyisland.errors import BadCall, BuildFailed, Complaint, HostUnfit, SourceUnavailable, Unavailable
 from skyisland.golang import catalogue, harness
 from skyisland.golang.caches import Caches
-from skyisland.golang.complaints import add_reasons, explain, lfs_refusal
+from skyisland.golang.complaints import add_reasons, explain, lfs_refusal, shown
 from skyisland.golang.gojail import GO, GoJail
 from skyisland.golang.modules import GO_SUM_BYTES, Way, go_mod, language_of
 from skyisland.golang.packages import Package, in_way, read_package
@@ -49,6 +49,8 @@ _EXPORT = (
 )
 """`go list` compiles the package and tells its files."""
 _TARGET = ("-o", f"/out/{BINARY}", f"./{harness.FOLDER}")
+_PROGRAM = ("-o", f"/out/{BINARY}", ".")
+"""The package itself, in place of a main program of ours."""
 _HELPER = resources.files("skyisland.golang").joinpath("gocache", "main.go")
 _HELLO = b'package hello\n\nfunc Hello() string { return "hello" }\n'
 HELPER_BYTES = 1 << 26
@@ -181,22 +183,28 @@ class Compiler:
     # The steps of a build
 
     async def describe(
-        self, source: Source, *, ask: bool, way: Way | None = None, invocation: str | None = None
+        self,
+        source: Source,
+        *,
+        ask: bool,
+        way: Way | None = None,
+        program: bool = False,
+        invocation: str | None = None,
     ) -> Package:
         """Describe the package in the source's folder, with its modules by the first way that there is from
         `way` on.
 
         Its files decide if they are plain (`read_package`), else the go command; with `ask`, always the go
         command. If the package needs modules, the same step fetches them: it has a network and compiles
-        nothing.
+        nothing. `program`: it shall be one that can be run, not one to import.
 
         Raises:
+            BadCall: it is no program.
             BuildFailed: there is no package to import, or go.mod, go.sum and the proxy do not agree.
             SourceUnavailable: the proxy did not answer.
         """
-        package = await asyncio.to_thread(self._read, source, way)
-        if package.name == "main":
-            raise BuildFailed(explain(Complaint.program, "", source), complaint=Complaint.program)
+        package = await asyncio.to_thread(self._read, source, way, program)
+        _check_kind(package, source, program)
         while not package.name or package.requires or ask:
             try:
                 package = await self._ask(source, package, invocation)
@@ -204,13 +212,17 @@ class Compiler:
             except BuildFailed as error:
                 if error.complaint is not Complaint.missing_module or package.next_way is None:
                     raise
-            package = await asyncio.to_thread(self._read, source, package.next_way)
+            package = await asyncio.to_thread(self._read, source, package.next_way, program)
+        _check_kind(package, source, program)
         if await asyncio.to_thread(uses_lfs, Tree(source.checkout), source.package):
             await self._refuse_pointers(source, package, invocation)
         return package
 
-    def _read(self, source: Source, way: Way | None) -> Package:
+    def _read(self, source: Source, way: Way | None, program: bool) -> Package:
         package = read_package(source, self.toolchain.version)
+        if program:  # nothing can depend on it
+            ways = tuple(one for one in package.ways if one is not Way.dependency)
+            package = msgspec.structs.replace(package, ways=ways)
         return in_way(way or package.ways[0], package, source, self.toolchain.version)
 
     def in_later_language(self, package: Package) -> Package | None:
@@ -249,8 +261,6 @@ class Compiler:
                 raise
             ours = await asyncio.to_thread(_completed, work / "out", package.ours)
         import_path, name, files_, go_error = output.decode(errors="replace").split("\n", 3)
-        if name == "main":
-            raise BuildFailed(explain(Complaint.program, "", source), complaint=Complaint.program)
         if files_ == "0":
             message = explain(Complaint.no_go_files, go_error, source)
             refused = BuildFailed(message, complaint=Complaint.no_go_files)
@@ -287,17 +297,20 @@ class Compiler:
             BadCall: the caller named another package.
         """
         parameters = await asyncio.to_thread(parameter_names, source, call.function)
+        target = _PROGRAM if call.is_program else _TARGET
         for statement in (False, True):
-            files = harness.render_main(
-                call, package.import_path, package.name, statement=statement, parameters=parameters
-            )
-            # Whatever Go changed since its module's go line is as for a caller who imports the package today.
-            language = language_of(self.toolchain.version)
-            files["debug.go"] = f"//go:debug default=go{language}\n\npackage main\n".encode()
+            files = {}
+            if not call.is_program:
+                files = harness.render_main(
+                    call, package.import_path, package.name, statement=statement, parameters=parameters
+                )
+                # Whatever Go changed since its module's go line is as for a caller who imports it today.
+                language = language_of(self.toolchain.version)
+                files["debug.go"] = f"//go:debug default=go{language}\n\npackage main\n".encode()
             async with self._workplace(_generated(files, source, package), package.ours) as work:
                 try:
                     await self._go(
-                        *("build", *_flags(package), *FLAGS, *_TARGET),
+                        *("build", *_flags(package), *FLAGS, *target),
                         source=source,
                         package=package,
                         work=work,
@@ -333,6 +346,21 @@ class Compiler:
                 program=(f"/helper/{program.name}", most, GO),
             )
         return await asyncio.to_thread(catalogue.read, output)
+
+
+def _check_kind(package: Package, source: Source, program: bool) -> None:
+    """Refuse a program where a package to import is wanted, and the other way round; an unknown one passes.
+
+    Raises:
+        BadCall, BuildFailed
+    """
+    is_program = package.name == "main"
+    if not package.name or is_program is program:
+        return
+    if is_program:
+        raise BuildFailed(explain(Complaint.program, "", source), complaint=Complaint.program)
+    message = f"call: names no function, and {shown(source)} is no program; name a function of {package.name}"
+    raise BadCall(message, position=0)
 
 
 def _flags(package: Package) -> tuple[str, ...]:

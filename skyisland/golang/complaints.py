@@ -61,8 +61,8 @@ def explain(complaint: Complaint, text: str, source: Source | None) -> str:
     match complaint:
         case Complaint.program:
             return (
-                f"{package} is a program (package main), which Go cannot import: move the function to a "
-                "package of its own and call it there"
+                f"{package} is a program (package main), which Go cannot import: leave call out to run it, "
+                "or name a package of it in the URL"
             )
         case Complaint.no_go_files if "build constraints exclude all Go files in /mod/" in text:
             module = re.search(r"exclude all Go files in /mod/([^\s@]+)", text)

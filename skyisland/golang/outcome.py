@@ -62,6 +62,18 @@ def told(outcome: Outcome, nonce: str, most_bytes: int) -> Outcome:
     )
 
 
+def told_of_program(outcome: Outcome, most_bytes: int) -> Outcome:
+    """The outcome of a program: a code other than 0 is its word that it failed."""
+    stdout, verdict, error = outcome.stdout[:most_bytes], outcome.verdict, None
+    if len(outcome.stdout) > most_bytes and verdict in (Verdict.ok, Verdict.exited):
+        return structs.replace(outcome, verdict=Verdict.output_limit, exit_code=None, stdout=stdout)
+    if verdict is Verdict.exited:
+        verdict = Verdict.failed
+        error = panic(outcome.stderr) if outcome.exit_code == EXIT_PANIC else None
+        error = error or GoError(message=f"exit status {outcome.exit_code}", type="exit")
+    return structs.replace(outcome, verdict=verdict, stdout=stdout, printed=stdout, error=error)
+
+
 class ManyAnswers:
     """What a call with many inputs gives back for each, as it comes."""
 

@@ -206,8 +206,11 @@ class WarmPool:
         invocation: str,
         cached: bool,
         client: str,
+        words: tuple[str, ...] | None = None,
     ) -> Inmate:
         """A jail for one call, whose process waits for its frame. The caller must discard it.
+
+        `words`: the command line of a program, which waits for no frame, so no jail is made ahead for it.
 
         It is a warm one (`Inmate.warm`), or made now where none waits, where the request wants a `cold` one,
         and where a living jail cannot be given the address that the request wants.
@@ -216,7 +219,7 @@ class WarmPool:
             NoAddress, HostUnfit, DriverError: nothing is left for the caller to discard.
         """
         network = NetworkAccess.lease if request.ip4 else NetworkAccess.none
-        if not request.cold and (not request.ip4 or self._jails.connects_late):
+        if words is None and not request.cold and (not request.ip4 or self._jails.connects_late):
             inmate = self._take(artifact, client)
             if inmate is not None:
                 try:
@@ -226,7 +229,14 @@ class WarmPool:
                     raise
                 return inmate
         return await self._jails.make(
-            self._order(artifact, network=network, invocation=invocation, call=call, cached=cached)
+            self._order(
+                artifact,
+                network=network,
+                invocation=invocation,
+                call=call,
+                cached=cached,
+                words=words or (),
+            )
         )
 
     def _order(
@@ -237,10 +247,11 @@ class WarmPool:
         invocation: str | None = None,
         call: str = "",
         cached: bool = True,
+        words: tuple[str, ...] = (),
     ) -> JailOrder:
         """The order of a jail that runs `artifact`; without an invocation, of a warm one."""
         return JailOrder(
-            argv=(FUNCTION,),
+            argv=(FUNCTION, *words),
             purpose=Purpose.function,
             limits=self.limits,
             env=self.environment,

@@ -143,6 +143,33 @@ async def test_refused(client: httpx.AsyncClient, fields: dict[str, Any], field:
     assert response.json()["details"]["field"].startswith(field)
 
 
+async def test_a_program_gets_its_words_and_its_input(world: World, client: httpx.AsyncClient) -> None:
+    fed: list[bytes] = []
+    run_with: list[tuple[str, ...]] = []
+
+    def script(data: bytes) -> Script:
+        fed.append(data)
+        run_with.append([*world.driver.alive.values()][-1].spec.argv)
+        return Script(stdout=b"out", exit_code=3 if data == b"fail" else 0)
+
+    world.driver.script = script
+    body = {"url": CALL["url"], "args": ["-x", "a b"], "stdin": "in"}
+    answer = (await client.post(PATH, json=body)).json()
+    assert fed == [b"in"]
+    assert run_with == [("/function", "-x", "a b")]
+    assert [answer[name] for name in ("data", "stdout", "failed", "results")] == ["out", "out", False, None]
+    response = await client.post(PATH, json={**body, "stdin": "fail"})
+    assert response.status_code == 200
+    answer = response.json()
+    assert (answer["failed"], answer["exit_code"]) == (True, 3)
+    assert answer["error"] == {"message": "exit status 3", "type": "exit"}
+
+
+async def test_a_program_by_the_command(world: World) -> None:
+    result, [fed] = await invoked(world, CALL["url"], "--arg", "5", "--arg=-x", "--stdin", "-", given=b"in")
+    assert (result.exit_code, result.stdout, fed) == (0, "fake", b"in")
+
+
 @pytest.mark.parametrize(
     "body",
     [

@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 from msgspec import structs
 
-from skyisland.errors import BuildFailed, SourceUnavailable
-from skyisland.model import NetworkAccess
+from skyisland.errors import BadCall, BuildFailed, SourceUnavailable
+from skyisland.golang.callee import PROGRAM
+from skyisland.model import Mount, NetworkAccess, Resolved, Verdict
 from skyisland.settings import Build
 from tests.support.buildroom import PLAIN, USER, Workshop, opened
 
@@ -305,6 +306,22 @@ async def test_it_says_what_is_wrong(
     assert isinstance(error, BuildFailed)
     assert sentence in error.message
     assert output in error.details.get("output", "")
+
+
+async def test_a_program(shop: Workshop) -> None:
+    """It is built as it is; and the same package is refused to whoever wants a function of it."""
+    main = 'package main\n\nimport "fmt"\n\nfunc main() { fmt.Print(`ran`) }\n'
+    files = {"go.mod": "module m\n\ngo 1.21\n", "cmd/x/main.go": main, "x.go": PLAIN["geo.go"]}
+    source = shop.source(files, "cmd/x")
+    assert (await shop.refused(source)).details["complaint"] == "program"
+    artifact = await shop.builds.build(source, PROGRAM, refresh=False, invocation=None)
+    outcome = await shop.enter((Mount(artifact.path, "/function"),), b"")
+    assert (outcome.verdict, outcome.stdout) == (Verdict.ok, b"ran")
+    known = shop.builds.known(Resolved(url=source.url, package="cmd/x", commit=source.commit), PROGRAM)
+    assert known is not None
+    assert (await shop.builds.rebuild(artifact, source)).sha256 == known.sha256
+    with pytest.raises(BadCall, match="is no program; name a function of geo"):
+        await shop.builds.build(structs.replace(source, package=""), PROGRAM, refresh=False, invocation=None)
 
 
 async def test_many_callers_of_a_new_repository(shop: Workshop) -> None:

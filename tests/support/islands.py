@@ -38,12 +38,28 @@ from tests.support.places import CACHE
 
 UNUSED_S = 7 * 24 * 3600.0
 """A prepared state that no run used for so long is removed."""
+PROGRAM = """package main
+
+import (
+	"fmt"
+	"io"
+	"os"
+)
+
+func main() {
+	input, _ := io.ReadAll(os.Stdin)
+	fmt.Printf("%q %q\\n", os.Args[1:], input)
+	if len(os.Args) > 3 {
+		os.Exit(3)
+	}
+}
+"""
 EXTRA = {
     "broken": {
         "go.mod": "module broken\n\ngo 1.24\n",
         "broken.go": "package broken\n\nfunc F() int { return x }\n",
     },
-    "program": {"go.mod": "module program\n\ngo 1.24\n", "main.go": "package main\n\nfunc main() {}\n"},
+    "program": {"go.mod": "module program\n\ngo 1.24\n", "main.go": PROGRAM},
     "empty": {"README": "No Go here.\n"},
 }
 """Repositories that are no examples to follow: what does not compile, is a program, holds no Go."""

@@ -8,7 +8,7 @@ import pytest
 from msgspec import Raw
 
 from skyisland.errors import BadCall, BadRequest
-from skyisland.golang.callee import parse_callee, understand
+from skyisland.golang.callee import MAX_WORDS, MAX_WORDS_BYTES, command_line, parse_callee, understand
 from skyisland.golang.parameters import MAX_DECLARATIONS, SIGNATURE_BYTES, parameter_names
 from skyisland.model import Call, FunctionRequest, Source
 
@@ -80,6 +80,35 @@ class TestRequest:
         assert shown(args=ARGS, types=("int",)) == 'F[int](1, "a")'
         assert shown(args=Raw(b'{"a": 1}')) == 'F({"a": 1})'
         assert len(shown(args=Raw(b"[%b]" % (b"1," * 10_000)))) < 1100
+
+
+class TestProgram:
+    @pytest.mark.parametrize("call", ["", "main"])
+    async def test_is_what_runs_without_a_name(self, call: str) -> None:
+        request = FunctionRequest(url="u", call=call, args=Raw(b'["-x", "\\u00e9 5"]'))
+        understood = await understand(request)
+        assert understood.is_program
+        assert command_line(request) == ("-x", "é 5")
+        assert request.shown == 'main("-x", "\\u00e9 5")'
+        assert command_line(FunctionRequest(url="u")) == ()
+
+    @pytest.mark.parametrize(
+        ("fields", "field"),
+        [
+            ({"args": Raw(b"[1]")}, "args"),
+            ({"args": Raw(b'{"a": "b"}')}, "args"),
+            ({"args": Raw(b'["a\\u0000b"]')}, "args"),
+            ({"args": Raw(b"[%b]" % b",".join([b'"a"'] * (MAX_WORDS + 1)))}, "args"),
+            ({"args": Raw(b'["%b"]' % (b"a" * (MAX_WORDS_BYTES + 1)))}, "args"),
+            ({"inputs": Raw(b"[]")}, "inputs"),
+            ({"types": ("int",)}, "types"),
+        ],
+    )
+    def test_a_command_line_is_texts(self, fields: dict[str, object], field: str) -> None:
+        request = FunctionRequest(**{"url": "u", "call": "main", **fields})  # type: ignore[arg-type]
+        with pytest.raises(BadRequest) as refused:
+            command_line(request)
+        assert refused.value.details["field"] == field
 
 
 class TestParameters:

@@ -1,0 +1,78 @@
+"""What the island says to the process of one call, and what it makes of what comes back.
+
+A request and its `Call` enter; bytes for standard input leave, and the words of a program's command line. The
+jail's `Outcome` enters at the end, and leaves as what the caller is told (`outcome`). A function gets a frame
+(`harness`); a program gets its input and nothing else, for it knows no frame.
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Callable
+
+from skyisland.golang import harness
+from skyisland.golang.callee import command_line
+from skyisland.golang.outcome import ManyAnswers, told, told_of_program
+from skyisland.model import Call, FunctionRequest, Outcome, Returned
+
+Heard = Callable[[list[Returned]], None]
+"""Who gets the answers of many inputs as they come."""
+
+
+class Conversation:
+    """With one process."""
+
+    def __init__(
+        self,
+        request: FunctionRequest,
+        call: Call,
+        *,
+        text_only: bool,
+        timeout_s: float,
+        most_bytes: int,
+        heard: Heard | None = None,
+    ) -> None:
+        """`text_only`: nobody wants the results as JSON. `most_bytes`: as much output may a call have.
+
+        Raises:
+            BadRequest: this is no command line of a program.
+        """
+        self.timeout_s = timeout_s
+        self._most_bytes = most_bytes
+        self._nonce = secrets.token_hex(16)
+        self._many: ManyAnswers | None = None
+        self.words: tuple[str, ...] | None = None
+        """The command line of a program; None for a function."""
+        self.shown = call.text
+        """The call for people."""
+        if call.is_program:
+            self.words = command_line(request)
+            self.shown, self.input = request.shown, request.input
+            return
+        data = request.data
+        if data is not None:
+            self.shown = request.shown
+            if data.many:
+                self._many = ManyAnswers(self._nonce, len(data.json), heard)
+        frame = harness.frame(call, self._nonce, text_only=text_only, data=data, timeout_s=timeout_s)
+        self.input = frame + request.input
+        """What the process reads from its standard input."""
+
+    @property
+    def heard(self) -> Callable[[bytes], None] | None:
+        """Who takes its standard output as it comes; None if it is taken at the end."""
+        return None if self._many is None else self._many.take
+
+    def told(self, outcome: Outcome) -> Outcome:
+        """What the caller is told of the jail's outcome.
+
+        Raises:
+            BadCall: the harness refused the arguments.
+        """
+        if self.words is not None:
+            return told_of_program(outcome, self._most_bytes)
+        if refusal := harness.rejection(outcome, self._nonce):
+            raise refusal
+        if self._many is not None:
+            return self._many.told(outcome, self._most_bytes)
+        return told(outcome, self._nonce, self._most_bytes)
