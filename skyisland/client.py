@@ -118,9 +118,9 @@ class Client:
         except NotAnIsland as error:
             raise Unreachable(f"{self.url} {error}") from None
 
-    def functions(self, url: str, version: str | None = None) -> Catalogue:
-        """What the package at `url` offers, however long that takes the first time."""
-        return self._ask(op.FUNCTIONS, url=url, version=version, patient=True)
+    def functions(self, url: str, version: str | None = None, *, patient: bool = True) -> Catalogue:
+        """What the package at `url` offers; if `patient`, however long that takes the first time."""
+        return self._ask(op.FUNCTIONS, url=url, version=version, patient=patient)
 
     def invoke_many(self, request: FunctionRequest) -> Iterator[InputAnswer | Called]:
         """Run a call with many inputs: the answer of each as it comes, and last what came of the call."""

@@ -67,8 +67,8 @@ class GlobalOptions:
     def settings(self) -> Settings:
         return Settings.load(self.file, os.environ)
 
-    def client(self, *, admin: bool = True) -> Client:
-        """A connection to the island of these settings, with its admin token.
+    def client(self, *, admin: bool = True, timeout_s: float = 30.0) -> Client:
+        """A connection to the island of these settings, with its admin token; `timeout_s` is for an answer.
 
         Without `admin`, an unreadable token is no error: most islands let everybody on this host call.
         """
@@ -81,7 +81,8 @@ class GlobalOptions:
             if admin:
                 raise
             token = ""
-        return Client(settings.url, token=token, header=settings.admin_token_header)
+        header = settings.admin_token_header
+        return Client(settings.url, token=token, header=header, timeout_s=timeout_s)
 
 
 def console_options(command: Callable[..., Any]) -> Callable[..., Any]:

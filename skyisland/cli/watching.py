@@ -23,6 +23,7 @@ from skyisland.cli.printing import (
     size,
     span,
 )
+from skyisland.errors import IslandError
 from skyisland.events import InvocationFinished
 from skyisland.golang.catalogue import Entry
 from skyisland.model import AddressState, Artifact, Capability
@@ -30,6 +31,8 @@ from skyisland.operations import Operation
 from skyisland.record.logs import printable
 from skyisland.wire import Jail, Snapshot
 
+COMPLETION_S = 3.0
+"""Nobody waits longer for a key to be answered."""
 LEVELS = {"WARNING": "yellow", "ERROR": "red"}
 """Colours of log lines on a terminal; others have none."""
 
@@ -86,9 +89,20 @@ def _capability(one: Capability) -> tuple[object, ...]:
     return one.name, "yes" if one.enforced else "no", one.how, one.remedy
 
 
+def names_offered(context: click.Context, _: click.Parameter, incomplete: str) -> list[str]:
+    """What the package at the URL offers, for a shell that completes; nothing if that takes long."""
+    options = GlobalOptions(context.find_root().params.get("file"))
+    try:
+        with options.client(admin=False, timeout_s=COMPLETION_S) as client:
+            offered = client.functions(context.params["url"], context.params.get("version"), patient=False)
+    except IslandError:
+        return []
+    return [entry.name for entry in offered.functions if entry.name.startswith(incomplete)]
+
+
 @click.command()
 @click.argument("url")
-@click.argument("name", required=False)
+@click.argument("name", required=False, shell_complete=names_offered)
 @click.option("--version", help="Branch, tag or commit; the default branch without it.")
 @as_json
 @click.pass_obj
@@ -122,7 +136,7 @@ def _print_entry(url: str, entry: Entry) -> None:
     say(f"{entry.signature}\n\n{entry.doc}".rstrip())
     if entry.why:
         say(f"\n{entry.why}")
-    if entry.call:
+    if entry.call and not any(example.calls for example in entry.examples):
         say(f"\nskyisland invoke {shlex.quote(url)} {shlex.quote(entry.call)}")
     for example in entry.examples:
         for ready in example.calls:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from pathlib import Path
 
 import httpx
 import msgspec
 import pytest
+from click.shell_completion import ShellComplete
 from click.testing import CliRunner
 from msgspec import structs
 
@@ -76,6 +78,19 @@ async def test_it_counts_to_its_client_until_that_hangs_up(
                 await asking
             await over.wait()
         assert clients == ["127.0.0.1"]
+
+
+async def test_a_shell_completes_names(world: World, tmp_path: Path) -> None:
+    file = tmp_path / "skyisland.toml"
+
+    def complete(port: int, *words: str) -> list[str]:
+        file.write_text(f"http_port = {port}\nstate_dir = '{tmp_path}'\n")
+        shell = ShellComplete(main, {}, "skyisland", "_SKYISLAND_COMPLETE")
+        return [one.value for one in shell.get_completions(["-c", str(file), *words], "En")]
+
+    async with world.served() as server:
+        assert await asyncio.to_thread(complete, server.port, "functions", CALL["url"]) == ["Encode"]
+    assert await asyncio.to_thread(complete, server.port, "functions", CALL["url"]) == []
 
 
 async def test_the_command_lists_and_tells_all_about_one(world: World) -> None:

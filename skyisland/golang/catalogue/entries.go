@@ -175,6 +175,8 @@ func (r *reader) method(kind *doc.Type, method *doc.Func) *entry {
 	_, pointer := object.Signature().Recv().Type().(*types.Pointer)
 	if receiver := r.receiver(kind, named.Type(), pointer); receiver != "" {
 		one.Call = receiver + "." + method.Name + placeholders(one.Parameters)
+	} else if typeParametersOf(named.Type()).Len() > 0 {
+		one.Why = "the type is generic: write a value with its type arguments in `call`, such as " + kind.Name + "[…]{}"
 	} else if one.Callable {
 		one.Callable, one.Why = false, "nothing exported gives a value of type "+kind.Name
 	}
@@ -210,8 +212,8 @@ func (r *reader) kind(kind *doc.Type) *entry {
 	one := r.entry("type", kind.Name, kind.Doc, kind.Examples)
 	one.Signature = r.declaration(kind.Decl)
 	if object, ok := r.pkg.Scope().Lookup(kind.Name).(*types.TypeName); ok {
-		one.Callable = r.receiver(kind, object.Type(), false) != ""
 		one.TypeParameters = r.typeParameters(typeParametersOf(object.Type()))
+		one.Callable = len(one.TypeParameters) > 0 || r.receiver(kind, object.Type(), false) != ""
 	}
 	return one
 }
