@@ -64,11 +64,10 @@ def explain(complaint: Complaint, text: str, source: Source | None) -> str:
                 f"{package} is a program (package main), which Go cannot import: leave call out to run it, "
                 "or name a package of it in the URL"
             )
-        case Complaint.no_go_files if "build constraints exclude all Go files in /mod/" in text:
-            module = re.search(r"exclude all Go files in /mod/([^\s@]+)", text)
+        case Complaint.no_go_files if other := _left_out_elsewhere(text, source):
             return (
-                f"{package} needs {module[1] if module else 'a module'}, which has no Go files for this "
-                "system without cgo, and the island has no C compiler: a fork in pure Go may do"
+                f"{package} needs {other}, which has no Go files for this system without cgo, and the island "
+                "has no C compiler: a fork in pure Go may do"
             )
         case Complaint.no_go_files if "build constraints" in text:
             return f"no Go files in {package} for this system without cgo"
@@ -90,8 +89,17 @@ def explain(complaint: Complaint, text: str, source: Source | None) -> str:
     if "file too large" in text:
         return "the binary or one of its parts is too large (build.file_size)"
     if versions := re.search(r"requires go >= (\S+) \(running go (\S+);", text):
-        return f"{package} wants Go {versions[1]}; this island has {versions[2]} (go_version, build.goroot)"
+        return (
+            f"{package} wants Go {versions[1]}; this island has {versions[2]}: an older version may do, "
+            "or a newer Go from the operator (go_version, build.goroot)"
+        )
     return f"{package} does not compile"
+
+
+def _left_out_elsewhere(text: str, source: Source | None) -> str:
+    """The module or folder, other than the package itself, of which Go compiles no file; empty if none."""
+    excluded = re.search(r"build constraints exclude all Go files in /(?:mod|src)/?(\S*)", text)
+    return excluded[1] if excluded and source and excluded[1] != source.package else ""
 
 
 def _missing_packages(text: str) -> list[str]:
@@ -118,7 +126,7 @@ def add_reasons(error: BuildFailed, source: Source) -> None:
                 reason = ": " + "; ".join(f"{name} is in {why}" for name, why in reasons.items())
             elif missing := re.search(r"pattern ([\w./-]+)[^\n:]*: no matching files found", output):
                 reason = submodule(tree, posixpath.join(source.package, missing[1]))
-        case Complaint.no_go_files:
+        case Complaint.no_go_files if error.message.startswith("no Go files"):
             files = all_left_out(tree, source.package)
             reason = submodule(tree, source.package) or (f": {files}" if files else "")
             reason = reason or where_packages_lie(tree, source)

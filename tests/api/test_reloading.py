@@ -69,6 +69,7 @@ async def test_tokens_limits_and_level_change_at_once(caplog: pytest.LogCaptureF
     assert set(secrets) == {OLD, NEW, NEW + "-ci"}
     assert world.island.policy.exec_timeout_s == 99.0
     assert world.island.pool.limits.memory_bytes == 99 << 20
+    assert ("GOMEMLIMIT", str(int((99 << 20) * 0.9))) in world.island.pool.environment
     async with world.client() as client:
         statuses = [(await client.get(LISTING, headers={HEADER: token})).status_code for token in (OLD, NEW)]
         assert statuses == [403, 200]

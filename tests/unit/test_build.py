@@ -424,6 +424,14 @@ async def test_a_program_is_no_package(shop: Workshop) -> None:
     assert shop.go.ran("build") == []
 
 
+async def test_a_module_that_needs_cgo_is_named(shop: Workshop) -> None:
+    said = "x.go:3:8: build constraints exclude all Go files in /mod/example.com/sqlite@v1.2.3/lib"
+    shop.go.answers.append(complains(said))
+    error = await refused(shop, shop.source({"x.go": "package x\n"}))
+    assert "needs example.com/sqlite@v1.2.3/lib, which has no Go files for this system" in error.message
+    assert "x.go" not in error.message, "its own files are all right"
+
+
 async def test_no_go_files(shop: Workshop) -> None:
     error = await refused(shop, shop.source({"README": "no Go"}))
     assert "no Go files" in error.message
