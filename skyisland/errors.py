@@ -50,7 +50,7 @@ class BadRequest(IslandError):
 
 
 class BadCall(BadRequest):
-    """The call is not a Go call expression of the kind we run; `details["position"]` is a byte offset."""
+    """The call is not a Go expression of the kind we run; `details["position"]` is a byte offset."""
 
     code = "bad_call"
 

@@ -29,8 +29,8 @@ class FunctionRequest(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """Repository, and the package in it: `github.com/user/repo/sub`, or as else people write it
     (`sources.written`)."""
     call: Annotated[str, Meta(max_length=64 << 10)] = ""
-    """One Go call expression on that package: `Encode(100.1, 80.9)`; with `args` or `inputs` the bare name of
-    a function: `Encode`. Empty, or `main`, runs a program."""
+    """One Go expression on that package: `Encode(100.1, 80.9)`; with `args` or `inputs` the bare name of a
+    function: `Encode`. Empty, or `main`, runs a program."""
     args: Raw | UnsetType = UNSET
     """Arguments as JSON: an array, or an object by the names of the function's parameters; for a program an
     array of texts, its command line."""
@@ -100,13 +100,24 @@ class Call(Struct, frozen=True, kw_only=True):
     text: str
     """The expression without package qualifier, white space normalised."""
     function: str
-    """The exported name at its root: `Encode`."""
+    """The first exported name of the package in it: `Encode`; where there is none, `sub.Encode`."""
     arguments: tuple[str, ...] | None
     """Go literals as written (`-1.5`, `"a\\n"`, `'x'`, `true`, `nil`), or None for an expression."""
     qualifier: str | None = None
     """The package name the caller put in front, to be checked against the package's own."""
     takes_data: bool = False
     """Its arguments are JSON and come in the frame: only the form of a function will do."""
+    imports: tuple[str, ...] = ()
+    """Names of the other packages in `text`, in order."""
+    apart: bool = False
+    """It names nothing of the called package, only of others."""
+    otherwise: Call | None = None
+    """What the call means if `qualifier` is not the package's own name: None if nothing."""
+
+    def meant_in(self, package: str) -> Call:
+        """What the call means, now that the name of the called package is known."""
+        mistaken = self.otherwise is not None and self.qualifier not in (None, package)
+        return self.otherwise or self if mistaken else self
 
     @property
     def is_program(self) -> bool:

@@ -31,6 +31,8 @@ from skyisland.errors import BadCall, BuildFailed, Complaint, IslandError
 from skyisland.events import BuildFinished, BuildStarted, Events
 from skyisland.golang import harness
 from skyisland.golang.caches import Caches
+from skyisland.golang.call import read_call
+from skyisland.golang.callee import PROGRAM
 from skyisland.golang.catalogue import Catalogue, hint
 from skyisland.golang.compiler import Compiler
 from skyisland.golang.modules import Way
@@ -185,10 +187,13 @@ class Builds:
 
     def known(self, resolved: Resolved, call: Call, client: str = LOCAL) -> Artifact | None:
         """The binary for a call, if there is one; counts as a hit."""
-        artifact = self._artifacts.get(_id(resolved, self._remembered_form(resolved, call)))
-        if artifact is None or call.qualifier not in (None, artifact.package_name):
-            return None  # a wrong name is refused in `build`
-        return self._artifacts.use(artifact, client, hits=1)
+        reading: Call | None = call
+        while reading is not None:
+            artifact = self._artifacts.get(_id(resolved, self._remembered_form(resolved, reading)))
+            if artifact is not None and reading.qualifier in (None, artifact.package_name):
+                return self._artifacts.use(artifact, client, hits=1)
+            reading = reading.otherwise
+        return None  # a wrong name is refused in `build`
 
     def using(self, artifact: Artifact) -> AbstractContextManager[None]:
         """Keep the binary's file for the length of the block, whoever forgets the artifact meanwhile."""
@@ -296,11 +301,14 @@ class Builds:
         Raises:
             As `build` does.
         """
-        call = Call(
-            text=artifact.expression or f"{artifact.function}()",
-            function=artifact.function,
-            arguments=() if artifact.expression is None else None,
-        )
+        call = PROGRAM
+        if artifact.function != PROGRAM.function:
+            call = await read_call(artifact.expression or f"{artifact.function}()")
+            call = structs.replace(
+                call.meant_in(artifact.package_name),
+                function=artifact.function,
+                arguments=() if artifact.expression is None else None,
+            )
         return await self.build(source, call, refresh=True, invocation=None)
 
     # What a package offers
@@ -345,7 +353,8 @@ class Builds:
 
     async def _in_either_form(self, job: _Job) -> Artifact:
         """The binary for the function alone, or for the expression if it is no function value."""
-        job = structs.replace(job, call=self._remembered_form(job.source, job.call))
+        call = job.call.meant_in(job.package.name)
+        job = structs.replace(job, call=self._remembered_form(job.source, call))
         try:
             return await self._once(job)
         except BuildFailed as error:
@@ -378,7 +387,7 @@ class Builds:
         if not job.call.is_program:
             harness.check_package(job.call, job.package.import_path, job.package.name)
         # The name has been checked. It makes no other binary, so callers with and without it share one.
-        job = structs.replace(job, call=structs.replace(job.call, qualifier=None))
+        job = structs.replace(job, call=structs.replace(job.call, qualifier=None, otherwise=None))
         id_ = _id(job.source, job.call)
         # What failed with the package described in one way may succeed in another.
         attempt = (id_, job.package.way, job.package.by_go, job.package.go_mod)

@@ -96,6 +96,12 @@ def parse_callee(name: str, types: tuple[str, ...] = ()) -> Call:
         call = parse_call(f"{name}{suffix}()")
     except BadCall as refusal:
         raise BadCall(refusal.message, position=0) from None
+    other = call.otherwise and _taking_data(call.otherwise)
+    return structs.replace(_taking_data(call), otherwise=other)
+
+
+def _taking_data(call: Call) -> Call:
+    """The call without its empty parentheses."""
     function = call.text.removesuffix("()")
     return structs.replace(call, text=function, function=function, arguments=(), takes_data=True)
 

@@ -25,7 +25,9 @@ from skyisland.errors import BadCall, BuildFailed, Complaint, HostUnfit, SourceU
 from skyisland.golang import catalogue, harness
 from skyisland.golang.caches import Caches
 from skyisland.golang.complaints import add_reasons, explain, lfs_refusal, shown
+from skyisland.golang.forms import Forms, next_form
 from skyisland.golang.gojail import GO, GoJail
+from skyisland.golang.imports import import_paths, is_standard
 from skyisland.golang.modules import GO_SUM_BYTES, Way, go_mod, language_of
 from skyisland.golang.packages import Package, in_way, read_package
 from skyisland.golang.parameters import parameter_names
@@ -77,6 +79,7 @@ class Compiler:
         self._cataloguer: Flights[None] = Flights()
         self._compiled = 0
         """How many packages of the standard library `compile_library` has compiled."""
+        self._forms = Forms()
 
     @property
     def toolchain(self) -> Toolchain:
@@ -119,7 +122,7 @@ class Compiler:
         name, call = "sky.example/hello", Call(text="Hello()", function="Hello", arguments=())
         package = {"go.mod": go_mod(name, language_of(self.toolchain.version)).encode(), "hello.go": _HELLO}
         for form in (call, harness.as_expression(call)):
-            main = harness.render_main(form, name, "hello", statement=False)
+            main = harness.render_main(form, name, "hello")
             files = {f"{harness.FOLDER}/{file}": data for file, data in main.items()}
             files = {**package, **files, **_with_overlay({})}
             async with self._workplace(files) as work:
@@ -289,20 +292,32 @@ class Compiler:
     ) -> AsyncIterator[Path]:
         """Compile the call. The binary exists while the block runs; nothing about the file can be trusted.
 
-        An expression that turns out to have no value is compiled as a statement.
+        What Go says of one form of it decides on the next (`golang.forms`). The package is compiled by then,
+        so that each costs little.
 
         Raises:
             BuildFailed: it does not compile.
             Unavailable: it takes more time than one try has.
-            BadCall: the caller named another package.
+            BadCall: the caller named another package, or one that is not there.
         """
         parameters = await asyncio.to_thread(parameter_names, source, call.function)
         target = _PROGRAM if call.is_program else _TARGET
-        for statement in (False, True):
+        imports = await asyncio.to_thread(import_paths, call, source, package)
+        others = [path for path in imports.values() if not is_standard(path)]
+        if others and package.requires:
+            package = await self._with_modules_of(others, source, package, invocation)
+        text = "" if call.is_program else harness.compiled_text(call)
+        form, refusals = await self._forms.of(source, text), []
+        while True:
             files = {}
             if not call.is_program:
                 files = harness.render_main(
-                    call, package.import_path, package.name, statement=statement, parameters=parameters
+                    call,
+                    package.import_path,
+                    package.name,
+                    form=form,
+                    imports=imports,
+                    parameters=parameters,
                 )
                 # Whatever Go changed since its module's go line is as for a caller who imports it today.
                 language = language_of(self.toolchain.version)
@@ -318,12 +333,34 @@ class Compiler:
                         call=call,
                     )
                 except BuildFailed as error:
-                    if statement or error.complaint is not Complaint.no_value:
-                        await asyncio.to_thread(add_reasons, error, source)
-                        raise
+                    refusals.append(error)
                 else:
+                    await self._forms.learn(source, text, form)
                     yield work / "out" / BINARY
                     return
+            try:
+                form = await next_form(form, text, refusals)
+            except BuildFailed as error:
+                await asyncio.to_thread(add_reasons, error, source)
+                raise
+
+    async def _with_modules_of(
+        self, others: list[str], source: Source, package: Package, invocation: str | None
+    ) -> Package:
+        """The package with the modules fetched that other packages of its module need."""
+        imports = "".join(f'import _ "{path}"\n' for path in (package.import_path, *others))
+        main = f"package main\n\n{imports}\nfunc main() {{}}\n".encode()
+        async with self._workplace(_generated({"main.go": main}, source, package), package.ours) as work:
+            await self._go(
+                *("list", *_flags(package), "-deps", "-f", "{{.Name}}", f"./{harness.FOLDER}"),
+                source=source,
+                package=package,
+                work=work,
+                online=True,
+                invocation=invocation,
+            )
+            ours = await asyncio.to_thread(_completed, work / "out", package.ours)
+        return msgspec.structs.replace(package, ours=ours)
 
     async def catalogue(
         self, source: Source, package: Package, *, invocation: str | None = None

@@ -10,7 +10,7 @@ import re
 import signal
 
 from skyisland.errors import BuildFailed, Complaint, IslandError, Unavailable
-from skyisland.golang import harness
+from skyisland.golang import harness, links
 from skyisland.golang.folders import where_packages_lie
 from skyisland.golang.reasons import all_left_out, is_pointer, left_out, missed_names, submodule
 from skyisland.host.tree import Tree
@@ -57,7 +57,7 @@ def refusal(outcome: Outcome, source: Source | None, limit: str) -> IslandError:
 def explain(complaint: Complaint, text: str, source: Source | None) -> str:
     """One sentence: why the build failed, and the remedy if there is one."""
     package = shown(source) if source else "the standard library"
-    about_call = "; ".join(message for _, message in harness.call_errors(text))
+    about_call = "; ".join(links.without(message) for _, message in harness.call_errors(text))
     match complaint:
         case Complaint.program:
             return (
@@ -161,7 +161,13 @@ def shown(source: Source) -> str:
 def _bounded(stderr: bytes) -> str:
     """The first OUTPUT_CHARACTERS, whatever their bytes, and shortened lines: the patterns search no more."""
     lines = stderr[: 4 * OUTPUT_CHARACTERS].decode(errors="replace").split("\n")
-    return "\n".join(line[:LINE_CHARACTERS] for line in lines)
+    return "\n".join(map(_shortened, lines))
+
+
+def _shortened(line: str) -> str:
+    """A line without its middle if it is long: its end says what is wrong."""
+    half = LINE_CHARACTERS // 2
+    return line if len(line) <= LINE_CHARACTERS else f"{line[:half]}…{line[-half:]}"
 
 
 def clean(text: str, source: Source | None) -> str:
@@ -172,7 +178,12 @@ def clean(text: str, source: Source | None) -> str:
         return posixpath.normpath(posixpath.join(home, match[0]))
 
     text = re.sub(r"^(?!/)[^\s:#][^:\n]*\.(?:go|mod|sum)(?=:)", relative, text, flags=re.MULTILINE)
-    text = re.sub(r"^\S*skyisland\.call:1:", "call:1:", text, flags=re.MULTILINE)
+    text = re.sub(
+        rf"^\S*{re.escape(links.CALL)}:([0-9]{{1,7}})(?::([0-9]{{1,7}}))?:",
+        lambda place: f"call:1:{links.offset_of(place[1], place[2]) + 1}:",
+        text,
+        flags=re.MULTILINE,
+    )
     text = re.sub(r"^/gen/.*\n?", "", text, flags=re.MULTILINE)
     text = re.sub(r"/(?:src|mod)/(?=\S)", "", text)
     text = "".join(c if c.isprintable() or c in "\n\t" else "\N{REPLACEMENT CHARACTER}" for c in text)

@@ -49,7 +49,7 @@ _DIRECTIVE = re.compile(rb"^[ \t]*(module|require|replace)\b([^\n]*)", re.MULTIL
 """A line of a go.mod. Nothing in it matches a line's end: a file of empty lines takes linear time."""
 _MODULE_PATH = re.compile(rb"(\"?)([\w./~-]+)\1")
 _IGNORED = re.compile(rb"^//(?:go:build| ?\+build)[ \t]+ignore[ \t]*$", re.MULTILINE)
-_NAMED = re.compile(rb"package[ \t]+([A-Za-z]\w*)")
+_NAMED = re.compile(rb"package[ \t]+([A-Za-z\x80-\xff][\w\x80-\xff]*)")
 
 
 class Package(Struct, frozen=True):
@@ -196,7 +196,8 @@ def _package_name(tree: Tree, folder: str, names: list[str]) -> str:
             packages.add(clause[1])
     # Go does not compile a package `documentation`.
     plain = len(packages) == 1 and b"documentation" not in packages
-    return packages.pop().decode() if plain else ""
+    name = packages.pop().decode(errors="replace") if plain else ""
+    return name if name.isidentifier() else ""
 
 
 def _after_comments(text: bytes) -> int:

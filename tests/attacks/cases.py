@@ -24,6 +24,7 @@ POOLED = "tests/unit/test_network.py"
 PACKAGES, REGISTER = "tests/unit/test_packages.py", "tests/unit/test_register.py"
 INTERNET = "tests/unit/test_internet.py"
 CALL, CALLEE = "tests/unit/test_call.py", "tests/unit/test_callee.py"
+LINKS, GRAMMAR = "tests/unit/test_links.py", "tests/real/test_call_grammar.py"
 ARGUMENTS = "tests/real/test_arguments.py"
 SERVE, FUNCTION = "tests/api/test_serve.py", "tests/api/test_function.py"
 ADMIN, OBSERVE, ROLES = (
@@ -626,7 +627,7 @@ CASES = (
     Case("C1", "X()); os.Exit(0);(", "refused", _tests(CALL, "TestRefusals::test_say_where_and_why")),
     Case(
         "C2",
-        "line breaks, imports, comments, ;",
+        "imports, comments, ; and statements outside of function literals",
         "refused",
         _tests(
             CALL,
@@ -636,13 +637,13 @@ CASES = (
     ),
     Case(
         "C3",
-        "function literals, foreign selectors",
+        "names of os, unsafe, syscall; of the main program (harness, main, init); not exported ones",
         "refused",
         _tests(CALL, "TestRefusals::test_say_where_and_why"),
     ),
     Case(
         "C4",
-        "bidirectional and invisible characters, NUL, bad UTF-8",
+        "bidirectional characters, NUL, bad UTF-8; other invisible characters outside of literals",
         "refused",
         _tests(
             CALL, "TestRefusals::test_say_where_and_why", "TestRefusals::test_any_text_is_refused_or_a_call"
@@ -659,6 +660,24 @@ CASES = (
         "ambiguous cache keys",
         "different wishes have different keys",
         _tests(KEPT, "test_different_wishes_have_different_keys"),
+    ),
+    Case(
+        "C7",
+        "in function literals: go, defer, goto, import, type, pragmas, names that hide the package's",
+        "refused",
+        _tests(CALL, "TestRefusals::test_say_where_and_why"),
+    ),
+    Case(
+        "C8",
+        "text that our parser reads otherwise than Go's",
+        "one expression to Go, too, or none: nothing reaches out of the brackets around it",
+        _tests(GRAMMAR, "test_nothing_that_is_accepted_escapes"),
+    ),
+    Case(
+        "C9",
+        "a compiler, taken over, that names parts of a call which give no error",
+        "a program that Go refuses, or that asks for an error",
+        _tests(LINKS, "test_what_is_no_link"),
     ),
     Case(
         "H1",

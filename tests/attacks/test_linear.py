@@ -80,6 +80,14 @@ PATTERNS = (
     b"\n\ngoroutine 1:\nf(\n\tf.go\n",
     b"repository '",
     b"\xef\xbb\xbf",
+    b"x:=1;",
+    b"if x{}else ",
+    b"{;",
+    b";\n",
+    b"a,",
+    b"func(){",
+    b"must1(",
+    b"\xe2\x80\x8d",
     b"\xff",
     b"\0",
     b"<!--",
@@ -121,6 +129,8 @@ for pattern in PATTERNS:
     around = [(b"", b""), (b'{"call":"', b'"}')]
     if name == "body":
         around.append((b'{"url":"a.b/c","call":"F","args":[', b"0]}"))
+    if name == "call":
+        around.append((b"F(func(){", b"})"))
     for before, after in around:
         text = before + pattern * ((longest - 40) // len(pattern)) + after
         signal.setitimer(signal.ITIMER_PROF, CPU_S)

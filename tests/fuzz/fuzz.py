@@ -22,7 +22,14 @@ CORPUS = Path(__file__).parents[2] / ".cache" / "fuzz"
 LONGEST_BYTES = 4096
 SLOWEST_S = 5
 SEEDS = {
-    "call": [b"Encode(100.1, -80.9, \"a\\n\", 'x', nil)", b"geohash.New([]string{`a`}).Run(F(1)...)[0]"],
+    "call": [
+        b"Encode(100.1, -80.9, \"a\\n\", 'x', nil)",
+        b"geohash.New([]string{`a`}).Run(F(1)...)[0]",
+        b"""Map([]int{1}, func(x int) int {
+	for i := range x { if i > 1 { return strings.X } }
+	switch y := G(x); y { case 1: y++ }
+	return 2 })""",
+    ],
     "body": [
         b'{"url": "github.com/user/repo", "call": "F()", "stdin_base64": "aGk="}',
         b'{"url": "a.b/c", "call": "F", "args": [1]}',
@@ -38,7 +45,10 @@ SEEDS = {
     "git": [b"0123456789012345678901234567890123456789\trefs/heads/main\n", b"100644 blob 01 12\ta/b\0"],
     "freebsd": [b'{"jail-information": {"jail": [{"jid": 1, "name": "a", "path": "/a", "dying": false}]}}'],
     "zfs": [b"zroot/sky\t-\t/zroot/sky\tyes\t0\n"],
-    "compiler": [b"skyisland.call:1:4: undefined: F\n/src/a.go:1: x\n"],
+    "compiler": [
+        b"skyisland.call:1:4: undefined: F\n/src/a.go:1: x\n",
+        b'skyisland.call:1:1: multiple-value New("x") (value of type (T, error)) in single-value context\n',
+    ],
     "catalogue": [
         b'{"name":"x","import_path":"x","synopsis":"","doc":"","functions":[],"examples":[],'
         b'"schemas":{},"omitted":0}'
@@ -56,14 +66,22 @@ SEEDS = {
 
 def call(data: bytes) -> None:
     from skyisland.errors import BadCall
-    from skyisland.golang.call import parse_call
+    from skyisland.golang.call import MAX_BYTES, parse_call
+    from skyisland.golang.links import placed, shape_of
 
     try:
         understood = parse_call(data.decode(errors="surrogateescape"))
     except BadCall as refusal:
         assert refusal.message
         return
-    assert parse_call(understood.text).text == understood.text
+    if len(understood.text.encode()) <= MAX_BYTES:  # canonical text may have more spaces
+        assert parse_call(understood.text).text == understood.text
+    assert placed(understood.text)
+    shape_of(understood.text)
+
+
+LINKED = 'New("x").Sub(1).Do(F(2), len(G()))'
+"""A call whose parts a compiler may say to give errors."""
 
 
 def body(data: bytes) -> None:
@@ -153,8 +171,12 @@ def zfs(data: bytes) -> None:
 def compiler(data: bytes) -> None:
     from skyisland.golang.complaints import clean, explain
     from skyisland.golang.harness import call_errors, classify
+    from skyisland.golang.links import more_links, without
 
     text = data.decode(errors="replace")
+    for link in more_links(LINKED, (), clean(text, None)):
+        assert 0 <= link.first <= link.last
+    without(text)
     call_errors(text)
     assert explain(classify(text), text, None)
     assert all(line.isprintable() or "\t" in line for line in clean(text, None).split("\n"))

@@ -17,7 +17,8 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
 from skyisland.golang import harness
-from skyisland.golang.call import BLANK, parse_call
+from skyisland.golang.call import parse_call
+from skyisland.golang.tokens import BLANK
 from skyisland.model import Call
 
 Go = Callable[..., subprocess.CompletedProcess[str]]

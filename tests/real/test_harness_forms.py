@@ -100,7 +100,8 @@ class Workshop:
         import_path, _, name = told.stdout.strip().partition(" ")
         if name in ("", "main"):  # which a build would have refused by now
             import_path, name = f"example.com/user/repo/{package}", "unknown"
-        files = harness.render_main(call, import_path, name, statement=statement)
+        form = harness.Form(statement=statement)
+        files = harness.render_main(call, import_path, name, form=form)
         for file, data in files.items():
             (work / file).write_bytes(data)
             replace[str(home / harness.FOLDER / file)] = str(work / file)

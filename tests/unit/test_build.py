@@ -15,6 +15,7 @@ from msgspec import structs
 from skyisland.drivers.fake import Script
 from skyisland.errors import BadCall, Complaint, HostUnfit, SourceUnavailable, Unavailable
 from skyisland.events import BuildFinished, BuildStarted
+from skyisland.golang.callee import PROGRAM
 from skyisland.model import JailSpec, NetworkAccess
 from skyisland.settings import Build
 from tests.support.workshop import COMMIT, Workshop, complains, host, opened, refused, source, verb
@@ -255,9 +256,65 @@ async def test_two_calls_of_a_generic_function_get_a_binary_each(shop: Workshop)
 
 
 async def test_an_expression_without_a_value_becomes_a_statement(shop: Workshop) -> None:
-    shop.go.answers.append(complains(NO_VALUE, when="fmt.Print"))
+    shop.go.answers.append(complains(NO_VALUE, when="harness.Show"))
     built = await shop.build(shop.source(), "New().Run()")
-    assert b"fmt.Print" not in built.path.read_bytes()
+    assert b"harness.Show" not in built.path.read_bytes()
+
+
+async def test_a_part_that_gives_an_error_becomes_a_link_in_all_calls_of_the_shape(shop: Workshop) -> None:
+    several = (
+        '/skyisland.call:1:1: multiple-value New("x") (value of type (*T, error)) in single-value context'
+    )
+    shop.go.answers.append(complains(several, when="Show(/*line"))
+    source_ = shop.source()
+    built = await shop.build(source_, 'New("x").Run()')
+    assert b'harness.Must(last, "New")' in built.path.read_bytes()
+    assert (built.expression, len(shop.go.ran("build"))) == ('New("x").Run()', 2)
+    await shop.build(source_, 'New("other").Run()')
+    assert len(shop.go.ran("build")) == 3
+
+
+async def test_main_programs_are_not_tried_for_ever(shop: Workshop) -> None:
+    def always(spec: JailSpec) -> Script | None:
+        main = host(spec, "/gen/main.go")
+        if verb(spec) != "build" or not source(spec) or main is None:
+            return None
+        tried = main.read_text().count("func must")
+        position = len("+".join(f"A{n}()" for n in range(tried))) + (tried > 0) + 1
+        said = f"/skyisland.call:1:{position}: multiple-value A{tried}() (value of type (T, error))"
+        return Script(stdout=b"", stderr=f"{said} in single-value context".encode(), exit_code=1)
+
+    shop.go.answers.append(always)
+    error = await refused(shop, shop.source(), "+".join(f"A{n}()" for n in range(30)))
+    assert error.details["complaint"] == "mismatch"
+    assert len(shop.go.ran("build")) == 10
+
+
+# Names of packages
+
+
+async def test_a_name_in_front_may_be_another_packages(shop: Workshop) -> None:
+    files = {"go.mod": "module x.org/geo\n", "geo.go": "package geo\n", "sub/sub.go": "package sub\n"}
+    source_ = shop.source(files)
+    built = await shop.build(source_, "strings.ToUpper(Name())")
+    assert (built.expression, built.function) == ("strings.ToUpper(Name())", "Name")
+    assert b'\tstrings "strings"\n' in built.path.read_bytes()
+    known = shop.known(source_, "strings . ToUpper(Name( ))")
+    assert (known and known.key) == built.key
+    assert shop.known(source_, "ToUpper(Name())") is None
+
+    apart = await shop.build(source_, "sub.F(1)")
+    assert (apart.expression, apart.function) == (None, "sub.F")
+    program = apart.path.read_bytes()
+    assert b'\tsub "x.org/geo/sub"\n' in program
+    assert b'\t. "' not in program
+    known = shop.known(source_, "sub.F(2)")
+    assert (known and known.key) == apart.key
+    assert shop.known(source_, "F(2)") is None
+
+    for artifact in (built, apart):
+        again = await shop.builds.rebuild(artifact, source_)
+        assert (again.key, again.path.read_bytes()) == (artifact.key, artifact.path.read_bytes())
 
 
 # One build for many
@@ -416,6 +473,14 @@ async def test_an_undefined_function_is_named(shop: Workshop) -> None:
 async def test_remedies(shop: Workshop, said: str, why: str) -> None:
     shop.go.answers.append(complains(said))
     assert re.search(why, (await refused(shop, shop.source())).message)
+
+
+async def test_a_program_is_built_as_it_is_and_again(shop: Workshop) -> None:
+    source_ = shop.source({"main.go": "package main\n"})
+    built = await shop.builds.build(source_, PROGRAM, refresh=False, invocation=None)
+    again = await shop.builds.rebuild(built, source_)
+    assert (again.key, again.function) == (built.key, "main")
+    assert len(shop.go.ran("build")) == 2
 
 
 async def test_a_program_is_no_package(shop: Workshop) -> None:

@@ -23,16 +23,17 @@ PATH = "github.com/mmcloughlin/geohash"
 
 class TestMain:
     @pytest.mark.parametrize(
-        ("form", "text", "statement"),
+        ("name", "text", "statement"),
         [
             ("function", "geohash.Encode(100.1, 80.9)", False),
             ("expression", 'New(Option{Name: "}{`x"}).Len()', False),
             ("statement", "Default.Reset()", True),
         ],
     )
-    def test_golden(self, form: str, text: str, statement: bool) -> None:
-        files = harness.render_main(parse_call(text), PATH, "geohash", statement=statement)
-        assert files == {"main.go": (GOLDEN / f"{form}.go").read_bytes()}
+    def test_golden(self, name: str, text: str, statement: bool) -> None:
+        form = harness.Form(statement=statement)
+        files = harness.render_main(parse_call(text), PATH, "geohash", form=form)
+        assert files == {"main.go": (GOLDEN / f"{name}.go").read_bytes()}
 
     def test_the_library_is_the_files_beside_the_module(self) -> None:
         folder = Path(harness.__file__).parent
@@ -40,25 +41,25 @@ class TestMain:
 
     def test_one_program_for_all_arguments(self) -> None:
         programs = [
-            harness.render_main(parse_call(text), PATH, "geohash", statement=False)
+            harness.render_main(parse_call(text), PATH, "geohash")
             for text in ("Encode(1, 2)", 'Encode("x")', "geohash.Encode()")
         ]
         assert programs[0] == programs[1] == programs[2]
 
     def test_as_expression_compiles_the_arguments(self) -> None:
         call = harness.as_expression(parse_call("Encode(1,2)"))
-        assert b"Encode(1, 2)" in harness.render_main(call, PATH, "geohash", statement=False)["main.go"]
+        assert b"Encode(1, 2)" in harness.render_main(call, PATH, "geohash")["main.go"]
 
     def test_another_package_is_refused(self) -> None:
         with pytest.raises(BadCall, match=r"the package is geohash, not hash;"):
-            harness.render_main(parse_call("hash.Encode()"), PATH, "geohash", statement=False)
+            harness.render_main(parse_call("hash.Encode()"), PATH, "geohash")
         with pytest.raises(BadCall, match="package main"):
-            harness.render_main(parse_call("Encode()"), PATH, "main", statement=False)
+            harness.render_main(parse_call("Encode()"), PATH, "main")
 
     @pytest.mark.parametrize("path", ["", 'a"\nimport "os', "a b", "a`b", "a\\b", "a\n"])
     def test_no_other_code_comes_in_by_the_import_path(self, path: str) -> None:
         with pytest.raises(BadRequest, match="import path"):
-            harness.render_main(parse_call("F()"), path, "geohash", statement=False)
+            harness.render_main(parse_call("F()"), path, "geohash")
 
 
 class TestFrame:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
@@ -13,11 +14,11 @@ from skyisland.model import Source
 LICENCE = "/* Copyright, for\n * ever and a day. **/\n\n//go:build linux\n\n// Package sub does things.\n"
 
 
-def read(folder: Path, files: dict[str, str], package: str = "sub") -> Package:
+def read(folder: Path, files: Mapping[str, str | bytes], package: str = "sub") -> Package:
     for name, text in files.items():
         path = folder / name
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(text)
+        path.write_bytes(text if isinstance(text, bytes) else text.encode())
     source = Source(url="example.com/user/repo", package=package, commit="c" * 40, checkout=folder)
     return read_package(source, "go1.27.3")
 
@@ -45,6 +46,11 @@ def test_what_is_plain(tmp_path: Path, files: dict[str, str], import_path: str) 
     assert (found.name, found.import_path, found.by_go) == ("sub", import_path, False)
 
 
+@pytest.mark.parametrize("name", ["größe", "été", "日本", "_a"])
+def test_names_of_all_letters(tmp_path: Path, name: str) -> None:
+    assert read(tmp_path, {"sub/x.go": f"package {name}\n"}).name == (name if name != "_a" else "")
+
+
 @pytest.mark.parametrize(
     "files",
     [
@@ -53,7 +59,7 @@ def test_what_is_plain(tmp_path: Path, files: dict[str, str], import_path: str) 
         {"sub/x.go": "package /* which? */ sub"},
         {"sub/x.go": "/* never closed"},
         {"sub/x.go": "// package sub"},
-        {"sub/x.go": "package \u00e9t\u00e9"},
+        {"sub/x.go": b"package gr\xf6sse"},
         {"sub/x.go": "//" + "x" * (1 << 16) + "\npackage sub"},
         {"sub/x_test.go": "package sub"},
         {"sub/README": "package sub"},
@@ -63,7 +69,7 @@ def test_what_is_plain(tmp_path: Path, files: dict[str, str], import_path: str) 
         {"go.mod": "", "sub/x.go": "package sub"},
     ],
 )
-def test_what_is_left_to_go(tmp_path: Path, files: dict[str, str]) -> None:
+def test_what_is_left_to_go(tmp_path: Path, files: dict[str, str | bytes]) -> None:
     assert read(tmp_path, files).name == ""
 
 
