@@ -80,7 +80,7 @@ class Offered(Canvas, can_focus=True):
         about = line(entry.synopsis) if entry.callable else f"cannot be called: {line(entry.why)}"
         return Line(
             [
-                (" " + fit(_head(entry), names, more=more), "text" if entry.callable else "dim"),
+                (f" {fit(_head(entry), names - 2, more=more)}  ", "text" if entry.callable else "dim"),
                 (fit(about, max(0, width - names - 1), more=more), "dim"),
             ],
             base,
