@@ -69,6 +69,7 @@ class Host:
         left = self.world.left()
         (self.world.folder / "left").write_text(json.dumps(left))
         self.world.strike(work)
+        await addresses.await_turn("work", "caller")
         await self.work(jails)
         await jails.close()
         await addresses.close()
@@ -86,6 +87,7 @@ class Host:
                 mounts=mounts,
                 limits=LIMITS,
                 network=NetworkAccess.lease,
+                invocation="work",
             )
         ) as inmate:
             outcome = await inmate.converse(b"say hello", 30)

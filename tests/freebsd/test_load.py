@@ -13,7 +13,7 @@ from skyisland.drivers.freebsd.network import FreeBSDNetwork
 from skyisland.events import Events
 from skyisland.host.programs import AT_ONCE, Programs
 from skyisland.jails.addresses import Addresses
-from skyisland.jails.inmate import JailOrder
+from skyisland.jails.inmate import Inmate, JailOrder
 from skyisland.model import Limits, Mount, NetworkAccess, Purpose, Verdict
 from skyisland.settings import IP4
 from tests.freebsd.lives import Forgetful
@@ -66,9 +66,12 @@ async def test_few_host_programs_run_at_a_time(world: World, vnet: bool) -> None
     await made.prepare()
     await addresses.prepare()
     programs.most = 0
-    inmates = await asyncio.gather(
-        *(made.make(order("/bin/sh", network=NetworkAccess.lease)) for _ in range(12))
-    )
+
+    async def make(invocation: str) -> Inmate:
+        await addresses.await_turn(invocation, invocation)
+        return await made.make(order("/bin/sh", network=NetworkAccess.lease, invocation=invocation))
+
+    inmates = await asyncio.gather(*(make(f"i{number}") for number in range(12)))
     # The bridge is set up by one program at a time, beside those who hold a place.
     assert programs.most <= AT_ONCE + vnet
     for inmate in inmates:
