@@ -269,6 +269,12 @@ CASES = (
             "test_the_operator_names_the_networks_outside",
         ),
     ),
+    Case(
+        "N6",
+        "the host's table of connections filled by one jail",
+        "256 at a time for each address; other jails and the host have theirs",
+        _tests(NETWORK, "test_a_jail_has_so_many_connections_and_others_theirs"),
+    ),
     Case("F1", "files of other jails, caches, settings", "not there"),
     Case("F2", "a mark for the next call", "gone"),
     Case("F3", "base system and toolchain written", "EROFS or EACCES; unchanged"),

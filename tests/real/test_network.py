@@ -10,22 +10,25 @@ import os
 import socket
 from collections.abc import Iterator, Set
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing
+from contextlib import closing, suppress
 from ipaddress import IPv4Network
 from pathlib import Path
 from typing import Any
 
 import pytest
+from msgspec import structs
 from pyroute2 import IPRoute
 
 from skyisland.drivers.linux import nftables, rtnetlink
-from skyisland.drivers.linux.bridge import LIBC, BridgeNetwork, port_name
+from skyisland.drivers.linux.bridge import LIBC, BridgeNetwork, HostNetwork, port_name
+from skyisland.drivers.linux.nftables import CONNECTIONS
 from skyisland.errors import DriverError, HostUnfit
 from skyisland.events import Events
 from skyisland.jails.addresses import Addresses
 from skyisland.model import Address, AddressState
 from skyisland.settings import IP4
 from tests.support.netspaces import (
+    ANSWERED_S,
     DNS,
     GATEWAY,
     METADATA,
@@ -290,6 +293,36 @@ async def test_a_jail_with_a_foreign_address_is_not_heard(world: World) -> None:
         send(jail.netns, b"as another", PUBLIC, foreign)
         send(jail.netns, b"as itself", PUBLIC, "10.61.0.2")
         assert await asyncio.get_running_loop().sock_recv(box, 64) == b"as itself"
+
+
+@pytest.mark.parametrize("counted", [True, False])
+async def test_a_jail_has_so_many_connections_and_others_theirs(
+    world: World, monkeypatch: pytest.MonkeyPatch, counted: bool
+) -> None:
+    """Each takes a place in the host's table of connections, which all share."""
+    if not counted:
+        whole = HostNetwork._filter
+        monkeypatch.setattr(
+            HostNetwork, "_filter", lambda host, dns: structs.replace(whole(host, dns), connections=None)
+        )
+    jail, other = world.jail(), world.jail()
+    async with island(IP4(nat=True)) as driver:
+        assert "256 connections for each address" in capability(driver, "nat").how
+        await driver.open(())
+        await driver.attach(address(2), jail.name, jail.pid)
+        await driver.attach(address(3), other.name, other.pid)
+        box, heard = mailbox(world, world.outside), 0
+        # Read meanwhile: a box holds some 250.
+        for _ in range(CONNECTIONS + 40):
+            send(jail.netns, b"of many", PUBLIC)
+            with suppress(BlockingIOError):
+                heard += len([box.recv(64)])
+        send(other.netns, b"of another", PUBLIC)
+        async with asyncio.timeout(ANSWERED_S):
+            while await asyncio.get_running_loop().sock_recv(box, 64) != b"of another":
+                heard += 1
+        # Kernels differ in whether the one that is being opened counts.
+        assert heard in ((CONNECTIONS, CONNECTIONS + 1) if counted else (CONNECTIONS + 40,))
 
 
 # Life and death

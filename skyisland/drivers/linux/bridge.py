@@ -38,6 +38,8 @@ from ipaddress import IPv4Address, IPv4Interface, IPv4Network, ip_address
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
+from msgspec import structs
+
 from skyisland.errors import DriverError, HostUnfit
 from skyisland.host.internet import CLOSED4
 from skyisland.jails.driver import island_tag
@@ -92,6 +94,7 @@ class BridgeNetwork:
         self._maker = ThreadPoolExecutor(1, thread_name_prefix="netlink-make")
         self._remover = ThreadPoolExecutor(1, thread_name_prefix="netlink-remove")
         self._closed = False
+        self._counts_connections = True
         self._maker_host: HostNetwork | None = None
         self._remover_host: HostNetwork | None = None
         self._capabilities: list[Capability] = [
@@ -183,6 +186,7 @@ class BridgeNetwork:
         with contextlib.closing(self._new_host_network()) as host:
             try:
                 host.build(self._ip4.dns)
+                self._counts_connections = host.counts_connections
             except OSError as error:
                 denied = error.errno in (errno.EPERM, errno.EACCES)
                 if denied or host.interfaces.find(self._ip4.bridge) is None:
@@ -236,7 +240,14 @@ class BridgeNetwork:
             how = f"{uplink} does not forward, so answers from outside are dropped"
             log.warning("network.ip4.nat: %s; %s", how, remedy)
             return Capability(name="nat", enforced=False, how=how, remedy=remedy)
-        return Capability(name="nat", enforced=True, how=f"masquerading behind {uplink}")
+        from skyisland.drivers.linux.nftables import CONNECTIONS
+
+        counted = (
+            f"{CONNECTIONS} connections for each address"
+            if self._counts_connections
+            else "any number of connections: this kernel has no nft_connlimit"
+        )
+        return Capability(name="nat", enforced=True, how=f"masquerading behind {uplink}, {counted}")
 
     def _close(self) -> None:
         if self._maker_host is not None:
@@ -262,6 +273,8 @@ class HostNetwork:
         self.table = "sky_" + re.sub(r"\W", "_", island)
         self.filtered = True
         """Whether `build` installs the filter."""
+        self.counts_connections = True
+        """Whether the filter limits how many connections an address has."""
         self.interfaces: Interfaces = Interfaces()
         self._bridge: int | None = None
         """The index of the bridge that we made. The kernel gives an index to no second interface, so a
@@ -286,7 +299,13 @@ class HostNetwork:
             if self._netfilter is None:
                 raise OSError(errno.EPROTONOSUPPORT, "this kernel has no netfilter")
             if not nftables.exists(self._netfilter, self.table):
-                nftables.install(self._netfilter, self._filter(dns))
+                filter_ = self._filter(dns)
+                try:
+                    nftables.install(self._netfilter, filter_)
+                except FileNotFoundError:
+                    # This kernel lacks one of the expressions. We can do without the count.
+                    nftables.install(self._netfilter, structs.replace(filter_, connections=None))
+                    self.counts_connections = False
 
     def _build_bridge(self) -> int:
         name = self.ip4.bridge

@@ -9,6 +9,9 @@ What a jail may send:
                            name servers and anything to `open` networks even there; if `egress` names
                            networks, nothing beside these, `open` ones and the name servers
 
+An address has `connections` connections at one time: each takes a place in a table of the host's that all
+share, and when that is full the host itself can open none.
+
 The table does not restrict connections *to* jails: they are what a jail's address is for. Traffic
 directly between jails never gets here, because their bridge ports are isolated.
 
@@ -33,11 +36,13 @@ from pyroute2.netlink.nfnetlink.nftsocket import (
     NFT_MSG_GETTABLE,
     NFT_MSG_NEWCHAIN,
     NFT_MSG_NEWRULE,
+    NFT_MSG_NEWSET,
     NFT_MSG_NEWTABLE,
     Cmp,
     Meta,
     nft_chain_msg,
     nft_rule_msg,
+    nft_set_msg,
     nft_table_msg,
 )
 from pyroute2.nftables.expressions import genex, masq, verdict
@@ -63,6 +68,14 @@ UDP, TCP, DNS_PORT = 17, 6, 53
 DESTINATION_PORT = 2
 """Offset in the headers of TCP and UDP."""
 DROP, ACCEPT = verdict(0), verdict(1)
+CONNECTIONS = 256
+"""A judgement: a pool of 253 addresses takes a quarter of the 262,144 places that a host of 8 GB has."""
+COUNTED = "connections"
+"""The set of addresses that have connections."""
+IPV4_ADDRESS = 7
+"""TYPE_IPADDR, a type of nft(8) that the kernel keeps and does not use."""
+OVER = frozenset({"NFT_LIMIT_F_INV"})
+"""NFT_CONNLIMIT_F_INV, as pyroute2 calls it: go on if there are more."""
 
 
 class BridgeFilter(Struct, frozen=True, kw_only=True):
@@ -82,6 +95,8 @@ class BridgeFilter(Struct, frozen=True, kw_only=True):
     """Networks that the operator allows even if they are closed."""
     egress: tuple[IPv4Network, ...] = ()
     """If not empty: the only networks outside that jails may reach, beside `open` and the name servers."""
+    connections: int | None = CONNECTIONS
+    """How many connections an address may have opened; None where the kernel cannot count them."""
 
 
 def exists(netlink: NetlinkSocket, table: str) -> bool:
@@ -102,6 +117,8 @@ def install(netlink: NetlinkSocket, filter_: BridgeFilter) -> None:
         _table(NFT_MSG_DELTABLE, name),
         _table(NFT_MSG_NEWTABLE, name),
     ]
+    if filter_.connections is not None:
+        messages.append(_set(name))
     messages += [_chain(name, hook) for hook in HOOKS]
     messages += [_rule(name, hook, expressions) for hook, expressions in rules(filter_)]
     _commit(netlink, messages)
@@ -123,7 +140,10 @@ def rules(filter_: BridgeFilter) -> Iterator[tuple[str, Expressions]]:
     from_jail = _interface(Meta.NFT_META_IIFNAME, filter_.bridge)
 
     yield "input", from_jail + _replies() + ACCEPT
+    too_many = _too_many(filter_.connections) if filter_.connections is not None else None
     if filter_.gateway in filter_.dns:
+        if too_many is not None:
+            yield "input", from_jail + too_many + DROP
         for protocol in (UDP, TCP):
             yield "input", from_jail + _dns(protocol, filter_.gateway) + ACCEPT
     yield "input", from_jail + DROP
@@ -140,6 +160,8 @@ def rules(filter_: BridgeFilter) -> Iterator[tuple[str, Expressions]]:
     # IPv6, and source addresses that no jail has.
     yield "forward", from_jail + _meta(Meta.NFT_META_NFPROTO, NFPROTO_IPV4, Cmp.NFT_CMP_NEQ) + DROP
     yield "forward", from_jail + _network(SOURCE, filter_.subnet, Cmp.NFT_CMP_NEQ) + DROP
+    if too_many is not None:
+        yield "forward", from_jail + too_many + DROP
     for server in filter_.dns:
         for protocol in (UDP, TCP):
             yield "forward", from_jail + _dns(protocol, server) + ACCEPT
@@ -198,6 +220,17 @@ def _replies() -> Expressions:
     return [*_load("ct", key=CT_STATE), masked, *_compare(bytes(4), Cmp.NFT_CMP_NEQ)]
 
 
+def _too_many(connections: int) -> Expressions:
+    """First packets of a connection beyond so many of its source address. One that is dropped takes no place:
+    the kernel enters a connection when its first packet has passed."""
+    count = genex("connlimit", {"count": connections, "flags": OVER})
+    return [
+        *_meta(Meta.NFT_META_NFPROTO, NFPROTO_IPV4),
+        *_load("payload", base=NETWORK_HEADER, offset=SOURCE, len=4),
+        genex("dynset", {"set_name": COUNTED, "op": 0, "sreg_key": 1, "expr": count}),
+    ]
+
+
 def _load(expression: str, **attributes: int) -> Expressions:
     """Load a property of the packet into register 1."""
     return [genex(expression, {"dreg": 1, **attributes})]
@@ -214,6 +247,18 @@ def _data(value: bytes) -> dict[str, Any]:
 
 def _table(kind: int, name: str) -> Any:
     return _message(nft_table_msg, kind, NLM_F_CREATE, {"NFTA_TABLE_NAME": name})
+
+
+def _set(table: str) -> Any:
+    attributes = {
+        "NFTA_SET_TABLE": table,
+        "NFTA_SET_NAME": COUNTED,
+        "NFTA_SET_FLAGS": {"NFT_SET_EVAL"},
+        "NFTA_SET_KEY_TYPE": IPV4_ADDRESS,
+        "NFTA_SET_KEY_LEN": 4,
+        "NFTA_SET_ID": 1,
+    }
+    return _message(nft_set_msg, NFT_MSG_NEWSET, NLM_F_CREATE, attributes)
 
 
 def _chain(table: str, hook: str) -> Any:
