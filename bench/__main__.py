@@ -41,6 +41,7 @@ def side_by_side(full: bool) -> dict[str, Callable[[Field], Measured]]:
         "miss": lambda field: figures.pool_miss(field, effort),
         "first": lambda field: first_call(field, 11 if full else 5),
         "arguments": lambda field: figures.arguments(field, effort),
+        "inputs": lambda field: figures.inputs(field, effort),
     }
 
 

@@ -20,6 +20,8 @@ from bench.stand import GEOHASH, Stand
 RATE = 50.0
 """Calls per second of a paced client: slow enough that the pool is full again before the next call."""
 CLIENTS = 8
+INPUTS = 1000
+"""Inputs of one call. A judgement: a call of so many takes as long as a dozen separate ones."""
 TAIL = 10
 """A call is slow if it takes this many times the median."""
 
@@ -224,3 +226,44 @@ def arguments(on: Field, effort: Effort) -> Measured:
     what = f"other arguments in every call, p50; 1 client, {RATE:g} calls/s"
     rows = [row("5", what, samples["different"], samples["same"], "same arguments", at_most=1.1)]
     return rows, raw(samples)
+
+
+def inputs(on: Field, effort: Effort) -> Measured:
+    """5: many inputs in one call against a call for each, of the island and of the fork server."""
+    rates: dict[str, list[float]] = {"many": [], "island": [], "forkserver": []}
+    many = on.stand.http(("Encode", GEOHASH), inputs=[[57.64911, 10.40744]] * INPUTS)
+
+    def burst(name: str, http: Http, calls: int, each: int = 1) -> Slice:
+        def measure() -> list[float]:
+            times, took = http.closed(calls)
+            rates[name].append(calls * each / took)
+            return times
+
+        return measure
+
+    interleave(
+        {
+            "many": on.island(burst("many", many, max(1, effort.calls // 10), INPUTS)),
+            "island": on.island(burst("island", on.stand.http(), effort.calls)),
+            "forkserver": on.forked(burst("forkserver", on.forkserver, effort.calls)),
+        },
+        effort.rounds,
+    )
+    rows = []
+    for letter, peer, peer_name in (("b", "island", "separate calls"), ("c", "forkserver", "fork server")):
+        ratio, low, high = compare(rates["many"], rates[peer])
+        rows.append(
+            Row(
+                figure=f"5{letter}",
+                what=f"{INPUTS} inputs in one call, inputs per second; 1 client",
+                ours=f"{statistics.median(rates['many']):.0f}/s",
+                peer=f"{statistics.median(rates[peer]):.0f}/s",
+                peer_name=peer_name,
+                ratio=ratio,
+                low=low,
+                high=high,
+                target="≥ 50" if peer == "island" else "",
+                hit=ratio >= 50 if peer == "island" else None,
+            )
+        )
+    return rows, {"inputs_per_s": rates}

@@ -1,7 +1,7 @@
 """`make demo`: calls functions of Git repositories over REST; each runs in a fresh jail.
 
 Makes repositories of the examples, starts an island with a free port and a temporary state folder, makes
-four calls as any client would, stops the island and removes the folder.
+five calls as any client would, stops the island and removes the folder.
 
 On FreeBSD, whose jails stand on ZFS, it also makes a pool on a file in that folder, unless `--dataset` names
 a dataset to use. The base system comes from the network, unless `--base` names a folder with `base.txz` and
@@ -30,10 +30,11 @@ from publish import HOST, publish, rewrite
 
 URL = f"{HOST}/geohash"
 CALLS = (
-    ("first call: clone, build, run", {"call": "Encode(100.1, 80.9)"}),
-    ("the same again, from the cache", {"call": "Encode(100.1, 80.9)"}),
-    ("other arguments, no build", {"call": "Encode(48.8584, 2.2945)"}),
-    ("several results", {"call": 'Decode("u09tunquc")'}),
+    ("first call: clone, build, run", {"call": "Encode", "args": [100.1, 80.9]}),
+    ("the same again, from the cache", {"call": "Encode", "args": [100.1, 80.9]}),
+    ("other arguments, no build", {"call": "Encode", "args": {"latitude": 48.8584, "longitude": 2.2945}}),
+    ("many inputs, one jail", {"call": "Encode", "inputs": [[48.8584, 2.2945], [57.64911, 10.40744]]}),
+    ("an expression of Go; several results", {"call": 'Decode("u09tunquc")'}),
 )
 POOL_BYTES = 8 << 30
 """Of the pool on a file, which is sparse: a base system, and what the calls write."""
@@ -116,15 +117,16 @@ def call_it(island: subprocess.Popen[bytes], port: int) -> int:
         print(f"\n{what}\n  POST /api/v1/function {json.dumps(body)}")
         connection = http.client.HTTPConnection("127.0.0.1", port, timeout=120)
         connection.request("POST", "/api/v1/function", json.dumps(body))
-        answer = connection.getresponse()
-        reply = json.loads(answer.read())
-        if answer.status != 200:
+        response = connection.getresponse()
+        reply = json.loads(response.read())
+        if response.status != 200:
             failures += 1
-            print(f"  {answer.status} {reply}")
+            print(f"  {response.status} {reply}")
             continue
         timings = reply["timings_ms"]
         phases = "  ".join(f"{phase} {timings[phase]:.1f}" for phase in PHASES if timings.get(phase))
-        print(f"  → {reply['data']}")
+        for answer in reply.get("answers", [reply]):
+            print(f"  → {answer['data']}")
         print(f"    from jail {reply['jail']}, commit {reply['version'][:12]}, ms: {phases}")
     return 1 if failures else 0
 
