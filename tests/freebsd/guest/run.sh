@@ -31,12 +31,13 @@ code=0
 step() { # what it is called, and the command
   name=$1 begun=$(date +%s)
   shift
-  if "$@" > $OUT/$name.txt 2>&1; then said=right; else said="WRONG: exit status $?" code=1; fi
+  (set -e; "$@") > $OUT/$name.txt 2>&1
+  status=$?
+  if [ $status = 0 ]; then said=right; else said="WRONG: exit status $status" code=1; fi
   echo "$name: $said, $(($(date +%s) - begun)) s" >> $OUT/log
 }
 
 install() {
-  set -e
   newest=$(command -v python3.14 || command -v python3.13 || command -v python3.12 || command -v python3.11 || :)
   if [ -z "$newest" ] || ! command -v git || ! command -v go; then
     pkg install git go python3 && python3=$(readlink -f /usr/local/bin/python3) && newest=$python3
@@ -72,5 +73,5 @@ step doctor $bin/skyisland -c $HERE/skyisland.toml doctor --full
 step demo $bin/python examples/demo.py --dataset skytest
 step contract $bin/pytest -q -p no:cacheprovider --junitxml=$OUT/contract.xml tests/contract
 step unit $bin/pytest -q -p no:cacheprovider --junitxml=$OUT/unit.xml tests/unit tests/api
-step leftovers sh -c '! { jls -d name; zfs list -Ho name -r skytest; rctl; mount -p; } | grep -e sky-.*-.'
+step leftovers sh -c '! { jls -d name; zfs list -Ho name -r skytest; rctl; mount -p; } | grep -e sky-[0-9a-f]*-[0-9a-f]'
 finish $code
