@@ -31,7 +31,7 @@ from typing import Any
 from msgspec import structs
 
 from skyisland.model import Bounds, Policy
-from skyisland.settings.files import others_read, stored_token, write_private
+from skyisland.settings.files import check_file, others_read, stored_token, write_private
 from skyisland.settings.layout import Layout
 from skyisland.settings.reading import WrongKey, overlay, read_file, settings_error
 from skyisland.settings.sections import (
@@ -137,9 +137,12 @@ class Settings(Section, frozen=True, kw_only=True):
         """Load the file at `path`, or the one that `find_file` finds; without a file, the defaults.
 
         Raises:
-            SettingsError: for each problem the file, the key's path, the value found and the values allowed.
+            SettingsError: for each problem the file, the key's path, the value found and the values allowed;
+                or that others may write the file.
         """
         path = path or find_file(environ)
+        if path:
+            check_file(path)
         tables = read_file(path) if path else {}
         settings = overlay(cls(), tables, str(path))
         if path and (settings.admin_api_token or settings.api.tokens) and (fault := others_read(path)):

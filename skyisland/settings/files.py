@@ -50,13 +50,10 @@ def check_folder(path: Path) -> None:
             status = part.lstat()
         except FileNotFoundError:
             continue
-        mode = stat.S_IMODE(status.st_mode)
-        writable = mode & (stat.S_IWGRP | stat.S_IWOTH)
-        if status.st_gid in (0, os.getegid()):
-            writable &= ~stat.S_IWGRP  # on Debian, a user's folders are writable for a group of theirs
+        mode, writable = stat.S_IMODE(status.st_mode), _others_write(status)
         # In a sticky folder others may make names, but not take ours; a link has no mode.
         if (mode & stat.S_ISVTX and part not in (path, real)) or stat.S_ISLNK(status.st_mode):
-            writable = 0
+            writable = False
         if status.st_uid not in (0, os.geteuid()) or writable:
             raise SettingsError(
                 f"state_dir: {part} belongs to uid {status.st_uid} and gid {status.st_gid} and has mode "
@@ -64,6 +61,31 @@ def check_folder(path: Path) -> None:
                 "choose a folder that is yours",
                 origin=str(path),
             )
+
+
+def _others_write(status: os.stat_result) -> bool:
+    writable = status.st_mode & (stat.S_IWGRP | stat.S_IWOTH)
+    if status.st_gid in (0, os.getegid()):
+        writable &= ~stat.S_IWGRP  # on Debian, what is a user's is writable for a group of theirs
+    return writable != 0
+
+
+def check_file(path: Path) -> None:
+    """Check that nobody but its owner can write a file.
+
+    Raises:
+        SettingsError: somebody can.
+    """
+    try:
+        status = path.stat()
+    except OSError:
+        return
+    if stat.S_ISREG(status.st_mode) and _others_write(status):
+        raise SettingsError(
+            f"{path} has mode {stat.S_IMODE(status.st_mode):04o} and gid {status.st_gid}, so others may "
+            f"change the settings; chmod go-w {path}, and look at what it says",
+            origin=str(path),
+        )
 
 
 def make_private(folder: Path, mode: int = 0o700) -> None:

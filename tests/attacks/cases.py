@@ -225,7 +225,7 @@ CASES = (
     Case(
         "K24",
         "oom_score_adj, loginuid, pressure triggers; a core for the host's handler",
-        "EROFS; no core is made",
+        "EROFS; the limit with which the kernel starts no handler (none is set on trial: it is the host's)",
     ),
     Case("K25", "a function says what bwrap or the launcher would", "an outcome like any other"),
     Case(
@@ -300,11 +300,12 @@ CASES = (
     ),
     Case(
         "F10",
-        "a state folder, or one above it, that others may write; settings with tokens that others may read",
-        "refused with its owner and mode; a warning",
+        "a state folder, or one above it, or settings that others may write; tokens in settings they read",
+        "refused with owner and mode; a warning",
         _tests(
             "tests/unit/test_state_folder.py",
             "test_a_folder_that_others_may_change_is_refused",
+            "test_settings_that_others_write_are_refused",
             "test_settings_with_a_token_that_others_read_are_warned_of",
         ),
     ),

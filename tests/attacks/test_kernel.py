@@ -349,7 +349,8 @@ async def test_k24_no_process_changes_what_the_host_keeps_of_it(outside: Outside
 
 @pytest.mark.case("K24")
 async def test_k24_no_memory_is_handed_to_the_hosts_core_handler(outside: Outside, said: Said) -> None:
-    """With a limit of 0 the kernel starts a handler all the same, with 1 it does not (core(5))."""
+    """With a limit of 0 the kernel starts a handler all the same, with 1 it does not (core(5)). No handler is
+    set here to see that: kernel.core_pattern is the whole host's."""
     assert outside("limits", before=("prlimit", "--core=0")).split()[-1] == "0"
     assert (await said("limits")).split()[-1] == "1"
 

@@ -96,3 +96,17 @@ def test_settings_with_a_token_that_others_read_are_warned_of(
     path.chmod(0o644)
     Settings.load(path, {"HOME": "/root"})
     assert caplog.text == ""
+
+
+@pytest.mark.parametrize(("mode", "gid"), [(0o602, 0), (0o666, 0), (0o660, NOBODY)])
+def test_settings_that_others_write_are_refused(state_dir: Path, mode: int, gid: int) -> None:
+    path = state_dir / "skyisland.toml"
+    path.write_text("http_port = 1\n")
+    if gid and os.geteuid() != 0:
+        pytest.skip("only root gives a file to another group")
+    os.chown(path, -1, gid or os.getegid())
+    path.chmod(0o644)
+    assert Settings.load(path, {"HOME": "/root"}).http_port == 1
+    path.chmod(mode)
+    with pytest.raises(SettingsError, match=f"mode {mode:04o} .* others may change the settings; chmod go-w"):
+        Settings.load(path, {"HOME": "/root"})
