@@ -151,6 +151,8 @@ class FunctionEndpoint:
                 text_only=form not in (JSON, LINES),
                 heard=None if lines is None else lines.add,
             )
+        if invocation.outcome.answers:  # thousands take longer than the event loop may stand still
+            return await asyncio.to_thread(answered, invocation, form, asked.wanted.error)
         return answered(invocation, form, asked.wanted.error)
 
     async def _body(self, receive: ASGIReceiveCallable) -> bytes:

@@ -242,3 +242,22 @@ async def test_the_command_says_what_is_no_json(
     result, frames = await invoked(world, CALL["url"], "F", *words, given=given)
     assert (result.exit_code, frames) == (2, [])
     assert said in result.stderr
+
+
+@pytest.mark.parametrize("headers", [{}, LINES])
+async def test_thousands_of_answers(world: World, client: httpx.AsyncClient, headers: dict[str, str]) -> None:
+    """More than are written on the event loop at once. They fill no pipe, which nobody reads meanwhile."""
+    count = 700
+
+    def script(frame: bytes) -> Script:
+        return Script(stdout=record(nonce_of(frame), b"", {"results": []}) * count)
+
+    world.driver.script = script
+    body = {**MANY, "inputs": [[]] * count}
+    response = await client.post(PATH, json=body, headers=headers)
+    assert response.status_code == 200
+    if headers:
+        *lines, last = response.content.splitlines()
+        assert (len(lines), "id" in json.loads(last)) == (count, True)
+    else:
+        assert len(response.json()["answers"]) == count
