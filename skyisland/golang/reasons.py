@@ -27,10 +27,13 @@ LFS_HEAD = b"version https://git-lfs.github.com/spec/v1\n"
 _CGO = re.compile(rb'^(?:import)?[ \t]*"C"[ \t]*(?://.*)?$', re.MULTILINE)
 _CONSTRAINT = re.compile(rb"^//go:build[ \t]+([^\n]*)|^// ?\+build[ \t]+([^\n]*)", re.MULTILINE)
 _CLAUSE = re.compile(rb"^package[ \t]", re.MULTILINE)
-_DECLARED = re.compile(
-    rb"^(?:func[ \t]+(?:\([^()\n]{0,200}\)[ \t]*)?|type[ \t]+|var[ \t]+|const[ \t]+)(\w+)", re.MULTILINE
+_DECLARED = re.compile(rb"^(?:func|type|var|const)[ \t]+(\w+)", re.MULTILINE)
+_UNDEFINED = re.compile(r"undefined: (\w+)$", re.MULTILINE)
+_SYSTEM = re.compile(
+    r"aix|android|darwin|dragonfly|freebsd|hurd|illumos|ios|js|linux|nacl|netbsd|openbsd|plan9|solaris|wasip1"
+    r"|windows|zos|386|amd64|arm|arm64|loong64|mips|mipsle|mips64|mips64le|ppc64|ppc64le|riscv64|s390x|wasm"
 )
-_UNDEFINED = re.compile(r"undefined: (\w+)$|has no field or method (\w+)\b", re.MULTILINE)
+"""What Go takes the end of a file's name for (internal/syslist of its standard library)."""
 _SUBMODULE = re.compile(rb"^[ \t]*(path|url)[ \t]*=[ \t]*([^\n]*)", re.MULTILINE)
 _PRINTABLE = re.compile(r"[\x21-\x7e]+(?: [\x21-\x7e]+)*")
 
@@ -43,8 +46,7 @@ def _quoted(text: bytes) -> str:
 
 def missed_names(output: str) -> list[str]:
     """Names that a compiler did not find."""
-    names = (first or second for first, second in _UNDEFINED.findall(output))
-    return list(dict.fromkeys(names))[:MAX_NAMES]
+    return list(dict.fromkeys(_UNDEFINED.findall(output)))[:MAX_NAMES]
 
 
 def left_out(tree: Tree, folder: str, names: Iterable[str]) -> dict[str, str]:
@@ -54,8 +56,8 @@ def left_out(tree: Tree, folder: str, names: Iterable[str]) -> dict[str, str]:
     found: dict[str, str] = {}
     for file, text in _go_files(tree, folder) if wanted else ():
         here = wanted.intersection(_DECLARED.findall(text))
-        if here:
-            found |= dict.fromkeys((name.decode() for name in sorted(here)), _reason(file, text))
+        if here and (reason := _reason(file, text)):
+            found |= dict.fromkeys((name.decode() for name in sorted(here)), reason)
             wanted -= here
     return found
 
@@ -63,6 +65,7 @@ def left_out(tree: Tree, folder: str, names: Iterable[str]) -> dict[str, str]:
 def all_left_out(tree: Tree, folder: str) -> str:
     """The first few files of a package of which Go compiles none, with the reasons. Blocks."""
     reasons = [_reason(file, text) for file, text in _go_files(tree, folder)]
+    reasons = [reason for reason in reasons if reason]
     more = f" and {len(reasons) - 3} more" if len(reasons) > 3 else ""
     return "; ".join(reasons[:3]) + more
 
@@ -81,18 +84,18 @@ def _go_files(tree: Tree, folder: str) -> Iterator[tuple[str, bytes]]:
 
 
 def _reason(file: str, text: bytes) -> str:
-    """A file that Go left out, and why: `x.go, which needs cgo`."""
+    """A file that Go left out, and why: `x.go, which needs cgo …`; empty if it does not show why."""
     shown = _quoted(file.encode()) or "a file"
     clause = _CLAUSE.search(text)
     reasons = ["needs cgo, and the island has no C compiler"] if _CGO.search(text) else []
     if constraint := _CONSTRAINT.search(text, 0, clause.start() if clause else len(text)):
         expression = _quoted(constraint[1] or constraint[2])
         reasons.append(f"is behind //go:build {expression}" if expression else "is behind a build constraint")
-    if not reasons:
-        parts = shown.removesuffix(".go").split("_")[1:]
-        # As in GOOS and GOARCH: name_GOOS.go, name_GOARCH.go, name_GOOS_GOARCH.go.
-        reasons = [f"is for {'/'.join(parts[-2:])} by its name" if parts else "Go leaves out here"]
-    return f"{shown}, which {' and '.join(reasons)}"
+    # name_GOOS.go, name_GOARCH.go, name_GOOS_GOARCH.go (https://pkg.go.dev/cmd/go#hdr-Build_constraints)
+    systems = [part for part in file.removesuffix(".go").split("_")[1:][-2:] if _SYSTEM.fullmatch(part)]
+    if not reasons and systems:
+        reasons = [f"is for {'/'.join(systems)} by its name"]
+    return f"{shown}, which {' and '.join(reasons)}" if reasons else ""
 
 
 def submodule(tree: Tree, *paths: str) -> str:
