@@ -7,8 +7,8 @@ import (
 )
 
 func Example() {
-	fmt.Println(places.MaxLength)
-	// Output: 12
+	fmt.Println("by words:", places.Encode(1, 2))
+	// Output: by words: 1.0,2.0
 }
 
 func ExampleEncode() {
