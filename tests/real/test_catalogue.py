@@ -78,7 +78,7 @@ async def test_what_it_tells_its_examples_and_its_hints(shop: Workshop) -> None:
     assert {spec.network for spec in shop.driver.specs} == {NetworkAccess.none}
 
     ready = [call for entry in offered.functions for example in entry.examples for call in example.calls]
-    assert len(ready) == 4
+    assert len(ready) == 5
     for one in ready:
         assert await shop.run(source, one.call) == one.output.rstrip()
 

@@ -100,6 +100,7 @@ def test_a_chain_is_followed_by_the_types_of_its_results() -> None:
     )
     both = structs.replace(CATALOGUE, functions=[method, maker])
     assert both.find("NewClient", "Do") == method
+    assert both.find("geohash.NewClient") == maker
     assert both.find("NewClient", "Undo") is None
     assert both.find("Nobody", "Do") is None
     missing = "call:1:9: x.Doo undefined (type *p.Client has no field or method Doo)"

@@ -157,9 +157,10 @@ class Catalogue(Struct, frozen=True, kw_only=True):
 
     def find(self, *path: str) -> Entry | None:
         """The function that a chain of calls ends with: `find("NewClient", "Do")` is the method `Client.Do`.
-        Each link is a method of the first result of the one before. None if there is no such function."""
+        Each link is a method of the first result of the one before. The package's name may stand in front.
+        None if there is no such function."""
         entries = {entry.name: entry for entry in self.functions}
-        found = entries.get(path[0])
+        found = entries.get(path[0].removeprefix(f"{self.name}."))
         for name in path[1:]:
             if found is None:
                 return None
@@ -236,9 +237,11 @@ def _is_call(text: str, package: str) -> bool:
     from skyisland.golang.call import parse_call
 
     try:
-        return parse_call(text).qualifier in (None, package)
+        call = parse_call(text)
     except IslandError:
         return False
+    of_others = call.otherwise is not None and package in call.otherwise.imports
+    return call.qualifier in (None, package) or of_others
 
 
 _UNSEEN = re.compile(r"[^\n\t\x20-\x7e\u200c\u200d]")

@@ -26,6 +26,15 @@ func ExampleEncode_more() {
 	// 3.0,4.0
 }
 
+func ExampleDecode() {
+	point, err := places.Decode("1.5,2.5")
+	if err != nil {
+		panic(err)
+	}
+	fmt.Println(point.Lat)
+	// Output: 1.5
+}
+
 func ExampleClient_Ask() {
 	client := places.NewClient("ab")
 	fmt.Println(client.Ask(2))
