@@ -364,7 +364,6 @@ def test_admins_alone(
         f"http://{HOST}/geohash",
         "file:///etc",
         f"https://user:secret@{HOST}/geohash",
-        "git@github.com:user/repo",
         "ext::sh -c id",
         "127.0.0.1/user/repo",
         "--upload-pack=id",
