@@ -244,9 +244,11 @@ def test_a_function_that_ends_the_process_ends_them(bench: Bench) -> None:
     assert (ran.returncode, len(answers)) == (3, 1)
 
 
-def test_nothing_runs_if_the_inputs_are_not_whole(bench: Bench) -> None:
-    ran = bench.run("Half", "[[4], [6]", many=True)
+@pytest.mark.parametrize("inputs", ["[[4], [6]", "[[4]] 5", "5"])
+def test_nothing_runs_if_the_inputs_are_no_array(bench: Bench, inputs: str) -> None:
+    ran = bench.run("Half", inputs, many=True)
     assert (ran.returncode, ran.stdout) == (harness.EXIT_REJECTED, b"")
+    assert b'"path":"inputs' in ran.stderr
 
 
 def test_what_is_written_for_each_input_is_its_own(bench: Bench) -> None:

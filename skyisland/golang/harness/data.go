@@ -28,10 +28,14 @@ func answerData(f reflect.Value, names []string) {
 // fit, and one whose call panics, has an error, and the next one follows.
 func answerMany(f reflect.Value, names []string, s *source, until context) {
 	all := source{text: s.text}
-	if _, wrong := all.raw(); wrong != nil || !all.end() {
+	_, wrong := all.raw()
+	if wrong == nil && !all.end() {
+		wrong = all.malformed("the end")
+	}
+	if wrong != nil {
 		rejectData(wrong.under("inputs"))
 	}
-	wrong := s.array(func(i int) *fault {
+	wrong = s.array(func(i int) *fault {
 		input, wrong := s.raw()
 		if wrong == nil {
 			one := source{text: input, fields: s.fields}
