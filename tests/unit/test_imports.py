@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ from skyisland.golang.call import parse_call
 from skyisland.golang.imports import STANDARD, import_paths
 from skyisland.golang.packages import read_package
 from skyisland.model import Source
+from tests.support.places import ROOT
 
 FILES = (
     "go.mod",
@@ -108,3 +110,9 @@ def test_without_a_go_mod_the_module_is_the_repository(tmp_path: Path) -> None:
 def test_no_package_of_the_standard_library_reaches_into_the_compiler() -> None:
     assert not {"unsafe", "syscall", "runtime", "embed", "plugin", "C", "os/exec"} & set(STANDARD.values())
     assert all(name == path.rpartition("/")[2] for name, path in STANDARD.items())
+
+
+def test_the_page_has_them_all() -> None:
+    told = re.search(r"Of the standard library: ([^;]+); and of os", (ROOT / "docs" / "rest.md").read_text())
+    assert told
+    assert sorted([*re.split(r",\s+", told[1]), "os"]) == sorted(STANDARD.values())
