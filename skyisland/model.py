@@ -304,6 +304,10 @@ class Verdict(StrEnum):
     """By an admin, or because the island stops."""
 
 
+UNANSWERED = "inputs"
+"""The type of the error of a call whose process ended before all of its many inputs had their answers."""
+
+
 class GoError(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """An error that a function returned, or what it panicked with."""
 

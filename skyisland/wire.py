@@ -30,6 +30,7 @@ from msgspec import UNSET, Meta, Raw, Struct, UnsetType, structs
 from skyisland.errors import BadRequest, Forbidden, IslandError, Unauthorized
 from skyisland.events import TEXT, InvocationFinished, shortened
 from skyisland.model import (
+    UNANSWERED,
     Artifact,
     FunctionRequest,
     GoError,
@@ -216,7 +217,11 @@ class Called(Struct, frozen=True, kw_only=True):
 
     @classmethod
     def by(cls, verdict: Verdict, answer: Answer) -> Called:
-        return cls(verdict=verdict, message=_explained(verdict, answer), answer=answer)
+        message, error = _explained(verdict, answer), answer.error
+        if verdict not in (Verdict.ok, Verdict.failed) and error is not None and error.type == UNANSWERED:
+            remedy = "; send fewer at a time" if verdict is Verdict.output_limit else ""
+            message += f"; {error.message}{remedy}"
+        return cls(verdict=verdict, message=message, answer=answer)
 
 
 def _explained(verdict: Verdict, answer: Answer) -> str:
@@ -227,7 +232,7 @@ def _explained(verdict: Verdict, answer: Answer) -> str:
             return f"the program ended with {answer.error.message}"
         case Verdict.failed:
             return f"the function returned an error: {_of(answer.error)}"
-        case Verdict.exited if answer.error is not None:
+        case Verdict.exited if answer.error is not None and answer.error.type != UNANSWERED:
             how = "panicked" if answer.error.type == "panic" else f"ended with a {answer.error.type}"
             return f"the function {how}: {_of(answer.error)}"
         case Verdict.exited:

@@ -53,7 +53,7 @@ class Conversation:
         if data is not None:
             self.shown = request.shown
             if data.many:
-                self._many = ManyAnswers(self._nonce, len(data.json), heard)
+                self._many = ManyAnswers(self._nonce, data.json, heard)
         frame = harness.frame(call, self._nonce, text_only=text_only, data=data, timeout_s=timeout_s)
         self.input = frame + request.input
         """What the process reads from its standard input."""

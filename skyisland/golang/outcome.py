@@ -11,10 +11,11 @@ import itertools
 import re
 from collections.abc import Callable, Iterator
 
-from msgspec import structs
+import msgspec
+from msgspec import Raw, structs
 
 from skyisland.golang import harness
-from skyisland.model import GoError, Outcome, Returned, Verdict
+from skyisland.model import UNANSWERED, GoError, Outcome, Returned, Verdict
 
 EXIT_PANIC = 2
 """The exit code of Go's runtime after a panic or a fatal error."""
@@ -25,6 +26,7 @@ FRAME_CHARACTERS = 300
 MESSAGE_CHARACTERS = 16 << 10
 """How much of a panic's text is kept: as much as of an error's (`maxMessage` in answer.go)."""
 
+_ELEMENTS = msgspec.json.Decoder(list[Raw])
 _OURS = (f"{harness.LIBRARY}.", "main.main", "created by ")
 """Where the caller's code ends: our main program, or the start of a goroutine."""
 _RUNTIME = ("panic", "runtime.", "internal/")
@@ -77,27 +79,38 @@ def told_of_program(outcome: Outcome, most_bytes: int) -> Outcome:
 class ManyAnswers:
     """What a call with many inputs gives back for each, as it comes."""
 
-    def __init__(self, nonce: str, json_bytes: int, heard: Callable[[list[Returned]], None] | None) -> None:
-        """`json_bytes`: length of the inputs, each of which has two at least. `heard`: who gets the answers;
-        without it they are kept."""
-        self._records = harness.Records(nonce, most=json_bytes // 2)
+    def __init__(self, nonce: str, json: bytes, heard: Callable[[list[Returned]], None] | None) -> None:
+        """`json`: the inputs. `heard`: who gets the answers; without it they are kept."""
+        self._json = json
+        self._records = harness.Records(nonce, most=len(json) // 2)  # an input has two bytes at least
+        self._count = 0
         self._kept: list[Returned] = []
         self._heard = heard
 
     def take(self, output: bytes) -> None:
         """Take more of the jail's standard output."""
         answers = self._records.take(output)
+        self._count += len(answers)
         if self._heard is None:
             self._kept += answers
         elif answers:
             self._heard(answers)
 
     def told(self, outcome: Outcome, most_bytes: int) -> Outcome:
-        """The outcome with the answers that were kept; its output is what belongs to no input."""
+        """The outcome with the answers that were kept; its output is what belongs to no input. A process that
+        left inputs without answer did not end well, whatever its exit code."""
         rest = self._records.rest[:most_bytes]
         error = panic(outcome.stderr) if outcome.exit_code == EXIT_PANIC else None
         answers = tuple(self._kept) if self._heard is None else None
-        return structs.replace(outcome, stdout=rest, printed=rest, error=error, answers=answers)
+        verdict, inputs = outcome.verdict, len(_ELEMENTS.decode(self._json))
+        if self._count < inputs:
+            verdict = Verdict.exited if verdict is Verdict.ok else verdict
+            error = error or GoError(
+                message=f"{self._count} of {inputs} inputs were answered", type=UNANSWERED
+            )
+        return structs.replace(
+            outcome, verdict=verdict, stdout=rest, printed=rest, error=error, answers=answers
+        )
 
 
 def panic(stderr: bytes) -> GoError | None:

@@ -84,6 +84,20 @@ async def test_as_many_as_there_are_when_it_ends_early(world: World, client: htt
     assert ([one["data"] for one in details["answers"]], details["data"]) == (["2"], "half")
 
 
+@pytest.mark.parametrize("headers", [{}, LINES])
+async def test_an_input_without_answer_is_no_success(
+    world: World, client: httpx.AsyncClient, headers: dict[str, str]
+) -> None:
+    """The function ended the process with code 0, or closed its standard output."""
+    world.driver.script = lambda frame: Script(stdout=record(nonce_of(frame), b"2", {"results": [2]}))
+    response = await client.post(PATH, json=MANY, headers=headers)
+    said = json.loads(response.content.splitlines()[-1])
+    assert (response.status_code, said["code"]) == (200 if headers else 502, "exited")
+    assert said["error"].startswith("the function exited with code 0; 1 of 2 inputs were answered; details")
+    assert said["details"]["error"] == {"message": "1 of 2 inputs were answered", "type": "inputs"}
+    assert [one["data"] for one in said["details"].get("answers", ())] == ([] if headers else ["2"])
+
+
 async def test_lines_as_they_come(world: World) -> None:
     framed = asyncio.get_running_loop().create_future()
 
@@ -93,7 +107,7 @@ async def test_lines_as_they_come(world: World) -> None:
 
     world.driver.script = waits
     async with world.served() as server, httpx.AsyncClient(base_url=server.url) as client:
-        asking = client.stream("POST", PATH, json=MANY, headers=LINES)
+        asking = client.stream("POST", PATH, json={**MANY, "inputs": [[4]]}, headers=LINES)
         opened = asyncio.ensure_future(asking.__aenter__())
         nonce = await framed
         (living,) = world.island.jails.living()

@@ -10,9 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from msgspec import structs
 
-from skyisland.golang.outcome import FRAMES, panic, told
+from skyisland.golang.outcome import FRAMES, ManyAnswers, panic, told
 from skyisland.model import FunctionRequest, GoError, Invocation, Outcome, Timings, Verdict
-from skyisland.wire import Answer, encode
+from skyisland.wire import Answer, Called, encode
 
 NONCE = "0123456789abcdef"
 OK = Outcome(verdict=Verdict.ok, exit_code=0)
@@ -72,6 +72,20 @@ def record(text: bytes, json: bytes) -> bytes:
     return b"%b%b%08x%08x%b" % (text, NONCE.encode(), len(text), len(json), json)
 
 
+def invocation(outcome: Outcome) -> Invocation:
+    return Invocation(
+        id="inv-1",
+        request=FunctionRequest(url="u", call="F()"),
+        outcome=outcome,
+        timings=Timings(),
+        started_at=0.0,
+        jail="j",
+        commit="c" * 40,
+        cached=True,
+        stale=False,
+    )
+
+
 class TestTold:
     def test_results_and_what_was_printed(self) -> None:
         stdout = b"hello " + record(b"3 <nil>", b'{"results":[3]}') + b"bye"
@@ -114,6 +128,31 @@ class TestTold:
         assert told(structs.replace(ended, exit_code=3), NONCE, 100).error is None
 
 
+class TestManyAnswers:
+    @pytest.mark.parametrize(
+        ("verdict", "then", "said"),
+        [
+            (Verdict.ok, Verdict.exited, "the function exited with code 0; 1 of 3 inputs were answered"),
+            (
+                Verdict.output_limit,
+                Verdict.output_limit,
+                "the function printed more than it may; 1 of 3 inputs were answered; send fewer at a time",
+            ),
+        ],
+    )
+    def test_an_input_without_answer(self, verdict: Verdict, then: Verdict, said: str) -> None:
+        many = ManyAnswers(NONCE, b'[[1], {"a": [2]}, []]', None)
+        many.take(record(b"3", b'{"results":[3]}') + b"rest")
+        outcome = many.told(Outcome(verdict=verdict, exit_code=0), 100)
+        assert (outcome.verdict, outcome.stdout) == (then, b"rest")
+        assert Called.of(invocation(outcome)).message == said
+
+    def test_all_answered(self) -> None:
+        many = ManyAnswers(NONCE, b"[[1],[]]", None)
+        many.take(record(b"3", b'{"results":[3]}') * 2)
+        assert many.told(OK, 100).verdict is Verdict.ok
+
+
 class TestForged:
     @pytest.mark.parametrize(
         ("record", "results"),
@@ -132,18 +171,7 @@ class TestForged:
         own = b"%b%08x%08x%b" % (NONCE.encode(), 4, 15, b'{"results":[3]}')
         outcome = told(structs.replace(OK, stdout=forged * 20 + b"true" + own), NONCE, 1 << 20)
         assert len(outcome.stdout) <= 1 << 20
-        invocation = Invocation(
-            id="inv-1",
-            request=FunctionRequest(url="u", call="F()"),
-            outcome=outcome,
-            timings=Timings(),
-            started_at=0.0,
-            jail="j",
-            commit="c" * 40,
-            cached=True,
-            stale=False,
-        )
-        answer = json.loads(encode(Answer.of(invocation)))
+        answer = json.loads(encode(Answer.of(invocation(outcome))))
         assert (answer["results"], answer["id"], answer["error"]) == (results, "inv-1", None)
         assert answer["data"].startswith(forged.decode(errors="replace")[:20]) or not answer["data"]
 
