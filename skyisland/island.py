@@ -4,8 +4,8 @@
 and none of them reaches past it. A call is one line read from left to right:
 request ▶ call ▶ artifact ▶ jail ▶ outcome ▶ invocation.
 
-What the island asks of its rooms are the Protocols below, so each room can be real or a fake (fakes.py).
-`wiring` makes the real ones from settings.
+What it asks of its rooms is in rooms.py, so each room can be real or a fake (fakes.py). `wiring` makes the
+real ones from settings.
 """
 
 from __future__ import annotations
@@ -13,9 +13,6 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable
-from contextlib import AbstractContextManager
-from typing import Protocol
 
 from msgspec import structs
 
@@ -37,7 +34,7 @@ from skyisland.host.failures import Failures
 from skyisland.host.fair import LOCAL, FairQueue
 from skyisland.host.tasks import Progress, silent
 from skyisland.jails.pool import Pace, WarmPool
-from skyisland.jails.register import AddressPool, Jails
+from skyisland.jails.register import Jails
 from skyisland.model import (
     AddressInfo,
     AddressState,
@@ -51,10 +48,9 @@ from skyisland.model import (
     Outcome,
     Phase,
     Policy,
-    Resolved,
-    Source,
     Status,
 )
+from skyisland.rooms import AddressRoom, BuildRoom, HistoryRoom, SourceRoom
 from skyisland.story import Story
 
 log = logging.getLogger(__name__)
@@ -65,63 +61,6 @@ cancelled. A judgement: a killed jail is gone in milliseconds, so only calls tha
 PURGE_S = 3600.0
 """Checkouts are purged this often, or four times in `Policy.keep_s` where that is less: a checkout stays a
 quarter longer than it should at the most."""
-
-
-class SourceRoom(Protocol):
-    """What `Sources` (sources/) gives the island."""
-
-    async def resolve(
-        self, url: str, version: str | None, *, refresh: bool, client: str = ""
-    ) -> Resolved: ...
-    def recorded(self, url: str, package: str, commit: str) -> Resolved: ...
-    async def checkout(self, resolved: Resolved, client: str = "") -> Source: ...
-    def using(self, source: Source) -> AbstractContextManager[object]: ...
-    async def sweep(self) -> int: ...
-    async def purge(self, idle_s: float) -> int: ...
-    async def close(self) -> None: ...
-
-
-class BuildRoom(Protocol):
-    """What `Builds` (builds/) gives the island."""
-
-    async def prepare(self, progress: Progress = silent, *, whole: bool = False) -> None: ...
-    def work_ahead(self, busy: Callable[[], bool]) -> None: ...
-    def disturb(self) -> None: ...
-    @property
-    def ahead(self) -> str: ...
-    def known(self, resolved: Resolved, call: Call, client: str) -> Artifact | None: ...
-    async def build(
-        self, source: Source, call: Call, *, refresh: bool, invocation: str | None, client: str
-    ) -> Artifact: ...
-    def using(self, artifact: Artifact) -> AbstractContextManager[object]: ...
-    async def known_catalogue(self, resolved: Resolved | Artifact) -> Catalogue | None: ...
-    async def catalogue(self, source: Source, *, client: str) -> Catalogue: ...
-    async def rebuild(self, artifact: Artifact, source: Source) -> Artifact: ...
-    def artifacts(self) -> list[Artifact]: ...
-    def find(self, key: str) -> Artifact: ...
-    async def evict(self, key: str) -> Artifact: ...
-    async def purge(self) -> list[Artifact]: ...
-    async def close(self) -> None: ...
-
-
-class AddressRoom(AddressPool, Protocol):
-    """What `Addresses` (jails/) gives the island, beside leases for the jails."""
-
-    async def prepare(self) -> int: ...
-    def require(self) -> None: ...
-    async def await_turn(self, invocation: str, client: str) -> None: ...
-    def end_turn(self, invocation: str) -> None: ...
-    def addresses(self) -> list[AddressInfo]: ...
-    async def set_state(self, ip: str, state: AddressState) -> AddressInfo: ...
-    def capabilities(self) -> list[Capability]: ...
-    async def close(self) -> None: ...
-
-
-class HistoryRoom(Protocol):
-    """What `State` (record/) gives the island: the invocations that are over."""
-
-    async def invocations(self, limit: int) -> list[InvocationFinished]: ...
-    async def close(self) -> None: ...
 
 
 def _with_record(limits: Limits) -> Limits:
@@ -398,11 +337,11 @@ class Island:
         if self._draining:
             raise Draining("the island is stopping and takes no new requests", retry_after_s=5)
         try:
-            with self._failures.of((Phase.resolve, url, version)):
+            with self._failures.of((Phase.resolve, url, version, client)):
                 resolved = await self.sources.resolve(url, version, refresh=False, client=client)
             offered = await self.builds.known_catalogue(resolved)
             if offered is None:
-                with self._failures.of((Phase.clone, resolved.url, resolved.commit)):
+                with self._failures.of((Phase.clone, resolved.url, resolved.commit, client)):
                     source = await self.sources.checkout(resolved, client)
                 with self.sources.using(source):
                     offered = await self.builds.catalogue(source, client=client)

@@ -24,11 +24,12 @@ from skyisland.host.programs import Programs
 from skyisland.host.tasks import Progress, silent
 from skyisland.host.toolchain import Toolchains
 from skyisland.host.uids import LOCKS
-from skyisland.island import BuildRoom, Island, SourceRoom
+from skyisland.island import Island
 from skyisland.jails.addresses import Addresses, NoInterfaces
 from skyisland.jails.driver import CloneDriver, JailDriver, NetworkDriver
 from skyisland.jails.register import Jails
 from skyisland.record.state import State
+from skyisland.rooms import BuildRoom, SourceRoom
 from skyisland.settings import Layout, Settings
 from skyisland.settings.files import check_folder, make_private
 from skyisland.sources.sources import Sources

@@ -78,7 +78,7 @@ class _Job(Struct, frozen=True, kw_only=True):
 
 
 class Builds:
-    """Gives each call its binary (`island.BuildRoom`). `prepare` comes first, `close` last."""
+    """Gives each call its binary (`rooms.BuildRoom`). `prepare` comes first, `close` last."""
 
     def __init__(
         self,

@@ -89,7 +89,7 @@ class Lease(Struct, frozen=True):
 
 
 class Addresses:
-    """The addresses of `network.ip4` and their leases (`AddressPool`, `island.AddressRoom`)."""
+    """The addresses of `network.ip4` and their leases (`AddressPool`, `rooms.AddressRoom`)."""
 
     def __init__(
         self,

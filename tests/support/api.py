@@ -18,11 +18,12 @@ from skyisland import fakes
 from skyisland.drivers.fake import FakeClones, FakeJails, Script
 from skyisland.events import Event, Events
 from skyisland.fakes import FakeAddresses, FakeBuilds, FakeHistory, FakeSources
-from skyisland.island import AddressRoom, Island
+from skyisland.island import Island
 from skyisland.jails.register import Jails
 from skyisland.model import FunctionRequest, Policy
 from skyisland.record.logs import LogRing
 from skyisland.record.metrics import Metrics
+from skyisland.rooms import AddressRoom
 from skyisland.settings import Api as ApiSettings
 
 TOKEN = "a token for tests é"
