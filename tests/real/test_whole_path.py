@@ -301,7 +301,7 @@ def problem(answer: httpx.Response, status: int, code: str) -> dict[str, Any]:
         ("Encode(1, 2) // why", 13),
         ("encode(1, 2)", 0),
         ("Encode(1, 2", 6),
-        ("Encode(func() int { return 1 }())", 7),
+        ("Encode(func() { go Encode(1, 2) }())", 16),
     ],
 )
 def test_call_that_is_none(serving: Daemon, call: str, position: int) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 import pytest
-from msgspec import structs
+from msgspec import Raw, structs
 from textual.widgets import Input
 
 from skyisland.drivers.fake import FakeJail
@@ -269,20 +269,25 @@ async def test_chooses_from_what_a_package_offers(port: Port, world: World) -> N
 async def test_the_dialog_asks_for_every_field_of_a_request() -> None:
     island = FakeIsland(jails=0, requests=0)
     async with operating(island) as operator:
-        await operator.press("i", *"github.com/user/repo", "tab", *"Encode(1, 2)", "tab", *"v1.2")
-        await operator.press("tab", *" a\\nb ", "tab", "space", "tab", "space", "tab", "space", "ctrl+r")
+        await operator.press("i", *"github.com/user/repo")
+        for text in ("Encode", "[1, 2]", "int, T", "v1.2", " a\\nb "):
+            await operator.press("tab", *text)
+        await operator.press("tab", "space", "tab", "space", "tab", "space", "ctrl+r")
         await operator.reads("gxnpxr2bq7dt")
     (request,) = island.requests
     assert request == FunctionRequest(
         url="github.com/user/repo",
-        call="Encode(1, 2)",
+        call="Encode",
+        args=Raw(b"[1, 2]"),
+        types=("int", "T"),
         version="v1.2",
         stdin=" a\nb ",
         ip4=True,
         cache_bust=True,
         cold=True,
     )
-    asked = {name for name, *_ in (*TEXTS, *CHOICES)} | {"stdin_base64"}  # nobody types what is no text
+    # Nobody types what is no text; many inputs come from a file.
+    asked = {name for name, *_ in (*TEXTS, *CHOICES)} | {"stdin_base64", "inputs"}
     assert asked == set(FunctionRequest.__struct_fields__)
 
 
