@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from urllib.parse import quote
 
 from hypercorn.typing import ASGIReceiveCallable, ASGISendCallable, HTTPScope
-from msgspec import Struct
+from msgspec import UNSET, Struct
 from quart import Quart, request
 
 from api.auth import Gate
@@ -142,6 +142,8 @@ class FunctionEndpoint:
         self._metrics.count("handlers.function.run")
         form = asked.wanted.acceptable
         request = decode(await self._body(receive), FunctionBody)
+        if request.inputs is not UNSET:
+            asked.wanted.check_many()
         with _UntilHangUp(receive):
             invocation = await self._island.invoke(
                 request,

@@ -55,6 +55,16 @@ class Wanted(Struct, frozen=True):
             raise NotAcceptable(f"an answer is one of {', '.join(ANSWERS)}; accept one of them")
         return self.answer
 
+    def check_many(self) -> None:
+        """Refuse a form that has no room for the answers of many inputs.
+
+        Raises:
+            NotAcceptable
+        """
+        if self.answer in (TEXT, BYTES):
+            message = f"inputs: their answers are {LINES} or {JSON}, not {self.answer}; accept one of them"
+            raise NotAcceptable(message, field="inputs")
+
 
 AS_JSON = Wanted(JSON, JSON)
 

@@ -361,7 +361,10 @@ _decoders: dict[Any, msgspec.json.Decoder[Any]] = {}
 _COMPLAINT_AT = re.compile(r"(.*?)(?: - at `\$\.?(.*)`)?", re.DOTALL)
 _UNKNOWN = re.compile(r"unknown field `(.*)`", re.DOTALL)
 _MISSING = re.compile(r"missing required field `(.*)`")
-_TOO_LONG = re.compile(r".* of length <= ([0-9]+)")
+_TOO_LONG = re.compile(r"Expected `(.*)` of length <= ([0-9]+)")
+_HALF = re.compile(rb"\\u[dD][89abAB][0-9a-fA-F]{2}(?!\\u[dD][c-fC-F])")
+"""Half of a character in UTF-16 without the other; msgspec says of it that the text is truncated."""
+_HALF_MISSING = "it ends too early, or a text has half of a surrogate pair, such as \\ud800"
 _SHORTER = {
     "call": "pass large data on the function's standard input",
     "version": "name a branch, a tag or a commit",
@@ -394,12 +397,16 @@ def decode(body: bytes, shape: type[T]) -> T:
     if not body.strip():
         raise BadRequest(f"the body is empty; send a JSON object with {_fields(shape)}")
     try:
+        body.decode()  # msgspec does not look whether what it leaves raw is UTF-8
         value: T = _decoder(shape).decode(body)
         # msgspec takes the last of two fields of one name. This second reading costs some microseconds.
         json.loads(_without_data(body, value), object_pairs_hook=_once)
     except msgspec.ValidationError as error:
         raise _complaint(str(error), shape) from None
-    except (msgspec.DecodeError, RecursionError, ValueError) as error:
+    except msgspec.DecodeError as error:
+        why = _HALF_MISSING if "truncated" in str(error) and _HALF.search(body) else str(error)
+        raise BadRequest(f"the body is not JSON: {why}; send a JSON object in UTF-8") from None
+    except (RecursionError, ValueError) as error:
         raise BadRequest(f"the body is not JSON: {error}; send a JSON object in UTF-8") from None
     return value
 
@@ -441,7 +448,8 @@ def _complaint(complaint: str, shape: type) -> BadRequest:
     what, field = (match[1], match[2]) if match else (complaint, None)
     if field is not None and (long := _TOO_LONG.fullmatch(what)):
         remedy = _SHORTER.get(field, "shorten it")
-        return BadRequest(f"field {field!r} has more than {long[1]} characters; {remedy}", field=field)
+        unit = "elements" if long[1] == "array" else "characters"
+        return BadRequest(f"field {field!r} has more than {long[2]} {unit}; {remedy}", field=field)
     what = what[:1].lower() + what[1:]
     if field is None:
         return BadRequest(f"the body: {what}; send a JSON object with {_fields(shape)}")

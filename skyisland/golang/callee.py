@@ -24,6 +24,7 @@ MAX_WORDS, MAX_WORDS_BYTES = 200, 64 << 10
 MAX_NAME = 200
 """Longest name, in characters. A judgement: names in Go have twenty."""
 
+_PLACE = re.compile(r"^call(?:, byte [0-9]+)?: ")
 _NAME = re.compile(r"(?:[^\W\d]\w*\.)?[^\W\d]\w*")
 _GO = Language(tree_sitter_go.language())
 _TYPES = re.compile(
@@ -66,7 +67,9 @@ def command_line(request: FunctionRequest) -> tuple[str, ...]:
     try:
         words: tuple[str, ...] = msgspec.json.decode(request.args, type=tuple[str, ...])
     except msgspec.DecodeError as error:
-        message = f"args: a program takes an array of texts ({error}); or name a function in call"
+        element = re.search(r"`\$(\[[0-9]+\])`", str(error))
+        where = f"args{element[1]}: this is no text; a" if element else "args: a"
+        message = f"{where} program takes an array of texts; or name a function in call"
         raise BadRequest(message, field="args") from None
     if len(words) > MAX_WORDS or sum(len(word.encode()) for word in words) > MAX_WORDS_BYTES:
         message = f"args: more than {MAX_WORDS} words or {MAX_WORDS_BYTES} bytes; send large data as stdin"
@@ -91,13 +94,28 @@ def parse_callee(name: str, types: tuple[str, ...] = ()) -> Call:
         )
     for number, text in enumerate(types):
         _check_type(text, f"types[{number}]")
-    suffix = f"[{', '.join(types)}]" if types else ""
-    try:
-        call = parse_call(f"{name}{suffix}()")
-    except BadCall as refusal:
-        raise BadCall(refusal.message, position=0) from None
+    call = _parsed(name, (), "call")
+    for number, text in enumerate(types):
+        _parsed(name, (text,), f"types[{number}]")
+    if types:
+        call = _parsed(name, types, "types")
     other = call.otherwise and _taking_data(call.otherwise)
     return structs.replace(_taking_data(call), otherwise=other)
+
+
+def _parsed(name: str, types: tuple[str, ...], field: str) -> Call:
+    """The call of a function with nothing in its parentheses.
+
+    Raises:
+        BadCall: in the words of `field`, because the caller has not sent this text.
+    """
+    try:
+        return parse_call(f"{name}[{', '.join(types)}]()" if types else f"{name}()")
+    except BadCall as refusal:
+        reason = _PLACE.sub("", refusal.message)
+        if field == "call":
+            raise BadCall(f"call: {reason}", position=0) from None
+        raise BadCall(f"{field}: {reason}", path=field) from None
 
 
 def _taking_data(call: Call) -> Call:
@@ -112,7 +130,7 @@ def _check_type(text: str, where: str) -> None:
     Raises:
         BadCall
     """
-    refused = BadCall(f'{where}: not a type of Go, such as "int" or "[]string"', position=0)
+    refused = BadCall(f'{where}: not a type of Go, such as "int" or "[]string"', path=where)
     if "\n" in text or not text.strip():
         raise refused
     file = Parser(_GO).parse(b"package p\nvar _ " + text.encode(errors="replace") + b"\n").root_node

@@ -185,6 +185,20 @@ async def test_a_program_by_the_command(world: World) -> None:
 
 
 @pytest.mark.parametrize(
+    ("data", "said"),
+    [
+        (b'"args":["\xff\xfe"]', "UTF-8|utf-8"),
+        (b'"inputs":[["\xff"]]', "UTF-8|utf-8"),
+        (b'"args":["\\ud800"]', "half of a surrogate pair"),
+        (b'"args":[],"types":[%b]' % b",".join([b'"int"'] * 17), "'types' has more than 16 elements"),
+    ],
+)
+def test_what_is_no_text_of_a_call(data: bytes, said: str) -> None:
+    with pytest.raises(BadRequest, match=said):
+        decode(b'{"url":"u","call":"F",%b}' % data, FunctionBody)
+
+
+@pytest.mark.parametrize(
     "body",
     [
         '{"url": "a", "call": "F", "args": [1], "args": [1]}',

@@ -104,6 +104,15 @@ async def test_errors_by_rfc_9457(world: World, client: httpx.AsyncClient) -> No
     assert (elsewhere.headers["content-type"], elsewhere.json()["title"]) == (PROBLEM, "Not Found")
 
 
+@pytest.mark.parametrize("accept", [TEXT, BYTES])
+async def test_bare_output_has_no_room_for_many_answers(client: httpx.AsyncClient, accept: str) -> None:
+    body = {**CALL, "call": "F", "inputs": [[1]]}
+    response = await client.post(PATH, json=body, headers={"Accept": accept})
+    problem = response.json()
+    assert (response.status_code, problem["code"]) == (406, "not_acceptable")
+    assert "application/x-ndjson or application/json" in problem["detail"]
+
+
 async def test_a_form_that_no_answer_has(client: httpx.AsyncClient) -> None:
     response = await call(client, Accept="text/html")
     assert (response.status_code, response.json()["code"]) == (406, "not_acceptable")

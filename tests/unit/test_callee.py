@@ -56,8 +56,10 @@ class TestCallee:
 
     @pytest.mark.parametrize("text", ["hidden", "os.File", "[]hidden", "int /* a */"])
     def test_its_names_are_those_of_a_call(self, text: str) -> None:
-        with pytest.raises(BadCall):
-            parse_callee("F", (text,))
+        """The error is about the type: the caller sent no text of which there is a byte 7."""
+        with pytest.raises(BadCall, match=r"^types\[1\]: ") as refused:
+            parse_callee("F", ("int", text))
+        assert refused.value.details == {"path": "types[1]"}
 
 
 class TestRequest:
@@ -109,6 +111,13 @@ class TestProgram:
         with pytest.raises(BadRequest) as refused:
             command_line(request)
         assert refused.value.details["field"] == field
+        assert "$" not in refused.value.message
+
+    def test_the_word_that_is_no_text_is_named(self) -> None:
+        with pytest.raises(
+            BadRequest, match=r"^args\[1\]: this is no text; a program takes an array of texts"
+        ):
+            command_line(FunctionRequest(url="u", args=Raw(b'["a", 5]')))
 
 
 class TestParameters:
