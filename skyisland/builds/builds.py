@@ -358,10 +358,10 @@ class Builds:
         try:
             return await self._once(job)
         except BuildFailed as error:
+            if job.call.takes_data:
+                raise _of_data(job.call, error) from error.__cause__
             if job.call.arguments is None or error.complaint not in NO_FUNCTION_VALUE:
                 raise
-            if job.call.takes_data:
-                raise _no_function(job.call, error) from None
         self.records.note_expression(_function(job.source, job.call))
         return await self._once(structs.replace(job, call=harness.as_expression(job.call)))
 
@@ -451,13 +451,21 @@ class Builds:
         return artifact
 
 
-def _no_function(call: Call, error: BuildFailed) -> BadCall:
-    """The refusal of arguments that are JSON, for what is no function value."""
-    name = call.function.partition("[")[0]
+def _of_data(call: Call, error: BuildFailed) -> IslandError:
+    """What Go says of a call whose arguments are JSON, to a caller who sent a name and perhaps types, and no
+    text with positions behind the name."""
+    name, generic, _ = call.function.partition("[")
     if error.complaint is Complaint.generic:
         what = "is generic, and `types` does not name all of its type arguments"
         return BadCall(f'call: {name} {what}: "types": ["int", …]', position=0)
-    return BadCall(f"call: {name} is a type; write the conversion as a call: {name}(…)", position=0)
+    if error.complaint is Complaint.type:
+        return BadCall(f"call: {name} is a type; write the conversion as a call: {name}(…)", position=0)
+    if generic and f"cannot index {name} (" in error.message:
+        return BadCall(f"types: {name} has no type parameters; leave types out", path="types")
+    if not error.details.get("position"):
+        return error
+    message = error.message.replace("the call does not fit", "types do not fit", 1)
+    return BuildFailed(message, **error.details | {"complaint": error.complaint, "position": None})
 
 
 def _known_as(job: _Job) -> tuple[object, ...]:

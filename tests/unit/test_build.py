@@ -8,14 +8,15 @@ import os
 import re
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 from msgspec import structs
 
 from skyisland.drivers.fake import Script
-from skyisland.errors import BadCall, Complaint, HostUnfit, SourceUnavailable, Unavailable
+from skyisland.errors import BadCall, Complaint, HostUnfit, IslandError, SourceUnavailable, Unavailable
 from skyisland.events import BuildFinished, BuildStarted
-from skyisland.golang.callee import PROGRAM
+from skyisland.golang.callee import PROGRAM, parse_callee
 from skyisland.model import JailSpec, NetworkAccess
 from skyisland.settings import Build
 from tests.support.workshop import COMMIT, Workshop, complains, host, opened, refused, source, verb
@@ -245,6 +246,27 @@ async def test_what_is_no_function_is_remembered_over_a_restart(state_dir: Path)
         assert shop.known(source_, "Map(1)") is not None
         await shop.build(source_, "Map(2)")
         assert len(shop.go.ran("build")) == 1
+
+
+@pytest.mark.parametrize(
+    ("types", "place", "said", "refused", "details"),
+    [
+        (("int",), "1:1", "cannot index Map (value of type func(s string) string)",
+         "types: Map has no type parameters; leave types out", {"path": "types"}),
+        (("int", "int", "int"), "1:14", "got 3 type arguments but Map has 2 type parameters",
+         "types do not fit", {"position": None, "complaint": "mismatch"}),
+    ],
+)  # fmt: skip
+async def test_what_go_says_of_types(
+    shop: Workshop, types: tuple[str, ...], place: str, said: str, refused: str, details: dict[str, Any]
+) -> None:
+    """The caller sent no text in which there is a place."""
+    shop.go.answers.append(complains(f"./_skyisland/skyisland.call:{place}: {said}"))
+    call = parse_callee("Map", types)
+    with pytest.raises(IslandError) as error:
+        await shop.builds.build(shop.source(), call, refresh=False, invocation="inv-1")
+    assert error.value.message.startswith(refused)
+    assert details.items() <= error.value.details.items()
 
 
 async def test_two_calls_of_a_generic_function_get_a_binary_each(shop: Workshop) -> None:
