@@ -167,8 +167,9 @@ def test_becomes_what_the_parameter_is(bench: Bench, name: str, args: str, print
 
 def test_what_is_written_is_printed_and_a_result(bench: Bench) -> None:
     answer = bench.answer("Render", '["bob"]')
-    assert (answer.text, answer.error) == (b"hello bob\n<nil>", None)
-    assert bench.answer("Fill", "[3]").text == b"xxx"
+    assert (answer.printed, answer.text, answer.error) == (b"hello bob\n", b"<nil>", None)
+    assert answer.results == b'["hello bob\\n"]'
+    assert bench.answer("Fill", "[3]").printed == b"xxx"
 
 
 def test_a_context_ends_before_the_call_is_killed(bench: Bench) -> None:
@@ -233,6 +234,10 @@ def test_many_inputs_each_with_an_answer(bench: Bench) -> None:
         ("argument", "wants an array, or an object by the parameters' names", "inputs[5]"),
         None,
     ]
+    assert answers[1].error is not None
+    assert answers[1].error.trace == (
+        "example.com/bench/shapes.Half (example.com/bench/shapes/shapes.go:89)",
+    )
     assert [a.results for a in answers] == [b"[2]", None, None, b"[0]", None, None, b"[3]"]
     assert [a.printed for a in answers][::6] == [b"half of 4\n", b"half of 6\n"]
     assert rest == b"".join(a.printed + a.text for a in answers)

@@ -77,7 +77,7 @@ func Done() {
 
 // Fail ends the process with an error in place of results: of a part of the call, which `at` names.
 func Fail(err error, at string) {
-	write(nil, appendError([]byte(`{`), err, at))
+	write(nil, nil, appendError([]byte(`{`), err, at))
 	os.Exit(0)
 }
 
@@ -94,13 +94,13 @@ func end(values []interface{}, failing bool) {
 // endAfter does what end does. What was written into the function's writers counts as printed before, and is
 // among the results behind all others.
 func endAfter(written [][]byte, values []interface{}, failing bool) {
-	text := bytes.Join(written, nil)
+	var text []byte
 	switch {
 	case len(values) == 0:
 	case os.Stdout != original:
 		fmt.Print(values...)
 	default:
-		text = fmt.Append(text, values...)
+		text = fmt.Append(nil, values...)
 	}
 	var err error
 	if failing {
@@ -122,14 +122,15 @@ func endAfter(written [][]byte, values []interface{}, failing bool) {
 		}
 		record = appendError(record, err, "")
 	}
-	write(text, record)
+	write(bytes.Join(written, nil), text, record)
 }
 
-// write ends standard output, in one write: the text of the results; the frame's nonce; the lengths of text and
-// record, each in eight hexadecimal digits; and the record, a JSON object that lacks its closing brace.
-func write(text, record []byte) {
+// write ends standard output, in one write: what counts as printed; the text of the results; the frame's nonce;
+// the lengths of text and record, each in eight hexadecimal digits; and the record, a JSON object that lacks its
+// closing brace.
+func write(printed, text, record []byte) {
 	record = append(record, '}')
-	trailer := append(text, asked.nonce...)
+	trailer := append(append(printed, text...), asked.nonce...)
 	trailer = appendLength(trailer, len(text))
 	trailer = appendLength(trailer, len(record))
 	output.Write(append(trailer, record...))

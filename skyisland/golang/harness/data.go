@@ -4,9 +4,14 @@ import (
 	"fmt"
 	"os"
 	"reflect"
+	"runtime"
 	"strconv"
+	"strings"
 	"time"
 )
+
+// maxFrames bounds a trace, as outcome.py does.
+const maxFrames = 8
 
 // answerData calls a function with arguments that the frame has as JSON, once or with many inputs.
 func answerData(f reflect.Value, names []string) {
@@ -52,13 +57,13 @@ func answerMany(f reflect.Value, names []string, s *source, until context) {
 func (s *source) answer(f reflect.Value, names []string, at string, until context) {
 	defer func() {
 		if panicked := recover(); panicked != nil {
-			write(nil, appendFault(`panic`, fmt.Sprint(panicked), ""))
+			write(nil, nil, appendTrace(appendFault("panic", fmt.Sprint(panicked), "")))
 		}
 	}()
 	g, wrong := s.arguments(f.Type(), names, until)
 	if wrong != nil {
 		wrong.under(at)
-		write(nil, appendFault("argument", wrong.reason, wrong.path))
+		write(nil, nil, appendFault("argument", wrong.reason, wrong.path))
 		return
 	}
 	results, failing := call(f, g.in)
@@ -73,6 +78,29 @@ func appendFault(kind, reason, at string) []byte {
 		record = appendText(append(record, `,"at":`...), at)
 	}
 	return append(record, '}')
+}
+
+// appendTrace adds to the error of a record, in the deferred function that recovered from a panic, where that
+// happened: as outcome.py reads it in the words of a runtime that ends a process.
+func appendTrace(record []byte) []byte {
+	record = append(record[:len(record)-1], `,"trace":[`...)
+	callers := make([]uintptr, 64)
+	frames := runtime.CallersFrames(callers[:runtime.Callers(1, callers)])
+	top, more := frames.Next()
+	ours := strings.TrimSuffix(top.Function, "appendTrace")
+	for top, more = frames.Next(); more && !strings.HasPrefix(top.Function, "runtime."); {
+		top, more = frames.Next()
+	}
+	for n := 0; more && n < maxFrames && !strings.HasPrefix(top.Function, ours); top, more = frames.Next() {
+		if strings.HasPrefix(top.Function, "runtime.") || strings.HasPrefix(top.Function, "reflect.Value.") {
+			continue
+		}
+		if n++; n > 1 {
+			record = append(record, ',')
+		}
+		record = appendText(record, top.Function+" ("+top.File+":"+strconv.Itoa(top.Line)+")")
+	}
+	return append(record, `]}`...)
 }
 
 // rejectData says that the arguments do not fit, as reject does of literals.
