@@ -10,10 +10,12 @@ import copy
 import time
 from collections.abc import Hashable
 
-from skyisland.errors import BadRequest, BuildFailed, IslandError, SourceRefused, SourceUnavailable
+from skyisland.errors import BadCall, BadRequest, BuildFailed, IslandError, SourceRefused, SourceUnavailable
 
 KINDS = (BadRequest, BuildFailed, SourceRefused, SourceUnavailable)
 """What trying again at once does not mend. Other errors are of this host or this moment."""
+LASTING = (BadCall, BuildFailed, SourceRefused)
+"""What time alone does not mend: the commit and the settings stay as they are."""
 MOST = 500
 """So many failures are kept, the oldest make room: 8 MB, if each has the longest output of a compiler."""
 
@@ -49,9 +51,12 @@ class Failures:
             del self._failed[key]
             return
         remembered = copy.copy(error)
-        remembered.message = f"{error.message} (remembered for {age_s:.0f} s; cache_bust tries again)"
+        if not isinstance(error, BadCall):  # trying again mends no call
+            age = f"{age_s:.0f} s" if age_s >= 1 else "less than 1 s"
+            remembered.message = f"{error.message} (remembered for {age}; cache_bust tries again)"
         remembered.details = {**error.details, "remembered_s": round(age_s, 1)}
-        remembered.retry_after_s = self.keep_s - age_s
+        if not isinstance(error, LASTING):
+            remembered.retry_after_s = self.keep_s - age_s
         raise remembered
 
     def note(self, key: Hashable, error: IslandError) -> None:

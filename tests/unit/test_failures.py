@@ -6,7 +6,15 @@ import time
 
 import pytest
 
-from skyisland.errors import BuildFailed, Complaint, DriverError, IslandError, SourceUnavailable
+from skyisland.errors import (
+    BadCall,
+    BadRequest,
+    BuildFailed,
+    Complaint,
+    DriverError,
+    IslandError,
+    SourceUnavailable,
+)
 from skyisland.host import failures
 from skyisland.host.failures import Failures
 
@@ -22,7 +30,7 @@ def test_a_failure_is_told_again_with_its_age(monkeypatch: pytest.MonkeyPatch) -
     clock = 1000.0
     monkeypatch.setattr(time, "monotonic", lambda: clock)
     memory = Failures(30)
-    first = BuildFailed("it does not compile", complaint=Complaint.package, output="x.go:1")
+    first: IslandError = BuildFailed("it does not compile", complaint=Complaint.package, output="x.go:1")
     assert fail(memory, "a", first) is first
     assert first.details == {"output": "x.go:1", "complaint": "package"}
     clock += 12.3
@@ -31,9 +39,25 @@ def test_a_failure_is_told_again_with_its_age(monkeypatch: pytest.MonkeyPatch) -
     assert again.message == "it does not compile (remembered for 12 s; cache_bust tries again)"
     assert again.details == {"output": "x.go:1", "complaint": "package", "remembered_s": 12.3}
     assert again.complaint is Complaint.package
-    assert again.retry_after_s == pytest.approx(17.7)
+    assert again.retry_after_s is None, "the commit stays as it is"
     clock += 17.7
     assert fail(memory, "a", first) is first
+
+
+def test_only_what_time_may_mend_says_when_to_try_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = 1000.0
+    monkeypatch.setattr(time, "monotonic", lambda: clock)
+    memory = Failures(30)
+    for error in (SourceUnavailable("gone"), BadCall("no function", position=0), BadRequest("no branch")):
+        fail(memory, type(error).__name__, error)
+    clock += 0.3
+    told = [fail(memory, key, AssertionError()) for key in ("SourceUnavailable", "BadCall", "BadRequest")]
+    assert [one.message for one in told] == [
+        "gone (remembered for less than 1 s; cache_bust tries again)",
+        "no function",
+        "no branch (remembered for less than 1 s; cache_bust tries again)",
+    ]
+    assert [one.retry_after_s for one in told] == [pytest.approx(29.7), None, pytest.approx(29.7)]
 
 
 def test_a_remembered_failure_does_not_grow_older_by_being_told() -> None:
