@@ -67,6 +67,8 @@ def responds(
 
     def register(handle: Callable[..., Awaitable[Response]]) -> Callable[..., Awaitable[Response]]:
         async def respond_to(**parameters: Any) -> Response:
+            if operation.query:
+                _refuse_others(operation.query)
             for parameter in operation.query:
                 parameters[parameter.name] = _value(parameter, request.args.get(parameter.name))
             return await handle(**parameters)
@@ -77,6 +79,21 @@ def responds(
         return handle
 
     return register
+
+
+def _refuse_others(query: tuple[Parameter, ...]) -> None:
+    """Refuse what an operation does not take, which would be a slip that nobody notices.
+
+    Raises:
+        BadRequest: names a parameter of the query that is unknown, or is there twice.
+    """
+    known = [parameter.name for parameter in query]
+    for name, values in request.args.lists():
+        if name not in known:
+            text = f"unknown parameter {name[:40]!r}; there is {', '.join(known)}"
+            raise BadRequest(text, field=name[:40])
+        if len(values) > 1:
+            raise BadRequest(f"{name} is there {len(values)} times; send it once", field=name)
 
 
 def _value(parameter: Parameter, text: str | None) -> str | int | bool | None:

@@ -44,6 +44,17 @@ async def test_a_request_without_url_and_a_package_that_does_not_compile(
     assert (failed.status_code, failed.json()["details"]) == (422, {"output": "x.go:1: no"})
 
 
+async def test_parameters_that_are_unknown_or_doubled(client: httpx.AsyncClient) -> None:
+    url = CALL["url"]
+    unknown = await client.get(PATH, params={"url": url, "verison": "nope"})
+    assert unknown.status_code == 400
+    assert unknown.json()["error"] == "unknown parameter 'verison'; there is url, version"
+    assert unknown.json()["details"] == {"field": "verison"}
+    doubled = await client.get(f"{PATH}?url={url}&version=a&version=b")
+    assert (doubled.status_code, doubled.json()["details"]) == (400, {"field": "version"})
+    assert "X-Call-Id" not in doubled.headers, "nothing is called"
+
+
 async def test_only_callers_where_functions_are_not_open() -> None:
     world = make_world(settings=structs.replace(Api(), open=False, callers={"ci": "secret-of-ci"}))
     async with world.client() as client:
