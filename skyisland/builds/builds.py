@@ -33,7 +33,7 @@ from skyisland.golang import harness
 from skyisland.golang.caches import Caches
 from skyisland.golang.call import read_call
 from skyisland.golang.callee import PROGRAM
-from skyisland.golang.catalogue import Catalogue, hint
+from skyisland.golang.catalogue import Catalogue, hint, some_functions
 from skyisland.golang.compiler import Compiler
 from skyisland.golang.modules import Way
 from skyisland.golang.packages import Package
@@ -258,7 +258,13 @@ class Builds:
             TooBusy: too many builds wait, or this one waited too long.
         """
         job = _Job(source=source, call=call, refresh=refresh, invocation=invocation, client=client)
-        return await self._of_package(job, self._in_either_form)
+        try:
+            return await self._of_package(job, self._in_either_form)
+        except BadCall as error:
+            offered = await self._catalogues.known(source) if call.is_program else None
+            if names := some_functions(offered):
+                raise BadCall(f"{error.message}, such as {names}", **error.details) from None
+            raise
 
     async def _of_package(self, job: _Job, work: Callable[[_Job], Awaitable[T]]) -> T:
         """What comes of the work for the package as it was described last, or otherwise, where it does not

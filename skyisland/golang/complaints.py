@@ -74,7 +74,7 @@ def explain(complaint: Complaint, text: str, source: Source | None) -> str:
         case Complaint.no_go_files:
             return f"no Go files in {package}: name the folder of a package in the URL"
         case Complaint.undefined:
-            names = ", ".join(re.findall(r"undefined: (\S+)", about_call))
+            names = ", ".join(re.findall(r"undefined: ([^\s;]+)", about_call))
             return f"{package} has no exported {names}"
         case Complaint.mismatch | Complaint.generic | Complaint.type | Complaint.no_value:
             return f"the call does not fit {package}: {about_call}"

@@ -11,9 +11,11 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from skyisland.errors import BuildFailed, Complaint
+from skyisland.errors import BadCall, BuildFailed, Complaint
+from skyisland.golang import harness
+from skyisland.golang.callee import PROGRAM, parse_callee
 from skyisland.golang.catalogue import MOST_BYTES, read
-from skyisland.model import NetworkAccess
+from skyisland.model import Artifact, Call, Data, Mount, NetworkAccess
 from tests.support.buildroom import Workshop
 
 pytestmark = [pytest.mark.host, pytest.mark.root]
@@ -81,6 +83,29 @@ async def test_what_it_tells_its_examples_and_its_hints(shop: Workshop) -> None:
     assert len(ready) == 5
     for one in ready:
         assert await shop.run(source, one.call) == one.output.rstrip()
+
+    async def build(call: Call) -> Artifact:
+        return await shop.builds.build(source, call, refresh=False, invocation=None)
+
+    with pytest.raises(BadCall, match=r"name a function of places, such as \w+, \w+, \w+$"):
+        await build(PROGRAM)
+    with pytest.raises(BuildFailed, match=r"has no exported K, V$"):
+        await build(parse_callee("Look", ("K", "V")))
+    await build(parse_callee("Look", ("string", "int")))
+    looks = offered.find("Look")
+    assert looks
+    assert all(one.schema is not None for one in looks.parameters)
+    values = [entry for entry in offered.functions if entry.kind in ("constant", "variable")]
+    for entry in values:
+        if entry.callable and entry.call == entry.name:
+            assert await shop.run(source, entry.call)
+    assert [entry.name for entry in values if not entry.callable] == ["Far"]
+    value = parse_callee("MaxLength")
+    frame = harness.frame(value, "nonce", data=Data(json=b"[]", many=False))
+    outcome = await shop.enter((Mount((await build(value)).path, "/function"),), frame)
+    refusal = harness.rejection(outcome, "nonce")
+    assert refusal
+    assert refusal.message.startswith("call: this is a value, not a function: leave args out")
 
     made = len(shop.driver.specs)
     for call, hint in (

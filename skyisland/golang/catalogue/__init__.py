@@ -122,7 +122,7 @@ class Entry(Struct, frozen=True):
     callable: bool
     """There is some form of call for it."""
     why: Text
-    """If it cannot be called, or not with arguments as data: why."""
+    """If it cannot be called, or not with arguments as data alone: why."""
     examples: list[Example]
 
     @property
@@ -280,6 +280,12 @@ def hint(catalogue: Catalogue, function: str, output: str) -> str:
         elif (entry := catalogue.find(function)) and entry.kind == "function":
             hints.append(f"it is declared as {entry.declaration}")
     return "".join(f"; {one}" for one in dict.fromkeys(filter(None, hints)))
+
+
+def some_functions(catalogue: Catalogue | None) -> str:
+    """The names of the first functions of a package; empty if none is known."""
+    functions = [] if catalogue is None else [e.name for e in catalogue.functions if e.kind == "function"]
+    return ", ".join(functions[:MOST_HINTS])
 
 
 def _there_is(names: Sequence[str]) -> str:

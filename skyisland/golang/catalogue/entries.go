@@ -3,10 +3,12 @@ package main
 import (
 	"bytes"
 	"go/ast"
+	"go/constant"
 	"go/doc"
 	"go/printer"
 	"go/token"
 	"go/types"
+	"math"
 	"strconv"
 	"strings"
 )
@@ -191,9 +193,14 @@ func (r *reader) value(name string, value *doc.Value) *entry {
 	one := r.entry("variable", name, value.Doc, nil)
 	one.Call = name
 	one.Signature = "var " + name + " " + r.text(object.Type())
+	kind := types.Default(object.Type())
 	if constant_, ok := object.(*types.Const); ok {
 		one.Kind = "constant"
 		one.Signature = "const " + name + " = " + cut(constant_.Val().String(), mostSynopsis)
+		if tooLarge(constant_.Val(), kind) {
+			one.Call, one.Why = "", "is too large for "+r.text(kind)+", which it would become"
+			return one
+		}
 	} else if signature, ok := object.Type().Underlying().(*types.Signature); ok {
 		r.describe(one, signature)
 		one.Call += placeholders(one.Parameters)
@@ -202,10 +209,26 @@ func (r *reader) value(name string, value *doc.Value) *entry {
 	if isError(object.Type()) {
 		return nil // a value to compare with, as io.EOF
 	}
-	kind := types.Default(object.Type())
 	one.Results = append(one.Results, result{Type: r.text(kind), Schema: r.schemas.of(kind)})
 	one.Callable = true
 	return one
+}
+
+// tooLarge tells whether an untyped constant has no value of the type that it takes by default. One with a
+// type has.
+func tooLarge(value constant.Value, kind types.Type) bool {
+	basic, ok := kind.(*types.Basic)
+	switch {
+	case !ok:
+		return false
+	case basic.Kind() == types.Float64:
+		number, _ := constant.Float64Val(constant.ToFloat(value))
+		return math.IsInf(number, 0)
+	case basic.Kind() == types.Int || basic.Kind() == types.Int32:
+		number, exact := constant.Int64Val(constant.ToInt(value))
+		return !exact || basic.Kind() == types.Int32 && int64(int32(number)) != number
+	}
+	return false
 }
 
 func (r *reader) kind(kind *doc.Type) *entry {
@@ -264,6 +287,13 @@ func (r *reader) describe(one *entry, signature *types.Signature) {
 				one.Callable, one.Why = !never, "parameter "+name+" "+why
 			}
 		}
+	}
+	if one.Callable && one.Why == "" && signature.TypeParams().Len() > 0 {
+		var names []string
+		for _, parameter := range one.TypeParameters {
+			names = append(names, parameter.Name)
+		}
+		one.Why = "is generic: with `args`, name in `types` what " + strings.Join(names, ", ") + " shall be"
 	}
 	results := signature.Results()
 	for i := range results.Len() {

@@ -214,6 +214,9 @@ func (s *schemas) list(items types.Type, depth int, length int64) any {
 }
 
 func (s *schemas) isKey(kind types.Type) bool {
+	if _, ok := kind.(*types.TypeParam); ok { // `types` says what
+		return true
+	}
 	if named, ok := types.Unalias(kind).(*types.Named); ok && hasMethod(named, "MarshalText", "UnmarshalText") {
 		return true
 	}

@@ -29,7 +29,7 @@ func Answer(function interface{}, parameters ...string) {
 	}
 	f := reflect.ValueOf(function)
 	if f.Kind() != reflect.Func {
-		reject(asked.nonce, -1, "this is a value, not a function")
+		reject(asked.nonce, -1, "this is a value, not a function: leave args out, and its value is the answer")
 	}
 	if asked.data != nil {
 		answerData(f, parameters)

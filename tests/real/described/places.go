@@ -17,6 +17,9 @@ import (
 // MaxLength is the longest geohash.
 const MaxLength = 12
 
+// Far is too far for an int.
+const Far = 1 << 70
+
 // Kinds of places.
 const (
 	Town Kind = iota
@@ -51,6 +54,9 @@ func Sum[T ~int | ~float64](first T, more ...T) (total T) {
 	}
 	return total
 }
+
+// Look looks a value up.
+func Look[K comparable, V any](among map[K]V, key K) V { return among[key] }
 
 // Split splits.
 func Split(text, by string) []string { return strings.Split(text, by) }
