@@ -5,6 +5,7 @@ Address and admin token come from the same settings as the island's own.
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Iterator
 from typing import Any, BinaryIO
@@ -139,6 +140,9 @@ def _print_output(called: Called, raw: bool) -> None:
         say(answer.output.decode(errors="replace"), nl=False)
     if not sys.stderr.isatty():
         sys.stderr.write(answer.stderr)  # `click.echo` takes colours out of what goes to a file
+        before = answer.stderr.encode() or (answer.output if _in_one_place() else b"")
+        if called.message and before and not before.endswith(b"\n"):
+            click.echo(err=True)
     else:
         if answer.output and not answer.output.endswith(b"\n"):
             click.echo(err=True)
@@ -149,6 +153,14 @@ def _print_output(called: Called, raw: bool) -> None:
         say(f"{answer.jail}  ms: {phases}", dim=True, err=True)
     if called.message:
         say(f"skyisland: {called.message}", fg="red", err=True)
+
+
+def _in_one_place() -> bool:
+    """Whether standard output and standard error are one file: `2>&1`."""
+    try:
+        return os.path.sameopenfile(sys.stdout.fileno(), sys.stderr.fileno())
+    except OSError:  # they are no files
+        return False
 
 
 @click.command()

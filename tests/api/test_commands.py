@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import re
+import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -158,6 +159,33 @@ async def test_output_gives_a_terminal_no_orders(here: Here, world: World, on_a_
     raw = await run(here, "invoke", *CALL.values(), "--raw")
     assert raw.stdout_bytes == HOSTILE.encode()
     assert "\x1b]0;title\x07" in raw.stderr, "without the guard the terminal would obey"
+
+
+async def test_the_message_has_a_line_of_its_own(
+    here: Here, world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also in a file that has both streams; what a file of its own has is every byte and no more."""
+    monkeypatch.setattr(GlobalOptions, "client", lambda self, admin=True: here.client(admin=admin))
+    out, err = tmp_path / "out", tmp_path / "err"
+
+    def invoke(stderr: Path) -> None:
+        with out.open("a") as sys.stdout, stderr.open("a") as sys.stderr, pytest.raises(SystemExit):
+            main(["invoke", *CALL.values()])
+
+    for stdout, stderr in ((b"0 no", b""), (b"0 no\n", b""), (b"0", b"no"), (b"0", b"no\n")):
+        answers(world, stdout, {"results": [0], "error": {"message": "no", "type": "E"}}, stderr=stderr)
+        for place in (out, err):
+            out.write_bytes(b"")
+            err.write_bytes(b"")
+            with monkeypatch.context() as streams:
+                streams.setattr(sys, "stdout", sys.stdout)
+                streams.setattr(sys, "stderr", sys.stderr)
+                await asyncio.to_thread(invoke, place)
+            written = place.read_bytes()
+            assert written.splitlines()[-1] == b"skyisland: the function returned an error: no"
+            assert b"\n\n" not in written
+            if place is err:
+                assert out.read_bytes() == stdout
 
 
 async def test_output_to_a_file_is_every_byte_and_error_texts_are_clean(here: Here, world: World) -> None:
