@@ -26,6 +26,19 @@ FILES = {
     "repo.go": SUBJECT.replace("package subject", "package repo"),
     "vendor/modules.txt": "# example.com/dep v1.0.0\n## explicit\nexample.com/dep\n",
     "vendor/example.com/dep/dep.go": "package dep\n\nfunc Word() string { return `vendored` }\n",
+    "mute.go": """package repo
+
+type mute struct{ why string }
+
+func (m *mute) Error() string { panic(m.why) }
+
+func Mute(nil_ bool) error {
+	if nil_ {
+		return (*mute)(nil)
+	}
+	return &mute{"no words"}
+}
+""",
     "deep/internal/hidden/hidden.go": """package hidden
 
 import "example.com/dep"
@@ -268,6 +281,16 @@ class TestRecords:
         assert (answer.results, answer.error) == ANSWERS[text]
         bare = harness.frame(parse_call(text), NONCE, text_only=True)
         assert returned(run(binary, bare)) == structs.replace(answer, results=None)
+
+    def test_an_error_that_cannot_say_what_it_is(self, workshop: Workshop) -> None:
+        binary, said = workshop.build("Mute(true)")
+        assert binary.exists(), said
+        errors = [returned(run(binary, frame(f"Mute({nil})"))).error for nil in ("true", "false")]
+        assert [error and error.message for error in errors] == [
+            "it is a nil pointer, and its method Error panicked: "
+            "runtime error: invalid memory address or nil pointer dereference",
+            "its method Error panicked: no words",
+        ]
 
     def test_a_statement_has_no_results(self, workshop: Workshop) -> None:
         binary, _ = workshop.build("NewPoint(1, 2).Forget()", statement=True)

@@ -154,12 +154,18 @@ func appendError(record []byte, err error, at string) []byte {
 	return append(record, '}')
 }
 
-// message is the error's text, or nothing where it cannot say it: a nil pointer's method may panic.
+// message is the error's text, or why it has none: its method may panic, which that of a nil pointer is apt to.
 func message(err error) (text string) {
-	defer func() { recover() }()
-	text = err.Error()
-	if len(text) > maxMessage {
-		text = text[:maxMessage]
-	}
-	return text
+	defer func() {
+		if reason := recover(); reason != nil {
+			text = "its method Error panicked: " + fmt.Sprint(reason)
+			if isNil(reflect.ValueOf(err)) {
+				text = "it is a nil pointer, and " + text
+			}
+		}
+		if len(text) > maxMessage {
+			text = text[:maxMessage]
+		}
+	}()
+	return err.Error()
 }
