@@ -199,7 +199,17 @@ def answered(invocation: Invocation, form: str, error_form: str) -> Reply:
         body = encode(Answer.of(invocation))
         return Reply(200, body if form == JSON else body + b"\n", (timing,), form)
     headers = (*_in_headers(invocation), timing, ("X-Content-Type-Options", "nosniff"))
-    return Reply(200, invocation.outcome.stdout, headers, f"{TEXT}; charset=utf-8" if form == TEXT else form)
+    printed = invocation.outcome.stdout
+    media = f"{TEXT}; charset=utf-8" if form == TEXT and _is_utf8(printed) else form
+    return Reply(200, printed, headers, media)
+
+
+def _is_utf8(printed: bytes) -> bool:
+    try:
+        printed.decode()
+    except UnicodeDecodeError:
+        return False
+    return True
 
 
 def _in_headers(invocation: Invocation) -> list[tuple[str, str]]:

@@ -66,12 +66,21 @@ async def test_a_function_that_fails(world: World, client: httpx.AsyncClient) ->
     assert any("failed in" in line.text and "no é" in line.text for line in world.logs.lines())
 
 
-@pytest.mark.parametrize(("accept", "media"), [(TEXT, f"{TEXT}; charset=utf-8"), (BYTES, BYTES)])
-async def test_the_bare_output(world: World, client: httpx.AsyncClient, accept: str, media: str) -> None:
-    frames = answers(world, b"\xff\x000 no", {"error": ERROR}, stderr=b"oh\nno %")
+@pytest.mark.parametrize(
+    ("accept", "printed", "media"),
+    [
+        (TEXT, b"\xc3\xa9\x000 no", f"{TEXT}; charset=utf-8"),
+        (TEXT, b"\xff\x000 no", TEXT),
+        (BYTES, b"\xff\x000 no", BYTES),
+    ],
+)
+async def test_the_bare_output(
+    world: World, client: httpx.AsyncClient, accept: str, printed: bytes, media: str
+) -> None:
+    frames = answers(world, printed, {"error": ERROR}, stderr=b"oh\nno %")
     response = await call(client, Accept=accept)
     assert frames[0]["want"] == "text", "no results are made"
-    assert (response.status_code, response.content) == (200, b"\xff\x000 no")
+    assert (response.status_code, response.content) == (200, printed)
     headers = response.headers
     assert (headers["content-type"], headers["x-content-type-options"]) == (media, "nosniff")
     told = {name: headers[f"x-sky-island-{name}"] for name in ("failed", "error", "error-type", "stderr")}
