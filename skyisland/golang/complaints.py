@@ -14,7 +14,7 @@ from skyisland.golang import harness, links
 from skyisland.golang.folders import where_packages_lie
 from skyisland.golang.reasons import all_left_out, is_pointer, left_out, missed_names, submodule
 from skyisland.host.tree import Tree
-from skyisland.model import Outcome, Source, Verdict
+from skyisland.model import Limits, Outcome, Source, Verdict
 
 OUTPUT_CHARACTERS = 16_384
 """How much of the compiler's output reaches the caller. A judgement: about 200 lines."""
@@ -22,20 +22,27 @@ LINE_CHARACTERS = 1000
 """How much of a line is kept. A judgement: a repository can make the compiler print a line of any length."""
 
 
-def refusal(outcome: Outcome, source: Source | None, limit: str) -> IslandError:
-    """The error for a failed build. `limit` names the time limit; without `source`, no repository took part.
+def refusal(
+    outcome: Outcome, source: Source | None, given: Limits, timeout_s: float, timeout: str
+) -> IslandError:
+    """The error for a failed build. `given`: what it had. `timeout`: the setting for `timeout_s`. Without
+    `source`, no repository took part.
 
     The compiler's failures are `BuildFailed`; if somebody killed the jail, `Unavailable`.
     """
     match outcome.verdict:
+        case Verdict.timed_out if source is None:
+            return BuildFailed(f"the build took longer than {timeout_s:g} s")
         case Verdict.timed_out:
-            return BuildFailed(f"the build took longer than {limit}")
+            return _too_much(f"took longer than the {timeout_s:g} s", timeout)
         case Verdict.out_of_memory:
-            return BuildFailed("the compiler ran out of memory (build.memory)")
+            memory = f"{given.memory_bytes >> 20} MiB of " if given.memory_bytes else ""
+            return _too_much(f"needed more than the {memory}memory", "build.memory")
         case Verdict.disk_full:
-            return BuildFailed("the build's disk is full (build.disk, build.memory, filesystem.quota)")
+            settings = "build.disk, build.memory, filesystem.quota"
+            return _too_much("needed more than the room for files", settings)
         case Verdict.cpu_time:
-            return BuildFailed("the compiler used more processor time than it may (build.cpu_time)")
+            return _too_much("took more than the processor time", "build.cpu_time")
         case Verdict.killed:
             return Unavailable("the build was stopped by the operator", retry_after_s=1)
     if outcome.signal == signal.SIGKILL:
@@ -51,6 +58,14 @@ def refusal(outcome: Outcome, source: Source | None, limit: str) -> IslandError:
     position = next((offset for offset, _ in harness.call_errors(text)), None)
     return BuildFailed(
         explain(complaint, text, source), output=output, complaint=complaint, position=position
+    )
+
+
+def _too_much(met: str, settings: str) -> BuildFailed:
+    """The error for a build that met a limit of the island's."""
+    return BuildFailed(
+        f"the build {met} that this island gives one; a smaller package or another version may do, or its "
+        f"operator can raise {settings}"
     )
 
 

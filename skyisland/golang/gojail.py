@@ -134,7 +134,7 @@ class GoJail:
             mounts += (Mount(work / "gen", "/gen"), Mount(work / "out", "/out", writable=True))
         if shared:
             env["GOCACHE"] = "/std"
-            limit, timeout_s = "half an hour", LIBRARY_TIMEOUT_S
+            timeout_s = LIBRARY_TIMEOUT_S
         if gently:
             env["GOMAXPROCS"] = "1"
         if online:
@@ -180,11 +180,10 @@ class GoJail:
                 message = f"modules did not arrive within {limit} ({timeout_s:g} s); those that did are kept"
                 raise SourceUnavailable(message)
             if await asyncio.to_thread(self.caches.written_since, cache, started_at):
-                message = (
-                    f"the build took longer than {limit} ({timeout_s:g} s); what it has compiled is kept"
-                )
-                raise Unavailable(f"{message}: call again, and it goes on from there", retry_after_s=1)
-        raise refusal(outcome, source, f"{limit} ({timeout_s:g} s)")
+                message = f"the build took longer than the {timeout_s:g} s that this island gives one"
+                kept = "what it has compiled is kept: call again, and it goes on from there"
+                raise Unavailable(f"{message}; {kept}", retry_after_s=1)
+        raise refusal(outcome, source, self.settings.as_limits(), timeout_s, limit)
 
     def _module_environment(self) -> dict[str, str]:
         """The go command's environment in a step that fetches modules."""

@@ -14,7 +14,15 @@ import pytest
 from msgspec import structs
 
 from skyisland.drivers.fake import Script
-from skyisland.errors import BadCall, Complaint, HostUnfit, IslandError, SourceUnavailable, Unavailable
+from skyisland.errors import (
+    BadCall,
+    BuildFailed,
+    Complaint,
+    HostUnfit,
+    IslandError,
+    SourceUnavailable,
+    Unavailable,
+)
 from skyisland.events import BuildFinished, BuildStarted
 from skyisland.golang.callee import PROGRAM, parse_callee
 from skyisland.model import JailSpec, NetworkAccess
@@ -547,7 +555,10 @@ async def test_too_long_a_build_names_the_setting(state_dir: Path) -> None:
     async with opened(state_dir, timeout_s=0.05) as shop:
         shop.go.hold = asyncio.Event()
         error = await refused(shop, shop.source())
-        assert error.message == "the build took longer than jails.build_timeout (0.05 s)"
+        assert error.message == (
+            "the build took longer than the 0.05 s that this island gives one; a smaller package or another "
+            "version may do, or its operator can raise jails.build_timeout"
+        )
 
 
 async def test_a_build_out_of_time_goes_on_with_the_next_call(state_dir: Path) -> None:
@@ -578,11 +589,31 @@ async def test_modules_that_come_too_late_are_no_fault_of_the_repository(state_d
             )
 
 
-async def test_a_compiler_out_of_memory_names_the_setting(shop: Workshop) -> None:
-    shop.go.answers.append(
-        lambda spec: Script(out_of_memory=True) if verb(spec) == "build" else None,
-    )
-    assert "build.memory" in (await refused(shop, shop.source())).message
+@pytest.mark.parametrize(
+    ("script", "met"),
+    [
+        (Script(out_of_memory=True, exit_code=1), "needed more than the 2048 MiB of memory"),
+        (Script(disk_full=True, exit_code=1), "needed more than the room for files"),
+    ],
+)
+async def test_a_build_that_met_a_limit_is_remembered(state_dir: Path, script: Script, met: str) -> None:
+    async with opened(state_dir, failures_kept_s=60.0) as shop:
+        shop.go.answers.append(
+            lambda spec: (
+                script if source(spec) and (verb(spec) == "build" or "-export" in spec.argv) else None
+            )
+        )
+        repository = shop.source()
+        error = await refused(shop, repository)
+        assert error.message.startswith(f"the build {met} that this island gives one; ")
+        assert "a smaller package or another version may do" in error.message
+        assert "its operator can raise build." in error.message
+        assert "remembered_s" in (await refused(shop, repository)).details
+        for remembered in (False, True):
+            with pytest.raises(BuildFailed) as caught:
+                await shop.builds.catalogue(repository)
+            assert met in caught.value.message
+            assert ("remembered_s" in caught.value.details) is remembered
 
 
 async def test_a_build_that_the_operator_killed(shop: Workshop) -> None:
