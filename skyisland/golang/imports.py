@@ -98,7 +98,10 @@ def _in_repository(name: str, call: Call, source: Source, package: Package) -> s
                 "(Another name may be that of a folder of the same module, or of a package of the standard "
                 "library that calls may use, such as strings and time.)"
             )
-        raise BadCall(f"call: {reason}", position=_position(name, call))
+        position = _position(name, call)
+        if call.takes_data and "[" in call.text[:position]:
+            raise BadCall(f"types: {reason}", path="types")
+        raise BadCall(f"call: {reason}", position=position)
     folder = (near or found)[0]
     return "/".join((module, *folder.relative_to(top).parts))
 

@@ -10,6 +10,7 @@ import pytest
 from skyisland.errors import BadCall
 from skyisland.golang import imports
 from skyisland.golang.call import parse_call
+from skyisland.golang.callee import parse_callee
 from skyisland.golang.imports import STANDARD, import_paths
 from skyisland.golang.packages import read_package
 from skyisland.model import Source
@@ -76,6 +77,14 @@ def test_what_is_no_package_of_the_module(checkout: Path, name: str) -> None:
     with pytest.raises(BadCall, match=f"the package is p, not {name}") as refused:
         paths(checkout, f'F("é", {name}.X)')
     assert refused.value.details["position"] == 8
+
+
+def test_of_a_type_there_is_no_place_in_the_call(checkout: Path) -> None:
+    source = Source(url="example.com/user/repo", package="", commit="0" * 40, checkout=checkout)
+    call = parse_callee("F", ("int", "nope.T"))
+    with pytest.raises(BadCall, match=r"^types: the package is p, not nope") as refused:
+        import_paths(call, source, read_package(source, "go1.27"))
+    assert refused.value.details == {"path": "types"}
 
 
 def test_several_are_refused_by_name(checkout: Path) -> None:
