@@ -83,6 +83,9 @@ class Stand:
             "state_dir": str(self.state),
             "admin_api_token": TOKEN,
             "git": {"rewrite": rewrite(self.repositories)},
+            # An island that has been up for minutes has compiled the standard library; a new one would do so
+            # while its peers are measured.
+            "build": {"compile_ahead": False, **settings.pop("build", {})},
         }
         file.write_text(tomli_w.dumps({**own, **settings}))
         return file
