@@ -13,8 +13,9 @@ from api.routes import answers
 from skyisland import operations as op
 from skyisland.errors import BadRequest
 from skyisland.island import Island
-from skyisland.model import AddressInfo, AddressState, Artifact
+from skyisland.model import Artifact
 from skyisland.record.metrics import Metrics
+from skyisland.status import AddressInfo, AddressState
 from skyisland.wire import AddressBody, Jail, listed
 
 log = logging.getLogger("api.audit")

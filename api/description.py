@@ -18,9 +18,10 @@ from quart import Quart, Response
 from api import media
 from api.problems import ProblemDetails
 from skyisland import __version__
+from skyisland.codec import encode
 from skyisland.golang.callee import MAX_WORDS
 from skyisland.operations import IN_PATHS, INVOKE, JSON, OPERATIONS, Operation, Parameter, Role
-from skyisland.wire import Problem, encode
+from skyisland.wire import Problem
 
 Schema = dict[str, Any]
 Shapes = dict[Any, Schema]

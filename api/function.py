@@ -25,6 +25,7 @@ from api.media import JSON, TEXT, Wanted, wanted
 from api.problems import Reply, RequestTimeout, TooLarge, misfortune, reply
 from api.routes import answers
 from skyisland import operations as op
+from skyisland.codec import decode, encode
 from skyisland.errors import TooBusy
 from skyisland.golang.catalogue import Catalogue
 from skyisland.island import Island
@@ -33,7 +34,7 @@ from skyisland.operations import LINES
 from skyisland.record.metrics import Metrics
 from skyisland.settings import Api
 from skyisland.story import new_id
-from skyisland.wire import Answer, FunctionBody, decode, encode
+from skyisland.wire import Answer, FunctionBody
 
 WATCH_CALLER_AFTER_S = 0.005
 """Delay before we watch for a disconnect. Most calls finish sooner, and watching costs a task."""

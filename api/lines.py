@@ -10,9 +10,10 @@ import asyncio
 
 from hypercorn.typing import ASGISendCallable
 
+from skyisland.codec import encode
 from skyisland.model import Returned
 from skyisland.operations import LINES
-from skyisland.wire import InputAnswer, encode
+from skyisland.wire import InputAnswer
 
 AT_ONCE = 200
 """So many answers are written on the event loop: half a millisecond."""

@@ -10,13 +10,14 @@ from quart import Quart, Response, request
 from api.routes import answers, responds
 from api.stream import Feed
 from skyisland import operations as op
+from skyisland.codec import encode
 from skyisland.events import InvocationFinished
 from skyisland.island import Island
-from skyisland.model import Capability
 from skyisland.record.logs import LogLine, LogRing
 from skyisland.record.metrics import Metrics
 from skyisland.record.traffic import ApiStats
-from skyisland.wire import Snapshot, encode
+from skyisland.status import Capability
+from skyisland.wire import Snapshot
 
 PROMETHEUS = "text/plain; version=0.0.4; charset=utf-8"
 RECENT = 100

@@ -21,9 +21,10 @@ from msgspec import Struct
 from werkzeug.exceptions import HTTPException
 
 from api.media import JSON, PROBLEM
+from skyisland.codec import encode
 from skyisland.errors import BadRequest, IslandError
 from skyisland.model import Invocation, Verdict
-from skyisland.wire import Called, Problem, encode
+from skyisland.wire import Called, Problem
 
 log = logging.getLogger(__name__)
 

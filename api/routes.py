@@ -14,9 +14,9 @@ from quart import Quart, Response, g, request
 from api.auth import Gate
 from api.clients import Clients
 from api.problems import Reply
+from skyisland.codec import decode
 from skyisland.errors import BadRequest
 from skyisland.operations import JSON, NAMED, Operation, Parameter, Role
-from skyisland.wire import decode
 
 T = TypeVar("T")
 

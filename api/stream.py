@@ -12,10 +12,10 @@ import secrets
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import aclosing
 
+from skyisland.codec import encode
 from skyisland.errors import TooBusy
 from skyisland.events import PULSE_S, Event, Events, Gap, Page, Pulse
 from skyisland.watching import Watch
-from skyisland.wire import encode
 
 PAUSE_S = 0.5
 """Between two pages: each costs the island part of a millisecond per stream, however little is on it."""

@@ -10,7 +10,8 @@
     sources      a repository at a commit              events       facts, in the past tense
     builds       a binary for a call, once             model        the values that go from room to room
     story        a call while it runs                  watching     following an island, page by page
-    rooms        what the island asks of its rooms     errors       what can go wrong
+    rooms        what the island asks of its rooms     status       what operators see
+    codec        JSON, written and read                errors       what can go wrong
 
 A room uses the rooms below it and no others; `[tool.importlinter]` in pyproject.toml has the order. The HTTP
 API (`api`) and the console (`tui`) stand beside this package: it knows neither, but for the commands.

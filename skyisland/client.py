@@ -13,25 +13,16 @@ from typing import Any, TypeVar
 import httpx
 
 from skyisland import operations as op
+from skyisland.codec import NotAnIsland, encode, read_call, read_last, read_line
 from skyisland.errors import Unavailable
 from skyisland.events import InvocationFinished
 from skyisland.golang.catalogue import Catalogue
-from skyisland.model import AddressInfo, AddressState, Artifact, Capability, FunctionRequest
+from skyisland.model import Artifact, FunctionRequest
 from skyisland.operations import JSON, LINES, Operation
 from skyisland.record.logs import LogLine
 from skyisland.record.traffic import ApiStats
-from skyisland.wire import (
-    AddressBody,
-    Called,
-    InputAnswer,
-    Jail,
-    NotAnIsland,
-    Snapshot,
-    encode,
-    read_call,
-    read_last,
-    read_line,
-)
+from skyisland.status import AddressInfo, AddressState, Capability
+from skyisland.wire import AddressBody, Called, InputAnswer, Jail, Snapshot
 
 T = TypeVar("T")
 

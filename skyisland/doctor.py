@@ -23,7 +23,7 @@ from skyisland.host.process import run
 from skyisland.host.programs import ENVIRONMENT, SEARCH
 from skyisland.host.toolchain import Toolchains
 from skyisland.jails.driver import NetworkDriver
-from skyisland.model import Capability
+from skyisland.status import Capability
 
 TRIAL_ISLAND = "d0c0"
 """The name of the island for which drivers try things here. No real island has it: theirs are random."""

@@ -25,7 +25,8 @@ from typing import Any, Generic, TypeVar
 
 from msgspec import Struct, field, structs
 
-from skyisland.model import Phase, Purpose, Timings, Usage
+from skyisland.model import Phase, Purpose, Timings
+from skyisland.status import Usage
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")

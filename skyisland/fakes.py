@@ -20,19 +20,9 @@ from skyisland.errors import AddressInUse, AddressNotFound, ArtifactNotFound, No
 from skyisland.events import Event, Events, InvocationFinished
 from skyisland.golang.catalogue import Catalogue, Entry, Example, Parameter, ReadyCall, Result
 from skyisland.host.tasks import Progress, silent
-from skyisland.model import (
-    Address,
-    AddressInfo,
-    AddressState,
-    Artifact,
-    Bounds,
-    Call,
-    Capability,
-    Policy,
-    Resolved,
-    Source,
-)
+from skyisland.model import Address, Artifact, Call, Resolved, Source
 from skyisland.settings import Settings
+from skyisland.status import AddressInfo, AddressState, Bounds, Capability, Policy
 
 
 def _offered(signature: str, synopsis: str, *parameters: Parameter, **more: Any) -> Entry:

@@ -35,22 +35,9 @@ from skyisland.host.fair import LOCAL, FairQueue
 from skyisland.host.tasks import Progress, silent
 from skyisland.jails.pool import Pace, WarmPool
 from skyisland.jails.register import Jails
-from skyisland.model import (
-    AddressInfo,
-    AddressState,
-    Artifact,
-    Call,
-    Capability,
-    FunctionRequest,
-    Invocation,
-    JailInfo,
-    Limits,
-    Outcome,
-    Phase,
-    Policy,
-    Status,
-)
+from skyisland.model import Artifact, Call, FunctionRequest, Invocation, Limits, Outcome, Phase
 from skyisland.rooms import AddressRoom, BuildRoom, HistoryRoom, SourceRoom
+from skyisland.status import AddressInfo, AddressState, Capability, JailInfo, Policy, Status
 from skyisland.story import Story
 
 log = logging.getLogger(__name__)

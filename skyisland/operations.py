@@ -16,12 +16,14 @@ from urllib.parse import quote, urlencode
 
 from msgspec import Struct
 
+from skyisland.codec import encode, read
 from skyisland.events import PULSE_S, InvocationFinished
 from skyisland.golang.catalogue import Catalogue
-from skyisland.model import AddressInfo, AddressState, Artifact, Capability
+from skyisland.model import Artifact
 from skyisland.record.logs import LogLine
 from skyisland.record.traffic import ApiStats
-from skyisland.wire import AddressBody, Answer, FunctionBody, Jail, Snapshot, encode, read
+from skyisland.status import AddressInfo, AddressState, Capability
+from skyisland.wire import AddressBody, Answer, FunctionBody, Jail, Snapshot
 
 T = TypeVar("T")
 

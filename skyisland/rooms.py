@@ -13,7 +13,8 @@ from skyisland.events import InvocationFinished
 from skyisland.golang.catalogue import Catalogue
 from skyisland.host.tasks import Progress, silent
 from skyisland.jails.register import AddressPool
-from skyisland.model import AddressInfo, AddressState, Artifact, Call, Capability, Resolved, Source
+from skyisland.model import Artifact, Call, Resolved, Source
+from skyisland.status import AddressInfo, AddressState, Capability
 
 
 class SourceRoom(Protocol):

@@ -12,7 +12,7 @@ from collections.abc import Awaitable, Sequence
 
 from skyisland import events as ev
 from skyisland.errors import IslandError
-from skyisland.model import AddressState
+from skyisland.status import AddressState
 from tui import questions
 from tui.invoke import Invoke
 from tui.looking import Looking

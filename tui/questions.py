@@ -9,7 +9,7 @@ from typing import Any
 from textual.screen import Screen
 from textual.widget import Widget
 
-from skyisland.model import AddressState
+from skyisland.status import AddressState
 from tui.dialogs import Ask, Choice, Help
 from tui.draw.glyphs import Glyphs
 from tui.draw.tones import Spans

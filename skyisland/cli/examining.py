@@ -19,10 +19,10 @@ from skyisland.client import Client
 from skyisland.doctor import TRIAL_ISLAND, Check, examine, from_capabilities
 from skyisland.errors import IslandError
 from skyisland.host.uids import LOCKS, Uids
-from skyisland.model import Capability
 from skyisland.record.logs import printable, printable_lines
 from skyisland.settings import Settings
 from skyisland.sources.git import confinement
+from skyisland.status import Capability
 from skyisland.wiring import examiners, network_driver, toolchains_for
 
 NETWORK = ("network", "isolation", "nat")

@@ -18,10 +18,12 @@ from skyisland.cli import EXIT_FUNCTION, GlobalOptions, console_options
 from skyisland.cli.printing import as_json, print_json, say
 from skyisland.cli.watching import cache_list
 from skyisland.client import Client
-from skyisland.model import AddressState, FunctionRequest, Phase, Verdict
+from skyisland.codec import encode
+from skyisland.model import FunctionRequest, Phase, Verdict
 from skyisland.record.logs import printable
 from skyisland.settings import admin_token
-from skyisland.wire import Called, InputAnswer, encode
+from skyisland.status import AddressState
+from skyisland.wire import Called, InputAnswer
 
 
 @click.command()

@@ -14,8 +14,8 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from skyisland.codec import encode
 from skyisland.record.logs import printable, printable_lines
-from skyisland.wire import encode
 
 T = TypeVar("T")
 

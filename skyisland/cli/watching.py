@@ -26,9 +26,10 @@ from skyisland.cli.printing import (
 from skyisland.errors import IslandError
 from skyisland.events import InvocationFinished
 from skyisland.golang.catalogue import Entry
-from skyisland.model import AddressState, Artifact, Capability
+from skyisland.model import Artifact
 from skyisland.operations import Operation
 from skyisland.record.logs import printable
+from skyisland.status import AddressState, Capability
 from skyisland.wire import Jail, Snapshot
 
 COMPLETION_S = 3.0

@@ -17,7 +17,8 @@ from msgspec import Struct
 
 from skyisland.errors import DriverError
 from skyisland.host.pipes import Capture, News
-from skyisland.model import Capability, Clone, JailSpec, Snapshot, Usage
+from skyisland.model import Clone, JailSpec, Snapshot
+from skyisland.status import Capability, Usage
 
 NOT_REAL = "this is the fake driver: nothing is confined"
 

@@ -27,9 +27,10 @@ from skyisland.errors import AddressInUse, AddressNotFound, DriverError, HostUnf
 from skyisland.events import AddressStateSet, Events
 from skyisland.host.fair import FairQueue
 from skyisland.jails.driver import NetworkDriver
-from skyisland.model import Address, AddressInfo, AddressState, Capability
+from skyisland.model import Address
 from skyisland.settings import IP4
 from skyisland.settings import Jails as Calls
+from skyisland.status import AddressInfo, AddressState, Capability
 
 log = logging.getLogger(__name__)
 

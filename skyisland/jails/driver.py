@@ -13,7 +13,8 @@ from collections.abc import Iterable
 from typing import Protocol
 
 from skyisland.host.process import Running
-from skyisland.model import Address, Capability, Clone, JailSpec, Snapshot, Usage
+from skyisland.model import Address, Clone, JailSpec, Snapshot
+from skyisland.status import Capability, Usage
 
 MOUNT_POINTS = ("dev", "proc", "usr/local/go", "src", "gen", "std", "mod", "cache", "out", "helper")
 """Folders where jails have something mounted. The base has them where the jail's own root is read-only."""

@@ -17,20 +17,8 @@ from msgspec import Struct
 from skyisland.events import shortened
 from skyisland.host.process import until_ended
 from skyisland.jails.driver import Jail
-from skyisland.model import (
-    USAGE_S,
-    Artifact,
-    JailInfo,
-    JailSpec,
-    JailState,
-    Limits,
-    Mount,
-    NetworkAccess,
-    Outcome,
-    Purpose,
-    Usage,
-    Verdict,
-)
+from skyisland.model import Artifact, JailSpec, Limits, Mount, NetworkAccess, Outcome, Purpose, Verdict
+from skyisland.status import USAGE_S, JailInfo, JailState, Usage
 
 OS_RELEASE = os.uname().release
 BUDGET_CHECK_S = 0.02

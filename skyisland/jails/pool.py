@@ -40,17 +40,8 @@ from skyisland.errors import IslandError
 from skyisland.events import ArtifactEvicted, Events
 from skyisland.jails.inmate import Inmate, JailOrder
 from skyisland.jails.register import Jails
-from skyisland.model import (
-    FUNCTION,
-    Artifact,
-    Bounds,
-    FunctionRequest,
-    Limits,
-    Mount,
-    NetworkAccess,
-    PoolStatus,
-    Purpose,
-)
+from skyisland.model import FUNCTION, Artifact, FunctionRequest, Limits, Mount, NetworkAccess, Purpose
+from skyisland.status import Bounds, PoolStatus
 
 log = logging.getLogger(__name__)
 

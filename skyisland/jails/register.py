@@ -38,18 +38,8 @@ from skyisland.host.tasks import Background
 from skyisland.host.uids import Uids
 from skyisland.jails.driver import CloneDriver, JailDriver, jail_prefix
 from skyisland.jails.inmate import Inmate, JailOrder
-from skyisland.model import (
-    Address,
-    Capability,
-    Clone,
-    JailInfo,
-    JailSpec,
-    JailState,
-    NetworkAccess,
-    Purpose,
-    Snapshot,
-    Usage,
-)
+from skyisland.model import Address, Clone, JailSpec, NetworkAccess, Purpose, Snapshot
+from skyisland.status import Capability, JailInfo, JailState, Usage
 
 log = logging.getLogger(__name__)
 

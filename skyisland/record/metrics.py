@@ -47,8 +47,9 @@ from prometheus_client.utils import floatToGoString
 from statsd import StatsClient
 
 from skyisland import events
-from skyisland.model import Phase, Status
+from skyisland.model import Phase
 from skyisland.record.traffic import Traffic
+from skyisland.status import Status
 
 log = logging.getLogger(__name__)
 

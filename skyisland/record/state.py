@@ -32,7 +32,8 @@ from skyisland.errors import DriverError, SettingsError
 from skyisland.events import Event, Events, InvocationFinished, JailCreated, Latest, size_of
 from skyisland.host.tasks import finish
 from skyisland.jails.driver import jail_number
-from skyisland.model import AddressState, Artifact, KnownCommit
+from skyisland.model import Artifact, KnownCommit
+from skyisland.status import AddressState
 
 log = logging.getLogger(__name__)
 

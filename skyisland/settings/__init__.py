@@ -30,7 +30,6 @@ from typing import Any
 
 from msgspec import structs
 
-from skyisland.model import Bounds, Policy
 from skyisland.settings.files import check_file, others_read, stored_token, write_private
 from skyisland.settings.layout import Layout
 from skyisland.settings.reading import WrongKey, overlay, read_file, settings_error
@@ -62,6 +61,7 @@ from skyisland.settings.values import (
     split_host_port,
 )
 from skyisland.settings.writing import commented, dump
+from skyisland.status import Bounds, Policy
 
 __all__ = [
     "IP4",

@@ -15,10 +15,12 @@ from msgspec import structs
 
 from skyisland import errors
 from skyisland.client import Client, Unreachable
+from skyisland.codec import decode, encode, refusal
 from skyisland.drivers.fake import Script
 from skyisland.events import JailCreated
-from skyisland.model import AddressState, FunctionRequest, Verdict
-from skyisland.wire import Called, FunctionBody, Problem, decode, encode, refusal
+from skyisland.model import FunctionRequest, Verdict
+from skyisland.status import AddressState
+from skyisland.wire import Called, FunctionBody, Problem
 from tests.support.api import CALL, HEADER, REQUEST, TOKEN, Server, World
 
 T = TypeVar("T")

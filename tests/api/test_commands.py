@@ -18,8 +18,8 @@ from skyisland.cli import EXIT_FUNCTION, Commands, GlobalOptions, main
 from skyisland.client import Client
 from skyisland.drivers.fake import Script
 from skyisland.errors import ArtifactNotFound, BadCall
-from skyisland.model import AddressState
 from skyisland.settings import Api
+from skyisland.status import AddressState
 from tests.support.api import CALL, HEADER, REQUEST, TOKEN, Server, World, answers, make_world
 
 

@@ -16,9 +16,9 @@ from hypothesis import strategies as st
 from schemathesis import GenerationMode
 
 from api.description import describe
+from skyisland.codec import encode
 from skyisland.drivers.fake import Script
 from skyisland.operations import OPERATIONS
-from skyisland.wire import encode
 from tests.support.api import HEADER, make_world
 
 TOKEN = "a-token-for-schemathesis"

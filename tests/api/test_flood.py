@@ -16,6 +16,7 @@ import pytest
 from msgspec import structs
 
 from skyisland import events as ev
+from skyisland.codec import decode, encode
 from skyisland.errors import BadRequest
 from skyisland.events import TEXT, Event, Events, InvocationFinished, Ring, size_of
 from skyisland.golang.call import MAX_BYTES
@@ -24,7 +25,7 @@ from skyisland.record.logs import RING_BYTES, JsonLines, LogRing
 from skyisland.record.state import HISTORY_BYTES, State
 from skyisland.sources.url import URL_LIMIT
 from skyisland.sources.versions import VERSION_LIMIT
-from skyisland.wire import FunctionBody, decode, encode
+from skyisland.wire import FunctionBody
 from tests.support.api import CALL, World
 
 MIB = 1 << 20

@@ -14,12 +14,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from api.problems import STATUS
-from skyisland import errors, fakes, wire
+from skyisland import errors, fakes
+from skyisland.codec import decode
 from skyisland.drivers.fake import Script
 from skyisland.events import Events, InvocationFinished, JailCreated
 from skyisland.jails.addresses import Addresses, NoInterfaces
-from skyisland.model import AddressState, Limits, Verdict
+from skyisland.model import Limits, Verdict
 from skyisland.settings import IP4
+from skyisland.status import AddressState
+from skyisland.wire import FunctionBody
 from tests.support.api import CALL, World, make_world
 
 PATH = "/api/v1/function"
@@ -223,7 +226,7 @@ async def test_bad_bodies(
 def test_no_body_breaks_the_reader(body: Any) -> None:
     data = body if isinstance(body, bytes) else json.dumps(body).encode()
     with pytest.raises(errors.BadRequest):
-        wire.decode(data, wire.FunctionBody)
+        decode(data, FunctionBody)
 
 
 async def test_a_call_that_is_none_is_told_where(client: httpx.AsyncClient) -> None:

@@ -14,10 +14,11 @@ from click.testing import CliRunner, Result
 
 from skyisland.cli import EXIT_FUNCTION, main
 from skyisland.client import Client
+from skyisland.codec import decode
 from skyisland.drivers.fake import FakeJail, Script
 from skyisland.errors import BadRequest, BuildFailed
 from skyisland.events import InvocationFinished
-from skyisland.wire import FunctionBody, decode
+from skyisland.wire import FunctionBody
 from tests.support.api import CALL, World
 
 PATH = "/api/v1/function"

@@ -25,7 +25,8 @@ from skyisland.events import (
     PhaseFinished,
     Pulse,
 )
-from skyisland.model import Phase, Timings, Usage
+from skyisland.model import Phase, Timings
+from skyisland.status import Usage
 from skyisland.wire import Snapshot
 from tests.support.api import ADMIN, CALL, World, make_world
 

@@ -22,8 +22,9 @@ from click.testing import CliRunner
 from skyisland.cli import main
 from skyisland.client import Client
 from skyisland.errors import IslandError
-from skyisland.model import AddressState, FunctionRequest
+from skyisland.model import FunctionRequest
 from skyisland.operations import NAMED, OPERATIONS
+from skyisland.status import AddressState
 from tests.support.api import HEADER, REQUEST, TOKEN, Server, World
 from tui.console import Console
 from tui.invoke import CHOICES, TEXTS

@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from skyisland.codec import decode
 from skyisland.drivers.freebsd import commands as freebsd_commands
 from skyisland.drivers.zfs import commands as zfs_commands
 from skyisland.errors import BadCall, BadRequest, DriverError, IslandError, SettingsError
@@ -19,7 +20,7 @@ from skyisland.settings import Git, Settings
 from skyisland.settings.reading import overlay
 from skyisland.sources.url import parse_url
 from skyisland.sources.versions import check_version
-from skyisland.wire import AddressBody, FunctionBody, decode
+from skyisland.wire import AddressBody, FunctionBody
 
 GO = st.sampled_from(
     [

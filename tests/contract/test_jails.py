@@ -33,7 +33,8 @@ from skyisland.golang.runtime import function_environment
 from skyisland.jails.driver import JailDriver
 from skyisland.jails.inmate import Inmate, JailOrder
 from skyisland.jails.register import Jails
-from skyisland.model import JailState, Limits, Mount, Outcome, Purpose, Verdict
+from skyisland.model import Limits, Mount, Outcome, Purpose, Verdict
+from skyisland.status import JailState
 from tests.support.standins.island import freebsd_jails
 from tests.support.standins.world import World
 

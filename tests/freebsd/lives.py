@@ -26,8 +26,9 @@ from skyisland.host.programs import Programs
 from skyisland.jails.addresses import Addresses
 from skyisland.jails.inmate import JailOrder
 from skyisland.jails.register import Jails
-from skyisland.model import AddressState, Limits, Mount, NetworkAccess, Purpose
+from skyisland.model import Limits, Mount, NetworkAccess, Purpose
 from skyisland.settings import IP4
+from skyisland.status import AddressState
 from tests.support.standins.island import freebsd_jails
 from tests.support.standins.world import World
 

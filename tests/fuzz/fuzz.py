@@ -85,8 +85,9 @@ LINKED = 'New("x").Sub(1).Do(F(2), len(G()))'
 
 
 def body(data: bytes) -> None:
+    from skyisland.codec import decode
     from skyisland.errors import BadRequest
-    from skyisland.wire import AddressBody, FunctionBody, decode
+    from skyisland.wire import AddressBody, FunctionBody
 
     for shape in (FunctionBody, AddressBody):
         with contextlib.suppress(BadRequest):
@@ -189,9 +190,9 @@ def page(data: bytes) -> None:
 
 
 def outcome(data: bytes) -> None:
+    from skyisland.codec import encode
     from skyisland.golang.outcome import told
     from skyisland.model import Outcome, Verdict
-    from skyisland.wire import encode
 
     for code in (0, 2):
         verdict = Verdict.exited if code else Verdict.ok

@@ -25,8 +25,9 @@ from skyisland.drivers.linux.nftables import CONNECTIONS
 from skyisland.errors import DriverError, HostUnfit
 from skyisland.events import Events
 from skyisland.jails.addresses import Addresses
-from skyisland.model import Address, AddressState
+from skyisland.model import Address
 from skyisland.settings import IP4
+from skyisland.status import AddressState
 from tests.support.netspaces import (
     ANSWERED_S,
     DNS,

@@ -20,11 +20,12 @@ from skyisland.events import Event, Events
 from skyisland.fakes import FakeAddresses, FakeBuilds, FakeHistory, FakeSources
 from skyisland.island import Island
 from skyisland.jails.register import Jails
-from skyisland.model import FunctionRequest, Policy
+from skyisland.model import FunctionRequest
 from skyisland.record.logs import LogRing
 from skyisland.record.metrics import Metrics
 from skyisland.rooms import AddressRoom
 from skyisland.settings import Api as ApiSettings
+from skyisland.status import Policy
 
 TOKEN = "a token for tests é"
 HEADER = "X-Sky-Island-Token"

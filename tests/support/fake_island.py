@@ -19,21 +19,16 @@ from skyisland import fakes
 from skyisland.errors import ArtifactNotFound, IslandError, JailNotFound
 from skyisland.events import Event, InvocationFinished
 from skyisland.golang.catalogue import Catalogue
-from skyisland.model import (
+from skyisland.model import Artifact, FunctionRequest, Limits, Purpose, Timings, Verdict
+from skyisland.status import (
     AddressInfo,
     AddressState,
-    Artifact,
     Capability,
-    FunctionRequest,
     JailInfo,
     JailState,
-    Limits,
     PoolStatus,
-    Purpose,
     Status,
-    Timings,
     Usage,
-    Verdict,
 )
 from skyisland.wire import Answer, Called, Snapshot, milliseconds
 from tui.watch.port import LinkLost, LogLine

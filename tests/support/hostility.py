@@ -10,7 +10,8 @@ from pathlib import Path
 
 from skyisland.jails.inmate import Inmate
 from skyisland.jails.register import Jails
-from skyisland.model import JailState, Outcome
+from skyisland.model import Outcome
+from skyisland.status import JailState
 
 ISLAND = f"{os.getpid() & 0xFFFF:04x}"
 """Of this run alone: another on the same host does not meet it."""

@@ -21,8 +21,9 @@ from pyroute2 import IPRoute
 
 from skyisland.drivers.linux import rtnetlink
 from skyisland.drivers.linux.bridge import CLONE_NEWNET, LIBC, BridgeNetwork
-from skyisland.model import Address, Capability
+from skyisland.model import Address
 from skyisland.settings import IP4
+from skyisland.status import Capability
 
 T = TypeVar("T")
 PORT, DNS = 5000, 53

@@ -21,17 +21,10 @@ from skyisland.events import AddressStateSet, ArtifactEvicted, Events
 from skyisland.fakes import FakeAddresses, FakeBuilds, FakeHistory, FakeSources
 from skyisland.island import Island
 from skyisland.jails.register import Jails
-from skyisland.model import (
-    AddressInfo,
-    AddressState,
-    Artifact,
-    FunctionRequest,
-    Invocation,
-    Limits,
-    Resolved,
-)
+from skyisland.model import Artifact, FunctionRequest, Invocation, Limits, Resolved
 from skyisland.record.logs import LogRing
 from skyisland.record.metrics import Metrics
+from skyisland.status import AddressInfo, AddressState
 from tui.console import Console
 from tui.watch.port import Port
 

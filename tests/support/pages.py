@@ -14,9 +14,10 @@ from msgspec import structs
 from prometheus_client.parser import text_string_to_metric_families
 
 from skyisland.events import InvocationFinished
-from skyisland.model import JailInfo, JailState, Purpose, Timings
+from skyisland.model import Purpose, Timings
 from skyisland.operations import OPERATIONS, Operation, Parameter
 from skyisland.record.metrics import Metrics, StatsD
+from skyisland.status import JailInfo, JailState
 from tests.support.api import make_world
 from tests.support.places import ROOT
 

@@ -10,7 +10,8 @@ from textual.widgets import Input
 
 from skyisland.drivers.fake import FakeJail
 from skyisland.errors import BuildFailed, Forbidden
-from skyisland.model import AddressState, FunctionRequest, JailInfo, Usage, Verdict
+from skyisland.model import FunctionRequest, Verdict
+from skyisland.status import AddressState, JailInfo, Usage
 from tests.support.fake_island import FakeIsland
 from tests.support.operating import HEADER, SLOW, TOKEN, World, operating, type_ahead
 from tui.dialogs import Ask, AskToken, Help

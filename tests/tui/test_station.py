@@ -22,7 +22,8 @@ from skyisland.events import (
     JailDestroyed,
     Pulse,
 )
-from skyisland.model import FunctionRequest, Purpose, Timings, Usage
+from skyisland.model import FunctionRequest, Purpose, Timings
+from skyisland.status import Usage
 from tests.support.fake_island import NOON, FakeIsland
 from tests.support.operating import World
 from tui.draw.glyphs import Glyphs

@@ -11,7 +11,8 @@ from skyisland.drivers.linux.cgroup.group import MAX_RETRIES
 from skyisland.drivers.linux.cgroup.groups import Cgroups
 from skyisland.drivers.linux.cgroup.hierarchy import CgroupMount
 from skyisland.errors import DriverError
-from skyisland.model import Capability, Limits, Usage
+from skyisland.model import Limits
+from skyisland.status import Capability, Usage
 from tests.support.fakekernel import TOP, FakeKernel
 
 LIMITS = Limits(memory_bytes=64 << 20, pids=32, cpus=0.5)

@@ -16,7 +16,8 @@ from skyisland.doctor import Check, examine, from_capabilities
 from skyisland.drivers.linux.checks import LinuxChecks
 from skyisland.errors import DriverError, HostUnfit
 from skyisland.host.toolchain import Toolchains
-from skyisland.model import Address, Capability
+from skyisland.model import Address
+from skyisland.status import Capability
 
 
 class NoNetwork:

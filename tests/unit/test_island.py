@@ -34,7 +34,8 @@ from skyisland.fakes import FakeAddresses, FakeBuilds, FakeHistory, FakeSources
 from skyisland.golang.harness import EXIT_REJECTED
 from skyisland.island import Island
 from skyisland.jails.register import SAMPLES_PER_TURN, Jails
-from skyisland.model import AddressState, FunctionRequest, Invocation, Limits, Policy, Usage, Verdict
+from skyisland.model import FunctionRequest, Invocation, Limits, Verdict
+from skyisland.status import AddressState, Policy, Usage
 
 URL = "github.com/mmcloughlin/geohash"
 

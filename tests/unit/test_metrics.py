@@ -13,19 +13,10 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from skyisland import events, fakes
-from skyisland.model import (
-    AddressInfo,
-    AddressState,
-    JailInfo,
-    JailState,
-    Phase,
-    PoolStatus,
-    Purpose,
-    Status,
-    Timings,
-)
+from skyisland.model import Phase, Purpose, Timings
 from skyisland.record.metrics import Metrics, StatsD
 from skyisland.record.traffic import ApiStats, Traffic, go_duration
+from skyisland.status import AddressInfo, AddressState, JailInfo, JailState, PoolStatus, Status
 
 JAIL = JailInfo(
     jid=1,

@@ -15,8 +15,9 @@ from skyisland.errors import AddressInUse, AddressNotFound, DriverError, HostUnf
 from skyisland.events import AddressStateSet, Event, Events
 from skyisland.jails.addresses import Addresses, NoInterfaces, name_servers
 from skyisland.jails.driver import resolv_conf
-from skyisland.model import Address, AddressInfo, AddressState, Capability
+from skyisland.model import Address
 from skyisland.settings import IP4, Jails
+from skyisland.status import AddressInfo, AddressState, Capability
 
 AVAILABLE, UNAVAILABLE = AddressState.available, AddressState.unavailable
 FOUR = IP4(start_addr="10.9.0.10", mask="255.255.255.0", range=13, dns=("9.9.9.9",))

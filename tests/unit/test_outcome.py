@@ -10,9 +10,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from msgspec import structs
 
+from skyisland.codec import encode
 from skyisland.golang.outcome import FRAMES, ManyAnswers, panic, told
 from skyisland.model import FunctionRequest, GoError, Invocation, Outcome, Timings, Verdict
-from skyisland.wire import Answer, Called, encode
+from skyisland.wire import Answer, Called
 
 NONCE = "0123456789abcdef"
 OK = Outcome(verdict=Verdict.ok, exit_code=0)

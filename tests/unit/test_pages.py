@@ -26,11 +26,12 @@ from skyisland.golang.catalogue import (
     Result,
     TypeParameter,
 )
-from skyisland.model import AddressInfo, Artifact, Capability, GoError, Phase, Purpose, Timings
+from skyisland.model import Artifact, GoError, Phase, Purpose, Timings
 from skyisland.record.logs import LogLine
 from skyisland.record.metrics import Metrics, StatsD
 from skyisland.record.traffic import ApiStats
 from skyisland.settings import Layout
+from skyisland.status import AddressInfo, Capability
 from skyisland.wire import Answer, FunctionBody, Jail, Problem
 from tests.support.pages import BLOCKS, written
 from tests.support.places import ROOT

@@ -20,16 +20,8 @@ from skyisland.fakes import FakeAddresses, FakeBuilds, FakeHistory, FakeSources
 from skyisland.island import Island
 from skyisland.jails.pool import FADE_S, IDLE_CPU_S, STRIKES, WORTH, Demand, Pace, plan
 from skyisland.jails.register import Jails
-from skyisland.model import (
-    Address,
-    AddressState,
-    Bounds,
-    FunctionRequest,
-    Invocation,
-    JailState,
-    Usage,
-    Verdict,
-)
+from skyisland.model import Address, FunctionRequest, Invocation, Verdict
+from skyisland.status import AddressState, Bounds, JailState, Usage
 
 MIB = 1 << 20
 

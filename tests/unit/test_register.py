@@ -12,7 +12,8 @@ from skyisland.events import Event, Events, JailDestroyed
 from skyisland.fakes import FakeAddresses
 from skyisland.jails.inmate import JailOrder
 from skyisland.jails.register import Jails
-from skyisland.model import JailSpec, JailState, Limits, Purpose
+from skyisland.model import JailSpec, Limits, Purpose
+from skyisland.status import JailState
 
 UIDS = (70001, 70002)
 

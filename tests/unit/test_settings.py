@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 
 import skyisland.settings
 from skyisland.errors import SettingsError
-from skyisland.model import Bounds, Limits, Policy
+from skyisland.model import Limits
 from skyisland.settings import (
     IP4,
     Build,
@@ -29,6 +29,7 @@ from skyisland.settings import (
 )
 from skyisland.settings.reading import overlay
 from skyisland.settings.values import write_duration
+from skyisland.status import Bounds, Policy
 
 ROOT = Path(__file__).parents[2]
 

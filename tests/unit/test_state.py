@@ -16,8 +16,9 @@ from msgspec import structs
 
 from skyisland.errors import DriverError, SettingsError
 from skyisland.events import Events
-from skyisland.model import AddressState, KnownCommit
+from skyisland.model import KnownCommit
 from skyisland.record.state import COMMITS, JID_MARGIN, MIGRATIONS, State
+from skyisland.status import AddressState
 from tests.support.places import ROOT
 from tests.support.records import artifact, finished, jailed
 

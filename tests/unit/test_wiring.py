@@ -9,8 +9,9 @@ from msgspec import structs
 
 from skyisland.errors import HostUnfit
 from skyisland.events import Events
-from skyisland.model import AddressState, FunctionRequest, Verdict
+from skyisland.model import FunctionRequest, Verdict
 from skyisland.settings import CallLimits, Jails, Settings
+from skyisland.status import AddressState
 from skyisland.wiring import opened
 
 

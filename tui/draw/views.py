@@ -7,7 +7,7 @@ from typing import Any
 from textual.app import ComposeResult
 from textual.containers import Container, Horizontal, Vertical
 
-from skyisland.model import AddressState
+from skyisland.status import AddressState
 from tui.draw.canvas import Canvas
 from tui.draw.columns import ADDRESSES, CACHE, JAILS, REQUESTS, SLO_S
 from tui.draw.logs import Logs

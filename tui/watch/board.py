@@ -14,7 +14,8 @@ from msgspec import structs
 
 from skyisland import events as ev
 from skyisland.events import Event, InvocationFinished
-from skyisland.model import USAGE_S, AddressInfo, AddressState, JailInfo, JailState, Phase, Status
+from skyisland.model import Phase
+from skyisland.status import USAGE_S, AddressInfo, AddressState, JailInfo, JailState, Status
 from tui.watch.port import Snapshot
 from tui.watch.rows import NEXT, AddressRow, ArtifactRow, InvocationRow, JailRow
 from tui.words import line

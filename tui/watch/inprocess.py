@@ -9,8 +9,9 @@ from contextlib import aclosing
 from skyisland.events import Event, Pulse
 from skyisland.golang.catalogue import Catalogue
 from skyisland.island import Island
-from skyisland.model import AddressState, FunctionRequest
+from skyisland.model import FunctionRequest
 from skyisland.record.logs import LogLine, LogRing
+from skyisland.status import AddressState
 from skyisland.watching import Watch
 from skyisland.wire import Called, Snapshot
 from tui.watch.port import curl_line

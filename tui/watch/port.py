@@ -17,9 +17,10 @@ import msgspec
 from skyisland.errors import IslandError
 from skyisland.events import Event
 from skyisland.golang.catalogue import Catalogue
-from skyisland.model import AddressState, FunctionRequest
+from skyisland.model import FunctionRequest
 from skyisland.operations import INVOKE
 from skyisland.record.logs import LogLine
+from skyisland.status import AddressState
 from skyisland.wire import Called, Snapshot
 
 

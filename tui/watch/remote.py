@@ -9,12 +9,14 @@ import httpx
 import msgspec
 
 from skyisland import operations as op
+from skyisland.codec import NotAnIsland, encode, read_call
 from skyisland.events import Event
 from skyisland.golang.catalogue import Catalogue
-from skyisland.model import AddressState, FunctionRequest
+from skyisland.model import FunctionRequest
 from skyisland.operations import JSON, Operation
 from skyisland.record.logs import LogLine
-from skyisland.wire import AddressBody, Called, NotAnIsland, Snapshot, encode, read_call
+from skyisland.status import AddressState
+from skyisland.wire import AddressBody, Called, Snapshot
 from tui.watch.port import LinkLost, curl_line
 
 T = TypeVar("T")

@@ -7,17 +7,8 @@ cleaned when the row is made.
 from __future__ import annotations
 
 from skyisland.events import InvocationFinished
-from skyisland.model import (
-    AddressInfo,
-    AddressState,
-    Artifact,
-    JailInfo,
-    JailState,
-    Phase,
-    Purpose,
-    Timings,
-    Verdict,
-)
+from skyisland.model import Artifact, Phase, Purpose, Timings, Verdict
+from skyisland.status import AddressInfo, AddressState, JailInfo, JailState
 from tui.words import label, line, short
 
 NEXT = {

@@ -14,7 +14,8 @@ import msgspec
 from msgspec import Struct
 
 from skyisland.errors import DriverError
-from skyisland.model import JailSpec, Limits, Mount, Usage
+from skyisland.model import JailSpec, Limits, Mount
+from skyisland.status import Usage
 
 RULESET = 61
 """The number of our devfs ruleset; FreeBSD's own rulesets are 1 to 5 (/etc/defaults/devfs.rules)."""

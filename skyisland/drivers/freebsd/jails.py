@@ -39,7 +39,8 @@ from skyisland.errors import DriverError, HostUnfit, IslandError
 from skyisland.host.process import Process
 from skyisland.host.programs import ProgramFailed, Programs
 from skyisland.jails.driver import jail_prefix, resolv_conf
-from skyisland.model import Capability, JailSpec, Mount, NetworkAccess, Snapshot, Usage
+from skyisland.model import JailSpec, Mount, NetworkAccess, Snapshot
+from skyisland.status import Capability, Usage
 
 log = logging.getLogger(__name__)
 

@@ -26,8 +26,9 @@ import re
 from skyisland.errors import HostUnfit
 from skyisland.host.programs import ProgramFailed, Programs
 from skyisland.jails.driver import island_tag
-from skyisland.model import Address, Capability
+from skyisland.model import Address
 from skyisland.settings import IP4
+from skyisland.status import Capability
 
 log = logging.getLogger(__name__)
 

@@ -43,8 +43,9 @@ from msgspec import structs
 from skyisland.errors import DriverError, HostUnfit
 from skyisland.host.internet import CLOSED4
 from skyisland.jails.driver import island_tag
-from skyisland.model import Address, Capability
+from skyisland.model import Address
 from skyisland.settings import IP4
+from skyisland.status import Capability
 
 if TYPE_CHECKING:
     from skyisland.drivers.linux.nftables import BridgeFilter

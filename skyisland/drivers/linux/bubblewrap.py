@@ -33,7 +33,8 @@ from skyisland.errors import DriverError, HostUnfit
 from skyisland.host.pipes import memory_file, readable
 from skyisland.host.process import Process, spawn
 from skyisland.jails.driver import jail_prefix, resolv_conf
-from skyisland.model import Capability, Clone, JailSpec, Limits, Mount, Snapshot, Usage
+from skyisland.model import Clone, JailSpec, Limits, Mount, Snapshot
+from skyisland.status import Capability, Usage
 
 SETUP_TIMEOUT_S = 10.0
 """How long bwrap may take until the jail is ready to run; it takes some 10 ms."""

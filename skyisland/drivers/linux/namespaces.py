@@ -27,7 +27,8 @@ from skyisland.drivers.linux.seccomp import compile_filter, seccomp_capability
 from skyisland.errors import DriverError, HostUnfit
 from skyisland.host.pipes import Piped, Pipes, readable
 from skyisland.jails.driver import jail_prefix, resolv_conf
-from skyisland.model import Capability, Clone, JailSpec, Limits, NetworkAccess, Snapshot, Usage
+from skyisland.model import Clone, JailSpec, Limits, NetworkAccess, Snapshot
+from skyisland.status import Capability, Usage
 
 log = logging.getLogger(__name__)
 

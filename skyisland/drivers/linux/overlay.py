@@ -14,7 +14,8 @@ from pathlib import Path
 
 from skyisland.drivers.linux.base import GENERATION, lay
 from skyisland.errors import DriverError
-from skyisland.model import Capability, Clone, Snapshot
+from skyisland.model import Clone, Snapshot
+from skyisland.status import Capability
 
 
 class OverlayClones:

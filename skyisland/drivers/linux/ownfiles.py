@@ -21,7 +21,8 @@ from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
 
-from skyisland.model import Capability, Mount
+from skyisland.model import Mount
+from skyisland.status import Capability
 
 DEVICES = {"null": (1, 3), "zero": (1, 5), "full": (1, 7), "random": (1, 8), "urandom": (1, 9)}
 """Names with major and minor number (Documentation/admin-guide/devices.txt)."""

@@ -29,7 +29,7 @@ import platform
 import struct
 
 from skyisland.errors import HostUnfit
-from skyisland.model import Capability
+from skyisland.status import Capability
 
 REMEDY = "install libseccomp: apt install libseccomp2, dnf install libseccomp, apk add libseccomp"
 

@@ -25,7 +25,8 @@ from skyisland.drivers.zfs import commands
 from skyisland.drivers.zfs.destroyer import Destroyer
 from skyisland.errors import DriverError, HostUnfit
 from skyisland.host.programs import ProgramFailed, Programs
-from skyisland.model import Capability, Clone, Snapshot
+from skyisland.model import Clone, Snapshot
+from skyisland.status import Capability
 
 log = logging.getLogger(__name__)
 

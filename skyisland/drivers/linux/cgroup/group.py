@@ -15,7 +15,8 @@ from contextlib import suppress
 from pathlib import Path
 
 from skyisland.drivers.linux.cgroup.hierarchy import Hierarchy, Kernel, kill_all, processes, remove_empty
-from skyisland.model import Limits, Usage
+from skyisland.model import Limits
+from skyisland.status import Usage
 
 CPU_PERIOD_US = 100_000
 """The kernel's own default (sched-bwc.rst)."""

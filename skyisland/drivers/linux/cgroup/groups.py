@@ -23,7 +23,8 @@ from pathlib import Path
 from skyisland.drivers.linux.cgroup.group import Group, Key, key_of
 from skyisland.drivers.linux.cgroup.hierarchy import CONTROLLERS, Hierarchies, Kernel, kill_all, remove_empty
 from skyisland.errors import DriverError
-from skyisland.model import Capability, Limits
+from skyisland.model import Limits
+from skyisland.status import Capability
 
 REUSE_CANDIDATES = 4
 """How many kept groups, oldest first, are tried for a jail before a new one is made. The oldest are the

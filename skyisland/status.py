@@ -1,0 +1,164 @@
+"""What operators see of an island, and what they steer it by: frozen values, as model.py has those of a call.
+
+Units stand in the names: `_s` seconds (floats), `_bytes` bytes.
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+from msgspec import Struct
+
+from skyisland.model import Artifact, Limits, Purpose
+
+
+class JailState(StrEnum):
+    """Where a jail is in its life, in order."""
+
+    creating = "creating"
+    warm = "warm"
+    """Made ahead: its process waits for a frame."""
+    running = "running"
+    dying = "dying"
+    """Being taken away."""
+
+
+USAGE_S = 1.0
+"""Usage samples younger than this are reused: nobody sees a figure change more often."""
+
+
+class Usage(Struct, frozen=True):
+    """What a jail uses; None where the host does not count it."""
+
+    memory_bytes: int | None = None
+    cpu_s: float | None = None
+    pids: int | None = None
+
+
+class JailInfo(Struct, frozen=True, kw_only=True):
+    """A living jail, as an operator sees it."""
+
+    jid: int
+    name: str
+    hostname: str
+    path: str
+    os_release: str
+    state: JailState
+    pid: int | None
+    created_at: float
+    purpose: Purpose
+    url: str = ""
+    call: str = ""
+    invocation: str | None = None
+    ip4: str | None = None
+    cached: bool = False
+    usage: Usage = Usage()
+
+
+class AddressState(StrEnum):
+    """Whether an address of the pool can be leased."""
+
+    available = "available"
+    unavailable = "unavailable"
+    """Leased to a jail, or taken out of the pool by an operator."""
+
+
+class AddressInfo(Struct, frozen=True, kw_only=True):
+    """An address of the pool, as an operator sees it."""
+
+    ip: str
+    state: AddressState
+    jail: str | None = None
+    """The jail that it is leased to."""
+    since: float | None = None
+    """Time of the lease, or when an operator took it out; None if that was in an earlier life."""
+
+
+class Capability(Struct, frozen=True, kw_only=True):
+    """One thing this host can or cannot enforce."""
+
+    name: str
+    """`memory`, `pids`, `cpu`, `seccomp`, `user_namespaces`, `overlay`, `network`, `nat` …"""
+    enforced: bool
+    how: str
+    """The mechanism when it is enforced, the reason when it is not."""
+    remedy: str = ""
+    """What to do about it; empty when it is enforced, or nothing can be done."""
+
+
+class Bounds(Struct, frozen=True, kw_only=True):
+    """What the warm pool may take."""
+
+    max_jails: int
+    """How many jails may wait at one time; 0 for no pool."""
+    max_memory_bytes: int | None
+    """What they may use together; None for no bound."""
+    idle_expires_s: float
+    """A jail that waited longer is destroyed."""
+
+
+class Policy(Struct, frozen=True, kw_only=True):
+    """The settings that rule a call. Their defaults are those of `settings/`, so there are none here."""
+
+    exec_timeout_s: float
+    """A call that runs longer is stopped."""
+    limits: Limits
+    """Of the jail of a call."""
+    max_running: int
+    """Calls that may be in a jail at one time."""
+    running_per_client: int
+    """As many of them one client may have; 0 for half."""
+    max_queued: int
+    """Calls that may wait for such a place; one more is refused."""
+    queue_timeout_s: float
+    """A call that waits longer for a place is refused."""
+    failures_kept_s: float
+    """What failed at building, or at fetching, is not tried again for so long."""
+    require: tuple[str, ...]
+    """Capabilities by name; the island does not start without them."""
+    keep_s: float
+    """Checkouts that no build needed for longer are removed."""
+    warm: Bounds
+    """Of the warm pool."""
+
+
+class PoolStatus(Struct, frozen=True, kw_only=True):
+    """The warm pool: its jails now, and counts since the island's start."""
+
+    size: int = 0
+    """Jails that wait."""
+    wanted: int = 0
+    """Jails that should wait, by the latest demand."""
+    max_jails: int = 0
+    hits: int = 0
+    """Calls that found a warm jail."""
+    misses: int = 0
+    """Calls that found none. Calls that want a new jail count as neither."""
+    made: int = 0
+    wasted: int = 0
+    """Made and destroyed without a call."""
+    make_s: float = 0.0
+    """Time to make a jail, as a moving average."""
+    memory_bytes: int = 0
+    """Memory of the waiting jails at their last samples; 0 where the host does not count it."""
+
+
+class Status(Struct, frozen=True, kw_only=True):
+    """The island at one moment."""
+
+    island: str
+    version: str
+    started_at: float
+    draining: bool
+    running: int
+    queued: int
+    driver: str
+    storage: str
+    policy: Policy
+    pool: PoolStatus
+    jails: list[JailInfo]
+    addresses: list[AddressInfo]
+    artifacts: list[Artifact]
+    capabilities: list[Capability]
+    ahead: str = ""
+    """What the island does while nobody calls, and how far it is; empty when there is nothing."""
