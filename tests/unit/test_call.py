@@ -345,8 +345,13 @@ class TestRefusals:
         if call is not None:
             bare = re.sub(r"'a'|\"b\"|`c`", "", call.text)
             lower = {word for word in re.findall(r"[A-Za-z]\w*", bare) if word[0].islower()}
-            assert lower <= {"int", "map", "chan", "struct", "interface", "true", "nil"}
-            assert not re.search(r";|:=|//|\n", bare)
+            allowed = {"int", "map", "chan", "struct", "interface", "true", "nil", *call.imports}
+            if "func" in lower:  # a literal has names and statements of its own
+                allowed |= {"func", "if", "x"}
+            else:
+                assert not re.search(r";|:=|\n", bare)
+            assert lower <= allowed
+            assert "//" not in bare
             assert attempt(call.text)[0] == call
 
 
