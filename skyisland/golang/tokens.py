@@ -131,7 +131,7 @@ def canonical(tokens: list[Token]) -> tuple[str, list[int]]:
         if previous.text in (",", ";"):
             space = "" if token.text in _CLOSES else " "
         else:
-            space = " " if token.spaced and _would_merge(previous, token) else ""
+            space = " " if starts and token.spaced and _would_merge(previous, token) else ""
         starts.append(length + len(space))
         length += len(space) + len(token.text)
         parts += (space, token.text)
