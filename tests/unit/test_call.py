@@ -88,7 +88,7 @@ class TestExpressions:
     @pytest.mark.parametrize(
         ("text", "function", "canonical"),
         [
-            ("g .N", "N", "N"),
+            ("geo .N", "N", "N"),
             ('New("x").Len()', "New", 'New("x").Len()'),
             ('Join([]string{"a","b"},"-")', "Join", 'Join([]string{"a", "b"}, "-")'),
             ("Map[int](1)", "Map", "Map[int](1)"),
