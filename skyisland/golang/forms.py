@@ -8,6 +8,7 @@ same shape at the same commit.
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import re
 
 from skyisland.errors import BuildFailed, Complaint
@@ -44,7 +45,12 @@ class Forms:
 
 
 async def _key(source: Source, text: str) -> tuple[str, str, str, str]:
-    return (source.url, source.package, source.commit, await asyncio.to_thread(shape_of, text))
+    return (source.url, source.package, source.commit, await asyncio.to_thread(_hash_of_shape, text))
+
+
+def _hash_of_shape(text: str) -> str:
+    """A call's shape may be as long as the call is; a thousand of them are kept."""
+    return hashlib.sha256(shape_of(text).encode()).hexdigest()
 
 
 async def next_form(form: Form, text: str, refusals: list[BuildFailed]) -> Form:
