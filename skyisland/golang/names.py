@@ -189,11 +189,19 @@ class _Walk:
                 cases = [child for child in children if child not in (*alias, *first)]
                 names = [name for names in alias for name in names.named_children]
                 self._next(depth, ("visit", first), ("declare", names), ("visit", cases))
-            case "var_spec" | "parameter_declaration" | "variadic_parameter_declaration":
-                names = node.children_by_field_name("name")
-                ids = {name.id for name in names}
-                types = [child for child in children if child.id not in ids]
-                self._next(depth, ("visit", types), ("declare", names))
+            case "var_spec":
+                self._next(
+                    depth, ("visit", _but_names(node)), ("declare", node.children_by_field_name("name"))
+                )
+            case "func_literal" | "function_type":
+                # Parameters and results are declared in the body alone: no type of theirs sees their names.
+                *_, last = children
+                body = [last] if node.type == "func_literal" else []
+                lists = children[: len(children) - len(body)]
+                names = [name for one in lists for name in _parameters(one)]
+                self._next(depth, ("visit", lists), ("declare", names), ("visit", body))
+            case "parameter_declaration" | "variadic_parameter_declaration":
+                self._next(depth, ("visit", _but_names(node)))
             case "assignment_statement" | "range_clause":
                 *lefts, right = children
                 targets = [target for left in lefts for target in left.named_children if _text(target) != "_"]
@@ -237,6 +245,19 @@ class _Walk:
             self.named.append(Named("", name, node.start_byte - len(_PREFIX)))
         elif self._visible[name] <= 0 and name not in PREDECLARED:
             raise _refused(node, not_exported(name))
+
+
+def _but_names(declaration: Node) -> list[Node]:
+    """What else than names a declaration has: its type, its values."""
+    names = {name.id for name in declaration.children_by_field_name("name")}
+    return [child for child in declaration.named_children if child.id not in names]
+
+
+def _parameters(written: Node) -> list[Node]:
+    """The names that a function's parameters or results have; a result may be a type alone."""
+    if written.type != "parameter_list":
+        return []
+    return [name for one in written.named_children for name in one.children_by_field_name("name")]
 
 
 def _text(node: Node) -> str:

@@ -220,6 +220,9 @@ class TestRefusals:
             ("F(x)", 2, "not exported"),
             ("F(_)", 2, "not exported"),
             ("F(iota)", 2, "not exported"),
+            ("F(func(x int, y x){})", 16, "not exported"),
+            ("F(func(x func(x x)){})", 16, "not exported"),
+            ("F(func(x int)(y x){return})", 16, "not exported"),
             # C1 and C2: more than one expression
             ("X()); os.Exit(0);(", 3, "closes nothing"),
             ("F(1);", 4, "semicolon"),
