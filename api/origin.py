@@ -13,10 +13,9 @@ in the settings' `api.origins`.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from ipaddress import ip_address
 
 from skyisland.errors import Forbidden
-from skyisland.settings.values import split_host_port
+from skyisland.settings.values import names_an_address
 
 READING = ("GET", "HEAD", "OPTIONS")
 """Methods that change nothing, and whose answers a browser shows to no other page."""
@@ -64,13 +63,7 @@ class Origins:
             )
 
     def _ours(self, origin: bytes, hosts: list[bytes]) -> bool:
-        return origin in self._named or ([origin.partition(b"://")[2]] == hosts and _fixed(hosts[0]))
-
-
-def _fixed(host: bytes) -> bool:
-    """Whether a Host header names the island by an address or as `localhost`, which no DNS entry can fake."""
-    try:
-        name, _ = split_host_port(host.decode(), 0)
-        return name == "localhost" or bool(ip_address(name))
-    except ValueError:
-        return False
+        if origin in self._named:
+            return True
+        own = [origin.partition(b"://")[2]] == hosts
+        return own and names_an_address(hosts[0].decode(errors="replace"))

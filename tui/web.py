@@ -4,9 +4,10 @@ It listens on loopback only, which every user of the host can reach. So it print
 lets one browser in, for which that gets a cookie; then the ticket is spent and another one printed. A browser
 sends the cookie to any port of this host, so log in from a browser that visits no other user's server there.
 
-Any page in the operator's browser can reach loopback too, so the `Origin` of a connection and the `Host` of a
-request must be our own. Fonts and scripts come from here, and the page's policy forbids it to load anything
-else. Each tab is a process of the user who started this one, with that user's token.
+Any page in the operator's browser can reach loopback too. So a request's `Host` must be an address or
+`localhost`, which no DNS entry can fake, and its `Origin` that same host and port, whichever a tunnel gives
+it. Fonts and scripts come from here, and the page's policy forbids it to load anything else. Each tab is a
+process of the user who started this one, with that user's token.
 """
 
 from __future__ import annotations
@@ -24,8 +25,9 @@ from aiohttp import web
 from textual_serve.server import Server
 
 from skyisland.errors import SettingsError
+from skyisland.settings.values import names_an_address
 
-PAGE = Path(__file__).with_name("web_page")
+PAGE = (Path(__file__).parent / "web_page" / "index.html").read_text()
 POLICY = (
     "default-src 'none'; script-src 'self' 'unsafe-inline'; style-src 'self' 'unsafe-inline'; "
     "font-src 'self'; img-src 'self'; connect-src 'self'; frame-ancestors 'none'"
@@ -42,8 +44,8 @@ class WebConsole(Server):
             host=host,
             port=port,
             title="Sky Island",
-            templates_path=PAGE,
         )
+        self._url = f"http://{host}:{port}"
         self._cookie = f"skyisland-{port}"
         self._sessions: set[str] = set()
         """Cookies of the browsers that were let in, for the life of this process."""
@@ -54,11 +56,11 @@ class WebConsole(Server):
         logging.basicConfig(level=logging.WARNING, format="%(name)s: %(message)s")
 
     async def on_startup(self, app: web.Application) -> None:
-        self._print_ticket("the console is on", "Ctrl+C ends it")
+        self._print_ticket("the console is on", "(through a tunnel: at its port)   Ctrl+C ends it")
 
     def _print_ticket(self, before: str, after: str) -> None:
         self._ticket = secrets.token_urlsafe(32)
-        print(f"{before} {self.public_url}/?ticket={self._ticket}   {after}", flush=True)
+        print(f"{before} {self._url}/?ticket={self._ticket}   {after}", flush=True)
 
     async def _make_app(self) -> web.Application:
         app: web.Application = await super()._make_app()
@@ -67,14 +69,18 @@ class WebConsole(Server):
         app.on_response_prepare.append(_guarded)
         return app
 
+    async def handle_index(self, request: web.Request) -> web.Response:
+        """The page. The library would write its own address into it, which is another behind a tunnel."""
+        return web.Response(text=PAGE, content_type="text/html")
+
     @web.middleware
     async def _only_ours(self, request: web.Request, handler: object) -> web.StreamResponse:
-        ours = self.public_url.partition("://")[2]
         origin = request.headers.get("Origin")
-        if request.path == "/" and request.host == ours.replace("127.0.0.1", "localhost") != ours:
-            raise web.HTTPFound(self.public_url + request.path_qs)  # the other name of the same loopback
-        if request.host != ours or (origin is not None and origin != self.public_url):
-            raise web.HTTPForbidden(text=f"this console answers pages of {self.public_url} only\n")
+        if not names_an_address(request.host):
+            text = "open this console as localhost or by an address, at the port that it or its tunnel has\n"
+            raise web.HTTPForbidden(text=text)
+        if origin is not None and origin.partition("://")[2] != request.host:
+            raise web.HTTPForbidden(text="this console answers its own page only\n")
         if request.path == "/ws" and origin is None:
             raise web.HTTPForbidden(text="a console needs a browser that says where it comes from\n")
         reply: web.StreamResponse = await handler(request)  # type: ignore[operator]

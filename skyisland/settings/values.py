@@ -165,6 +165,16 @@ def split_host_port(text: str, default_port: int) -> tuple[str, int]:
     return match[1] or match[2] or "", int(match[3] or default_port)
 
 
+def names_an_address(host: str) -> bool:
+    """Whether a Host header names its server by an address or as `localhost`. Any other name may belong to
+    somebody who lets it resolve to this address (DNS rebinding)."""
+    try:
+        name, _ = split_host_port(host, 0)
+        return name == "localhost" or bool(ip_address(name))
+    except ValueError:
+        return False
+
+
 def _kind(
     allowed: str, read: Callable[[object], object], write: Callable[[Any], object] | None = None
 ) -> Meta:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import contextlib
 import itertools
 import os
 import re
@@ -67,6 +68,25 @@ async def served(folder: Path) -> AsyncIterator[Served]:
         yield Served(f"http://127.0.0.1:{port}", login[0], server)
 
 
+@asynccontextmanager
+async def tunnel(url: str) -> AsyncIterator[int]:
+    """Another port that leads to the server at `url`, as `ssh -L` makes one."""
+    target = int(url.rsplit(":", 1)[1])
+
+    async def carry(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with contextlib.suppress(OSError):
+            while data := await reader.read(1 << 16):
+                writer.write(data)
+        writer.close()
+
+    async def connect(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        theirs, ours = await asyncio.open_connection("127.0.0.1", target)
+        await asyncio.gather(carry(reader, ours), carry(theirs, writer))
+
+    async with await asyncio.start_server(connect, "127.0.0.1", 0) as server:
+        yield server.sockets[0].getsockname()[1]
+
+
 def _listens(port: int) -> bool:
     with socket.socket() as sock:
         return sock.connect_ex(("127.0.0.1", port)) == 0
@@ -119,6 +139,20 @@ class Page:
                 self._news.clear()
                 await self._news.wait()
 
+    async def value(self, expression: str) -> Any:
+        """What the expression comes to in the tab, once that has loaded."""
+        loaded = """new Promise(go => {
+            const wait = () => document.readyState === "complete" ? go() : setTimeout(wait, 20);
+            wait();
+        })"""
+        told = await self.do(
+            "Runtime.evaluate",
+            expression=f"{loaded}.then(() => {expression})",
+            awaitPromise=True,
+            returnByValue=True,
+        )
+        return told["result"]["value"]
+
     async def picture(self) -> bytes:
         """What the tab shows, as PNG."""
         told = await self.do("Page.captureScreenshot", format="png")
@@ -131,7 +165,10 @@ class Page:
 
 
 @asynccontextmanager
-async def opened(url: str, profile: Path, size: tuple[int, int] = (1280, 800)) -> AsyncIterator[Page]:
+async def opened(
+    url: str, profile: Path, size: tuple[int, int] = (1280, 800), *flags: str
+) -> AsyncIterator[Page]:
+    """A tab on `url`; `flags`: further ones of Chromium's."""
     command = (
         "chromium",
         "--headless",
@@ -141,6 +178,7 @@ async def opened(url: str, profile: Path, size: tuple[int, int] = (1280, 800)) -
         "--remote-debugging-port=0",
         f"--user-data-dir={profile}",
         f"--window-size={size[0]},{size[1]}",
+        *flags,
         "about:blank",
     )
     quiet = {"stdout": asyncio.subprocess.DEVNULL, "stderr": asyncio.subprocess.DEVNULL}
