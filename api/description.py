@@ -61,7 +61,10 @@ def describe(header: str) -> Schema:
         "paths": paths,
         "components": {
             "schemas": components,
-            "securitySchemes": {"token": {"type": "apiKey", "in": "header", "name": header}},
+            "securitySchemes": {
+                "token": {"type": "apiKey", "in": "header", "name": header},
+                "bearer": {"type": "http", "scheme": "bearer"},
+            },
         },
     }
 
@@ -135,7 +138,8 @@ def _operation(operation: Operation[Any], path: str, shapes: Shapes, problems: l
         content = {JSON: {"schema": shapes[operation.body]}}
         described["requestBody"] = {"required": True, "content": content}
     if operation.role:
-        described["security"] = [{"token": []}, {}] if operation.role is Role.caller else [{"token": []}]
+        needless: list[Schema] = [{}] if operation.role is Role.caller else []
+        described["security"] = [{"token": []}, {"bearer": []}, *needless]
     return described
 
 
@@ -186,7 +190,7 @@ td {{ padding: 0.1rem 1rem 0.1rem 0; vertical-align: top }}
 </style>
 <h1>Sky Island {version}</h1>
 <p>The same for machines: <a href="/openapi.json">/openapi.json</a>. Tokens travel in the header
-<code>{header}</code>.</p>
+<code>{header}</code>, or as <code>Authorization: Bearer</code>.</p>
 {sections}
 </html>
 """

@@ -87,7 +87,6 @@ class FunctionEndpoint:
         self._gate = gate
         self._clients = clients
         self.settings = settings
-        self._header = gate.header.lower().encode()
         self._calls: Counter[str] = Counter()
         """Each client's calls, running or queued."""
         self._refusals = RefusalPace()
@@ -124,8 +123,8 @@ class FunctionEndpoint:
             Unauthorized, Forbidden: it may not call.
             TooBusy: it has as many calls under way as the settings permit.
         """
-        token = next((value for name, value in scope["headers"] if name == self._header), b"")
-        who = self._gate.admit_call(token.decode("latin-1"), self._clients.address_of(scope))
+        token = self._gate.token_of(scope["headers"])
+        who = self._gate.admit_call(token, self._clients.address_of(scope))
         client, most = who.name or self._clients.client_of(scope), self.settings.calls_per_client
         if most and self._calls[client] >= most:
             raise TooBusy(f"you have {most} calls under way; wait for one of them", retry_after_s=1)

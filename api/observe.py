@@ -20,6 +20,7 @@ from skyisland.status import Capability
 from skyisland.wire import Snapshot
 
 PROMETHEUS = "text/plain; version=0.0.4; charset=utf-8"
+OPEN_METRICS = "application/openmetrics-text; version=1.0.0; charset=utf-8"
 RECENT = 100
 """Invocations in a snapshot: enough for the first page of a console; `invocations` has up to 1000."""
 
@@ -55,7 +56,9 @@ def for_operators(app: Quart, island: Island, metrics: Metrics, logs: LogRing, f
 
     @responds(app, op.METRICS)
     async def prometheus() -> Response:
-        return Response(metrics.prometheus(island.status()), 200, content_type=PROMETHEUS)
+        opened = "application/openmetrics-text" in request.headers.get("Accept", "").lower()
+        text = metrics.prometheus(island.status(), open_metrics=opened)
+        return Response(text, 200, content_type=OPEN_METRICS if opened else PROMETHEUS)
 
     @answers(app, op.STATS)
     async def api_stats() -> ApiStats:

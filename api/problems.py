@@ -147,6 +147,8 @@ def refusal(error: IslandError, form: str = JSON) -> Reply:
     again_s = error.retry_after_s if error.retry_after_s is not None else AGAIN_S.get(error.code)
     if again_s is not None:
         headers = (("Retry-After", str(max(1, math.ceil(again_s)))),)
+    if status == 401:
+        headers += (("WWW-Authenticate", "Bearer"),)
     details = error.details or msgspec.UNSET
     return _problem(status, Problem(error.message, error.code, details), form, headers)
 

@@ -33,7 +33,7 @@ def guard(app: Quart, gate: Gate, clients: Clients) -> None:
         operation = NAMED.get(request.endpoint or "")
         # Callers are counted as well as admitted, by `FunctionEndpoint.admitted`.
         if operation is not None and operation.role not in (None, Role.caller):
-            token = request.headers.get(gate.header, "")
+            token = gate.token_of(request.scope["headers"])
             change = operation.role is Role.admin
             g.address = clients.address_of(request.scope)
             g.who = gate.admit(token, g.address, change=change)

@@ -42,6 +42,7 @@ from typing import Any
 
 import prometheus_client as prometheus
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
+from prometheus_client.openmetrics import exposition as openmetrics
 from prometheus_client.registry import Collector
 from prometheus_client.utils import floatToGoString
 from statsd import StatsClient
@@ -230,10 +231,14 @@ class Metrics:
         if self.statsd is not None:
             self.statsd.count(name)
 
-    def prometheus(self, status: Status) -> bytes:
-        """All figures in the text format of Prometheus, 0.0.4. Gauges are read from `status`."""
+    def prometheus(self, status: Status, *, open_metrics: bool = False) -> bytes:
+        """All figures in the text format of Prometheus, 0.0.4, or in that of OpenMetrics, 1.0.0. Gauges are
+        read from `status`."""
         self._status = status
         try:
+            if open_metrics:
+                text: bytes = openmetrics.generate_latest(self._registry)  # type: ignore[no-untyped-call]
+                return text
             return prometheus.generate_latest(self._registry)
         finally:
             self._status = None

@@ -58,7 +58,9 @@ async def test_only_admins(world: World, client: httpx.AsyncClient, method: str,
     assert bare.status_code == 401
     if method != "HEAD":
         whose = "an operator's or admin's" if method == "GET" else "an admin's"
-        assert bare.json()["error"] == f"this needs {whose} token, in the header {HEADER}"
+        where = f"in the header {HEADER} or as Authorization: Bearer"
+        assert bare.json()["error"] == f"this needs {whose} token, {where}"
+    assert bare.headers["www-authenticate"] == "Bearer"
     empty = await client.request(method, path, headers={HEADER: ""})
     assert empty.status_code == 401
     for wrong in (b"a", b"x" * 100, TOKEN.encode() + b"x", TOKEN.encode()[:-1], b"\xff\xfe"):

@@ -11,6 +11,7 @@ from typing import Any
 import httpx
 import msgspec
 import pytest
+from prometheus_client.openmetrics.parser import text_string_to_metric_families
 
 from api.stream import Feed
 from skyisland.errors import TooBusy
@@ -64,6 +65,11 @@ async def test_prometheus(client: httpx.AsyncClient, admin: httpx.AsyncClient) -
     assert 'skyisland_invocations_total{cached="false",verdict="ok"} 1.0' in response.text
     assert 'skyisland_http_responses_total{status="200"} 1.0' in response.text
     assert CALL["url"] not in response.text
+    accept = "application/openmetrics-text;version=1.0.0;q=0.75,text/plain;version=0.0.4;q=0.5"
+    response = await admin.get("/metrics", headers={"Accept": accept})
+    assert response.headers["content-type"] == "application/openmetrics-text; version=1.0.0; charset=utf-8"
+    families = {one.name for one in text_string_to_metric_families(response.text)}  # type: ignore[no-untyped-call]
+    assert {"skyisland_invocations", "skyisland_phase_seconds", "skyisland_jails"} <= families
 
 
 async def test_invocations(client: httpx.AsyncClient, admin: httpx.AsyncClient) -> None:

@@ -45,8 +45,10 @@ async def closed() -> AsyncIterator[World]:
     ],
     ids=["admin", "operator", "caller", "stranger", "nobody"],
 )
-async def test_roles(closed: World, token: str, sees: int, changes: int, calls: int) -> None:
-    async with closed.client(headers={HEADER: token}) as client:
+@pytest.mark.parametrize("header", [HEADER, "Authorization"])
+async def test_roles(closed: World, header: str, token: str, sees: int, changes: int, calls: int) -> None:
+    shown = f"Bearer {token}" if header == "Authorization" else token
+    async with closed.client(headers={header: shown}) as client:
         seen = [
             await client.get(path) for path in ("/metrics", "/api/v1/admin/jails", "/api/v1/admin/snapshot")
         ]
