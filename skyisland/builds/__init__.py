@@ -1,7 +1,7 @@
 """A binary for a call: compiled once, recorded, kept until nobody needs it.
 
-Gives: `builds.Builds`, with the artifacts on record (`artifacts`, `room`) and their files (`store`), and what
-packages offer (`catalogues`), and work for quiet moments (`ahead`).
+Gives: `builds.Builds`, with the artifacts on record (`artifacts`, `room`) and their files (`store`), what
+package a source is (`described`), what packages offer (`catalogues`), and work for quiet moments (`ahead`).
 
 Uses: golang, jails, settings, events, host, model. It knows no repository: a checked-out commit is handed in.
 """

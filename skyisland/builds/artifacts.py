@@ -8,6 +8,7 @@ its last user is gone, whoever forgot it.
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import logging
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -21,8 +22,10 @@ from skyisland.builds.room import surplus
 from skyisland.builds.store import Store
 from skyisland.errors import ArtifactNotFound
 from skyisland.events import ArtifactEvicted, Events
+from skyisland.golang import harness
 from skyisland.host.tasks import Background, InUse
-from skyisland.model import Artifact
+from skyisland.host.toolchain import this_platform
+from skyisland.model import Artifact, Call, Resolved, Source
 
 log = logging.getLogger(__name__)
 
@@ -240,3 +243,20 @@ class Artifacts:
 
 def id_of(artifact: Artifact) -> Id:
     return (artifact.url, artifact.package, artifact.commit, artifact.function, artifact.expression)
+
+
+def key_of(id_: Id, toolchain: str) -> str:
+    """A hash of all that goes into a binary: its id, the toolchain, the main programs, the platform."""
+    *function, expression = id_
+    parts = ["function", *map(str, function)] if expression is None else ["expression", *map(str, id_)]
+    digest = hashlib.sha256()
+    for part in (*parts, toolchain, harness.version(), *this_platform()):
+        # With its length before each part, no two lists of parts make the same bytes.
+        digest.update(len(part.encode()).to_bytes(8, "big") + part.encode())
+    return digest.hexdigest()
+
+
+def id_for(resolved: Resolved | Source, call: Call) -> Id:
+    """What the binary for a call is known by; an expression counts where its arguments are compiled in."""
+    expression = None if call.arguments is not None else call.text
+    return (resolved.url, resolved.package, resolved.commit, call.function, expression)

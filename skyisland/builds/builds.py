@@ -13,7 +13,6 @@ values: a call of one is compiled as an expression, and the records remember tha
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import logging
 import time
 from collections.abc import Awaitable, Callable
@@ -21,11 +20,12 @@ from contextlib import AbstractContextManager
 from functools import partial
 from typing import TypeVar
 
-from msgspec import Struct, structs
+from msgspec import structs
 
 from skyisland.builds.ahead import Ahead
-from skyisland.builds.artifacts import Artifacts, Id, Records
+from skyisland.builds.artifacts import Artifacts, Id, Records, id_for, key_of
 from skyisland.builds.catalogues import Catalogues
+from skyisland.builds.described import Described, Job
 from skyisland.builds.store import Store
 from skyisland.errors import BadCall, BuildFailed, Complaint, IslandError
 from skyisland.events import BuildFinished, BuildStarted, Events
@@ -35,12 +35,11 @@ from skyisland.golang.call import read_call
 from skyisland.golang.callee import PROGRAM
 from skyisland.golang.catalogue import Catalogue, hint, some_functions
 from skyisland.golang.compiler import Compiler
-from skyisland.golang.modules import Way
-from skyisland.golang.packages import Package
+from skyisland.golang.complaints import of_data
 from skyisland.host.failures import Failures
 from skyisland.host.fair import LOCAL, FairFlights, FairQueue
 from skyisland.host.tasks import Progress, silent
-from skyisland.host.toolchain import Toolchains, this_platform
+from skyisland.host.toolchain import Toolchains
 from skyisland.jails.register import Jails
 from skyisland.model import Artifact, Call, Resolved, Source
 from skyisland.settings import Build, Layout
@@ -49,32 +48,14 @@ log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
-MISREAD_PACKAGE = {Complaint.program, Complaint.no_go_files, Complaint.missing_module, Complaint.package}
-"""Complaints that may mean that `read_package` misread the package: Go is asked before they are reported."""
 NO_FUNCTION_VALUE = {Complaint.generic, Complaint.type}
 """Complaints of a function form whose expression form may compile."""
 UPKEEP_S = 300.0
 """Between two writes of uses and two checks of sizes. What a crash loses of either harms nobody."""
-PACKAGES = 1000
-"""Descriptions of packages kept in memory, of some hundred bytes each."""
 BUILD_S = 5.0
 """After which time to ask again for a place to build. A judgement: a small build takes a second or three."""
 NO_LIMIT_BYTES = 1 << 40
 """The size of a binary where `build.file_size` is 0: more than any disk of ours has."""
-
-
-class _Job(Struct, frozen=True, kw_only=True):
-    """What is to be compiled, and for whom."""
-
-    source: Source
-    package: Package = Package("", "", "", None, requires=False)
-    """As soon as it is described."""
-    call: Call = Call(text="", function="", arguments=())
-    """None, where the job is to tell what the package offers."""
-    refresh: bool
-    """Compile even what is known."""
-    invocation: str | None
-    client: str
 
 
 class Builds:
@@ -106,9 +87,12 @@ class Builds:
         self._artifacts = Artifacts(
             Store(layout.artifacts), records, events, limit_bytes=limit_bytes, unused_s=unused_s
         )
-        self._packages: dict[tuple[object, ...], Package] = {}
         self._caches = Caches(
-            layout, uid=uid, limit_bytes=limit_bytes, unused_s=unused_s, dropped=self._packages.clear
+            layout,
+            uid=uid,
+            limit_bytes=limit_bytes,
+            unused_s=unused_s,
+            dropped=self._forget_packages,
         )
         self._compiler = Compiler(settings, jails, self._caches, timeout_s=timeout_s)
         places = FairQueue(
@@ -119,10 +103,10 @@ class Builds:
             timeout_s=settings.queue_timeout,
             retry_after_s=BUILD_S,
         )
-        self._describing: FairFlights[Package] = FairFlights(places)
         self._building: FairFlights[Artifact] = FairFlights(places)
         self._catalogues = Catalogues(layout.catalogues, self._compiler, places)
         self._failures = Failures(failures_kept_s)
+        self._described = Described(self._compiler, places, self._failures)
         self._upkeep: asyncio.Task[None] | None = None
         self._under_way = 0
         """Builds and catalogues that somebody waits for."""
@@ -180,8 +164,11 @@ class Builds:
             self._upkeep = None
         await self._building.close()
         await self._catalogues.close()
-        await self._describing.close()
+        await self._described.close()
         await self._artifacts.close()
+
+    def _forget_packages(self) -> None:
+        self._described.forget()
 
     # Looking up
 
@@ -189,7 +176,7 @@ class Builds:
         """The binary for a call, if there is one; counts as a hit."""
         reading: Call | None = call
         while reading is not None:
-            artifact = self._artifacts.get(_id(resolved, self._remembered_form(resolved, reading)))
+            artifact = self._artifacts.get(id_for(resolved, self._remembered_form(resolved, reading)))
             if artifact is not None and reading.qualifier in (None, artifact.package_name):
                 return self._artifacts.use(artifact, client, hits=1)
             reading = reading.otherwise
@@ -257,49 +244,24 @@ class Builds:
             HostUnfit, DriverError: no build jail can be made.
             TooBusy: too many builds wait, or this one waited too long.
         """
-        job = _Job(source=source, call=call, refresh=refresh, invocation=invocation, client=client)
+        job = Job(source=source, call=call, refresh=refresh, invocation=invocation, client=client)
         try:
-            return await self._of_package(job, self._in_either_form)
+            return await self._work(job, self._in_either_form)
         except BadCall as error:
             offered = await self._catalogues.known(source) if call.is_program else None
             if names := some_functions(offered):
                 raise BadCall(f"{error.message}, such as {names}", **error.details) from None
             raise
 
-    async def _of_package(self, job: _Job, work: Callable[[_Job], Awaitable[T]]) -> T:
-        """What comes of the work for the package as it was described last, or otherwise, where it does not
-        compile so."""
-        package = None if job.refresh else self._packages.get(_known_as(job))
+    async def _work(self, job: Job, work: Callable[[Job], Awaitable[T]]) -> T:
+        """What comes of the work for a package that somebody waits for: nothing is compiled ahead
+        meanwhile."""
         self._ahead.disturb()
         self._under_way += 1
         try:
-            if package is None:
-                package = await self._describe(job, ask=False)
-            while True:
-                try:
-                    return await work(structs.replace(job, package=package))
-                except BuildFailed as error:
-                    package = await self._described_otherwise(job, package, error)
+            return await self._described.work(job, work)
         finally:
             self._under_way -= 1
-
-    async def _described_otherwise(self, job: _Job, package: Package, error: BuildFailed) -> Package:
-        """The package described in another manner, by which it may compile; else the error is raised.
-
-        Where modules are missing, they may come by another way. Where the language is too old, Go took that
-        of a module without go.mod. Else Go is asked what `read_package` may have misread.
-        """
-        if error.complaint is Complaint.missing_module and (way := package.next_way):
-            return await self._describe(job, ask=False, way=way)
-        if error.complaint is Complaint.language and (later := self._compiler.in_later_language(package)):
-            self._packages[_known_as(job)] = later
-            return later
-        if package.by_go or error.complaint not in MISREAD_PACKAGE:
-            raise error
-        by_go = await self._describe(job, ask=True, way=package.way)
-        if (by_go.name, by_go.import_path) == (package.name, package.import_path):
-            raise error
-        return by_go
 
     async def rebuild(self, artifact: Artifact, source: Source) -> Artifact:
         """Compile an artifact anew, from the files of its commit.
@@ -335,15 +297,15 @@ class Builds:
         """
         if found := await self._catalogues.known(source):
             return found
-        job = _Job(source=source, refresh=False, invocation=None, client=client)
+        job = Job(source=source, refresh=False, invocation=None, client=client)
 
-        async def offered(job: _Job) -> Catalogue:
+        async def offered(job: Job) -> Catalogue:
             return await self._catalogues.of(source, job.package, client=client)
 
-        with self._failures.of((_where(source), "catalogue")):
-            return await self._of_package(job, offered)
+        with self._failures.of((job.commit, "catalogue")):
+            return await self._work(job, offered)
 
-    async def _with_hint(self, error: BuildFailed, job: _Job) -> BuildFailed:
+    async def _with_hint(self, error: BuildFailed, job: Job) -> BuildFailed:
         """A compiler's complaint about the call, with what may help: names that come close, the signature."""
         if error.complaint not in (Complaint.undefined, Complaint.mismatch):
             return error
@@ -357,7 +319,7 @@ class Builds:
         more = await asyncio.to_thread(hint, offered, job.call.function, error.details.get("output", ""))
         return BuildFailed(error.message + more, **error.details | {"complaint": error.complaint})
 
-    async def _in_either_form(self, job: _Job) -> Artifact:
+    async def _in_either_form(self, job: Job) -> Artifact:
         """The binary for the function alone, or for the expression if it is no function value."""
         call = job.call.meant_in(job.package.name)
         job = structs.replace(job, call=self._remembered_form(job.source, call))
@@ -365,36 +327,19 @@ class Builds:
             return await self._once(job)
         except BuildFailed as error:
             if job.call.takes_data:
-                raise _of_data(job.call, error) from error.__cause__
+                raise of_data(job.call, error) from error.__cause__
             if job.call.arguments is None or error.complaint not in NO_FUNCTION_VALUE:
                 raise
         self.records.note_expression(_function(job.source, job.call))
         return await self._once(structs.replace(job, call=harness.as_expression(job.call)))
 
-    async def _describe(self, job: _Job, *, ask: bool, way: Way | None = None) -> Package:
-        """What package the source is, its modules downloaded by `way` or one after it; remembered for its
-        commit."""
-        where = _known_as(job)
-
-        async def describe() -> Package:
-            package = await self._compiler.describe(
-                job.source, ask=ask, way=way, program=job.call.is_program, invocation=job.invocation
-            )
-            self._packages[where] = package
-            if len(self._packages) > PACKAGES:
-                del self._packages[next(iter(self._packages))]
-            return package
-
-        with self._failures.of((where, ask, way), anew=job.refresh):
-            return await self._describing.join((where, ask, way), job.client, describe)
-
-    async def _once(self, job: _Job) -> Artifact:
+    async def _once(self, job: Job) -> Artifact:
         """The binary of one compilation, which all share who want the same."""
         if not job.call.is_program:
             harness.check_package(job.call, job.package.import_path, job.package.name)
         # The name has been checked. It makes no other binary, so callers with and without it share one.
         job = structs.replace(job, call=structs.replace(job.call, qualifier=None, otherwise=None))
-        id_ = _id(job.source, job.call)
+        id_ = id_for(job.source, job.call)
         # What failed with the package described in one way may succeed in another.
         attempt = (id_, job.package.way, job.package.by_go, job.package.go_mod)
         while True:
@@ -404,10 +349,10 @@ class Builds:
             if artifact := self._artifacts.get(id_):
                 return self._artifacts.use(artifact, job.client)
 
-    async def _compile(self, job: _Job) -> Artifact:
+    async def _compile(self, job: Job) -> Artifact:
         """Compile, and keep the binary."""
         source, call = job.source, job.call
-        id_ = _id(source, call)
+        id_ = id_for(source, call)
         if not job.refresh and (artifact := self._artifacts.get(id_)):
             return artifact
         key, started, size_bytes = self._key(id_), time.perf_counter(), 0
@@ -455,48 +400,6 @@ class Builds:
             )
         await self._artifacts.make_room(artifact)
         return artifact
-
-
-def _of_data(call: Call, error: BuildFailed) -> IslandError:
-    """What Go says of a call whose arguments are JSON, to a caller who sent a name and perhaps types, and no
-    text with positions behind the name."""
-    name, generic, _ = call.function.partition("[")
-    if error.complaint is Complaint.generic:
-        what = "is generic, and `types` does not name all of its type arguments"
-        return BadCall(f'call: {name} {what}: "types": ["int", …]', position=0)
-    if error.complaint is Complaint.type:
-        return BadCall(f"call: {name} is a type; write the conversion as a call: {name}(…)", position=0)
-    if generic and f"cannot index {name} (" in error.message:
-        return BadCall(f"types: {name} has no type parameters; leave types out", path="types")
-    if not error.details.get("position"):
-        return error
-    message = error.message.replace("the call does not fit", "types do not fit", 1)
-    return BuildFailed(message, **error.details | {"complaint": error.complaint, "position": None})
-
-
-def _known_as(job: _Job) -> tuple[object, ...]:
-    """What a described package is remembered by: a program is another package than one to import."""
-    return (*_where(job.source), job.call.is_program)
-
-
-def _where(source: Source) -> tuple[str, str, str]:
-    return (source.url, source.package, source.commit)
-
-
-def key_of(id_: Id, toolchain: str) -> str:
-    """A hash of all that goes into a binary: its id, the toolchain, the main programs, the platform."""
-    *function, expression = id_
-    parts = ["function", *map(str, function)] if expression is None else ["expression", *map(str, id_)]
-    digest = hashlib.sha256()
-    for part in (*parts, toolchain, harness.version(), *this_platform()):
-        # With its length before each part, no two lists of parts make the same bytes.
-        digest.update(len(part.encode()).to_bytes(8, "big") + part.encode())
-    return digest.hexdigest()
-
-
-def _id(resolved: Resolved | Source, call: Call) -> Id:
-    expression = None if call.arguments is not None else call.text
-    return (resolved.url, resolved.package, resolved.commit, call.function, expression)
 
 
 def _function(resolved: Resolved | Source, call: Call) -> tuple[str, str, str, str]:

@@ -9,12 +9,12 @@ import posixpath
 import re
 import signal
 
-from skyisland.errors import BuildFailed, Complaint, IslandError, Unavailable
+from skyisland.errors import BadCall, BuildFailed, Complaint, IslandError, Unavailable
 from skyisland.golang import harness, links
 from skyisland.golang.folders import where_packages_lie
 from skyisland.golang.reasons import all_left_out, is_pointer, left_out, missed_names, submodule
 from skyisland.host.tree import Tree
-from skyisland.model import Limits, Outcome, Source, Verdict
+from skyisland.model import Call, Limits, Outcome, Source, Verdict
 
 OUTPUT_CHARACTERS = 16_384
 """How much of the compiler's output reaches the caller. A judgement: about 200 lines."""
@@ -59,6 +59,23 @@ def refusal(
     return BuildFailed(
         explain(complaint, text, source), output=output, complaint=complaint, position=position
     )
+
+
+def of_data(call: Call, error: BuildFailed) -> IslandError:
+    """What Go says of a call whose arguments are JSON, to a caller who sent a name and perhaps types, and no
+    text with positions behind the name."""
+    name, generic, _ = call.function.partition("[")
+    if error.complaint is Complaint.generic:
+        what = "is generic, and `types` does not name all of its type arguments"
+        return BadCall(f'call: {name} {what}: "types": ["int", …]', position=0)
+    if error.complaint is Complaint.type:
+        return BadCall(f"call: {name} is a type; write the conversion as a call: {name}(…)", position=0)
+    if generic and f"cannot index {name} (" in error.message:
+        return BadCall(f"types: {name} has no type parameters; leave types out", path="types")
+    if not error.details.get("position"):
+        return error
+    message = error.message.replace("the call does not fit", "types do not fit", 1)
+    return BuildFailed(message, **error.details | {"complaint": error.complaint, "position": None})
 
 
 def _too_much(met: str, settings: str) -> BuildFailed:

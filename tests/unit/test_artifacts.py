@@ -12,8 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from msgspec import structs
 
-from skyisland.builds.artifacts import Id
-from skyisland.builds.builds import key_of
+from skyisland.builds.artifacts import Id, key_of
 from skyisland.drivers.fake import Script
 from skyisland.errors import ArtifactNotFound, BuildFailed
 from skyisland.events import ArtifactEvicted
