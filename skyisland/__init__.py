@@ -17,6 +17,13 @@ A room uses the rooms below it and no others; `[tool.importlinter]` in pyproject
 API (`api`) and the console (`tui`) stand beside this package: it knows neither, but for the commands.
 """
 
-from importlib.metadata import version
+__version__: str
 
-__version__ = version("skyisland")
+
+def __getattr__(name: str) -> str:
+    """The version is looked up when it is asked for: reading the metadata of packages takes some 25 ms."""
+    if name == "__version__":
+        from importlib.metadata import version
+
+        return version("skyisland")
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -30,6 +30,8 @@ T = TypeVar("T")
 class Unreachable(Unavailable):
     """Nobody answers there, or somebody who is not an island."""
 
+    code = "unreachable"
+
 
 class Client:
     """A connection to the island at `url` (`http://127.0.0.1:3280`).
@@ -44,10 +46,13 @@ class Client:
         token: str = "",
         header: str = "X-Sky-Island-Token",
         timeout_s: float = 30.0,
+        remedy: str = "start one by `skyisland serve`",
         transport: httpx.BaseTransport | None = None,
     ) -> None:
-        """`timeout_s`: how long to wait for an answer; calls and builds wait for as long as they take."""
+        """`timeout_s`: how long to wait for an answer; calls and builds wait for as long as they take.
+        `remedy`: what the user of this client may do where nobody listens."""
         self.url = url
+        self._remedy = remedy
         # No proxy of the environment gets to see the token.
         self._http = httpx.Client(
             base_url=url,
@@ -96,7 +101,7 @@ class Client:
             raise Unreachable(f"no answer in time from {self.url}; is the island overloaded?") from None
         except (httpx.HTTPError, httpx.InvalidURL, OSError) as error:
             raise Unreachable(
-                f"no island at {self.url} ({error or type(error).__name__}); start one by `skyisland serve`"
+                f"no island at {self.url} ({error or type(error).__name__}); {self._remedy}"
             ) from None
 
     # Open to all

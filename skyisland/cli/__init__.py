@@ -4,85 +4,211 @@
     skyisland -c FILE            run the island; the original's command line
     skyisland COMMAND …          see `skyisland --help`
 
-Exit codes: 0 done; 1 refused or failed, the reason is on standard error; 2 the command line is wrong;
-3 no island answers at the settings' address; 4 the function ran and failed, or returned an error (`invoke`);
-130 interrupted.
-
+    ending         what went wrong, told to people or machines, and the exit codes
     serving        init, serve (`reloading` on SIGHUP), and doctor (`examining`)
-    operating      commands that act on a running island: invoke, kill, console …
+    calling        invoke, functions: what callers do
+    operating      commands that act on a running island: kill, cache, console …
     watching       commands that only read from one: jails, logs …
+    completing     words that a shell completes by asking the island
     printing       answers as tables or JSON
     configuring    config, completion
 
-This package may use every room but drivers. It alone imports both `api` and `tui`, and only when a command
-needs them: `skyisland --help` loads neither.
+A new command is a function in one of these modules and a line in `SECTIONS`, the first one of its docstring.
+All keep these conventions:
+
+- Nothing is imported before it is needed: `skyisland --help` loads Click and this module. A command's module
+  is imported when the command is used, and imports a server or a screen within the function.
+- What shows something has `@as_json`, and prints by `print_list` or `print_fields`: where no terminal reads
+  it, one line for each row and no word cut; ids are never split; with `--json` exactly the fields of the API.
+- Standard output has the answer and nothing else. Notes, questions and errors go to standard error.
+- An error is raised, as an `IslandError` or `click.UsageError`; `ending` prints it, in JSON where `--json`
+  was given, and knows the exit code. A hint that names a command spells it by `GlobalOptions.line`, which
+  repeats the `-c` that was given.
+- What foreign people wrote reaches a terminal by `say` and the tables only, which escape it.
+- An argument that names something of the island completes (`shell_complete`, in `completing`).
+- What destroys the work of others asks first on a terminal, and has `--yes`.
+
+This package may use every room but drivers. It alone imports both `api` and `tui`.
 """
 
 from __future__ import annotations
 
 import os
+import shlex
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, MutableMapping
 from importlib import import_module
+from io import TextIOWrapper
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from skyisland import __version__
-from skyisland.errors import IslandError, SettingsError
-from skyisland.settings import Settings, admin_token
+from skyisland.cli.ending import EXIT_FAILED as EXIT_FAILED
+from skyisland.cli.ending import EXIT_FUNCTION as EXIT_FUNCTION
+from skyisland.cli.ending import EXIT_INTERRUPTED as EXIT_INTERRUPTED
+from skyisland.cli.ending import EXIT_UNREACHABLE as EXIT_UNREACHABLE
+from skyisland.cli.ending import ending
 
 if TYPE_CHECKING:
+    from click.shell_completion import CompletionItem
+
     from skyisland.client import Client
+    from skyisland.settings import Settings
 
-EXIT_FAILED, EXIT_UNREACHABLE, EXIT_FUNCTION, EXIT_INTERRUPTED = 1, 3, 4, 130
+SECTIONS: dict[str, dict[str, tuple[str, str]]] = {
+    "Run an island": {
+        "init": ("serving", "Prepare this host."),
+        "serve": ("serving", "Run the island, with a console where there is a terminal."),
+        "doctor": ("serving", "Say what this host can and cannot do, and the remedies."),
+        "config": ("configuring", "Show, check or write settings."),
+    },
+    "Call functions": {
+        "invoke": ("calling", "Run a call of a Go package."),
+        "functions": ("calling", "List what a Go package offers."),
+    },
+    "Watch a running island": {
+        "console": ("operating", "Watch and steer a running island."),
+        "web": ("operating", "The console in a browser, on loopback."),
+        "status": ("watching", "Show the island at this moment."),
+        "requests": ("watching", "List the latest calls that are over, newest first."),
+        "logs": ("watching", "Print the latest lines of the island's log."),
+        "jails": ("watching", "List the living jails."),
+        "jail": ("watching", "Show one jail."),
+        "ips": ("watching", "List the addresses of the pool."),
+        "capabilities": ("watching", "Show what the island's host enforces, and what it cannot."),
+        "stats": ("watching", "Show the HTTP traffic since the island started."),
+    },
+    "Steer it": {
+        "kill": ("operating", "Kill a jail, or all of them."),
+        "ip": ("operating", "Take an address out of the pool, or give it back."),
+        "cache": ("operating", "List, evict, rebuild or purge the binaries that are kept."),
+        "rebuild": ("operating", "Build a binary anew."),
+    },
+    "Your shell": {
+        "completion": ("configuring", "Print the script that completes commands."),
+    },
+}
+"""The module of each command, and the first line of its help, as `skyisland --help` prints it."""
 
 
-class Commands(click.Group):
-    """Prints an island's error on standard error and turns it into an exit code."""
+AS_JSON = "skyisland.cli.as_json"
+"""Where a context keeps whether `--json` was given: also a command line that is wrong is told so in JSON."""
+
+
+class _Late(MutableMapping[str, click.Command]):
+    """The commands of `SECTIONS`, each imported when somebody asks for it."""
+
+    def __init__(self) -> None:
+        self._modules = {name: module for rows in SECTIONS.values() for name, (module, _) in rows.items()}
+        self._loaded: dict[str, click.Command] = {}
+
+    def __getitem__(self, name: str) -> click.Command:
+        if name not in self._loaded:
+            module = import_module(f"skyisland.cli.{self._modules[name]}")
+            self._loaded |= {command.name: command for command in module.COMMANDS}
+        return self._loaded[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._modules)
+
+    def __len__(self) -> int:
+        return len(self._modules)
+
+    def __setitem__(self, name: str, command: click.Command) -> None:
+        self._loaded[name] = command
+
+    def __delitem__(self, name: str) -> None:
+        del self._modules[name]
+
+
+class Listing(click.Group):
+    """A group that lists its commands with the whole first line of their help."""
+
+    def rows(self) -> dict[str, dict[str, str]]:
+        """Command and first line, by section."""
+        lines = {name: (command.help or "").split("\n")[0] for name, command in self.commands.items()}
+        return {"Commands": lines}
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        for title, rows in self.rows().items():
+            with formatter.section(title):
+                formatter.write_dl([*rows.items()])
+
+
+class Commands(Listing):
+    """Prints what went wrong and turns it into an exit code; lists its commands without importing them."""
+
+    def rows(self) -> dict[str, dict[str, str]]:
+        return {title: {name: line for name, (_, line) in rows.items()} for title, rows in SECTIONS.items()}
+
+    def make_context(
+        self, info_name: str | None, args: list[str], parent: click.Context | None = None, **extra: Any
+    ) -> click.Context:
+        as_json = "--json" in args
+        with ending(as_json=as_json):
+            ctx = super().make_context(info_name, args, parent, **extra)
+        ctx.meta[AS_JSON] = as_json
+        return ctx
 
     def invoke(self, ctx: click.Context) -> Any:
-        try:
+        with ending(as_json=ctx.meta[AS_JSON]):
             return super().invoke(ctx)
-        except IslandError as error:
-            from skyisland.cli.printing import say
-            from skyisland.client import Unreachable
 
-            say(f"skyisland: {error.message}", fg="red", err=True)
-            for name, value in error.details.items():
-                say(f"  {name}: {value}", err=True)
-            sys.exit(EXIT_UNREACHABLE if isinstance(error, Unreachable) else EXIT_FAILED)
-        except (KeyboardInterrupt, click.Abort):  # click alone would exit with 1, as after a refusal
-            click.echo("skyisland: interrupted", err=True)
-            sys.exit(EXIT_INTERRUPTED)
+    def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
+        from click.shell_completion import CompletionItem
+
+        rows = {name: line for section in self.rows().values() for name, line in section.items()}
+        names = [
+            CompletionItem(name, help=rows[name]) for name in sorted(rows) if name.startswith(incomplete)
+        ]
+        return [*names, *click.Command.shell_complete(self, ctx, incomplete)]
 
 
 class GlobalOptions:
     """The values of the options that stand before the command; click hands it to each command."""
 
-    def __init__(self, file: Path | None) -> None:
+    def __init__(self, file: Path | None = None) -> None:
         self.file = file
 
+    def line(self, *words: str) -> str:
+        """A command line of ours as the user would type it, with the `-c` that was given."""
+        options = () if self.file is None else ("-c", str(self.file))
+        return shlex.join(["skyisland", *options, *words])
+
     def settings(self) -> Settings:
+        from skyisland.settings import Settings
+
         return Settings.load(self.file, os.environ)
 
     def client(self, *, admin: bool = True, timeout_s: float = 30.0) -> Client:
         """A connection to the island of these settings, with its admin token; `timeout_s` is for an answer.
 
         Without `admin`, an unreadable token is no error: most islands let everybody on this host call.
+
+        Raises:
+            Unreachable: there is no token, and no island either.
+            SettingsError: there is no token that we may read.
         """
         from skyisland.client import Client
+        from skyisland.errors import SettingsError
+        from skyisland.settings import admin_token
 
         settings = self.settings()
+        remedy = f"start one by `{self.line('serve')}`"
+
+        def connected(token: str) -> Client:
+            header = settings.admin_token_header
+            return Client(settings.url, token=token, header=header, timeout_s=timeout_s, remedy=remedy)
+
         try:
-            token = admin_token(settings, make=False)
+            return connected(admin_token(settings, make=False))
         except SettingsError:
-            if admin:
-                raise
-            token = ""
-        header = settings.admin_token_header
-        return Client(settings.url, token=token, header=header, timeout_s=timeout_s)
+            with connected("") as anonymous:
+                if admin:
+                    anonymous.capabilities()  # that no island runs is what the user must hear first
+                    raise
+        return connected("")
 
 
 def console_options(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -104,8 +230,13 @@ def console_options(command: Callable[..., Any]) -> Callable[..., Any]:
     return command
 
 
-@click.group(cls=Commands, invoke_without_command=True, context_settings={"max_content_width": 100})
-@click.version_option(__version__, prog_name="skyisland")
+@click.group(
+    cls=Commands,
+    commands=_Late(),
+    invoke_without_command=True,
+    context_settings={"max_content_width": 100, "help_option_names": ["-h", "--help"]},
+)
+@click.version_option(package_name="skyisland", prog_name="skyisland")
 @click.option(
     "-c",
     "--config",
@@ -126,7 +257,8 @@ def main(ctx: click.Context, file: Path | None, init_only: bool) -> None:
     if ctx.invoked_subcommand is None:
         ctx.invoke(main.commands["init" if init_only else "serve"])
     elif init_only:
-        raise click.UsageError("-i takes no command; run `skyisland init` first, and then the command")
+        first = ctx.obj.line("init")
+        raise click.UsageError(f"-i takes no command; run `{first}` first, and then the command")
 
 
 def _open_standard_descriptors() -> None:
@@ -141,12 +273,9 @@ def _open_standard_descriptors() -> None:
         name = ("stdin", "stdout", "stderr")[number]
         if getattr(sys, name) is None:
             setattr(sys, name, open(number, mode, closefd=False))  # noqa: SIM115 - for as long as we run
-
-
-def _add_commands() -> None:
-    for name in ("serving", "watching", "operating", "configuring"):
-        for command in import_module(f"skyisland.cli.{name}").COMMANDS:
-            main.add_command(command)
-
-
-_add_commands()
+    for stream in (
+        sys.stdout,
+        sys.stderr,
+    ):  # a character that a terminal's encoding lacks is no reason to fail
+        if isinstance(stream, TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")

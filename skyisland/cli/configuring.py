@@ -9,11 +9,11 @@ import click
 import msgspec
 from click.shell_completion import get_completion_class
 
-from skyisland.cli import GlobalOptions, main
+from skyisland.cli import GlobalOptions, Listing, main
 from skyisland.settings import commented_toml, dump, find_file
 
 
-@click.group()
+@click.group(cls=Listing)
 def config() -> None:
     """Show, check or write settings."""
 
@@ -32,7 +32,10 @@ def show(options: GlobalOptions, as_json: bool) -> None:
 @config.command()
 @click.pass_obj
 def check(options: GlobalOptions) -> None:
-    """Check the settings; list every problem and exit with 1 if there is one."""
+    """Check the settings, and list all that is wrong.
+
+    Exit code 1 if something is.
+    """
     options.settings()
     file = options.file or find_file(os.environ)
     click.echo(f"{file} is valid" if file else "no settings file: the defaults are used")
@@ -44,7 +47,10 @@ def check(options: GlobalOptions) -> None:
 @click.option("--commented", is_flag=True, help="Write every key with its explanation, commented out.")
 @click.pass_obj
 def write(options: GlobalOptions, target: Path, force: bool, commented: bool) -> None:
-    """Write the settings in force to TARGET as TOML (a config.json becomes TOML this way)."""
+    """Write the settings in force to a file, as TOML.
+
+    A config.json becomes TOML this way.
+    """
     if target.exists() and not force:
         raise click.ClickException(f"{target} exists; --force overwrites it")
     text = commented_toml() if commented else dump(options.settings(), secrets=True)
@@ -58,7 +64,14 @@ def write(options: GlobalOptions, target: Path, force: bool, commented: bool) ->
 @click.command()
 @click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
 def completion(shell: str) -> None:
-    """Print the script that completes commands in SHELL: eval "$(skyisland completion bash)"."""
+    """Print the script that completes commands.
+
+    \b
+    bash, zsh:  eval "$(skyisland completion bash)"
+    fish:       skyisland completion fish | source
+
+    It also completes jails, addresses, keys, packages and their functions, by asking the running island.
+    """
     completion_class = get_completion_class(shell)
     assert completion_class is not None, shell  # noqa: S101 - the choice above is click's own list
     click.echo(completion_class(main, {}, "skyisland", "_SKYISLAND_COMPLETE").source())

@@ -36,7 +36,7 @@ log = logging.getLogger(__name__)
 @console_options
 @click.pass_obj
 def serve(options: GlobalOptions, /, no_tui: bool, **console: Any) -> None:
-    """Run the island: REST API and, on a terminal, the operations console.
+    """Run the island, with a console where there is a terminal.
 
     SIGTERM and SIGINT drain: running calls finish within jails.drain_timeout, then everything is removed; a
     second SIGINT ends the calls at once. SIGHUP reads the settings again (tokens, TLS files, limits, log
@@ -234,10 +234,11 @@ async def _until(stop: Callable[[], Awaitable[object]], work: asyncio.Task[None]
 @click.command()
 @click.pass_obj
 def init(options: GlobalOptions) -> None:
-    """Prepare this host: state folder, base system, Go, its compiled standard library, build jail.
+    """Prepare this host.
 
-    May be repeated, and goes on where it was interrupted. `serve` prepares what is missing, too, but compiles
-    the greater part of the standard library while nobody calls (build.compile_ahead).
+    Makes state folder, base system, Go, its compiled standard library and build jail. May be repeated, and
+    goes on where it was interrupted. `serve` prepares what is missing, too, but compiles the greater part of
+    the standard library while nobody calls (build.compile_ahead).
     """
     settings = options.settings()
     console = Console(stderr=True)
@@ -252,7 +253,9 @@ def init(options: GlobalOptions) -> None:
             asyncio.run(_init(settings, _bars(bars)))
         except asyncio.CancelledError:
             sys.exit("interrupted, and taken back; run it again to go on")
-    console.print(f"ready: state in {settings.state_dir}; start with `skyisland serve`", highlight=False)
+    console.print(
+        f"ready: state in {settings.state_dir}; start with `{options.line('serve')}`", highlight=False
+    )
 
 
 def _bars(bars: Progress) -> Report:
@@ -287,7 +290,10 @@ async def _init(settings: Settings, report: Report) -> None:
 @click.option("--json", "as_json", is_flag=True, help="For machines.")
 @click.pass_obj
 def doctor(options: GlobalOptions, full: bool, as_json: bool) -> None:
-    """Say what this host can and cannot do, each problem with its remedy; exit code 1 if calls cannot run."""
+    """Say what this host can and cannot do, and the remedies.
+
+    Exit code 1 if calls cannot run.
+    """
     from skyisland.cli.examining import report
 
     sys.exit(asyncio.run(report(options.settings(), full=full, as_json=as_json)))

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-import shlex
 import time
 from collections.abc import Callable
 from typing import Any
 
 import click
-from msgspec import structs
 
 from skyisland import operations as op
 from skyisland.cli import GlobalOptions
+from skyisland.cli.completing import jail_names
 from skyisland.cli.printing import (
+    PAIRS,
     as_json,
+    line_of_json,
     moment,
     print_fields,
     print_json,
@@ -23,17 +24,17 @@ from skyisland.cli.printing import (
     size,
     span,
 )
-from skyisland.errors import IslandError
 from skyisland.events import InvocationFinished
-from skyisland.golang.catalogue import Entry
 from skyisland.model import Artifact
 from skyisland.operations import Operation
-from skyisland.record.logs import printable
+from skyisland.record.logs import LogLine, printable
 from skyisland.status import AddressState, Capability
 from skyisland.wire import Jail, Snapshot
 
-COMPLETION_S = 3.0
-"""Nobody waits longer for a key to be answered."""
+POLL_S = 0.5
+"""How often `logs --follow` asks for new lines."""
+MOST_LINES = 5000
+"""In one answer, and of one pause: an island that logs more between two is said to."""
 LEVELS = {"WARNING": "yellow", "ERROR": "red"}
 """Colours of log lines on a terminal; others have none."""
 
@@ -49,13 +50,16 @@ def limit(operation: Operation[Any]) -> Callable[..., Any]:
 @as_json
 @click.pass_obj
 def status(options: GlobalOptions, as_json: bool) -> None:
-    """Show the island at this moment; --json shows all of it."""
+    """Show the island at this moment.
+
+    --json shows all that it knows of itself.
+    """
     with options.client() as client:
         snapshot = client.snapshot()
     if as_json:
         print_json(snapshot)
     else:
-        print_table(("", ""), _summary(snapshot), "")
+        print_table(PAIRS, _summary(snapshot), "", texts=PAIRS[1:])
 
 
 def _summary(island: Snapshot) -> list[tuple[str, object]]:
@@ -83,67 +87,11 @@ def capabilities(options: GlobalOptions, as_json: bool) -> None:
     with options.client(admin=False) as client:
         known = client.capabilities()
     columns = ("CAPABILITY", "ENFORCED", "HOW", "REMEDY")
-    print_list(known, columns, _capability, "none is known", as_json=as_json)
+    print_list(known, columns, _capability, "none is known", as_json=as_json, texts=("HOW", "REMEDY"))
 
 
 def _capability(one: Capability) -> tuple[object, ...]:
     return one.name, "yes" if one.enforced else "no", one.how, one.remedy
-
-
-def names_offered(context: click.Context, _: click.Parameter, incomplete: str) -> list[str]:
-    """What the package at the URL offers, for a shell that completes; nothing if that takes long."""
-    options = GlobalOptions(context.find_root().params.get("file"))
-    try:
-        with options.client(admin=False, timeout_s=COMPLETION_S) as client:
-            offered = client.functions(context.params["url"], context.params.get("version"), patient=False)
-    except IslandError:
-        return []
-    return [entry.name for entry in offered.functions if entry.name.startswith(incomplete)]
-
-
-@click.command()
-@click.argument("url")
-@click.argument("name", required=False, shell_complete=names_offered)
-@click.option("--version", help="Branch, tag or commit; the default branch without it.")
-@as_json
-@click.pass_obj
-def functions(options: GlobalOptions, url: str, name: str | None, version: str | None, as_json: bool) -> None:
-    """List what the Go package at URL offers; with NAME, all about one: skyisland functions URL Encode"""
-    with options.client(admin=False) as client:
-        offered = client.functions(url, version)
-    entries = [entry for entry in offered.functions if name in (None, entry.name)]
-    if not entries and name is not None:
-        close = " or ".join(offered.close_to(name)) or "something else"
-        raise click.ClickException(f"{offered.name} has no {name}; did you mean {close}?")
-    if as_json:
-        print_json(structs.replace(offered, functions=entries))
-    elif name is not None:
-        _print_entry(url, entries[0])
-    else:
-        say(f"{offered.import_path} at {offered.version[:12]}\n{offered.synopsis}")
-        shown = [entry for entry in entries if entry.kind != "type"]
-        print_table(("FUNCTION", "ABOUT"), map(_function, shown), "nothing in it can be called")
-        if offered.omitted:
-            say(f"and {offered.omitted} more, for which there is no room")
-
-
-def _function(entry: Entry) -> tuple[str, str]:
-    about = entry.synopsis if entry.callable else f"cannot be called: {entry.why}"
-    return entry.declaration.removeprefix("func "), about
-
-
-def _print_entry(url: str, entry: Entry) -> None:
-    """All about one name, with its examples as commands."""
-    say(f"{entry.signature}\n\n{entry.doc}".rstrip())
-    if entry.why:
-        say(f"\n{entry.why}")
-    if entry.call and not any(example.calls for example in entry.examples):
-        say(f"\nskyisland invoke {shlex.quote(url)} {shlex.quote(entry.call)}")
-    for example in entry.examples:
-        for ready in example.calls:
-            say(f"\nskyisland invoke {shlex.quote(url)} {shlex.quote(ready.call)}\n{ready.output.rstrip()}")
-        if not example.calls:
-            say(f"\n{example.code}\n// Output: {example.output.rstrip()}")
 
 
 @click.command()
@@ -155,7 +103,7 @@ def requests(options: GlobalOptions, limit: int, as_json: bool) -> None:
     with options.client() as client:
         ends = client.invocations(limit)
     columns = ("ENDED", "REQUEST", "FUNCTION", "RESULT", "TOTAL", "BINARY", "JAIL")
-    print_list(ends, columns, _request, "no call is over", as_json=as_json)
+    print_list(ends, columns, _request, "no call is over", as_json=as_json, texts=("FUNCTION", "RESULT"))
 
 
 def _request(end: InvocationFinished) -> tuple[object, ...]:
@@ -171,20 +119,41 @@ def _request(end: InvocationFinished) -> tuple[object, ...]:
 
 
 @click.command()
-@click.option("--jail", metavar="NAME", help="Only the lines of this jail.")
+@click.option(
+    "--jail", metavar="NAME", shell_complete=jail_names, help="Only the lines of this jail, by its name."
+)
+@click.option("-f", "--follow", is_flag=True, help="Go on with new lines as they come, until Ctrl-C.")
 @limit(op.LOGS)
 @as_json
 @click.pass_obj
-def logs(options: GlobalOptions, jail: str | None, limit: int, as_json: bool) -> None:
-    """Print the latest lines of the island's log, oldest first."""
+def logs(options: GlobalOptions, jail: str | None, follow: bool, limit: int, as_json: bool) -> None:
+    """Print the latest lines of the island's log.
+
+    Oldest first. With --follow, --json prints one line of JSON for each.
+    """
     with options.client() as client:
         lines = client.logs(jail=jail, limit=limit)
-    if as_json:
-        print_json(lines)
-        return
+        if as_json and not follow:
+            print_json(lines)
+            return
+        _print_log(lines, as_json=as_json)
+        last = max((line.seq for line in lines), default=0)
+        while follow:
+            time.sleep(POLL_S)
+            lines = client.logs(jail=jail, after=last, limit=MOST_LINES)
+            if lines and jail is None and lines[0].seq > last + 1:
+                say(f"{lines[0].seq - last - 1} lines came too fast", err=True)
+            _print_log(lines, as_json=as_json)
+            last = max((line.seq for line in lines), default=last)
+
+
+def _print_log(lines: list[LogLine], *, as_json: bool) -> None:
     for line in lines:
-        text = f"{moment(line.at)} {line.level:<7} {line.jail or line.logger}: {line.text}"
-        click.secho(printable(text), fg=LEVELS.get(line.level))
+        if as_json:
+            click.echo(line_of_json(line))
+        else:
+            text = f"{moment(line.at)} {line.level:<7} {line.jail or line.logger}: {line.text}"
+            say(printable(text), fg=LEVELS.get(line.level))
 
 
 @click.command()
@@ -195,7 +164,7 @@ def jails(options: GlobalOptions, as_json: bool) -> None:
     with options.client() as client:
         alive = client.jails()
     columns = ("JID", "NAME", "STATE", "PID", "IP4", "AGE", "MEMORY", "FUNCTION")
-    print_list(alive, columns, _jail, "no jail is alive", as_json=as_json)
+    print_list(alive, columns, _jail, "no jail is alive", as_json=as_json, texts=("FUNCTION",))
 
 
 def _jail(jail: Jail) -> tuple[object, ...]:
@@ -212,11 +181,14 @@ def _jail(jail: Jail) -> tuple[object, ...]:
 
 
 @click.command()
-@click.argument("jail")
+@click.argument("jail", shell_complete=jail_names)
 @as_json
 @click.pass_obj
 def jail(options: GlobalOptions, jail: str, as_json: bool) -> None:
-    """Show one JAIL, by its number or name."""
+    """Show one jail.
+
+    JAIL is its number or name.
+    """
     with options.client() as client:
         details = client.jail(jail)
     print_json(details) if as_json else print_fields(details)
@@ -256,7 +228,7 @@ def cache_list(options: GlobalOptions, as_json: bool) -> None:
         artifacts = client.artifacts()
     artifacts.sort(key=lambda artifact: -artifact.used_at)
     columns = ("KEY", "FUNCTION", "COMMIT", "SIZE", "BUILD", "HITS", "USED")
-    print_list(artifacts, columns, _artifact, "nothing is cached", as_json=as_json)
+    print_list(artifacts, columns, _artifact, "nothing is cached", as_json=as_json, texts=("FUNCTION",))
 
 
 def _artifact(artifact: Artifact) -> tuple[object, ...]:
@@ -272,7 +244,6 @@ def _artifact(artifact: Artifact) -> tuple[object, ...]:
 
 
 COMMANDS: tuple[click.Command, ...] = (
-    functions,
     status,
     capabilities,
     requests,

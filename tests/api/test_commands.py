@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import io
 import json
 import re
 import sys
@@ -23,13 +24,14 @@ from skyisland.status import AddressState
 from tests.support.api import CALL, HEADER, REQUEST, TOKEN, Server, World, answers, make_world
 
 
-class Here:
+class Here(GlobalOptions):
     """The options in front of a command, which chose the island of the test."""
 
     def __init__(self, server: Server) -> None:
+        super().__init__()
         self._server = server
 
-    def client(self, *, admin: bool = True) -> Client:
+    def client(self, *, admin: bool = True, timeout_s: float = 30.0) -> Client:
         return Client(self._server.url, token=TOKEN if admin else "", header=HEADER)
 
 
@@ -62,7 +64,7 @@ async def test_status(here: Here, world: World) -> None:
 async def test_capabilities(here: Here) -> None:
     printed = (await run(here, "capabilities")).output
     assert "copy_on_write" in printed
-    assert printed.splitlines()[1].split() == ["CAPABILITY", "ENFORCED", "HOW", "REMEDY"]
+    assert printed.splitlines()[0].split() == ["CAPABILITY", "ENFORCED", "HOW", "REMEDY"]
     assert "\\n" not in printed
     told = json.loads((await run(here, "capabilities", "--json")).output)
     assert {"name", "enforced", "how", "remedy"} <= set(told[0])
@@ -99,7 +101,7 @@ async def test_ips_tell_taken_out_from_free(here: Here, world: World) -> None:
     await world.island.network.set_state("10.61.0.2", AddressState.unavailable)
     rows = [line.split() for line in (await run(here, "ips")).output.splitlines() if line.strip()]
     assert rows[0] == ["ADDRESS", "STATE", "JAIL"]
-    assert rows[2:4] == [["10.61.0.2", "unavailable"], ["10.61.0.3", "available"]]
+    assert rows[1:3] == [["10.61.0.2", "unavailable"], ["10.61.0.3", "available"]]
     one = (await run(here, "ips", "--state", "unavailable")).output
     assert ("10.61.0.2" in one, "10.61.0.3" in one) == (True, False)
     told = json.loads((await run(here, "ips", "--state", "unavailable", "--json")).output)
@@ -167,6 +169,8 @@ async def test_the_message_has_a_line_of_its_own(
     """Also in a file that has both streams; what a file of its own has is every byte and no more."""
     monkeypatch.setattr(GlobalOptions, "client", lambda self, admin=True: here.client(admin=admin))
     out, err = tmp_path / "out", tmp_path / "err"
+
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO()))
 
     def invoke(stderr: Path) -> None:
         with out.open("a") as sys.stdout, stderr.open("a") as sys.stderr, pytest.raises(SystemExit):

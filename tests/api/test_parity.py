@@ -19,7 +19,7 @@ import httpx
 import pytest
 from click.testing import CliRunner
 
-from skyisland.cli import main
+from skyisland.cli import GlobalOptions, main
 from skyisland.client import Client
 from skyisland.errors import IslandError
 from skyisland.model import FunctionRequest
@@ -177,14 +177,15 @@ async def test_the_client_has_a_method_of_its_name_for_every_operation(server: S
         assert await asyncio.to_thread(ask, name) == [name]
 
 
-class Here:
+class Here(GlobalOptions):
     """The options in front of a command, which chose the island of the test."""
 
     def __init__(self, server: Server) -> None:
+        super().__init__()
         self.transport = Recording()
         self._server = server
 
-    def client(self, *, admin: bool = True) -> Client:
+    def client(self, *, admin: bool = True, timeout_s: float = 30.0) -> Client:
         token = TOKEN if admin else ""
         return Client(self._server.url, token=token, header=HEADER, transport=self.transport)
 
