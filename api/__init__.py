@@ -1,10 +1,10 @@
 """The REST API of an island.
 
-`create_app(island, …)` makes a Quart application; `api.serve` puts it on a socket and `api.protocols` bounds
-what a connection may cost. Handlers translate between JSON and the island's methods and do nothing else.
-Errors of every kind become responses in `problems`, in a form that the caller accepts (`media`; `lines` for
-many inputs). Whose share a request counts to stands in `clients`, which operations there are in
-`skyisland.operations`, their shapes in `skyisland.wire`.
+`create_app(island, …)` makes a Quart application; `api.serve` puts it on a socket (`api.tls`: with TLS) and
+`api.protocols` bounds what a connection may cost. Handlers translate between JSON and the island's methods
+and do nothing else. Errors of every kind become responses in `problems`, in a form that the caller accepts
+(`media`; `lines` for many inputs). Whose share a request counts to stands in `clients`, which operations
+there are in `skyisland.operations`, their shapes in `skyisland.wire`.
 
     Hypercorn ─▶ count ─▶ whose page (origin.py) ─┬─▶ POST /api/v1/function (function.py)
                                                   └─▶ Quart ─▶ roles, parameters (routes.py, auth.py)

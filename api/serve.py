@@ -36,11 +36,11 @@ import hypercorn.asyncio.run
 from hypercorn.asyncio.tcp_server import MAX_RECV, TCPServer
 from hypercorn.events import Closed, Event, RawData, Updated
 from hypercorn.utils import wrap_app
-from msgspec import Struct
 
 from api import Api
 from api.clients import Clients, share_of
 from api.protocols import Limits, Protocols, short
+from api.tls import LOOK_S, Tls, renewing
 from skyisland.errors import SettingsError
 from skyisland.settings import Api as Settings
 
@@ -63,27 +63,6 @@ CUT_S = 1.0
 HANDSHAKE_S = 5.0
 """How long a client may take for TLS; until it has, its connection is not counted."""
 _FREEBSD_TCP_MAXUNACKTIME = 68  # netinet/tcp.h, in seconds; Python has no name for it
-
-
-class Tls(Struct, frozen=True):
-    """PEM files: the server's certificate with its chain, and its key."""
-
-    certificate: str
-    key: str
-
-    def check(self) -> None:
-        """Load them once, so that a mistake shows at start. Blocks.
-
-        Raises:
-            SettingsError: they cannot be read, or do not belong together.
-        """
-        try:
-            ssl.create_default_context(ssl.Purpose.CLIENT_AUTH).load_cert_chain(self.certificate, self.key)
-        except OSError as error:  # SSLError is one
-            raise SettingsError(
-                f"api.tls_cert, api.tls_key: cannot use {self.certificate} with {self.key}: {error}; name "
-                "the PEM files of a certificate and of its key, without a password"
-            ) from None
 
 
 def listen(host: str, port: int, *, stall_s: float = STALL_S) -> socket.socket:
@@ -135,7 +114,7 @@ def _config(sock: socket.socket, grace_s: float, idle_s: float, tls: Tls | None,
     if open_files != resource.RLIM_INFINITY:
         config.most_connections = min(connections, open_files // 2)
     if tls is not None:
-        config.certfile, config.keyfile = tls.certificate, tls.key
+        config.tls, config.certfile, config.keyfile = tls, tls.certificate, tls.key
     config.bind = [f"fd://{sock.detach()}"]
     config.backlog = ACCEPTED_AT_ONCE
     config.accesslog = None
@@ -159,6 +138,7 @@ class Limited(Limits):
     connections = 0
     most_connections = CONNECTIONS
     clients: Clients
+    tls: Tls | None = None
     context: ssl.SSLContext | None = None
     per_client = 0
     """The most connections of one client; 0 for no limit. Trusted proxies have none."""
@@ -180,7 +160,13 @@ class Limited(Limits):
         """Take in new settings; who connects from now on sees a renewed certificate."""
         self.allow_each(settings.connections_per_client)
         if self.context is not None and settings.tls_cert:
-            self.context.load_cert_chain(settings.tls_cert, settings.tls_key)
+            self.tls = Tls(settings.tls_cert, settings.tls_key)
+            self.show(self.tls)
+
+    def show(self, tls: Tls) -> None:
+        """Show this certificate to whoever connects from now on."""
+        if self.context is not None:
+            tls.load_into(self.context)
 
     def refuses(self, client: str) -> bytes:
         """The answer to one connection more, if there are too many; else nothing."""
@@ -332,14 +318,15 @@ async def serve(
     connections: int = CONNECTIONS,
     per_client: int = 0,
     http2: bool = False,
+    look_s: float = LOOK_S,
 ) -> None:
     """Serve `app` on `sock` (see `listen`) until `shutdown_trigger` returns, and close `sock`.
 
-    `tls`: speak TLS and nothing else. `http2`: speak it to those who begin with it. `idle_s`: how long a
-    connection may have no whole request. `connections`: as many at one time, or half of the open files that
-    the host permits. `per_client`: as many of them for one client, or a quarter of all if that is less; 0 for
-    no limit. At the end nobody new is let in, event streams end at once, and requests under way have
-    `grace_s` to be answered.
+    `tls`: speak TLS and nothing else; `look_s`: how often to look for renewed files. `http2`: speak it to
+    those who begin with it. `idle_s`: how long a connection may have no whole request. `connections`: as many
+    at one time, or half of the open files that the host permits. `per_client`: as many of them for one
+    client, or a quarter of all if that is less; 0 for no limit. At the end nobody new is let in, event
+    streams end at once, and requests under way have `grace_s` to be answered.
     """
     stopping = asyncio.Event()
     listening = sock.dup()
@@ -361,6 +348,9 @@ async def serve(
     wrapped = wrap_app(app, config.wsgi_max_body_size, "asgi")
     server = asyncio.ensure_future(_worker()(wrapped, config, shutdown_trigger=trigger))
     ended = asyncio.create_task(stopping.wait())
+    renewal = (
+        asyncio.create_task(renewing(lambda: config.tls or tls, config.show, look_s=look_s)) if tls else None
+    )
     try:
         await asyncio.wait({server, ended}, return_when=asyncio.FIRST_COMPLETED)
         await asyncio.wait({server}, timeout=grace_s)
@@ -370,6 +360,8 @@ async def serve(
             await asyncio.wait({server}, timeout=2 * CUT_S)
     finally:
         ended.cancel()
+        if renewal is not None:
+            renewal.cancel()
         app.feed.close()
         if not server.done():
             server.cancel()

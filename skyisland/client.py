@@ -6,6 +6,7 @@ a function ended in its jail is no error but part of a `Called`.
 
 from __future__ import annotations
 
+import ssl
 from collections.abc import Iterator, Mapping
 from types import TracebackType
 from typing import Any, TypeVar
@@ -17,6 +18,7 @@ from skyisland.codec import NotAnIsland, encode, read_call, read_last, read_line
 from skyisland.errors import Unavailable
 from skyisland.events import InvocationFinished
 from skyisland.golang.catalogue import Catalogue
+from skyisland.host.trust import distrust
 from skyisland.model import Artifact, FunctionRequest
 from skyisland.operations import JSON, LINES, Operation
 from skyisland.record.logs import LogLine
@@ -47,10 +49,11 @@ class Client:
         header: str = "X-Sky-Island-Token",
         timeout_s: float = 30.0,
         remedy: str = "start one by `skyisland serve`",
+        tls: ssl.SSLContext | None = None,
         transport: httpx.BaseTransport | None = None,
     ) -> None:
         """`timeout_s`: how long to wait for an answer; calls and builds wait for as long as they take.
-        `remedy`: what the user of this client may do where nobody listens."""
+        `remedy`: what the user of this client may do where nobody listens. `tls`: as `trusting` makes it."""
         self.url = url
         self._remedy = remedy
         # No proxy of the environment gets to see the token.
@@ -59,7 +62,7 @@ class Client:
             headers={header.encode(): token.encode()} if token else None,
             timeout=timeout_s,
             trust_env=False,
-            verify=url.startswith("https:"),  # loading certificates takes some 10 ms; plain HTTP needs none
+            verify=tls or url.startswith("https:"),  # to load certificates takes 10 ms; plain HTTP needs none
             transport=transport,
         )
 
@@ -100,9 +103,15 @@ class Client:
         except httpx.TimeoutException:
             raise Unreachable(f"no answer in time from {self.url}; is the island overloaded?") from None
         except (httpx.HTTPError, httpx.InvalidURL, OSError) as error:
-            raise Unreachable(
-                f"no island at {self.url} ({error or type(error).__name__}); {self._remedy}"
-            ) from None
+            raise self._unreachable(error) from None
+
+    def _unreachable(self, error: Exception) -> Unreachable:
+        if text := distrust(error):
+            return Unreachable(f"{self.url}: {text}")
+        if isinstance(error, httpx.RemoteProtocolError) and self.url.startswith("http:"):
+            return Unreachable(f"{self.url} cut the connection ({error}); does it speak TLS (api.tls_cert)?")
+        why = error or type(error).__name__
+        return Unreachable(f"no island at {self.url} ({why}); {self._remedy}")
 
     # Open to all
 
@@ -139,6 +148,8 @@ class Client:
                 yield read_last(held)
         except NotAnIsland as error:
             raise Unreachable(f"{self.url} {error}") from None
+        except httpx.ConnectError as error:
+            raise self._unreachable(error) from None
         except (httpx.HTTPError, httpx.InvalidURL, OSError) as error:
             raise Unreachable(f"{self.url}: {error or type(error).__name__}") from None
 

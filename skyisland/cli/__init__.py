@@ -51,6 +51,8 @@ from skyisland.cli.ending import EXIT_UNREACHABLE as EXIT_UNREACHABLE
 from skyisland.cli.ending import ending
 
 if TYPE_CHECKING:
+    import ssl
+
     from click.shell_completion import CompletionItem
 
     from skyisland.client import Client
@@ -168,13 +170,19 @@ class Commands(Listing):
 class GlobalOptions:
     """The values of the options that stand before the command; click hands it to each command."""
 
-    def __init__(self, file: Path | None = None) -> None:
-        self.file = file
+    def __init__(self, file: Path | None = None, authorities: Path | None = None) -> None:
+        """`authorities`: whose certificates to trust, in place of the island's own."""
+        self.file, self.authorities = file, authorities
+
+    @property
+    def words(self) -> list[str]:
+        """Those that were given, as words of a command line."""
+        given = (("-c", self.file), ("--cacert", self.authorities))
+        return [word for option, file in given if file is not None for word in (option, str(file))]
 
     def line(self, *words: str) -> str:
-        """A command line of ours as the user would type it, with the `-c` that was given."""
-        options = () if self.file is None else ("-c", str(self.file))
-        return shlex.join(["skyisland", *options, *words])
+        """A command line of ours as the user would type it, with the options that were given."""
+        return shlex.join(["skyisland", *self.words, *words])
 
     def settings(self) -> Settings:
         from skyisland.settings import Settings
@@ -195,11 +203,13 @@ class GlobalOptions:
         from skyisland.settings import admin_token
 
         settings = self.settings()
-        remedy = f"start one by `{self.line('serve')}`"
+        remedy, tls = f"start one by `{self.line('serve')}`", self.tls(settings)
 
         def connected(token: str) -> Client:
             header = settings.admin_token_header
-            return Client(settings.url, token=token, header=header, timeout_s=timeout_s, remedy=remedy)
+            return Client(
+                settings.url, token=token, header=header, timeout_s=timeout_s, remedy=remedy, tls=tls
+            )
 
         try:
             return connected(admin_token(settings, make=False))
@@ -209,6 +219,14 @@ class GlobalOptions:
                     anonymous.capabilities()  # that no island runs is what the user must hear first
                     raise
         return connected("")
+
+    def tls(self, settings: Settings) -> ssl.SSLContext | None:
+        """Whom to trust that says to be the island of these settings; None where that speaks no TLS."""
+        if not settings.api.tls_cert:
+            return None
+        from skyisland.host.trust import trusting
+
+        return trusting(settings.url, own=settings.api.tls_cert, authorities=self.authorities)
 
 
 def console_options(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -245,15 +263,22 @@ def console_options(command: Callable[..., Any]) -> Callable[..., Any]:
     type=click.Path(path_type=Path, dir_okay=False),
     help="Settings: TOML, or the original's config.json. Without it: the first that is found, or defaults.",
 )
+@click.option(
+    "--cacert",
+    "authorities",
+    metavar="FILE",
+    type=click.Path(path_type=Path, dir_okay=False, exists=True),
+    help="Whose certificates to trust (PEM). Without it: the island's own, as the settings name it.",
+)
 @click.option("-i", "--init", "init_only", is_flag=True, help="Prepare this host and stop.")
 @click.pass_context
-def main(ctx: click.Context, file: Path | None, init_only: bool) -> None:
+def main(ctx: click.Context, file: Path | None, authorities: Path | None, init_only: bool) -> None:
     """Functions as a service on your own machine: any Go function, answered from a fresh jail.
 
     Without a command, runs the island (`serve`).
     """
     _open_standard_descriptors()
-    ctx.obj = GlobalOptions(file)
+    ctx.obj = GlobalOptions(file, authorities)
     if ctx.invoked_subcommand is None:
         ctx.invoke(main.commands["init" if init_only else "serve"])
     elif init_only:

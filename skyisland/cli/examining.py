@@ -18,6 +18,7 @@ from skyisland.cli.printing import print_json
 from skyisland.client import Client
 from skyisland.doctor import TRIAL_ISLAND, Check, examine, from_capabilities
 from skyisland.errors import IslandError
+from skyisland.host.trust import trusting
 from skyisland.host.uids import LOCKS, Uids
 from skyisland.record.logs import printable, printable_lines
 from skyisland.settings import Settings
@@ -61,7 +62,8 @@ async def report(settings: Settings, *, full: bool, as_json: bool) -> int:
 def _of_running(settings: Settings) -> list[Capability]:
     """The network capabilities of the island that runs with these settings; none if no island runs."""
     try:
-        with Client(settings.url, timeout_s=5) as client:
+        tls = trusting(settings.url, own=settings.api.tls_cert)
+        with Client(settings.url, timeout_s=5, tls=tls) as client:
             capabilities = client.capabilities()
     except IslandError:
         return []

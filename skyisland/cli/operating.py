@@ -136,7 +136,8 @@ def console(options: GlobalOptions, /, **look: Any) -> None:
 
     settings = options.settings()
     token = admin_token(settings, make=False)
-    sys.exit(run_console(RemotePort(settings.url, token=token, header=settings.admin_token_header), **look))
+    header, tls = settings.admin_token_header, options.tls(settings)
+    sys.exit(run_console(RemotePort(settings.url, token=token, header=header, tls=tls), **look))
 
 
 @click.command()
@@ -153,7 +154,7 @@ def web(options: GlobalOptions, port: int, readonly: bool) -> None:
     check_installed("textual", "textual_serve")
     from tui.web import serve_web
 
-    command = [sys.argv[0], *(["-c", str(options.file)] if options.file else []), "console"]
+    command = [sys.argv[0], *options.words, "console"]
     serve_web([*command, "--readonly"] if readonly else command, port=port)
 
 

@@ -71,7 +71,7 @@ class Reloading:
             await self._read()
 
     async def _read(self) -> None:
-        from api.serve import Tls
+        from api.tls import Tls
 
         try:
             new = await asyncio.to_thread(self._load)

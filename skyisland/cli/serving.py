@@ -79,8 +79,9 @@ async def _run(
     settings: Settings, console: dict[str, Any] | None, load: Callable[[], Settings], signals: _Signals
 ) -> int:
     from api import create_app
-    from api.serve import Tls, listen
+    from api.serve import listen
     from api.serve import serve as serve_api
+    from api.tls import Tls
 
     token = await asyncio.to_thread(admin_token, settings)
     secrets = [token, *settings.api.tokens]

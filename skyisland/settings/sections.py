@@ -430,7 +430,7 @@ class Api(Section, frozen=True, kw_only=True):
     """Event streams open at one time; one more is refused with 429."""
     tls_cert: OptionalPath = ""
     """The file with the server's certificate and its chain, PEM. With it and tls_key, the API speaks only
-    TLS."""
+    TLS. Both are read again when they are written anew. Commands on this host trust this certificate."""
     tls_key: OptionalPath = ""
     """The file with the certificate's private key, PEM."""
 

@@ -12,7 +12,7 @@ import httpx
 import pytest
 from msgspec import structs
 
-from api.serve import Tls
+from api.tls import Tls
 from skyisland.cli.reloading import AT_ONCE, Reloading, differences
 from skyisland.errors import SettingsError
 from skyisland.settings import Api, CallLimits, Log, Settings

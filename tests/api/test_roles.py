@@ -12,7 +12,7 @@ import httpx
 import pytest
 from msgspec import structs
 
-from api.serve import Tls
+from api.tls import Tls
 from skyisland import fakes
 from skyisland.drivers.fake import Script
 from skyisland.errors import SettingsError

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ssl
 from collections.abc import AsyncIterator
 from typing import Any, TypeVar, Union
 
@@ -12,6 +13,7 @@ from skyisland import operations as op
 from skyisland.codec import NotAnIsland, encode, read_call
 from skyisland.events import Event
 from skyisland.golang.catalogue import Catalogue
+from skyisland.host.trust import distrust
 from skyisland.model import FunctionRequest
 from skyisland.operations import JSON, Operation
 from skyisland.record.logs import LogLine
@@ -53,16 +55,24 @@ class RemotePort:
         *,
         token: str = "",
         header: str = "X-Sky-Island-Token",
+        tls: ssl.SSLContext | None = None,
         transport: httpx.AsyncBaseTransport | None = None,
     ) -> None:
-        """`header`: the island's `admin_token_header`. `transport`: another way to the same API."""
+        """`header`: the island's `admin_token_header`. `tls`: as `trusting` makes it.
+
+        `transport`: another way to the same API.
+        """
         self.base = base.rstrip("/")
         self.where = self.base.removeprefix("http://")
         self._header = header
         self._last_id = ""
         # No proxy of the environment gets to see the token.
         self._client = httpx.AsyncClient(
-            base_url=self.base, timeout=TIMEOUT_S, transport=transport, trust_env=False
+            base_url=self.base,
+            timeout=TIMEOUT_S,
+            verify=tls or self.base.startswith("https:"),
+            transport=transport,
+            trust_env=False,
         )
         self.authorize(token)
 
@@ -106,6 +116,8 @@ class RemotePort:
             raise self._lost(error) from None
 
     def _lost(self, error: Exception) -> LinkLost:
+        if text := distrust(error):
+            return LinkLost(f"{self.base}: {text}")
         reason = next((text for kind, text in _REASONS if isinstance(error, kind)), None)
         return LinkLost(f"{reason or f'{type(error).__name__} from'} {self.base}")
 
