@@ -26,6 +26,7 @@ from textual.widgets import ContentSwitcher
 from tui.dialogs import FilterBar
 from tui.draw.canvas import Canvas, Hint, Line
 from tui.draw.chrome import VIEWS, Banner, Head, Keys, Meters, Tabs, connection_banner
+from tui.draw.details import Detail
 from tui.draw.glyphs import Glyphs
 from tui.draw.logs import Logs
 from tui.draw.table import Table
@@ -35,6 +36,9 @@ from tui.orders import Orders
 from tui.watch.port import Port
 from tui.watch.station import Station
 from tui.words import clean, line
+
+_PACE = "paint more often, less often"
+_FAULT = "next, previous failure"
 
 
 class Console(Orders):
@@ -76,17 +80,27 @@ class Console(Orders):
         Binding("P", "purge", "evict all binaries; asks", show=False, id="purge"),
         Binding("l", "logs", "Logs", tooltip="the log, of this jail", id="logs"),
         Binding("i", "invoke", "Invoke", tooltip="call a function by hand", id="invoke"),
+        Binding("d", "describe", "describe: all about this row", show=False, id="describe"),
+        Binding("n", "fault(1)", "next failure", show=False, tooltip=_FAULT, id="fault.next"),
+        Binding("N", "fault(-1)", "previous failure", show=False, tooltip=_FAULT, id="fault.previous"),
         Binding("e", "faults", "Faults", tooltip="faults only, or all", id="faults"),
         Binding("p", "pause", "Pause", tooltip="hold what is shown, or go on", id="pause"),
         Binding("z", "zoom", "Zoom", tooltip="all room for this pane", id="zoom"),
         Binding("c", "copy", "copy the id", show=False, id="copy"),
         Binding("C", "curl", "copy the request as curl", show=False, id="curl"),
         *(
-            Binding(str(n), f"view('{view}')", name, show=False, id=f"view.{view}")
+            Binding(
+                str(n),
+                f"view('{view}')",
+                name,
+                show=False,
+                tooltip="the view with this number",
+                id=f"view.{view}",
+            )
             for n, (view, name, _) in enumerate(VIEWS, 1)
         ),
-        Binding("plus", "pace(-1)", "faster", show=False, id="faster"),
-        Binding("minus", "pace(1)", "slower", show=False, id="slower"),
+        Binding("plus", "pace(-1)", "faster", show=False, tooltip=_PACE, id="faster"),
+        Binding("minus", "pace(1)", "slower", show=False, tooltip=_PACE, id="slower"),
         Binding("R", "retry", "retry now", show=False, id="retry"),
         Binding("T", "token", "give the admin token", show=False, id="token"),
         Binding("S", "picture", "save a picture of the screen", show=False, id="picture"),
@@ -180,7 +194,7 @@ class Console(Orders):
         elif not charts:
             self._after_a_stall()
         for canvas in self.shown_view.canvases:
-            live = isinstance(canvas, (Table, Logs))
+            live = isinstance(canvas, (Table, Logs, Detail))
             if (charts and second and not live) or (live and not charts):
                 canvas.paint()
 

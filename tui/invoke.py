@@ -26,7 +26,7 @@ from tui.catalogue import Offered, ready_call
 from tui.dialogs import Toggle
 from tui.draw.canvas import Canvas, Line, Pager
 from tui.draw.charts import wrapped
-from tui.draw.panels import invocation_in_full
+from tui.draw.details import invocation_in_full
 from tui.watch.port import LinkLost
 from tui.watch.rows import InvocationRow, seconds_of
 from tui.words import clean, line

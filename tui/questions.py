@@ -130,11 +130,16 @@ _OWN = {
 """Our words for Textual's own keys."""
 
 
+def _together(keys: list[str]) -> str:
+    """The keys that do the same, and of many digits the first and the last."""
+    return f"{keys[0]}-{keys[-1]}" if len(keys) > 2 and all(map(str.isdigit, keys)) else " ".join(keys)
+
+
 def keys(screen: Screen[Any], pane: Widget | None) -> Help:
     """Every key that works on `screen` now, those of its `pane` first; made from the bindings."""
     groups: list[tuple[str, list[tuple[str, str]]]] = []
     for title, nodes in (("This pane", (pane,)), ("Everywhere", (screen.app, screen))):
-        names: dict[tuple[str, str], list[str]] = {}
+        names: dict[str, list[str]] = {}
         for active in screen.active_bindings.values():
             binding = active.binding
             if binding.action == "screen.copy_text":
@@ -142,7 +147,7 @@ def keys(screen: Screen[Any], pane: Widget | None) -> Help:
             if active.node in nodes and binding.description and not binding.system:
                 text = binding.tooltip or binding.description
                 key = screen.app.get_key_display(binding)
-                names.setdefault((_OWN.get(text, text), binding.action), []).append(key)
+                names.setdefault(_OWN.get(text, text), []).append(key)
         if names:
-            groups.append((title, [(" ".join(each), word) for (word, _), each in names.items()]))
+            groups.append((title, [(_together(each), word) for word, each in names.items()]))
     return Help([*groups, ("Filter: all words must match", FILTERS)])

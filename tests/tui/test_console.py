@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import math
+import re
 
 import pytest
 from msgspec import Raw, structs
@@ -190,6 +192,34 @@ async def test_the_newest_request_is_in_sight_until_one_is_chosen() -> None:
         await operator.press("g")
         ends("inv-41", 70.0)
         await operator.sees(lambda: table.cursor == "inv-41")
+
+
+async def test_the_detail_is_always_that_of_the_highlighted_row() -> None:
+    """Under load, where another row is the newest at nearly every picture."""
+    island = FakeIsland()
+    numbers = itertools.count()
+
+    def loads() -> None:
+        for _ in range(3):
+            n = next(numbers)
+            end = structs.replace(
+                island.recent[0], invocation=f"inv-{n:08x}0000", at=island.now + n / 100, verdict="ok"
+            )
+            island.news.put_nowait([end])
+
+    async with operating(island) as operator:
+        await operator.press("5")
+        seen = set()
+        for _ in range(40):
+            loads()
+            await operator.pilot.pause(0.03)
+            highlighted = re.search(r"▌\S+ (\w{8})", operator.screen)
+            detailed = re.search(r"Request  inv-(\w{8})", operator.screen)
+            assert highlighted is not None
+            assert detailed is not None
+            assert highlighted[1] == detailed[1]
+            seen.add(detailed[1])
+        assert len(seen) > 5
 
 
 async def test_takes_an_address_out_and_gives_it_back(port: Port, world: World) -> None:
@@ -434,6 +464,47 @@ async def test_a_missing_token_is_asked_for(world: World) -> None:
             await operator.press("enter")
             await operator.reads("LIVE")
         await remote.close()
+
+
+async def test_goes_into_a_row_and_back_where_one_came_from(port: Port, world: World) -> None:
+    world.call()
+    await world.island.invoke(QUICK)
+    async with operating(port, size=(80, 24)) as operator:
+        console = operator.console
+        await operator.reads("repo.Sleep(60)")
+        await operator.press("5", "enter")  # a small screen shows the detail alone
+        await operator.reads("Request  inv-")
+        assert "TIME" not in operator.screen
+        await operator.press("escape")
+        await operator.reads("TIME")
+        await operator.press("slash", *"fn:sleep", "enter", "d", "enter")  # the call, then its jail
+        await operator.reads("jail number")
+        await operator.press("enter")
+        await operator.reads("Logs  sky-test-")
+        await operator.press("escape")
+        await operator.reads("jail number")
+        await operator.press("escape")
+        await operator.reads("Request  inv-")
+        await operator.press("escape")
+        await operator.reads("/fn:sleep")
+        await operator.press("escape", "escape")
+        assert console.view == "overview"
+
+
+async def test_goes_from_failure_to_failure() -> None:
+    async with operating(FakeIsland()) as operator:
+        await operator.press("5", "n")
+        table = operator.console.table
+        assert table is not None
+        first = table.cursor
+        assert table.current.verdict != "ok" or table.current.total_s > 1
+        await operator.press("n")
+        assert table.cursor != first
+        await operator.press("N")
+        assert table.cursor == first
+        await operator.press("N")
+        await operator.is_told("no other failure")
+        assert table.cursor == first
 
 
 @pytest.mark.parametrize("size", [(59, 20), (100, 14)])

@@ -202,6 +202,11 @@ def address_map(
     return [*lines, Line(legend(addresses, glyphs, width))]
 
 
+def pool_title(addresses: Sequence[AddressRow]) -> str:
+    """The pool's name: its first and its last address."""
+    return f"IP pool {addresses[0].ip} to .{addresses[-1].order[-1]}" if addresses else "IP pool"
+
+
 def legend(addresses: Sequence[AddressRow], glyphs: Glyphs, width: int) -> Spans:
     """The glyph of each state, with how many addresses are in it."""
     counts: dict[str, int] = {}

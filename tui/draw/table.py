@@ -85,13 +85,6 @@ class Table(Canvas, Generic[R], can_focus=True):
             self.table = table
             super().__init__()
 
-    class Moved(Message):
-        """The cursor is on another row."""
-
-        def __init__(self, table: Table[Any]) -> None:
-            self.table = table
-            super().__init__()
-
     def __init__(
         self,
         title: str,
@@ -119,6 +112,10 @@ class Table(Canvas, Generic[R], can_focus=True):
         self.faulty = faulty
         self.row_tone = row_tone
         self.floats = floats
+        self.details: list[Canvas] = []
+        """What shows the row under the cursor in full; painted as soon as that is another."""
+        self._detailed: R | None = None
+        """The row for which they were last painted."""
         self._chosen = False
         """The operator moved the cursor to where it is."""
         self.filter = Filter()
@@ -184,26 +181,40 @@ class Table(Canvas, Generic[R], can_focus=True):
         elif not (at < len(rows) and rows[at].key == self.cursor):
             now_at = next((n for n, row in enumerate(rows) if row.key == self.cursor), None)
             self._at = min(at, len(rows) - 1) if now_at is None else now_at
-            before, self.cursor = self.cursor, rows[self._at].key
-            if self.cursor != before and before is not None:
-                self.post_message(self.Moved(self))
+            self.cursor = rows[self._at].key
 
     def _move_to(self, at: int) -> None:
         if self.rows:
             self._at = max(0, min(len(self.rows) - 1, at))
             self._chosen = self._at > 0
             self.cursor = self.rows[self._at].key
-            self.post_message(self.Moved(self))
         self.paint()
 
-    def select(self, key: str) -> None:
-        """Put the cursor on the row with this key, as soon as there is one."""
-        self.cursor = key
-        self._chosen = True
+    def select(self, key: str | None) -> None:
+        """Put the cursor on the row with this key; where rows come at the top, None is the newest."""
+        if key is not None or self.floats:
+            self.cursor, self._chosen = key, key is not None
         self.collect()
         self.paint()
 
+    def go_to_fault(self, by: int) -> bool:
+        """Put the cursor on the next faulty row (1), or the previous one (-1); False if there is none."""
+        self.collect()
+        places = range(self._at + 1, len(self.rows)) if by > 0 else range(self._at - 1, -1, -1)
+        at = next((n for n in places if self.faulty(self.rows[n])), None)
+        if at is not None:
+            self._move_to(at)
+            self._chosen = True
+        return at is not None
+
     # Drawing
+
+    def paint(self) -> None:
+        super().paint()
+        if self.current is not self._detailed:
+            self._detailed = self.current
+            for detail in self.details:
+                detail.paint()
 
     def draw(self, width: int, height: int) -> list[Line]:
         self.collect()

@@ -6,21 +6,20 @@ from typing import Any
 
 from textual.app import ComposeResult
 from textual.containers import Container, Horizontal, Vertical
+from textual.widget import Widget
 
 from skyisland.status import AddressState
 from tui.draw.canvas import Canvas
 from tui.draw.columns import ADDRESSES, CACHE, JAILS, REQUESTS, SLO_S
+from tui.draw.details import AddressDetail, ArtifactDetail, Detail, JailDetail, RequestDetail
 from tui.draw.logs import Logs
 from tui.draw.panels import (
-    AddressPanel,
-    ArtifactPanel,
     EventsPanel,
     HostPanel,
     IslandPanel,
-    JailPanel,
     LatencyPanel,
     PhasesPanel,
-    WaterfallPanel,
+    PoolPanel,
 )
 from tui.draw.table import Table
 from tui.watch.board import Board
@@ -96,6 +95,31 @@ class View(Container):
     def main(self) -> Any:
         return self.query("Table, Logs, Pager").first()
 
+    def zoom(self, pane: Widget | None) -> None:
+        """Let one pane fill the view; None: show all panes."""
+        for node in self.query(".-path"):
+            node.remove_class("-path")
+        if pane is not None:
+            for ancestor in pane.ancestors_with_self:
+                if ancestor is self:
+                    break
+                ancestor.add_class("-path")
+        self.set_class(pane is not None, "-zoom")
+
+    @property
+    def detail(self) -> Detail[Any] | None:
+        """What shows the row of the main pane in full."""
+        main = self.main
+        return next((detail for detail in self.query(Detail) if detail.table is main), None)
+
+    @property
+    def shows_detail(self) -> bool:
+        """There is room for the detail beside the main pane."""
+        detail = self.detail
+        return detail is not None and all(
+            node.display for node in detail.ancestors_with_self if isinstance(node, Widget)
+        )
+
 
 class Overview(View):
     def compose(self) -> ComposeResult:
@@ -108,8 +132,8 @@ class Overview(View):
             with Vertical(id="over-right"):
                 yield PhasesPanel(id="over-phases")
                 yield LatencyPanel(id="over-latency")
-                yield WaterfallPanel(lambda: invocations.current, id="over-waterfall")
-                yield AddressPanel(id="over-pool", snug=True)
+                yield RequestDetail(invocations, id="over-request")
+                yield PoolPanel(id="over-pool")
                 yield cache_table(self.board, "over-cache")
                 yield EventsPanel(id="over-tail")
 
@@ -119,7 +143,7 @@ class JailsView(View):
         table = jails_table(self.board, "jails-table")
         with Container(classes="split"):
             yield table
-            yield JailPanel(lambda: table.current, id="jails-detail")
+            yield JailDetail(table, id="jails-detail")
 
 
 class AddressesView(View):
@@ -127,7 +151,7 @@ class AddressesView(View):
         table = addresses_table(self.board, "ips-table")
         with Container(classes="split"):
             yield table
-            yield AddressPanel(lambda: table.current.ip if table.current else None, id="ips-map")
+            yield AddressDetail(table, id="ips-detail", classes="detail narrow")
 
 
 class CacheView(View):
@@ -135,7 +159,7 @@ class CacheView(View):
         table = cache_table(self.board, "cache-table")
         with Container(classes="split"):
             yield table
-            yield ArtifactPanel(lambda: table.current, id="cache-detail")
+            yield ArtifactDetail(table, id="cache-detail")
 
 
 class RequestsView(View):
@@ -143,8 +167,8 @@ class RequestsView(View):
         table = requests_table(self.board, "requests-table")
         with Vertical():
             yield table
-            with Horizontal(id="requests-below"):
-                yield WaterfallPanel(lambda: table.current, id="requests-waterfall")
+            with Horizontal(classes="below"):
+                yield RequestDetail(table, id="requests-detail")
                 yield PhasesPanel(id="requests-phases")
 
 
@@ -157,4 +181,4 @@ class HostView(View):
     def compose(self) -> ComposeResult:
         with Container(classes="split"):
             yield HostPanel(id="host-list")
-            yield IslandPanel(id="host-facts")
+            yield IslandPanel(id="host-facts", classes="detail")

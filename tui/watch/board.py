@@ -391,6 +391,10 @@ class Board:
         """How many jails have a call or a build; warm ones wait for a call."""
         return sum(jail.info.state is not JailState.warm for jail in self.jails.values())
 
+    def ordered_addresses(self) -> list[AddressRow]:
+        """All addresses, in the order of their numbers."""
+        return sorted(self.addresses.values(), key=lambda address: address.order)
+
     def count_addresses(self) -> dict[str, int]:
         counts = {"available": 0, "leased": 0, "out": 0, "setting": 0}
         for address in self.addresses.values():

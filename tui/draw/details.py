@@ -1,0 +1,216 @@
+"""A row in full: beside its table, or in place of it.
+
+A detail belongs to the row under its table's cursor at every moment: the table paints it as soon as another
+row is there. Where it has the view to itself, it stays with its row, also when that is gone from the table.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar, Generic, TypeVar
+
+from textual.binding import Binding, BindingType
+
+from skyisland.model import Phase
+from tui.draw.canvas import Line, Pager
+from tui.draw.charts import address_map, pool_title, waterfall, wrapped
+from tui.draw.glyphs import Glyphs
+from tui.draw.table import Row, Table
+from tui.watch.rows import AddressRow, ArtifactRow, InvocationRow, JailRow
+from tui.words import age, clock, duration, fit, line, size
+
+R = TypeVar("R", bound=Row)
+LOG_LINES = 100
+"""So many of the last lines of a jail's log are shown with it."""
+
+
+class Detail(Pager, Generic[R]):
+    """A row of a table, in full."""
+
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("enter", "app.follow", "go on to its jail, or a jail's log", show=False, id="detail.follow"),
+    ]
+    nothing = "nothing is selected"
+
+    def __init__(self, table: Table[R], *, id: str, classes: str = "detail") -> None:  # noqa: A002
+        super().__init__(id=id, classes=classes)
+        self.table = table
+        self._row: R | None = None
+        table.details.append(self)
+
+    @property
+    def row(self) -> R | None:
+        """The row that it shows."""
+        before = self._row
+        if self.table.display:
+            self._row = self.table.current
+        else:  # alone: the table collects nothing meanwhile
+            key = self.table.cursor
+            self._row = next((row for row in self.table.source() if row.key == key), before)
+        if (self._row and self._row.key) != (before and before.key):
+            self.first = 0
+        return self._row
+
+    def content(self, width: int) -> list[Line]:
+        row = self.row
+        return [Line([(f"  {self.nothing}", "dim")])] if row is None else self.lines(row, width)
+
+    def lines(self, row: R, width: int) -> list[Line]:
+        """All that is known of the row."""
+        raise NotImplementedError
+
+    def titles(self, width: int) -> tuple[str, str]:
+        row = self.row
+        return (self.name_of(row) if row is not None else ""), ""
+
+    def name_of(self, row: R) -> str:
+        """What stands in the frame."""
+        return row.key
+
+
+def facts(pairs: list[tuple[str, str, str]]) -> list[Line]:
+    """A line for each name with its value and that one's tone."""
+    return [Line([(f" {name:>8} ", "dim"), (value, tone)]) for name, value, tone in pairs]
+
+
+class RequestDetail(Detail[InvocationRow]):
+    """How a call ended, and where its time went."""
+
+    nothing = "no request is selected"
+
+    def lines(self, row: InvocationRow, width: int) -> list[Line]:
+        return invocation_in_full(row, self.station.now, width, self.glyphs, self.board.usual_s(row))
+
+    def name_of(self, row: InvocationRow) -> str:
+        return f"Request  {row.id}"
+
+
+def invocation_in_full(
+    invocation: InvocationRow, now: float, width: int, glyphs: Glyphs, usual_s: float | None
+) -> list[Line]:
+    """An invocation in full: its call, how it ended, what served it, its waterfall."""
+    glyph, tone = glyphs.state(invocation.state, invocation.verdict or invocation.phase)
+    resolved = invocation.verdict and Phase.resolve in invocation.spent
+    facts = ["cache hit" if invocation.cached else "cache miss"] if resolved else []
+    facts += [f"{'warm ' if invocation.warm else ''}jail {invocation.jail}"] if invocation.jail else []
+    facts += [f"at {invocation.commit[:8]}"] if invocation.commit else []
+    room = min(len(invocation.label), max(12, width - len(glyph) - 4))
+    label = fit(invocation.label, room, more=glyphs["more"])
+    lines = [
+        Line([(f" {label}", "strong"), (f"  {glyph}", tone)]),
+        Line([(" " + "   ".join(facts), "dim")]),
+        *waterfall(invocation, now, width, glyphs, usual_s),
+    ]
+    if invocation.error:
+        lines += wrapped(invocation.error, width, glyphs.state(invocation.state)[1], indent=" ")
+    return lines
+
+
+class JailDetail(Detail[JailRow]):
+    """Process, source, usage, the waterfall of its invocation, its last log lines."""
+
+    nothing = "no jail is selected"
+
+    def lines(self, row: JailRow, width: int) -> list[Line]:
+        status, now = self.board.status, self.station.now
+        assert status is not None  # noqa: S101 - jails come after the first snapshot
+        info, limits, glyphs = row.info, status.policy.limits, self.glyphs
+        glyph, tone = glyphs.state(row.state)
+        pids = f"{info.usage.pids if info.usage.pids is not None else '-'} of {limits.pids or 'any'}"
+        allowed = size(limits.memory_bytes) if limits.memory_bytes else "any"
+        memory = f"{size(info.usage.memory_bytes)} of {allowed}"
+        cpu = "-" if row.cpu_percent is None else f"{row.cpu_percent:.0f}%"
+        lines = facts(
+            [
+                ("state", glyph, tone),
+                ("process", f"{info.pid or '-'}   jail number {info.jid}", "text"),
+                ("call", row.label, "strong"),
+                ("source", line(info.url) or "-", "text"),
+                ("request", line(info.invocation or "-"), "text"),
+                ("address", info.ip4 or "none", "text"),
+                (
+                    "age",
+                    f"{age(now - info.created_at)}   may run {duration(status.policy.exec_timeout_s)}",
+                    "text",
+                ),
+                ("memory", memory, "text"),
+                (
+                    "cpu",
+                    f"{cpu} of {f'{limits.cpus * 100:.0f}%' if limits.cpus else 'any'}   processes {pids}",
+                    "text",
+                ),
+                ("root", line(info.path) or "-", "dim"),
+            ]
+        )
+        invocation = self.board.invocations.get(info.invocation or "")
+        if invocation is not None:
+            lines.append(Line([]))
+            lines += waterfall(invocation, now, width, glyphs, self.board.usual_s(invocation))
+        words = self.station.journal.of(info.name)[-LOG_LINES:]
+        if words:
+            lines += [Line([]), Line([(" last log lines", "strong")])]
+            lines += [Line([(f" {clock(w.at)} ", "dim"), (line(w.text), "text")]) for w in reversed(words)]
+        return lines
+
+    def name_of(self, row: JailRow) -> str:
+        return row.name
+
+
+class ArtifactDetail(Detail[ArtifactRow]):
+    """What a binary serves, and what it was made of."""
+
+    def lines(self, row: ArtifactRow, width: int) -> list[Line]:
+        now = self.station.now
+        glyph, tone = self.glyphs.state(row.shown_state)
+        pairs: list[tuple[str, str, str]] = [
+            ("state", glyph, tone),
+            ("function", row.function, "strong"),
+            ("source", row.url, "text"),
+        ]
+        artifact = row.artifact
+        if artifact is not None:
+            kind = "one call, compiled as it stands" if artifact.expression else "any literal arguments"
+            pairs += [
+                ("serves", kind, "text"),
+                ("commit", line(artifact.commit), "text"),
+                ("built", f"{age(now - artifact.built_at)} ago in {duration(artifact.build_s)}", "text"),
+                ("used", f"{age(now - artifact.used_at)} ago, {artifact.hits} hits", "text"),
+                ("size", f"{size(artifact.size_bytes)}   {line(artifact.go_version)}", "text"),
+                ("binary", line(artifact.sha256), "dim"),
+            ]
+        pairs.append(("key", row.key, "dim"))
+        lines = facts(pairs)
+        failed = self.board.last_failure(row)
+        if failed is not None:
+            lines += [Line([]), *wrapped(failed, width, "bad", indent=" ")]
+        return lines
+
+    def name_of(self, row: ArtifactRow) -> str:
+        return row.label
+
+
+class AddressDetail(Detail[AddressRow]):
+    """Who holds an address, and where it lies in the pool."""
+
+    nothing = "this island has no address pool"
+
+    def lines(self, row: AddressRow, width: int) -> list[Line]:
+        glyph, tone = self.glyphs.state(row.state, str(row.info.state))
+        since = f"for {age(self.station.now - row.info.since)}" if row.info.since else "-"
+        holder = row.info.jail or ("taken out by an operator" if row.state == "out" else "-")
+        addresses = self.board.ordered_addresses()
+        return [
+            *address_map(addresses, width, len(addresses) + 1, self.glyphs, row.key),
+            Line([]),
+            *facts(
+                [
+                    ("address", row.ip, "strong"),
+                    ("state", glyph, tone),
+                    ("since", since, "text"),
+                    ("jail", line(holder), "text"),
+                    ("function", row.function or "-", "text"),
+                ]
+            ),
+        ]
+
+    def titles(self, width: int) -> tuple[str, str]:
+        return pool_title(self.board.ordered_addresses()), ""
