@@ -2,7 +2,7 @@
 
 A `canvas` is asked for its lines and repaints those that changed. A line is spans, and a span is a text with
 one of the `tones`. A `table` has `columns`; `charts` are figures as lines; `glyphs` are the signs that this
-terminal can show. Nothing here changes the island or asks it anything.
+terminal can show; `details` are rows in full. Nothing here changes the island or asks it anything.
 
 Uses: `watch`, for what is known, and `words`. It knows the app around it as `canvas.Surroundings` alone.
 """
