@@ -36,6 +36,7 @@ from skyisland.settings.reading import WrongKey, overlay, read_file, settings_er
 from skyisland.settings.sections import (
     IP4,
     Api,
+    Async,
     Build,
     CallLimits,
     Filesystem,
@@ -66,6 +67,7 @@ from skyisland.status import Bounds, Policy
 __all__ = [
     "IP4",
     "Api",
+    "Async",
     "Build",
     "CallLimits",
     "Filesystem",
@@ -122,6 +124,7 @@ class Settings(Section, frozen=True, kw_only=True):
     build: Build = Build()
     git: Git = Git()
     warm: Warm = Warm()
+    async_: Async = Async()
     api: Api = Api()
     metrics: Metrics = Metrics()
     log: Log = Log()

@@ -75,6 +75,16 @@ class Layout(Struct, frozen=True):
         return self.state_dir / "island.db"
 
     @property
+    def calls(self) -> Path:
+        """The SQLite database of calls that answer later."""
+        return self.state_dir / "calls.db"
+
+    @property
+    def results(self) -> Path:
+        """Their larger results, a file each."""
+        return self.state_dir / "results"
+
+    @property
     def console_log(self) -> Path:
         """Output of libraries and children while the console has the terminal, and the reason of its end."""
         return self.state_dir / "console.log"

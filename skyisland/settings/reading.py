@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import difflib
 import json
+import keyword
 import re
 import tomllib
 from collections.abc import Mapping
@@ -107,10 +108,10 @@ def _section(default: S, table: object, path: str, problems: list[WrongKey], all
         key = _key(path, name)
         if name not in types:
             problems.append(WrongKey(key, _unknown(path, name, list(types), all_keys), ", ".join(types)))
-        elif isinstance(current := getattr(default, name), Section):
-            changes[name] = _section(current, value, key, problems, all_keys)
+        elif isinstance(current := getattr(default, attribute(name)), Section):
+            changes[attribute(name)] = _section(current, value, key, problems, all_keys)
         else:
-            changes[name] = _value(types[name], value, key, problems)
+            changes[attribute(name)] = _value(types[name], value, key, problems)
     if len(problems) == problems_before:
         try:
             return structs.replace(default, **changes)
@@ -144,7 +145,12 @@ def _value(hint: Any, value: object, key: str, problems: list[WrongKey]) -> obje
 @cache
 def field_types(section: type[Section]) -> dict[str, Any]:
     """The annotated type of each key."""
-    return {info.name: info.type for info in structs.fields(section)}
+    return {info.name.rstrip("_"): info.type for info in structs.fields(section)}
+
+
+def attribute(key: str) -> str:
+    """The attribute of a key: `async` is a word of Python's own."""
+    return f"{key}_" if keyword.iskeyword(key) else key
 
 
 def kind(hint: Any) -> tuple[Meta | None, Any]:
@@ -204,7 +210,7 @@ def _all_keys(section: Section, path: str = "") -> list[str]:
     keys = []
     for name in field_types(type(section)):
         keys.append(key := _key(path, name))
-        if isinstance(value := getattr(section, name), Section):
+        if isinstance(value := getattr(section, attribute(name)), Section):
             keys += _all_keys(value, key)
     return keys
 

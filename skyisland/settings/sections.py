@@ -392,6 +392,50 @@ class Warm(Section, frozen=True, kw_only=True):
     """A jail that waited this long for a call is destroyed."""
 
 
+class Async(Section, frozen=True, kw_only=True):
+    """Calls that answer later: a request with `Prefer: respond-async` is kept on disk, answered with 202, and
+    run when there is room."""
+
+    max_running: Count = 0
+    """Such calls that run at one time; 0 for half of jails.max_running. None begins while a call whose caller
+    waits has no place."""
+    running_per_client: Count = 0
+    """Of these, how many of one client; 0 for half of them."""
+    max_queued: Positive = 10_000
+    """Such calls that wait; one more is refused with 429."""
+    queued_per_client: Count = 0
+    """Of these, how many of one client; 0 for half of max_queued."""
+    queue_limit: Size = 256 << 20
+    """Bytes of all requests that wait. A client has half of them at most."""
+    attempts: Positive = 3
+    """How often a call is run that does not end well, or is cut off when the island is killed. Then it is
+    dead: listed, and run again by `skyisland calls redrive`."""
+    backoff: Duration = 1.0
+    """The pause before the second attempt; each further one is twice as long, at random up to a half less."""
+    longest_backoff: Duration = 300.0
+    """No pause is longer, unless the function's error asks for it (RetryAfter)."""
+    keep: Duration = 24 * 3600.0
+    """How long results are kept, and the keys of Idempotency-Key."""
+    keep_dead: Duration = 7 * 24 * 3600.0
+    """How long dead calls are kept."""
+    results_limit: Size = 1 << 30
+    """Space for all results; beyond it the oldest go first."""
+    callbacks: tuple[Text, ...] = ()
+    """Beginnings of callbacks' URLs that you trust: ["http://10.0.0.7:8080/hooks/"]. They may lead to a
+    private network, and be http. All others must be https and lead to the public Internet."""
+    callback_attempts: Positive = 8
+    """How often a callback is sent that nobody takes."""
+    callback_timeout: Duration = 10.0
+    """A callback that takes longer has failed."""
+
+    def __post_init__(self) -> None:
+        for url in self.callbacks:
+            if not url.startswith(("https://", "http://")) or "/" not in url.partition("://")[2]:
+                raise Refused("callbacks", url, "URLs with a path: https://host/ or http://host:port/path")
+        if self.longest_backoff < self.backoff:
+            raise Refused("longest_backoff", self.longest_backoff, "no less than backoff")
+
+
 class Api(Section, frozen=True, kw_only=True):
     """Who may use the REST API, and how much of it."""
 

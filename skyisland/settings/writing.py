@@ -11,7 +11,7 @@ from typing import Any
 
 import tomli_w
 
-from skyisland.settings.reading import field_types, kind
+from skyisland.settings.reading import attribute, field_types, kind
 from skyisland.settings.sections import Section
 
 _WIDTH = 100
@@ -25,7 +25,7 @@ def dump(settings: Section, *, secrets: bool = False) -> str:
 def _plain(section: Section, secrets: bool) -> dict[str, Any]:
     table: dict[str, Any] = {}
     for name, hint in field_types(type(section)).items():
-        value = getattr(section, name)
+        value = getattr(section, attribute(name))
         meta, _ = kind(hint)
         extra = (meta.extra if meta else None) or {}
         if isinstance(value, Section):
@@ -46,7 +46,9 @@ def commented(settings: Section, preface: str) -> str:
 
 def _commented_table(section: Section, path: str) -> Iterator[str]:
     plain = _plain(section, secrets=True)
-    tables = {name: value for name in plain if isinstance(value := getattr(section, name), Section)}
+    tables = {
+        name: value for name in plain if isinstance(value := getattr(section, attribute(name)), Section)
+    }
     explanations = docs(type(section))
     for name, value in plain.items():
         if name not in tables:

@@ -1,0 +1,132 @@
+"""What keeps calls that answer later. tests/contract/test_keeping.py has the suite of both protocols.
+
+A driver of one machine is a file; of several, a server that all reach. Nothing here needs more of it than a
+work queue and a store of keys. No transaction spans the two: whoever uses them first notes in `Results` what
+is so, and then takes the order out of the `Queue`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Container
+from typing import Protocol
+
+from msgspec import Struct
+
+from skyisland.errors import Unavailable
+from skyisland.later.calls import Callback, CallState, Claim, Order, Record
+
+
+class NotKept(Unavailable):
+    """The disk is full, or the file damaged: what was asked is not kept. What was accepted before is."""
+
+
+class Wanted(Struct, frozen=True, kw_only=True):
+    """Which records are asked for; empty for all."""
+
+    client: str = ""
+    state: CallState | None = None
+    name: str = ""
+    since: float = 0.0
+    """Accepted at this time or later."""
+    limit: int = 100
+
+
+class Queue(Protocol):
+    """Orders that wait. One that was `put` is handed out until it is `done` or `buried`."""
+
+    @property
+    def waiting(self) -> int:
+        """How many wait."""
+
+    async def put(self, order: Order, due_at: float = 0.0) -> None:
+        """Accept an order: it is on disk when this returns. One whose id is there already changes nothing.
+
+        Raises:
+            TooBusy: the queue is full, or the client's share of it.
+            NotKept
+        """
+
+    async def take(self, now: float, full: Container[str] = ()) -> Order | None:
+        """An order whose time has come, of the client whose turn it is; None if there is none. It is nobody
+        else's until it is put back, or this process ends. `full`: clients who get none."""
+
+    def due_at(self) -> float | None:
+        """When the next one is due; None if none waits."""
+
+    async def put_back(self, call_id: str, due_at: float) -> None:
+        """Hand it out again, at this time or later."""
+
+    async def done(self, call_id: str) -> None:
+        """It is over; forget it. May be repeated."""
+
+    async def bury(self, call_id: str) -> None:
+        """Hand it out no more, but keep it. May be repeated."""
+
+    async def revive(self, call_id: str) -> bool:
+        """Hand out a buried one again; False if there is none."""
+
+
+class Results(Protocol):
+    """What became of calls, and what Idempotency-Keys stand for."""
+
+    @property
+    def secret(self) -> bytes:
+        """Random bytes that nobody else knows, made once: callbacks' signatures are made of them."""
+
+    async def note(self, record: Record, result: bytes | None = None, *, anew: bool = False) -> bool:
+        """Keep a record, on disk when this returns. Once it is final it stays: then nothing is changed, and
+        this is False. `anew`: it is run again.
+
+        Raises:
+            NotKept
+        """
+
+    async def note_callback(self, call_id: str, callback: Callback) -> None:
+        """Keep what became of a record's callback, whatever its state."""
+
+    async def get(self, call_id: str) -> Record | None:
+        """A record with its result."""
+
+    async def find(self, wanted: Wanted) -> list[Record]:
+        """Records without results, newest first."""
+
+    async def delete(self, ids: list[str]) -> None:
+        """Forget these."""
+
+    async def expire(self, now: float) -> list[str]:
+        """Forget what is too old, and the oldest where results take too much; returns their ids."""
+
+    async def claim(self, claim: Claim, now: float) -> Claim:
+        """The claim that holds: this one, or the one that came first. One without a call is held by this
+        process alone until it is `answered`."""
+
+    async def answered(self, claim: Claim, reply: bytes) -> None:
+        """Keep what the caller was answered.
+
+        Raises:
+            NotKept
+        """
+
+    async def release(self, claim: Claim) -> None:
+        """Nothing ran: the key stands for nothing again."""
+
+
+class Store(Protocol):
+    """A driver."""
+
+    @property
+    def name(self) -> str:
+        """The driver's, in words of the settings."""
+
+    @property
+    def orders(self) -> Queue:
+        """Calls to be run."""
+
+    @property
+    def callbacks(self) -> Queue:
+        """Calls whose callback is to be sent; of an order, the id alone counts."""
+
+    @property
+    def results(self) -> Results: ...
+
+    async def close(self) -> None: ...

@@ -1,0 +1,382 @@
+"""The driver for one machine: calls that answer later in one SQLite file, larger results in files beside it.
+
+Which orders there are, and whose, is in memory too (`lines`), read at start; so who is next costs no query.
+An order that is taken is this process's, which holds the state folder's lock: when it is killed, the next one
+finds every order waiting again.
+
+A file that is damaged is left as it is, for `sqlite3 calls.db .recover`: no other takes its place by itself,
+for that would lose what was accepted.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import secrets
+import sqlite3
+import time
+from collections.abc import Container, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import msgspec
+
+from skyisland.host.tasks import aside
+from skyisland.later.calls import Callback, Claim, Order, Record, read, written
+from skyisland.later.journal import Journal, Statement
+from skyisland.later.keeping import NotKept, Wanted
+from skyisland.later.lines import Lines, Room
+
+INLINE_BYTES = 64 << 10
+"""A larger result is a file. A judgement: up to here SQLite reads blobs about as fast as files."""
+
+_orders = msgspec.json.Decoder(Order)
+_callbacks = msgspec.json.Decoder(Callback)
+
+
+@contextmanager
+def _telling(path: Path) -> Iterator[None]:
+    """What keeps something from the disk, as the caller is told."""
+    try:
+        yield
+    except (sqlite3.Error, OSError) as error:
+        raise NotKept(
+            f"cannot keep this in {path}: {error}; nothing that was accepted is lost; the island's operator "
+            "must make room, or look at that file",
+            retry_after_s=10,
+        ) from error
+
+
+class SqliteQueue:
+    """`Queue` in one table."""
+
+    def __init__(self, journal: Journal, table: str, room: Room, *, bounded: bool = True) -> None:
+        self._journal = journal
+        self._table = table
+        self._bounded = bounded
+        self._lines = Lines(room)
+
+    def load(self) -> None:
+        """Read which orders there are. Blocks."""
+        table = self._table
+        sql = f"SELECT id, client, size, due_at FROM {table} WHERE NOT buried ORDER BY number"  # noqa: S608
+        for call_id, client, size, due_at in self._journal.rows_now(sql):
+            self._lines.reserve(call_id, client, size, bounded=False)
+            self._lines.wait(call_id, due_at)
+
+    @property
+    def waiting(self) -> int:
+        return self._lines.waiting
+
+    async def put(self, order: Order, due_at: float = 0.0) -> None:
+        if order.id in self._lines:
+            return
+        self._lines.reserve(order.id, order.client, order.size, bounded=self._bounded)
+        values = (order.id, order.client, due_at, order.size, msgspec.json.encode(order))
+        sql = f"INSERT OR REPLACE INTO {self._table} {_PUT}"
+        try:
+            with _telling(self._journal.path):
+                await self._journal.write((sql, values))
+        except asyncio.CancelledError:
+            self._lines.wait(order.id, due_at)  # it is written all the same
+            raise
+        except NotKept:
+            self._lines.leave(order.id)
+            raise
+        self._lines.wait(order.id, due_at)
+
+    async def take(self, now: float, full: Container[str] = ()) -> Order | None:
+        taken = self._lines.take(now, full)
+        if taken is None:
+            return None
+        try:
+            sql = f"SELECT content FROM {self._table} WHERE id = ?"  # noqa: S608
+            with _telling(self._journal.path):
+                rows = await self._journal.rows(sql, (taken,))
+        except BaseException:
+            self._lines.wait(taken, now + 1)
+            raise
+        return _orders.decode(rows[0][0])
+
+    def due_at(self) -> float | None:
+        return self._lines.due_at()
+
+    async def put_back(self, call_id: str, due_at: float) -> None:
+        if call_id not in self._lines:
+            return
+        try:
+            with _telling(self._journal.path):
+                await self._change("SET due_at = ? WHERE id = ?", due_at, call_id)
+        finally:
+            if call_id in self._lines:
+                self._lines.wait(call_id, due_at)
+
+    async def done(self, call_id: str) -> None:
+        with _telling(self._journal.path):
+            await self._journal.write((f"DELETE FROM {self._table} WHERE id = ?", (call_id,)))  # noqa: S608
+        self._lines.leave(call_id)
+
+    async def bury(self, call_id: str) -> None:
+        with _telling(self._journal.path):
+            await self._change("SET buried = 1 WHERE id = ?", call_id)
+        self._lines.leave(call_id)
+
+    async def revive(self, call_id: str) -> bool:
+        if call_id in self._lines:
+            return False
+        sql = f"SELECT client, size FROM {self._table} WHERE id = ?"  # noqa: S608
+        with _telling(self._journal.path):
+            rows = await self._journal.rows(sql, (call_id,))
+            if not rows:
+                return False
+            self._lines.reserve(call_id, *rows[0], bounded=self._bounded)
+            try:
+                await self._change("SET buried = 0, due_at = 0 WHERE id = ?", call_id)
+            except BaseException:
+                self._lines.leave(call_id)
+                raise
+        self._lines.wait(call_id, 0.0)
+        return True
+
+    async def _change(self, change: str, *values: object) -> None:
+        await self._journal.write((f"UPDATE {self._table} {change}", values))
+
+
+class SqliteResults:
+    """`Results` in one table, and in a folder."""
+
+    def __init__(
+        self, journal: Journal, folder: Path, *, keep_s: float, keep_dead_s: float, limit_bytes: int
+    ) -> None:
+        self._journal = journal
+        self._folder = folder
+        self._keep_s, self._keep_dead_s, self._limit_bytes = keep_s, keep_dead_s, limit_bytes
+        self._running: dict[tuple[str, str], Claim] = {}
+        """Claims of calls whose callers wait: they end with this process."""
+        self._size_bytes = 0
+        self.secret = b""
+
+    def load(self) -> None:
+        """Make the secret and the folder, and remove files of no record. Blocks."""
+        self._folder.mkdir(mode=0o700, exist_ok=True)
+        known = set()
+        for call_id, size in self._journal.rows_now("SELECT id, size FROM calls WHERE size"):
+            self._size_bytes += size
+            known.add(call_id)
+        for file in self._folder.iterdir():
+            if file.name not in known:
+                file.unlink()
+        rows = self._journal.rows_now("SELECT value FROM secrets WHERE name = 'callbacks'")
+        self.secret = rows[0][0] if rows else secrets.token_bytes(32)
+
+    async def prepare(self) -> None:
+        """Keep the secret."""
+        await self._journal.write(("INSERT OR IGNORE INTO secrets VALUES ('callbacks', ?)", (self.secret,)))
+
+    async def note(self, record: Record, result: bytes | None = None, *, anew: bool = False) -> bool:
+        size = len(result or b"")
+        with _telling(self._journal.path):
+            if result is not None and size > INLINE_BYTES:
+                await aside(self._write_file, record.id, result)
+                result = None
+            callback = None if record.callback is None else msgspec.json.encode(record.callback)
+            values = (
+                record.id,
+                record.client,
+                record.name,
+                record.state,
+                record.state.final,
+                record.created_at,
+                record.ended_at,
+                written(record),
+                callback,
+                result,
+                size,
+            )
+            sql = _NOTE if anew else f"{_NOTE} WHERE NOT calls.final"
+            ((changed,),) = [await self._journal.write((sql, values))]
+        if changed:
+            self._size_bytes += size
+        return bool(changed)
+
+    def _write_file(self, call_id: str, result: bytes) -> None:
+        """A whole file under its name, or none, also after a power cut."""
+        draft = self._folder / f".{call_id}"
+        with open(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:
+            file.write(result)
+            file.flush()
+            os.fsync(file.fileno())
+        draft.rename(self._folder / call_id)
+        folder = os.open(self._folder, os.O_RDONLY)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)
+
+    async def note_callback(self, call_id: str, callback: Callback) -> None:
+        with _telling(self._journal.path):
+            content = msgspec.json.encode(callback)
+            await self._journal.write(("UPDATE calls SET callback = ? WHERE id = ?", (content, call_id)))
+
+    async def get(self, call_id: str) -> Record | None:
+        with _telling(self._journal.path):
+            rows = await self._journal.rows(
+                "SELECT record, callback, result, size FROM calls WHERE id = ?", (call_id,)
+            )
+            if not rows:
+                return None
+            content, callback, result, size = rows[0]
+            if result is None and size:
+                result = await aside((self._folder / call_id).read_bytes)
+        return _with_callback(read(content, result), callback)
+
+    async def find(self, wanted: Wanted) -> list[Record]:
+        sql, values = "SELECT record, callback FROM calls WHERE created_at >= ?", [wanted.since]
+        for column, value in (("client", wanted.client), ("state", wanted.state), ("name", wanted.name)):
+            if value:
+                sql += f" AND {column} = ?"
+                values.append(value)  # type: ignore[arg-type]
+        with _telling(self._journal.path):
+            rows = await self._journal.rows(f"{sql} ORDER BY number DESC LIMIT ?", (*values, wanted.limit))
+        return await aside(lambda: [_with_callback(read(content), callback) for content, callback in rows])
+
+    async def delete(self, ids: list[str]) -> None:
+        with _telling(self._journal.path):
+            sizes: dict[str, int] = {}
+            for call_id in ids:
+                sizes |= dict(await self._journal.rows("SELECT id, size FROM calls WHERE id = ?", (call_id,)))
+            deletes: list[Statement] = [("DELETE FROM calls WHERE id = ?", (call_id,)) for call_id in sizes]
+            await self._journal.write(*deletes)
+            self._size_bytes -= sum(sizes.values())
+            large = [self._folder / call_id for call_id, size in sizes.items() if size > INLINE_BYTES]
+            await aside(_remove, large)
+
+    async def expire(self, now: float) -> list[str]:
+        with _telling(self._journal.path):
+            await self._journal.write(("DELETE FROM claims WHERE at < ?", (now - self._keep_s,)))
+            old = await self._journal.rows(
+                "SELECT id FROM calls WHERE state IN ('done', 'cancelled') AND ended_at < ?"
+                " UNION ALL SELECT id FROM calls WHERE state = 'dead' AND ended_at < ?",
+                (now - self._keep_s, now - self._keep_dead_s),
+            )
+        gone = [call_id for (call_id,) in old]
+        await self.delete(gone)
+        while self._size_bytes > self._limit_bytes:
+            with _telling(self._journal.path):
+                oldest = await self._journal.rows(
+                    "SELECT id FROM calls WHERE final AND size ORDER BY ended_at LIMIT 100"
+                )
+            if not oldest:
+                break
+            for (call_id,) in oldest:
+                if self._size_bytes > self._limit_bytes:
+                    await self.delete([call_id])
+                    gone.append(call_id)
+        return gone
+
+    async def claim(self, claim: Claim, now: float) -> Claim:
+        key = claim.client, claim.key
+        if key in self._running:
+            return self._running[key]
+        self._running[key] = claim
+        try:
+            with _telling(self._journal.path):
+                rows = await self._journal.rows(
+                    "SELECT body, call, reply FROM claims WHERE client = ? AND key = ? AND at >= ?",
+                    (*key, now - self._keep_s),
+                )
+                if rows:
+                    body, call, reply = rows[0]
+                    held = Claim(client=claim.client, key=claim.key, body=body, call=call, reply=reply)
+                elif claim.call:
+                    held = claim
+                    await self._journal.write((_CLAIM, (*key, claim.body, claim.call, None, now)))
+                else:
+                    return claim
+        except BaseException:
+            del self._running[key]
+            raise
+        del self._running[key]
+        return held
+
+    async def answered(self, claim: Claim, reply: bytes) -> None:
+        key = claim.client, claim.key
+        try:
+            with _telling(self._journal.path):
+                await self._journal.write((_CLAIM, (*key, claim.body, "", reply, time.time())))
+        finally:
+            self._running.pop(key, None)
+
+    async def release(self, claim: Claim) -> None:
+        key = claim.client, claim.key
+        self._running.pop(key, None)
+        with _telling(self._journal.path):
+            await self._journal.write(("DELETE FROM claims WHERE client = ? AND key = ?", key))
+
+
+_NOTE = """
+INSERT INTO calls
+    (id, client, name, state, final, created_at, ended_at, record, callback, result, size)
+    VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+ON CONFLICT (id) DO UPDATE SET
+    state = excluded.state, final = excluded.final, ended_at = excluded.ended_at, record = excluded.record,
+    callback = excluded.callback, result = excluded.result, size = excluded.size"""
+_PUT = "(id, client, due_at, size, content) VALUES (?, ?, ?, ?, ?)"
+_CLAIM = "INSERT OR REPLACE INTO claims (client, key, body, call, reply, at) VALUES (?, ?, ?, ?, ?, ?)"
+
+
+def _remove(files: list[Path]) -> None:
+    for file in files:
+        file.unlink(missing_ok=True)
+
+
+def _with_callback(record: Record, callback: bytes | None) -> Record:
+    if callback is not None:
+        record.callback = _callbacks.decode(callback)
+    return record
+
+
+class SqliteStore:
+    """`Store` on one machine. Make it with `open`."""
+
+    name = "sqlite"
+
+    def __init__(self, journal: Journal, orders: SqliteQueue, callbacks: SqliteQueue, results: SqliteResults):
+        self._journal = journal
+        self.orders, self.callbacks, self.results = orders, callbacks, results
+
+    @classmethod
+    async def open(
+        cls,
+        path: Path,
+        folder: Path,
+        room: Room,
+        *,
+        keep_s: float = 86_400.0,
+        keep_dead_s: float = 604_800.0,
+        limit_bytes: int = 1 << 30,
+    ) -> SqliteStore:
+        """Read the file at `path`, or make it; `folder`: for larger results.
+
+        Raises:
+            NotKept: it can be neither read nor made, or is damaged; it is left as it is.
+        """
+
+        def load() -> SqliteStore:
+            journal = Journal(path)
+            orders = SqliteQueue(journal, "orders", room)
+            callbacks = SqliteQueue(journal, "callbacks", room, bounded=False)
+            results = SqliteResults(
+                journal, folder, keep_s=keep_s, keep_dead_s=keep_dead_s, limit_bytes=limit_bytes
+            )
+            for part in (orders, callbacks, results):
+                part.load()
+            return cls(journal, orders, callbacks, results)
+
+        with _telling(path):
+            store = await aside(load)
+            await store.results.prepare()
+        return store
+
+    async def close(self) -> None:
+        await self._journal.close()
