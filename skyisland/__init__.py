@@ -11,7 +11,8 @@
     builds       a binary for a call, once             model        the values that go from room to room
     story        a call while it runs                  watching     following an island, page by page
     rooms        what the island asks of its rooms     status       what operators see
-    codec        JSON, written and read                errors       what can go wrong
+    later        calls that answer later               errors       what can go wrong
+    codec        JSON, written and read
 
 A room uses the rooms below it and no others; `[tool.importlinter]` in pyproject.toml has the order. The HTTP
 API (`api`) and the console (`tui`) stand beside this package: it knows neither, but for the commands.

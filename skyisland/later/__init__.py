@@ -8,7 +8,6 @@
     memory      a driver that forgets with the process, for unit tests
     sqlite      a driver for one machine: one file, and larger results beside it
     journal     its transactions: many writers, one fsync
-    later       `Later`: accepts, runs, tries again, cancels, runs the dead again
 
 What a driver promises: what it accepted is on disk before it says so; it is handed out until somebody says
 that it is over; a result is recorded once, and the first one counts. So a call is run at least once, and at
