@@ -322,11 +322,13 @@ def _pipe(pipe: IO[bytes] | None) -> IO[bytes]:
 
 @functools.cache
 def _gitpython() -> type[Git]:
-    """GitPython's `Git`. Importing it runs Git, so we import it at the first command, on its thread."""
-    try:
-        from git.cmd import Git
-    except ImportError:
-        raise HostUnfit("there is no Git on this host; install the package git") from None
+    """GitPython's `Git`, imported at the first command, on its thread: that takes a while."""
+    # Its import runs `git version` in the daemon's environment, unless what it takes for Git cannot be
+    # executed.
+    os.environ.setdefault("GIT_PYTHON_GIT_EXECUTABLE", os.devnull)
+    os.environ.setdefault("GIT_PYTHON_REFRESH", "quiet")
+    from git.cmd import Git
+
     return Git
 
 

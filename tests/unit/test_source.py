@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import string
+import subprocess
+import sys
 from ipaddress import IPv4Network
 from pathlib import Path
 
@@ -489,3 +491,15 @@ def test_a_tree_within_limits_passes() -> None:
 def test_a_tree_beyond_limits_is_refused(files: list[tuple[str, str]], reason: str) -> None:
     with pytest.raises(SourceRefused, match=reason):
         check_tree("r", listing(*files), 3 * 4096, 4)
+
+
+def test_to_import_gitpython_runs_no_git(tmp_path: Path) -> None:
+    """It would run with the daemon's environment."""
+    git = tmp_path / "git"
+    git.write_text(f"#!/bin/sh\ntouch {tmp_path}/ran\n")
+    git.chmod(0o755)
+    code = "from skyisland.sources import git; print(git._git_program(), git._gitpython().__name__)"
+    environment = {"PATH": f"{tmp_path}:/usr/bin:/bin"}
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True)
+    assert done.stdout.split() == [str(git), "Git"], done.stderr
+    assert not (tmp_path / "ran").exists()
