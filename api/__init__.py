@@ -176,7 +176,8 @@ def create_app(
 
     async def refuse(error: Exception) -> Response:
         form = wanted(request.headers.get("Accept", "")).error
-        return routes.respond(problems.reply(error, form))
+        admin = gate.is_admins(request.scope["headers"])
+        return routes.respond(problems.reply(error, form, admin=admin))
 
     app.register_error_handler(Exception, refuse)
     routes.guard(app, gate, clients)

@@ -72,6 +72,11 @@ class Gate:
                 return value.decode("latin-1")
         return bearer.decode("latin-1")
 
+    def is_admins(self, headers: Iterable[tuple[bytes, bytes]]) -> bool:
+        """Whether a request shows an admin's token."""
+        who = self.who(self.token_of(headers))
+        return who is not None and who.role is Role.admin
+
     def admit(self, token: str, address: str | None, *, change: bool) -> Who:
         """Whose token this is, if it is an operator's or, to `change` something, an admin's.
 

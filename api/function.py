@@ -108,7 +108,7 @@ class FunctionEndpoint:
             await self._refusals.turn()
             answer = reply(error, asked.wanted.error)
         except Exception as error:
-            answer = reply(error, asked.wanted.error)
+            answer = reply(error, asked.wanted.error, admin=self._gate.is_admins(scope["headers"]))
         if lines is not None and lines.begun:
             await lines.end(answer.body)
         else:

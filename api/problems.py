@@ -118,13 +118,14 @@ class ProblemDetails(Struct, frozen=True):
     type: str = "about:blank"
 
 
-def reply(error: Exception, form: str = JSON) -> Reply:
+def reply(error: Exception, form: str = JSON, *, admin: bool = False) -> Reply:
     """The answer to a request that ended in `error`; an error that nobody foresaw goes to the log.
 
-    `form`: `media.JSON` or `media.PROBLEM`.
+    `form`: `media.JSON` or `media.PROBLEM`. `admin`: who asked may read what is for admins
+    (`details.reason`).
     """
     if isinstance(error, IslandError):
-        return refusal(error, form)
+        return refusal(error, form, admin=admin)
     if isinstance(error, HTTPException):
         return _http(error, form)
     log.error("a request failed", exc_info=error)
@@ -139,7 +140,7 @@ def _problem(status: int, problem: Problem, form: str, headers: tuple[tuple[str,
     return Reply(status, encode(details), headers, PROBLEM)
 
 
-def refusal(error: IslandError, form: str = JSON) -> Reply:
+def refusal(error: IslandError, form: str = JSON, *, admin: bool = False) -> Reply:
     status = STATUS.get(error.code, 500)
     if status == 500:
         log.error("%s: %s", error.code, error.message)
@@ -149,7 +150,8 @@ def refusal(error: IslandError, form: str = JSON) -> Reply:
         headers = (("Retry-After", str(max(1, math.ceil(again_s)))),)
     if status == 401:
         headers += (("WWW-Authenticate", "Bearer"),)
-    details = error.details or msgspec.UNSET
+    private = {"reason": error.for_admins} if admin and error.for_admins else {}
+    details = {**error.details, **private} or msgspec.UNSET
     return _problem(status, Problem(error.message, error.code, details), form, headers)
 
 

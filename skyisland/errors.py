@@ -35,6 +35,8 @@ class IslandError(Exception):
     """The root. `details` can be encoded as JSON and reaches the caller."""
 
     code: ClassVar[str] = "internal"
+    for_admins: str = ""
+    """Why, in words that an admin may read and a caller may not."""
 
     def __init__(self, message: str, *, retry_after_s: float | None = None, **details: Any) -> None:
         super().__init__(message)

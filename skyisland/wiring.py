@@ -43,9 +43,16 @@ FREEBSD = sys.platform.startswith("freebsd")
 
 @asynccontextmanager
 async def opened(
-    settings: Settings, events: Events, *, search_path: str = "", progress: Progress = silent
+    settings: Settings,
+    events: Events,
+    *,
+    search_path: str = "",
+    credentials_dir: str = "",
+    progress: Progress = silent,
 ) -> AsyncIterator[Island]:
     """An island made by its settings and not yet started. After the block its database is closed.
+
+    `credentials_dir`: where systemd put the credentials of this service.
 
     Raises:
         SettingsError: the state folder cannot be used, or another island runs on it.
@@ -59,7 +66,7 @@ async def opened(
     try:
         state = await State.open(layout.db)
         try:
-            yield _wire(settings, events, state, search_path, progress)
+            yield _wire(settings, events, state, search_path, credentials_dir, progress)
         finally:
             await state.close()
     finally:
@@ -97,7 +104,14 @@ def _claim(layout: Layout, builder: int | None) -> int:
     return lock
 
 
-def _wire(settings: Settings, events: Events, state: State, search_path: str, progress: Progress) -> Island:
+def _wire(
+    settings: Settings,
+    events: Events,
+    state: State,
+    search_path: str,
+    credentials_dir: str,
+    progress: Progress,
+) -> Island:
     layout = settings.layout
     root = os.geteuid() == 0
     first_uid, uids = settings.jails.uid_start, None
@@ -136,6 +150,7 @@ def _wire(settings: Settings, events: Events, state: State, search_path: str, pr
             known=state,
             events=events,
             uid=first_uid + 1 if root else None,
+            credentials_dir=credentials_dir,
         )
         builds = Builds(
             settings.build,

@@ -158,8 +158,10 @@ async def _run(
 
 @asynccontextmanager
 async def _opened(settings: Settings, events: Events, progress: Report = silent) -> AsyncIterator[Island]:
-    path = os.environ.get("PATH", "")
-    async with opened(settings, events, search_path=path, progress=progress) as island:
+    path, credentials = os.environ.get("PATH", ""), os.environ.get("CREDENTIALS_DIRECTORY", "")
+    async with opened(
+        settings, events, search_path=path, credentials_dir=credentials, progress=progress
+    ) as island:
         yield island
 
 

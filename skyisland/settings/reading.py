@@ -130,6 +130,8 @@ def _value(hint: Any, value: object, key: str, problems: list[WrongKey]) -> obje
             for name in value:
                 if not name.isprintable():
                     problems.append(WrongKey(_key(key, name), "control characters", "printable characters"))
+            if isinstance(item, type) and issubclass(item, Section):
+                return {name: _new(item, each, _key(key, name), problems) for name, each in value.items()}
             return {name: _value(item, each, _key(key, name), problems) for name, each in value.items()}
     extra = (meta.extra if meta else None) or {}
     try:
@@ -140,6 +142,25 @@ def _value(hint: Any, value: object, key: str, problems: list[WrongKey]) -> obje
         found = "a value not shown here" if "secret" in extra else _show(value)
         problems.append(WrongKey(key, found, allowed(hint)))
         return None
+
+
+def _new(kind: type[Section], table: object, key: str, problems: list[WrongKey]) -> object:
+    """A section that has no defaults as a whole, for one of its keys must be there."""
+    if not isinstance(table, Mapping):
+        problems.append(WrongKey(key, _show(table), "a table"))
+        return None
+    types, values, before = field_types(kind), dict[str, object](), len(problems)
+    for name, value in table.items():
+        if name in types:
+            values[name] = _value(types[name], value, _key(key, name), problems)
+        else:
+            problems.append(WrongKey(_key(key, name), _unknown(key, name, list(types), []), ", ".join(types)))
+    if len(problems) == before:
+        try:
+            return kind(**values)
+        except Refused as refused:
+            problems.append(WrongKey(_key(key, refused.key), _show(refused.found), refused.allowed))
+    return None
 
 
 @cache

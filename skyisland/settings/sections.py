@@ -35,12 +35,14 @@ from skyisland.settings.values import (
     Origin,
     Positive,
     Refused,
+    SecretFile,
     Size,
     SizeLimit,
     StatsdAddress,
     Subnet,
     Text,
     Tokens,
+    UserName,
 )
 
 
@@ -328,6 +330,27 @@ class Build(JailLimits, frozen=True, kw_only=True):
     file_size: SizeLimit = 1 << 30
 
 
+class Credential(Section, frozen=True, kw_only=True):
+    """What the island shows to the servers of private repositories: a token or a key, in a file."""
+
+    token: SecretFile = ""
+    """The file with a token, for https."""
+    user: UserName = "x-access-token"
+    """The user's name that goes with the token."""
+    ca: SecretFile = ""
+    """The file with the certificates of the server's authority, PEM, if it is none that the host trusts."""
+    key: SecretFile = ""
+    """The file with a private key without a passphrase, for ssh."""
+    known_hosts: SecretFile = ""
+    """The file with the server's host keys. If empty: /etc/ssh/ssh_known_hosts."""
+    callers: tuple[str, ...] = ()
+    """The names of those who may call. If empty: everybody with a token."""
+
+    def __post_init__(self) -> None:
+        if bool(self.token) is bool(self.key):
+            raise Refused("token", self.token, "a token or a key, and not both")
+
+
 class Git(Section, frozen=True, kw_only=True):
     """Which repositories may be fetched, and how."""
 
@@ -337,6 +360,13 @@ class Git(Section, frozen=True, kw_only=True):
     """Prefixes of URLs and their replacements: {"https://github.com/" = "file:///srv/mirror/"}. The longest
     matching prefix decides. A replacement may have any of the four schemes, and may lead to a private
     network: you wrote it, not the caller."""
+    credentials: dict[str, Credential] = field(default_factory=dict)
+    """What the island shows to the servers of private repositories, by the prefix of the URL that Git gets
+    (after
+    `rewrite`): {"https://github.com/you/" = {token = "/etc/skyisland/token"}}, or {key = …, known_hosts = …}
+    for a prefix with ssh://. The files must be readable for the island alone; "$CREDENTIALS_DIRECTORY/NAME"
+    is one of systemd's. Such repositories are called by those with a token alone, or by the names in
+    `callers`."""
     timeout: Duration = 60.0
     """A clone or fetch that takes longer is stopped."""
     max_running: Positive = 64
@@ -362,18 +392,24 @@ class Git(Section, frozen=True, kw_only=True):
         if not self.allowed_schemes:
             raise Refused("allowed_schemes", [], 'at least one of "https", "http", "ssh", "file"')
         for url in (text for pair in self.rewrite.items() for text in pair):
-            self._check_url(url)
+            self._check_url("rewrite", url)
+        for prefix, credential in self.credentials.items():
+            self._check_url("credentials", prefix)
+            scheme, wanted = prefix.partition("://")[0], "https" if credential.token else "ssh"
+            if scheme != wanted or not urlsplit(prefix).hostname:
+                shown = "token" if credential.token else "key"
+                raise Refused("credentials", prefix, f"a prefix of {wanted}:// and a host, for a {shown}")
 
-    def _check_url(self, url: str) -> None:
+    def _check_url(self, key: str, url: str) -> None:
         try:
             parts = urlsplit(url)
             credentials = parts.password is not None or (parts.username and parts.scheme != "ssh")
         except ValueError:
-            raise Refused("rewrite", url, "URLs") from None
+            raise Refused(key, url, "URLs") from None
         if credentials:
-            raise Refused("rewrite", url, "URLs without user and password")
+            raise Refused(key, url, "URLs without user and password")
         if parts.scheme not in ("https", "http", "ssh", "file") or not url.startswith(f"{parts.scheme}://"):
-            raise Refused("rewrite", url, "URLs that begin with https://, http://, ssh:// or file://")
+            raise Refused(key, url, "URLs that begin with https://, http://, ssh:// or file://")
 
     @property
     def rewrites(self) -> tuple[tuple[str, str], ...]:

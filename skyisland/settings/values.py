@@ -277,6 +277,17 @@ AbsolutePath = Annotated[Path, _kind("an absolute path without ..", _read_path, 
 OptionalPath = Annotated[
     str, _kind("an absolute path without .., or nothing", _text(lambda text: text and _read_path(text)))
 ]
+SecretFile = Annotated[
+    str,
+    Meta(
+        pattern=r"\A((\$CREDENTIALS_DIRECTORY)?/(?!.*\.\.)[A-Za-z0-9/._@+-]+)?\Z",
+        description="an absolute path of letters, digits and / . _ @ + -, which may begin with "
+        "$CREDENTIALS_DIRECTORY, or nothing",
+    ),
+]
+UserName = Annotated[
+    str, Meta(pattern=r"\A[A-Za-z0-9._@+-]+\Z", description="a name of letters, digits and . _ @ + -")
+]
 Listen = Annotated[str, _kind('an IP address such as "127.0.0.1" or "::"', _text(_ip))]
 Nameserver = Annotated[str, _kind("an IP address", _text(_ip))]
 Address = Annotated[str, _kind("an IPv4 address, or nothing", _text(lambda text: text and IPv4Address(text)))]

@@ -31,11 +31,13 @@ def _plain(section: Section, secrets: bool) -> dict[str, Any]:
         if isinstance(value, Section):
             table[name] = _plain(value, secrets)
         elif secrets or "secret" not in extra:
-            table[name] = (extra.get("write") or _tuple_as_list)(value)
+            table[name] = (extra.get("write") or _as_toml)(value)
     return table
 
 
-def _tuple_as_list(value: object) -> object:
+def _as_toml(value: object) -> object:
+    if isinstance(value, dict):
+        return {name: _plain(one, True) if isinstance(one, Section) else one for name, one in value.items()}
     return list(value) if isinstance(value, tuple) else value
 
 

@@ -154,7 +154,7 @@ _PATTERNS = (
         Trouble.missing,
         r"could not read (Username|Password)|Authentication failed|returned error: (40[013-6]|410|422)"
         r"|repository '[^']*' not found|Repository not found|not appear to be a git repository"
-        r"|is this a git repository|Permission denied \(publickey",
+        r"|is this a git repository|Permission denied \(",
     ),
     (Trouble.too_large, r"over limit \d+|[Oo]ut of memory"),
 )
@@ -166,12 +166,14 @@ def trouble_of(stderr: str) -> Trouble:
 
 
 class GitFailed(Exception):
-    """A command failed. `stderr` is the end of what Git printed there."""
+    """A command failed. `stderr` is the end of what Git printed there; `why` is for the operator alone: what
+    was wrong with a credential, and what to do."""
 
-    def __init__(self, trouble: Trouble, stderr: str = "") -> None:
+    def __init__(self, trouble: Trouble, stderr: str = "", why: str = "") -> None:
         super().__init__(f"{trouble}: {stderr}")
         self.trouble = trouble
         self.stderr = stderr
+        self.why = why
 
 
 class GitCommand:

@@ -22,6 +22,7 @@ from skyisland.host.outbound import Lookup
 from skyisland.host.tasks import aside
 from skyisland.settings import Git as GitSettings
 from skyisland.sources import bare
+from skyisland.sources.credentials import Credentials
 from skyisland.sources.git import OUTPUT_LIMIT_BYTES, GitCommand, GitFailed, Trouble, end_orphans
 from skyisland.sources.remotes import Remotes
 from skyisland.sources.space import Space
@@ -59,7 +60,13 @@ class Mirrors:
     """Runs Git for `Sources`. Its failures leave as `GitFailed`."""
 
     def __init__(
-        self, git: GitSettings, repos: Path, lookup: Lookup, space: Space, uid: int | None = None
+        self,
+        git: GitSettings,
+        repos: Path,
+        lookup: Lookup,
+        space: Space,
+        uid: int | None = None,
+        credentials: Credentials | None = None,
     ) -> None:
         """`uid`: see `Remotes.uid_for`."""
         self._git = git
@@ -67,7 +74,7 @@ class Mirrors:
         self._space = space
         self._repos = repos
         self._threads = ThreadPoolExecutor(git.max_running, "sky-git")
-        self.remotes = Remotes(git, lookup, space, repos, self._threads, uid)
+        self.remotes = Remotes(git, lookup, space, repos, self._threads, uid, credentials)
 
     def prepare(self) -> tuple[int, dict[Path, str]]:
         """Remove what an earlier life left; return how much, and each mirror's repository name. Blocks."""

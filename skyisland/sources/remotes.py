@@ -7,6 +7,7 @@ Git itself follows nothing, and connects only to addresses that were looked at.
 
 from __future__ import annotations
 
+import logging
 import re
 from collections.abc import Sequence
 from concurrent.futures import Executor
@@ -19,10 +20,14 @@ from skyisland.errors import DriverError, IslandError, SourceRefused, SourceUnav
 from skyisland.host.internet import connected_networks
 from skyisland.host.outbound import MAX_HOPS, Lookup, Refused, location_of
 from skyisland.host.recent import Recent
+from skyisland.host.tasks import aside
 from skyisland.settings import Git as GitSettings
+from skyisland.sources.credentials import Credentials, Shown, why
 from skyisland.sources.git import GitCommand, GitFailed, Trouble
 from skyisland.sources.space import RETRY_AFTER_S, Space
 from skyisland.sources.url import FORGES, LISTING, Remote, moved, pin, remote_of
+
+log = logging.getLogger(__name__)
 
 MESSAGE_CHARACTERS = 400
 """How much of Git's message a caller sees. A judgement: one paragraph of a terminal."""
@@ -60,9 +65,11 @@ class Remotes:
         pid_files: Path,
         threads: Executor,
         uid: int | None = None,
+        credentials: Credentials | None = None,
     ) -> None:
         """`uid`: see `uid_for`."""
         self._uid = uid
+        self._credentials = credentials or Credentials(git.credentials, git.rewrites)
         self._git = git
         self._lookup = lookup
         self._space = space
@@ -74,11 +81,10 @@ class Remotes:
 
     def uid_for(self, name: str) -> int | None:
         """As whom Git works on a repository's mirror: a user of its own, where the island is root."""
-        return self._uid_at(remote_of(name, self._git.rewrites))
-
-    def _uid_at(self, remote: Remote) -> int | None:
-        # By SSH and in folders it reads what only the island's user may: its keys, its repositories.
-        return None if remote.scheme in ("ssh", "file") else self._uid
+        remote = remote_of(name, self._git.rewrites)
+        # By SSH, with a token and in folders it reads what only the island's user may.
+        ours = remote.scheme in ("ssh", "file") or self._credentials.of(name) is not None
+        return None if ours else self._uid
 
     async def references(
         self, name: str, refs: Sequence[str], *options: str, limit_bytes: int = LISTING_BYTES
@@ -170,24 +176,34 @@ class Remotes:
         # A folder that the operator names may belong to another user of this host.
         trusting = remote.rewritten and remote.scheme == "file"
         options = ["--upload-pack=git -c safe.directory=* upload-pack"] if trusting else []
+        # Where a stranger's server sends us, nothing is shown but what its own name would have shown there.
+        shown = self._credentials.of(errand.name)
+        if shown is not None and not shown.covers(remote.url):
+            shown = None
         command = GitCommand(
             [*errand.verb, *options, "--", remote.url, *errand.refs],
             pid_files=self._pid_files,
             timeout_s=self._git.timeout,
             scheme=remote.scheme,
-            config=await self._pinned(remote),
-            environment={"GIT_DIR": str(mirror)} if mirror else {},
+            config=[*await self._pinned(remote), *(shown.config() if shown else ())],
+            environment={
+                **({"GIT_DIR": str(mirror)} if mirror else {}),
+                **(shown.environment() if shown else {}),
+            },
             watch=mirror,
             watch_bytes=self._git.max_size,
             room=partial(self._space.grow, mirror) if mirror else None,
             output_limit_bytes=errand.limit_bytes,
-            uid=self._uid_at(remote),
+            uid=self.uid_for(errand.name),
             file_bytes=2 * self._git.max_size,  # `watch_bytes` ends it before
         )
         try:
             return await command.result(self._threads)
         except GitFailed as failure:
-            raise GitFailed(failure.trouble, presentable(failure.stderr, remote.url, errand.name)) from None
+            told = presentable(failure.stderr, remote.url, errand.name)
+            if shown is None and remote.scheme != "ssh":
+                raise GitFailed(failure.trouble, told) from None
+            raise GitFailed(failure.trouble, told, await _reason(failure, told, shown)) from None
         finally:
             if mirror is not None:
                 self._space.grown(mirror)
@@ -212,8 +228,16 @@ class Remotes:
         return addresses, pin(remote, addresses, connected_networks())
 
     def explain(self, name: str, failure: GitFailed) -> IslandError:
-        """Turn Git's failure with a repository into our error."""
-        reason = f": {failure.stderr}" if failure.stderr else ""
+        """Turn Git's failure with a repository into our error. What a server says to a credential of ours,
+        callers do not read, but admins and the log."""
+        error = self._explained(name, failure)
+        if failure.why:
+            error.for_admins = failure.why
+            log.warning("%s cannot be fetched: %s", name, failure.why)
+        return error
+
+    def _explained(self, name: str, failure: GitFailed) -> IslandError:
+        reason = f": {failure.stderr}" if failure.stderr and not failure.why else ""
         if "No space left on device" in failure.stderr:
             return DriverError(f"there is no room to fetch {name}{reason}")
         match failure.trouble:
@@ -235,6 +259,15 @@ class Remotes:
                 return SourceUnavailable(f"fetching {name} took longer than [git] timeout permits ({limit})")
             case _:
                 return SourceUnavailable(f"{name} cannot be fetched{reason}")
+
+
+async def _reason(failure: GitFailed, told: str, shown: Shown | None) -> str:
+    """For operators: what was wrong with a credential, and what Git said."""
+    if not failure.stderr:
+        return ""
+    said = await aside(shown.blotted, told) if shown is not None else told
+    known = why(failure.stderr)
+    return f"{known} (Git: {said})" if known else f"Git: {said}"
 
 
 def presentable(stderr: str, remote_url: str, name: str) -> str:

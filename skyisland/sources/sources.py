@@ -32,6 +32,7 @@ from skyisland.host.tree import Tree
 from skyisland.model import Resolved, Source
 from skyisland.settings import Git as GitSettings
 from skyisland.sources.commits import NAMES_KEPT, Commits, KnownCommits
+from skyisland.sources.credentials import Credentials
 from skyisland.sources.git import GitFailed, Trouble
 from skyisland.sources.mirror import Mirrors, folder_of
 from skyisland.sources.naming import Names
@@ -64,15 +65,18 @@ class Sources:
         events: Events | None = None,
         lookup: Lookup = lookup,
         uid: int | None = None,
+        credentials_dir: str = "",
     ) -> None:
         """`trust_s`: how long the commit of a branch or tag is used before the remote is asked again.
         `uid`: as whom Git works on what strangers wrote, if the island is root; no jail may have it.
+        `credentials_dir`: where systemd put the credentials of this service.
         """
         self._git = git
         self._checkouts = checkouts
         self._events = events
         self._space = Space(checkouts, git)
-        self._mirrors = Mirrors(git, repos, lookup, self._space, uid)
+        self._credentials = Credentials(git.credentials, git.rewrites, credentials_dir)
+        self._mirrors = Mirrors(git, repos, lookup, self._space, uid, self._credentials)
         self._settled: Recent[tuple[str, str | None], Written] = Recent(SETTLED_KEPT)
         """(URL, version) of a request → what they mean, where that took a look at the references."""
         self._folders: Recent[tuple[str, str, str], tuple[str | None]] = Recent(NAMES_KEPT)
@@ -130,7 +134,11 @@ class Sources:
         def is_known(name: str) -> bool:
             return self._commits.is_known(name, written.version)
 
-        return await self._names.place_of(written.url, is_known, refresh=refresh, client=client)
+        # What is asked for, before any server is; then what a page made of it.
+        self._credentials.admit(written.url.name(len(written.url.segments)), client)
+        place = await self._names.place_of(written.url, is_known, refresh=refresh, client=client)
+        self._credentials.admit(place.name, client)
+        return place
 
     async def _settle(self, written: Written, refresh: bool, client: str) -> Written:
         """With the version, which ends where the references that the repository has say so."""
@@ -187,6 +195,7 @@ class Sources:
     async def _resolved(
         self, name: str, package: str, version: str | None, refresh: bool, client: str
     ) -> Resolved:
+        self._credentials.admit(name, client)
         resolution = await self._commits.of(name, version, package, refresh=refresh, client=client)
         return Resolved(
             url=name,
@@ -281,7 +290,12 @@ class Sources:
             yield source
 
     async def sweep(self) -> int:
-        """Make the folders, kill and remove what an earlier life left; return how much that was."""
+        """Make the folders, kill and remove what an earlier life left; return how much that was.
+
+        Raises:
+            SettingsError: the file of a credential cannot be read, or can be by others.
+        """
+        await aside(self._credentials.check)
         swept, mirrors = await aside(self._mirrors.prepare)
         left, places = await aside(self._prepare_checkouts)
         self._names.note(*mirrors.values())

@@ -181,9 +181,10 @@ def remote_of(name: str, rewrites: Iterable[tuple[str, str]], suffix: str = "") 
         SourceRefused: the host is an address of a private network, and no rewrite names it.
     """
     url = name if "://" in name else f"https://{name}"
+    cased = _cased(url)
     for prefix, replacement in rewrites:
         stem = prefix.rstrip("/")
-        if url.startswith(stem + "/"):
+        if cased.startswith(_cased(stem) + "/"):
             target = replacement.rstrip("/") + url[len(stem) :] + suffix
             return Remote(target, target.partition("://")[0], rewritten=True)
     scheme, _, rest = url.partition("://")
@@ -191,6 +192,19 @@ def remote_of(name: str, rewrites: Iterable[tuple[str, str]], suffix: str = "") 
     if host == "localhost" or host.endswith(".localhost") or (_is_literal(host) and not is_public(host)):
         raise _private(name, host)
     return Remote(url + suffix, scheme, rewritten=False, host=host, port=int(port or PORTS.get(scheme, 0)))
+
+
+def covers(prefix: str, url: str) -> bool:
+    """Whether a remote's URL begins with a prefix, in whole segments. A repository's `.git` is no part of
+    its name."""
+    stem, begun = _cased(prefix.rstrip("/").removesuffix(".git")), _cased(url)
+    return begun.startswith(stem) and begun[len(stem) :].removeprefix(".git")[:1] in ("", "/")
+
+
+def _cased(url: str) -> str:
+    """The URL in lower case, where its host knows a repository by its name in any case."""
+    host = url.partition("://")[2].partition("/")[0].rpartition("@")[2].lower()
+    return url.lower() if host in CASELESS else url
 
 
 def moved(remote: Remote, location: str) -> Remote:

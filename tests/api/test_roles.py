@@ -15,7 +15,7 @@ from msgspec import structs
 from api.tls import Tls
 from skyisland import fakes
 from skyisland.drivers.fake import Script
-from skyisland.errors import SettingsError
+from skyisland.errors import SettingsError, SourceUnavailable
 from skyisland.events import JailCreated
 from skyisland.settings import Api
 from tests.support.api import CALL, HEADER, World, make_world
@@ -57,6 +57,29 @@ async def test_roles(closed: World, header: str, token: str, sees: int, changes:
         assert (await client.post("/api/v1/admin/cache/purge")).status_code == changes
         assert (await client.post("/api/v1/function", json=CALL)).status_code == calls
         assert (await client.get("/healthcheck")).status_code == 200
+
+
+async def test_what_is_for_admins_is_told_to_admins(closed: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    refusal = SourceUnavailable("there is no such repository, or it is private", url="x")
+    refusal.for_admins = "401: the token has expired"
+
+    async def refuse(*_: object, **__: object) -> None:
+        raise refusal
+
+    monkeypatch.setattr(closed.island.sources, "resolve", refuse)
+    for token, details in [
+        (ALICE, {"url": "x", "reason": "401: the token has expired"}),
+        (CI, {"url": "x"}),
+    ]:
+        async with closed.client(headers={HEADER: token}) as client:
+            answers = (
+                await client.post("/api/v1/function", json=CALL),
+                await client.get("/api/v1/functions?url=github.com/a/b"),
+            )
+            for answer in answers:
+                assert answer.status_code == 502
+                assert {**answer.json()["details"], "remembered_s": 0} == {**details, "remembered_s": 0}
+                assert ("expired" in answer.text) is (token == ALICE)
 
 
 @pytest.mark.parametrize("token", ["", CI, GRAFANA, ALICE, "a wrong one"])

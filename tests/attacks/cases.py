@@ -9,6 +9,7 @@ from __future__ import annotations
 from msgspec import Struct
 
 SOURCE, GIT = "tests/unit/test_source.py", "tests/real/test_source_git.py"
+PRIVATE = "tests/real/test_source_private.py"
 HARM, SERVERS = "tests/real/test_source_hostile.py", "tests/real/test_source_servers.py"
 NAMES, WRITTEN, VERSIONS = (
     "tests/real/test_source_names.py",
@@ -527,6 +528,36 @@ CASES = (
         "a Git that was taken over leaves links in its mirror",
         "nothing outside the mirror is read, renamed or removed",
         _tests(HARM, "test_mirrors_are_gits_own_and_no_link_in_one_leads_out"),
+    ),
+    Case(
+        "G22",
+        "a private repository called without a token: by URL, commit, another case, a page, a redirect",
+        "403 before any server is asked; what is compiled or on disk is as private",
+        (
+            *_tests(PRIVATE, "test_a_token_opens_a_private_repository_to_those_with_a_name"),
+            *_tests(SOURCE, "test_a_prefix_covers_whole_segments_in_any_case_that_its_host_takes"),
+            *_tests(NAMES, "test_a_page_opens_no_private_repository"),
+        ),
+    ),
+    Case(
+        "G23",
+        "a server that redirects to a private repository, or a private one's to elsewhere",
+        "the token goes to the server of its prefix alone, for names that its prefix covers",
+        _tests(PRIVATE, "test_no_redirect_carries_a_token_nor_borrows_one"),
+    ),
+    Case(
+        "G24",
+        "credentials looked for in arguments, environments, messages and logs; a server that echoes them",
+        "they are in none; callers read no word of such a server, admins read it without the token",
+        (
+            *_tests(
+                PRIVATE,
+                "test_a_token_opens_a_private_repository_to_those_with_a_name",
+                "test_a_key_opens_a_private_repository_by_ssh",
+                "test_files_of_credentials_are_looked_at_when_the_island_starts",
+            ),
+            *_tests(ROLES, "test_what_is_for_admins_is_told_to_admins"),
+        ),
     ),
     Case("B1", "flags for cgo", "there is no cgo", _tests(JAIL, "test_b1_cgo_is_off")),
     Case(

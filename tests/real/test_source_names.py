@@ -6,11 +6,13 @@ import contextlib
 import gzip
 import shutil
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
 
 from skyisland.errors import BadRequest, IslandError, SourceRefused, SourceUnavailable
+from skyisland.settings import Credential
 from skyisland.sources.vanity import PAGE_BYTES
 from tests.support.upstream import URL, Quiet, Repository, Room, Server, backend, forge_lookup, room
 
@@ -268,6 +270,26 @@ async def test_a_page_decides_for_its_own_path_alone(
         async with room(state_dir, {}, lookup=forge_lookup, allowed_schemes=BOTH) as it:
             await resolved(it, f"{host}/evil/thing", f"{host}/evil/repo", "evil/thing")
             await resolved(it, f"{host}/user/repo/sub", f"{host}/user/repo", "sub")
+
+
+async def test_a_page_opens_no_private_repository(state_dir: Path, forge: str) -> None:
+    """A stranger's page may name what only some may call: these read it, and nobody else."""
+
+    class Page(Quiet):
+        def do_GET(self) -> None:
+            self.answer(200, tag(self.headers["Host"] + "/x", "git", "https://private.test/user/repo"))
+
+    token = state_dir / "token"
+    token.write_text("secret")
+    token.chmod(0o600)
+    options: dict[str, Any] = {"credentials": {"https://private.test/": Credential(token=str(token))}}
+    with Server(Page, forge) as server:
+        url = f"http://forge.test:{port_of(server)}/x"
+        async with room(state_dir, {}, lookup=forge_lookup, allowed_schemes=BOTH, **options) as it:
+            with pytest.raises(SourceRefused, match=r"private\.test/user/repo may be private"):
+                await it.sources.resolve(url, None, client="192.0.2.1")
+            with pytest.raises(SourceRefused, match="not on the public Internet"):  # it is looked for
+                await it.sources.resolve(url, None, client="alice")
 
 
 async def resolved(it: Room, url: str, name: str, package: str) -> None:

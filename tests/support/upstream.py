@@ -96,6 +96,7 @@ class Room:
                 "queue_timeout",
                 "cache_limit",
                 "allowed_schemes",
+                "credentials",
             )
             if key in options
         }

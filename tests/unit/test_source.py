@@ -20,7 +20,7 @@ from skyisland.model import Resolved, Source
 from skyisland.sources.git import Trouble, trouble_of
 from skyisland.sources.mirror import check_tree, folder_of
 from skyisland.sources.remotes import presentable
-from skyisland.sources.url import Remote, moved, parse_url, pin, remote_of
+from skyisland.sources.url import Remote, covers, moved, parse_url, pin, remote_of
 from skyisland.sources.versions import check_version, commit_among, is_commit
 from tests.support.upstream import Room
 
@@ -45,6 +45,26 @@ def test_a_repository_on_record_must_still_be_permitted(tmp_path: Path) -> None:
 
 
 # URLs
+
+
+def test_a_prefix_covers_whole_segments_in_any_case_that_its_host_takes() -> None:
+    for prefix, url, covered in [
+        ("https://github.com/you/", "https://github.com/you/secret", True),
+        ("https://github.com/you", "https://GitHub.com/YOU/Secret.git", True),
+        ("https://github.com/you/secret", "https://github.com/you/secret.git", True),
+        ("https://github.com/you/secret.git", "https://github.com/you/secret/sub", True),
+        ("https://github.com/you/secret", "https://github.com/you/secret2", False),
+        ("https://github.com/you/", "https://github.com/your/secret", False),
+        ("https://github.com/you/", "http://github.com/you/secret", False),
+        ("https://github.com/you/", "https://github.com.evil.org/you/secret", False),
+        ("https://git.example.org/you/", "https://git.example.org/YOU/secret", False),
+        ("ssh://git@github.com/you/", "ssh://git@github.com/You/secret", True),
+        ("ssh://git@github.com/you/", "ssh://root@github.com/you/secret", False),
+    ]:
+        assert covers(prefix, url) is covered, (prefix, url)
+    # A rewrite, too: both names have one mirror.
+    rewrites = [("https://github.com/you/", "ssh://git@github.com/you/")]
+    assert remote_of("github.com/YOU/x", rewrites).url == "ssh://git@github.com/you/x"
 
 
 @pytest.mark.parametrize(
