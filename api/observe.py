@@ -68,6 +68,10 @@ def for_operators(app: Quart, island: Island, metrics: Metrics, logs: LogRing, f
     async def invocations(limit: int) -> list[InvocationFinished]:
         return list(_page(await island.invocations(limit)))
 
+    @answers(app, op.INVOCATION)
+    async def invocation(invocation: str) -> InvocationFinished:
+        return await island.invocation(invocation)
+
     @answers(app, op.SNAPSHOT)
     async def snapshot() -> Snapshot:
         await island.sample_usage()

@@ -40,6 +40,7 @@ STATUS = {
     "jail_not_found": 404,
     "address_not_found": 404,
     "artifact_not_found": 404,
+    "invocation_not_found": 404,
     "method_not_allowed": 405,
     "not_acceptable": 406,
     "request_timeout": 408,

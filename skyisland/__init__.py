@@ -12,7 +12,7 @@
     story        a call while it runs                  watching     following an island, page by page
     rooms        what the island asks of its rooms     status       what operators see
     later        calls that answer later               errors       what can go wrong
-    codec        JSON, written and read
+    codec        JSON, written and read                cause        why a call did not end well
 
 A room uses the rooms below it and no others; `[tool.importlinter]` in pyproject.toml has the order. The HTTP
 API (`api`) and the console (`tui`) stand beside this package: it knows neither, but for the commands.

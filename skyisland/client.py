@@ -171,6 +171,10 @@ class Client:
         """Calls that are over, newest first."""
         return self._ask(op.INVOCATIONS, limit=limit)
 
+    def invocation(self, invocation: str) -> InvocationFinished:
+        """A call that is over, by its id."""
+        return self._ask(op.INVOCATION, invocation=invocation)
+
     def logs(self, *, jail: str | None = None, after: int = 0, limit: int = 500) -> list[LogLine]:
         """The latest lines of the log with a `seq` above `after`, oldest first."""
         return self._ask(op.LOGS, jail=jail, after=after, limit=limit)

@@ -11,7 +11,7 @@ fault, 502 and 504 a service that we called, 500 and 503 ourselves.
     ├── Forbidden                   403   a wrong token
     │   └── SourceRefused           403   the settings do not permit this repository
     ├── NotFound                    404
-    │   ├── JailNotFound · AddressNotFound · ArtifactNotFound
+    │   └── JailNotFound · AddressNotFound · ArtifactNotFound · InvocationNotFound
     ├── AddressInUse                409
     ├── BuildFailed                 422   compiler output in `details`
     ├── TooBusy                     429   Retry-After
@@ -85,6 +85,10 @@ class AddressNotFound(NotFound):
 
 class ArtifactNotFound(NotFound):
     code = "artifact_not_found"
+
+
+class InvocationNotFound(NotFound):
+    code = "invocation_not_found"
 
 
 class AddressInUse(IslandError):

@@ -25,6 +25,7 @@ from typing import Any, Generic, TypeVar
 
 from msgspec import Struct, field, structs
 
+from skyisland.cause import Cause
 from skyisland.model import Phase, Purpose, Timings
 from skyisland.status import Usage
 
@@ -76,10 +77,16 @@ class InvocationStarted(Event, frozen=True, kw_only=True):
     ip4: bool = False
     caller_id: str = ""
     """What the caller calls it (`X-Call-Id`); empty if nothing."""
+    client: str = ""
+    """Who called: the name of a token, or an address."""
 
     def __post_init__(self) -> None:
         if len(self.url) > TEXT or len(self.call) > TEXT or len(self.version or "") > TEXT:
             _shorten_texts(self)
+
+
+class InvocationQueued(Event, frozen=True, kw_only=True):
+    """All places are taken, or as many as its client may have: the call waits for one."""
 
 
 class PhaseFinished(Event, frozen=True, kw_only=True):
@@ -105,7 +112,10 @@ class BuildStarted(Event, frozen=True, kw_only=True):
     key: str
     """Of the artifact that it will be."""
     url: str
+    """Of the repository."""
     function: str
+    package: str = ""
+    """Folder of the package below the repository."""
 
     def __post_init__(self) -> None:
         _shorten_texts(self)
@@ -121,6 +131,10 @@ class BuildFinished(Event, frozen=True, kw_only=True):
     duration_s: float
     size_bytes: int = 0
     """Of the binary; 0 if there is none."""
+    package: str = ""
+    """Folder of the package below the repository."""
+    cause: Cause | None = None
+    """Why there is none, with the compiler's lines."""
 
     def __post_init__(self) -> None:
         _shorten_texts(self)
@@ -235,11 +249,26 @@ class InvocationFinished(Event, frozen=True, kw_only=True):
     """A warm jail was claimed."""
     error: str = ""
     """The message of the error that ended it, that the function returned or that it panicked with."""
+    cause: Cause | None = None
+    """Why it did not end well; None if it did."""
     caller_id: str = ""
     """What the caller calls it (`X-Call-Id`); empty if nothing."""
+    client: str = ""
+    """Who called: the name of a token, or an address."""
+    repository: str = ""
+    """Which one the URL means, by its canonical name; empty if that was not found out."""
+    package: str = ""
+    """Folder of the package below the repository."""
+    function: str = ""
+    """What was called: of an expression, its first function. Empty if the call was not understood."""
 
     def __post_init__(self) -> None:
-        if len(self.url) > TEXT or len(self.call) > TEXT or len(self.error) > TEXT:
+        if (
+            len(self.url) > TEXT
+            or len(self.call) > TEXT
+            or len(self.error) > TEXT
+            or len(self.function) > TEXT
+        ):
             _shorten_texts(self)
 
 
@@ -264,12 +293,14 @@ class Pulse(Event, frozen=True, kw_only=True):
     """By the name of the jail."""
 
 
-_OF_OTHERS = ("url", "call", "version", "function", "error", "reason")
+_OF_OTHERS = ("url", "call", "version", "package", "function", "error", "reason")
 _TEXTS = {
     kind: tuple(name for name in _OF_OTHERS if name in kind.__struct_fields__)
     for kind in Event.__subclasses__()
 }
 """The fields of each kind that hold a text of a caller's or a repository's."""
+
+_WITH_CAUSE = (InvocationFinished, BuildFinished)
 
 EVENT_BYTES = 250
 """About what an event keeps in memory beside its texts: over those of a call, 170 bytes were measured."""
@@ -282,10 +313,12 @@ def size_of(event: Event) -> int:
         text = getattr(event, name)
         if text:
             count += len(text) if text.isascii() else 4 * len(text)
+    if type(event) in _WITH_CAUSE and event.cause is not None:  # type: ignore[attr-defined]
+        count += event.cause.size_bytes  # type: ignore[attr-defined]
     return count
 
 
-_STEPS = (InvocationStarted, PhaseFinished, JailClaimed)
+_STEPS = (InvocationStarted, InvocationQueued, PhaseFinished, JailClaimed)
 _PARTS = (CloneCreated, CloneDestroyed)
 
 

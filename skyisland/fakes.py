@@ -16,7 +16,7 @@ from typing import Any
 
 from msgspec import structs
 
-from skyisland.errors import AddressInUse, AddressNotFound, ArtifactNotFound, NoAddress
+from skyisland.errors import AddressInUse, AddressNotFound, ArtifactNotFound, InvocationNotFound, NoAddress
 from skyisland.events import Event, Events, InvocationFinished
 from skyisland.golang.catalogue import Catalogue, Entry, Example, Parameter, ReadyCall, Result
 from skyisland.host.tasks import Progress, silent
@@ -301,6 +301,12 @@ class FakeHistory:
 
     async def invocations(self, limit: int) -> list[InvocationFinished]:
         return list(self._last)[:limit]
+
+    async def invocation(self, id: str) -> InvocationFinished:  # noqa: A002
+        for end in self._last:
+            if end.invocation == id:
+                return end
+        raise InvocationNotFound(f"no call {id!r} is over", invocation=id)
 
     async def close(self) -> None:
         pass

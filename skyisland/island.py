@@ -211,11 +211,8 @@ class Island:
         self.builds.disturb()
         try:
             return story.finish(await self._carry_out(request, story, text_only, heard))
-        except IslandError as refusal:
-            story.fail(refusal.code, refusal.message)
-            raise
-        except Exception as failure:
-            story.fail(IslandError.code, type(failure).__name__)
+        except Exception as error:
+            story.fail(error)
             raise
         finally:
             self._running.discard(task)
@@ -229,6 +226,7 @@ class Island:
         heard: Heard | None,
     ) -> Outcome:
         call = await understand(request)
+        story.function = call.function
         talk = Conversation(
             request,
             call,
@@ -243,12 +241,14 @@ class Island:
             artifact = await self._artifact(request, call, story)
         except OSError as error:  # the disk is full, no descriptor is left …
             raise DriverError(f"the host failed us: {error.strerror}; see its log") from error
+        story.function = artifact.function
         with self.builds.using(artifact):
             try:
                 with story.phase(Phase.queue):
                     if request.ip4:
                         await self.network.await_turn(story.id, story.client)
                     if not self._places.take(story.client):
+                        story.queued()
                         await self._places.wait(story.client)
                 try:
                     return await self._run(request, talk, artifact, story)
@@ -268,6 +268,7 @@ class Island:
                 request.url, request.version, refresh=anew, client=story.client
             )
         story.commit, story.stale = resolved.commit, resolved.stale
+        story.repository, story.package = resolved.url, resolved.package
         artifact = None if anew else self.builds.known(resolved, call, story.client)
         if artifact is not None:
             story.cached = True
@@ -437,3 +438,11 @@ class Island:
     async def invocations(self, limit: int = 100) -> list[InvocationFinished]:
         """The latest invocations that are over, newest first."""
         return await self.history.invocations(limit)
+
+    async def invocation(self, id: str) -> InvocationFinished:  # noqa: A002
+        """One that is over.
+
+        Raises:
+            InvocationNotFound: there was none, it is not over, or it is forgotten.
+        """
+        return await self.history.invocation(id)

@@ -348,6 +348,8 @@ class Outcome(Struct, frozen=True, kw_only=True):
     """Of a call: the error that it returned, or its panic."""
     answers: tuple[Returned, ...] | None = None
     """Of a call with many inputs: what it gave back for each, as far as it got."""
+    killed: str = ""
+    """Why somebody killed its jail."""
 
 
 class Phase(StrEnum):

@@ -105,7 +105,11 @@ class Operation(Struct, Generic[T], frozen=True, kw_only=True):
         return read(status, content, self.answer, self.field)
 
 
-IN_PATHS = {"jail": "A jail's number or name.", "key": "An artifact's key."}
+IN_PATHS = {
+    "jail": "A jail's number or name.",
+    "key": "An artifact's key.",
+    "invocation": "A call's id, `id` of its answer.",
+}
 """What the parameters of paths mean."""
 
 INVOKE = Operation(
@@ -181,6 +185,16 @@ INVOCATIONS = Operation(
     query=(Parameter(name="limit", meaning="How many at most.", default=100, most=1000),),
     answer=list[InvocationFinished],
     field="invocations",
+)
+INVOCATION = Operation(
+    name="invocation",
+    method="GET",
+    path="/api/v1/admin/invocations/{invocation}",
+    summary="One of them. `cause` says why it did not end well: the end of its stderr, the beginning of its "
+    "output, the compiler's lines.",
+    role=Role.operator,
+    answer=InvocationFinished,
+    field="invocation",
 )
 LOGS = Operation(
     name="logs",
@@ -316,6 +330,7 @@ OPERATIONS: tuple[Operation[Any], ...] = (
     STATS,
     SNAPSHOT,
     INVOCATIONS,
+    INVOCATION,
     LOGS,
     EVENTS,
     JAILS,

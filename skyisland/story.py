@@ -9,8 +9,10 @@ from __future__ import annotations
 import secrets
 import time
 
-from skyisland.events import Events, InvocationFinished, InvocationStarted, PhaseFinished
-from skyisland.model import FunctionRequest, Invocation, Outcome, Phase, Timings
+from skyisland.cause import CANCELLED, Cause
+from skyisland.errors import IslandError
+from skyisland.events import Events, InvocationFinished, InvocationQueued, InvocationStarted, PhaseFinished
+from skyisland.model import FunctionRequest, Invocation, Outcome, Phase, Timings, Verdict
 
 
 def new_id() -> str:
@@ -63,8 +65,11 @@ class Story:
         self.cached = False
         self.stale = False
         self.warm = False
-        self.verdict, self.error = "cancelled", ""
+        self.repository = self.package = self.function = ""
+        """What is called, as far as it is known: see `InvocationFinished`."""
+        self.verdict, self.error = CANCELLED, ""
         """What `close` publishes; a caller who leaves changes nothing here."""
+        self.cause: Cause | None = None
         self._clock = time.perf_counter()
         self._spent_s: dict[str, float] = {}
         """By the fields of `Timings`."""
@@ -76,12 +81,17 @@ class Story:
                 call=request.shown,
                 version=request.version,
                 ip4=request.ip4,
+                client=client,
             )
         )
 
     def phase(self, phase: Phase) -> _Timed:
         """Time the block as `phase`, also when it fails."""
         return _Timed(self, phase)
+
+    def queued(self) -> None:
+        """Tell that it waits for a place."""
+        self.events.publish(InvocationQueued(invocation=self.id))
 
     def spend(self, phase: Phase, spent_s: float) -> None:
         """Add to the time of `phase`."""
@@ -96,6 +106,8 @@ class Story:
         """The invocation, over now, with its outcome."""
         self.verdict = str(outcome.verdict)
         self.error = outcome.error.message if outcome.error is not None else ""
+        if outcome.verdict is not Verdict.ok:
+            self.cause = Cause.of_outcome(outcome, self._spent_s.get(_FIELDS[Phase.exec], 0.0))
         return Invocation(
             id=self.id,
             request=self.request,
@@ -109,12 +121,18 @@ class Story:
             warm=self.warm,
         )
 
-    def fail(self, code: str, message: str) -> None:
+    def fail(self, error: Exception) -> None:
         """Note the error that ends it."""
-        self.verdict, self.error = code, message
+        if isinstance(error, IslandError):
+            self.verdict, self.error = error.code, error.message
+        else:
+            self.verdict, self.error = IslandError.code, type(error).__name__
+        self.cause = Cause.of_error(error)
 
     def close(self) -> None:
         """Publish its end."""
+        if self.verdict == CANCELLED:
+            self.cause = Cause.of_absence()
         self.events.publish(
             InvocationFinished(
                 invocation=self.id,
@@ -123,6 +141,11 @@ class Story:
                 call=self.request.shown,
                 verdict=self.verdict,
                 error=self.error,
+                cause=self.cause,
+                client=self.client,
+                repository=self.repository,
+                package=self.package,
+                function=self.function,
                 timings=self.timings(),
                 jail=self.jail,
                 commit=self.commit,

@@ -27,6 +27,7 @@ from skyisland.builds.artifacts import Artifacts, Id, Records, id_for, key_of
 from skyisland.builds.catalogues import Catalogues
 from skyisland.builds.described import Described, Job
 from skyisland.builds.store import Store
+from skyisland.cause import Cause
 from skyisland.errors import BadCall, BuildFailed, Complaint, IslandError
 from skyisland.events import BuildFinished, BuildStarted, Events
 from skyisland.golang import harness
@@ -356,8 +357,15 @@ class Builds:
         if not job.refresh and (artifact := self._artifacts.get(id_)):
             return artifact
         key, started, size_bytes = self._key(id_), time.perf_counter(), 0
+        cause: Cause | None = Cause.of_absence()
         self.events.publish(
-            BuildStarted(key=key, url=source.url, function=call.function, invocation=job.invocation)
+            BuildStarted(
+                key=key,
+                url=source.url,
+                package=source.package,
+                function=call.function,
+                invocation=job.invocation,
+            )
         )
 
         def record(sha256: str, size_bytes: int) -> Artifact:
@@ -383,18 +391,23 @@ class Builds:
             async with compiling as binary:
                 limit_bytes = self.settings.file_size or NO_LIMIT_BYTES
                 artifact = await self._artifacts.keep(binary, limit_bytes, record, job.client)
-            size_bytes = artifact.size_bytes
-        except BuildFailed as error:
+            size_bytes, cause = artifact.size_bytes, None
+        except Exception as error:
+            cause = Cause.of_error(error)
+            if not isinstance(error, BuildFailed):
+                raise
             raise await self._with_hint(error, job) from error.__cause__
         finally:
             self.events.publish(
                 BuildFinished(
                     key=key,
                     url=source.url,
+                    package=source.package,
                     function=call.function,
-                    ok=size_bytes > 0,
+                    ok=cause is None,
                     duration_s=time.perf_counter() - started,
                     size_bytes=size_bytes,
+                    cause=cause,
                     invocation=job.invocation,
                 )
             )

@@ -29,7 +29,7 @@ from skyisland.model import Artifact
 from skyisland.operations import Operation
 from skyisland.record.logs import LogLine, printable
 from skyisland.status import AddressState, Capability
-from skyisland.wire import Jail, Snapshot
+from skyisland.wire import Jail, Snapshot, milliseconds
 
 POLL_S = 0.5
 """How often `logs --follow` asks for new lines."""
@@ -111,11 +111,50 @@ def _request(end: InvocationFinished) -> tuple[object, ...]:
         moment(end.at),
         end.invocation,
         f"{end.url} {end.call}",
-        f"{end.verdict}: {end.error}" if end.error else end.verdict,
+        end.cause.text if end.cause else end.verdict,
         f"{end.timings.total_s * 1000:.1f}ms",
         "cached" if end.cached else "built",
         end.jail,
     )
+
+
+@click.command()
+@click.argument("request")
+@as_json
+@click.pass_obj
+def request(options: GlobalOptions, request: str, as_json: bool) -> None:
+    """Show one call that is over.
+
+    By the id of its answer: its times, and why it did not end well, with what the function printed last.
+    """
+    with options.client() as client:
+        end = client.invocation(request)
+    if as_json:
+        print_json(end)
+        return
+    print_table(("", ""), _story(end), "")
+    if (cause := end.cause) is None:
+        return
+    trace = "\n".join(cause.error.trace) if cause.error else ""
+    parts = {"compiler": cause.compiler, "trace": trace, "stderr": cause.stderr, "stdout": cause.stdout}
+    for name, text in parts.items():
+        if text.strip():
+            say(f"{name}:", bold=True)
+            say(text.rstrip())
+
+
+def _story(end: InvocationFinished) -> list[tuple[str, object]]:
+    spent = {name: f"{ms:g}ms" for name, ms in milliseconds(end.timings).items() if ms}
+    return [
+        ("request", end.invocation),
+        ("ended", moment(end.at)),
+        ("function", f"{end.url} {end.call}"),
+        ("result", end.cause.text if end.cause else end.verdict),
+        ("times", ", ".join(f"{name} {spent[name]}" for name in spent)),
+        ("version", end.commit),
+        ("jail", f"{end.jail}, warm" if end.warm else end.jail),
+        ("client", " ".join(filter(None, (end.client, end.caller_id)))),
+    ]
 
 
 @click.command()
@@ -247,6 +286,7 @@ COMMANDS: tuple[click.Command, ...] = (
     status,
     capabilities,
     requests,
+    request,
     logs,
     jails,
     jail,

@@ -191,4 +191,5 @@ class Inmate:
             signal=signal,
             stdout=bytes(process.stdout.data),
             stderr=bytes(process.stderr.data),
+            killed=self.killed or "",
         )

@@ -119,7 +119,9 @@ TEXTS: dict[type[Event], Callable[..., str]] = {
     ),
     SourceFetched: lambda e: f"fetched {_cut(e.url)} at {e.commit[:12]} in {e.duration_s:.3f} s",
     BuildFinished: lambda e: (
-        f"{'built' if e.ok else 'could not build'} {e.function} of {_cut(e.url)} in {e.duration_s:.3f} s"
+        f"built {e.function} of {_cut(e.url)} in {e.duration_s:.3f} s"
+        if e.ok
+        else f"could not build {e.function} of {_cut(e.url)}: {_cut(e.cause.text if e.cause else 'unknown')}"
     ),
     ArtifactEvicted: lambda e: f"evicted {e.function} of {_cut(e.url)}: {e.reason}",
     JailCreated: lambda e: f"{e.purpose} jail created in {e.duration_s * 1000:.1f} ms",
@@ -129,7 +131,7 @@ TEXTS: dict[type[Event], Callable[..., str]] = {
     AddressReleased: lambda e: f"released {e.ip}",
     AddressStateSet: lambda e: f"{e.ip} set {e.state}",
     InvocationFinished: lambda e: (
-        f"{e.verdict} in {e.timings.total_s * 1000:.1f} ms{': ' if e.error else ''}{_cut(e.error)}"
+        f"{_cut(e.cause.text) if e.cause else e.verdict} in {e.timings.total_s * 1000:.1f} ms"
     ),
 }
 """The text of a line for each kind of event; the other kinds have none."""

@@ -28,7 +28,7 @@ import aiosqlite
 import msgspec
 from msgspec import Struct
 
-from skyisland.errors import DriverError, SettingsError
+from skyisland.errors import DriverError, InvocationNotFound, SettingsError
 from skyisland.events import Event, Events, InvocationFinished, JailCreated, Latest, size_of
 from skyisland.host.tasks import finish
 from skyisland.jails.driver import jail_number
@@ -271,6 +271,18 @@ class State:
     async def invocations(self, limit: int) -> list[InvocationFinished]:
         """The latest finished ones, newest first."""
         return list(itertools.islice(reversed(self._history), limit))
+
+    async def invocation(self, id: str) -> InvocationFinished:  # noqa: A002
+        """One of them.
+
+        Raises:
+            InvocationNotFound
+        """
+        for end in reversed(self._history):
+            if end.invocation == id:
+                return end
+        what = f"{id!r} is not among the {len(self._history)} latest calls that are over"
+        raise InvocationNotFound(f"{what}; `requests` lists them", invocation=id)
 
     # Artifacts (`builds.artifacts.Records`)
 

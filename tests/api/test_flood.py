@@ -16,11 +16,13 @@ import pytest
 from msgspec import structs
 
 from skyisland import events as ev
+from skyisland.cause import Cause
 from skyisland.codec import decode, encode
 from skyisland.errors import BadRequest
 from skyisland.events import TEXT, Event, Events, InvocationFinished, Ring, size_of
 from skyisland.golang.call import MAX_BYTES
-from skyisland.model import Purpose, Timings
+from skyisland.golang.outcome import FRAME_CHARACTERS, FRAMES
+from skyisland.model import GoError, Outcome, Purpose, Timings, Verdict
 from skyisland.record.logs import RING_BYTES, JsonLines, LogRing
 from skyisland.record.state import HISTORY_BYTES, State
 from skyisland.sources.url import URL_LIMIT
@@ -94,8 +96,21 @@ def test_an_event_has_the_beginning_of_each_text(kind: type[Event]) -> None:
 def refused(number: int) -> InvocationFinished:
     """The end of a call as long as may be, of the characters that take most."""
     text = "\N{WASTEBASKET}" * TEXT
+    outcome = Outcome(
+        verdict=Verdict.exited,
+        exit_code=2,
+        stdout=b"\xff" * MIB,
+        stderr=b"\xff" * MIB,
+        error=GoError(message=text, type="panic", trace=("x" * FRAME_CHARACTERS,) * FRAMES),
+    )
     return InvocationFinished(
-        invocation=f"inv-{number}", url=text, call=text, error=text, verdict="bad_call", timings=Timings()
+        invocation=f"inv-{number}",
+        url=text,
+        call=text,
+        error=text,
+        cause=Cause.of_outcome(outcome, 1.0),
+        verdict="exited",
+        timings=Timings(),
     )
 
 
@@ -163,10 +178,10 @@ async def test_history_is_bounded_in_bytes_in_memory_and_on_disk(tmp_path: Path)
     events = Events()
     state = await State.open(tmp_path / "island.db")
     state.follow(events)
-    for number in range(500):
+    for number in range(400):
         events.publish(refused(number))
     kept = await state.invocations(1000)
-    assert (kept[0].invocation, len(kept)) == ("inv-499", HISTORY_BYTES // size_of(refused(0)))
+    assert (kept[0].invocation, len(kept)) == ("inv-399", HISTORY_BYTES // size_of(refused(0)))
     await state.close()
     state = await State.open(tmp_path / "island.db")
     assert await state.invocations(1000) == kept

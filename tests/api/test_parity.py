@@ -44,6 +44,7 @@ COMMANDS = {
     "stats": "stats",
     "snapshot": "status",
     "invocations": "requests --limit 3",
+    "invocation": "request inv-000000000000",
     "logs": "logs --jail sky-t-1",
     "jails": "jails",
     "kill_all": "kill --all",
@@ -68,6 +69,7 @@ CONSOLE = {
     "capabilities": ("view('host')", "snapshot"),
     "snapshot": ("view('overview')", "snapshot"),
     "invocations": ("view('requests')", "snapshot"),
+    "invocation": ("view('requests')", "snapshot"),
     "logs": ("view('logs')", "logs"),
     "events": ("view('overview')", "events"),
     "jails": ("view('jails')", "snapshot"),
@@ -90,6 +92,7 @@ NO_CONSOLE = {
 SAMPLES: dict[str, Any] = {
     "jail": "1",
     "key": "k",
+    "invocation": "inv-000000000000",
     "url": REQUEST.url,
     "ip": "10.61.0.2",
     "state": AddressState.unavailable,

@@ -51,11 +51,16 @@ class Reader:
             TOKEN=f"X-Sky-Island-Token: {TOKEN}",
             JAIL=self.jail,
             KEY=self._latest_key(),
+            INVOCATION=self._latest_call(),
         )
         path = url.removeprefix("localhost:3280")
         return self.island.request(
             method, path, headers=headers, content=body and body.replace(ON_THE_PAGE, HERE)
         )
+
+    def _latest_call(self) -> str:
+        over = self.island.admin.get("/invocations?limit=1").json()["invocations"]
+        return str(over[0]["invocation"]) if over else ""
 
     def _latest_key(self) -> str:
         artifacts = self.island.admin.get("/cache").json()["artifacts"]

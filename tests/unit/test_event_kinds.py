@@ -21,6 +21,7 @@ LEFT_OUT: dict[str, dict[type[ev.Event], str]] = {
         ev.IslandStarted: "no figure: Prometheus sees a restart by its counters",
         ev.IslandStopped: "nobody is left to be told",
         ev.InvocationStarted: "counted when it ends",
+        ev.InvocationQueued: "the time of the phase is counted when it ends",
         ev.BuildStarted: "counted when it ends",
         ev.AddressReleased: "a gauge of addresses is read from the status",
         ev.AddressStateSet: "a gauge of addresses is read from the status",
@@ -29,6 +30,7 @@ LEFT_OUT: dict[str, dict[type[ev.Event], str]] = {
     },
     "log lines": {
         ev.IslandStopped: "the log ends with it",
+        ev.InvocationQueued: "the end of the call has the time of the phase",
         ev.PhaseFinished: "four for each call: its end has them all",
         ev.BuildStarted: "its end is told, also when it fails",
         ev.CloneCreated: "a clone comes with its jail",
@@ -48,6 +50,7 @@ LEFT_OUT: dict[str, dict[type[ev.Event], str]] = {
         ev.IslandStarted: "its name says all",
         ev.IslandStopped: "its name says all",
         ev.InvocationStarted: "not in the panel: its end is",
+        ev.InvocationQueued: "not in the panel: the end of the call is",
         ev.PhaseFinished: "not in the panel: the end of the call is",
         ev.CloneCreated: "not in the panel: its jail is",
         ev.CloneDestroyed: "not in the panel: its jail is",
@@ -98,7 +101,7 @@ def test_every_kind_is_redundant_beside_another_or_never(kind: type[ev.Event]) -
     event = msgspec.structs.replace(sample(kind), invocation="i-1")
     end = msgspec.structs.replace(sample(ev.InvocationFinished), invocation="i-1")
     other = msgspec.structs.replace(sample(ev.InvocationFinished), invocation="i-2")
-    steps = {ev.InvocationStarted, ev.PhaseFinished, ev.JailClaimed}
+    steps = {ev.InvocationStarted, ev.InvocationQueued, ev.PhaseFinished, ev.JailClaimed}
     clones = {ev.CloneCreated, ev.CloneDestroyed}
     assert ev.redundant([event, end])(event) == (kind in steps | clones)
     assert ev.redundant([event, other])(event) == (kind in clones)

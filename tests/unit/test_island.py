@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from skyisland import fakes
+from skyisland.cause import Cause
 from skyisland.drivers.fake import FakeClones, FakeJail, FakeJails, Script
 from skyisland.errors import (
     BadCall,
@@ -17,6 +18,7 @@ from skyisland.errors import (
     Draining,
     DriverError,
     HostUnfit,
+    InvocationNotFound,
     IslandError,
     NoAddress,
     SettingsError,
@@ -168,6 +170,10 @@ async def test_a_guests_misfortune_is_an_outcome(
     outcome = (await world.call()).outcome
     assert (outcome.verdict, outcome.exit_code, outcome.signal) == (verdict, code, signal)
     assert world.verdicts() == [verdict]
+    (end,) = await world.island.invocations()
+    assert end.cause is not None
+    assert (end.cause.exit_code, end.cause.signal) == (code, signal)
+    assert await world.island.invocation(end.invocation or "") == end
 
 
 async def test_arguments_that_do_not_fit_are_the_callers_error(make: Make) -> None:
@@ -207,6 +213,28 @@ async def test_a_failed_build_reaches_its_caller(make: Make) -> None:
         await world.call()
     assert world.verdicts() == ["build_failed"]
     assert (await world.call()).outcome.verdict is Verdict.ok
+    good, failed = await world.island.invocations()
+    assert good.cause is None
+    assert failed.cause == Cause(kind="build_failed", text="build: x.go:1: no", compiler="x.go:1: no")
+
+
+async def test_an_end_says_what_was_called_by_whom_and_why_nobody_waits(make: Make) -> None:
+    world = await make(max_running=1)
+    world.behave(duration_s=float("inf"))
+    request = FunctionRequest(url=f"https://{URL}/sub", call="Open(1).Do(2)")
+    calls = [asyncio.ensure_future(world.island.invoke(request, client=client)) for client in "ab"]
+    await world.until("JailCreated")
+    await world.until("InvocationQueued")
+    calls[1].cancel()
+    await world.until("InvocationFinished")
+    await world.island.kill_all()
+    await calls[0]
+    killed, left = await world.island.invocations()
+    assert (killed.client, killed.repository, killed.package, killed.function) == ("a", URL, "sub", "Open")
+    assert (left.client, left.cause) == ("b", Cause.of_absence())
+    assert killed.cause == Cause(kind="killed", text="killed: by the operator")
+    with pytest.raises(InvocationNotFound):
+        await world.island.invocation("inv-000000000000")
 
 
 async def test_a_driver_that_fails_leaves_nothing(make: Make) -> None:

@@ -17,6 +17,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from skyisland import events
+from skyisland.cause import Cause
 from skyisland.model import Phase, Purpose, Timings
 from skyisland.record.logs import JsonLines, LogRing, logging_to, printable
 
@@ -168,18 +169,18 @@ def test_every_told_event_has_words() -> None:
         events.AddressLeased(ip="10.0.0.2", jail="j"),
         events.AddressReleased(ip="10.0.0.2", jail="j"),
         events.AddressStateSet(ip="10.0.0.2", state="available"),
-        finished(error="oh"),
+        finished(verdict="exited", cause=Cause(kind="exited 2", text="exited 2: panic: oh")),
     )
     for fact in facts:
         ring.fold(fact)
     assert len(ring.lines()) == len(facts)
-    assert ring.lines()[-1].text == "ok in 0.0 ms: oh"
+    assert ring.lines()[-1].text == "exited 2: panic: oh in 0.0 ms"
 
 
 def test_the_ring_holds_printable_text_without_secrets() -> None:
     ring = LogRing(secrets=("token-1234",))
     ring.handle(record("%s token-1234", FORGERY))
-    ring.fold(finished(verdict="bad_call", error=FORGERY * 100))
+    ring.fold(finished(verdict="bad_call", cause=Cause(kind="bad_call", text=FORGERY * 100)))
     for line in ring.lines():
         assert line.text.isprintable()
         assert "token-1234" not in line.text

@@ -16,6 +16,7 @@ from textual.binding import Binding
 from api.problems import STATUS, ProblemDetails
 from bench import report
 from skyisland import events
+from skyisland.cause import Cause
 from skyisland.cli import main
 from skyisland.golang.catalogue import (
     Catalogue,
@@ -130,7 +131,7 @@ def test_fields_of_what_a_package_offers_are_told() -> None:
 def known_fields() -> set[str]:
     """Of all that the API answers with, and the keys of its details."""
     shapes: tuple[type[Struct], ...] = (Answer, Problem, Jail, Artifact, AddressInfo, Capability, LogLine)
-    shapes += (ApiStats, Timings, events.InvocationFinished, GoError, ProblemDetails, *OFFERED)
+    shapes += (ApiStats, Timings, events.InvocationFinished, Cause, GoError, ProblemDetails, *OFFERED)
     fields = {field.encode_name for shape in shapes for field in structs.fields(shape)}
     around = {
         "status",
@@ -143,7 +144,7 @@ def known_fields() -> set[str]:
         "evicted",
         "logs",
     }
-    around |= {"base64", "invocations", "unavailable", "event", *Phase, "total"}
+    around |= {"base64", "invocations", "invocation", "unavailable", "event", *Phase, "total"}
     details = {
         "told_by",
         "position",

@@ -10,6 +10,7 @@ from typing import ClassVar, Generic, TypeVar
 
 from textual.binding import Binding, BindingType
 
+from skyisland.cause import Cause
 from skyisland.model import Phase
 from tui.draw.canvas import Line, Pager
 from tui.draw.charts import address_map, pool_title, waterfall, wrapped
@@ -100,8 +101,21 @@ def invocation_in_full(
         Line([(" " + "   ".join(facts), "dim")]),
         *waterfall(invocation, now, width, glyphs, usual_s),
     ]
-    if invocation.error:
-        lines += wrapped(invocation.error, width, glyphs.state(invocation.state)[1], indent=" ")
+    if invocation.cause is not None:
+        lines += why(invocation.cause, width, glyphs.state(invocation.state)[1])
+    return lines
+
+
+def why(cause: Cause, width: int, tone: str) -> list[Line]:
+    """A cause in full: its line, then the evidence."""
+    lines = wrapped(line(cause.text), width, tone, indent=" ")
+    trace = "\n".join(cause.error.trace) if cause.error else ""
+    parts = {"compiler": cause.compiler, "trace": trace, "stderr": cause.stderr, "stdout": cause.stdout}
+    for name, text in parts.items():
+        if rows := [line(row) for row in text.splitlines() if row.strip()]:
+            lines.append(Line([(f" {name}", "dim")]))
+            for row in rows:
+                lines += wrapped(row, width, "text", indent="   ")
     return lines
 
 
@@ -179,9 +193,8 @@ class ArtifactDetail(Detail[ArtifactRow]):
             ]
         pairs.append(("key", row.key, "dim"))
         lines = facts(pairs)
-        failed = self.board.last_failure(row)
-        if failed is not None:
-            lines += [Line([]), *wrapped(failed, width, "bad", indent=" ")]
+        if row.cause is not None:
+            lines += [Line([]), *why(row.cause, width, "bad")]
         return lines
 
     def name_of(self, row: ArtifactRow) -> str:

@@ -76,6 +76,7 @@ class Board:
         self._watchers: list[Callable[[Event], None]] = []
         self.folds: dict[type[Event], Callable[..., None]] = {
             ev.InvocationStarted: self._started,
+            ev.InvocationQueued: self._queued,
             ev.PhaseFinished: self._phase,
             ev.InvocationFinished: self._finish,
             ev.JailCreated: self._jail_created,
@@ -199,9 +200,15 @@ class Board:
         key = event.invocation or ""
         if key in self.invocations:
             return
-        self.invocations[key] = InvocationRow(key, event.url, event.call, event.at)
+        row = self.invocations[key] = InvocationRow(key, event.url, event.call, event.at)
+        row.client = line(event.client)
         while len(self.invocations) > MAX_INVOCATIONS:
             del self.invocations[next(iter(self.invocations))]
+
+    def _queued(self, event: ev.InvocationQueued) -> None:
+        invocation = self.invocations.get(event.invocation or "")
+        if invocation is not None and not invocation.verdict:
+            invocation.phase, invocation.queued_at = NEXT[Phase.build], event.at
 
     def _phase(self, event: ev.PhaseFinished) -> None:
         invocation = self.invocations.get(event.invocation or "")
@@ -310,6 +317,7 @@ class Board:
         if row is None:
             row = self.cache[event.key] = ArtifactRow(event.key, event.url, event.function, "", event.at)
         row.state = "ready" if event.ok else "failed"
+        row.cause = event.cause
         row.at = event.at
         failed = [key for key, other in self.cache.items() if other.state == "failed"]
         for key in failed[:-20]:
@@ -379,13 +387,6 @@ class Board:
         totals = sorted(other.total_s for other in self._finished if (other.url, other.call) == call)
         return percentile(totals, 0.5)
 
-    def last_failure(self, row: ArtifactRow) -> str | None:
-        """The error of the last invocation that failed for want of this binary."""
-        for invocation in reversed(self.invocations.values()):
-            if invocation.error and invocation.url == row.url and invocation.call.startswith(row.function):
-                return invocation.error
-        return None
-
     @property
     def busy(self) -> int:
         """How many jails have a call or a build; warm ones wait for a call."""
@@ -408,5 +409,12 @@ _LISTED = (
     *(ev.BuildStarted, ev.BuildFinished, ev.ArtifactEvicted),
 )
 """Events that change what a snapshot lists. To fold one twice does no harm."""
-_QUIET = (ev.PhaseFinished, ev.CloneCreated, ev.CloneDestroyed, ev.InvocationStarted, ev.Pulse)
+_QUIET = (
+    ev.InvocationQueued,
+    ev.PhaseFinished,
+    ev.CloneCreated,
+    ev.CloneDestroyed,
+    ev.InvocationStarted,
+    ev.Pulse,
+)
 """Events that are too many for a line each."""

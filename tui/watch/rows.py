@@ -6,6 +6,7 @@ cleaned when the row is made.
 
 from __future__ import annotations
 
+from skyisland.cause import Cause
 from skyisland.events import InvocationFinished
 from skyisland.model import Artifact, Phase, Purpose, Timings, Verdict
 from skyisland.status import AddressInfo, AddressState, JailInfo, JailState
@@ -93,12 +94,15 @@ class InvocationRow:
         "cached",
         "call",
         "caller_id",
+        "cause",
+        "client",
         "commit",
         "error",
         "id",
         "jail",
         "label",
         "phase",
+        "queued_at",
         "short",
         "spent",
         "total_s",
@@ -121,9 +125,15 @@ class InvocationRow:
         self.verdict = ""
         """How it ended; empty while it runs."""
         self.error = ""
+        self.cause: Cause | None = None
+        """Why it did not end well."""
         self.caller_id = ""
         """What its caller calls it, for who looks for that."""
+        self.client = ""
+        """Who called."""
         self.phase = NEXT[None]
+        self.queued_at: float | None = None
+        """Since when it waits, or waited, for a place; None if it found one free."""
         self.spent: dict[Phase, float] = {}
         self.total_s = 0.0
 
@@ -141,7 +151,9 @@ class InvocationRow:
         self.warm = end.warm
         self.verdict = line(end.verdict)
         self.error = line(end.error)
+        self.cause = end.cause
         self.caller_id = line(end.caller_id)
+        self.client = line(end.client)
         self.spent = {phase: spent for phase in Phase if (spent := seconds_of(end.timings, phase))}
         self.total_s = end.timings.total_s
 
@@ -230,6 +242,8 @@ class ArtifactRow:
         self.state = state
         self.at = at
         self.artifact: Artifact | None = None
+        self.cause: Cause | None = None
+        """Why the latest build failed; None if it did not."""
         self.evicting = False
 
     @classmethod

@@ -1,0 +1,153 @@
+"""Why a call or a build did not end well.
+
+An `Outcome` or an `IslandError` enters, and a `Cause` leaves: what is counted together, one line for people,
+and the evidence. It goes wherever the end of a call is told: its event, history, the REST API, the log, the
+console.
+
+All of it may be a stranger's text. So each part has a bound, and the whole takes some 8 KB at the most; what
+is longer is cut before it is read, so the time is bounded too.
+"""
+
+from __future__ import annotations
+
+import re
+import signal as signals
+
+from msgspec import Struct, structs
+
+from skyisland.errors import BuildFailed, IslandError
+from skyisland.model import GoError, Outcome, Verdict
+
+LINE_CHARACTERS = 300
+"""Of `Cause.text`: two lines of a terminal hold it."""
+STDERR_BYTES = 2000
+"""Of the end of standard error: some thirty lines. A panic's beginning is in `Cause.error`."""
+STDOUT_BYTES = 500
+"""Of the beginning of standard output: enough to see what it is."""
+COMPILER_CHARACTERS = 2000
+"""Of what the compiler printed: it stops after ten errors itself. The caller's answer has more."""
+MESSAGE_CHARACTERS = 1000
+"""Of an error's message; the caller's answer has all of it."""
+
+CANCELLED = "cancelled"
+"""The kind of a call whose caller left before its answer."""
+
+
+class Cause(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """Why something did not end well, with the evidence."""
+
+    kind: str
+    """What is counted together: a verdict, with its exit code or signal where it has one (`exited 2`,
+    `signaled 11`), or the code of an error. There are some hundreds."""
+    text: str
+    """All in one line: `exited 2: panic: runtime error: index out of range [5] with length 3`."""
+    exit_code: int | None = None
+    signal: int | None = None
+    error: GoError | None = None
+    """The error that the function returned, or its panic; its message may be cut."""
+    stderr: str = ""
+    """The last lines of standard error."""
+    stdout: str = ""
+    """The beginning of standard output."""
+    compiler: str = ""
+    """The first lines that the compiler printed."""
+
+    @classmethod
+    def of_outcome(cls, outcome: Outcome, exec_s: float) -> Cause | None:
+        """Why a function did not end well; None if it did. `exec_s`: how long it ran."""
+        verdict, code, signal = outcome.verdict, outcome.exit_code, outcome.signal
+        if verdict is Verdict.ok:
+            return None
+        kind, stderr = str(verdict), _last_lines(outcome.stderr)
+        error = outcome.error and _cut(outcome.error)
+        said = f"{error.type}: {error.message}" if error else _last_line(stderr)
+        match verdict:
+            case Verdict.exited:
+                kind = head = kind if code is None else f"exited {code}"
+            case Verdict.signaled:
+                kind, head = f"signaled {signal}", f"killed by signal {_named(signal)}"
+            case Verdict.failed if code:  # a program
+                kind = head = f"exited {code}"
+                said = said if error and error.type != "exit" else _last_line(stderr)
+            case Verdict.failed:
+                head, said = kind, error.message if error else ""
+            case Verdict.timed_out:
+                head, said = f"timed out after {exec_s:.3g} s", ""
+            case Verdict.killed:
+                head, said = "killed", outcome.killed.removeprefix("killed ")
+            case _:
+                head = _WORDS[verdict]
+        return cls(
+            kind=kind,
+            text=_line(head, said),
+            exit_code=code,
+            signal=signal,
+            error=error,
+            stderr=stderr,
+            stdout=outcome.stdout[:STDOUT_BYTES].decode(errors="replace"),
+        )
+
+    @classmethod
+    def of_error(cls, error: Exception) -> Cause:
+        """Why the island refused or failed: of what nobody foresaw, no more than its kind."""
+        if not isinstance(error, IslandError):
+            return cls(kind=IslandError.code, text=_line(IslandError.code, type(error).__name__))
+        if not isinstance(error, BuildFailed):
+            return cls(kind=error.code, text=_line(error.code.replace("_", " "), error.message))
+        output = str(error.details.get("output", ""))[:COMPILER_CHARACTERS]
+        place = _FIRST_PLACE.search(output)
+        return cls(
+            kind=error.code, text=_line("build", place[0] if place else error.message), compiler=output
+        )
+
+    @classmethod
+    def of_absence(cls) -> Cause:
+        """Nobody waits for the answer any more."""
+        return cls(kind=CANCELLED, text="cancelled: the caller left before the answer")
+
+    @property
+    def size_bytes(self) -> int:
+        """About the memory of its texts."""
+        trace = self.error.trace if self.error else ()
+        texts = (self.text, self.stderr, self.stdout, self.compiler, self.error.message if self.error else "")
+        return sum(len(text) if text.isascii() else 4 * len(text) for text in (*texts, *trace))
+
+
+_WORDS = {
+    Verdict.out_of_memory: "out of memory",
+    Verdict.output_limit: "printed more than it may",
+    Verdict.disk_full: "its disk was full",
+    Verdict.cpu_time: "used up its processor time",
+}
+_FIRST_PLACE = re.compile(r"^(?!call:)[^\s:]{1,200}:[0-9]{1,7}(?::[0-9]{1,7})?: .*", re.MULTILINE)
+"""The first line about a file; one about the call is said better in the message."""
+
+
+def _line(head: str, said: str) -> str:
+    text = " ".join(f"{head}: {said[: 2 * LINE_CHARACTERS]}".split()) if said else head
+    return text if len(text) <= LINE_CHARACTERS else f"{text[: LINE_CHARACTERS - 1]}…"
+
+
+def _last_lines(stderr: bytes) -> str:
+    """The end of it, from the beginning of a line if there is one."""
+    end = stderr[-STDERR_BYTES:]
+    if len(stderr) > STDERR_BYTES:
+        end = end.partition(b"\n")[2] or end
+    return end.decode(errors="replace")
+
+
+def _last_line(text: str) -> str:
+    return text.rstrip().rpartition("\n")[2]
+
+
+def _cut(error: GoError) -> GoError:
+    if len(error.message) <= MESSAGE_CHARACTERS:
+        return error
+    return structs.replace(error, message=f"{error.message[: MESSAGE_CHARACTERS - 1]}…")
+
+
+def _named(signal: int | None) -> str:
+    try:
+        return f"{signal} ({signals.Signals(signal or 0).name})"
+    except ValueError:
+        return str(signal)
