@@ -143,7 +143,7 @@ def _wire(
         sources, builds = FakeSources(), FakeBuilds()
     else:
         sources = Sources(
-            settings.git,
+            settings.repositories,
             layout.repos,
             layout.checkouts,
             trust_s=settings.jails.cache_default_expiration,

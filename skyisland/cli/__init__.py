@@ -7,6 +7,7 @@
     ending         what went wrong, told to people or machines, and the exit codes
     serving        init, serve (`reloading` on SIGHUP), and doctor (`examining`)
     calling        invoke, functions: what callers do
+    publishing     folders of the user's own machine, as repositories for the island
     operating      commands that act on a running island: kill, cache, console …
     watching       commands that only read from one: jails, logs …
     completing     words that a shell completes by asking the island

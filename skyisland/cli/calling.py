@@ -16,6 +16,7 @@ from msgspec import Raw, structs
 from skyisland.cli import EXIT_FUNCTION, GlobalOptions
 from skyisland.cli.completing import names_offered, packages
 from skyisland.cli.printing import as_json, print_json, print_table, say
+from skyisland.cli.publishing import found
 from skyisland.codec import encode
 from skyisland.golang.catalogue import Entry
 from skyisland.model import FunctionRequest, Phase, Verdict
@@ -61,8 +62,8 @@ def invoke(
     skyisland invoke github.com/user/repo Encode --args '[100.1, 80.9]'
     skyisland invoke github.com/user/program --arg -v < input
 
-    With arguments as data, CALL is a function's bare name. Without CALL, the program at URL is run. The
-    function reads what is piped into the command.
+    URL may be a folder of this machine: ./mine. With arguments as data, CALL is a function's bare name.
+    Without CALL, the program at URL is run. The function reads what is piped into the command.
 
     Prints what the function printed and returned; on a terminal, escapes in place of its control characters.
     Exit code 4 if it did not end well, or returned an error.
@@ -70,8 +71,9 @@ def invoke(
     fields |= _data(args, arg, inputs, texts=fields["call"] == "main")
     if data := stdin.read() if stdin else _piped():  # of which `--inputs -` left nothing
         fields |= _input(data)
-    request = FunctionRequest(**fields)
-    with options.client(admin=False) as client:
+    url, version = fields.pop("url"), fields.pop("version")
+    with options.client(admin=False) as client, found(options, url, version) as (url, version):
+        request = FunctionRequest(url=url, version=version, **fields)
         if inputs is not None:
             sys.exit(_print_lines(client.invoke_many(request)))
         called = client.invoke(request)
@@ -194,8 +196,8 @@ def functions(options: GlobalOptions, url: str, name: str | None, version: str |
 
     With NAME, all about that one: skyisland functions URL Encode
     """
-    with options.client(admin=False) as client:
-        offered = client.functions(url, version)
+    with options.client(admin=False) as client, found(options, url, version) as place:
+        offered = client.functions(*place)
     entries = [entry for entry in offered.functions if name in (None, entry.name)]
     if not entries and name is not None:
         close = " or ".join(offered.close_to(name)) or "something else"

@@ -8,6 +8,7 @@ import click
 from click.shell_completion import CompletionItem
 
 from skyisland.cli import GlobalOptions
+from skyisland.cli.publishing import found, is_folder
 from skyisland.client import Client
 from skyisland.errors import IslandError
 
@@ -17,15 +18,18 @@ COMPLETION_S = 3.0
 Complete = Callable[[click.Context, click.Parameter, str], list[CompletionItem]]
 
 
+def _options(ctx: click.Context) -> GlobalOptions:
+    return GlobalOptions(ctx.find_root().params.get("file"))
+
+
 def _asking(words: Callable[[Client, click.Context], Iterable[tuple[str, str]]], *, admin: bool) -> Complete:
     """Completes to the words that the island knows, each with what a shell may show beside it."""
 
     def complete(ctx: click.Context, _: click.Parameter, incomplete: str) -> list[CompletionItem]:
-        options = GlobalOptions(ctx.find_root().params.get("file"))
         try:
-            with options.client(admin=admin, timeout_s=COMPLETION_S) as client:
+            with _options(ctx).client(admin=admin, timeout_s=COMPLETION_S) as client:
                 known = dict(words(client, ctx))
-        except IslandError:
+        except (IslandError, click.ClickException):
             return []
         return [
             CompletionItem(word, help=told) for word, told in known.items() if word.startswith(incomplete)
@@ -35,7 +39,8 @@ def _asking(words: Callable[[Client, click.Context], Iterable[tuple[str, str]]],
 
 
 def _offered(client: Client, ctx: click.Context) -> Iterable[tuple[str, str]]:
-    offered = client.functions(ctx.params["url"], ctx.params.get("version"), patient=False)
+    with found(_options(ctx), ctx.params["url"], ctx.params.get("version")) as place:
+        offered = client.functions(*place, patient=False)
     return ((entry.name, entry.synopsis) for entry in offered.functions)
 
 
@@ -46,7 +51,15 @@ addresses = _asking(
 keys = _asking(
     lambda client, _: ((one.key, f"{one.url} {one.function}") for one in client.artifacts()), admin=True
 )
-packages = _asking(lambda client, _: ((one.url, "") for one in client.artifacts()), admin=True)
-"""The packages that were called before."""
+_called = _asking(lambda client, _: ((one.url, "") for one in client.artifacts()), admin=True)
+
+
+def packages(ctx: click.Context, parameter: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    """Folders of this machine, or packages that were called before."""
+    if is_folder(incomplete):
+        return [CompletionItem(incomplete, type="dir")]
+    return _called(ctx, parameter, incomplete)
+
+
 names_offered = _asking(_offered, admin=False)
 """What the package at the URL offers."""

@@ -67,6 +67,7 @@ from skyisland.status import Bounds, Policy
 
 __all__ = [
     "IP4",
+    "PUBLISHED_HOST",
     "Api",
     "Async",
     "Build",
@@ -91,6 +92,8 @@ __all__ = [
 ]
 
 TOKEN_VARIABLE = "SKYISLAND_ADMIN_API_TOKEN"  # noqa: S105 - its name, not its value
+PUBLISHED_HOST = "here.skyisland.test"
+"""The host in URLs of folders that commands publish; there is none of this name (RFC 6761)."""
 SYSTEM_FILES = (Path("/usr/local/etc/skyisland.toml"), Path("/etc/skyisland.toml"))
 
 
@@ -163,6 +166,12 @@ class Settings(Section, frozen=True, kw_only=True):
         """The paths below the state folder."""
         jails = self.jails.base_jail_dir
         return Layout(self.state_dir, Path(jails) if jails else self.state_dir / "jails")
+
+    @property
+    def repositories(self) -> Git:
+        """`git`, with the folder where commands publish folders of this host (`cli/publishing`)."""
+        published = {f"https://{PUBLISHED_HOST}/": f"{self.layout.published.as_uri()}/"}
+        return structs.replace(self.git, rewrite=self.git.rewrite | published)
 
     @property
     def policy(self) -> Policy:

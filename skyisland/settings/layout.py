@@ -70,6 +70,11 @@ class Layout(Struct, frozen=True):
         return self.state_dir / "run"
 
     @property
+    def published(self) -> Path:
+        """Repositories of folders that were named in commands, for as long as these last."""
+        return self.state_dir / "published"
+
+    @property
     def db(self) -> Path:
         """The SQLite database."""
         return self.state_dir / "island.db"

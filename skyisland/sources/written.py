@@ -107,7 +107,8 @@ def _refuse_folders_of_this_machine(url: str) -> None:
     if url.startswith(("./", "../", "/", "~")) or url in (".", ".."):
         raise BadRequest(
             f"url: {url[:80]!r} is a folder of your own machine, which the island does not read. Push it to "
-            "a Git server, and call it by its URL there. An island on the same machine may name it in its "
+            "a Git server, and call it by its URL there. On the island's own machine, `skyisland invoke` "
+            "takes a folder, and the island may name it in its "
             'settings: with [git] rewrite = {"https://my.example/" = "file:///home/me/"}, my.example/mine is '
             "the repository /home/me/mine, as it was last committed",
             field="url",

@@ -9,6 +9,7 @@ import base64
 import json
 import os
 import socket
+import subprocess
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -26,6 +27,12 @@ pytestmark = [pytest.mark.host, pytest.mark.root]
 
 HASH = "vzcxbzvxfxup"
 UNKNOWN = "0" * 40
+OWN = """package own
+
+import ("io"; "os")
+
+func Read(prefix string) string { data, _ := io.ReadAll(os.Stdin); return prefix + string(data) }
+"""
 
 
 # The examples
@@ -138,6 +145,23 @@ def test_version_is_a_branch_a_tag_or_a_commit(serving: Daemon) -> None:
     assert len(latest) == 40
     for version in ("main", latest):
         assert serving.call("geohash", "Encode(1.0, 1.0)", version=version).json()["version"] == latest
+
+
+def test_folder_of_the_users_own_machine(serving: Daemon, tmp_path: Path) -> None:
+    """As it lies there, without a commit; what is piped in is its standard input."""
+    (tmp_path / "own").mkdir()
+    (tmp_path / "own" / "own.go").write_text(OWN)
+    done = subprocess.run(
+        [*serving.words, "invoke", "./own", "Read", "--arg", "a"],
+        env=serving.environment,
+        cwd=tmp_path,
+        input="b",
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (0, "ab", "")
+    assert os.listdir(serving.state / "published") == [".lock"]
 
 
 def test_bytes_that_are_no_text_come_in_base64(serving: Daemon) -> None:
