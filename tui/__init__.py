@@ -7,7 +7,7 @@ shows the first in a browser. Importing this costs nothing; Textual is loaded by
     console                      keys and frame, and what operators do: going, looking, orders, invoke,
                                  questions
     desk, dialogs, keyboard,
-    catalogue                    what these are made of
+    catalogue, memory            what these are made of
     draw/                        how it is drawn
     watch/                       what is known of the island, and the ways to it
     words                        how values are written
@@ -23,7 +23,7 @@ import importlib.util
 import os
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from skyisland.errors import SettingsError
 
@@ -53,18 +53,39 @@ def _save_bandwidth() -> None:
     os.environ.setdefault("TEXTUAL_SMOOTH_SCROLL", "0")
 
 
-def run_console(
-    port: Port,
-    *,
-    readonly: bool = False,
-    mouse: bool = True,
-    ascii: bool = False,  # noqa: A002 - as the option is named
-    refresh_s: float = 0.5,
-    log: Path | None = None,
-) -> int:
+class Wishes(NamedTuple):
+    """How the operator wants the console, by the options of a command; None: as it was last time."""
+
+    readonly: bool = False
+    """Watch only: no key changes anything."""
+    mouse: bool = True
+    ascii: bool | None = None
+    """ASCII characters only; None: if the terminal or the locale has no others."""
+    refresh_s: float | None = None
+    theme: str | None = None
+
+
+def check_theme(name: str | None) -> None:
+    """Check that the console is there, and has a theme of this name if one is wanted.
+
+    Raises:
+        SettingsError: it is not, or has none; the text says what to install, or the names of its themes.
+    """
+    check_installed()
+    if name is None:
+        return
+    _save_bandwidth()
+    from textual.theme import BUILTIN_THEMES
+
+    names = ("sky", *BUILTIN_THEMES)
+    if name not in names:
+        raise SettingsError(f"no theme is called {name!r}; there are {', '.join(names)}")
+
+
+def run_console(port: Port, *, log: Path | None = None, **wishes: Any) -> int:
     """Show the island behind `port` until the operator leaves; returns the exit code.
 
-    `log`: takes what libraries print, and the traceback if the console crashes.
+    `log`: takes what libraries print, and the traceback if the console crashes. `wishes`: fields of `Wishes`.
 
     Raises:
         SettingsError: there is no terminal.
@@ -74,34 +95,20 @@ def run_console(
 
     if not (IN_BROWSER or (os.isatty(0) and (os.isatty(1) or os.isatty(2)))):
         raise SettingsError("the console needs a terminal; over ssh: ssh -t host skyisland console")
-    return asyncio.run(
-        attach(port, readonly=readonly, mouse=mouse, ascii=ascii, refresh_s=refresh_s, log=log)
-    )
+    return asyncio.run(attach(port, Wishes(**wishes), log=log))
 
 
 async def serve_with_console(
     port: Port,
     serve: Serve,
     *,
-    readonly: bool = False,
-    mouse: bool = True,
-    ascii: bool = False,  # noqa: A002 - as the option is named
-    refresh_s: float = 0.5,
     log: Path | None = None,
     headless: Callable[[], object] = lambda: None,
+    **wishes: Any,
 ) -> int:
     """Show the island of this process beside `serve(shutdown)`, its API; see `tui.supervisor`."""
     _save_bandwidth()
     # Importing Textual takes most of a second, during which the API answers.
     supervisor = await asyncio.to_thread(importlib.import_module, "tui.supervisor")
-    code: int = await supervisor.serve_with_console(
-        port,
-        serve,
-        readonly=readonly,
-        mouse=mouse,
-        ascii=ascii,
-        refresh_s=refresh_s,
-        log=log,
-        headless=headless,
-    )
+    code: int = await supervisor.serve_with_console(port, serve, Wishes(**wishes), log=log, headless=headless)
     return code

@@ -8,6 +8,7 @@ steady pace, and at once after a key.
 
 from __future__ import annotations
 
+import asyncio
 import time
 import traceback
 from collections.abc import Callable, Iterable
@@ -18,6 +19,7 @@ from rich.text import Text
 from textual import events as ui
 from textual.app import ComposeResult, SystemCommand
 from textual.binding import Binding, BindingType
+from textual.command import CommandPalette
 from textual.containers import Container
 from textual.driver import Driver
 from textual.screen import Screen
@@ -30,15 +32,19 @@ from tui.draw.details import Detail
 from tui.draw.glyphs import Glyphs
 from tui.draw.logs import Logs
 from tui.draw.table import Table
-from tui.draw.tones import ANSI_VARIABLES, SKY, Palette
-from tui.draw.views import Overview
+from tui.draw.tones import SKY, Palette, variables
+from tui.draw.views import Overview, View
+from tui.memory import Look, Memory
 from tui.orders import Orders
+from tui.watch.filter import Filter
 from tui.watch.port import Port
 from tui.watch.station import Station
 from tui.words import clean, line
 
 _PACE = "paint more often, less often"
 _FAULT = "next, previous failure"
+USUAL_REFRESH_S = 0.5
+"""Between two pictures."""
 
 
 class Console(Orders):
@@ -107,6 +113,7 @@ class Console(Orders):
         Binding("colon", "command_palette", "commands", show=False, id="palette"),
         Binding("escape", "widen", "back", show=False, id="widen"),
         Binding("question_mark", "help", "Help", key_display="?", tooltip="this help", id="help"),
+        Binding("Q", "detach", "leave, the island runs on", show=False, id="detach"),
         Binding("q", "quit", "Quit", tooltip="leave", id="quit"),
     ]
 
@@ -116,30 +123,37 @@ class Console(Orders):
         *,
         readonly: bool = False,
         ascii: bool = False,  # noqa: A002 - as the option is named
-        refresh_s: float = 0.5,
+        refresh_s: float | None = None,
         clock: Callable[[], float] = time.time,
         follow: bool = True,
         driver_class: type[Driver] | None = None,
-        theme: str = "sky",
+        theme: str | None = None,
+        memory: Memory | None = None,
         ready: Callable[[], object] = lambda: None,
     ) -> None:
         """`follow`: False for pictures and tests, which feed the station themselves (`station.receive`).
-        `ready`: called when the first picture is on the screen."""
+        `refresh_s`, `theme`: None for those that `memory` has, or else the usual. `memory`: of last time, or
+        None. `ready`: called when the first picture is on the screen."""
         super().__init__(driver_class=driver_class)
         self.station = Station(port, clock, changed=self.paint_all, refused=self.action_token)
         self.readonly = readonly
-        self.refresh_s = refresh_s
+        self.memory = memory or Memory()
+        last_s = self.memory.look.refresh_s
+        self.refresh_s = refresh_s or (last_s if 0.1 <= last_s <= 60 else USUAL_REFRESH_S)
         self.glyphs = Glyphs(ascii=ascii)
         self.palette = Palette()
+        self.last_look = self.memory.look
+        """How it looked when it ended, for the memory."""
         self.follows = follow
         self._drawn = ready
         self._ticks = 0
         self.register_theme(SKY)
-        self.theme = theme
+        wanted = theme or self.memory.look.theme
+        self.theme = wanted if wanted in self.available_themes else SKY.name
 
     def get_theme_variable_defaults(self) -> dict[str, str]:
         """The values of our own colours for themes that do not define them."""
-        return ANSI_VARIABLES if self.current_theme.ansi else SKY.variables
+        return variables(self.current_theme)
 
     # Building
 
@@ -161,6 +175,7 @@ class Console(Orders):
             self.screen.add_class("-ascii")
             self.add_class("-ascii")
         self.home.query_one("#banner").display = False
+        self._recall(self.shown_view)
         self.home.set_focus(self.shown_view.main)
         if self.follows:
             self.run_worker(self.station.follow(), group="follow", exclusive=True)
@@ -171,6 +186,44 @@ class Console(Orders):
     def on_ready(self) -> None:
         """Textual calls this when the first picture is on the screen."""
         self._drawn()
+
+    # Remembering
+
+    async def show_view(self, view: str) -> None:
+        before = set(self.home.query(View))
+        await super().show_view(view)
+        for pane in set(self.home.query(View)) - before:
+            self._recall(pane)
+
+    def _recall(self, view: View) -> None:
+        """Sort and filter its tables as they were last time."""
+        look = self.memory.look
+        for table in view.query(Table):
+            if table.id in look.orders:
+                table.order_by(*look.orders[table.id])
+            if table.id in look.filters:
+                table.filter = Filter(look.filters[table.id])
+            table.paint()
+
+    def _look(self) -> Look:
+        """How it looks now; of views that were not shown, how they did last time."""
+        last = self.memory.look
+        shown = {table.id: table for table in self.home.query(Table) if table.id is not None}
+        orders = {name: order for name, order in last.orders.items() if name not in shown}
+        orders |= {name: table.order for name, table in shown.items() if table.order != table.usual_order}
+        filters = {name: text for name, text in last.filters.items() if name not in shown}
+        filters |= {name: table.filter.text for name, table in shown.items() if table.filter}
+        return Look(self.theme, self.refresh_s, orders, filters)
+
+    def _note_look(self) -> None:
+        look = self._look()
+        if look != self.memory.look:
+            self.run_worker(asyncio.to_thread(self.memory.note_look, look), group="memory")
+
+    def exit(self, *args: Any, **options: Any) -> None:
+        if self.is_running and self.screen_stack:
+            self.last_look = self._look()
+        super().exit(*args, **options)
 
     # Painting
 
@@ -188,6 +241,7 @@ class Console(Orders):
         if len(self.screen_stack) > 1 and not second:
             return
         if charts and second:
+            self._note_look()
             self._show_banner()
             for canvas in self.home.query("Head, Meters, Tabs, Banner").results(Canvas):
                 canvas.paint()
@@ -241,6 +295,11 @@ class Console(Orders):
                     hints.append(hint)
         return hints
 
+    def get_key_display(self, binding: Binding) -> str:
+        """A key as help and key line show it; Textual draws arrows."""
+        shown = super().get_key_display(binding)
+        return shown if shown.isascii() or not self.glyphs.ascii else binding.key
+
     # When it ends
 
     @property
@@ -258,6 +317,10 @@ class Console(Orders):
         text = clean("".join(traceback.format_exception(self._exception)))
         self._exit_renderables.append(Text(text))
         self._close_messages_no_wait()
+
+    def action_command_palette(self) -> None:
+        if not any(isinstance(screen, CommandPalette) for screen in self.screen_stack):
+            self.push_screen(CommandPalette(placeholder="Search for commands", id="--command-palette"))
 
     def get_system_commands(self, screen: Screen[Any]) -> Iterable[SystemCommand]:
         yield SystemCommand(

@@ -8,6 +8,7 @@ from tui.draw.canvas import Hint, Surroundings
 from tui.draw.glyphs import Glyphs
 from tui.draw.tones import Palette
 from tui.keyboard import Keyboard
+from tui.memory import Memory
 from tui.watch.board import Board
 from tui.watch.station import Station
 from tui.words import line
@@ -19,6 +20,7 @@ class Desk(Keyboard[int]):
     station: Station
     glyphs: Glyphs
     palette: Palette
+    memory: Memory
     readonly: bool
     """The operator may watch only: no action changes the island."""
     view = "overview"

@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 TEXTS = (
     ("url", "repository", "github.com/user/repo/package"),
     ("call", "call", "Encode(100.1, 80.9), or with arguments: Encode"),
-    ("args", "arguments", '[100.1, 80.9] or {"latitude": 100.1, …}'),
+    ("args", "arguments", '[100.1, 80.9] or {"latitude": 100.1}'),
     ("types", "types", "of a generic function: int, string"),
     ("version", "version", "branch, tag or commit"),
     ("stdin", "input", "what the function reads; \\n is a new line"),

@@ -26,6 +26,8 @@ class Orders(Looking):
 
     stopping = False
     """The island ends with this console."""
+    detaching = False
+    """The operator leaves the island of this process running."""
 
     def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
         focused = self.home.focused if self.screen_stack else None
@@ -39,6 +41,8 @@ class Orders(Looking):
                 return not self.readonly and kind is ArtifactRow
             case "purge":
                 return not self.readonly and self.view == "cache"
+            case "detach":
+                return not self.station.port.attached
             case "invoke" | "kill_all":
                 return not self.readonly
         return super().check_action(action, parameters)
@@ -257,5 +261,12 @@ class Orders(Looking):
             if answer == "yes":
                 self.stopping = True
                 self.exit(0)
+            elif answer == "detach":
+                self.action_detach()
 
         self.push_screen(questions.stop_island(self.board.busy), answered)
+
+    def action_detach(self) -> None:
+        """Leave; an island of this process runs on without its console."""
+        self.detaching = True
+        self.exit(0)

@@ -110,8 +110,10 @@ def stop_island(busy: int) -> Ask:
     rows: list[Spans] = [
         [(f"The island ends with this console; {what}.", "text")],
         [("Running calls get some seconds to finish.", "dim")],
+        [("Detached, it runs on here without a console; `skyisland console` shows it again.", "dim")],
     ]
-    return Ask("Stop the island?", rows, (NO, Choice("y", "Stop the island", "yes", "error")), danger=True)
+    choices = (NO, Choice("d", "Detach", "detach"), Choice("y", "Stop the island", "yes", "error"))
+    return Ask("Stop the island?", rows, choices, danger=True)
 
 
 FILTERS = [

@@ -2,6 +2,7 @@
 
     what happens                          console     island      exit code
     q, and yes                            ends        drains      0
+    q or Q, and to detach                 ends        runs on     0, when it ends
     SIGTERM, SIGINT                       ends        drains      0
     SIGHUP, or the terminal vanishes      ends        runs on     0, when it ends
     the console crashes                   ends        runs on     1, when it ends
@@ -21,9 +22,12 @@ import signal
 import sys
 from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
+from typing import Any
 
+from tui import Wishes
 from tui.console import Console
-from tui.terminal import SkyDriver, Terminal, attributes, shielded
+from tui.memory import Memory
+from tui.terminal import SkyDriver, Terminal, attributes, plain, shielded
 from tui.watch.port import Port
 
 LEAVE_S = 7.0
@@ -46,6 +50,19 @@ def _handlers(handlers: dict[signal.Signals, Callable[[], object]]) -> Iterator[
     finally:
         for number in handlers:
             loop.remove_signal_handler(number)
+
+
+def _console(port: Port, wishes: Wishes, memory: Memory, **more: Any) -> Console:
+    plainly = wishes.ascii if wishes.ascii is not None else not IN_BROWSER and plain(os.environ)
+    return Console(
+        port,
+        readonly=wishes.readonly,
+        ascii=plainly,
+        refresh_s=wishes.refresh_s,
+        theme=wishes.theme,
+        memory=memory,
+        **more,
+    )
 
 
 class _Show:
@@ -76,17 +93,15 @@ class _Show:
         failed = self.task.done() and not self.task.cancelled() and self.task.exception() is not None
         if untidy or failed:
             self.terminal.restore(self._before)
+        await asyncio.to_thread(self.console.memory.note_look, self.console.last_look)
         return 1 if failed else self.console.return_code or 0
 
 
 async def serve_with_console(
     port: Port,
     serve: Serve,
+    wishes: Wishes,
     *,
-    readonly: bool = False,
-    mouse: bool = True,
-    ascii: bool = False,  # noqa: A002 - as the option is named
-    refresh_s: float = 0.5,
     log: Path | None = None,
     headless: Callable[[], object] = lambda: None,
 ) -> int:
@@ -103,13 +118,12 @@ async def serve_with_console(
     }
     # What Textual has built by its first picture stays for good. Without `freeze` each full garbage
     # collection would visit all of it, and all calls would wait for some 80 ms.
-    console = Console(
-        port, readonly=readonly, ascii=ascii, refresh_s=refresh_s, driver_class=SkyDriver, ready=gc.freeze
-    )
+    memory = await asyncio.to_thread(Memory.of_user, os.environ)
+    console = _console(port, wishes, memory, driver_class=SkyDriver, ready=gc.freeze)
     with _handlers(handlers):
         api = asyncio.ensure_future(serve(stop.wait))
         with shielded(log) as terminal:
-            show = _Show(console, terminal, mouse, lost.set)
+            show = _Show(console, terminal, wishes.mouse, lost.set)
             waits = [asyncio.ensure_future(event.wait()) for event in (stop, lost)]
             await asyncio.wait({api, show.task, *waits}, return_when=asyncio.FIRST_COMPLETED)
             gone = lost.is_set()
@@ -118,10 +132,10 @@ async def serve_with_console(
             for wait in waits:
                 wait.cancel()
         if not console.stopping and not stop.is_set() and not api.done():
-            end = "lost its terminal" if gone else f"crashed: {console.crash or 'unknown'}"
-            last_words = f"the console {end}; the island runs on without it"
+            last_words = f"the console {_end(console, gone)}; the island runs on without it"
             if not gone:
                 _say(last_words)
+                _say(f"process {os.getpid()}: Ctrl+C stops it, `skyisland console` shows it again")
             headless()
             logging.getLogger(__name__).warning(last_words)
             stopping = asyncio.ensure_future(stop.wait())
@@ -138,23 +152,23 @@ async def serve_with_console(
     return code
 
 
+def _end(console: Console, gone: bool) -> str:
+    """How the console ended while the island did not."""
+    if gone:
+        return "lost its terminal"
+    return "was detached" if console.detaching else f"crashed: {console.crash or 'unknown'}"
+
+
 def _say(text: str) -> None:
     with contextlib.suppress(OSError, ValueError):
         print(f"skyisland: {text}", file=sys.stderr, flush=True)
 
 
-async def attach(
-    port: Port,
-    *,
-    readonly: bool = False,
-    mouse: bool = True,
-    ascii: bool = False,  # noqa: A002 - as the option is named
-    refresh_s: float = 0.5,
-    log: Path | None = None,
-) -> int:
+async def attach(port: Port, wishes: Wishes, *, log: Path | None = None) -> int:
     """Run the console on an island elsewhere; returns the exit code, after a signal 128 plus its number."""
+    memory = await asyncio.to_thread(Memory.of_user, os.environ)
     if IN_BROWSER:
-        return await _behind_browser(Console(port, readonly=readonly, ascii=ascii, refresh_s=refresh_s), port)
+        return await _behind_browser(_console(port, wishes, memory), port)
     ended = asyncio.Event()
     code_of: list[int] = []
 
@@ -166,10 +180,10 @@ async def attach(
         return end
 
     numbers = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
-    console = Console(port, readonly=readonly, ascii=ascii, refresh_s=refresh_s, driver_class=SkyDriver)
+    console = _console(port, wishes, memory, driver_class=SkyDriver)
     with _handlers({number: by(number) for number in numbers}):
         with shielded(log) as terminal:
-            show = _Show(console, terminal, mouse, by(signal.SIGHUP))
+            show = _Show(console, terminal, wishes.mouse, by(signal.SIGHUP))
             waiting = asyncio.ensure_future(ended.wait())
             await asyncio.wait({show.task, waiting}, return_when=asyncio.FIRST_COMPLETED)
             waiting.cancel()
@@ -193,5 +207,6 @@ async def _behind_browser(console: Console, port: Port) -> int:
     watching = asyncio.create_task(end_with_parent())
     await console.run_async()
     watching.cancel()
+    await asyncio.to_thread(console.memory.note_look, console.last_look)
     await port.close()
     return console.return_code or 0

@@ -17,7 +17,7 @@ import selectors
 import sys
 import termios
 from codecs import getincrementaldecoder
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -173,6 +173,21 @@ def shielded(log: Path | None) -> Iterator[Terminal]:
             os.dup2(err, 2)
         for fd in (out, err):
             os.close(fd)
+
+
+PLAIN_TERMINALS = ("dumb", "linux", "vt", "cons25", "ansi", "sun", "wyse")
+"""What the names of terminals begin with that draw few characters beside ASCII: text consoles of kernels,
+serial lines, editors."""
+
+
+def plain(environ: Mapping[str, str]) -> bool:
+    """Whether the terminal or the locale has ASCII only."""
+    if environ.get("TERM", "").startswith(PLAIN_TERMINALS):
+        return True
+    # Python itself puts C.UTF-8 into LC_CTYPE where it found no other locale than C (PEP 538).
+    kind = environ.get("LC_CTYPE", "") if environ.get("LC_CTYPE") != "C.UTF-8" else ""
+    locale = environ.get("LC_ALL") or kind or environ.get("LANG", "")
+    return "utf" not in locale.lower()
 
 
 def attributes(fd: int = 0) -> list[Any] | None:

@@ -232,18 +232,23 @@ class GlobalOptions:
 
 
 def console_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Decorate a command with the options of a console: its glyphs, its keys, its refresh interval."""
+    """Decorate a command with the options of a console: its glyphs, colours and keys, its refresh interval.
+    Theme and interval are remembered for the next time."""
     for option in (
         click.option("--readonly", is_flag=True, help="Watch only: no key changes anything."),
         click.option("--no-mouse", "mouse", is_flag=True, flag_value=False, default=True, help="Keys only."),
-        click.option("--ascii", is_flag=True, help="ASCII characters only, for fonts without others."),
+        click.option(
+            "--ascii/--unicode",
+            "ascii",
+            default=None,
+            help="ASCII characters only, or others, too. By itself: what terminal and locale have.",
+        ),
+        click.option("--theme", help="Colours: sky, textual-light, ansi-dark …"),
         click.option(
             "--refresh",
             "refresh_s",
             type=click.FloatRange(0.1, 60),
-            default=0.5,
-            show_default=True,
-            help="Seconds between two refreshes of the screen.",
+            help="Seconds between two refreshes of the screen; at first 0.5.",
         ),
     ):
         command = option(command)

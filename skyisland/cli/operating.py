@@ -129,9 +129,9 @@ def console(options: GlobalOptions, /, **look: Any) -> None:
 
     From elsewhere: ssh -t host skyisland console
     """
-    from tui import check_installed, run_console
+    from tui import check_theme, run_console
 
-    check_installed()
+    check_theme(look["theme"])
     from tui.watch.remote import RemotePort
 
     settings = options.settings()

@@ -47,9 +47,9 @@ def serve(options: GlobalOptions, /, no_tui: bool, **console: Any) -> None:
     open_as_many_as_allowed()
     headless = no_tui or not (sys.stdin.isatty() and sys.stdout.isatty())
     if not headless:
-        from tui import check_installed
+        from tui import check_theme
 
-        check_installed()
+        check_theme(console["theme"])
     with asyncio.Runner(loop_factory=_loop_factory()) as runner:
         sys.exit(runner.run(_serve(settings, None if headless else console, options.settings)))
 

@@ -33,6 +33,7 @@ class Terminal:
         assert tmux is not None, "this test wants tmux (apt-get install tmux)"
         self._command = (tmux, "-S", str(folder / "tmux"), "-f", "/dev/null")
         environment = {**environment, "LANG": "C.UTF-8", "SHELL": "/bin/sh"}
+        environment["XDG_STATE_HOME"] = str(folder / "xdg")
         # The shell is not the one who leaves: tmux would take the terminal away with it.
         self._do("new-session", "-d", "-x", "120", "-y", "35", "exec sh", env=environment)
         self._shell, tty = self.ask("pane_pid", "pane_tty").split()

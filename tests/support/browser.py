@@ -57,7 +57,8 @@ async def _running(*words: str, **options: Any) -> AsyncIterator[asyncio.subproc
 async def served(folder: Path) -> AsyncIterator[Served]:
     port = _free_port()
     command = (sys.executable, "-c", SERVER, str(folder), str(port))
-    async with _running(*command, stdout=asyncio.subprocess.PIPE, cwd=ROOT) as server:
+    environment = os.environ | {"XDG_STATE_HOME": str(folder / "xdg")}
+    async with _running(*command, stdout=asyncio.subprocess.PIPE, cwd=ROOT, env=environment) as server:
         assert server.stdout is not None
         line = await asyncio.wait_for(server.stdout.readline(), 60)
         login = re.search(rf"http://127\.0\.0\.1:{port}/\?ticket=\S+", line.decode())

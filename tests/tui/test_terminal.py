@@ -56,6 +56,7 @@ class Patient:
         self._reading.set()
         self._lock = threading.Lock()
         environment = {**os.environ, "TERM": "xterm-256color", "LANG": "C.UTF-8", "PYTHONWARNINGS": "default"}
+        environment["XDG_STATE_HOME"] = str(folder / "xdg")
         environment.pop("NO_COLOR", None)
         self.process = subprocess.Popen(
             [sys.executable, "-m", "tests.support.subject", *words[:1], str(folder), *words[1:]],
@@ -202,6 +203,21 @@ def test_q_asks_then_stops_the_island(start: Start) -> None:
     patient.press("q")
     patient.reads("Stop the island?")
     patient.press("y")
+    assert patient.ends() == 0
+    patient.assert_restored()
+
+
+@pytest.mark.parametrize("keys", ["Q", "qd"])
+def test_a_detached_island_runs_on(start: Start, keys: str) -> None:
+    patient = start("serve")
+    at = patient.port
+    patient.press(keys)
+    patient.until((patient.folder / "headless").exists, "the news that it is alone")
+    patient.reads("the console was detached; the island runs on without it")
+    patient.reads("`skyisland console` shows it again")
+    with urllib.request.urlopen(f"http://127.0.0.1:{at}/healthcheck", timeout=10) as reply:
+        assert reply.status == 200
+    patient.process.send_signal(signal.SIGTERM)
     assert patient.ends() == 0
     patient.assert_restored()
 

@@ -128,6 +128,8 @@ class Table(Canvas, Generic[R], can_focus=True):
         self._top = 0
         self._sort = next(n for n, column in enumerate(columns) if column.title == sort)
         self._falling = columns[self._sort].falling
+        self.usual_order = self.order
+        """The order at first."""
         self._shown: list[tuple[Column, int]] = []
         self._total = 0
 
@@ -154,6 +156,17 @@ class Table(Canvas, Generic[R], can_focus=True):
     @property
     def sorted_by(self) -> str:
         return self.columns[self._sort].title
+
+    @property
+    def order(self) -> tuple[str, bool]:
+        """The title of the column that it is sorted by, and whether the largest comes first."""
+        return self.sorted_by, self._falling
+
+    def order_by(self, title: str, falling: bool) -> None:
+        """Sort by the column of this title, if there is one that can be sorted by."""
+        for n, column in enumerate(self.columns):
+            if column.title == title and column.key is not None:
+                self._sort, self._falling = n, falling
 
     def collect(self) -> None:
         """Take the rows from the source, filter and sort them, and find the cursor's."""

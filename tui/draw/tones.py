@@ -6,9 +6,11 @@ A tone is the name of a component class of `Palette`, to which `console.tcss` gi
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import ClassVar
 
 from rich.style import Style
+from textual.color import Color
 from textual.theme import Theme
 from textual.widget import Widget
 
@@ -58,10 +60,19 @@ class Palette(Widget):
 
 
 ANSI_VARIABLES = {
+    "sky-text": "ansi_default",
     "sky-dim": "ansi_default",
     "sky-frame": "ansi_default",
+    "sky-focus": "ansi_cyan",
     "sky-cursor": "ansi_default",
     "sky-shade": "ansi_default",
+    "sky-accent": "ansi_yellow",
+    "sky-ok": "ansi_green",
+    "sky-warn": "ansi_yellow",
+    "sky-bad": "ansi_red",
+    "sky-info": "ansi_cyan",
+    "sky-banner": "ansi_default",
+    "sky-banner-ground": "ansi_red",
     "sky-resolve": "ansi_default",
     "sky-clone": "ansi_cyan",
     "sky-build": "ansi_yellow",
@@ -73,6 +84,11 @@ ANSI_VARIABLES = {
     "sky-jail-ground": "ansi_default",
 }
 """The values of our variables for a terminal that defines its sixteen colours itself."""
+
+BLACK, WHITE, STEPS = Color(0, 0, 0), Color(255, 255, 255), 20
+TEXT_CONTRAST, DRAWN_CONTRAST = 4.5, 3.0
+"""The least that WCAG 2.1 asks for: of text (1.4.3), and of what is drawn (1.4.11)."""
+
 
 SKY = Theme(
     name="sky",
@@ -88,19 +104,94 @@ SKY = Theme(
     error="#ef6a6a",
     dark=True,
     variables={
-        "sky-dim": "#7f92a3",
         "sky-frame": "#2b4357",
         "sky-cursor": "#1b4468",
         "sky-shade": "#16293a",
-        "sky-resolve": "#8aa0b3",
-        "sky-clone": "#5fb3d9",
-        "sky-build": "#e0af4c",
-        "sky-queue": "#c98b8b",
-        "sky-jail": "#b48ede",
-        "sky-exec": "#7fc96b",
-        "sky-clone-ground": "#243f50",
-        "sky-build-ground": "#574526",
-        "sky-jail-ground": "#54456b",
         "footer-key-foreground": "#f0b45a",
     },
 )
+
+
+PHASES = {
+    Phase.resolve: "#8aa0b3",
+    Phase.clone: "#5fb3d9",
+    Phase.build: "#e0af4c",
+    Phase.queue: "#c98b8b",
+    Phase.jail: "#b48ede",
+    Phase.exec: "#7fc96b",
+}
+"""A colour for each phase, the same in all themes as far as it can be read there."""
+SHADED = (Phase.clone, Phase.build, Phase.jail)
+"""Phases whose glyph is a shading, so it lies on a ground of its own."""
+
+
+def contrast(one: Color, other: Color) -> float:
+    """By WCAG 2.1: from 1 (the same) to 21 (black on white)."""
+    low, high = sorted((_luminance(one), _luminance(other)))
+    return (high + 0.05) / (low + 0.05)
+
+
+def _luminance(colour: Color) -> float:
+    red, green, blue = (
+        part / 12.92 if part <= 0.03928 else ((part + 0.055) / 1.055) ** 2.4 for part in colour.normalized
+    )
+    return 0.2126 * red + 0.7152 * green + 0.0722 * blue
+
+
+def legible(colour: Color, grounds: Sequence[Color], least: float = TEXT_CONTRAST) -> Color:
+    """`colour`, or the nearest to it, towards black or white, that can be read on all of these grounds."""
+    end = max((BLACK, WHITE), key=lambda end: min(contrast(end, ground) for ground in grounds))
+    steps = (colour.blend(end, step / STEPS) for step in range(STEPS + 1))
+    return next((each for each in steps if min(contrast(each, g) for g in grounds) >= least), end)
+
+
+_SOURCES = {
+    "text": "foreground",
+    "accent": "accent",
+    "ok": "success",
+    "warn": "warning",
+    "bad": "error",
+    "info": "secondary",
+}
+"""The theme's colour of which each tone is made."""
+_made: dict[str, dict[str, str]] = {}
+
+
+def variables(theme: Theme) -> dict[str, str]:
+    """The values of our variables in a theme that does not define them: of its colours, but so that all can
+    be read. Few themes are made for text in their colours; on a light ground most warnings are pale."""
+    if theme.ansi:
+        return ANSI_VARIABLES
+    if theme.name not in _made:
+        _made[theme.name] = _derived(theme)
+    return _made[theme.name]
+
+
+def _derived(theme: Theme) -> dict[str, str]:
+    named = theme.to_color_system().generate()
+    of = {
+        name: Color.parse(named[name])
+        for name in ("background", "surface", "panel", "primary", *_SOURCES.values())
+    }
+    ground, ink = of["background"], of["foreground"]
+    cursor, shade = (
+        Color.parse(theme.variables[own]) if own in theme.variables else ground.blend(of["primary"], share)
+        for own, share in (("sky-cursor", 0.3), ("sky-shade", 0.12))
+    )
+    grounds = (ground, of["surface"], of["panel"], cursor, shade)
+    ours = {
+        "sky-dim": legible(ink.blend(ground, 0.4), grounds),
+        "sky-frame": ground.blend(ink, 0.3),
+        "sky-focus": legible(of["secondary"], (ground,), DRAWN_CONTRAST),
+        "sky-cursor": cursor,
+        "sky-shade": shade,
+        "sky-banner": legible(ground, (of["error"],)),
+        "sky-banner-ground": of["error"],
+    }
+    for tone, name in _SOURCES.items():
+        ours[f"sky-{tone}"] = legible(of[name], grounds)
+    for phase, colour in PHASES.items():
+        ours[f"sky-{phase}"] = legible(Color.parse(colour), grounds)
+        if phase in SHADED:
+            ours[f"sky-{phase}-ground"] = ground.blend(Color.parse(colour), 0.3)
+    return {key: value.hex for key, value in ours.items()}
