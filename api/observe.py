@@ -46,6 +46,15 @@ def open_to_all(app: Quart, island: Island) -> None:
     async def health() -> str:
         return "ok"
 
+    @answers(app, op.LIVE)
+    async def live() -> str:
+        return "ok"
+
+    @answers(app, op.READY)
+    async def ready() -> str:
+        island.check_ready()
+        return "ok"
+
     @answers(app, op.CAPABILITIES)
     async def capabilities() -> list[Capability]:
         return island.capabilities()

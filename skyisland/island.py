@@ -23,6 +23,7 @@ from skyisland.errors import (
     HostUnfit,
     IslandError,
     SettingsError,
+    Unavailable,
 )
 from skyisland.events import Events, InvocationFinished, IslandStarted, IslandStopped, Pulse
 from skyisland.golang import harness
@@ -372,6 +373,19 @@ class Island:
             capabilities=self.capabilities(),
             ahead=self.builds.ahead,
         )
+
+    def check_ready(self) -> None:
+        """Whether one more call would find all that it needs at once.
+
+        Raises:
+            Draining, Unavailable: the island stops, all places to run are taken, or no jail can be made.
+        """
+        if self._draining:
+            raise Draining("the island is stopping and takes no new calls", retry_after_s=5)
+        if broken := self.jails.broken:
+            raise Unavailable(f"no jail can be made: {broken}")
+        if not self._places.free:
+            raise Unavailable(f"all {self._places.places} places to run are taken", retry_after_s=1)
 
     def capabilities(self) -> list[Capability]:
         """What this host enforces, and what it cannot. What one driver enforces, no other need be able to."""

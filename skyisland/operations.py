@@ -143,6 +143,23 @@ HEALTH = Operation(
     answer=str,
     field="status",
 )
+LIVE = Operation(
+    name="live",
+    method="GET",
+    path="/livez",
+    summary="Whether the process works; if not, start it anew.",
+    answer=str,
+    field="status",
+)
+READY = Operation(
+    name="ready",
+    method="GET",
+    path="/readyz",
+    summary="Whether a call would run at once; 503 says why not: the island drains, all places are taken, or "
+    "no jail can be made.",
+    answer=str,
+    field="status",
+)
 CAPABILITIES = Operation(
     name="capabilities",
     method="GET",
@@ -325,6 +342,8 @@ OPERATIONS: tuple[Operation[Any], ...] = (
     INVOKE,
     FUNCTIONS,
     HEALTH,
+    LIVE,
+    READY,
     CAPABILITIES,
     METRICS,
     STATS,

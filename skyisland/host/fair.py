@@ -63,6 +63,11 @@ class FairQueue:
         self.resize(places)
 
     @property
+    def free(self) -> int:
+        """How many places nobody has."""
+        return max(0, self._free)
+
+    @property
     def waiting(self) -> int:
         """How many wait, in all lines."""
         return self._waiting

@@ -22,7 +22,7 @@ from typing import Any, Protocol
 
 from msgspec import structs
 
-from skyisland.errors import IslandError, JailNotFound
+from skyisland.errors import DriverError, IslandError, JailNotFound
 from skyisland.events import (
     AddressLeased,
     AddressReleased,
@@ -42,6 +42,10 @@ from skyisland.model import Address, Clone, JailSpec, NetworkAccess, Purpose, Sn
 from skyisland.status import Capability, JailInfo, JailState, Usage
 
 log = logging.getLogger(__name__)
+
+BROKEN_S = 30.0
+"""How long a jail that could not be made counts. Load balancers send no calls meanwhile, so after that
+somebody must try again."""
 
 SAMPLES_PER_TURN = 16
 """Jails whose usage is sampled in one turn of the event loop: that takes less than a millisecond."""
@@ -105,7 +109,16 @@ class Jails:
         self._undestroyed: list[Inmate] = []
         """Discarded, and the host could not destroy the jail: the next sweep tries again."""
         self._cleaning = Background()
+        self._failure: tuple[float, str] | None = None
+        """When no jail could be made (monotonic), and why; None once one could."""
         self._base: Snapshot | None = None
+
+    @property
+    def broken(self) -> str:
+        """Why the latest jail could not be made, if that was within `BROKEN_S`; else nothing."""
+        if self._failure is None or time.monotonic() - self._failure[0] > BROKEN_S:
+            return ""
+        return self._failure[1]
 
     # Life of the island
 
@@ -199,7 +212,9 @@ class Jails:
         making = asyncio.ensure_future(self._make(inmate))
         try:
             await asyncio.shield(making)
-        except BaseException:
+        except BaseException as error:
+            if isinstance(error, DriverError):
+                self._failure = (time.monotonic(), error.message)
             inmate.state = JailState.dying
             self._cleaning.start(self._unmake(inmate, making))
             raise
@@ -243,6 +258,7 @@ class Jails:
         inmate.jail = await self.driver.create(spec)
         inmate.spec = spec = inmate.jail.spec
         await self._connect(inmate)
+        self._failure = None
         inmate.state = JailState.warm if inmate.warm else JailState.running
         if inmate.killed:
             await inmate.jail.kill()

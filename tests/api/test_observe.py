@@ -14,7 +14,9 @@ import pytest
 from prometheus_client.openmetrics.parser import text_string_to_metric_families
 
 from api.stream import Feed
-from skyisland.errors import TooBusy
+from skyisland import fakes
+from skyisland.drivers.fake import Script
+from skyisland.errors import DriverError, TooBusy
 from skyisland.events import (
     EVENT_BYTES,
     CloneCreated,
@@ -23,6 +25,7 @@ from skyisland.events import (
     InvocationFinished,
     InvocationStarted,
     IslandStarted,
+    JailCreated,
     PhaseFinished,
     Pulse,
 )
@@ -388,3 +391,43 @@ async def test_head_of_the_stream_ends(admin: httpx.AsyncClient) -> None:
     response = await admin.head(STREAM)
     assert response.status_code == 200
     assert response.headers["content-type"].startswith("text/event-stream")
+
+
+# Health
+
+
+async def test_ready_is_who_has_a_place_a_driver_and_does_not_stop(monkeypatch: pytest.MonkeyPatch) -> None:
+    world = make_world(fakes.policy(max_running=1))
+    await world.island.start()
+    world.driver.script = lambda data: Script(duration_s=float("inf"))
+    async with world.client() as client:
+
+        async def ready() -> tuple[int, str]:
+            assert (await client.get("/livez")).json() == {"status": "ok"}
+            answer = await client.get("/readyz")
+            return answer.status_code, answer.json().get("error", "ok")
+
+        assert await ready() == (200, "ok")
+        running = asyncio.create_task(client.post("/api/v1/function", json=CALL))
+        await world.next(JailCreated)
+        assert await ready() == (503, "all 1 places to run are taken")
+        await world.island.kill_all()
+        await running
+        assert await ready() == (200, "ok")
+
+        async def broken(spec: object) -> None:
+            raise DriverError("no cgroup can be made")
+
+        with monkeypatch.context() as patch:
+            patch.setattr(world.driver, "create", broken)
+            assert (await client.post("/api/v1/function", json=CALL)).status_code == 500
+            assert await ready() == (503, "no jail can be made: no cgroup can be made")
+            patch.setattr("skyisland.jails.register.BROKEN_S", 0)  # later calls try again
+            assert await ready() == (200, "ok")
+        assert (await ready())[0] == 503
+        world.driver.script = lambda data: Script()
+        assert (await client.post("/api/v1/function", json=CALL)).status_code == 200
+        assert await ready() == (200, "ok")
+        await world.island.drain(0)
+        assert await ready() == (503, "the island is stopping and takes no new calls")
+    await world.island.stop()

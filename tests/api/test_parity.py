@@ -34,6 +34,8 @@ from tui.watch.remote import RemotePort
 
 NO_CLIENT = {
     "health": "load balancers ask for it; every method of a client fails where nobody answers",
+    "live": "as health",
+    "ready": "as health",
     "metrics": "Prometheus reads its text itself",
     "events": "a stream without end, which the console follows on its own connection",
 }
@@ -60,6 +62,8 @@ COMMANDS = {
 """The command line that does it."""
 NO_COMMAND = {
     "health": "`status` tells more, and fails where nobody answers",
+    "live": "as health",
+    "ready": "as health",
     "metrics": "Prometheus reads its text itself",
     "events": "`console` shows them as they happen, `logs` prints the latest",
 }
@@ -86,6 +90,8 @@ CONSOLE = {
 """The action of a key that shows or does it, and the port's method that it goes through."""
 NO_CONSOLE = {
     "health": "the header says whether the island answers",
+    "live": "as health",
+    "ready": "as health",
     "metrics": "Prometheus reads its text itself",
     "stats": "the meters are about calls; HTTP traffic is for monitoring",
 }
