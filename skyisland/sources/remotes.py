@@ -279,6 +279,5 @@ def presentable(stderr: str, remote_url: str, name: str) -> str:
     reasons = [line for line in lines if line.startswith(("fatal:", "error:", "remote:"))] or lines
     text = "; ".join(reasons).replace(remote_url, name).replace(remote_url.partition("://")[2], name)
     # A scheme begins where letters begin: tried at each letter, a long word would take quadratic time.
-    text = re.sub(r"(?<![a-z+])[a-z+]+://[^\s']+", name, text)
-    text = "".join(char if char.isprintable() else "\N{REPLACEMENT CHARACTER}" for char in text)
-    return text[:MESSAGE_CHARACTERS]
+    text = re.sub(r"(?<![a-z+])[a-z+]+://[^\s']+", name, text)[:MESSAGE_CHARACTERS]
+    return "".join(char if char.isprintable() else "\N{REPLACEMENT CHARACTER}" for char in text)

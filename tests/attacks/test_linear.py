@@ -1,8 +1,9 @@
 """Whatever reads foreign bytes takes linear time: the longest text that its door lets in, at its worst.
 
 A reader that is quadratic takes minutes on these, a linear one milliseconds. So a process of its own reads
-them, and the kernel ends it when one text takes seconds of processor time, whoever holds the interpreter. The
-readers are those of `make fuzz`.
+them, and the kernel ends it when one text takes seconds of processor time, whoever holds the interpreter. Parts
+of the text are read first. The whole is read only where it may take too long: even by the cube of the length,
+or by its square where twice the text took three times as long. The readers are those of `make fuzz`.
 """
 
 from __future__ import annotations
@@ -119,7 +120,7 @@ LONGEST = {
 """Bytes that reach each reader at most; more is refused, or cut off, before."""
 
 READ = """
-import signal, sys
+import signal, sys, time
 from tests.fuzz.fuzz import TARGETS
 from tests.attacks.test_linear import CPU_S, LONGEST, PATTERNS
 name = sys.argv[1]
@@ -132,9 +133,16 @@ for pattern in PATTERNS:
     if name == "call":
         around.append((b"F(func(){", b"})"))
     for before, after in around:
-        text = before + pattern * ((longest - 40) // len(pattern)) + after
-        signal.setitimer(signal.ITIMER_PROF, CPU_S)
-        target(text)
+        before_s = 0
+        for part in (16, 8, 4, 1):
+            text = before + pattern * ((longest - 40) // part // len(pattern)) + after
+            began = time.process_time()
+            signal.setitimer(signal.ITIMER_PROF, CPU_S)
+            target(text)
+            took_s = time.process_time() - began
+            if took_s * part ** (2 if took_s < 3 * before_s else 3) < CPU_S:
+                break
+            before_s = took_s
 """
 
 
