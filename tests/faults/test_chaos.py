@@ -48,7 +48,7 @@ from tests.support.upstream import Server, Staller
 
 pytestmark = [pytest.mark.host, pytest.mark.root]
 
-SECONDS = float(os.environ.get("SKYISLAND_CHAOS_SECONDS", "40"))
+SECONDS = float(os.environ.get("SKYISLAND_CHAOS_SECONDS", "25"))
 SEED = int(os.environ.get("SKYISLAND_CHAOS_SEED", "0")) or random.SystemRandom().randrange(1, 1 << 32)
 CLIENTS = 10
 LIVES = max(2, int(SECONDS // 25))
