@@ -1,9 +1,9 @@
 """Whatever reads foreign bytes takes linear time: the longest text that its door lets in, at its worst.
 
 A reader that is quadratic takes minutes on these, a linear one milliseconds. So a process of its own reads
-them, and the kernel ends it when one text takes seconds of processor time, whoever holds the interpreter. Parts
-of the text are read first. The whole is read only where it may take too long: even by the cube of the length,
-or by its square where twice the text took three times as long. The readers are those of `make fuzz`.
+them, and the kernel ends it when one text takes seconds of processor time, whoever holds the interpreter.
+Parts of the text are read first. The whole is read only where it may take too long: even by the cube of the
+length, or by its square where twice the text took three times as long. The readers are those of `make fuzz`.
 """
 
 from __future__ import annotations
