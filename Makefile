@@ -17,9 +17,11 @@ run: $(READY)
 test: tools $(READY)
 	$(BIN)/pytest -q -n 2 --dist loadfile
 
-# What tests drive and Debian has: Git, a browser, a terminal multiplexer, a look at processes, a server of SSH.
+# What tests drive and Debian has: Git, a browser, a terminal multiplexer, a look at processes, a server of SSH,
+# certificates, a proxy, Prometheus.
 tools:
-	.ci/tools git chromium tmux pgrep:procps /usr/sbin/sshd:openssh-server
+	.ci/tools git chromium tmux pgrep:procps /usr/sbin/sshd:openssh-server openssl nginx:nginx-light \
+	  promtool:prometheus
 
 # A real pool in a virtual machine (Debian 12, root): tests/zfs/vm.sh builds it once, outside this folder.
 # Each run leaves a report (JUnit) in .cache/zfs.

@@ -3,8 +3,9 @@
 `create_app(island, …)` makes a Quart application; `api.serve` puts it on a socket (`api.tls`: with TLS) and
 `api.protocols` bounds what a connection may cost. Handlers translate between JSON and the island's methods
 and do nothing else. Errors of every kind become responses in `problems`, in a form that the caller accepts
-(`media`; `lines` for many inputs). Whose share a request counts to stands in `clients`, which operations
-there are in `skyisland.operations`, their shapes in `skyisland.wire`.
+(`media`; `lines` for many inputs). `target` and `bodies` make requests alike, whatever way they took. Whose
+share a request counts to stands in `clients`, which operations there are in `skyisland.operations`, their
+shapes in `skyisland.wire`.
 
     Hypercorn ─▶ count ─▶ whose page (origin.py) ─┬─▶ POST /api/v1/function (function.py)
                                                   └─▶ Quart ─▶ roles, parameters (routes.py, auth.py)
@@ -33,13 +34,15 @@ from quart import Quart, Response, request
 
 from api import admin, description, observe, problems, routes
 from api.auth import Gate
+from api.bodies import HungUp, unpacked
 from api.clients import Clients
 from api.function import FunctionEndpoint, look, send_reply
 from api.media import wanted
-from api.origin import ForeignOrigin, Origins
+from api.origin import ForeignOrigin, Origins, shown_to, welcome
 from api.problems import Reply
 from api.stream import Feed
-from skyisland.errors import Draining
+from api.target import straight
+from skyisland.errors import Draining, IslandError
 from skyisland.island import Island
 from skyisland.operations import INVOKE
 from skyisland.record.logs import LogRing
@@ -79,9 +82,10 @@ class Front:
     """Sees every request first: counts it, refuses what is dangerous wherever it goes, and passes it on."""
 
     def __init__(
-        self, function: FunctionEndpoint, rest: ASGIFramework, traffic: Traffic, origins: Origins
+        self, function: FunctionEndpoint, rest: ASGIFramework, traffic: Traffic, settings: ApiSettings
     ) -> None:
-        self._function, self._rest, self._traffic, self._origins = function, rest, traffic, origins
+        self._function, self._rest, self._traffic = function, rest, traffic
+        self._settings, self._origins = settings, Origins(settings.origins)
         self._under_way: set[asyncio.Task[object]] = set()
 
     async def __call__(self, scope: Scope, receive: ASGIReceiveCallable, send: ASGISendCallable) -> None:
@@ -90,11 +94,16 @@ class Front:
             return
         started = time.perf_counter()
         answered = False
+        if scope["path"] != INVOKE.path:
+            scope = straight(scope, self._settings.base_path)
+        page = self._origins.page_of(scope["headers"])
 
         async def counted(message: ASGISendEvent) -> None:
             nonlocal answered
             if message["type"] == "http.response.start":
                 answered = True
+                if page:
+                    message["headers"] = [*message["headers"], *shown_to(page)]
                 self._traffic.record(message["status"], time.perf_counter() - started)
             await send(message)
 
@@ -102,12 +111,27 @@ class Front:
         assert task is not None  # noqa: S101 - we are in a coroutine
         self._under_way.add(task)
         try:
-            if (refusal := self._refusal(scope)) is not None:
+            names = {name for name, _ in scope["headers"]}
+            if (refusal := self._refusal(scope, names)) is not None:
                 await send_reply(refusal, counted)
-            elif scope["path"] == INVOKE.path:
+                return
+            if page and scope["method"] == "OPTIONS" and (granted := welcome(scope["headers"])):
+                await counted({"type": "http.response.start", "status": 204, "headers": granted})
+                await counted({"type": "http.response.body", "body": b"", "more_body": False})
+                return
+            if scope["path"] == INVOKE.path:
                 await self._function(scope, receive, counted)
-            else:
-                await self._rest(scope, receive, counted)
+                return
+            if b"content-encoding" in names:
+                try:
+                    limit, timeout_s = ADMIN_BODY_LIMIT_BYTES, self._settings.body_timeout
+                    scope, receive = await unpacked(scope, receive, limit=limit, timeout_s=timeout_s)
+                except HungUp:
+                    return
+                except IslandError as error:
+                    await send_reply(problems.reply(error), counted)
+                    return
+            await self._rest(scope, receive, counted)
         except asyncio.CancelledError:  # by `cut`, or because the island stops
             if not answered:
                 await send_reply(problems.reply(Draining("the island stops")), counted)
@@ -115,9 +139,13 @@ class Front:
         finally:
             self._under_way.discard(task)
 
-    def _refusal(self, scope: HTTPScope) -> Reply | None:
-        """The answer to a request that is ambiguous or comes from a foreign web page; None for others."""
-        if _ambiguous(scope):
+    def _refusal(self, scope: HTTPScope, names: set[bytes]) -> Reply | None:
+        """The answer to a request that is ambiguous or comes from a foreign web page; None for others.
+
+        `names`: those of its headers.
+        """
+        # Two readers of the request could disagree on where it ends (request smuggling).
+        if b"transfer-encoding" in names and b"content-length" in names:
             return _AMBIGUOUS
         try:
             self._origins.check(scope["method"], scope["headers"])
@@ -127,19 +155,19 @@ class Front:
 
     def reload(self, settings: ApiSettings) -> None:
         """Take in new limits and origins."""
-        self._origins, self._function.settings = Origins(settings.origins), settings
+        self._settings, self._origins = settings, Origins(settings.origins)
+        self._function.settings = settings
+
+    @property
+    def base_path(self) -> str:
+        """Where a proxy shows the API; empty if at its root."""
+        return self._settings.base_path
 
     def cut(self) -> int:
         """Cancel the requests under way; returns how many there are."""
         for task in self._under_way:
             task.cancel()
         return len(self._under_way)
-
-
-def _ambiguous(scope: HTTPScope) -> bool:
-    """Whether two readers of the request could disagree on where it ends (request smuggling)."""
-    names = [name for name, _ in scope["headers"]]
-    return b"transfer-encoding" in names and b"content-length" in names
 
 
 _AMBIGUOUS = Reply(
@@ -186,9 +214,9 @@ def create_app(
     admin.jails(app, island, metrics)
     admin.addresses(app, island)
     admin.cache(app, island)
-    description.serve(app, token_header)
+    description.serve(app, token_header, lambda: app.front.base_path)
     function = FunctionEndpoint(island, metrics, gate, settings, clients)
     look(app, island, function)
-    app.front = Front(function, app.asgi_app, metrics.traffic, Origins(settings.origins))
+    app.front = Front(function, app.asgi_app, metrics.traffic, settings)
     app.asgi_app = app.front  # type: ignore[method-assign] # Quart's way to put something in front
     return app

@@ -8,12 +8,13 @@ code does. Tests hold it against the routes, and schemathesis against the answer
 from __future__ import annotations
 
 import functools
+from collections.abc import Callable
 from html import escape
 from pathlib import Path
 from typing import Any
 
 import msgspec
-from quart import Quart, Response
+from quart import Quart, Response, request
 
 from api import media
 from api.problems import ProblemDetails
@@ -37,8 +38,11 @@ CALL_ID: list[Schema] = [
 BASE64 = "^([A-Za-z0-9+/]{4})*([A-Za-z0-9+/]{2}==|[A-Za-z0-9+/]{3}=)?$"
 
 
-def describe(header: str) -> Schema:
-    """The description, as OpenAPI 3.1 has it; `header` carries the token."""
+def describe(header: str, base_path: str = "") -> Schema:
+    """The description, as OpenAPI 3.1 has it; `header` carries the token.
+
+    `base_path`: where a proxy shows the API.
+    """
     shapes = [shape for operation in OPERATIONS for shape in (operation.body, operation.answer) if shape]
     schemas, components = msgspec.json.schema_components(
         [*shapes, Problem, ProblemDetails], ref_template="#/components/schemas/{name}", schema_hook=_custom
@@ -58,6 +62,7 @@ def describe(header: str) -> Schema:
             "summary": "Any Go function of any Git repository, answered from a fresh jail.",
             "license": {"name": "BSD-3-Clause", "identifier": "BSD-3-Clause"},
         },
+        **({"servers": [{"url": base_path}]} if base_path else {}),
         "paths": paths,
         "components": {
             "schemas": components,
@@ -189,15 +194,15 @@ table {{ border-collapse: collapse; margin: 0.3rem 0 }}
 td {{ padding: 0.1rem 1rem 0.1rem 0; vertical-align: top }}
 </style>
 <h1>Sky Island {version}</h1>
-<p>The same for machines: <a href="/openapi.json">/openapi.json</a>. Tokens travel in the header
+<p>The same for machines: <a href="{up}openapi.json">openapi.json</a>. Tokens travel in the header
 <code>{header}</code>, or as <code>Authorization: Bearer</code>.</p>
 {sections}
 </html>
 """
 
 
-def page(description: Schema, header: str) -> str:
-    """The description as a page that needs nothing from elsewhere."""
+def page(description: Schema, header: str, up: str = "") -> str:
+    """The description as a page that needs nothing from elsewhere. `up`: the way to where it lies."""
     sections = []
     for operation in OPERATIONS:
         for path in operation.paths:
@@ -214,7 +219,7 @@ def page(description: Schema, header: str) -> str:
                 f"<p>{escape(operation.summary)}</p>{token}<table>{cells}</table></section>"
             )
     version = description["info"]["version"]
-    return _PAGE.format(version=version, header=escape(header), sections="\n".join(sections))
+    return _PAGE.format(version=version, header=escape(header), up=up, sections="\n".join(sections))
 
 
 def _kind(field: msgspec.structs.FieldInfo) -> str:
@@ -225,20 +230,27 @@ def _kind(field: msgspec.structs.FieldInfo) -> str:
 
 
 @functools.lru_cache(maxsize=4)
-def _made(header: str) -> tuple[bytes, str]:
-    description = describe(header)
-    return encode(description), page(description, header)
+def _made(header: str, base_path: str) -> bytes:
+    return encode(describe(header, base_path))
 
 
-def serve(app: Quart, header: str) -> None:
+@functools.lru_cache(maxsize=4)
+def _page(header: str, up: str) -> str:
+    return page(describe(header), header, up)
+
+
+def serve(app: Quart, header: str, base_path: Callable[[], str]) -> None:
     """GET /openapi.json and /docs."""
 
     @app.get("/openapi.json")
     async def openapi() -> Response:
-        return Response(_made(header)[0], 200, content_type=JSON)
+        return Response(_made(header, base_path()), 200, content_type=JSON)
 
     @app.get("/docs")
     async def docs() -> Response:
-        response = Response(_made(header)[1], 200, content_type="text/html; charset=utf-8")
+        # Relative, so that it is found wherever a proxy shows the page.
+        asked: bytes = request.scope["raw_path"]
+        text = _page(header, "../" if asked.endswith(b"/") else "")
+        response = Response(text, 200, content_type="text/html; charset=utf-8")
         response.headers["Content-Security-Policy"] = "default-src 'none'; style-src 'unsafe-inline'"
         return response

@@ -19,10 +19,11 @@ from msgspec import UNSET, Struct
 from quart import Quart, request
 
 from api.auth import Gate
+from api.bodies import HungUp, read_body
 from api.clients import Clients, Request
 from api.lines import Lines
 from api.media import JSON, TEXT, Wanted, wanted
-from api.problems import Reply, RequestTimeout, TooLarge, misfortune, reply
+from api.problems import Reply, misfortune, reply
 from api.routes import answers
 from skyisland import operations as op
 from skyisland.codec import decode, encode
@@ -38,9 +39,6 @@ from skyisland.wire import Answer, FunctionBody
 
 WATCH_CALLER_AFTER_S = 0.005
 """Delay before we watch for a disconnect. Most calls finish sooner, and watching costs a task."""
-OVERSIZE_READ_FACTOR = 4
-"""An oversized body is read up to this many times the limit before we answer, so that the client gets the 413
-instead of a reset. Whoever sends still more gets the reset."""
 REFUSALS_PER_S = 200
 """A refusal takes about 0.4 ms of processor time on an open connection; this many take a tenth of a core."""
 LONGEST_REFUSAL_WAIT_S = 1.0
@@ -52,10 +50,6 @@ CALLER_ID = re.compile(r"[\w.:@/+=~-]{1,128}", re.ASCII)
 a terminal or a header could take for something else."""
 HEADER_CHARACTERS = 500
 """How much of a text a header of an answer holds. A judgement: proxies take headers of 4 KB together."""
-
-
-class HungUp(Exception):
-    """The caller closed the connection; no answer is sent."""
 
 
 class RefusalPace:
@@ -141,7 +135,13 @@ class FunctionEndpoint:
     ) -> Reply:
         self._metrics.count("handlers.function.run")
         form = asked.wanted.acceptable
-        request = decode(await self._body(receive), FunctionBody)
+        body = await read_body(
+            receive,
+            limit=self.settings.max_body,
+            timeout_s=self.settings.body_timeout,
+            coding=asked.coding,
+        )
+        request = decode(body, FunctionBody)
         if request.inputs is not UNSET:
             asked.wanted.check_many()
         with _UntilHangUp(receive):
@@ -156,28 +156,6 @@ class FunctionEndpoint:
         if invocation.outcome.answers:  # thousands take longer than the event loop may stand still
             return await asyncio.to_thread(answered, invocation, form, asked.wanted.error)
         return answered(invocation, form, asked.wanted.error)
-
-    async def _body(self, receive: ASGIReceiveCallable) -> bytes:
-        chunks: list[bytes] = []
-        size, limit = 0, self.settings.max_body
-        try:
-            async with asyncio.timeout(self.settings.body_timeout):
-                while size <= OVERSIZE_READ_FACTOR * limit:
-                    message = await receive()
-                    if message["type"] != "http.request":
-                        raise HungUp
-                    chunk = message["body"]
-                    size += len(chunk)
-                    if size <= limit:
-                        chunks.append(chunk)
-                    if not message["more_body"]:
-                        break
-        except TimeoutError:
-            text = f"the body did not come within {self.settings.body_timeout:g} s"
-            raise RequestTimeout(text) from None
-        if size > limit:
-            raise TooLarge(f"the body is longer than {limit} bytes; send less", limit_bytes=limit)
-        return b"".join(chunks)
 
 
 def look(app: Quart, island: Island, endpoint: FunctionEndpoint) -> None:
@@ -249,6 +227,8 @@ class _Asked(Struct, frozen=True):
     wanted: Wanted
     caller_id: str
     """What the caller calls it; empty if nothing, or nothing sane."""
+    coding: bytes
+    """How the body is packed; empty if it is not."""
 
 
 def server_timing(timings: Timings) -> str:
@@ -307,13 +287,15 @@ _NOT_ALLOWED = Reply(
 
 
 def _asked(scope: HTTPScope) -> _Asked:
-    accept, caller_id = b"", ""
+    accept, caller_id, coding = b"", "", b""
     for name, value in scope["headers"]:
         if name == b"accept":
             accept = b"%b,%b" % (accept, value) if accept else value
         elif name == b"x-call-id" and CALLER_ID.fullmatch(text := value.decode("latin-1")):
             caller_id = text
-    return _Asked(new_id(), wanted(accept.decode("latin-1")), caller_id)
+        elif name == b"content-encoding":
+            coding = b"%b,%b" % (coding, value) if coding else value
+    return _Asked(new_id(), wanted(accept.decode("latin-1")), caller_id, coding)
 
 
 async def send_reply(answer: Reply, send: ASGISendCallable, *more: tuple[str, str]) -> None:

@@ -7,11 +7,13 @@ that header. Clients that are no browsers send neither, and pass.
 
 A page is the island's own when its origin equals the request's Host, and Host is an address or `localhost`.
 Any other name may belong to somebody who lets it resolve to this address (DNS rebinding), so it must stand
-in the settings' `api.origins`.
+in the settings' `api.origins`. Such a page is let see the answers, too (CORS, of the Fetch standard): its
+browser asks before, by OPTIONS, whether the request is welcome, and is told so.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 
 from skyisland.errors import Forbidden
@@ -29,6 +31,14 @@ class ForeignOrigin(Forbidden):
     code = "foreign_origin"
 
 
+Headers = Iterable[tuple[bytes, bytes]]
+"""Names in lower case."""
+KEPT_S = b"7200"
+"""How long a browser may remember that a page is welcome; Chromium takes no more."""
+_NAMES = re.compile(rb"[A-Za-z0-9!#$%&'*+.^_`|~, -]{1,1000}")
+"""Names of headers."""
+
+
 class Origins:
     """Distinguishes the island's own pages from foreign ones."""
 
@@ -36,7 +46,14 @@ class Origins:
         """`named`: further origins of the island's own pages, such as `https://island.example.org`."""
         self._named = frozenset(origin.encode() for origin in named)
 
-    def check(self, method: str, headers: Iterable[tuple[bytes, bytes]]) -> None:
+    def page_of(self, headers: Headers) -> bytes:
+        """The origin of the page that may see the answer; empty if no such page has sent the request."""
+        if not self._named:
+            return b""
+        origins = [value for name, value in headers if name == b"origin"]
+        return origins[0] if len(origins) == 1 and origins[0] in self._named else b""
+
+    def check(self, method: str, headers: Headers) -> None:
         """Refuse a request that a browser sends for a foreign page; `headers` have names in lower case.
 
         Raises:
@@ -67,3 +84,25 @@ class Origins:
             return True
         own = [origin.partition(b"://")[2]] == hosts
         return own and names_an_address(hosts[0].decode(errors="replace"))
+
+
+def shown_to(page: bytes) -> list[tuple[bytes, bytes]]:
+    """The headers with which a page is let see an answer: all that it holds."""
+    return [
+        (b"access-control-allow-origin", page),
+        (b"access-control-expose-headers", b"*"),
+        (b"vary", b"Origin"),
+    ]
+
+
+def welcome(headers: Headers) -> list[tuple[bytes, bytes]]:
+    """The headers of an answer to a browser that asks before it sends a request; none if it did not ask."""
+    asked = dict(headers)
+    method = asked.get(b"access-control-request-method", b"")
+    if not method.isalpha():
+        return []
+    granted = [(b"access-control-allow-methods", method), (b"access-control-max-age", KEPT_S)]
+    names = asked.get(b"access-control-request-headers", b"")
+    if _NAMES.fullmatch(names):
+        granted.append((b"access-control-allow-headers", names))
+    return granted

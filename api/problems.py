@@ -46,6 +46,7 @@ STATUS = {
     "request_timeout": 408,
     "address_in_use": 409,
     "too_large": 413,
+    "unsupported_media_type": 415,
     "bad_state": 422,
     "build_failed": 422,
     "too_busy": 429,
@@ -70,6 +71,9 @@ STATUS = {
 AGAIN_S = {"too_busy": 1, "no_address": 1, "draining": 5, "unavailable": 5}
 """Retry-After of errors that name no time: a call ends within seconds, a restart takes some more."""
 
+_REMEDIES = {401: ("WWW-Authenticate", "Bearer"), 415: ("Accept-Encoding", "gzip")}
+"""What a client may do about it, as a header (RFC 9110, sections 15.5.2 and 15.5.16)."""
+
 IN_DETAILS = {
     Verdict.exited: "its stderr",
     Verdict.signaled: "its stderr",
@@ -84,6 +88,12 @@ class TooLarge(BadRequest):
     """The body is longer than the settings permit."""
 
     code = "too_large"
+
+
+class UnknownCoding(BadRequest):
+    """The body is packed in a way that we do not know."""
+
+    code = "unsupported_media_type"
 
 
 class RequestTimeout(BadRequest):
@@ -149,8 +159,8 @@ def refusal(error: IslandError, form: str = JSON, *, admin: bool = False) -> Rep
     again_s = error.retry_after_s if error.retry_after_s is not None else AGAIN_S.get(error.code)
     if again_s is not None:
         headers = (("Retry-After", str(max(1, math.ceil(again_s)))),)
-    if status == 401:
-        headers += (("WWW-Authenticate", "Bearer"),)
+    if status in _REMEDIES:
+        headers += (_REMEDIES[status],)
     private = {"reason": error.for_admins} if admin and error.for_admins else {}
     details = {**error.details, **private} or msgspec.UNSET
     return _problem(status, Problem(error.message, error.code, details), form, headers)

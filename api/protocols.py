@@ -12,11 +12,13 @@ from __future__ import annotations
 import contextlib
 import logging
 import time
+from collections.abc import Iterable
 
 import h2.errors
 import h2.events
 import h2.exceptions
 import h11
+import hpack
 from hypercorn.config import Config
 from hypercorn.events import Closed, Event, RawData
 from hypercorn.protocol import ProtocolWrapper
@@ -102,10 +104,26 @@ class Http1(H11Protocol):
             await super()._check_protocol(event)  # raises H2ProtocolAssumedError
 
 
+class _Heads(hpack.Decoder):
+    """Adds an empty Host to the headers of a request that names none. h2 would end the whole connection for
+    it; here it is answered, as one by HTTP/1.0 is."""
+
+    def decode(self, data: bytes, raw: bool = False) -> Iterable[hpack.HeaderTuple]:
+        headers = list(super().decode(data, raw))
+        names = {header[0] for header in headers}
+        if b":method" in names and not names & {b":authority", b"host"}:
+            headers.append(hpack.HeaderTuple(b"host", b""))
+        return headers
+
+
 class Http2(H2Protocol):
     """HTTP/2 within a budget."""
 
     noise: Noise
+
+    def __init__(self, *about: object) -> None:
+        super().__init__(*about)  # type: ignore[arg-type] # passed on as Hypercorn gave them
+        self.connection.decoder.__class__ = _Heads
 
     async def handle(self, event: Event) -> None:
         if self.closed:

@@ -8,6 +8,7 @@ answer is read leniently (`read`): a client skips the fields that only a newer i
 
 from __future__ import annotations
 
+import codecs
 import json
 import re
 from pathlib import Path
@@ -60,6 +61,7 @@ def decode(body: bytes, shape: type[T]) -> T:
     Raises:
         BadRequest: names what is wrong, in `details["field"]` too where it is a field.
     """
+    body = body.removeprefix(codecs.BOM_UTF8)  # some editors begin a text with it; RFC 8259 lets us skip it
     if not body.strip():
         raise BadRequest(f"the body is empty; send a JSON object with {_fields(shape)}")
     try:

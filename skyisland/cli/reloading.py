@@ -22,7 +22,7 @@ log = logging.getLogger(__name__)
 
 AT_ONCE = (
     *("admin_api_token", "api.admins", "api.operators", "api.callers", "api.open", "api.origins"),
-    *("api.trusted_proxies", "api.calls_per_client", "api.connections_per_client"),
+    *("api.base_path", "api.trusted_proxies", "api.calls_per_client", "api.connections_per_client"),
     *("api.max_body", "api.body_timeout", "api.tls_cert", "api.tls_key", "jails.exec_timeout", "log.level"),
 )
 """Keys that take effect without a restart, beside those of `limits`."""

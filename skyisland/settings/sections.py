@@ -18,6 +18,7 @@ from skyisland import model
 from skyisland.settings.values import (
     Address,
     AnyNetwork,
+    BasePath,
     Cores,
     Count,
     Dataset,
@@ -485,9 +486,12 @@ class Api(Section, frozen=True, kw_only=True):
     open: bool = True
     """Let everybody who reaches the API call functions. If false, only callers and admins may."""
     origins: tuple[Origin, ...] = ()
-    """Origins of web pages that may make calls and changes from a browser. The island's own pages may always,
-    if the browser reached them by an IP address or as localhost. If a proxy gives the island a name, add it:
-    ["https://island.example.org"]."""
+    """Origins of web pages that may make calls and changes from a browser, and see the answers. The island's
+    own pages may always, if the browser reached them by an IP address or as localhost. If a proxy gives the
+    island a name, add it: ["https://island.example.org"]."""
+    base_path: BasePath = ""
+    """Where a proxy shows the API, if not at its root: "/island". The island takes requests with and without
+    it, and its description names it."""
     calls_per_client: Count = 256
     """Calls that one client may have running or waiting; one more is refused with 429. A client is the name
     of a token, or else an address (of IPv6: its /64). 0 for no limit."""

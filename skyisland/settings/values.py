@@ -252,6 +252,13 @@ Origin = Annotated[
         description='a web page\'s origin, without a slash at its end: "https://island.example.org"',
     ),
 ]
+BasePath = Annotated[
+    str,
+    Meta(
+        pattern=r"\A(/[A-Za-z0-9._~-]+)*\Z",
+        description='a path without a slash at its end: "/island"',
+    ),
+]
 Dataset = Annotated[
     str,
     Meta(

@@ -42,6 +42,7 @@ LOGS, CONSOLE, TERMINAL = (
 )
 HTTP2 = "tests/api/test_http2.py"
 CLIENTS, FLOOD = "tests/api/test_clients.py", "tests/api/test_flood.py"
+PROXIES = "tests/api/test_proxies.py"
 HARNESS = "tests/unit/test_harness.py"
 OUTCOME = "tests/unit/test_outcome.py"
 CGROUPS = "tests/real/test_cgroups.py"
@@ -842,6 +843,12 @@ CASES = (
             "test_a_flood_is_cut_off_and_others_are_answered",
             "test_without_the_budget_resets_go_on",
         ),
+    ),
+    Case(
+        "H14",
+        "bodies that unpack to a thousand times their length, or to nothing for ever",
+        "unpacked no further than api.max_body, beside the event loop; 413, 400",
+        _tests(PROXIES, "test_packed_bodies_are_bounded", "test_what_unpacks_to_just_the_limit_is_taken"),
     ),
     Case(
         "T1",

@@ -15,6 +15,7 @@ import tempfile
 import tomllib
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import msgspec
 
@@ -217,8 +218,12 @@ def catalogue(data: bytes) -> None:
 
 
 def origin(data: bytes) -> None:
-    from api.origin import ForeignOrigin, Origins
+    from api.origin import ForeignOrigin, Origins, welcome
+    from api.target import straight
 
+    welcome([(b"access-control-request-method", b"PUT"), (b"access-control-request-headers", data)])
+    asked: Any = {"path": data.decode("latin-1"), "headers": []}
+    assert straight(asked, "/island")["path"] != "" or not data
     shown, _, host = data.partition(b"\n")
     headers = [(b"host", host), (b"origin", shown)]
     with contextlib.suppress(ForeignOrigin):
