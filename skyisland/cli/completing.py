@@ -61,5 +61,9 @@ def packages(ctx: click.Context, parameter: click.Parameter, incomplete: str) ->
     return _called(ctx, parameter, incomplete)
 
 
+requests_over = _asking(
+    lambda client, _: ((end.invocation or "", f"{end.verdict}: {end.call}") for end in client.invocations()),
+    admin=True,
+)
 names_offered = _asking(_offered, admin=False)
 """What the package at the URL offers."""

@@ -41,7 +41,7 @@ def ending(*, as_json: bool) -> Iterator[None]:
         details = error.details if as_json or not isinstance(error, SettingsError) else {}
         exit_code = EXIT_UNREACHABLE if error.code == "unreachable" else EXIT_FAILED
         _end(exit_code, error.message, error.code, details, as_json=as_json)
-    except (KeyboardInterrupt, click.Abort):  # click alone would exit with 1, as after a refusal
+    except (KeyboardInterrupt, EOFError, click.Abort):  # click alone would exit with 1, as after a refusal
         _end(EXIT_INTERRUPTED, "interrupted", "interrupted", as_json=as_json)
     except click.ClickException as error:
         if not as_json:

@@ -6,26 +6,22 @@ import asyncio
 import contextlib
 import fcntl
 import os
+import shutil
 import sys
 from pathlib import Path
 
-from rich import box
-from rich.console import Console
-from rich.markup import escape
-from rich.table import Table
-
-from skyisland.cli.printing import print_json
+from skyisland.cli.printing import folded, print_json, print_table, say
 from skyisland.client import Client
 from skyisland.doctor import TRIAL_ISLAND, Check, examine, from_capabilities
 from skyisland.errors import IslandError
 from skyisland.host.trust import trusting
 from skyisland.host.uids import LOCKS, Uids
-from skyisland.record.logs import printable, printable_lines
 from skyisland.settings import Settings
 from skyisland.sources.git import confinement
 from skyisland.status import Capability
 from skyisland.wiring import examiners, network_driver, toolchains_for
 
+OK, FAILS, LACKS = "✓", "✗", "○"
 NETWORK = ("network", "isolation", "nat")
 """The capabilities of a network driver."""
 
@@ -71,16 +67,30 @@ def _of_running(settings: Settings) -> list[Capability]:
 
 
 def _print(checks: list[Check]) -> None:
-    table = Table(box=box.SIMPLE_HEAD)
-    for column in ("", "What", "Found"):
-        table.add_column(column)
-    for check in checks:
-        mark = "[green]✓[/]" if check.ok else "[red]✗[/]" if check.vital else "[yellow]○[/]"
-        found = check.found if check.ok or not check.remedy else f"{check.found}\n→ {check.remedy}"
-        table.add_row(mark, escape(printable(check.name)), escape(printable_lines(found)))
-    Console().print(table)
+    if sys.stdout.isatty():
+        width = max(len(check.name) for check in checks)
+        for check in checks:
+            _print_check(check, width, max(shutil.get_terminal_size().columns, 2 * width))
+    else:
+        print_table(("CHECK", "STATE", "FOUND", "REMEDY"), map(_row, checks), "nothing was examined")
     if not all(check.ok for check in checks):
-        print("✗ calls cannot run   ○ calls run without it", file=sys.stderr)
+        say(f"{FAILS} calls cannot run   {LACKS} calls run without it", err=True)
+
+
+def _row(check: Check) -> tuple[str, str, str, str]:
+    state = "ok" if check.ok else "fails" if check.vital else "lacks"
+    return check.name, state, check.found, "" if check.ok else check.remedy
+
+
+def _print_check(check: Check, width: int, columns: int) -> None:
+    """What was found, and the remedy below it, beside the name of what was looked at."""
+    mark, colour = (OK, "green") if check.ok else (FAILS, "red") if check.vital else (LACKS, "yellow")
+    margin = " " * (width + 4)
+    lines = folded(check.found, columns, margin)
+    if check.remedy and not check.ok:
+        lines += folded(f"→ {check.remedy}", columns, margin)
+    say(mark, fg=colour, nl=False)
+    say(f" {check.name.ljust(width)}  " + "\n".join(lines)[len(margin) :])
 
 
 def _is_locked(file: Path) -> bool:

@@ -54,15 +54,16 @@ def _agreed(client: Client) -> bool:
 @click.command()
 @click.argument("address", shell_complete=addresses)
 @click.argument("state", type=click.Choice([*AddressState]))
+@as_json
 @click.pass_obj
-def ip(options: GlobalOptions, address: str, state: AddressState) -> None:
+def ip(options: GlobalOptions, address: str, state: AddressState, as_json: bool) -> None:
     """Take an address out of the pool, or give it back.
 
     `unavailable` takes it out, `available` gives it back.
     """
     with options.client() as client:
-        client.set_address(address, AddressState(state))
-    say(f"{address} is {state}")
+        info = client.set_address(address, AddressState(state))
+    print_json(info) if as_json else say(f"{info.ip} is {info.state}")
 
 
 @click.group(cls=Listing, invoke_without_command=True)
@@ -87,34 +88,40 @@ def _whole_key(client: Client, key: str) -> str:
 
 @click.command()
 @click.argument("key", shell_complete=keys)
+@as_json
 @click.pass_obj
-def evict(options: GlobalOptions, key: str) -> None:
+def evict(options: GlobalOptions, key: str, as_json: bool) -> None:
     """Delete a binary.
 
     KEY is its key, or the beginning of it.
     """
     with options.client() as client:
-        say(f"evicted {client.evict(_whole_key(client, key))}")
+        evicted = client.evict(_whole_key(client, key))
+    print_json({"evicted": evicted}) if as_json else say(f"evicted {evicted}")
 
 
 @click.command()
 @click.argument("key", shell_complete=keys)
+@as_json
 @click.pass_obj
-def rebuild(options: GlobalOptions, key: str) -> None:
+def rebuild(options: GlobalOptions, key: str, as_json: bool) -> None:
     """Build a binary anew.
 
     KEY is its key, or the beginning of it. Fetches its repository and compiles the same commit.
     """
     with options.client() as client:
-        say(f"rebuilt {client.rebuild(_whole_key(client, key))}")
+        rebuilt = client.rebuild(_whole_key(client, key))
+    print_json({"rebuilt": rebuilt}) if as_json else say(f"rebuilt {rebuilt}")
 
 
 @click.command()
+@as_json
 @click.pass_obj
-def purge(options: GlobalOptions) -> None:
+def purge(options: GlobalOptions, as_json: bool) -> None:
     """Delete all binaries that no call is using."""
     with options.client() as client:
-        click.echo(f"evicted {len(client.purge())}")
+        evicted = client.purge()
+    print_json({"evicted": evicted}) if as_json else say(f"evicted {len(evicted)}")
 
 
 for command in (cache_list, evict, rebuild, purge):

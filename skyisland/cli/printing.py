@@ -1,16 +1,18 @@
 """How commands print: tables for people, JSON for machines (`--json`).
 
-A table in a pipe or file has one line for each row and nothing cut, for grep, awk and cut. On a terminal,
-texts are folded within their column and ids never.
+A table has one line for each row and nothing cut, for grep, awk and cut. On a terminal that is too narrow for
+that, the long texts of a row stand below it, so that no id is ever split.
 """
 
 from __future__ import annotations
 
 import json
 import os
+import shutil
 import sys
 import time
 from collections.abc import Callable, Collection, Iterable, Sequence
+from textwrap import wrap
 from typing import Any, TypeVar
 
 import click
@@ -21,8 +23,8 @@ from skyisland.record.logs import printable, printable_lines
 
 T = TypeVar("T")
 
-NARROWEST = 16
-"""Characters to which a column of texts is folded at most; a narrower terminal folds the lines itself."""
+MARGIN = "    "
+"""Before texts that stand below their row."""
 PAIRS = ("name", "value")
 """The columns of a table that is of names and values, and has no header."""
 
@@ -43,10 +45,16 @@ def _escaped(text: str) -> str:
     return "".join(c if c.isprintable() or c == "\n" else json.dumps(c)[1:-1] for c in text)
 
 
-def say(text: str, **style: Any) -> None:
-    """A line or more, of which nothing reaches the terminal but visible characters."""
+def say(text: str, *, err: bool = False, nl: bool = True, **style: Any) -> None:
+    """A line or more, of which nothing reaches the terminal but visible characters.
+
+    `err`: on standard error. `style`: of `click.style`; colours need a terminal that wants them.
+    """
     plain = os.environ.get("NO_COLOR") or os.environ.get("TERM") == "dumb"
-    click.secho(printable_lines(text), color=False if plain else None, **style)
+    text = printable_lines(text)
+    if any(style.values()):
+        text = click.style(text, **style)
+    click.echo(text, err=err, nl=nl, color=False if plain else None)
 
 
 def print_table(
@@ -54,41 +62,45 @@ def print_table(
 ) -> None:
     """A table; of one without rows, `empty` is said on standard error. Control characters are escaped.
 
-    `texts`: the columns of which a terminal that is too narrow folds the cells.
+    `texts`: the columns whose cells may be long.
     """
     cells = [[printable(str("" if cell is None else cell)) for cell in row] for row in rows]
     if not cells:
         say(empty, err=True)
-    elif sys.stdout.isatty():
-        _print_folded(columns, cells, texts)
-    else:
-        _print_lines([list(columns), *cells] if columns != PAIRS else cells)
+        return
+    widths = [max(map(len, column)) for column in zip(columns, *cells, strict=True)]
+    width = shutil.get_terminal_size().columns
+    if sys.stdout.isatty() and sum(widths) + 2 * (len(widths) - 1) > width:
+        _print_below(columns, cells, widths, texts, width)
+        return
+    if columns != PAIRS:
+        say(_line(columns, widths), bold=True)
+    for row in cells:
+        say(_line(row, widths))
 
 
-def _print_lines(rows: list[list[str]]) -> None:
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+def _line(row: Sequence[str], widths: Sequence[int]) -> str:
+    return "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+
+
+def folded(text: str, width: int, margin: str) -> list[str]:
+    """The lines of a text that is too long for one, each after a margin."""
+    return wrap(text, width, initial_indent=margin, subsequent_indent=margin, break_on_hyphens=False)
+
+
+def _print_below(
+    columns: Sequence[str], rows: list[list[str]], widths: list[int], texts: Collection[str], width: int
+) -> None:
+    """A table with the `texts` of each row below it; if all are texts, the first is above the others."""
+    long = [number for number, column in enumerate(columns) if column in texts]
+    head = [number for number in range(len(columns)) if number not in long] or [long.pop(0)]
+    if columns != PAIRS:
+        say(_line([columns[number] for number in head], [widths[number] for number in head]), bold=True)
     for row in rows:
-        padded = (cell.ljust(width) for cell, width in zip(row, widths, strict=True))
-        click.echo("  ".join(padded).rstrip())
-
-
-def _print_folded(columns: Sequence[str], rows: list[list[str]], texts: Collection[str]) -> None:
-    from rich.console import Console
-    from rich.markup import escape
-    from rich.table import Table
-
-    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), show_header=columns != PAIRS)
-    least = 0
-    for column, cells in zip(columns, zip(*rows, strict=True), strict=True):
-        natural = max(len(column), *map(len, cells))
-        width = min(natural, NARROWEST) if column in texts else natural
-        table.add_column(column, overflow="fold", no_wrap=column not in texts, min_width=width)
-        least += width + 2
-    for row in rows:
-        table.add_row(*map(escape, row))
-    console = Console()
-    console.width = max(console.width, least)
-    console.print(table, highlight=False)
+        say(_line([row[number] for number in head], [widths[number] for number in head]))
+        for number in long:
+            for line in folded(row[number], width, MARGIN):
+                say(line)
 
 
 def print_list(

@@ -10,7 +10,7 @@ import click
 
 from skyisland import operations as op
 from skyisland.cli import GlobalOptions
-from skyisland.cli.completing import jail_names
+from skyisland.cli.completing import jail_names, requests_over
 from skyisland.cli.printing import (
     PAIRS,
     as_json,
@@ -102,24 +102,25 @@ def requests(options: GlobalOptions, limit: int, as_json: bool) -> None:
     """List the latest calls that are over, newest first."""
     with options.client() as client:
         ends = client.invocations(limit)
-    columns = ("ENDED", "REQUEST", "FUNCTION", "RESULT", "TOTAL", "BINARY", "JAIL")
-    print_list(ends, columns, _request, "no call is over", as_json=as_json, texts=("FUNCTION", "RESULT"))
+    columns = ("ENDED", "REQUEST", "RESULT", "TOTAL", "BINARY", "JAIL", "FUNCTION", "WHY")
+    print_list(ends, columns, _request, "no call is over", as_json=as_json, texts=("FUNCTION", "WHY"))
 
 
 def _request(end: InvocationFinished) -> tuple[object, ...]:
     return (
         moment(end.at),
         end.invocation,
-        f"{end.url} {end.call}",
-        end.cause.text if end.cause else end.verdict,
+        end.verdict,
         f"{end.timings.total_s * 1000:.1f}ms",
         "cached" if end.cached else "built",
         end.jail,
+        f"{end.url} {end.call}",
+        end.cause.text if end.cause else "",
     )
 
 
 @click.command()
-@click.argument("request")
+@click.argument("request", shell_complete=requests_over)
 @as_json
 @click.pass_obj
 def request(options: GlobalOptions, request: str, as_json: bool) -> None:
@@ -132,7 +133,7 @@ def request(options: GlobalOptions, request: str, as_json: bool) -> None:
     if as_json:
         print_json(end)
         return
-    print_table(("", ""), _story(end), "")
+    print_table(PAIRS, _story(end), "", texts=PAIRS[1:])
     if (cause := end.cause) is None:
         return
     trace = "\n".join(cause.error.trace) if cause.error else ""
@@ -266,19 +267,19 @@ def cache_list(options: GlobalOptions, as_json: bool) -> None:
     with options.client() as client:
         artifacts = client.artifacts()
     artifacts.sort(key=lambda artifact: -artifact.used_at)
-    columns = ("KEY", "FUNCTION", "COMMIT", "SIZE", "BUILD", "HITS", "USED")
+    columns = ("KEY", "COMMIT", "SIZE", "BUILD", "HITS", "USED", "FUNCTION")
     print_list(artifacts, columns, _artifact, "nothing is cached", as_json=as_json, texts=("FUNCTION",))
 
 
 def _artifact(artifact: Artifact) -> tuple[object, ...]:
     return (
         artifact.key[:12],
-        f"{artifact.url} {artifact.expression or artifact.function}",
         artifact.commit[:12],
         size(artifact.size_bytes),
         f"{artifact.build_s:.2f}s",
         artifact.hits,
         f"{span(time.time() - artifact.used_at)} ago",
+        f"{artifact.url} {artifact.expression or artifact.function}",
     )
 
 
