@@ -7,10 +7,10 @@ and do nothing else. Errors of every kind become responses in `problems`, in a f
 share a request counts to stands in `clients`, which operations there are in `skyisland.operations`, their
 shapes in `skyisland.wire`.
 
-    Hypercorn ─▶ count ─▶ whose page (origin.py) ─┬─▶ POST /api/v1/function (function.py)
+    Hypercorn ─▶ count ─▶ whose page (origin.py) ─┬─▶ POST /api/v1/function, …/names/NAME (function.py)
                                                   └─▶ Quart ─▶ roles, parameters (routes.py, auth.py)
                                                          ─┬─▶ what is seen (observe.py, stream.py)
-                                                          ├─▶ what is done (admin.py)
+                                                          ├─▶ what is done (admin.py, names.py)
                                                           └─▶ /openapi.json, /docs (description.py)
 
 It uses the island, its record, wire and operations; it chooses no driver and makes no island.
@@ -32,11 +32,11 @@ from hypercorn.typing import (
 )
 from quart import Quart, Response, request
 
-from api import admin, description, observe, problems, routes
+from api import admin, description, names, observe, problems, routes
 from api.auth import Gate
 from api.bodies import HungUp, unpacked
 from api.clients import Clients
-from api.function import FunctionEndpoint, look, send_reply
+from api.function import FunctionEndpoint, called_name, look, send_reply
 from api.media import wanted
 from api.origin import ForeignOrigin, Origins, shown_to, welcome
 from api.problems import Reply
@@ -121,6 +121,9 @@ class Front:
                 return
             if scope["path"] == INVOKE.path:
                 await self._function(scope, receive, counted)
+                return
+            if scope["method"] == "POST" and (name := called_name(scope["path"])):
+                await self._function(scope, receive, counted, name)
                 return
             if b"content-encoding" in names:
                 try:
@@ -214,6 +217,8 @@ def create_app(
     admin.jails(app, island, metrics)
     admin.addresses(app, island)
     admin.cache(app, island)
+    names.names(app, island)
+    names.secrets(app, island)
     description.serve(app, token_header, lambda: app.front.base_path)
     function = FunctionEndpoint(island, metrics, gate, settings, clients)
     look(app, island, function)

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import logging
 import time
 from ipaddress import AddressValueError, IPv4Address
 
-from quart import Quart, g
+from quart import Quart
 
 from api.problems import BadState
-from api.routes import answers
+from api.routes import answers, audit
 from skyisland import operations as op
 from skyisland.errors import BadRequest
 from skyisland.island import Island
@@ -18,20 +17,12 @@ from skyisland.record.metrics import Metrics
 from skyisland.status import AddressInfo, AddressState
 from skyisland.wire import AddressBody, Jail, listed
 
-log = logging.getLogger("api.audit")
-
 STATES: dict[str | int, AddressState] = {
     "available": AddressState.available,
     "unavailable": AddressState.unavailable,
     0: AddressState.available,
     1: AddressState.unavailable,
 }
-
-
-def audit(deed: str, *about: object, **fields: str) -> None:
-    """One line of the log: who did what, from where."""
-    client = {"who": g.who.name, "address": g.address}
-    log.info(f"%s@%s {deed}", *client.values(), *about, extra=client | fields)
 
 
 def jails(app: Quart, island: Island, metrics: Metrics) -> None:

@@ -21,7 +21,9 @@ from api.problems import ProblemDetails
 from skyisland import __version__
 from skyisland.codec import encode
 from skyisland.golang.callee import MAX_WORDS
-from skyisland.operations import IN_PATHS, INVOKE, JSON, OPERATIONS, Operation, Parameter, Role
+from skyisland.named import definition
+from skyisland.named.definition import NAME, RESERVED, SECRET
+from skyisland.operations import CALL, IN_PATHS, INVOKE, JSON, OPERATIONS, Operation, Parameter, Role
 from skyisland.wire import Problem
 
 Schema = dict[str, Any]
@@ -35,7 +37,18 @@ CALL_ID: list[Schema] = [
         "schema": {"type": "string"},
     }
 ]
+IF_MATCH: list[Schema] = [
+    {"name": name, "in": "header", "description": meaning, "schema": {"enum": [sample]}}
+    for name, meaning, sample in (
+        ("If-Match", "Only if the name is at this revision, its ETag.", '"1"'),
+        ("If-None-Match", "`*`: only if the name is new.", "*"),
+    )
+]
 BASE64 = "^([A-Za-z0-9+/]{4})*([A-Za-z0-9+/]{2}==|[A-Za-z0-9+/]{3}=)?$"
+
+
+PATTERNS = {"name": f"^{NAME.pattern}$", "secret": f"^{SECRET.pattern}$"}
+VARIABLE = f"^{definition.VARIABLE.pattern}$"
 
 
 def describe(header: str, base_path: str = "") -> Schema:
@@ -87,11 +100,7 @@ def _refine(components: dict[str, Schema]) -> None:
     function["properties"]["inputs"] = {"type": "array"}
     function["properties"]["types"]["items"]["format"] = "go-type"
     function["properties"]["version"]["format"] = "git-version"
-    for choice in function["properties"]["stdin_base64"]["anyOf"]:
-        if choice["type"] == "string":
-            choice["pattern"] = BASE64
-    both = {name: {"type": "string"} for name in ("stdin", "stdin_base64")}
-    function["not"] = {"properties": both, "required": list(both)}
+    _refine_input(function)
     expression: Schema = {"call": {"format": "go-call"}, "args": False, "inputs": False, "types": False}
     name: Schema = {"call": {"format": "go-function"}}
     words = {"type": "array", "maxItems": MAX_WORDS, "items": {"type": "string", "pattern": "^[^\0]*$"}}
@@ -102,9 +111,50 @@ def _refine(components: dict[str, Schema]) -> None:
         {"properties": name | {"args": False}, "required": ["call", "inputs"]},
         {"properties": program},
     ]
+    _refine_names(components)
     address = components["AddressBody"]["properties"]
     address["ip"]["format"] = "ipv4"
     address["state"] = {"enum": ["available", "unavailable", 0, 1]}
+
+
+def _refine_input(body: Schema) -> None:
+    """What a function reads: text or bytes."""
+    for choice in body["properties"]["stdin_base64"]["anyOf"]:
+        if choice["type"] == "string":
+            choice["pattern"] = BASE64
+    both = {name: {"type": "string"} for name in ("stdin", "stdin_base64")}
+    body["not"] = {"properties": both, "required": list(both)}
+
+
+def _refine_names(components: dict[str, Schema]) -> None:
+    """The same for functions with a name."""
+    call = components["NamedCallBody"]
+    _refine_input(call)
+    call["properties"]["args"] = {"type": ["array", "object"]}
+    call["properties"]["inputs"] = {"type": "array"}
+    call["anyOf"] = [{"properties": {"inputs": False}}, {"properties": {"args": False}}]
+    components["SecretBody"]["properties"]["value"]["pattern"] = "^[^\0]+$"
+    defined = components["DefinitionBody"]
+    fields = defined["properties"]
+    fields["url"]["format"] = "go-package-url"
+    fields["types"]["items"]["format"] = "go-type"
+    fields["version"]["format"] = "git-version"
+    variable = {"pattern": VARIABLE, "not": {"enum": sorted(RESERVED)}}
+    fields["env"] |= {
+        "propertyNames": variable,
+        "additionalProperties": {"type": "string", "pattern": "^[^\0]*$"},
+    }
+    fields["secrets"] |= {"propertyNames": variable, "additionalProperties": _in_path("secret")}
+    program: Schema = {"function": {"enum": ["", "main"]}, "types": {"maxItems": 0}}
+    defined["anyOf"] = [
+        {"properties": {"function": {"format": "go-function"}}, "required": ["function"]},
+        {"properties": program | {"env": {"maxProperties": 0}, "secrets": {"maxProperties": 0}}},
+    ]
+
+
+def _in_path(name: str) -> Schema:
+    """A parameter of a path."""
+    return {"type": "string", "minLength": 1, "pattern": PATTERNS.get(name, "^[^/]+$")}
 
 
 def _operation(operation: Operation[Any], path: str, shapes: Shapes, problems: list[Schema]) -> Schema:
@@ -117,7 +167,7 @@ def _operation(operation: Operation[Any], path: str, shapes: Shapes, problems: l
                 "in": "path",
                 "required": True,
                 "description": meaning,
-                "schema": {"type": "string", "minLength": 1, "pattern": "^[^/]+$"},
+                "schema": _in_path(name),
             }
             for name, meaning in IN_PATHS.items()
             if f"{{{name}}}" in path
@@ -132,7 +182,8 @@ def _operation(operation: Operation[Any], path: str, shapes: Shapes, problems: l
             }
             for parameter in operation.query
         ]
-        + (CALL_ID if operation is INVOKE else []),
+        + (IF_MATCH if operation.tag and operation.method == "PUT" else [])
+        + (CALL_ID if operation in (INVOKE, CALL) else []),
         "responses": {
             "200": {"description": "Done.", "content": _contents(operation, shapes)},
             "4XX": _refusal("The caller's: what is wrong, and what to do.", *problems),
@@ -160,7 +211,7 @@ def _parameter(parameter: Parameter) -> Schema:
 
 def _contents(operation: Operation[Any], shapes: Shapes) -> Schema:
     contents = {operation.media: {"schema": _answer(operation, shapes)}}
-    if operation is INVOKE:
+    if operation in (INVOKE, CALL):
         contents |= {form: {"schema": {"type": "string"}} for form in media.ANSWERS if form != JSON}
     return contents
 

@@ -1,4 +1,4 @@
-"""POST /api/v1/function: run a call.
+"""POST /api/v1/function and POST /api/v1/names/NAME: run a call.
 
 This path has to be fast. It is an ASGI application of its own in front of Quart, because Quart's routing,
 contexts and two tasks for each request cost as much as all of Hypercorn. It reads the body, runs the call,
@@ -10,8 +10,10 @@ from __future__ import annotations
 import asyncio
 import re
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
+from typing import NamedTuple
 from urllib.parse import quote
 
 from hypercorn.typing import ASGIReceiveCallable, ASGISendCallable, HTTPScope
@@ -35,7 +37,7 @@ from skyisland.operations import LINES
 from skyisland.record.metrics import Metrics
 from skyisland.settings import Api
 from skyisland.story import new_id
-from skyisland.wire import Answer, FunctionBody
+from skyisland.wire import Answer, FunctionBody, NamedCallBody
 
 WATCH_CALLER_AFTER_S = 0.005
 """Delay before we watch for a disconnect. Most calls finish sooner, and watching costs a task."""
@@ -50,6 +52,18 @@ CALLER_ID = re.compile(r"[\w.:@/+=~-]{1,128}", re.ASCII)
 a terminal or a header could take for something else."""
 HEADER_CHARACTERS = 500
 """How much of a text a header of an answer holds. A judgement: proxies take headers of 4 KB together."""
+
+
+class Client(NamedTuple):
+    """Who calls."""
+
+    who: str
+    """The name of its token, "" without one."""
+    share: str
+    """Whose share of the island it takes: that name, or else its `client_of`."""
+
+
+NAMES = op.CALL.path.removesuffix("{name}")
 
 
 class RefusalPace:
@@ -73,7 +87,7 @@ class RefusalPace:
 
 
 class FunctionEndpoint:
-    """The whole of one path, every method."""
+    """The whole of one path, every method; and of a name's path, POST."""
 
     def __init__(self, island: Island, metrics: Metrics, gate: Gate, settings: Api, clients: Clients) -> None:
         self._island = island
@@ -85,7 +99,10 @@ class FunctionEndpoint:
         """Each client's calls, running or queued."""
         self._refusals = RefusalPace()
 
-    async def __call__(self, scope: HTTPScope, receive: ASGIReceiveCallable, send: ASGISendCallable) -> None:
+    async def __call__(
+        self, scope: HTTPScope, receive: ASGIReceiveCallable, send: ASGISendCallable, name: str = ""
+    ) -> None:
+        """`name`: of the function that is called; without it, the body says which one."""
         if scope["method"] != "POST":
             await send_reply(_OPTIONS if scope["method"] == "OPTIONS" else _NOT_ALLOWED, send)
             return
@@ -93,7 +110,7 @@ class FunctionEndpoint:
         lines = Lines(send, asked.id) if asked.wanted.answer == LINES else None
         try:
             with self.admitted(scope) as client:
-                answer = await self._run(receive, client, asked, lines)
+                answer = await self._run(receive, client, asked, lines, name)
         except HungUp:
             if lines is not None:
                 lines.cancel()
@@ -109,9 +126,8 @@ class FunctionEndpoint:
             await send_reply(answer, send, ("X-Call-Id", asked.id))
 
     @contextmanager
-    def admitted(self, scope: Request) -> Iterator[str]:
-        """Count one more call of this client for the length of the block, and tell who it is: its name, or
-        else its `client_of`.
+    def admitted(self, scope: Request) -> Iterator[Client]:
+        """Count one more call of this client for the length of the block, and tell who it is.
 
         Raises:
             Unauthorized, Forbidden: it may not call.
@@ -124,14 +140,14 @@ class FunctionEndpoint:
             raise TooBusy(f"you have {most} calls under way; wait for one of them", retry_after_s=1)
         self._calls[client] += 1
         try:
-            yield client
+            yield Client(who.name, client)
         finally:
             self._calls[client] -= 1
             if not self._calls[client]:
                 del self._calls[client]
 
     async def _run(
-        self, receive: ASGIReceiveCallable, client: str, asked: _Asked, lines: Lines | None
+        self, receive: ASGIReceiveCallable, client: Client, asked: _Asked, lines: Lines | None, name: str
     ) -> Reply:
         self._metrics.count("handlers.function.run")
         form = asked.wanted.acceptable
@@ -141,13 +157,18 @@ class FunctionEndpoint:
             timeout_s=self.settings.body_timeout,
             coding=asked.coding,
         )
-        request = decode(body, FunctionBody)
-        if request.inputs is not UNSET:
+        run: Callable[..., Awaitable[Invocation]]
+        if name:
+            named = decode(body or b"{}", NamedCallBody)
+            many, run = named.inputs, partial(self._island.named.call, name, named, who=client.who)
+        else:
+            request = decode(body, FunctionBody)
+            many, run = request.inputs, partial(self._island.invoke, request)
+        if many is not UNSET:
             asked.wanted.check_many()
         with _UntilHangUp(receive):
-            invocation = await self._island.invoke(
-                request,
-                client=client,
+            invocation = await run(
+                client=client.share,
                 id=asked.id,
                 caller_id=asked.caller_id,
                 text_only=form not in (JSON, LINES),
@@ -158,13 +179,19 @@ class FunctionEndpoint:
         return answered(invocation, form, asked.wanted.error)
 
 
+def called_name(path: str) -> str:
+    """The name in the path of a call by name; empty for another path."""
+    name = path.removeprefix(NAMES)
+    return "" if name == path or "/" in name else name
+
+
 def look(app: Quart, island: Island, endpoint: FunctionEndpoint) -> None:
     """What can be called. Who asks counts as who calls does: to make a catalogue takes as long as a build."""
 
     @answers(app, op.FUNCTIONS)
     async def functions(url: str, version: str | None) -> Catalogue:
         with endpoint.admitted(request.scope) as client:
-            return await island.functions(url, version or None, client=client)
+            return await island.functions(url, version or None, client=client.share)
 
 
 def answered(invocation: Invocation, form: str, error_form: str) -> Reply:

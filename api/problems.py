@@ -41,10 +41,12 @@ STATUS = {
     "address_not_found": 404,
     "artifact_not_found": 404,
     "invocation_not_found": 404,
+    "name_not_found": 404,
     "method_not_allowed": 405,
     "not_acceptable": 406,
     "request_timeout": 408,
     "address_in_use": 409,
+    "stale_revision": 412,
     "too_large": 413,
     "unsupported_media_type": 415,
     "bad_state": 422,
@@ -57,6 +59,7 @@ STATUS = {
     "unavailable": 503,
     "no_address": 503,
     "draining": 503,
+    "paused": 503,
     "host_unfit": 503,
     # What happened to a function in its jail: verdicts.
     "exited": 502,
@@ -68,7 +71,7 @@ STATUS = {
     "killed": 502,
     "timed_out": 504,
 }
-AGAIN_S = {"too_busy": 1, "no_address": 1, "draining": 5, "unavailable": 5}
+AGAIN_S = {"too_busy": 1, "no_address": 1, "draining": 5, "unavailable": 5, "paused": 5}
 """Retry-After of errors that name no time: a call ends within seconds, a restart takes some more."""
 
 _REMEDIES = {401: ("WWW-Authenticate", "Bearer"), 415: ("Accept-Encoding", "gzip")}

@@ -6,9 +6,11 @@ holds. Whose token was shown is `g.who`, from where `g.address`.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Awaitable, Callable
 from typing import Any, TypeVar
 
+from msgspec.structs import fields
 from quart import Quart, Response, g, request
 
 from api.auth import Gate
@@ -20,10 +22,18 @@ from skyisland.operations import JSON, NAMED, Operation, Parameter, Role
 
 T = TypeVar("T")
 
+log = logging.getLogger("api.audit")
+
 
 def respond(reply: Reply) -> Response:
     """A reply as Quart's response."""
     return Response(reply.body, reply.status, dict(reply.headers), content_type=reply.media)
+
+
+def audit(deed: str, *about: object, **fields: str) -> None:
+    """One line of the log: who did what, from where."""
+    client = {"who": g.who.name, "address": g.address}
+    log.info(f"%s@%s {deed}", *client.values(), *about, extra=client | fields)
 
 
 def guard(app: Quart, gate: Gate, clients: Clients) -> None:
@@ -50,9 +60,14 @@ def answers(
         async def respond_to(**parameters: Any) -> Response:
             if operation.body is not None:
                 content = await request.get_data(cache=True, as_text=False, parse_form_data=False)
+                if not content and all(not field.required for field in fields(operation.body)):
+                    content = b"{}"
                 parameters["body"] = decode(content, operation.body)
             value = await handle(**parameters)
-            return Response(operation.write(value), 200, content_type=JSON)
+            response = Response(operation.write(value), 200, content_type=JSON)
+            if operation.tag:
+                response.headers["ETag"] = f'"{getattr(value, operation.tag)}"'
+            return response
 
         responds(app, operation)(respond_to)
         return handle

@@ -9,10 +9,11 @@
     doctor       what this host can do                 wire         what travels to and from an island
     sources      a repository at a commit              events       facts, in the past tense
     builds       a binary for a call, once             model        the values that go from room to room
-    story        a call while it runs                  watching     following an island, page by page
-    rooms        what the island asks of its rooms     status       what operators see
-    later        calls that answer later               errors       what can go wrong
-    codec        JSON, written and read                cause        why a call did not end well
+    named        functions with a name                 watching     following an island, page by page
+    story        a call while it runs                  status       what operators see
+    rooms        what the island asks of its rooms     errors       what can go wrong
+    later        calls that answer later               cause        why a call did not end well
+    codec        JSON, written and read
 
 A room uses the rooms below it and no others; `[tool.importlinter]` in pyproject.toml has the order. The HTTP
 API (`api`) and the console (`tui`) stand beside this package: it knows neither, but for the commands.

@@ -19,7 +19,9 @@ from skyisland.errors import Unavailable
 from skyisland.events import InvocationFinished
 from skyisland.golang.catalogue import Catalogue
 from skyisland.host.trust import distrust
-from skyisland.model import Artifact, FunctionRequest
+from skyisland.model import Artifact, FunctionRequest, NamedCall
+from skyisland.named.definition import Definition, MoveBody, Revision, RollbackBody, SecretBody
+from skyisland.named.functions import Named
 from skyisland.operations import JSON, LINES, Operation
 from skyisland.record.logs import LogLine
 from skyisland.record.traffic import ApiStats
@@ -27,6 +29,8 @@ from skyisland.status import AddressInfo, AddressState, Capability
 from skyisland.wire import AddressBody, Called, InputAnswer, Jail, Snapshot
 
 T = TypeVar("T")
+
+NO_ARGUMENTS = NamedCall()
 
 
 class Unreachable(Unavailable):
@@ -78,24 +82,39 @@ class Client:
         self._http.close()
 
     def _ask(
-        self, operation: Operation[T], *, body: object = None, patient: bool = False, **parameters: object
+        self,
+        operation: Operation[T],
+        *,
+        body: object = None,
+        patient: bool = False,
+        revision: int | None = None,
+        **parameters: object,
     ) -> T:
-        """What the island answers. `patient`: for as long as it takes."""
-        response = self._send(operation, parameters, body, patient)
+        """What the island answers. `patient`: for as long as it takes. `revision`: what is changed must be at
+        this one, 0 for new."""
+        response = self._send(operation, parameters, body, patient, revision)
         try:
             return operation.read(response.status_code, response.content)
         except NotAnIsland as error:
             raise Unreachable(f"{self.url} {error}") from None
 
     def _send(
-        self, operation: Operation[Any], parameters: Mapping[str, object], body: object, patient: bool
+        self,
+        operation: Operation[Any],
+        parameters: Mapping[str, object],
+        body: object,
+        patient: bool,
+        revision: int | None = None,
     ) -> httpx.Response:
+        headers = {} if body is None else {"Content-Type": JSON}
+        if revision is not None:
+            headers |= {"If-Match": f'"{revision}"'} if revision else {"If-None-Match": "*"}
         try:
             return self._http.request(
                 operation.method,
                 operation.url(**parameters),
                 content=None if body is None else encode(body),
-                headers=None if body is None else {"Content-Type": JSON},
+                headers=headers,
                 timeout=httpx.Timeout(self._http.timeout.connect, read=None)
                 if patient
                 else self._http.timeout,
@@ -117,7 +136,13 @@ class Client:
 
     def invoke(self, request: FunctionRequest) -> Called:
         """Run a call, however long it takes."""
-        response = self._send(op.INVOKE, {}, request, patient=True)
+        return self._called(self._send(op.INVOKE, {}, request, patient=True))
+
+    def call(self, name: str, asked: NamedCall = NO_ARGUMENTS) -> Called:
+        """Run the function that has this name, however long it takes."""
+        return self._called(self._send(op.CALL, {"name": name}, asked, patient=True))
+
+    def _called(self, response: httpx.Response) -> Called:
         try:
             return read_call(response.status_code, response.content)
         except NotAnIsland as error:
@@ -226,3 +251,54 @@ class Client:
     def purge(self) -> list[str]:
         """Delete the binaries that no call is using; returns their keys."""
         return self._ask(op.PURGE)
+
+    # Functions with a name
+
+    def names(self) -> list[Named]:
+        """Every name, and what it stands for."""
+        return self._ask(op.NAMES)
+
+    def named(self, name: str) -> Named:
+        """What a name stands for."""
+        return self._ask(op.NAME, name=name)
+
+    def define(self, name: str, definition: Definition, revision: int | None = None) -> Named:
+        """Have a name stand for this, once it is built. `revision`: the one that the name must be at, 0 for
+        a new name; None for any."""
+        return self._ask(op.DEFINE, name=name, body=definition, revision=revision, patient=True)
+
+    def forget(self, name: str) -> str:
+        """Forget a name and its history."""
+        return self._ask(op.FORGET, name=name)
+
+    def revisions(self, name: str) -> list[Revision]:
+        """What a name stood for, latest first."""
+        return self._ask(op.REVISIONS, name=name)
+
+    def move(self, name: str, version: str | None = None) -> Named:
+        """Move a name to another version, or to where its version points now, once that is built."""
+        return self._ask(op.MOVE, name=name, body=MoveBody(version=version), patient=True)
+
+    def roll_back(self, name: str, to: int | None = None) -> Named:
+        """Have a name stand for what an earlier revision stood for; the latest other one without `to`."""
+        return self._ask(op.ROLL_BACK, name=name, body=RollbackBody(revision=to), patient=True)
+
+    def pause(self, name: str) -> Named:
+        """Refuse calls of a name."""
+        return self._ask(op.PAUSE, name=name)
+
+    def resume(self, name: str) -> Named:
+        """Take calls of a name again."""
+        return self._ask(op.RESUME, name=name)
+
+    def secrets(self) -> list[str]:
+        """The names of the secrets."""
+        return self._ask(op.SECRETS)
+
+    def set_secret(self, secret: str, value: str) -> str:
+        """Keep a secret; returns its name."""
+        return self._ask(op.SET_SECRET, secret=secret, body=SecretBody(value=value))
+
+    def forget_secret(self, secret: str) -> str:
+        """Forget a secret that no name has; returns its name."""
+        return self._ask(op.FORGET_SECRET, secret=secret)

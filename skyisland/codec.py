@@ -19,7 +19,7 @@ from msgspec import UNSET, Raw
 
 from skyisland.errors import BadRequest, Forbidden, IslandError, Unauthorized
 from skyisland.model import Verdict
-from skyisland.wire import Answer, Called, FunctionBody, InputAnswer, Problem
+from skyisland.wire import Answer, Called, FunctionBody, InputAnswer, NamedCallBody, Problem
 
 T = TypeVar("T")
 
@@ -85,7 +85,7 @@ def _without_data(body: bytes, value: object) -> bytes:
     A whole array or object begins nowhere in JSON but where it stands, or in another one, or in a text; and
     there it changes no name of a field.
     """
-    if isinstance(value, FunctionBody):
+    if isinstance(value, (FunctionBody, NamedCallBody)):
         for data in (value.args, value.inputs):
             if data is not UNSET:
                 return body.replace(data, b"0", 1)

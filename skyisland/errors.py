@@ -11,13 +11,14 @@ fault, 502 and 504 a service that we called, 500 and 503 ourselves.
     ├── Forbidden                   403   a wrong token
     │   └── SourceRefused           403   the settings do not permit this repository
     ├── NotFound                    404
-    │   └── JailNotFound · AddressNotFound · ArtifactNotFound · InvocationNotFound
+    │   └── JailNotFound · AddressNotFound · ArtifactNotFound · InvocationNotFound · NameNotFound
     ├── AddressInUse                409
+    ├── StaleRevision               412   somebody else changed the name meanwhile
     ├── BuildFailed                 422   compiler output in `details`
     ├── TooBusy                     429   Retry-After
     ├── SourceUnavailable           502   the remote did not answer, or has no such version
     ├── Unavailable                 503   Retry-After
-    │   ├── NoAddress · Draining
+    │   ├── NoAddress · Draining · Paused
     │   └── HostUnfit               503   this host cannot do what was asked; the remedy is in the text
     ├── SettingsError               (start-up only)
     └── DriverError                 500   a program of the host failed us
@@ -91,8 +92,18 @@ class InvocationNotFound(NotFound):
     code = "invocation_not_found"
 
 
+class NameNotFound(NotFound):
+    code = "name_not_found"
+
+
 class AddressInUse(IslandError):
     code = "address_in_use"
+
+
+class StaleRevision(IslandError):
+    """The name has another revision than the change was made for; `details["revision"]` is the latest."""
+
+    code = "stale_revision"
 
 
 class Complaint(StrEnum):
@@ -153,6 +164,12 @@ class NoAddress(Unavailable):
 
 class Draining(Unavailable):
     code = "draining"
+
+
+class Paused(Unavailable):
+    """An admin paused the function's name."""
+
+    code = "paused"
 
 
 class HostUnfit(Unavailable):

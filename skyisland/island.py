@@ -34,9 +34,22 @@ from skyisland.golang.runtime import function_environment
 from skyisland.host.failures import Failures
 from skyisland.host.fair import LOCAL, FairQueue
 from skyisland.host.tasks import Progress, silent
-from skyisland.jails.pool import Pace, WarmPool
+from skyisland.jails.pool import Confines, Pace, WarmPool
 from skyisland.jails.register import Jails
-from skyisland.model import Artifact, Call, FunctionRequest, Invocation, Limits, Outcome, Phase
+from skyisland.model import (
+    Artifact,
+    Call,
+    FunctionRequest,
+    Invocation,
+    Limits,
+    Outcome,
+    Phase,
+    Resolved,
+    Terms,
+)
+from skyisland.named.functions import NamedFunctions
+from skyisland.named.names import MemoryNames, Names
+from skyisland.named.secrets import Secrets
 from skyisland.rooms import AddressRoom, BuildRoom, HistoryRoom, SourceRoom
 from skyisland.status import AddressInfo, AddressState, Capability, JailInfo, Policy, Status
 from skyisland.story import Story
@@ -51,9 +64,13 @@ PURGE_S = 3600.0
 quarter longer than it should at the most."""
 
 
-def _with_record(limits: Limits) -> Limits:
-    """The limits of a call's jail: what the function may print, and the harness's record behind it."""
-    return structs.replace(limits, stdout_bytes=limits.stdout_bytes + harness.RECORD_BYTES)
+PLAIN = Terms()
+
+
+def _confines(limits: Limits) -> Confines:
+    """A call's jail with these limits: what the function may print, and the harness's record behind it."""
+    with_record = structs.replace(limits, stdout_bytes=limits.stdout_bytes + harness.RECORD_BYTES)
+    return Confines(with_record, function_environment(limits))
 
 
 class Island:
@@ -71,9 +88,12 @@ class Island:
         jails: Jails,
         network: AddressRoom,
         history: HistoryRoom,
+        names: Names | None = None,
+        secrets: Secrets | None = None,
         pace: Pace | None = None,
     ) -> None:
-        """`version`: of the program. `pace`: of the warm pool, for tests that cannot wait."""
+        """`version`: of the program. `names`, `secrets`: kept in memory without them. `pace`: of the warm
+        pool, for tests that cannot wait."""
         self.name = name
         self.version = version
         self.policy = policy
@@ -83,14 +103,11 @@ class Island:
         self.jails = jails
         self.network = network
         self.history = history
+        confines = _confines(policy.limits)
         self.pool = WarmPool(
-            jails,
-            policy.warm,
-            _with_record(policy.limits),
-            events,
-            environment=function_environment(policy.limits),
-            pace=pace,
+            jails, policy.warm, confines.limits, events, environment=confines.environment, pace=pace
         )
+        self.named = NamedFunctions(names or MemoryNames(), secrets or Secrets(), self)
         self.started_at = time.time()
         self._draining = False
         self._purging: asyncio.Task[None] | None = None
@@ -125,6 +142,7 @@ class Island:
         self._require()
         self._purging = asyncio.create_task(self._purge_sources())
         self.pool.start()
+        await self.named.start()
         self.builds.work_ahead(lambda: self._draining or bool(self._running))
         self.events.publish(IslandStarted(swept=swept))
 
@@ -152,7 +170,8 @@ class Island:
     def limit(self, limits: Limits, exec_timeout_s: float) -> None:
         """What a jail may use, and how long a call may take: of those that are made from now on."""
         self.policy = structs.replace(self.policy, limits=limits, exec_timeout_s=exec_timeout_s)
-        self.pool.limits, self.pool.environment = _with_record(limits), function_environment(limits)
+        confines = _confines(limits)
+        self.pool.limits, self.pool.environment = confines.limits, confines.environment
 
     async def drain(self, grace_s: float) -> None:
         """Take no new calls, let the running ones finish within `grace_s`, then kill them."""
@@ -171,6 +190,7 @@ class Island:
     async def stop(self) -> None:
         """Kill what runs, and take away all that the island made on this host."""
         await self.drain(0)
+        await self.named.close()
         if self._purging is not None:
             self._purging.cancel()
             await asyncio.gather(self._purging, return_exceptions=True)
@@ -192,12 +212,13 @@ class Island:
         caller_id: str = "",
         text_only: bool = False,
         heard: Heard | None = None,
+        terms: Terms | None = None,
     ) -> Invocation:
         """Run one call in a jail of its own. `client`: whose share of the island it counts to.
 
         `id`: the invocation's, one that nothing else has; `caller_id`: what the caller calls it. `text_only`:
         nobody wants the results as JSON. `heard`: called with the answers of many inputs as they come; they
-        are not in the outcome then.
+        are not in the outcome then. `terms`: of a call by name.
 
         Raises:
             IslandError: the request was refused or could not be carried out. What happens inside the jail is
@@ -211,7 +232,7 @@ class Island:
         self._running.add(task)
         self.builds.disturb()
         try:
-            return story.finish(await self._carry_out(request, story, text_only, heard))
+            return story.finish(await self._carry_out(request, story, text_only, heard, terms or PLAIN))
         except Exception as error:
             story.fail(error)
             raise
@@ -225,6 +246,7 @@ class Island:
         story: Story,
         text_only: bool,
         heard: Heard | None,
+        terms: Terms,
     ) -> Outcome:
         call = await understand(request)
         story.function = call.function
@@ -232,14 +254,15 @@ class Island:
             request,
             call,
             text_only=text_only,
-            timeout_s=self.policy.exec_timeout_s,
-            most_bytes=self.policy.limits.stdout_bytes,
+            timeout_s=terms.timeout_s or self.policy.exec_timeout_s,
+            most_bytes=(terms.limits or self.policy.limits).stdout_bytes,
             heard=heard,
+            environment=terms.environment,
         )
         if request.ip4:
             self.network.require()
         try:
-            artifact = await self._artifact(request, call, story)
+            artifact = await self._artifact(request, call, story, terms)
         except OSError as error:  # the disk is full, no descriptor is left …
             raise DriverError(f"the host failed us: {error.strerror}; see its log") from error
         story.function = artifact.function
@@ -252,20 +275,20 @@ class Island:
                         story.queued()
                         await self._places.wait(story.client)
                 try:
-                    return await self._run(request, talk, artifact, story)
+                    return await self._run(request, talk, artifact, story, terms)
                 finally:
                     self._places.leave(story.client)
             finally:
                 if request.ip4:
                     self.network.end_turn(story.id)
 
-    async def _artifact(self, request: FunctionRequest, call: Call, story: Story) -> Artifact:
+    async def _artifact(self, request: FunctionRequest, call: Call, story: Story, terms: Terms) -> Artifact:
         """The binary for the call: a known one, or else one built from the repository at its commit."""
         anew = request.cache_bust
         # A push mends what failed here: each client asks the remote for itself.
         resolve_key = (Phase.resolve, request.url, request.version, story.client)
         with story.phase(Phase.resolve), self._failures.of(resolve_key, anew=anew):
-            resolved = await self.sources.resolve(
+            resolved = terms.resolved or await self.sources.resolve(
                 request.url, request.version, refresh=anew, client=story.client
             )
         story.commit, story.stale = resolved.commit, resolved.stale
@@ -283,7 +306,7 @@ class Island:
             )
 
     async def _run(
-        self, request: FunctionRequest, talk: Conversation, artifact: Artifact, story: Story
+        self, request: FunctionRequest, talk: Conversation, artifact: Artifact, story: Story, terms: Terms
     ) -> Outcome:
         """Say to a jail's process what is to be said, and wait for its end."""
         with self.pool.call():
@@ -296,6 +319,7 @@ class Island:
                     cached=story.cached,
                     client=story.client,
                     words=talk.words,
+                    own=_confines(terms.limits) if terms.limits is not None else None,
                 )
             try:
                 story.jail, story.warm = inmate.spec.name, inmate.warm
@@ -337,6 +361,42 @@ class Island:
         except OSError as error:
             raise DriverError(f"the host failed us: {error.strerror}; see its log") from error
         return structs.replace(offered, stale=resolved.stale)
+
+    # What names need (`named.functions.Runner`)
+
+    @property
+    def limits(self) -> Limits:
+        """Of a jail that has none of its own."""
+        return self.policy.limits
+
+    async def build(
+        self, url: str, version: str | None, call: Call, *, refresh: bool, client: str = LOCAL
+    ) -> tuple[Resolved, Artifact]:
+        """What a version means now, and its binary; nothing is run. `refresh`: ask the remote.
+
+        Raises:
+            IslandError: it was refused, or could not be fetched or built.
+        """
+        resolved = await self.sources.resolve(url, version, refresh=refresh, client=client)
+        return resolved, await self.build_at(resolved, call, client=client)
+
+    async def build_at(self, resolved: Resolved, call: Call, *, client: str = LOCAL) -> Artifact:
+        """The binary of a commit, built if there is none.
+
+        Raises:
+            As `build` does.
+        """
+        if self._draining:
+            raise Draining("the island is stopping and builds nothing new", retry_after_s=5)
+        if (known := self.builds.known(resolved, call, client)) is not None:
+            return known
+        source = await self.sources.checkout(resolved, client)
+        with self.sources.using(source):
+            return await self.builds.build(source, call, refresh=False, invocation=None, client=client)
+
+    def keep_warm(self, name: str, artifact: Artifact | None, limits: Limits | None, number: int) -> None:
+        """Have so many warm jails wait for calls of a name, in place of those that waited for it before."""
+        self.pool.keep(name, artifact, number, _confines(limits) if limits is not None else None)
 
     # What operators see and do
 

@@ -82,6 +82,17 @@ class FunctionRequest(Struct, frozen=True, kw_only=True, omit_defaults=True):
         return f"{name}({beginning[1:-1] if whole else beginning})"
 
 
+class NamedCall(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What a caller sends to a name, field by field the body of POST /api/v1/names/NAME. The fields mean what
+    those of `FunctionRequest` do; without `args`, the function is called without arguments."""
+
+    args: Raw | UnsetType = UNSET
+    inputs: Raw | UnsetType = UNSET
+    stdin: str | None = None
+    stdin_base64: bytes | None = None
+    cold: bool = False
+
+
 class Data(Struct, frozen=True, kw_only=True):
     """Arguments as JSON. Nobody has read them yet: the harness does, in the jail."""
 
@@ -149,6 +160,23 @@ class Resolved(Struct, frozen=True, kw_only=True):
     named: bool = True
     """A branch or a tag of the repository named the commit. One that a caller names may be a stranger's:
     forges serve the commits of forks and of pull requests by the repository's URL, too."""
+
+
+class Terms(Struct, frozen=True, kw_only=True):
+    """What a function's name adds to its calls: nothing for a plain call."""
+
+    name: str = ""
+    resolved: Resolved | None = None
+    """What runs, whatever the request's version means by now."""
+    environment: tuple[tuple[str, str], ...] = ()
+    """Variables with their values, secrets among them. They travel in the frame and stand nowhere else."""
+    limits: Limits | None = None
+    """Of its jail, in place of the island's."""
+    timeout_s: float | None = None
+    """How long it may run, in place of the island's limit."""
+
+    def __repr__(self) -> str:
+        return f"<terms of {self.name}>"  # no secret in a log, whoever prints this
 
 
 class Source(Struct, frozen=True, kw_only=True):

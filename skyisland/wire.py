@@ -27,6 +27,7 @@ from skyisland.model import (
     FunctionRequest,
     GoError,
     Invocation,
+    NamedCall,
     Returned,
     Timings,
     Verdict,
@@ -43,18 +44,34 @@ class FunctionBody(FunctionRequest, frozen=True, kw_only=True, forbid_unknown_fi
     """POST /api/v1/function."""
 
     def __post_init__(self) -> None:
-        if self.stdin is not None and self.stdin_base64 is not None:
-            raise BadRequest("stdin and stdin_base64 exclude each other; send one of them", field="stdin")
-        if self.args is not UNSET and self.inputs is not UNSET:
-            raise BadRequest("args and inputs exclude each other; send one of them", field="args")
-        if self.inputs is not UNSET and _first(self.inputs) != b"[":
-            message = "inputs: send an array; each element is what args would be"
-            raise BadRequest(message, field="inputs")
-        if self.args is not UNSET and _first(self.args) not in b"[{":
-            message = "args: send an array, or an object by the names of the function's parameters"
-            raise BadRequest(message, field="args")
+        _check_given(self)
         if self.version == "":
             msgspec.structs.force_setattr(self, "version", None)  # callers send an empty form field
+
+
+class NamedCallBody(NamedCall, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """POST /api/v1/names/NAME."""
+
+    def __post_init__(self) -> None:
+        _check_given(self)
+
+
+def _check_given(body: FunctionRequest | NamedCall) -> None:
+    """Check what a function is given.
+
+    Raises:
+        BadRequest
+    """
+    if body.stdin is not None and body.stdin_base64 is not None:
+        raise BadRequest("stdin and stdin_base64 exclude each other; send one of them", field="stdin")
+    if body.args is not UNSET and body.inputs is not UNSET:
+        raise BadRequest("args and inputs exclude each other; send one of them", field="args")
+    if body.inputs is not UNSET and _first(body.inputs) != b"[":
+        message = "inputs: send an array; each element is what args would be"
+        raise BadRequest(message, field="inputs")
+    if body.args is not UNSET and _first(body.args) not in b"[{":
+        message = "args: send an array, or an object by the names of the function's parameters"
+        raise BadRequest(message, field="args")
 
 
 def _first(json: Raw) -> bytes:

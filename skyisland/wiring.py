@@ -28,6 +28,9 @@ from skyisland.island import Island
 from skyisland.jails.addresses import Addresses, NoInterfaces
 from skyisland.jails.driver import CloneDriver, JailDriver, NetworkDriver
 from skyisland.jails.register import Jails
+from skyisland.named.names import Names
+from skyisland.named.secrets import Secrets
+from skyisland.named.sqlite import SqliteNames
 from skyisland.record.state import State
 from skyisland.rooms import BuildRoom, SourceRoom
 from skyisland.settings import Layout, Settings
@@ -66,7 +69,12 @@ async def opened(
     try:
         state = await State.open(layout.db)
         try:
-            yield _wire(settings, events, state, search_path, credentials_dir, progress)
+            names, secrets = await SqliteNames.open(layout.names), Secrets(layout.secrets)
+            try:
+                await secrets.load()
+                yield _wire(settings, events, state, names, secrets, search_path, credentials_dir, progress)
+            finally:
+                await names.close()
         finally:
             await state.close()
     finally:
@@ -108,6 +116,8 @@ def _wire(
     settings: Settings,
     events: Events,
     state: State,
+    names: Names,
+    secrets: Secrets,
     search_path: str,
     credentials_dir: str,
     progress: Progress,
@@ -174,6 +184,8 @@ def _wire(
         jails=jails,
         network=addresses,
         history=state,
+        names=names,
+        secrets=secrets,
     )
 
 

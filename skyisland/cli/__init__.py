@@ -10,6 +10,7 @@
     publishing     folders of the user's own machine, as repositories for the island
     operating      commands that act on a running island: kill, cache, console …
     watching       commands that only read from one: jails, logs …
+    naming         functions with a name, and their secrets
     completing     words that a shell completes by asking the island
     printing       answers as tables or JSON
     configuring    config, completion
@@ -85,6 +86,8 @@ SECTIONS: dict[str, dict[str, tuple[str, str]]] = {
     },
     "Steer it": {
         "kill": ("operating", "Kill a jail, or all of them."),
+        "names": ("naming", "Functions with a name: list them, or what else the commands below do."),
+        "secrets": ("naming", "Secrets of functions with a name: list, set, delete them."),
         "ip": ("operating", "Take an address out of the pool, or give it back."),
         "cache": ("operating", "List, evict, rebuild or purge the binaries that are kept."),
         "rebuild": ("operating", "Build a binary anew."),

@@ -68,9 +68,9 @@ def invoke(
     Prints what the function printed and returned; on a terminal, escapes in place of its control characters.
     Exit code 4 if it did not end well, or returned an error.
     """
-    fields |= _data(args, arg, inputs, texts=fields["call"] == "main")
+    fields |= data_of(args, arg, inputs, texts=fields["call"] == "main")
     if data := stdin.read() if stdin else _piped():  # of which `--inputs -` left nothing
-        fields |= _input(data)
+        fields |= input_of(data)
     url, version = fields.pop("url"), fields.pop("version")
     with options.client(admin=False) as client, found(options, url, version) as (url, version):
         request = FunctionRequest(url=url, version=version, **fields)
@@ -80,7 +80,7 @@ def invoke(
     if as_json:
         print_json({"verdict": called.verdict, **msgspec.to_builtins(called.answer)})
     else:
-        _print_output(called, raw)
+        print_output(called, raw)
     sys.exit(0 if called.verdict is Verdict.ok else EXIT_FUNCTION)
 
 
@@ -111,7 +111,9 @@ def _print_lines(lines: Iterator[InputAnswer | Called]) -> int:
     return code
 
 
-def _data(args: str | None, arg: tuple[str, ...], inputs: BinaryIO | None, *, texts: bool) -> dict[str, Any]:
+def data_of(
+    args: str | None, arg: tuple[str, ...], inputs: BinaryIO | None, *, texts: bool
+) -> dict[str, Any]:
     """The field of a request for arguments that are data. `texts`: each `arg` is one, whatever is in it."""
     if (args is not None) + bool(arg) + (inputs is not None) > 1:
         raise click.UsageError("--args, --arg and --inputs exclude each other")
@@ -141,7 +143,7 @@ def _one(text: str) -> bytes:
         return msgspec.json.encode(text)
 
 
-def _input(data: bytes) -> dict[str, Any]:
+def input_of(data: bytes) -> dict[str, Any]:
     """The field of a request for what the function reads: of bytes that are no text, the other one."""
     try:
         return {"stdin": data.decode()}
@@ -149,7 +151,7 @@ def _input(data: bytes) -> dict[str, Any]:
         return {"stdin_base64": data}
 
 
-def _print_output(called: Called, raw: bool) -> None:
+def print_output(called: Called, raw: bool) -> None:
     """The function's output where it belongs; on a terminal, how long each phase took.
 
     `raw`: without escapes for what a terminal could take for an order. Files and pipes get every byte anyhow.

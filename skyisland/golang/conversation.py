@@ -31,8 +31,10 @@ class Conversation:
         timeout_s: float,
         most_bytes: int,
         heard: Heard | None = None,
+        environment: tuple[tuple[str, str], ...] = (),
     ) -> None:
         """`text_only`: nobody wants the results as JSON. `most_bytes`: as much output may a call have.
+        `environment`: variables of a function, secrets among them.
 
         Raises:
             BadRequest: this is no command line of a program.
@@ -54,7 +56,14 @@ class Conversation:
             self.shown = request.shown
             if data.many:
                 self._many = ManyAnswers(self._nonce, data.json, heard)
-        frame = harness.frame(call, self._nonce, text_only=text_only, data=data, timeout_s=timeout_s)
+        frame = harness.frame(
+            call,
+            self._nonce,
+            text_only=text_only,
+            data=data,
+            timeout_s=timeout_s,
+            environment=environment,
+        )
         self.input = frame + request.input
         """What the process reads from its standard input."""
 

@@ -81,17 +81,30 @@ class Pace(Struct, frozen=True, kw_only=True):
     """Between two checks of the idle jails: what works ahead is found after this time at the latest."""
 
 
-class Demand:
-    """How often an artifact is called, and how often its warm jails failed."""
+class Confines(Struct, frozen=True):
+    """What a jail may use, and what Go's runtime in it knows of that."""
 
-    def __init__(self, artifact: Artifact) -> None:
+    limits: Limits
+    environment: tuple[tuple[str, str], ...]
+
+
+class Demand:
+    """How often an artifact is called in jails of the same confines, and how often its warm jails failed."""
+
+    def __init__(self, artifact: Artifact, own: Confines | None = None) -> None:
+        """`own`: in place of the pool's."""
         self.artifact = artifact
+        self.own = own
         self.client = ""
         """Who called it last."""
         self.strikes = 0
         self.struck_at = 0.0
         self._count = 0.0
         self._at = 0.0
+
+    @property
+    def key(self) -> str:
+        return _key(self.artifact, self.own)
 
     def note(self, now: float, client: str) -> None:
         self.client = client
@@ -103,18 +116,25 @@ class Demand:
         return self._count * math.exp((self._at - now) / FADE_S)
 
 
+def _key(artifact: Artifact, own: Confines | None) -> str:
+    """By what demands and jails are kept: a call may have any jail of the same key."""
+    return artifact.key if own is None else f"{artifact.key}/{hash(own):x}"
+
+
 def plan(
     counts: Mapping[str, float],
     bounds: Bounds,
     jail_bytes: int,
     horizon_s: float = Pace().horizon_s,
     clients: Mapping[str, str] = MappingProxyType({}),
+    least: Mapping[str, int] = MappingProxyType({}),
 ) -> dict[str, int]:
     """How many warm jails each artifact should have, most used first.
 
     `counts`: of `Demand.count`, by artifact. `jail_bytes`: memory of an idle jail. The sum stays within
     `bounds`; each artifact that is worth one gets one before any gets two. `clients`: who calls an artifact;
-    the most used of each client come before the second of any.
+    the most used of each client come before the second of any. `least`: so many an artifact gets before all
+    that.
     """
     room = bounds.max_jails
     if bounds.max_memory_bytes is not None:
@@ -127,10 +147,14 @@ def plan(
         turn[key] = before[client]
         before[client] += 1
     ranked.sort(key=turn.__getitem__)
-    targets = dict.fromkeys(ranked[:room], 1)
-    room -= len(targets)
+    targets: dict[str, int] = {}
+    for key, number in (*least.items(), *((key, 1) for key in ranked if key not in least)):
+        if room > 0:
+            targets[key] = min(number, room)
+            room -= targets[key]
     for key in targets:
-        more = min(room, math.ceil(counts[key] / FADE_S * horizon_s))
+        expected = 1 + math.ceil(counts[key] / FADE_S * horizon_s) if counts[key] >= WORTH else 0
+        more = max(0, min(room, expected - targets[key]))
         targets[key] += more
         room -= more
     return targets
@@ -160,6 +184,8 @@ class WarmPool:
         self._pace = pace or Pace()
         self._demands: dict[str, Demand] = {}
         self._idle: dict[str, list[Inmate]] = {}
+        self._kept: dict[str, tuple[str, int]] = {}
+        """How many jails wait whoever calls, with the key of their demand, by who wants that."""
         self._work = asyncio.Event()
         self._quiet = asyncio.Event()
         self._quiet.set()
@@ -198,10 +224,12 @@ class WarmPool:
         cached: bool,
         client: str,
         words: tuple[str, ...] | None = None,
+        own: Confines | None = None,
     ) -> Inmate:
         """A jail for one call, whose process waits for its frame. The caller must discard it.
 
         `words`: the command line of a program, which waits for no frame, so no jail is made ahead for it.
+        `own`: confines in place of the pool's.
 
         It is a warm one (`Inmate.warm`), or made now where none waits, where the request wants a `cold` one,
         and where a living jail cannot be given the address that the request wants.
@@ -211,7 +239,7 @@ class WarmPool:
         """
         network = NetworkAccess.lease if request.ip4 else NetworkAccess.none
         if words is None and not request.cold and (not request.ip4 or self._jails.connects_late):
-            inmate = self._take(artifact, client)
+            inmate = self._take(artifact, client, own)
             if inmate is not None:
                 try:
                     await self._jails.claim(inmate, invocation, call, network)
@@ -227,6 +255,7 @@ class WarmPool:
                 call=call,
                 cached=cached,
                 words=words or (),
+                own=own,
             )
         )
 
@@ -239,13 +268,14 @@ class WarmPool:
         call: str = "",
         cached: bool = True,
         words: tuple[str, ...] = (),
+        own: Confines | None = None,
     ) -> JailOrder:
         """The order of a jail that runs `artifact`; without an invocation, of a warm one."""
         return JailOrder(
             argv=(FUNCTION, *words),
             purpose=Purpose.function,
-            limits=self.limits,
-            env=self.environment,
+            limits=own.limits if own is not None else self.limits,
+            env=own.environment if own is not None else self.environment,
             mounts=(Mount(artifact.path, FUNCTION),),
             network=network,
             warm=invocation is None,
@@ -255,15 +285,20 @@ class WarmPool:
             cached=cached,
         )
 
-    def _take(self, artifact: Artifact, client: str) -> Inmate | None:
-        """A warm jail of this artifact, no longer the pool's; None if there is none. Counts the call."""
-        demand = self._demands.get(artifact.key)
+    def _demand(self, artifact: Artifact, own: Confines | None) -> Demand:
+        key = _key(artifact, own)
+        demand = self._demands.get(key)
         if demand is None:
-            demand = self._demands[artifact.key] = Demand(artifact)
+            demand = self._demands[key] = Demand(artifact, own)
             self._replan_at = 0.0
+        return demand
+
+    def _take(self, artifact: Artifact, client: str, own: Confines | None) -> Inmate | None:
+        """A warm jail of this artifact, no longer the pool's; None if there is none. Counts the call."""
+        demand = self._demand(artifact, own)
         demand.note(time.monotonic(), client)
         self._work.set()
-        idle = self._idle.get(artifact.key)
+        idle = self._idle.get(demand.key)
         while idle:
             inmate = idle.pop()
             inmate.watch(None)
@@ -295,22 +330,37 @@ class WarmPool:
 
     # Ahead of the calls
 
+    def keep(self, who: str, artifact: Artifact | None, number: int, own: Confines | None = None) -> None:
+        """Have so many jails of an artifact wait, whether anybody calls it or not, in place of what `who`
+        wanted before. The pool's bounds count all the same."""
+        self._kept.pop(who, None)
+        if artifact is not None and number:
+            self._kept[who] = (self._demand(artifact, own).key, number)
+        self._replan_at = 0.0
+        self._work.set()
+
+    def _least(self) -> dict[str, int]:
+        least: dict[str, int] = {}
+        for key, number in self._kept.values():
+            least[key] = max(number, least.get(key, 0))
+        return least
+
     async def _refill(self) -> None:
         """Make the jails that the plan lacks, one after another, most used first."""
         while True:
             await self._work.wait()
             self._work.clear()
-            while (artifact := self._next()) is not None:
+            while (demand := self._next()) is not None:
                 if not self._quiet.is_set():
                     busy = len(self._short) >= PROCESSORS
                     patience_s = self._pace.busy_patience_s if busy else self._pace.patience_s
                     with contextlib.suppress(TimeoutError):
                         async with asyncio.timeout(patience_s):
                             await self._quiet.wait()
-                await self._make(artifact)
+                await self._make(demand)
 
-    def _next(self) -> Artifact | None:
-        """The artifact that needs one more jail. A new plan destroys what it has no use for."""
+    def _next(self) -> Demand | None:
+        """Of which artifact one more jail is needed. A new plan destroys what it has no use for."""
         now = time.monotonic()
         if now >= self._replan_at:
             self._replan_at = now + self._pace.replan_s
@@ -319,28 +369,29 @@ class WarmPool:
                 self._drop(key, self._plan.get(key, 0))
         for key, number in self._plan.items():
             if key in self._demands and len(self._idle.get(key, ())) < number:
-                return self._demands[key].artifact
+                return self._demands[key]
         return None
 
     def _wanted(self) -> dict[str, int]:
         now = time.monotonic()
         counts = {key: d.count(now) for key, d in self._demands.items() if d.strikes < STRIKES}
         clients = {key: self._demands[key].client for key in counts}
-        return plan(counts, self._bounds, self._jail_bytes, self._pace.horizon_s, clients)
+        least = {key: number for key, number in self._least().items() if key in counts}
+        return plan(counts, self._bounds, self._jail_bytes, self._pace.horizon_s, clients, least)
 
-    async def _make(self, artifact: Artifact) -> None:
+    async def _make(self, demand: Demand) -> None:
         started = time.perf_counter()
         try:
-            inmate = await self._jails.make(self._order(artifact))
+            inmate = await self._jails.make(self._order(demand.artifact, own=demand.own))
         except IslandError as error:
-            log.warning("cannot make a warm jail for %s: %s", artifact.url, error.message)
-            self._strike(artifact.key, time.time())
+            log.warning("cannot make a warm jail for %s: %s", demand.artifact.url, error.message)
+            self._strike(demand.key, time.time())
             return
         self._status["made"] += 1
         spent_s = time.perf_counter() - started
         self._make_s = spent_s if not self._make_s else 0.9 * self._make_s + 0.1 * spent_s
-        self._idle.setdefault(artifact.key, []).append(inmate)
-        inmate.watch(lambda: self._ended(inmate, artifact.key))
+        self._idle.setdefault(demand.key, []).append(inmate)
+        inmate.watch(lambda: self._ended(inmate, demand.key))
 
     def _ended(self, inmate: Inmate, key: str) -> None:
         """Replace a warm jail whose process has ended: its `init` exits or panics, or somebody killed it."""
@@ -369,7 +420,9 @@ class WarmPool:
                     if busy or inmate.created_at < oldest_created_at:
                         inmates.remove(inmate)
                         self._waste(inmate)
-            for key in [key for key, demand in self._demands.items() if demand.count(now) < FORGOTTEN]:
+            kept = self._least()
+            faded = [key for key, demand in self._demands.items() if demand.count(now) < FORGOTTEN]
+            for key in (key for key in faded if key not in kept):
                 self._drop(key, 0)
                 del self._demands[key]
             self._replan_at = 0.0
@@ -402,8 +455,9 @@ class WarmPool:
         self._jails.discard(inmate)
 
     def _evicted(self, event: ArtifactEvicted) -> None:
-        self._demands.pop(event.key, None)
-        self._drop(event.key, 0)
+        for key in [key for key, one in self._demands.items() if one.artifact.key == event.key]:
+            del self._demands[key]
+            self._drop(key, 0)
 
     # What operators see
 

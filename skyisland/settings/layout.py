@@ -90,6 +90,16 @@ class Layout(Struct, frozen=True):
         return self.state_dir / "results"
 
     @property
+    def names(self) -> Path:
+        """The SQLite database of functions with a name."""
+        return self.state_dir / "names.db"
+
+    @property
+    def secrets(self) -> Path:
+        """Secrets of functions with a name, a private file each."""
+        return self.state_dir / "secrets"
+
+    @property
     def console_log(self) -> Path:
         """Output of libraries and children while the console has the terminal, and the reason of its end."""
         return self.state_dir / "console.log"

@@ -34,6 +34,18 @@ ADMIN_PATHS = [
     ("DELETE", "/api/v1/admin/cache/k"),
     ("POST", "/api/v1/admin/cache/purge"),
     ("POST", "/api/v1/admin/cache/k/rebuild"),
+    ("GET", "/api/v1/names"),
+    ("GET", "/api/v1/names/n"),
+    ("PUT", "/api/v1/names/n"),
+    ("DELETE", "/api/v1/names/n"),
+    ("GET", "/api/v1/names/n/revisions"),
+    ("POST", "/api/v1/names/n/move"),
+    ("POST", "/api/v1/names/n/rollback"),
+    ("POST", "/api/v1/names/n/pause"),
+    ("POST", "/api/v1/names/n/resume"),
+    ("GET", "/api/v1/secrets"),
+    ("PUT", "/api/v1/secrets/S"),
+    ("DELETE", "/api/v1/secrets/S"),
     ("GET", "/api/v1/admin/invocations"),
     ("GET", "/api/v1/admin/events"),
     ("HEAD", "/api/v1/admin/events"),
@@ -73,7 +85,7 @@ async def test_only_admins(world: World, client: httpx.AsyncClient, method: str,
 
 def test_every_path_with_a_role_is_tried_above() -> None:
     guarded = {
-        (operation.method, path.format(jail="1", key="k"))
+        (operation.method, path.format(jail="1", key="k", name="n", secret="S"))
         for operation in OPERATIONS
         if operation.role in (Role.admin, Role.operator)
         for path in operation.paths
@@ -82,7 +94,7 @@ def test_every_path_with_a_role_is_tried_above() -> None:
 
 
 def test_whatever_changes_something_takes_an_admin() -> None:
-    changing = {operation.name for operation in OPERATIONS if operation.method != "GET"} - {"invoke"}
+    changing = {operation.name for operation in OPERATIONS if operation.method != "GET"} - {"invoke", "call"}
     assert {operation.name for operation in OPERATIONS if operation.role is Role.admin} == changing
 
 

@@ -23,6 +23,7 @@ from skyisland.cli import GlobalOptions, main
 from skyisland.client import Client
 from skyisland.errors import IslandError
 from skyisland.model import FunctionRequest
+from skyisland.named.definition import Definition
 from skyisland.operations import NAMED, OPERATIONS
 from skyisland.status import AddressState
 from tests.support.api import HEADER, REQUEST, TOKEN, Server, World
@@ -58,6 +59,19 @@ COMMANDS = {
     "evict": "cache evict k",
     "rebuild": "rebuild k",
     "purge": "cache purge",
+    "call": "names call encode 1",
+    "names": "names",
+    "named": "names show encode",
+    "define": "names define encode github.com/user/repo F",
+    "forget": "names delete encode",
+    "revisions": "names history encode",
+    "move": "names move encode",
+    "roll_back": "names rollback encode",
+    "pause": "names pause encode",
+    "resume": "names resume encode",
+    "secrets": "secrets",
+    "set_secret": "secrets set KEY",
+    "forget_secret": "secrets delete KEY",
 }
 """The command line that does it."""
 NO_COMMAND = {
@@ -94,6 +108,11 @@ NO_CONSOLE = {
     "ready": "as health",
     "metrics": "Prometheus reads its text itself",
     "stats": "the meters are about calls; HTTP traffic is for monitoring",
+    **dict.fromkeys(
+        ("call", "names", "named", "define", "forget", "revisions", "move", "roll_back", "pause", "resume"),
+        "names are a matter of commands; their calls are among the requests",
+    ),
+    **dict.fromkeys(("secrets", "set_secret", "forget_secret"), "no screen takes a secret, lest it be seen"),
 }
 SAMPLES: dict[str, Any] = {
     "jail": "1",
@@ -103,6 +122,10 @@ SAMPLES: dict[str, Any] = {
     "ip": "10.61.0.2",
     "state": AddressState.unavailable,
     "request": REQUEST,
+    "name": "encode",
+    "definition": Definition(url=REQUEST.url, function="Encode"),
+    "secret": "KEY",
+    "value": "a secret",
 }
 """An argument for each name of a parameter without a default."""
 
@@ -167,7 +190,7 @@ def test_every_operation_has_a_route_and_every_route_an_operation(world: World) 
         for method in (rule.methods or set()) - {"OPTIONS", "HEAD"}
     }
     described = {(operation.method, path) for operation in OPERATIONS for path in operation.paths}
-    in_front_of_quart = {("POST", "/api/v1/function")}
+    in_front_of_quart = {("POST", "/api/v1/function"), ("POST", "/api/v1/names/{name}")}
     assert described == (routed | in_front_of_quart) - {("GET", "/openapi.json"), ("GET", "/docs")}
 
 

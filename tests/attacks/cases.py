@@ -76,6 +76,7 @@ GROUPS = {
     "C": "The text of a call",
     "H": "HTTP",
     "T": "Terminals and logs",
+    "S": "Secrets of functions with a name",
     "D": "Faults of daemon and host",
 }
 
@@ -889,6 +890,24 @@ CASES = (
         "another user of the host opens the console in a browser",
         "401; the ticket that `skyisland web` prints lets one browser in",
         _tests(BROWSER, "test_only_the_browser_with_the_ticket_is_let_in"),
+    ),
+    Case(
+        "S1",
+        "a secret looked for in /proc, state folder, logs, history, events, snapshots, metrics, errors",
+        "it is in its own file, mode 0600, and in the function that has it",
+        (
+            *_tests("tests/api/test_names.py", "test_no_answer_log_or_event_has_a_secret"),
+            *_tests(
+                "tests/unit/test_named.py",
+                "test_secrets_lie_in_private_files_and_show_themselves_to_nobody",
+                "test_terms_and_bodies_with_secrets_do_not_show_them",
+            ),
+        ),
+    ),
+    Case(
+        "S2",
+        "a secret asked for by another name, or by a plain call",
+        "neither has it: a call has what its name's definition gives it, and no request can add to that",
     ),
     Case(
         "D1",

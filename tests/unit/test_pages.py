@@ -28,6 +28,8 @@ from skyisland.golang.catalogue import (
     TypeParameter,
 )
 from skyisland.model import Artifact, GoError, Phase, Purpose, Timings
+from skyisland.named.definition import Ceilings, Definition
+from skyisland.named.functions import Named
 from skyisland.record.logs import LogLine
 from skyisland.record.metrics import Metrics, StatsD
 from skyisland.record.traffic import ApiStats
@@ -132,6 +134,7 @@ def known_fields() -> set[str]:
     """Of all that the API answers with, and the keys of its details."""
     shapes: tuple[type[Struct], ...] = (Answer, Problem, Jail, Artifact, AddressInfo, Capability, LogLine)
     shapes += (ApiStats, Timings, events.InvocationFinished, Cause, GoError, ProblemDetails, *OFFERED)
+    shapes += (Named, Definition, Ceilings)
     fields = {field.encode_name for shape in shapes for field in structs.fields(shape)}
     around = {
         "status",
@@ -143,7 +146,10 @@ def known_fields() -> set[str]:
         "rebuilt",
         "evicted",
         "logs",
+        "secret",
+        "forgotten",
     }
+    around |= {"MODE", "TOKEN", "names", "secrets"}
     around |= {"base64", "invocations", "invocation", "unavailable", "event", *Phase, "total"}
     details = {
         "told_by",

@@ -23,6 +23,8 @@ frame.go knows no other one):
     ,"json":N         N bytes follow the header: the arguments as JSON, in place of `args`
     ,"timeout_ms":T   after `json`: so long may the call take; a context.Context ends a little earlier
     ,"many":true      after `timeout_ms`: the JSON is an array of arguments, for one call after another
+    ,"env":[…]        last: names and values of environment variables, in turns. The function finds them by
+                      os.Getenv, what runs before main does not; and /proc has nothing of them
 
 The answer ends standard output. After what the function printed itself, the harness writes, in one write:
 
@@ -263,13 +265,19 @@ def as_expression(call: Call) -> Call:
 
 
 def frame(
-    call: Call, nonce: str, *, text_only: bool = False, data: Data | None = None, timeout_s: float = 0.0
+    call: Call,
+    nonce: str,
+    *,
+    text_only: bool = False,
+    data: Data | None = None,
+    timeout_s: float = 0.0,
+    environment: Iterable[tuple[str, str]] = (),
 ) -> bytes:
     """The frame for the harness; write the function's own input behind it.
 
     `nonce` must be new for every call and unguessable: it marks what the harness says, see `returned` and
     `rejection`. `text_only`: no results as JSON are wanted. `data`: arguments as JSON, in place of those of
-    `call`; the process will be killed after `timeout_s`.
+    `call`; the process will be killed after `timeout_s`. `environment`: variables with their values.
     """
     fields: dict[str, object] = {"args": call.arguments or (), "nonce": nonce}
     if text_only:
@@ -278,6 +286,8 @@ def frame(
         fields |= {"json": len(data.json), "timeout_ms": int(timeout_s * 1000)}
         if data.many:
             fields["many"] = True
+    if environment:
+        fields["env"] = [text for variable in environment for text in variable]
     header = msgspec.json.encode(fields)
     return struct.pack(">I", len(header)) + header + (data.json if data is not None else b"")
 

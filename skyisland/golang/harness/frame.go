@@ -15,7 +15,7 @@ const (
 	exitTorn     = 65 // standard input ended inside the frame
 )
 
-// A call has 64 KiB at most, and JSON writes a byte with six at most: 384 KiB.
+// A call has 64 KiB at most and so has an environment, and JSON writes a byte with six at most: 768 KiB.
 const maxHeader = 1 << 20
 
 // frame is what the island says of one call.
@@ -114,6 +114,14 @@ func parseHeader(header string) (said frame, jsonBytes int) {
 		must(`,"timeout_ms":`)
 		said.data.timeoutMS = number()
 		said.data.many = expect(`,"many":true`)
+	}
+	if expect(`,"env":[`) {
+		for !expect(`]`) {
+			name := text()
+			must(`,`)
+			os.Setenv(name, text())
+			expect(`,`)
+		}
 	}
 	if rest != `}` {
 		torn()

@@ -1,0 +1,3 @@
+module examples.skyisland.test/web
+
+go 1.24

@@ -1,0 +1,111 @@
+"""What the room of names gives, whatever keeps them, and the driver that keeps them in memory.
+
+A change names the revision that it follows, and is refused if another came first: so two admins, or two
+islands, never overwrite each other unseen. `get` and `all` wait for nothing: a call by name asks them.
+"""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from skyisland.errors import NameNotFound, StaleRevision
+from skyisland.named.definition import Revision
+
+KEPT = 100
+"""Revisions of a name that are kept, the latest. A judgement: nobody rolls back further."""
+
+
+class Names(Protocol):
+    """Keeps the revisions of names."""
+
+    def get(self, name: str) -> Revision | None:
+        """What the name stands for now."""
+        ...
+
+    def all(self) -> list[Revision]:
+        """What every name stands for now, by name."""
+        ...
+
+    async def put(self, revision: Revision) -> None:
+        """Keep one; on disk, where there is one, before this returns.
+
+        Raises:
+            StaleRevision: it does not follow the latest; nothing is changed.
+            DriverError: it cannot be written; nothing is changed.
+        """
+        ...
+
+    async def history(self, name: str) -> list[Revision]:
+        """The revisions of a name that are kept, latest first; none where there is no such name."""
+        ...
+
+    async def delete(self, name: str, latest: int) -> None:
+        """Forget a name with all of its revisions, of which `latest` is the last.
+
+        Raises:
+            NameNotFound
+            StaleRevision: another one is the last.
+            DriverError: it cannot be written; nothing is changed.
+        """
+        ...
+
+    async def close(self) -> None:
+        """May be repeated."""
+        ...
+
+
+def check_follows(current: Revision | None, number: int, name: str) -> None:
+    """Check that a change follows what there is; 1 follows nothing.
+
+    Raises:
+        NameNotFound, StaleRevision
+    """
+    latest = current.revision if current is not None else 0
+    if number == latest + 1:
+        return
+    if current is None:
+        raise name_not_found(name)
+    raise stale(name, latest)
+
+
+def stale(name: str, latest: int) -> StaleRevision:
+    """The error of a change that came too late."""
+    text = f'{name} is at revision {latest} now; look at what changed, and send If-Match: "{latest}"'
+    return StaleRevision(text, name=name, revision=latest)
+
+
+def name_not_found(name: str) -> NameNotFound:
+    """The error of a name that stands for nothing."""
+    return NameNotFound(f"no function has the name {name!r}; GET /api/v1/names lists them", name=name)
+
+
+class MemoryNames:
+    """Keeps names in memory. For tests: with the island they are gone."""
+
+    def __init__(self) -> None:
+        self._revisions: dict[str, list[Revision]] = {}
+
+    def get(self, name: str) -> Revision | None:
+        revisions = self._revisions.get(name)
+        return revisions[-1] if revisions else None
+
+    def all(self) -> list[Revision]:
+        return [self._revisions[name][-1] for name in sorted(self._revisions)]
+
+    async def put(self, revision: Revision) -> None:
+        check_follows(self.get(revision.name), revision.revision, revision.name)
+        kept = self._revisions.setdefault(revision.name, [])
+        kept.append(revision)
+        del kept[:-KEPT]
+
+    async def history(self, name: str) -> list[Revision]:
+        return self._revisions.get(name, [])[::-1]
+
+    async def delete(self, name: str, latest: int) -> None:
+        check_follows(self.get(name), latest + 1, name)
+        if latest == 0:
+            raise name_not_found(name)
+        del self._revisions[name]
+
+    async def close(self) -> None:
+        pass

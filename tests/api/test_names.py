@@ -1,0 +1,108 @@
+"""Functions with a name over REST: conditions on changes, calls, and secrets that no answer shows."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import httpx
+
+from skyisland.settings import Api as ApiSettings
+from tests.support.api import ADMIN, HEADER, World, answers, make_world
+
+ENCODE = {"url": "github.com/mmcloughlin/geohash", "function": "Encode", "version": "main"}
+SECRET = "s3cret-9f2c"
+
+
+async def test_a_name_from_its_definition_to_its_end(
+    world: World, admin: httpx.AsyncClient, client: httpx.AsyncClient
+) -> None:
+    frames = answers(world, b"u4pruyd", {"results": ["u4pruyd"]})
+    path = "/api/v1/names/encode"
+    assert (await client.post(path, json={"args": [1]})).json()["code"] == "name_not_found"
+    made = await admin.put(path, json=ENCODE, headers={"If-None-Match": "*"})
+    assert (made.status_code, made.headers["ETag"]) == (200, '"1"')
+    assert (await admin.put(path, json=ENCODE, headers={"If-None-Match": "*"})).status_code == 412
+    called = await client.post(path, json={"args": [57.64911, 10.40744]}, headers={"X-Call-Id": "mine"})
+    assert (called.status_code, called.json()["results"]) == (200, ["u4pruyd"])
+    assert called.json()["version"] == made.json()["commit"]
+    assert called.headers["X-Call-Id"] == called.json()["id"]
+    text = await client.post(path, headers={"Accept": "text/plain"})
+    assert (text.status_code, text.text) == (200, "u4pruyd")
+    assert frames[1]["json"] == len("[]")  # no body: no arguments
+    moved = await admin.post(f"{path}/move", json={"version": "v2"})
+    assert (moved.headers["ETag"], moved.json()["why"]) == ('"2"', "moved")
+    stale = await admin.put(path, json=ENCODE, headers={"If-Match": '"1"'})
+    assert (stale.status_code, stale.json()["code"], stale.json()["details"]["revision"]) == (
+        412,
+        "stale_revision",
+        2,
+    )
+    assert (await admin.put(path, json=ENCODE, headers={"If-Match": "old"})).status_code == 400
+    back = await admin.post(f"{path}/rollback")  # a body is not needed
+    assert (back.json()["why"], back.json()["commit"]) == ("rolled back to 1", made.json()["commit"])
+    listed = (await admin.get(f"{path}/revisions")).json()["revisions"]
+    assert [(one["revision"], one["by"]) for one in listed] == [(3, "admin"), (2, "admin"), (1, "admin")]
+    assert (await admin.post(f"{path}/pause")).json()["paused"] is True
+    refused = await client.post(path)
+    assert (refused.status_code, refused.json()["code"], refused.headers["Retry-After"]) == (
+        503,
+        "paused",
+        "5",
+    )
+    assert (await admin.post(f"{path}/resume")).json()["paused"] is False
+    assert (await admin.get("/api/v1/names")).json()["names"] == [(await admin.get(path)).json()]
+    assert (await admin.delete(path)).json() == {"forgotten": "encode"}
+    assert (await admin.get(path)).status_code == 404
+
+
+async def test_only_the_callers_of_a_name_call_it() -> None:
+    world = make_world(settings=ApiSettings(callers={"shop": "shop's", "other": "other's"}, open=False))
+    await world.island.start()
+    async with world.client() as client:
+        path, ours = "/api/v1/names/encode", {HEADER: "shop's"}
+        await client.put(path, json=ENCODE | {"callers": ["shop"]}, headers=ADMIN)
+        statuses = [
+            (await client.post(path, headers=headers)).status_code
+            for headers in ({}, {HEADER: "other's"}, {HEADER: "wrong"}, ours)
+        ]
+    await world.island.stop()
+    assert statuses == [401, 403, 403, 200]
+
+
+async def test_no_answer_log_or_event_has_a_secret(
+    world: World, admin: httpx.AsyncClient, client: httpx.AsyncClient
+) -> None:
+    events: list[Any] = []
+    world.events.tap(events.append)
+    frames = answers(world, b"", {"results": []})
+    replies = [
+        await admin.put("/api/v1/secrets/KEY", json={"value": SECRET}),
+        await admin.put("/api/v1/secrets/KEY", content=b'{"value": "%b", "value": "x"}' % SECRET.encode()),
+        await admin.put("/api/v1/secrets/KEY", json={"value": SECRET, "more": 1}),
+        await admin.put("/api/v1/secrets/../KEY", json={"value": SECRET}),
+        await admin.put("/api/v1/secrets/KEY", content=b'{"value": "%b' % SECRET.encode()),
+        await admin.get("/api/v1/secrets"),
+        await admin.put("/api/v1/names/encode", json=ENCODE | {"secrets": {"TOKEN": "KEY"}}),
+        await client.post("/api/v1/names/encode"),
+        await client.post("/api/v1/names/encode", json={"args": [1], "more": 1}),
+        await admin.get("/api/v1/names/encode/revisions"),
+        await admin.get("/api/v1/admin/snapshot"),
+        await admin.get("/api/v1/admin/invocations"),
+        await admin.get("/api/v1/admin/logs"),
+        await admin.get("/metrics"),
+        await admin.delete("/api/v1/secrets/KEY"),
+    ]
+    assert [reply.status_code for reply in replies].count(200) == 9
+    assert frames[0]["env"] == ["TOKEN", SECRET]  # it was there to be told
+    told = [reply.text for reply in replies] + [repr(event) for event in events]
+    assert [text for text in told if SECRET in text] == []
+
+
+async def test_what_changes_at_the_same_time_changes_once(admin: httpx.AsyncClient) -> None:
+    path = "/api/v1/names/encode"
+    await admin.put(path, json=ENCODE)
+    both = await asyncio.gather(
+        *(admin.put(path, json=ENCODE | {"pin": pin}, headers={"If-Match": '"1"'}) for pin in (True, False))
+    )
+    assert sorted(reply.status_code for reply in both) == [200, 412]
