@@ -407,7 +407,7 @@ class NamedFunctions:
         try:
             call = await _call_of(definition)
             resolved, artifact = await self._runner.build(
-                definition.url, definition.version, call, refresh=False, client=ISLAND
+                definition.url, definition.version, call, refresh=False
             )
             if resolved.commit != revision.commit:
                 await self._move(

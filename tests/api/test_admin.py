@@ -47,6 +47,7 @@ ADMIN_PATHS = [
     ("PUT", "/api/v1/secrets/S"),
     ("DELETE", "/api/v1/secrets/S"),
     ("GET", "/api/v1/admin/invocations"),
+    ("GET", "/api/v1/admin/invocations/i"),
     ("GET", "/api/v1/admin/events"),
     ("HEAD", "/api/v1/admin/events"),
     ("GET", "/api/v1/admin/snapshot"),
@@ -85,7 +86,7 @@ async def test_only_admins(world: World, client: httpx.AsyncClient, method: str,
 
 def test_every_path_with_a_role_is_tried_above() -> None:
     guarded = {
-        (operation.method, path.format(jail="1", key="k", name="n", secret="S"))
+        (operation.method, path.format(jail="1", key="k", invocation="i", name="n", secret="S"))
         for operation in OPERATIONS
         if operation.role in (Role.admin, Role.operator)
         for path in operation.paths
