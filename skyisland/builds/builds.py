@@ -111,7 +111,7 @@ class Builds:
         self._upkeep: asyncio.Task[None] | None = None
         self._under_way = 0
         """Builds and catalogues that somebody waits for."""
-        self._ahead = Ahead(partial(self._compiler.compile_library, gently=True))
+        self._ahead = Ahead(partial(self._compiler.library.compile_all, gently=True))
 
     # Life
 
@@ -124,7 +124,7 @@ class Builds:
             SettingsError, HostUnfit: no Go works here; the text names the remedy.
         """
         toolchain = await self.toolchains.find(progress)
-        await self._compiler.prepare(toolchain, progress, whole=whole)
+        await self._compiler.library.prepare(toolchain, progress, whole=whole)
         await self._artifacts.load(self._key)
         await self._catalogues.load()
         if self._upkeep is None:
@@ -310,7 +310,7 @@ class Builds:
         """A compiler's complaint about the call, with what may help: names that come close, the signature."""
         if error.complaint not in (Complaint.undefined, Complaint.mismatch):
             return error
-        if not await self._compiler.has_cataloguer():
+        if not await self._compiler.library.has_cataloguer():
             return error
         try:
             offered = await self._catalogues.make(job.source, job.package, invocation=job.invocation)

@@ -10,39 +10,33 @@ nothing for that.
 from __future__ import annotations
 
 import asyncio
-import hashlib
-import json
-import posixpath
 import re
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
-from importlib import resources
 from pathlib import Path
+from types import MappingProxyType
 
 import msgspec
 
-from skyisland.errors import BadCall, BuildFailed, Complaint, HostUnfit, SourceUnavailable, Unavailable
+from skyisland.errors import BadCall, BuildFailed, Complaint, SourceUnavailable
 from skyisland.golang import catalogue, harness
 from skyisland.golang.caches import Caches
 from skyisland.golang.complaints import add_reasons, explain, lfs_refusal, shown
 from skyisland.golang.forms import Forms, next_form
+from skyisland.golang.generated import BINARY, FLAGS, TARGET, completed, flags_of, generated
 from skyisland.golang.gojail import GO, GoJail
 from skyisland.golang.imports import import_paths, is_standard
-from skyisland.golang.modules import GO_SUM_BYTES, Way, go_mod, language_of
+from skyisland.golang.library import Library
+from skyisland.golang.modules import Way, go_mod, language_of
 from skyisland.golang.packages import Package, in_way, read_package
 from skyisland.golang.parameters import parameter_names
 from skyisland.golang.reasons import is_pointer, uses_lfs
-from skyisland.host.flight import Flights
-from skyisland.host.folder import copy_out
-from skyisland.host.tasks import Progress, silent
 from skyisland.host.toolchain import Toolchain
 from skyisland.host.tree import Tree
 from skyisland.jails.register import Jails
 from skyisland.model import Call, Source
 from skyisland.settings import Build
 
-FLAGS = ("-trimpath", "-buildvcs=false", "-ldflags=-s -w")
-BINARY = "function"
 _EXPORT = (
     "-trimpath",
     "-buildvcs=false",
@@ -50,15 +44,8 @@ _EXPORT = (
     "-json=Dir,ImportPath,Name,Export,GoFiles,TestGoFiles,XTestGoFiles",
 )
 """`go list` compiles the package and tells its files."""
-_TARGET = ("-o", f"/out/{BINARY}", f"./{harness.FOLDER}")
 _PROGRAM = ("-o", f"/out/{BINARY}", ".")
 """The package itself, in place of a main program of ours."""
-_HELPER = resources.files("skyisland.golang").joinpath("gocache", "main.go")
-_HELLO = b'package hello\n\nfunc Hello() string { return "hello" }\n'
-HELPER_BYTES = 1 << 26
-"""Largest binary of gocache. A judgement: it has 3 MB, and a build jail's file is not to be trusted."""
-STEP = 20
-"""Packages of the standard library per go command. A judgement: the progress bar moves every few seconds."""
 _DESCRIBE = "{{if %s}}{{.ImportPath}}\n{{.Name}}\n{{len .GoFiles}}\n{{with .Error}}{{.Err}}{{end}}{{end}}"
 """`go list` prints four lines: import path, name, number of files, error."""
 _EMBEDDED = "{{if not .Standard}}{{$dir := .Dir}}{{range .EmbedFiles}}{{$dir}}/{{.}}\n{{end}}{{end}}"
@@ -76,114 +63,12 @@ class Compiler:
         self.caches = caches
         self._jail = GoJail(settings, jails, caches, timeout_s=timeout_s)
         self._go, self._workplace = self._jail.go, self._jail.workplace
-        self._cataloguer: Flights[None] = Flights()
-        self._compiled = 0
-        """How many packages of the standard library `compile_library` has compiled."""
+        self.library = Library(self._jail, caches)
         self._forms = Forms()
 
     @property
     def toolchain(self) -> Toolchain:
         return self._jail.toolchain
-
-    # Preparing the toolchain
-
-    async def prepare(
-        self, toolchain: Toolchain, progress: Progress = silent, *, whole: bool = False
-    ) -> None:
-        """Compile the part of the standard library that every build needs, or with `whole` all of it.
-
-        Once per toolchain. If it is interrupted, the next call continues there.
-
-        Raises:
-            HostUnfit: this toolchain does not work here; the message has its output.
-        """
-        self._jail.toolchain = toolchain
-        await asyncio.to_thread(self.caches.prepare, toolchain.version)
-        self._compiled = 0
-        helper = self.caches.helper / "gocache"
-        ready_mark = self.caches.home / f"ready-{await asyncio.to_thread(_hash_of_own_sources)}"
-        try:
-            if not await asyncio.to_thread(lambda: helper.exists() and ready_mark.exists()):
-                progress("compiling what every build needs", 0, 0)
-                await self._compile_hello()
-                helper_sources = {"main.go": await asyncio.to_thread(_HELPER.read_bytes)}
-                await self._compile_program(helper_sources, helper)
-                await asyncio.to_thread(ready_mark.touch)
-            if whole:
-                await self.compile_library(progress)
-        except (BuildFailed, Unavailable) as error:
-            output = error.details.get("output", "")
-            raise HostUnfit(
-                f"{toolchain.version} of {toolchain.goroot} does not work in a jail: {error.message} {output}"
-            ) from error
-
-    async def _compile_hello(self) -> None:
-        """Compile a call in both forms, so that the shared cache has what main programs import."""
-        name, call = "sky.example/hello", Call(text="Hello()", function="Hello", arguments=())
-        package = {"go.mod": go_mod(name, language_of(self.toolchain.version)).encode(), "hello.go": _HELLO}
-        for form in (call, harness.as_expression(call)):
-            main = harness.render_main(form, name, "hello")
-            files = {f"{harness.FOLDER}/{file}": data for file, data in main.items()}
-            files = {**package, **files, **_with_overlay({})}
-            async with self._workplace(files) as work:
-                await self._go(
-                    *("build", "-overlay=/gen/overlay.json", *FLAGS, *_TARGET),
-                    work=work, shared=True, cwd="/gen",
-                )  # fmt: skip
-
-    async def _compile_program(self, files: dict[str, bytes], target: Path) -> None:
-        """Compile a program of ours that runs in build jails."""
-        async with self._workplace(files) as work:
-            output = ("-o", f"/out/{BINARY}")
-            await self._go("build", *FLAGS, *output, *files, work=work, shared=True, cwd="/gen")
-            await asyncio.to_thread(copy_out, work / "out" / BINARY, target, HELPER_BYTES)
-
-    @property
-    def _cataloguer_path(self) -> Path:
-        return self.caches.helper / f"catalogue-{catalogue.version()}"
-
-    async def has_cataloguer(self) -> bool:
-        """Whether a catalogue takes no longer than a build: its program is compiled, or all that it needs."""
-        whole_mark = self.caches.home / "whole"
-        return await asyncio.to_thread(lambda: self._cataloguer_path.exists() or whole_mark.exists())
-
-    async def _prepare_cataloguer(self) -> Path:
-        """The program that tells what packages offer. The first who needs it has it compiled: with the parser
-        and the type checker of Go, that takes as long as all that every build needs."""
-        program = await asyncio.to_thread(lambda: self._cataloguer_path)
-
-        async def compile_it() -> None:
-            await self._compile_program(await asyncio.to_thread(catalogue.sources), program)
-
-        if not await asyncio.to_thread(program.exists):
-            await self._cataloguer.join(program, compile_it)
-        return program
-
-    async def compile_library(self, progress: Progress = silent, *, gently: bool = False) -> None:
-        """Compile all of the standard library, and what tells what packages offer; nothing, if that is done.
-
-        If it is interrupted, the next call continues there. `gently`: on one processor.
-
-        Raises:
-            BuildFailed, Unavailable: as `_go`.
-        """
-        whole_mark = self.caches.home / "whole"
-        if not await asyncio.to_thread(whole_mark.exists):
-            await self._compile_standard_library(progress, gently=gently)
-            await self._prepare_cataloguer()
-            await asyncio.to_thread(whole_mark.touch)
-
-    async def _compile_standard_library(self, progress: Progress, *, gently: bool) -> None:
-        # Packages without Go files are for tests or other systems; internal ones come with their users.
-        output = await self._go("list", "-f", "{{if .GoFiles}}{{.ImportPath}}{{end}}", "std", shared=True)
-        names = [name for name in output.decode().split() if not {"internal", "vendor"} & {*name.split("/")}]
-        for start in range(self._compiled, len(names), STEP):
-            progress("compiling the standard library", start, len(names))
-            await self._go("build", "-trimpath", *names[start : start + STEP], shared=True, gently=gently)
-            self._compiled = start + STEP
-        progress("compiling the standard library", len(names), len(names))
-
-    # The steps of a build
 
     async def describe(
         self,
@@ -245,24 +130,22 @@ class Compiler:
             files = {
                 "main.go": f'package main\n\nimport _ "{package.import_path}"\n\nfunc main() {{}}\n'.encode()
             }
-        async with self._workplace(_generated(files, source, package), package.ours) as work:
-            try:
-                output = await self._go(
-                    *("list", *_flags(package), *question, "-f", _DESCRIBE % is_it, target),
-                    source=source,
-                    package=package,
-                    work=work,
-                    online=package.requires,
-                    invocation=invocation,
-                )
-            except BuildFailed as error:
-                errors = error.details.get("output", "")
-                if package.requires and _UNREACHABLE.search(errors):
-                    message = f"modules cannot be fetched from {self.settings.goproxy}"
-                    raise SourceUnavailable(message, output=errors) from error
-                await asyncio.to_thread(add_reasons, error, source)
-                raise
-            ours = await asyncio.to_thread(_completed, work / "out", package.ours)
+        try:
+            output, ours = await self._list(
+                (*question, "-f", _DESCRIBE % is_it, target),
+                source,
+                package,
+                invocation,
+                files=files,
+                online=package.requires,
+            )
+        except BuildFailed as error:
+            errors = error.details.get("output", "")
+            if package.requires and _UNREACHABLE.search(errors):
+                message = f"modules cannot be fetched from {self.settings.goproxy}"
+                raise SourceUnavailable(message, output=errors) from error
+            await asyncio.to_thread(add_reasons, error, source)
+            raise
         import_path, name, files_, go_error = output.decode(errors="replace").split("\n", 3)
         if files_ == "0":
             message = explain(Complaint.no_go_files, go_error, source)
@@ -271,18 +154,36 @@ class Compiler:
             raise refused
         return msgspec.structs.replace(package, name=name, import_path=import_path, by_go=True, ours=ours)
 
+    async def _list(
+        self,
+        question: tuple[str, ...],
+        source: Source,
+        package: Package,
+        invocation: str | None,
+        *,
+        files: Mapping[str, bytes] = MappingProxyType({}),
+        online: bool = False,
+        program: tuple[str, ...] = (GO,),
+    ) -> tuple[bytes, dict[str, bytes]]:
+        """What `go list` answers, and our module's files as Go left them. `files`: a main program of ours."""
+        async with self._workplace(generated(files, source, package), package.ours) as work:
+            output = await self._go(
+                *("list", *flags_of(package), *question),
+                source=source,
+                package=package,
+                work=work,
+                online=online,
+                invocation=invocation,
+                program=program,
+            )
+            return output, await asyncio.to_thread(completed, work / "out", package.ours)
+
     async def _refuse_pointers(self, source: Source, package: Package, invocation: str | None) -> None:
         """Refuse a package that embeds a file of which there is only a pointer of Git LFS: it would be taken
         for the file."""
         target = package.import_path if package.way is Way.dependency else "."
-        async with self._workplace(_generated({}, source, package), package.ours) as work:
-            output = await self._go(
-                *("list", "-e", *_flags(package), "-deps", "-f", _EMBEDDED, target),
-                source=source,
-                package=package,
-                work=work,
-                invocation=invocation,
-            )
+        question = ("-e", "-deps", "-f", _EMBEDDED, target)
+        output, _ = await self._list(question, source, package, invocation)
         if pointer := await asyncio.to_thread(_first_pointer, Tree(source.checkout), output):
             raise BuildFailed(lfs_refusal(source, pointer), complaint=Complaint.package)
 
@@ -301,7 +202,7 @@ class Compiler:
             BadCall: the caller named another package, or one that is not there.
         """
         parameters = await asyncio.to_thread(parameter_names, source, call.function)
-        target = _PROGRAM if call.is_program else _TARGET
+        target = _PROGRAM if call.is_program else TARGET
         imports = await asyncio.to_thread(import_paths, call, source, package)
         others = [path for path in imports.values() if not is_standard(path)]
         if others and package.requires:
@@ -322,10 +223,10 @@ class Compiler:
                 # Whatever Go changed since its module's go line is as for a caller who imports it today.
                 language = language_of(self.toolchain.version)
                 files["debug.go"] = f"//go:debug default=go{language}\n\npackage main\n".encode()
-            async with self._workplace(_generated(files, source, package), package.ours) as work:
+            async with self._workplace(generated(files, source, package), package.ours) as work:
                 try:
                     await self._go(
-                        *("build", *_flags(package), *FLAGS, *target),
+                        *("build", *flags_of(package), *FLAGS, *target),
                         source=source,
                         package=package,
                         work=work,
@@ -350,16 +251,10 @@ class Compiler:
         """The package with the modules fetched that other packages of its module need."""
         imports = "".join(f'import _ "{path}"\n' for path in (package.import_path, *others))
         main = f"package main\n\n{imports}\nfunc main() {{}}\n".encode()
-        async with self._workplace(_generated({"main.go": main}, source, package), package.ours) as work:
-            await self._go(
-                *("list", *_flags(package), "-deps", "-f", "{{.Name}}", f"./{harness.FOLDER}"),
-                source=source,
-                package=package,
-                work=work,
-                online=True,
-                invocation=invocation,
-            )
-            ours = await asyncio.to_thread(_completed, work / "out", package.ours)
+        question = ("-deps", "-f", "{{.Name}}", f"./{harness.FOLDER}")
+        _, ours = await self._list(
+            question, source, package, invocation, files={"main.go": main}, online=True
+        )
         return msgspec.structs.replace(package, ours=ours)
 
     async def catalogue(
@@ -370,18 +265,16 @@ class Compiler:
         Raises:
             BuildFailed: it does not compile.
         """
-        program = await self._prepare_cataloguer()
+        program = await self.library.cataloguer()
         most = str(min(catalogue.MOST_BYTES, self.settings.stdout))
         target = package.import_path if package.way is Way.dependency else "."
-        async with self._workplace(_generated({}, source, package), package.ours) as work:
-            output = await self._go(
-                *("list", *_flags(package), *_EXPORT, target),
-                source=source,
-                package=package,
-                work=work,
-                invocation=invocation,
-                program=(f"/helper/{program.name}", most, GO),
-            )
+        output, _ = await self._list(
+            (*_EXPORT, target),
+            source,
+            package,
+            invocation,
+            program=(f"/helper/{program.name}", most, GO),
+        )
         return await asyncio.to_thread(catalogue.read, output)
 
 
@@ -400,53 +293,8 @@ def _check_kind(package: Package, source: Source, program: bool) -> None:
     raise BadCall(message, position=0)
 
 
-def _flags(package: Package) -> tuple[str, ...]:
-    """Where Go finds modules and generated files."""
-    own = ("-modfile=/out/go.mod",) if package.way is Way.dependency else ()
-    return (f"-mod={package.mod}", *own, "-overlay=/gen/overlay.json")
-
-
-def _generated(files: Mapping[str, bytes], source: Source, package: Package) -> dict[str, bytes]:
-    """The files of /gen: the main program, a go.mod where the repository has none, one of our own where it is
-    a dependency, the harness, the overlay."""
-    depends = package.way is Way.dependency
-    home = posixpath.join("/gen" if depends else f"/src/{source.package}", harness.FOLDER)
-    by_path = {f"{home}/{name}": data for name, data in files.items()}
-    if package.go_mod is not None:
-        by_path["/src/go.mod"] = package.go_mod.encode()
-    # This go.mod shows where our module is. What is in it is read from /out (-modfile).
-    return _with_overlay(by_path) | ({"go.mod": b"module skyisland.call\n"} if depends else {})
-
-
-def _completed(out: Path, ours: Mapping[str, bytes]) -> dict[str, bytes]:
-    """Our module's files as Go has left them in /out, each with its file of sums. Blocks."""
-    tree, completed = Tree(out), {}
-    for name in ours.keys() | ({"go.sum"} if "go.mod" in ours else set()):
-        completed[name] = tree.read(name, GO_SUM_BYTES) or b""
-    return completed
-
-
 def _first_pointer(tree: Tree, output: bytes) -> str:
     """The first file of the repository, of those in the output of `_EMBEDDED`, of which Git LFS keeps the
     content; empty if there is none. Blocks."""
     names = (line.removeprefix("/src/") for line in output.decode(errors="replace").splitlines())
     return next((name for name in names if not name.startswith("/") and is_pointer(tree, name)), "")
-
-
-def _hash_of_own_sources() -> str:
-    """A hash of our Go code that `prepare` compiles. Blocks."""
-    return hashlib.sha256(harness.version().encode() + _HELPER.read_bytes()).hexdigest()[:16]
-
-
-def _with_overlay(by_path: Mapping[str, bytes]) -> dict[str, bytes]:
-    """The files of /gen: these, the harness, and an overlay.json that puts each where Go expects it.
-
-    `by_path`: contents by the path at which Go shall see them.
-    """
-    names = {path: posixpath.basename(path) for path in by_path}
-    generated = {names[path]: data for path, data in by_path.items()}
-    for name, data in harness.library().items():
-        names[f"/usr/local/go/src/{harness.LIBRARY}/{name}"] = f"library/{name}"
-        generated[f"library/{name}"] = data
-    overlay = {path: f"/gen/{name}" for path, name in names.items()}
-    return {**generated, "overlay.json": json.dumps({"Replace": overlay}).encode()}

@@ -28,8 +28,9 @@ from skyisland import golang
 from skyisland.drivers.linux.base import GENERATION
 from skyisland.drivers.linux.launching import Launcher
 from skyisland.events import Events
-from skyisland.golang.compiler import FLAGS, STEP
+from skyisland.golang.generated import FLAGS
 from skyisland.golang.gojail import ENVIRONMENT
+from skyisland.golang.library import STEP
 from skyisland.island import Island
 from skyisland.settings import Settings
 from skyisland.wiring import opened

@@ -102,11 +102,11 @@ async def test_the_library_is_compiled_by_one_processor_and_only_once(state_dir:
     async with opened(state_dir) as shop:
         shop.go.specs.clear()
         compiler = shop.builds._compiler
-        await compiler.compile_library(gently=True)
+        await compiler.library.compile_all(gently=True)
         building = [spec for spec in shop.go.specs if spec.argv[1:3] == ("build", "-trimpath")]
         assert building[0].argv[3:] == ("fmt", "net/http")
         assert dict(building[0].env)["GOMAXPROCS"] == "1"
         assert all(not source(spec) and spec.network is NetworkAccess.none for spec in building)
         shop.go.specs.clear()
-        await compiler.compile_library(gently=True)
+        await compiler.library.compile_all(gently=True)
         assert shop.go.specs == []
