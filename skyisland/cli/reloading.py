@@ -11,6 +11,7 @@ from msgspec import structs
 
 from skyisland.errors import IslandError
 from skyisland.island import Island
+from skyisland.record.logs import set_level
 from skyisland.settings import Api as ApiSettings
 from skyisland.settings import Settings, admin_token
 from skyisland.settings.sections import Section
@@ -89,7 +90,7 @@ class Reloading:
         self._secrets += {token, *new.api.tokens}.difference(self._secrets)
         self._app.reload(new.api, token)
         self._island.limit(new.limits.as_limits(), new.jails.exec_timeout)
-        logging.getLogger().setLevel(new.log.level.upper())
+        set_level(new.log.level.upper())
         done = [key for key in keys if _at_once(key)] + (["the files of TLS"] if tls else [])
         later = [key for key in keys if not _at_once(key)]
         log.warning("SIGHUP: settings read again; in force: %s", ", ".join(done) or "nothing new")

@@ -91,7 +91,8 @@ async def _run(
     events, ring = Events(), LogRing(secrets=secrets)
     metrics = Metrics(StatsD(*settings.statsd, prefix=settings.metrics.prefix) if settings.statsd else None)
     level = settings.log.level.upper()
-    async with logging_to(ring, events, level=level, secrets=secrets) as write_lines:
+    journal = os.environ.get("JOURNAL_STREAM", "")
+    async with logging_to(ring, events, level=level, secrets=secrets, journal_stream=journal) as write_lines:
         if console is None:
             write_lines(sys.stdout.buffer)
         sock = await asyncio.to_thread(listen, settings.listen, settings.http_port)

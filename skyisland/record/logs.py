@@ -9,6 +9,10 @@ more may be added later.
     {"time":1763773200.123,"level":"INFO","event":"JailCreated","jail":"sky-a-1f","jid":31,…}
     {"time": 1763773201.5, "level": "WARNING", "logger": "skyisland.pool", "message": "…", "exc_info": null}
 
+Events have levels as records have. What is one step of a call is DEBUG, and its end INFO: one line for each
+call. An end that the function did not choose, a build that fails and a refusal for want of room are
+WARNING; what only the island or its host can be blamed for is ERROR.
+
 Whoever logs never waits for a reader of the log: a thread writes the lines, and drops and counts those that
 its reader is too slow for.
 """
@@ -18,6 +22,7 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import os
 import queue
 import re
 import threading
@@ -39,6 +44,7 @@ from skyisland.events import (
     InvocationFinished,
     InvocationStarted,
     IslandStarted,
+    IslandStopped,
     JailCreated,
     JailDestroyed,
     JailKilled,
@@ -49,7 +55,7 @@ from skyisland.events import (
 )
 
 REDACTED = "[secret]"
-QUIET = ("asyncio", "git", "httpcore", "httpx", "hypercorn", "pyroute2")
+QUIET = ("aiosqlite", "asyncio", "git", "httpcore", "httpx", "hypercorn", "pyroute2")
 """Libraries that log each of their steps: only their warnings are taken."""
 LONG_EVENT = 1250
 """From this many bytes on, the ring keeps the line of an event, whose texts are cut, in
@@ -107,6 +113,11 @@ def _cut(text: str) -> str:
     return shortened(text, TEXT_SHOWN)
 
 
+def _called(event: InvocationStarted | InvocationFinished) -> str:
+    caller = f" (the caller: {event.caller_id})" if event.caller_id else ""
+    return f"{_cut(event.url)} {_cut(event.call)}{caller}"
+
+
 def _kept(entry: LogLine | Event) -> int:
     """The bytes that an entry of the ring keeps."""
     return LINE_BYTES + 4 * len(entry.text) if isinstance(entry, LogLine) else size_of(entry)
@@ -114,9 +125,7 @@ def _kept(entry: LogLine | Event) -> int:
 
 TEXTS: dict[type[Event], Callable[..., str]] = {
     IslandStarted: lambda e: f"island started, {e.swept} leftovers swept",
-    InvocationStarted: lambda e: (
-        f"{_cut(e.url)} {_cut(e.call)}{f' (the caller: {e.caller_id})' if e.caller_id else ''}"
-    ),
+    InvocationStarted: lambda e: _called(e),
     SourceFetched: lambda e: f"fetched {_cut(e.url)} at {e.commit[:12]} in {e.duration_s:.3f} s",
     BuildFinished: lambda e: (
         f"built {e.function} of {_cut(e.url)} in {e.duration_s:.3f} s"
@@ -131,10 +140,53 @@ TEXTS: dict[type[Event], Callable[..., str]] = {
     AddressReleased: lambda e: f"released {e.ip}",
     AddressStateSet: lambda e: f"{e.ip} set {e.state}",
     InvocationFinished: lambda e: (
-        f"{_cut(e.cause.text) if e.cause else e.verdict} in {e.timings.total_s * 1000:.1f} ms"
+        f"{_called(e)}: {_cut(e.cause.text) if e.cause else e.verdict} in {e.timings.total_s * 1000:.1f} ms"
     ),
 }
 """The text of a line for each kind of event; the other kinds have none."""
+
+_LEVELS: dict[type[Event], int] = {
+    IslandStarted: logging.INFO,
+    IslandStopped: logging.INFO,
+    ArtifactEvicted: logging.INFO,
+    AddressStateSet: logging.INFO,
+    JailKilled: logging.WARNING,
+}
+"""The other kinds are steps of a call: DEBUG; but for those that `level_of` looks into."""
+_AS_CALLED = frozenset({"ok", "failed", "cancelled", "bad_request", "bad_call", "source_refused", "draining"})
+"""Ends of calls that nobody but their callers need know of."""
+_OF_THE_HOST = frozenset({"internal", "driver_error", "host_unfit", "bad_settings"})
+_PRIORITIES = {logging.DEBUG: 7, logging.INFO: 6, logging.WARNING: 4, logging.ERROR: 3}  # sd-daemon(3)
+
+
+def level_of(event: Event) -> int:
+    """Of `logging`."""
+    kind = type(event)
+    if kind is InvocationFinished:
+        verdict = event.verdict  # type: ignore[attr-defined] # `kind` says so
+        if verdict in _AS_CALLED:
+            return logging.INFO
+        return logging.ERROR if verdict in _OF_THE_HOST else logging.WARNING
+    if kind is BuildFinished:
+        return logging.DEBUG if event.ok else logging.WARNING  # type: ignore[attr-defined] # as above
+    return _LEVELS.get(kind, logging.DEBUG)
+
+
+def _priority(level: int) -> bytes:
+    """What journald takes for the priority of the line that follows."""
+    return b"<%d>" % _PRIORITIES.get(level, 6 if level < logging.ERROR else 3)
+
+
+def is_journal(stream: BinaryIO, journal_stream: str) -> bool:
+    """Whether what is written to `stream` goes to systemd's journal.
+
+    `journal_stream`: of the environment, the device and inode that lead there (systemd.exec(5)).
+    """
+    try:
+        about = os.fstat(stream.fileno())
+    except (OSError, ValueError):
+        return False
+    return journal_stream == f"{about.st_dev}:{about.st_ino}"
 
 
 class LogRing(logging.Handler):
@@ -152,8 +204,8 @@ class LogRing(logging.Handler):
         self._lock = threading.Lock()
 
     def fold(self, event: Event) -> None:
-        """Take in an event, if its kind has a text."""
-        if type(event) not in TEXTS:
+        """Take in an event, if its kind has a text and its level is high enough."""
+        if type(event) not in TEXTS or level_of(event) < self.level:
             return
         if size_of(event) >= LONG_EVENT:
             self._append(lambda seq: self._line_of(seq, event))
@@ -163,11 +215,10 @@ class LogRing(logging.Handler):
             self._entries.add(event)
 
     def _line_of(self, seq: int, event: Event) -> LogLine:
-        failed = isinstance(event, InvocationFinished) and event.verdict != "ok"
         return self._line(
             seq,
             event.at,
-            logging.WARNING if failed else logging.INFO,
+            level_of(event),
             "events",
             TEXTS[type(event)](event),
             getattr(event, "jail", None),
@@ -249,13 +300,22 @@ class JsonLines(logging.Handler):
     """How long events gather for the writer. To wake its thread for each event of a busy island would cost
     more than the lines do."""
 
-    def __init__(self, stream: BinaryIO, *, secrets: Collection[str] = (), limit: int = 20_000) -> None:
-        """`limit`: batches of events and records that wait for the writer."""
+    def __init__(
+        self,
+        stream: BinaryIO,
+        *,
+        secrets: Collection[str] = (),
+        limit: int = 20_000,
+        priorities: bool = False,
+    ) -> None:
+        """`limit`: batches of events and records that wait for the writer. `priorities`: begin each line with
+        one, as journald reads it."""
         super().__init__()
         self.dropped = 0
         """Lines that the reader of the log was too slow for."""
         self._stream = stream
         self._secrets = secrets
+        self._priorities = priorities
         self._queue: queue.Queue[list[Event] | bytes | None] = queue.Queue(limit)
         self._waiting_bytes = 0
         self._counting = threading.Lock()
@@ -267,7 +327,9 @@ class JsonLines(logging.Handler):
     # On the threads of those who log
 
     def fold(self, event: Event) -> None:
-        """Take in an event; to be called on the event loop's thread."""
+        """Take in an event, if its level is high enough; to be called on the event loop's thread."""
+        if level_of(event) < self.level:
+            return
         if not self._batch:
             asyncio.get_running_loop().call_later(self.FLUSH_S, self._hand_over)
         self._batch.append(event)
@@ -303,11 +365,14 @@ class JsonLines(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         try:
-            line = self.format(record).encode()
+            line = self._before(record.levelno) + self.format(record).encode()
         except Exception:
             self.handleError(record)
         else:
             self._put(line, 1)
+
+    def _before(self, level: int) -> bytes:
+        return _priority(level) if self._priorities else b""
 
     def _put(self, item: list[Event] | bytes, lines: int) -> None:
         with self._counting:
@@ -347,7 +412,8 @@ class JsonLines(logging.Handler):
             lines = [item] if isinstance(item, bytes) else [self._line(event) for event in item]
             if self.dropped != reported:
                 reported = self.dropped
-                lines.append(b'{"level":"WARNING","message":"log lines lost","lost":%d}' % reported)
+                lost = b'{"level":"WARNING","message":"log lines lost","lost":%d}' % reported
+                lines.append(self._before(logging.WARNING) + lost)
             text = b"\n".join(lines) + b"\n"
             for secret in filter(None, tuple(self._secrets)):
                 text = text.replace(json.dumps(secret)[1:-1].encode(), REDACTED.encode())
@@ -360,20 +426,37 @@ class JsonLines(logging.Handler):
 
     def _line(self, event: Event) -> bytes:
         fields = msgspec.to_builtins(event)
-        line = {"time": fields.pop("at"), "level": "INFO", **fields}
+        level = level_of(event)
+        line = {"time": fields.pop("at"), "level": logging.getLevelName(level), **fields}
         data = self._encoder.encode({key: value for key, value in line.items() if value is not None})
         if not data.isascii():
             data = json.dumps(json.loads(data), separators=(",", ":")).encode()
-        return data.replace(b"\x7f", b"\\u007f")  # the one character of ASCII that msgspec does not escape
+        data = data.replace(b"\x7f", b"\\u007f")  # the one character of ASCII that msgspec does not escape
+        return self._before(level) + data
+
+
+def set_level(level: int | str) -> None:
+    """From now on, take in records and events of this level and above."""
+    root = logging.getLogger()
+    root.setLevel(level)
+    for handler in root.handlers:
+        if isinstance(handler, LogRing | JsonLines):
+            handler.setLevel(level)
 
 
 @asynccontextmanager
 async def logging_to(
-    ring: LogRing, events: Events, *, level: int | str = logging.INFO, secrets: Collection[str] = ()
+    ring: LogRing,
+    events: Events,
+    *,
+    level: int | str = logging.INFO,
+    secrets: Collection[str] = (),
+    journal_stream: str = "",
 ) -> AsyncIterator[Callable[[BinaryIO], None]]:
-    """Send all records and events to `ring` for the length of the block.
+    """Send all records and events of this level to `ring` for the length of the block.
 
-    Yields a function: called with a stream, it sends them as JSON lines there too, from then on. There are
+    Yields a function: called with a stream, it sends them as JSON lines there too, from then on; with their
+    priorities where it leads to `journal_stream` (see `is_journal`). There are
     no other handlers in the process meanwhile, so nothing of any library reaches a terminal that a console
     draws on.
     """
@@ -383,13 +466,14 @@ async def logging_to(
     taps = [events.tap(ring.fold, *TEXTS)]
 
     def write_lines(stream: BinaryIO) -> None:
-        writer = JsonLines(stream, secrets=secrets)
+        writer = JsonLines(stream, secrets=secrets, priorities=is_journal(stream, journal_stream))
+        writer.setLevel(root.level)
         writers.append(writer)
         taps.append(events.tap(writer.fold))
         root.addHandler(writer)
 
     root.handlers[:] = [ring]
-    root.setLevel(level)
+    set_level(level)
     for name in QUIET:
         logging.getLogger(name).setLevel(logging.WARNING)
     logging.captureWarnings(True)

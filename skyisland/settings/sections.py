@@ -553,4 +553,4 @@ class Log(Section, frozen=True, kw_only=True):
     """What is written to the log."""
 
     level: Literal["debug", "info", "warning", "error"] = "info"
-    """The lowest level that is logged."""
+    """The lowest level that is logged. "info" has one line for each call, "debug" also its steps."""

@@ -259,7 +259,8 @@ def test_a_second_interrupt_ends_the_calls_and_leaves_nothing(daemon: Make) -> N
 def test_hangup_reads_the_settings_again(daemon: Make) -> None:
     running = daemon().start()
     before = running.settings.read_text()
-    running.settings.write_text(before + '\n[log]\nlevel = "warning"\n[warm]\nmax_jails = 3\n')
+    after = before.replace('level = "debug"', 'level = "warning"') + "\n[warm]\nmax_jails = 3\n"
+    running.settings.write_text(after)
     running.signal(signal.SIGHUP)
     text = "SIGHUP: settings read again; in force: log.level"
     running.wait_for(level="WARNING", message=text)

@@ -58,7 +58,8 @@ class Daemon:
         self.words = [*(as_user(uid) if uid is not None else ()), str(SKYISLAND), "-c", str(self.settings)]
         self.arguments = arguments
         self.environment = {**os.environ, "SKYISLAND_ADMIN_API_TOKEN": TOKEN, **(environment or {})}
-        tables = {"http_port": self.port, "state_dir": str(self.state), **settings}
+        steps = {"log": {"level": "debug"}}  # tests wait for the steps of calls
+        tables = {"http_port": self.port, "state_dir": str(self.state), **steps, **settings}
         tables["git"] = {"rewrite": rewrite, **settings.get("git", {})}
         tables = {name: value for name, value in tables.items() if value is not None}
         text = json.dumps(tables) if file.endswith(".json") else tomli_w.dumps(tables)

@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from skyisland import events
 from skyisland.cause import Cause
 from skyisland.model import Phase, Purpose, Timings
-from skyisland.record.logs import JsonLines, LogRing, logging_to, printable
+from skyisland.record.logs import JsonLines, LogRing, is_journal, logging_to, printable, set_level
 
 FORGERY = 'x\n{"level":"INFO"}\r\x1b]52;c;aGk=\x07\x85\u2028\u202e\x9b31m\x7f'
 
@@ -64,6 +64,80 @@ async def test_a_line_per_event() -> None:
     assert lines[0]["jail"] == "sky-t-1"
     assert lines[0]["invocation"] == "inv-1"
     assert lines[0]["time"] == pytest.approx(lines[1]["time"], abs=10)
+
+
+OF_A_CALL: tuple[events.Event, ...] = (
+    events.InvocationStarted(invocation="inv-1", url="u", call="F()"),
+    events.PhaseFinished(invocation="inv-1", phase=Phase.resolve, duration_s=1),
+    events.SourceFetched(url="u", commit="c" * 40, duration_s=1),
+    events.BuildStarted(key="k", url="u", function="F"),
+    events.BuildFinished(key="k", url="u", function="F", ok=True, duration_s=1),
+    events.CloneCreated(clone="sky-t-1", duration_s=1),
+    created("sky-t-1", "inv-1"),
+    events.JailClaimed(jail="sky-t-1", jid=1),
+    events.AddressLeased(ip="10.0.0.2", jail="sky-t-1"),
+    finished(function="F", jail="sky-t-1"),
+    events.JailDestroyed(jail="sky-t-1", jid=1, duration_s=1),
+)
+
+
+@pytest.mark.parametrize(("level", "told", "in_ring"), [("DEBUG", 11, 7), ("INFO", 1, 1), ("WARNING", 0, 0)])
+async def test_one_line_for_each_call(level: str, told: int, in_ring: int) -> None:
+    stream, ring = io.BytesIO(), LogRing()
+    lines = JsonLines(stream)
+    for taker in (lines, ring):
+        taker.setLevel(level)
+        for event in OF_A_CALL:
+            taker.fold(event)
+    await asyncio.to_thread(lines.close)
+    written = [json.loads(line) for line in stream.getvalue().splitlines()]
+    assert len(written) == told
+    assert len(ring.lines()) == in_ring
+    if told == 1:
+        assert (written[0]["function"], written[0]["verdict"], written[0]["level"]) == ("F", "ok", "INFO")
+        assert written[0]["timings"]["total_s"] == 0
+        assert ring.lines()[0].text == "u F(): ok in 0.0 ms"
+
+
+@pytest.mark.parametrize(
+    ("event", "level"),
+    [
+        (finished(), "INFO"),
+        (finished(verdict="failed"), "INFO"),
+        (finished(verdict="bad_call"), "INFO"),
+        (finished(verdict="exited"), "WARNING"),
+        (finished(verdict="too_busy"), "WARNING"),
+        (finished(verdict="driver_error"), "ERROR"),
+        (events.BuildFinished(key="k", url="u", function="F", ok=False, duration_s=1), "WARNING"),
+        (events.JailKilled(jail="j", jid=1, reason="because"), "WARNING"),
+        (events.IslandStarted(swept=0), "INFO"),
+        (events.PhaseFinished(invocation="i", phase=Phase.exec, duration_s=1), "DEBUG"),
+    ],
+)
+async def test_levels_mean_something(event: events.Event, level: str) -> None:
+    (line,) = await written(event)
+    assert json.loads(line)["level"] == level
+
+
+async def test_journald_is_told_priorities() -> None:
+    stream = io.BytesIO()
+    lines = JsonLines(stream, priorities=True)
+    lines.fold(created("j"))
+    lines.fold(finished())
+    lines.fold(finished(verdict="internal"))
+    lines.handle(record("odd"))
+    await asyncio.to_thread(lines.close)
+    found = {line[:3]: json.loads(line[3:])["level"] for line in stream.getvalue().splitlines()}
+    assert found == {b"<7>": "DEBUG", b"<6>": "INFO", b"<3>": "ERROR", b"<4>": "WARNING"}
+
+
+def test_what_leads_to_the_journal(tmp_path: Path) -> None:
+    with (tmp_path / "log").open("wb") as stream:
+        about = os.fstat(stream.fileno())
+        assert is_journal(stream, f"{about.st_dev}:{about.st_ino}")
+        for other in ("", f"{about.st_dev}:{about.st_ino + 1}", "nonsense"):
+            assert not is_journal(stream, other)
+    assert not is_journal(io.BytesIO(), "8:1")
 
 
 async def test_a_line_per_record() -> None:
@@ -151,8 +225,8 @@ def test_lines_of_a_jail() -> None:
     ring.handle(record("odd", jail="sky-t-1"))
     ring.fold(finished(invocation="inv-1", jail="sky-t-1", verdict="exited"))
     found = ring.lines(jail="sky-t-1")
-    assert [line.text.split()[0] for line in found] == ["u", "function", "odd", "exited"]
-    assert [line.level for line in found] == ["INFO", "INFO", "WARNING", "WARNING"]
+    assert [line.text.split()[0] for line in found] == ["u", "function", "odd", "u"]
+    assert [line.level for line in found] == ["DEBUG", "DEBUG", "WARNING", "WARNING"]
 
 
 def test_every_told_event_has_words() -> None:
@@ -174,7 +248,7 @@ def test_every_told_event_has_words() -> None:
     for fact in facts:
         ring.fold(fact)
     assert len(ring.lines()) == len(facts)
-    assert ring.lines()[-1].text == "exited 2: panic: oh in 0.0 ms"
+    assert ring.lines()[-1].text == "u F(): exited 2: panic: oh in 0.0 ms"
 
 
 def test_the_ring_holds_printable_text_without_secrets() -> None:
@@ -206,10 +280,14 @@ async def test_logging_to_takes_over_and_gives_back() -> None:
         logging.getLogger("hypercorn.error").info("chatter")
         facts.publish(events.IslandStarted(swept=0))
         warnings.warn("careful", stacklevel=1)
+        set_level("WARNING")
+        facts.publish(events.IslandStarted(swept=1))
+        logging.getLogger("skyisland.test").info("no more")
     assert (root.handlers, root.level) == before
     texts = [line.text for line in ring.lines()]
     assert texts[1:3] == ["hello", "island started, 0 leftovers swept"]
     assert "careful" in texts[3]
     assert len(stream.getvalue().splitlines()) == 3
+    ring.setLevel("DEBUG")
     facts.publish(events.IslandStarted(swept=0))
     assert len(ring.lines()) == 4
