@@ -76,7 +76,7 @@ security: $(READY)
 
 CASES = $(BIN)/pytest -q -p tests.attacks.case_results --cases .cache/cases.json
 
-# The tables in docs/ that are made of the code.
+# The tables in docs/ that are made of the code, and the manual page.
 pages: $(READY)
 	$(BIN)/python -m tests.support.pages
 
@@ -110,6 +110,8 @@ install:
 	esac
 	mkdir -p $(DESTDIR)$(PREFIX)/bin
 	ln -sf ../lib/skyisland/bin/skyisland $(DESTDIR)$(PREFIX)/bin/skyisland
+	mkdir -p $(DESTDIR)$(PREFIX)/share/man/man1
+	install -m 644 config/skyisland.1 $(DESTDIR)$(PREFIX)/share/man/man1/
 	case `uname -s` in \
 	FreeBSD) unit=config/rc.d/sky_island mode=555 to=$(PREFIX)/etc/rc.d etc=$(PREFIX)/etc ;; \
 	*) unit=config/systemd/skyisland.service mode=644 to=/etc/systemd/system etc=/etc ;; \

@@ -1,9 +1,15 @@
-"""Makes a Git repository of each example. The demonstration, the tests and the benchmarks clone them."""
+"""Makes a Git repository of each example. The demonstration, the tests and the benchmarks clone them.
+
+As a script, it makes them in a new folder and says how an island finds them:
+
+    python examples/publish.py FOLDER
+"""
 
 from __future__ import annotations
 
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 HERE = Path(__file__).parent
@@ -38,6 +44,26 @@ def rewrite(target: Path) -> dict[str, str]:
     return {f"https://{HOST}/": f"{target.as_uri()}/"}
 
 
+def main() -> int:
+    if len(sys.argv) != 2 or sys.argv[1].startswith("-"):
+        print("usage: python examples/publish.py FOLDER", file=sys.stderr)
+        return 2
+    target = Path(sys.argv[1]).resolve()
+    if target.exists() and any(target.iterdir()):
+        print(f"{target} is there, and not empty: name a new folder", file=sys.stderr)
+        return 1
+    target.mkdir(parents=True, exist_ok=True)
+    target.chmod(0o755)  # also the island's user shall read it
+    urls = publish(target)
+    ((prefix, folder),) = rewrite(target).items()
+    print(
+        f'The settings of an island that shall find them:\n\n[git]\nrewrite = {{"{prefix}" = "{folder}"}}\n'
+    )
+    print("The repositories:", *urls, sep="\n  ")
+    print(f"\nskyisland invoke {HOST}/geohash 'Encode(48.8584, 2.2945)'")
+    return 0
+
+
 def _git(folder: Path, *words: str) -> str:
     return subprocess.run(
         ["git", *words],  # noqa: S607 - the user's own git
@@ -46,3 +72,7 @@ def _git(folder: Path, *words: str) -> str:
         capture_output=True,
         text=True,
     ).stdout.strip()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

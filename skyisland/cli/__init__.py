@@ -250,6 +250,7 @@ def console_options(command: Callable[..., Any]) -> Callable[..., Any]:
         click.option(
             "--refresh",
             "refresh_s",
+            metavar="SECONDS",
             type=click.FloatRange(0.1, 60),
             help="Seconds between two refreshes of the screen; at first 0.5.",
         ),

@@ -30,17 +30,35 @@ QUIET_S = 2.0
 @click.command()
 @click.argument("url", shell_complete=packages)
 @click.argument("call", default="main", shell_complete=names_offered)
-@click.option("--args", help="Arguments as JSON: an array, or an object by the parameters' names.")
-@click.option("--arg", multiple=True, help="One argument, JSON or else a text; may be repeated.")
-@click.option("--inputs", type=click.File("rb"), help="Arguments of many calls, a line each; - to read them.")
 @click.option(
-    "--type", "types", multiple=True, help="A type argument of a generic function; may be repeated."
+    "--args", metavar="JSON", help="Arguments as JSON: an array, or an object by the parameters' names."
 )
-@click.option("--version", help="Branch, tag or commit; the default branch without it.")
+@click.option(
+    "--arg", metavar="VALUE", multiple=True, help="One argument, JSON or else a text; may be repeated."
+)
+@click.option(
+    "--inputs",
+    metavar="FILE",
+    type=click.File("rb"),
+    help="Arguments of many calls, a line each; - to read them.",
+)
+@click.option(
+    "--type",
+    "types",
+    metavar="TYPE",
+    multiple=True,
+    help="A type argument of a generic function; may be repeated.",
+)
+@click.option("--version", metavar="VERSION", help="Branch, tag or commit; the default branch without it.")
 @click.option("--ip4", is_flag=True, help="Lease an address for the jail.")
 @click.option("--cache-bust", is_flag=True, help="Fetch and build again.")
 @click.option("--cold", is_flag=True, help="Make a new jail, whatever is warm.")
-@click.option("--stdin", type=click.File("rb"), help="What the function reads; without it, what is piped in.")
+@click.option(
+    "--stdin",
+    metavar="FILE",
+    type=click.File("rb"),
+    help="What the function reads; without it, what is piped in.",
+)
 @click.option("--raw", is_flag=True, help="Write the output as it is to a terminal, too.")
 @as_json
 @click.pass_obj
@@ -190,7 +208,7 @@ def _in_one_place() -> bool:
 @click.command()
 @click.argument("url", shell_complete=packages)
 @click.argument("name", required=False, shell_complete=names_offered)
-@click.option("--version", help="Branch, tag or commit; the default branch without it.")
+@click.option("--version", metavar="VERSION", help="Branch, tag or commit; the default branch without it.")
 @as_json
 @click.pass_obj
 def functions(options: GlobalOptions, url: str, name: str | None, version: str | None, as_json: bool) -> None:

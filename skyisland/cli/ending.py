@@ -1,13 +1,5 @@
 """How a command ends: what went wrong, told to people or machines, and the exit code.
 
-    0    done
-    1    refused or failed
-    2    the command line is wrong
-    3    no island answers at the settings' address
-    4    the function ran and failed, or returned an error (`invoke`)
-    130  interrupted (Ctrl-C)
-    141  whoever read the output went away, as in `skyisland logs | head`
-
 The reason stands on standard error. For machines (`--json`) it is a line of JSON as the API's errors are:
 {"error": text, "code": stable name, "details": {…}}.
 """
@@ -25,6 +17,15 @@ import click
 from skyisland.errors import IslandError, SettingsError
 
 EXIT_FAILED, EXIT_UNREACHABLE, EXIT_FUNCTION, EXIT_INTERRUPTED, EXIT_UNREAD = 1, 3, 4, 130, 141
+EXIT_CODES = {
+    0: "done",
+    EXIT_FAILED: "refused or failed; standard error says why",
+    2: "the command line is wrong",
+    EXIT_UNREACHABLE: "no island answers at the address in the settings",
+    EXIT_FUNCTION: "the function did not end well, or returned an error (invoke)",
+    EXIT_INTERRUPTED: "interrupted (Ctrl-C)",
+    EXIT_UNREAD: "whoever read the output went away, as head(1) does",
+}
 OUTPUT_FAULTS = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO}
 """What writing to standard output may meet: no space left on the device, first of all."""
 

@@ -148,7 +148,7 @@ def console(options: GlobalOptions, /, **look: Any) -> None:
 
 
 @click.command()
-@click.option("--port", type=click.IntRange(1, 65535), default=3281, show_default=True)
+@click.option("--port", metavar="PORT", type=click.IntRange(1, 65535), default=3281, show_default=True)
 @click.option("--readonly", is_flag=True, help="Watch only: no key changes anything.")
 @click.pass_obj
 def web(options: GlobalOptions, port: int, readonly: bool) -> None:

@@ -43,7 +43,9 @@ def limit(operation: Operation[Any]) -> Callable[..., Any]:
     """The option --limit, within the bounds of the operation."""
     (bound,) = (parameter for parameter in operation.query if parameter.name == "limit")
     kind = click.IntRange(0, bound.most)
-    return click.option("--limit", type=kind, default=bound.default, show_default=True, help=bound.meaning)
+    return click.option(
+        "--limit", metavar="N", type=kind, default=bound.default, show_default=True, help=bound.meaning
+    )
 
 
 @click.command()

@@ -1,4 +1,4 @@
-"""What the pages in docs/ take from the code, written between their marks: `make pages`.
+"""What the pages in docs/ take from the code, written between their marks, and the manual page: `make pages`.
 
 A block stands between `<!-- name -->` and `<!-- /name -->`. A page that was not written anew fails in
 `tests/unit/test_pages.py`.
@@ -13,12 +13,14 @@ from typing import Any
 from msgspec import structs
 from prometheus_client.parser import text_string_to_metric_families
 
+from skyisland.cli.ending import EXIT_CODES
 from skyisland.events import InvocationFinished
 from skyisland.model import Purpose, Timings
 from skyisland.operations import OPERATIONS, Operation, Parameter
 from skyisland.record.metrics import Metrics, StatsD
 from skyisland.status import JailInfo, JailState
 from tests.support.api import make_world
+from tests.support.manual import PAGE, manual
 from tests.support.places import ROOT
 
 
@@ -70,9 +72,17 @@ def prometheus() -> str:
     return "\n".join(rows)
 
 
+def exits() -> str:
+    """The table of exit codes."""
+    return "\n".join(
+        ["| exit code | |", "| --- | --- |", *(f"| {code} | {why} |" for code, why in EXIT_CODES.items())]
+    )
+
+
 BLOCKS: dict[str, tuple[str, Callable[[], str]]] = {
     "operations": ("docs/rest.md", operations),
     "prometheus": ("docs/operating.md", prometheus),
+    "exits": ("docs/operating.md", exits),
 }
 """Page and maker of each block."""
 
@@ -88,6 +98,7 @@ def main() -> None:
     for name, (page, make) in BLOCKS.items():
         path = ROOT / page
         path.write_text(written(path.read_text(), name, make()))
+    PAGE.write_text(manual())
 
 
 if __name__ == "__main__":

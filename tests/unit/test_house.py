@@ -34,6 +34,20 @@ def test_version_is_that_of_the_installed_package() -> None:
     assert re.match(r"\d+\.\d+\.\d+", __version__)
 
 
+def test_examples_are_published_by_a_script(tmp_path: Path) -> None:
+    """It prints the settings of an island that finds them, and touches no folder that has something."""
+    words = [sys.executable, str(ROOT / "examples" / "publish.py"), str(tmp_path / "new" / "folder")]
+    done = subprocess.run(words, capture_output=True, text=True, check=True)
+    settings = done.stdout[done.stdout.index("[git]") : done.stdout.index("The repositories")]
+    ((prefix, folder),) = tomllib.loads(settings)["git"]["rewrite"].items()
+    urls = re.findall(r"^  (\S+)$", done.stdout, re.MULTILINE)
+    assert len(urls) > 3
+    repository = f"https://{urls[0]}".replace(prefix, folder)
+    assert subprocess.run(["git", "ls-remote", repository], capture_output=True, check=True).stdout
+    assert subprocess.run(words, capture_output=True, check=False).returncode == 1
+    assert subprocess.run(words[:2], capture_output=True, check=False).returncode == 2
+
+
 def test_groups_are_the_extras() -> None:
     """Old pips know extras only, so those are the one list."""
     extras = set(PROJECT["project"]["optional-dependencies"]) - {"console"}

@@ -36,6 +36,7 @@ from skyisland.record.traffic import ApiStats
 from skyisland.settings import Layout
 from skyisland.status import AddressInfo, Capability
 from skyisland.wire import Answer, FunctionBody, Jail, Problem
+from tests.support.manual import PAGE, manual
 from tests.support.pages import BLOCKS, written
 from tests.support.places import ROOT
 from tests.support.transcripts import Transcript, transcripts
@@ -228,6 +229,35 @@ def test_every_command_and_option_is_told() -> None:
     for line in told:
         name = " ".join(re.findall(r"^[a-z]+(?: [a-z]+\b)?", line))
         assert name in known or name.split()[0] in known, f"there is no command {line}"
+
+
+def test_the_manual_page_is_of_the_commands() -> None:
+    text = PAGE.read_text()
+    assert text == manual(), "make pages"
+    requests = {line.split(" ")[0] for line in text.splitlines() if line.startswith((".", "'"))}
+    assert requests == {
+        '.\\"',
+        ".TH",
+        ".SH",
+        ".SS",
+        ".TP",
+        ".IP",
+        ".PP",
+        ".RS",
+        ".RE",
+        ".nf",
+        ".fi",
+        ".B",
+        ".BR",
+        ".I",
+    }
+    plain = text.replace("\\-", "-").replace("\\fB", "").replace("\\fR", "")
+    for name, command in commands(main):
+        assert f"\n{name} " in plain
+        for option in command.params:
+            assert not isinstance(option, click.Option) or f"\n{option.opts[0]}" in plain, (
+                f"{name} {option.name}"
+            )
 
 
 @pytest.mark.parametrize(
