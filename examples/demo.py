@@ -1,7 +1,9 @@
 """`make demo`: calls functions of Git repositories over REST; each runs in a fresh jail.
 
 Makes repositories of the examples, starts an island with a free port and a temporary state folder, makes
-five calls as any client would, stops the island and removes the folder.
+five calls as any client would, stops the island and removes the folder. With `--stay` the island runs on,
+with the examples published: on a terminal its console opens, and all ends with that; elsewhere with SIGTERM
+or SIGINT.
 
 On FreeBSD, whose jails stand on ZFS, it also makes a pool on a file in that folder, unless `--dataset` names
 a dataset to use. The base system comes from the network, unless `--base` names a folder with `base.txz` and
@@ -15,12 +17,14 @@ import contextlib
 import http.client
 import json
 import os
+import shlex
 import shutil
 import signal
 import socket
 import subprocess
 import sys
 import tempfile
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -45,6 +49,7 @@ def main() -> int:
     options = argparse.ArgumentParser(description="Call functions over REST; each runs in a fresh jail.")
     options.add_argument("--dataset", help="FreeBSD: where clones lie, instead of a pool of our own")
     options.add_argument("--base", help="FreeBSD: a folder with base.txz, instead of the network")
+    options.add_argument("--stay", action="store_true", help="go on, and say what there is to call")
     chosen = options.parse_args()
     # Jails run as other users than root, and must reach the state folder.
     folder = Path(tempfile.mkdtemp(prefix="sky-demo-", dir="/var/tmp"))
@@ -53,7 +58,7 @@ def main() -> int:
         with storage(folder, chosen.dataset) as settings:
             if chosen.base:
                 settings["base_sys_pkg_dir"] = chosen.base
-            return demonstrate(folder, settings)
+            return demonstrate(folder, settings, stay=chosen.stay)
     finally:
         subprocess.run(["chmod", "-R", "u+rwX", folder], check=False)  # noqa: S607 - the user's own
         shutil.rmtree(folder)
@@ -77,10 +82,10 @@ def storage(folder: Path, dataset: str | None, system: str = sys.platform) -> It
         subprocess.run(["zpool", "destroy", "-f", pool], check=False)  # noqa: S607
 
 
-def demonstrate(folder: Path, more: dict[str, Any]) -> int:
+def demonstrate(folder: Path, more: dict[str, Any], *, stay: bool) -> int:
     repositories = folder / "repositories"
     repositories.mkdir()
-    publish(repositories)
+    urls = publish(repositories)
     settings = folder / "skyisland.toml"
     port = free_port()
     settings.write_text(
@@ -95,11 +100,20 @@ def demonstrate(folder: Path, more: dict[str, Any]) -> int:
     )
     skyisland = Path(sys.executable).with_name("skyisland")
     print("Starting an island; a new one first compiles what every build needs.", flush=True)
+    # A signal to the terminal's programs is ours to handle: the island ends last.
     island = subprocess.Popen(
-        [skyisland, "-c", settings, "serve", "--no-tui"], stdout=subprocess.PIPE, stderr=subprocess.PIPE
+        [skyisland, "-c", settings, "serve", "--no-tui"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        start_new_session=True,
     )
     try:
-        return call_it(island, port)
+        failed = call_it(island, port)
+        if stay:
+            stay_on(island, [skyisland, "-c", settings], port, urls)
+        elif sys.stdout.isatty():
+            print("\nTo try it yourself, have it stay: make demo DEMO=--stay")
+        return failed
     finally:
         island.send_signal(signal.SIGTERM)
         _, errors = island.communicate(timeout=60)
@@ -108,7 +122,13 @@ def demonstrate(folder: Path, more: dict[str, Any]) -> int:
 
 def call_it(island: subprocess.Popen[bytes], port: int) -> int:
     assert island.stdout is not None  # noqa: S101 - Popen got PIPE
-    if not any(b'"IslandStarted"' in line for line in island.stdout):
+    for line in island.stdout:
+        told = json.loads(line)
+        if told.get("event") == "IslandStarted":
+            break
+        if told.get("logger") == "skyisland.cli.preparing":
+            print(f"  {told['message']}", flush=True)
+    else:
         print("the island did not start", file=sys.stderr)
         return 1
     failures = 0
@@ -129,6 +149,34 @@ def call_it(island: subprocess.Popen[bytes], port: int) -> int:
             print(f"  → {answer['data']}")
         print(f"    from jail {reply['jail']}, commit {reply['version'][:12]}, ms: {phases}")
     return 1 if failures else 0
+
+
+def stay_on(island: subprocess.Popen[bytes], skyisland: list[str | Path], port: int, urls: list[str]) -> None:
+    """Say what there is to call, and keep the island until somebody has seen enough."""
+    assert island.stdout is not None  # noqa: S101 - Popen got PIPE
+    # Else the island would wait for us as soon as the pipe is full.
+    threading.Thread(target=island.stdout.read, daemon=True).start()
+    ended = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: ended.set())
+    command = shlex.join(map(str, skyisland))
+    print(
+        f"\nThe island stays at http://127.0.0.1:{port} with these packages:",
+        *(f"  {url}" for url in urls),
+        "What one offers, a call, and the same by curl:",
+        f"  {command} functions {URL}",
+        f"  {command} invoke {URL} 'Encode(48.8584, 2.2945)'",
+        f"  curl -sS http://127.0.0.1:{port}/api/v1/function -d '{json.dumps({'url': URL, **CALLS[0][1]})}'",
+        f"  {command} console",
+        sep="\n",
+        flush=True,
+    )
+    if sys.stdin.isatty() and sys.stdout.isatty():
+        input("Enter opens the console (i calls a function); the demo ends with it. ")
+        subprocess.run([*skyisland, "console"], check=False)
+    else:
+        print("SIGTERM or Ctrl+C ends it.", flush=True)
+        ended.wait()
 
 
 def free_port() -> int:

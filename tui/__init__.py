@@ -63,6 +63,8 @@ class Wishes(NamedTuple):
     """ASCII characters only; None: if the terminal or the locale has no others."""
     refresh_s: float | None = None
     theme: str | None = None
+    command: str = "skyisland"
+    """What commands to this island begin with."""
 
 
 def check_theme(name: str | None) -> None:

@@ -25,6 +25,7 @@ from textual.driver import Driver
 from textual.screen import Screen
 from textual.widgets import ContentSwitcher
 
+from skyisland.model import FunctionRequest
 from tui.dialogs import FilterBar
 from tui.draw.canvas import Canvas, Hint, Line
 from tui.draw.chrome import VIEWS, Banner, Head, Keys, Meters, Tabs, connection_banner
@@ -38,6 +39,7 @@ from tui.memory import Look, Memory
 from tui.orders import Orders
 from tui.watch.filter import Filter
 from tui.watch.port import Port
+from tui.watch.rows import InvocationRow
 from tui.watch.station import Station
 from tui.words import clean, line
 
@@ -129,6 +131,7 @@ class Console(Orders):
         driver_class: type[Driver] | None = None,
         theme: str | None = None,
         memory: Memory | None = None,
+        command: str = "skyisland",
         ready: Callable[[], object] = lambda: None,
     ) -> None:
         """`follow`: False for pictures and tests, which feed the station themselves (`station.receive`).
@@ -137,6 +140,7 @@ class Console(Orders):
         super().__init__(driver_class=driver_class)
         self.station = Station(port, clock, changed=self.paint_all, refused=self.action_token)
         self.readonly = readonly
+        self.command = command
         self.memory = memory or Memory()
         last_s = self.memory.look.refresh_s
         self.refresh_s = refresh_s or (last_s if 0.1 <= last_s <= 60 else USUAL_REFRESH_S)
@@ -175,7 +179,7 @@ class Console(Orders):
             self.screen.add_class("-ascii")
             self.add_class("-ascii")
         self.home.query_one("#banner").display = False
-        self._recall(self.shown_view)
+        self._furnish(self.shown_view)
         self.home.set_focus(self.shown_view.main)
         if self.follows:
             self.run_worker(self.station.follow(), group="follow", exclusive=True)
@@ -193,12 +197,14 @@ class Console(Orders):
         before = set(self.home.query(View))
         await super().show_view(view)
         for pane in set(self.home.query(View)) - before:
-            self._recall(pane)
+            self._furnish(pane)
 
-    def _recall(self, view: View) -> None:
-        """Sort and filter its tables as they were last time."""
+    def _furnish(self, view: View) -> None:
+        """Sort and filter its tables as they were last time; where calls would be, say how to make one."""
         look = self.memory.look
         for table in view.query(Table):
+            if table.kind is InvocationRow:
+                table.empty = first_steps(self.station.port, self.command, readonly=self.readonly)
             if table.id in look.orders:
                 table.order_by(*look.orders[table.id])
             if table.id in look.filters:
@@ -336,6 +342,25 @@ class Console(Orders):
 
                 word = binding.description[0].upper() + binding.description[1:]
                 yield SystemCommand(word, f"key {self.get_key_display(binding)}", run)
+
+
+TRIED = FunctionRequest(url="github.com/mmcloughlin/geohash", call="Encode(48.8584, 2.2945)")
+"""A first call, of the package that README.md calls."""
+
+
+def first_steps(port: Port, command: str, *, readonly: bool) -> str:
+    """How to make a first call, in commands that are true here."""
+    steps = ["no request yet"]
+    if not readonly:
+        steps.append("i   calls a function by hand; ctrl+f there shows what a package offers")
+    return "\n".join(
+        [
+            *steps,
+            f"$ {command} invoke {TRIED.url} '{TRIED.call}'",
+            f"$ {port.curl(TRIED)}",
+            f"$ {command} invoke ./FOLDER 'F()'   calls a package of your own",
+        ]
+    )
 
 
 class TooSmall(Canvas):

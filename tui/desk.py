@@ -21,6 +21,8 @@ class Desk(Keyboard[int]):
     glyphs: Glyphs
     palette: Palette
     memory: Memory
+    command: str
+    """What commands to this island begin with: `skyisland`, and which settings."""
     readonly: bool
     """The operator may watch only: no action changes the island."""
     view = "overview"

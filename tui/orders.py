@@ -264,7 +264,7 @@ class Orders(Looking):
             elif answer == "detach":
                 self.action_detach()
 
-        self.push_screen(questions.stop_island(self.board.busy), answered)
+        self.push_screen(questions.stop_island(self.board.busy, self.command), answered)
 
     def action_detach(self) -> None:
         """Leave; an island of this process runs on without its console."""

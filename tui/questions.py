@@ -104,13 +104,14 @@ def purge(rows: Sequence[ArtifactRow]) -> Ask:
     return Ask("Purge the cache?", lines, (NO, Choice("y", "Purge", "yes", "warning")))
 
 
-def stop_island(busy: int) -> Ask:
-    """`busy`: jails that have something to do."""
+def stop_island(busy: int, command: str) -> Ask:
+    """`busy`: jails that have something to do. `command`: what commands to this island begin with."""
     what = {0: "no jail is running", 1: "1 jail is running"}.get(busy, f"{busy} jails are running")
     rows: list[Spans] = [
         [(f"The island ends with this console; {what}.", "text")],
         [("Running calls get some seconds to finish.", "dim")],
-        [("Detached, it runs on here without a console; `skyisland console` shows it again.", "dim")],
+        [("Detached, it runs on without a console. To see it again:", "dim")],
+        [(f"{command} console", "dim")],
     ]
     choices = (NO, Choice("d", "Detach", "detach"), Choice("y", "Stop the island", "yes", "error"))
     return Ask("Stop the island?", rows, choices, danger=True)

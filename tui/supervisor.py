@@ -61,6 +61,7 @@ def _console(port: Port, wishes: Wishes, memory: Memory, **more: Any) -> Console
         refresh_s=wishes.refresh_s,
         theme=wishes.theme,
         memory=memory,
+        command=wishes.command,
         **more,
     )
 
@@ -93,6 +94,10 @@ class _Show:
         failed = self.task.done() and not self.task.cancelled() and self.task.exception() is not None
         if untidy or failed:
             self.terminal.restore(self._before)
+        # Textual's driver leaves its handlers: to stop or go on, a process without a console would take hold
+        # of the terminal, and be stopped for it.
+        for number in (signal.SIGTSTP, signal.SIGCONT):
+            signal.signal(number, signal.SIG_DFL)
         await asyncio.to_thread(self.console.memory.note_look, self.console.last_look)
         return 1 if failed else self.console.return_code or 0
 
@@ -131,11 +136,15 @@ async def serve_with_console(
             code = await show.end()
             for wait in waits:
                 wait.cancel()
-        if not console.stopping and not stop.is_set() and not api.done():
+            alone = not console.stopping and not stop.is_set() and not api.done()
+            if alone and console.detaching:
+                # The terminal is to be the operator's again: what the island logs goes on into `log`.
+                terminal.write(_farewell(wishes.command, log))
+                terminal.given_up = True
+        if alone:
             last_words = f"the console {_end(console, gone)}; the island runs on without it"
-            if not gone:
+            if not gone and not console.detaching:
                 _say(last_words)
-                _say(f"process {os.getpid()}: Ctrl+C stops it, `skyisland console` shows it again")
             headless()
             logging.getLogger(__name__).warning(last_words)
             stopping = asyncio.ensure_future(stop.wait())
@@ -157,6 +166,16 @@ def _end(console: Console, gone: bool) -> str:
     if gone:
         return "lost its terminal"
     return "was detached" if console.detaching else f"crashed: {console.crash or 'unknown'}"
+
+
+def _farewell(command: str, log: Path | None) -> str:
+    return (
+        "skyisland: the console was detached; the island runs on without it\n"
+        f"  to see it again   {command} console\n"
+        f"  its log           {log or 'nowhere'}\n"
+        f"  to stop it        Ctrl+C, or SIGTERM to process {os.getpid()}\n"
+        "  for a shell here  Ctrl+Z, then bg\n"
+    )
 
 
 def _say(text: str) -> None:

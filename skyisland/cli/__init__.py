@@ -5,7 +5,7 @@
     skyisland COMMAND …          see `skyisland --help`
 
     ending         what went wrong, told to people or machines, and the exit codes
-    serving        init, serve (`reloading` on SIGHUP), and doctor (`examining`)
+    serving        init, serve (`preparing` shows how far, `reloading` on SIGHUP), doctor (`examining`)
     calling        invoke, functions: what callers do
     publishing     folders of the user's own machine, as repositories for the island
     operating      commands that act on a running island: kill, cache, console …

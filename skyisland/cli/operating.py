@@ -144,7 +144,8 @@ def console(options: GlobalOptions, /, **look: Any) -> None:
     settings = options.settings()
     token = admin_token(settings, make=False)
     header, tls = settings.admin_token_header, options.tls(settings)
-    sys.exit(run_console(RemotePort(settings.url, token=token, header=header, tls=tls), **look))
+    port = RemotePort(settings.url, token=token, header=header, tls=tls)
+    sys.exit(run_console(port, command=options.line(), **look))
 
 
 @click.command()

@@ -14,9 +14,9 @@ from typing import Any
 
 import click
 from rich.console import Console
-from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
 from skyisland.cli import GlobalOptions, console_options
+from skyisland.cli.preparing import bars, shown
 from skyisland.cli.reloading import Reloading
 from skyisland.events import Events
 from skyisland.host.process import open_as_many_as_allowed
@@ -50,6 +50,7 @@ def serve(options: GlobalOptions, /, no_tui: bool, **console: Any) -> None:
         from tui import check_theme
 
         check_theme(console["theme"])
+        console["command"] = options.line()
     with asyncio.Runner(loop_factory=_loop_factory()) as runner:
         sys.exit(runner.run(_serve(settings, None if headless else console, options.settings)))
 
@@ -98,7 +99,11 @@ async def _run(
         sock = await asyncio.to_thread(listen, settings.listen, settings.http_port)
         with contextlib.closing(sock):
             metrics.follow(events)
-            async with _opened(settings, events) as island, _sending(metrics):
+            async with (
+                shown(on_terminal=console is not None) as preparing,
+                _opened(settings, events, preparing.report) as island,
+                _sending(metrics),
+            ):
                 app = create_app(
                     island,
                     token=token,
@@ -133,8 +138,9 @@ async def _run(
                     await server
 
                 try:
-                    if not await _started(island, signals.stop):
+                    if not await _started(island, signals.stop, preparing.report):
                         return 0
+                    preparing.end()
                     log.info("listening on %s://%s", "https" if tls else "http", settings.bind)
                     if console is None:
                         reloading = Reloading(load, settings, island, app, secrets)
@@ -187,9 +193,9 @@ async def _running(work: Coroutine[Any, Any, None]) -> AsyncIterator[None]:
         await asyncio.gather(task, return_exceptions=True)
 
 
-async def _started(island: Island, stop: asyncio.Event) -> bool:
+async def _started(island: Island, stop: asyncio.Event, report: Report) -> bool:
     """Start the island; False if `stop` was set before it had started."""
-    starting = asyncio.create_task(island.start())
+    starting = asyncio.create_task(island.start(report))
     await _until(stop.wait, starting)
     if starting.done():
         return True
@@ -246,32 +252,14 @@ def init(options: GlobalOptions) -> None:
     """
     settings = options.settings()
     console = Console(stderr=True)
-    with Progress(
-        SpinnerColumn(),
-        TextColumn("{task.description}"),
-        BarColumn(),
-        TimeElapsedColumn(),
-        console=console,
-    ) as bars:
+    with bars(console) as preparing:
         try:
-            asyncio.run(_init(settings, _bars(bars)))
+            asyncio.run(_init(settings, preparing.report))
         except asyncio.CancelledError:
             sys.exit("interrupted, and taken back; run it again to go on")
     console.print(
         f"ready: state in {settings.state_dir}; start with `{options.line('serve')}`", highlight=False
     )
-
-
-def _bars(bars: Progress) -> Report:
-    """Draws the progress of each piece of work as a bar."""
-    tasks: dict[str, Any] = {}
-
-    def report(what: str, done: int, total: int) -> None:
-        if what not in tasks:
-            tasks[what] = bars.add_task(what, total=total or None)
-        bars.update(tasks[what], completed=done, total=total or None)
-
-    return report
 
 
 async def _init(settings: Settings, report: Report) -> None:

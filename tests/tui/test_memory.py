@@ -12,10 +12,11 @@ from msgspec import Raw
 
 from skyisland.model import FunctionRequest
 from tests.support.fake_island import FakeIsland
-from tests.support.operating import type_ahead
-from tui.console import Console
+from tests.support.operating import text_of, type_ahead
+from tui.console import Console, first_steps
 from tui.memory import CALL_BYTES, FILE_BYTES, RECENT, Look, Memory
 from tui.terminal import plain
+from tui.watch.inprocess import InProcessPort
 
 
 def call(number: int, **fields: object) -> FunctionRequest:
@@ -114,3 +115,16 @@ def test_root_remembers_nothing_in_another_home(tmp_path: Path) -> None:
 )
 def test_ascii_where_terminal_or_locale_has_nothing_else(environ: dict[str, str], wants: bool) -> None:
     assert plain(environ) is wants
+
+
+async def test_an_empty_island_says_how_to_make_a_first_call() -> None:
+    console = Console(FakeIsland(jails=0, requests=0), follow=False, command="skyisland -c 'my file'")
+    async with console.run_test(size=(140, 40)) as pilot:
+        await type_ahead(console, "5")
+        await pilot.pause()
+        assert "$ skyisland -c 'my file' invoke github.com/mmcloughlin/geohash 'Enc" in text_of(console)
+    port = InProcessPort(None, None, "http://127.0.0.1:3280")  # type: ignore[arg-type]
+    *_, curl, own = first_steps(port, "skyisland", readonly=False).splitlines()
+    assert curl.startswith("$ curl -sS http://127.0.0.1:3280/api/v1/function -d '{")
+    assert own.startswith("$ skyisland invoke ./FOLDER")
+    assert "i   calls" not in first_steps(port, "skyisland", readonly=True)

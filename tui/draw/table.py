@@ -100,9 +100,9 @@ class Table(Canvas, Generic[R], can_focus=True):
         floats: bool = False,
     ) -> None:
         """`kind`: the class of the rows. `source`: gives the rows, in any order. `sort`: the title of the
-        column to sort by at first. `empty`: a text for when there is no row. `faulty`: which rows remain when
-        only faults are wanted. `floats`: new rows come at the top, so the cursor stays on the first line
-        until the operator moves it; in other tables it stays on its row from the start."""
+        column to sort by at first. `empty`: a text for when there is no row, in lines. `faulty`: which rows
+        remain when only faults are wanted. `floats`: new rows come at the top, so the cursor stays on the
+        first line until the operator moves it; in other tables it stays on its row from the start."""
         super().__init__(id=id)
         self.title = title
         self.kind = kind
@@ -239,7 +239,10 @@ class Table(Canvas, Generic[R], can_focus=True):
         lines = [Line(self._header(glyphs), "head")]
         if not self.rows:
             reason = "no row matches   esc clears" if self.filter or self.faults_only else self.empty
-            return [*lines, Line([]), Line([("  " + fit(reason, width - 2, more=glyphs["more"]), "dim")])]
+            # A command that does not fit would be another one when it is cut.
+            fits = [each for each in reason.split("\n") if len(each) < width or not each.startswith("$")]
+            told = [Line([("  " + fit(each, width - 2, more=glyphs["more"]), "dim")]) for each in fits]
+            return [*lines, Line([]), *told[: max(1, body - 1)]]
         self._scroll(body)
         for n in range(self._top, min(self._top + body, len(self.rows))):
             lines.append(self._row(n, glyphs, now))
