@@ -114,7 +114,7 @@ install:
 	install -m 644 config/skyisland.1 $(DESTDIR)$(PREFIX)/share/man/man1/
 	case `uname -s` in \
 	FreeBSD) unit=config/rc.d/sky_island mode=555 to=$(PREFIX)/etc/rc.d etc=$(PREFIX)/etc ;; \
-	*) unit=config/systemd/skyisland.service mode=644 to=/etc/systemd/system etc=/etc ;; \
+	*) unit="config/systemd/skyisland.service config/systemd/skyisland.socket" mode=644 to=/etc/systemd/system etc=/etc ;; \
 	esac; mkdir -p $(DESTDIR)$$to && install -m $$mode $$unit $(DESTDIR)$$to/ && \
 	{ [ -e $(DESTDIR)$$etc/skyisland.toml ] || install -m 600 config/skyisland.toml $(DESTDIR)$$etc/ ; }
 

@@ -1,6 +1,7 @@
 """The REST API of an island.
 
-`create_app(island, …)` makes a Quart application; `api.serve` puts it on a socket (`api.tls`: with TLS) and
+`create_app(island, …)` makes a Quart application; `api.serve` puts it on sockets (`sockets`) (`api.tls`:
+with TLS) and
 `api.protocols` bounds what a connection may cost. Handlers translate between JSON and the island's methods
 and do nothing else. Errors of every kind become responses in `problems`, in a form that the caller accepts
 (`media`; `lines` for many inputs). `target` and `bodies` make requests alike, whatever way they took. Whose

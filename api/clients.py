@@ -16,6 +16,8 @@ from hypercorn.typing import HTTPScope, WebsocketScope
 
 from skyisland.settings.values import split_host_port
 
+UNIX = "unix"
+"""Stands for the address of whoever comes by a Unix socket."""
 Request = HTTPScope | WebsocketScope
 _FOR = re.compile(rb'(?:^|[;\s])for=("[^"]*"|[^;"\s]*)', re.IGNORECASE)
 
@@ -55,7 +57,7 @@ class Clients:
 
     def address_of(self, scope: Request) -> str:
         """The client's address, for the log; of the proxy where it does not name its client."""
-        address = scope["client"][0] if scope["client"] else ""
+        address = scope["client"][0] if scope["client"] else UNIX
         if not self.trusts(address):
             return address
         named = {

@@ -3,7 +3,7 @@
     a client that                    is stopped by
     sends its headers slowly         `idle_s`, for all of them together
     sends its body slowly            the readers of bodies (api.body_timeout)
-    does not read its answer         the kernel, `stall_s` after it last took something
+    does not read its answer         the kernel, `stall_s` after it last took something (`sockets`)
     opens many connections           `connections`, or half of the open files that the host permits
     sends long headers, or opens     the limits of h11 and h2
     many streams
@@ -18,17 +18,14 @@ used here.
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import errno
 import logging
-import math
 import resource
 import socket
 import ssl
 import sys
 import time
 from collections import Counter
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from types import FunctionType
 from typing import Any
 
@@ -40,14 +37,12 @@ from hypercorn.utils import wrap_app
 from api import Api
 from api.clients import Clients, share_of
 from api.protocols import Limits, Protocols, short
+from api.sockets import BACKLOG
 from api.tls import LOOK_S, Tls, renewing
-from skyisland.errors import SettingsError
 from skyisland.settings import Api as Settings
 
 log = logging.getLogger(__name__)
 
-BACKLOG = 1024
-"""Connections that wait in the kernel to be accepted; Linux takes no more than net.core.somaxconn, 4096."""
 ACCEPTED_AT_ONCE = 16
 """Connections that asyncio accepts in one turn of the loop. When no descriptor is left, it goes on trying as
 often (before 3.12.8), and again for each of these a second later: with many it would do nothing else."""
@@ -56,38 +51,14 @@ UNSENT_BYTES = 1 << 15
 of what asyncio buffers before its `drain` waits."""
 CONNECTIONS = 4096
 """Most connections at one time, of some 15 KB each while idle; one more gets a 503 and is closed."""
-STALL_S = 30
-"""How long a client may take nothing of what is sent to it."""
+GRACE_S = 10.0
+"""How long requests under way have to be answered at shutdown, if nobody says."""
 CUT_S = 1.0
 """How long requests that are cut at shutdown have to answer that they were."""
 HANDSHAKE_S = 5.0
 """How long a client may take for TLS; until it has, its connection is not counted."""
-_FREEBSD_TCP_MAXUNACKTIME = 68  # netinet/tcp.h, in seconds; Python has no name for it
-
-
-def listen(host: str, port: int, *, stall_s: float = STALL_S) -> socket.socket:
-    """A listening socket; port 0 takes a free one, which `getsockname` tells. Blocks: it resolves `host`.
-
-    `stall_s`: how long a client may take nothing of what is sent to it.
-
-    Raises:
-        SettingsError: the address cannot be listened on; the text says why, and what to do.
-    """
-    try:
-        (family, _, _, _, address), *_ = socket.getaddrinfo(
-            host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
-        )
-        sock = socket.create_server(address[:2], family=family, backlog=BACKLOG)
-    except (OSError, UnicodeError) as error:
-        number = error.errno if isinstance(error, OSError) else None
-        remedy = {
-            errno.EADDRINUSE: "is another island running? Stop it, or choose another http_port",
-            errno.EACCES: "choose an http_port above 1023",
-            errno.EADDRNOTAVAIL: "listen must be an address of this host",
-        }.get(number or 0, "correct listen or http_port")
-        raise SettingsError(f"cannot listen on {host} port {port}: {error}; {remedy}") from None
-    _cut_the_stalled(sock, stall_s)
-    return sock
+LINGER_LOOK_S = 0.02
+"""How often a connection that lingers is looked at."""
 
 
 def _quiet_about_descriptors(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
@@ -98,16 +69,9 @@ def _quiet_about_descriptors(loop: asyncio.AbstractEventLoop, context: dict[str,
         loop.default_exception_handler(context)
 
 
-def _cut_the_stalled(sock: socket.socket, stall_s: float) -> None:
-    """Make the kernel give up on clients that do not read; accepted connections inherit it (tcp(7))."""
-    with contextlib.suppress(OSError):
-        if hasattr(socket, "TCP_USER_TIMEOUT"):
-            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, int(stall_s * 1000))
-        elif sys.platform.startswith("freebsd"):
-            sock.setsockopt(socket.IPPROTO_TCP, _FREEBSD_TCP_MAXUNACKTIME, math.ceil(stall_s))
-
-
-def _config(sock: socket.socket, grace_s: float, idle_s: float, tls: Tls | None, connections: int) -> Limited:
+def _config(
+    socks: Sequence[socket.socket], grace_s: float, idle_s: float, tls: Tls | None, connections: int
+) -> Limited:
     config = Limited()
     config.most_connections = connections
     open_files, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
@@ -115,7 +79,7 @@ def _config(sock: socket.socket, grace_s: float, idle_s: float, tls: Tls | None,
         config.most_connections = min(connections, open_files // 2)
     if tls is not None:
         config.tls, config.certfile, config.keyfile = tls, tls.certificate, tls.key
-    config.bind = [f"fd://{sock.detach()}"]
+    config.bind = [f"fd://{sock.detach()}" for sock in socks]
     config.backlog = ACCEPTED_AT_ONCE
     config.accesslog = None
     config.errorlog = logging.getLogger("hypercorn.error")
@@ -140,6 +104,10 @@ class Limited(Limits):
     clients: Clients
     tls: Tls | None = None
     context: ssl.SSLContext | None = None
+    closing = False
+    """Each answer is the last of its connection."""
+    linger_s = 0.0
+    """How long an idle connection stays open when the server ends."""
     per_client = 0
     """The most connections of one client; 0 for no limit. Trusted proxies have none."""
     _dated: tuple[int, list[tuple[bytes, bytes]]] = (0, [])
@@ -180,6 +148,8 @@ class Limited(Limits):
         second = int(time.time())
         if self._dated[0] != second:
             self._dated = second, super().response_headers(protocol)
+        if self.closing and protocol == "h11":
+            return [*self._dated[1], (b"connection", b"close")]
         return self._dated[1]
 
 
@@ -277,8 +247,16 @@ class Connection(TCPServer):
             except TimeoutError:
                 since = self._idle_since
                 left_s = idle_s if since is None else since + idle_s - self.loop.time()
+        await self._linger()
         if self._idle_since is not None:  # else the answer under way is the last, and closes it
             await asyncio.shield(self._initiate_server_close())
+
+    async def _linger(self) -> None:
+        """Wait for a request that its client may just have sent, when the server ends."""
+        assert isinstance(self.config, Limited)  # noqa: S101 - `serve` made it
+        until = self.loop.time() + self.config.linger_s if self.context.terminated.is_set() else 0.0
+        while self._idle_since is not None and self.loop.time() < until:  # noqa: ASYNC110 - there is no event
+            await asyncio.sleep(LINGER_LOOK_S)
 
     async def _read_data(self) -> None:
         while not self.reader.at_eof() and not self.writer.transport.is_closing():
@@ -309,37 +287,43 @@ def _worker() -> Callable[..., Awaitable[None]]:
 
 async def serve(
     app: Api,
-    sock: socket.socket,
+    sock: socket.socket | Sequence[socket.socket],
     shutdown_trigger: Callable[[], Awaitable[object]],
     *,
-    grace_s: float = 10.0,
+    grace_s: float = GRACE_S,
     idle_s: float = 15.0,
     tls: Tls | None = None,
     connections: int = CONNECTIONS,
     per_client: int = 0,
     http2: bool = False,
     look_s: float = LOOK_S,
+    linger_s: float = 0.0,
 ) -> None:
-    """Serve `app` on `sock` (see `listen`) until `shutdown_trigger` returns, and close `sock`.
+    """Serve `app` on `sock` (see `listen`), or on some, until `shutdown_trigger` returns, and close them.
 
     `tls`: speak TLS and nothing else; `look_s`: how often to look for renewed files. `http2`: speak it to
     those who begin with it. `idle_s`: how long a connection may have no whole request. `connections`: as many
     at one time, or half of the open files that the host permits. `per_client`: as many of them for one
     client, or a quarter of all if that is less; 0 for no limit. At the end nobody new is let in, event
-    streams end at once, and requests under way have `grace_s` to be answered.
+    streams end at once, requests under way have `grace_s` to be answered, and a connection that is open has
+    `linger_s` to begin another.
     """
     stopping = asyncio.Event()
-    listening = sock.dup()
+    socks = [sock] if isinstance(sock, socket.socket) else sock
+    listening = [one.dup() for one in socks]
 
     async def trigger() -> None:
-        with listening:
-            listening.listen(BACKLOG)  # the server has just made it `ACCEPTED_AT_ONCE`
+        for one in listening:
+            with one:
+                one.listen(BACKLOG)  # the server has just made it `ACCEPTED_AT_ONCE`
         await shutdown_trigger()
+        config.linger_s = linger_s
+        config.closing = True
         app.feed.close()
         stopping.set()
 
     asyncio.get_running_loop().set_exception_handler(_quiet_about_descriptors)
-    config = _config(sock, grace_s + CUT_S, idle_s, tls, connections)
+    config = _config(socks, grace_s + CUT_S, idle_s, tls, connections)
     config.http2 = http2
     config.alpn_protocols = ["h2", "http/1.1"] if http2 else ["http/1.1"]
     config.clients = app.clients

@@ -57,7 +57,8 @@ REQUEST = b"POST /api/v1/function HTTP/1.1\r\nHost: b\r\nContent-Length: %d\r\n\
 async def island(folder: Path, console: bool) -> None:
     """Serve until the process is killed; write the port to FOLDER/port."""
     from api import create_app
-    from api.serve import listen, serve
+    from api.serve import serve
+    from api.sockets import listen
     from skyisland import fakes
     from skyisland.drivers import fake
     from skyisland.events import Events

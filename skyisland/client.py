@@ -39,6 +39,16 @@ class Unreachable(Unavailable):
     code = "unreachable"
 
 
+def way_to(url: str, tls: ssl.SSLContext | None) -> tuple[str, str]:
+    """The URL that requests are written for, and the path of the Unix socket that they go to, if they do.
+
+    `url`: `http://host:port`, or `unix:` and a path.
+    """
+    if not url.startswith("unix:"):
+        return url, ""
+    return f"{'https' if tls else 'http'}://localhost", url.removeprefix("unix:")
+
+
 class Client:
     """A connection to the island at `url` (`http://127.0.0.1:3280`).
 
@@ -60,13 +70,17 @@ class Client:
         `remedy`: what the user of this client may do where nobody listens. `tls`: as `trusting` makes it."""
         self.url = url
         self._remedy = remedy
+        base, path = way_to(url, tls)
+        if path:
+            transport = transport or httpx.HTTPTransport(uds=path, verify=tls or True)
         # No proxy of the environment gets to see the token.
         self._http = httpx.Client(
-            base_url=url,
+            base_url=base,
             headers={header.encode(): token.encode()} if token else None,
             timeout=timeout_s,
             trust_env=False,
-            verify=tls or url.startswith("https:"),  # to load certificates takes 10 ms; plain HTTP needs none
+            verify=tls
+            or base.startswith("https:"),  # to load certificates takes 10 ms; plain HTTP needs none
             transport=transport,
         )
 

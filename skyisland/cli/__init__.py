@@ -5,6 +5,7 @@
     skyisland COMMAND …          see `skyisland --help`
 
     ending         what went wrong, told to people or machines, and the exit codes
+    supervising    supervise: keeps the socket of an island that is started anew
     serving        init, serve (`preparing` shows how far, `reloading` on SIGHUP), doctor (`examining`)
     calling        invoke, functions: what callers do
     publishing     folders of the user's own machine, as repositories for the island
@@ -64,6 +65,7 @@ SECTIONS: dict[str, dict[str, tuple[str, str]]] = {
     "Run an island": {
         "init": ("serving", "Prepare this host."),
         "serve": ("serving", "Run the island, with a console where there is a terminal."),
+        "supervise": ("supervising", "Run the island again and again on one socket, without systemd."),
         "doctor": ("serving", "Say what this host can and cannot do, and the remedies."),
         "config": ("configuring", "Show, check or write settings."),
     },

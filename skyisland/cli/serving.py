@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 import os
 import signal
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
-from contextlib import asynccontextmanager
-from typing import Any
+from contextlib import AbstractContextManager, asynccontextmanager
+from typing import Any, TypeVar
 
 import click
 from rich.console import Console
@@ -20,6 +19,7 @@ from skyisland.cli.preparing import bars, shown
 from skyisland.cli.reloading import Reloading
 from skyisland.events import Events
 from skyisland.host.process import open_as_many_as_allowed
+from skyisland.host.service import Manager, passed_on
 from skyisland.host.tasks import Progress as Report
 from skyisland.host.tasks import silent
 from skyisland.island import Island
@@ -29,6 +29,12 @@ from skyisland.settings import Settings, admin_token
 from skyisland.wiring import opened
 
 log = logging.getLogger(__name__)
+T = TypeVar("T")
+
+LINGER_S = 0.5
+"""How long a connection that is open may begin another request, where the sockets are kept by another: what
+its client sent before it knew of the end is answered. A judgement: packets of a slow network take half of
+it."""
 
 
 @click.command()
@@ -80,8 +86,9 @@ async def _run(
     settings: Settings, console: dict[str, Any] | None, load: Callable[[], Settings], signals: _Signals
 ) -> int:
     from api import create_app
-    from api.serve import listen
+    from api.serve import GRACE_S
     from api.serve import serve as serve_api
+    from api.sockets import listening, named
     from api.tls import Tls
 
     token = await asyncio.to_thread(admin_token, settings)
@@ -96,8 +103,8 @@ async def _run(
     async with logging_to(ring, events, level=level, secrets=secrets, journal_stream=journal) as write_lines:
         if console is None:
             write_lines(sys.stdout.buffer)
-        sock = await asyncio.to_thread(listen, settings.listen, settings.http_port)
-        with contextlib.closing(sock):
+        manager, kept = Manager(os.environ), passed_on(os.environ)
+        async with _on_threads(listening(settings, kept)) as socks:
             metrics.follow(events)
             async with (
                 shown(on_terminal=console is not None) as preparing,
@@ -119,29 +126,44 @@ async def _run(
                     server = asyncio.create_task(
                         serve_api(
                             app,
-                            sock,
+                            socks,
                             drained.wait,
+                            grace_s=settings.jails.drain_timeout if kept else GRACE_S,
                             idle_s=settings.api.idle_timeout,
                             tls=tls,
                             per_client=settings.api.connections_per_client,
                             http2=settings.api.http2,
+                            linger_s=LINGER_S if kept else 0.0,
                         )
                     )
-                    await _until(stop, server)
+                    manager.tell(ready=1)
+                    async with _running(manager.keep_told(lambda: _told(island))):
+                        await _until(stop, server)
+                        manager.tell(stopping=1)
+                        if kept:
+                            # Nobody is refused: who connects from now on waits for the next island.
+                            drained.set()
+                            await _until(signals.hurry.wait, server)
+                            await island.drain(0)
+                        else:
+                            await drain()
+                            drained.set()
+                        await server
+
+                async def drain() -> None:
                     draining = asyncio.create_task(island.drain(settings.jails.drain_timeout))
                     await _until(signals.hurry.wait, draining)
                     if not draining.done():
                         draining.cancel()
                         await asyncio.wait({draining})
                         await island.drain(0)
-                    drained.set()
-                    await server
 
                 try:
                     if not await _started(island, signals.stop, preparing.report):
                         return 0
                     preparing.end()
-                    log.info("listening on %s://%s", "https" if tls else "http", settings.bind)
+                    where = ", ".join(map(named, socks)) if kept else settings.bind
+                    log.info("listening on %s://%s", "https" if tls else "http", where)
                     if console is None:
                         reloading = Reloading(load, settings, island, app, secrets)
                         signals.again = reloading.ask
@@ -161,6 +183,24 @@ async def _run(
                 finally:
                     signals.listen()  # a console has handlers of its own, and takes them away with it
                     await island.stop()
+
+
+@asynccontextmanager
+async def _on_threads(blocking: AbstractContextManager[T]) -> AsyncIterator[T]:
+    """A context whose beginning and end block."""
+    value = await asyncio.to_thread(blocking.__enter__)
+    try:
+        yield value
+    finally:
+        await asyncio.to_thread(blocking.__exit__, None, None, None)
+
+
+def _told(island: Island) -> str:
+    """The island in a line, for `systemctl status`."""
+    status = island.status()
+    busy = f"{status.running} calls running, {status.queued} queued"
+    busy = f"draining: {busy}" if status.draining else busy
+    return f"{busy}; {len(status.jails)} jails, {len(status.artifacts)} binaries"
 
 
 @asynccontextmanager

@@ -4,7 +4,8 @@ Gives: processes with bounded outputs, killed at their deadline (`process`, `pip
 programs, and a Go toolchain, found or downloaded (`programs`, `toolchain`); folders that are whole or not
 there (`folder`); a stranger's folder, read without leaving it (`tree`); which addresses are public
 (`internet`), and the guard of whatever is fetched there (`outbound`); whose certificate a client trusts
-(`trust`); work that a cancellation does not abandon, or that is done once for all who want it (`tasks`,
+(`trust`); what a service manager gives and is told (`service`); work that a cancellation does not abandon,
+or that is done once for all who want it (`tasks`,
 `flight`); places that clients share (`fair`), and what they name, not kept for ever (`recent`); failures
 that are not tried again at once (`failures`); host uids, lent to one jail at a time (`uids`).
 

@@ -51,8 +51,11 @@ from skyisland.settings.sections import (
     Warm,
 )
 from skyisland.settings.values import (
+    UNIX,
     AbsolutePath,
+    FileMode,
     GoVersion,
+    Group,
     HeaderName,
     Listen,
     Port,
@@ -108,7 +111,12 @@ class Settings(Section, frozen=True, kw_only=True):
     http_port: Port = 3280
     """The port of the REST API."""
     listen: Listen = "127.0.0.1"
-    """The address of the REST API. Whoever reaches it can run code in jails: think before you open it."""
+    """The address of the REST API. Whoever reaches it can run code in jails: think before you open it. Or a
+    Unix socket: "unix:/run/skyisland/api.sock"; then there is no port."""
+    socket_mode: FileMode = "0660"
+    """The mode of the Unix socket. Who may write to it may connect."""
+    socket_group: Group = ""
+    """The group of the Unix socket. If empty: that of the island's user."""
     state_dir: AbsolutePath = Path("/var/lib/skyisland")
     """The folder for everything that the island keeps. Without this key: /var/lib/skyisland for root, and
     skyisland in $XDG_STATE_HOME (~/.local/state) for other users."""
@@ -195,12 +203,22 @@ class Settings(Section, frozen=True, kw_only=True):
 
     @property
     def bind(self) -> str:
-        """The address that the server listens on: `127.0.0.1:3280`, `[::1]:3280`."""
+        """The address that the server listens on: `127.0.0.1:3280`, `[::1]:3280`,
+        `unix:/run/skyisland.sock`."""
+        if self.unix_socket:
+            return self.listen
         return f"{_bracketed(self.listen)}:{self.http_port}"
 
     @property
+    def unix_socket(self) -> str:
+        """The path of the Unix socket that the server listens on; empty where it is an address."""
+        return self.listen.removeprefix(UNIX) if self.listen.startswith(UNIX) else ""
+
+    @property
     def url(self) -> str:
-        """The API's URL for a client on this host."""
+        """The API's URL for a client on this host; `unix:` and a path for a Unix socket."""
+        if self.unix_socket:
+            return self.listen
         host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(self.listen, self.listen)  # noqa: S104
         scheme = "https" if self.api.tls_cert else "http"
         return f"{scheme}://{_bracketed(host)}:{self.http_port}"

@@ -7,6 +7,7 @@ error messages. msgspec checks its constraints. If the file spells a value diffe
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Callable
 from fractions import Fraction
@@ -138,6 +139,19 @@ def _subnet(text: str) -> None:
 
 def _ip(text: str) -> None:
     if "%" in text or not ip_address(text):
+        raise ValueError
+
+
+UNIX = "unix:"
+"""What the path of a Unix socket begins with where an address may stand."""
+SOCKET_PATH_BYTES = 100
+"""A Unix socket's path has 108 at most (unix(7)), on FreeBSD 104; ours is made under a longer name."""
+
+
+def _listen(text: str) -> None:
+    if not text.startswith(UNIX):
+        _ip(text)
+    elif len(os.fsencode(_read_path(text.removeprefix(UNIX)))) > SOCKET_PATH_BYTES - len(".01234567"):
         raise ValueError
 
 
@@ -295,7 +309,15 @@ SecretFile = Annotated[
 UserName = Annotated[
     str, Meta(pattern=r"\A[A-Za-z0-9._@+-]+\Z", description="a name of letters, digits and . _ @ + -")
 ]
-Listen = Annotated[str, _kind('an IP address such as "127.0.0.1" or "::"', _text(_ip))]
+Listen = Annotated[
+    str, _kind('an IP address such as "127.0.0.1" or "::", or "unix:" and an absolute path', _text(_listen))
+]
+FileMode = Annotated[
+    str, Meta(pattern=r"\A0?[0-7]{3}\Z", description='the mode of a file in octal digits, such as "0660"')
+]
+Group = Annotated[
+    str, Meta(pattern=r"\A([A-Za-z_][A-Za-z0-9_-]*)?\Z", description="the name of a group, or nothing")
+]
 Nameserver = Annotated[str, _kind("an IP address", _text(_ip))]
 Address = Annotated[str, _kind("an IPv4 address, or nothing", _text(lambda text: text and IPv4Address(text)))]
 Mask = Annotated[str, _kind('a network mask such as "255.255.255.0", or nothing', _text(_mask))]

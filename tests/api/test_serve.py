@@ -17,7 +17,7 @@ import h2.settings
 import httpx
 import pytest
 
-from api.serve import listen
+from api.sockets import listen
 from skyisland.drivers.fake import Script
 from skyisland.errors import SettingsError
 from skyisland.events import (
@@ -317,6 +317,28 @@ async def test_a_call_under_way_is_answered_at_shutdown(world: World) -> None:
         await world.next(JailCreated)
         server.stop.set()
         assert b'"data":"late"' in await reader.read(-1)
+        writer.close()
+
+
+async def test_a_request_that_comes_with_the_end_is_answered_on_an_open_connection(world: World) -> None:
+    """Its client cannot have known. The answer tells that it is the connection's last."""
+    async with world.served(linger_s=5) as server:
+        reader, writer = await server.connect()
+        writer.write(POST)
+        first = await reader.readuntil(b"\r\n\r\n")
+        assert b"connection: close" not in first.lower()
+        server.stop.set()
+        while not server.task.done():
+            try:
+                _, late = await server.connect()
+            except ConnectionRefusedError:
+                break
+            late.close()
+            await asyncio.sleep(0)
+        writer.write(POST)
+        last = await asyncio.wait_for(reader.read(-1), 5)
+        assert b"connection: close" in last.lower()
+        assert b"HTTP/1.1 200" in last
         writer.close()
 
 

@@ -51,9 +51,7 @@ def test_the_supervisor_is_started_and_starts_the_island(tmp_path: Path) -> None
     assert done.returncode == 0, done
     env, _, words = done.stdout.splitlines()[1].partition(" /usr/sbin/daemon ")
     assert "LC_ALL=C.UTF-8" in env
-    assert words.endswith(f"/usr/local/bin/skyisland -c {tmp_path}/skyisland.toml serve --no-tui"), (
-        done.stdout
-    )
+    assert words.endswith(f"/usr/local/bin/skyisland -c {tmp_path}/skyisland.toml supervise"), done.stdout
     assert "-P /var/run/sky_island.pid" in words
 
 
@@ -61,6 +59,15 @@ def test_another_binary_is_started_by_the_supervisor_too(tmp_path: Path) -> None
     done = service(tmp_path, "start", "sky_island_enable=YES", "sky_island_binary=/opt/sky/bin/skyisland")
     assert " /usr/sbin/daemon -f" in done.stdout, done
     assert " /opt/sky/bin/skyisland -c " in done.stdout
+
+
+def test_the_island_is_renewed_and_reads_its_settings_again(tmp_path: Path) -> None:
+    for verb, sign in (("renew", "USR1"), ("reload", "HUP")):
+        done = service(tmp_path, verb, "sky_island_enable=YES")
+        assert done.stdout.strip() == f"kill -{sign} $(cat /var/run/sky_island-supervise.pid)"
+    assert (
+        "-p /var/run/sky_island-supervise.pid" in service(tmp_path, "start", "sky_island_enable=YES").stdout
+    )
 
 
 def test_it_is_off_by_default(tmp_path: Path) -> None:

@@ -12,7 +12,8 @@ import httpx
 from msgspec import Struct
 
 from api import Api, create_app
-from api.serve import STALL_S, listen, serve
+from api.serve import serve
+from api.sockets import STALL_S, listen
 from api.stream import Feed
 from skyisland import fakes
 from skyisland.drivers.fake import FakeClones, FakeJails, Script

@@ -14,7 +14,8 @@ from textual.keys import _character_to_key
 from textual.pilot import Pilot
 
 from api import create_app
-from api.serve import listen, serve
+from api.serve import serve
+from api.sockets import listen
 from skyisland import fakes
 from skyisland.drivers.fake import FakeClones, FakeJails, Script
 from skyisland.events import AddressStateSet, ArtifactEvicted, Events

@@ -159,6 +159,23 @@ def test_a_client_reaches_a_server_that_listens_everywhere() -> None:
     assert Settings(listen="0.0.0.0").bind == "0.0.0.0:3280"  # noqa: S104
 
 
+def test_a_unix_socket_has_no_port(load_settings: Callable[..., Settings]) -> None:
+    settings = load_settings(
+        'listen = "unix:/run/sky/api.sock"\nsocket_mode = "660"\nsocket_group = "www-data"'
+    )
+    assert settings.url == settings.bind == "unix:/run/sky/api.sock"
+    assert settings.unix_socket == "/run/sky/api.sock"
+    assert Settings().unix_socket == ""
+    for wrong in (
+        'listen = "unix:api.sock"',
+        f'listen = "unix:/{"x" * 100}"',
+        'socket_mode = "rw"',
+        'socket_group = "a b"',
+    ):
+        with pytest.raises(SettingsError, match=wrong.partition(" ")[0]):
+            load_settings(wrong)
+
+
 def test_settings_cannot_be_changed() -> None:
     with pytest.raises(AttributeError):
         Settings().http_port = 1  # type: ignore[misc]

@@ -84,7 +84,10 @@ def curl_line(base: str, request: FunctionRequest) -> str:
     """The call as a command line, quoted for sh. Other characters than ASCII are escaped: some would show the
     operator another line than the one that the shell runs."""
     body = json.dumps(msgspec.to_builtins(request))
-    return f"curl -sS {shlex.quote(base)}{INVOKE.path} -d {shlex.quote(body)}"
+    way = shlex.quote(base)
+    if base.startswith("unix:"):
+        way = f"--unix-socket {shlex.quote(base.removeprefix('unix:'))} http://localhost"
+    return f"curl -sS {way}{INVOKE.path} -d {shlex.quote(body)}"
 
 
 __all__ = ["Called", "IslandError", "LinkLost", "LogLine", "Port", "Snapshot", "curl_line"]

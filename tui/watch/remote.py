@@ -10,6 +10,7 @@ import httpx
 import msgspec
 
 from skyisland import operations as op
+from skyisland.client import way_to
 from skyisland.codec import NotAnIsland, encode, read_call
 from skyisland.events import Event
 from skyisland.golang.catalogue import Catalogue
@@ -66,11 +67,14 @@ class RemotePort:
         self.where = self.base.removeprefix("http://")
         self._header = header
         self._last_id = ""
+        at, path = way_to(self.base, tls)
+        if path:
+            transport = transport or httpx.AsyncHTTPTransport(uds=path, verify=tls or True)
         # No proxy of the environment gets to see the token.
         self._client = httpx.AsyncClient(
-            base_url=self.base,
+            base_url=at,
             timeout=TIMEOUT_S,
-            verify=tls or self.base.startswith("https:"),
+            verify=tls or at.startswith("https:"),
             transport=transport,
             trust_env=False,
         )
