@@ -11,13 +11,15 @@ from api.routes import answers, responds
 from api.stream import Feed
 from skyisland import operations as op
 from skyisland.codec import encode
+from skyisland.errors import BadRequest
 from skyisland.events import InvocationFinished
+from skyisland.figures import Report, Window
 from skyisland.island import Island
 from skyisland.record.logs import LogLine, LogRing
 from skyisland.record.metrics import Metrics
 from skyisland.record.traffic import ApiStats
 from skyisland.status import Capability
-from skyisland.wire import Snapshot
+from skyisland.wire import FunctionPage, Snapshot
 
 PROMETHEUS = "text/plain; version=0.0.4; charset=utf-8"
 OPEN_METRICS = "application/openmetrics-text; version=1.0.0; charset=utf-8"
@@ -37,6 +39,14 @@ def _page(ends: Iterable[InvocationFinished]) -> Iterator[InvocationFinished]:
         if room < 0:
             return
         yield end
+
+
+def _window(text: str) -> Window:
+    try:
+        return Window(text)
+    except ValueError:
+        known = list(Window)
+        raise BadRequest(f"window: send {' or '.join(known)}", field="window", known=known) from None
 
 
 def open_to_all(app: Quart, island: Island) -> None:
@@ -80,6 +90,15 @@ def for_operators(app: Quart, island: Island, metrics: Metrics, logs: LogRing, f
     @answers(app, op.INVOCATION)
     async def invocation(invocation: str) -> InvocationFinished:
         return await island.invocation(invocation)
+
+    @answers(app, op.REPORT)
+    async def report(window: str) -> Report:
+        return island.report(_window(window))
+
+    @answers(app, op.FUNCTION)
+    async def function(function: str, window: str) -> FunctionPage:
+        await island.sample_usage()
+        return await island.function(function, _window(window))
 
     @answers(app, op.SNAPSHOT)
     async def snapshot() -> Snapshot:

@@ -42,6 +42,7 @@ STATUS = {
     "artifact_not_found": 404,
     "invocation_not_found": 404,
     "name_not_found": 404,
+    "function_not_found": 404,
     "method_not_allowed": 405,
     "not_acceptable": 406,
     "request_timeout": 408,

@@ -17,6 +17,7 @@ from skyisland import operations as op
 from skyisland.codec import NotAnIsland, encode, read_call, read_last, read_line
 from skyisland.errors import Unavailable
 from skyisland.events import InvocationFinished
+from skyisland.figures import Report
 from skyisland.golang.catalogue import Catalogue
 from skyisland.host.trust import distrust
 from skyisland.model import Artifact, FunctionRequest, NamedCall
@@ -26,7 +27,7 @@ from skyisland.operations import JSON, LINES, Operation
 from skyisland.record.logs import LogLine
 from skyisland.record.traffic import ApiStats
 from skyisland.status import AddressInfo, AddressState, Capability
-from skyisland.wire import AddressBody, Called, InputAnswer, Jail, Snapshot
+from skyisland.wire import AddressBody, Called, FunctionPage, InputAnswer, Jail, Snapshot
 
 T = TypeVar("T")
 
@@ -213,6 +214,14 @@ class Client:
     def invocation(self, invocation: str) -> InvocationFinished:
         """A call that is over, by its id."""
         return self._ask(op.INVOCATION, invocation=invocation)
+
+    def report(self, window: str | None = None) -> Report:
+        """Figures of a window of time (`5m` or `1h`): of all calls, and of each function."""
+        return self._ask(op.REPORT, window=window)
+
+    def function(self, function: str, window: str | None = None) -> FunctionPage:
+        """One function that was called, by its id."""
+        return self._ask(op.FUNCTION, function=function, window=window)
 
     def logs(self, *, jail: str | None = None, after: int = 0, limit: int = 500) -> list[LogLine]:
         """The latest lines of the log with a `seq` above `after`, oldest first."""

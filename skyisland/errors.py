@@ -11,7 +11,8 @@ fault, 502 and 504 a service that we called, 500 and 503 ourselves.
     ├── Forbidden                   403   a wrong token
     │   └── SourceRefused           403   the settings do not permit this repository
     ├── NotFound                    404
-    │   └── JailNotFound · AddressNotFound · ArtifactNotFound · InvocationNotFound · NameNotFound
+    │   ├── JailNotFound · AddressNotFound · ArtifactNotFound
+    │   └── InvocationNotFound · FunctionNotFound · NameNotFound
     ├── AddressInUse                409
     ├── StaleRevision               412   somebody else changed the name meanwhile
     ├── BuildFailed                 422   compiler output in `details`
@@ -94,6 +95,10 @@ class InvocationNotFound(NotFound):
 
 class NameNotFound(NotFound):
     code = "name_not_found"
+
+
+class FunctionNotFound(NotFound):
+    code = "function_not_found"
 
 
 class AddressInUse(IslandError):

@@ -13,6 +13,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
+from itertools import islice
 
 from msgspec import structs
 
@@ -26,6 +27,7 @@ from skyisland.errors import (
     Unavailable,
 )
 from skyisland.events import Events, InvocationFinished, IslandStarted, IslandStopped, Pulse
+from skyisland.figures import Report, Window
 from skyisland.golang import harness
 from skyisland.golang.callee import understand
 from skyisland.golang.catalogue import Catalogue
@@ -50,9 +52,11 @@ from skyisland.model import (
 from skyisland.named.functions import NamedFunctions
 from skyisland.named.names import MemoryNames, Names
 from skyisland.named.secrets import Secrets
+from skyisland.record.functions import Functions
 from skyisland.rooms import AddressRoom, BuildRoom, HistoryRoom, SourceRoom
 from skyisland.status import AddressInfo, AddressState, Capability, JailInfo, Policy, Status
 from skyisland.story import Story
+from skyisland.wire import FunctionPage
 
 log = logging.getLogger(__name__)
 
@@ -62,7 +66,10 @@ cancelled. A judgement: a killed jail is gone in milliseconds, so only calls tha
 PURGE_S = 3600.0
 """Checkouts are purged this often, or four times in `Policy.keep_s` where that is less: a checkout stays a
 quarter longer than it should at the most."""
-
+CALLS_SHOWN = 1000
+"""Calls under way in a status: more than a screen has, and 0.3 MB."""
+RECALLED = 1000
+"""Invocations of an earlier life that count in the windows of this one: as many as are remembered."""
 
 PLAIN = Terms()
 
@@ -103,6 +110,8 @@ class Island:
         self.jails = jails
         self.network = network
         self.history = history
+        self.called = Functions(events, policy.slo)
+        """What was called of late, counted."""
         confines = _confines(policy.limits)
         self.pool = WarmPool(
             jails, policy.warm, confines.limits, events, environment=confines.environment, pace=pace
@@ -111,7 +120,7 @@ class Island:
         self.started_at = time.time()
         self._draining = False
         self._purging: asyncio.Task[None] | None = None
-        self._running: set[asyncio.Task[object]] = set()
+        self._running: dict[asyncio.Task[object], Story] = {}
         self._places = FairQueue(
             "a place to run",
             policy.max_running,
@@ -140,6 +149,7 @@ class Island:
         swept += await self.sources.sweep()
         await self.builds.prepare(progress, whole=whole)
         self._require()
+        self.called.recall(reversed(await self.history.invocations(RECALLED)))
         self._purging = asyncio.create_task(self._purge_sources())
         self.pool.start()
         await self.named.start()
@@ -229,7 +239,7 @@ class Island:
         story = Story(request, self.events, client, id=id, caller_id=caller_id)
         task = asyncio.current_task()
         assert task is not None  # noqa: S101 - we are in a coroutine
-        self._running.add(task)
+        self._running[task] = story
         self.builds.disturb()
         try:
             return story.finish(await self._carry_out(request, story, text_only, heard, terms or PLAIN))
@@ -237,7 +247,7 @@ class Island:
             story.fail(error)
             raise
         finally:
-            self._running.discard(task)
+            self._running.pop(task, None)
             story.close()
 
     async def _carry_out(
@@ -432,6 +442,9 @@ class Island:
             artifacts=self.builds.artifacts(),
             capabilities=self.capabilities(),
             ahead=self.builds.ahead,
+            places=self._places.taken,
+            calls=[story.info() for story in islice(self._running.values(), CALLS_SHOWN)],
+            report=self.called.report(),
         )
 
     def check_ready(self) -> None:
@@ -520,3 +533,17 @@ class Island:
             InvocationNotFound: there was none, it is not over, or it is forgotten.
         """
         return await self.history.invocation(id)
+
+    def report(self, window: Window) -> Report:
+        """Figures of a window of time: of all calls, and of each function."""
+        return self.called.report(window)
+
+    async def function(self, function: str, window: Window = Window.five_minutes) -> FunctionPage:
+        """All about one function that was called, by its id or as `repository/package.Name`.
+
+        Raises:
+            FunctionNotFound
+        """
+        figures = self.called.function(function, window)
+        status = self.status()
+        return FunctionPage.of(figures, status, await self.history.invocations(RECALLED), time.time())

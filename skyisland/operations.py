@@ -18,6 +18,7 @@ from msgspec import Struct
 
 from skyisland.codec import encode, read
 from skyisland.events import PULSE_S, InvocationFinished
+from skyisland.figures import Report, Window
 from skyisland.golang.catalogue import Catalogue
 from skyisland.model import Artifact
 from skyisland.named.definition import DefinitionBody, MoveBody, Revision, RollbackBody, SecretBody
@@ -25,7 +26,7 @@ from skyisland.named.functions import Named
 from skyisland.record.logs import LogLine
 from skyisland.record.traffic import ApiStats
 from skyisland.status import AddressInfo, AddressState, Capability
-from skyisland.wire import AddressBody, Answer, FunctionBody, Jail, NamedCallBody, Snapshot
+from skyisland.wire import AddressBody, Answer, FunctionBody, FunctionPage, Jail, NamedCallBody, Snapshot
 
 T = TypeVar("T")
 
@@ -112,6 +113,7 @@ class Operation(Struct, Generic[T], frozen=True, kw_only=True):
 IN_PATHS = {
     "jail": "A jail's number or name.",
     "key": "An artifact's key.",
+    "function": "A function's id, of the list of them.",
     "invocation": "A call's id, `id` of its answer.",
     "name": "The name of a function.",
     "secret": "The name of a secret.",
@@ -218,6 +220,27 @@ INVOCATION = Operation(
     role=Role.operator,
     answer=InvocationFinished,
     field="invocation",
+)
+_WINDOW = Parameter(
+    name="window", meaning="Of how long.", default=Window.five_minutes.value, among=tuple(Window)
+)
+REPORT = Operation(
+    name="report",
+    method="GET",
+    path="/api/v1/admin/functions",
+    summary="Figures of a window of time that ends now: of all calls, and of each function that was called.",
+    role=Role.operator,
+    query=(_WINDOW,),
+    answer=Report,
+)
+FUNCTION = Operation(
+    name="function",
+    method="GET",
+    path="/api/v1/admin/functions/{function}",
+    summary="One function that was called: its figures, commits, binaries, jails and latest calls.",
+    role=Role.operator,
+    query=(_WINDOW,),
+    answer=FunctionPage,
 )
 LOGS = Operation(
     name="logs",
@@ -479,6 +502,8 @@ OPERATIONS: tuple[Operation[Any], ...] = (
     SNAPSHOT,
     INVOCATIONS,
     INVOCATION,
+    REPORT,
+    FUNCTION,
     LOGS,
     EVENTS,
     JAILS,

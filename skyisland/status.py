@@ -9,7 +9,8 @@ from enum import StrEnum
 
 from msgspec import Struct
 
-from skyisland.model import Artifact, Limits, Purpose
+from skyisland.figures import Report, Slo
+from skyisland.model import Artifact, Limits, Phase, Purpose
 
 
 class JailState(StrEnum):
@@ -48,6 +49,11 @@ class JailInfo(Struct, frozen=True, kw_only=True):
     created_at: float
     purpose: Purpose
     url: str = ""
+    """The repository; empty for a build."""
+    package: str = ""
+    """Folder of the package below it."""
+    function: str = ""
+    """What its binary was made for."""
     call: str = ""
     invocation: str | None = None
     ip4: str | None = None
@@ -120,6 +126,8 @@ class Policy(Struct, frozen=True, kw_only=True):
     """Checkouts that no build needed for longer are removed."""
     warm: Bounds
     """Of the warm pool."""
+    slo: Slo
+    """From which time on a call counts as slow."""
 
 
 class PoolStatus(Struct, frozen=True, kw_only=True):
@@ -143,6 +151,22 @@ class PoolStatus(Struct, frozen=True, kw_only=True):
     """Memory of the waiting jails at their last samples; 0 where the host does not count it."""
 
 
+class CallInfo(Struct, frozen=True, kw_only=True):
+    """A call under way."""
+
+    invocation: str
+    url: str
+    call: str
+    client: str
+    """Who called."""
+    started_at: float
+    phase: Phase | None
+    """The part of it that began last; None before the first."""
+    since: float
+    """When that began: of `queue`, since when it waits for a place."""
+    jail: str | None
+
+
 class Status(Struct, frozen=True, kw_only=True):
     """The island at one moment."""
 
@@ -152,6 +176,7 @@ class Status(Struct, frozen=True, kw_only=True):
     draining: bool
     running: int
     queued: int
+    """Calls that wait for a place."""
     driver: str
     storage: str
     policy: Policy
@@ -162,3 +187,9 @@ class Status(Struct, frozen=True, kw_only=True):
     capabilities: list[Capability]
     ahead: str = ""
     """What the island does while nobody calls, and how far it is; empty when there is nothing."""
+    places: int = 0
+    """Places to run in use, of `Policy.max_running`."""
+    calls: list[CallInfo] = []
+    """Those under way, oldest first; a thousand at the most."""
+    report: Report | None = None
+    """Figures of the last five minutes: of the whole island and of each function."""

@@ -11,8 +11,16 @@ import time
 
 from skyisland.cause import CANCELLED, Cause
 from skyisland.errors import IslandError
-from skyisland.events import Events, InvocationFinished, InvocationQueued, InvocationStarted, PhaseFinished
+from skyisland.events import (
+    Events,
+    InvocationFinished,
+    InvocationQueued,
+    InvocationStarted,
+    PhaseFinished,
+    shortened,
+)
 from skyisland.model import FunctionRequest, Invocation, Outcome, Phase, Timings, Verdict
+from skyisland.status import CallInfo
 
 
 def new_id() -> str:
@@ -33,7 +41,9 @@ class _Timed:
         self._story, self._phase = story, phase
 
     def __enter__(self) -> None:
-        self._started = time.perf_counter()
+        story = self._story
+        story.began, story.began_after_s = self._phase, (started := time.perf_counter()) - story._clock
+        self._started = started
 
     def __exit__(self, *failure: object) -> None:
         self._story.spend(self._phase, time.perf_counter() - self._started)
@@ -70,6 +80,9 @@ class Story:
         self.verdict, self.error = CANCELLED, ""
         """What `close` publishes; a caller who leaves changes nothing here."""
         self.cause: Cause | None = None
+        self.began: Phase | None = None
+        """The phase that began last."""
+        self.began_after_s = 0.0
         self._clock = time.perf_counter()
         self._spent_s: dict[str, float] = {}
         """By the fields of `Timings`."""
@@ -98,6 +111,19 @@ class Story:
         field = _FIELDS[phase]
         self._spent_s[field] = self._spent_s.get(field, 0.0) + spent_s
         self.events.publish(PhaseFinished(invocation=self.id, phase=phase, duration_s=spent_s))
+
+    def info(self) -> CallInfo:
+        """The call as it is now."""
+        return CallInfo(
+            invocation=self.id,
+            url=shortened(self.request.url),
+            call=shortened(self.request.shown),
+            client=self.client,
+            started_at=self.started_at,
+            phase=self.began,
+            since=self.started_at + self.began_after_s,
+            jail=self.jail,
+        )
 
     def timings(self) -> Timings:
         return Timings(**self._spent_s, total_s=time.perf_counter() - self._clock)

@@ -19,8 +19,10 @@ from typing import Annotated, Any
 import msgspec
 from msgspec import UNSET, Meta, Raw, Struct, UnsetType, structs
 
+from skyisland.cause import CANCELLED
 from skyisland.errors import BadRequest
 from skyisland.events import TEXT, InvocationFinished, shortened
+from skyisland.figures import FunctionFigures
 from skyisland.model import (
     UNANSWERED,
     Artifact,
@@ -34,6 +36,8 @@ from skyisland.model import (
 )
 from skyisland.status import JailInfo, Status
 
+PAGE_CALLS = 50
+"""Calls on the page of a function. A judgement: two screens."""
 MESSAGE_CHARACTERS = 500
 """How much of an error's message stands in a sentence for people. A judgement: the answer has all of it."""
 
@@ -292,6 +296,8 @@ class Jail(Struct, frozen=True, kw_only=True):
     created_at: float
     age_s: float
     url: str
+    package: str
+    function: str
     call: str
     invocation: str | None
     cached: bool
@@ -314,6 +320,8 @@ class Jail(Struct, frozen=True, kw_only=True):
             created_at=jail.created_at,
             age_s=round(max(0.0, now - jail.created_at), 3),
             url=jail.url,
+            package=jail.package,
+            function=jail.function,
             call=jail.call,
             invocation=jail.invocation,
             cached=jail.cached,
@@ -321,6 +329,58 @@ class Jail(Struct, frozen=True, kw_only=True):
             cpu_s=jail.usage.cpu_s,
             pids=jail.usage.pids,
         )
+
+
+class Version(Struct, frozen=True, kw_only=True):
+    """A commit of which a function was called, or has a binary."""
+
+    commit: str
+    calls: int
+    """Of those on the page."""
+    errors: int
+    last_at: float | None
+    """When the latest of them ended."""
+
+
+class FunctionPage(Struct, frozen=True, kw_only=True):
+    """All about one function that was called."""
+
+    figures: FunctionFigures
+    versions: list[Version]
+    """The last called first."""
+    artifacts: list[Artifact]
+    """Its binaries."""
+    jails: list[Jail]
+    """Those that run it, and warm ones."""
+    recent: list[InvocationFinished]
+    """Its latest calls that are over, newest first."""
+
+    @classmethod
+    def of(
+        cls, figures: FunctionFigures, status: Status, ends: Iterable[InvocationFinished], now: float
+    ) -> FunctionPage:
+        """`ends`: of all functions, newest first."""
+        key = figures.repository, figures.package, figures.name
+        its = [end for end in ends if (end.repository, end.package, end.function) == key]
+        artifacts = [one for one in status.artifacts if (one.url, one.package, one.function) == key]
+        commits = dict.fromkeys([end.commit for end in its] + [one.commit for one in artifacts])
+        return cls(
+            figures=figures,
+            versions=[_version(commit, its) for commit in commits if commit],
+            artifacts=listed(artifacts),
+            jails=[Jail.of(one, now) for one in status.jails if (one.url, one.package, one.function) == key],
+            recent=its[:PAGE_CALLS],
+        )
+
+
+def _version(commit: str, ends: list[InvocationFinished]) -> Version:
+    of_it = [end for end in ends if end.commit == commit]
+    return Version(
+        commit=commit,
+        calls=len(of_it),
+        errors=sum(end.cause is not None and end.verdict != CANCELLED for end in of_it),
+        last_at=of_it[0].at if of_it else None,
+    )
 
 
 def listed(artifacts: Iterable[Artifact]) -> list[Artifact]:

@@ -79,6 +79,7 @@ SECTIONS: dict[str, dict[str, tuple[str, str]]] = {
         "status": ("watching", "Show the island at this moment."),
         "requests": ("watching", "List the latest calls that are over, newest first."),
         "request": ("watching", "Show one call that is over."),
+        "top": ("watching", "List the functions that were called, most calls first."),
         "logs": ("watching", "Print the latest lines of the island's log."),
         "jails": ("watching", "List the living jails."),
         "jail": ("watching", "Show one jail."),

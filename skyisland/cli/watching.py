@@ -25,11 +25,12 @@ from skyisland.cli.printing import (
     span,
 )
 from skyisland.events import InvocationFinished
+from skyisland.figures import Figures, Report, Window
 from skyisland.model import Artifact
 from skyisland.operations import Operation
 from skyisland.record.logs import LogLine, printable
 from skyisland.status import AddressState, Capability
-from skyisland.wire import Jail, Snapshot, milliseconds
+from skyisland.wire import FunctionPage, Jail, Snapshot, milliseconds
 
 POLL_S = 0.5
 """How often `logs --follow` asks for new lines."""
@@ -104,8 +105,11 @@ def requests(options: GlobalOptions, limit: int, as_json: bool) -> None:
     """List the latest calls that are over, newest first."""
     with options.client() as client:
         ends = client.invocations(limit)
-    columns = ("ENDED", "REQUEST", "RESULT", "TOTAL", "BINARY", "JAIL", "FUNCTION", "WHY")
-    print_list(ends, columns, _request, "no call is over", as_json=as_json, texts=("FUNCTION", "WHY"))
+    columns, texts = _REQUEST_COLUMNS, ("FUNCTION", "WHY")
+    print_list(ends, columns, _request, "no call is over", as_json=as_json, texts=texts)
+
+
+_REQUEST_COLUMNS = ("ENDED", "REQUEST", "RESULT", "TOTAL", "BINARY", "JAIL", "FUNCTION", "WHY")
 
 
 def _request(end: InvocationFinished) -> tuple[object, ...]:
@@ -199,14 +203,89 @@ def _print_log(lines: list[LogLine], *, as_json: bool) -> None:
 
 
 @click.command()
+@click.argument("function", required=False)
+@click.option(
+    "--window",
+    type=click.Choice([*Window]),
+    default=Window.five_minutes,
+    show_default=True,
+    help="Of how long, until now.",
+)
+@as_json
+@click.pass_obj
+def top(options: GlobalOptions, function: str | None, window: Window, as_json: bool) -> None:
+    """List the functions that were called, most calls first.
+
+    With FUNCTION, by its id or as github.com/user/repo.Name, all about one: its errors by cause, commits,
+    binaries, jails and latest calls.
+    """
+    with options.client() as client:
+        if function is not None and function.startswith("fn-"):
+            page = client.function(function, window)
+        else:
+            report = client.report(window)
+            if function is None:
+                print_json(report) if as_json else _print_report(report)
+                return
+            known = [one.id for one in report.functions if one.title == function]
+            if not known:
+                raise click.ClickException(f"no function {function} was called of late; `top` lists those")
+            page = client.function(known[0], window)
+    print_json(page) if as_json else _print_page(page)
+
+
+def _print_report(report: Report) -> None:
+    rows = (
+        (one.id, *_figures(one.recent), _ms(one.usual_s), one.title, one.last_error)
+        for one in report.functions
+    )
+    columns = ("ID", *_FIGURES, "USUAL", "FUNCTION", "LAST ERROR")
+    print_table(columns, rows, "no function was called", texts=("FUNCTION", "LAST ERROR"))
+    every = report.every
+    told = f"{every.calls} calls in {every.window}, {every.rate:.1f} a second, {every.errors} errors"
+    say(told, err=True)
+
+
+_FIGURES = ("CALLS", "RATE", "ERRORS", "P50", "P95", "P99", "COLD")
+
+
+def _figures(recent: Figures) -> tuple[object, ...]:
+    cold = "-" if recent.cold_share is None else f"{recent.cold_share:.0%}"
+    times = (recent.p50_s, recent.p95_s, recent.p99_s)
+    return (recent.calls, f"{recent.rate:.1f}/s", recent.errors, *map(_ms, times), cold)
+
+
+def _ms(seconds: float | None) -> str:
+    return "-" if seconds is None else f"{seconds * 1000:.1f}ms" if seconds < 1 else f"{seconds:.2f}s"
+
+
+def _print_page(page: FunctionPage) -> None:
+    one = page.figures
+    say(f"{one.title}  {one.id}", bold=True)
+    print_table(_FIGURES, [_figures(one.recent)], "")
+    causes = ", ".join(f"{count} x {kind}" for kind, count in one.recent.reasons.items())
+    say(f"errors in {one.recent.window}: {causes or 'none'}")
+    if one.last_error:
+        say(f"last error: {one.last_error} ({one.last_failed})")
+    versions = ((one.commit, one.calls, one.errors, moment(one.last_at) if one.last_at else "-")
+                for one in page.versions)  # fmt: skip
+    print_table(("COMMIT", "CALLS", "ERRORS", "LAST"), versions, "no commit is known")
+    print_table(_ARTIFACT_COLUMNS, map(_artifact, page.artifacts), "no binary is kept")
+    print_table(_JAIL_COLUMNS, map(_jail, page.jails), "no jail is alive")
+    print_table(_REQUEST_COLUMNS, map(_request, page.recent), "no call is over", texts=("FUNCTION", "WHY"))
+
+
+@click.command()
 @as_json
 @click.pass_obj
 def jails(options: GlobalOptions, as_json: bool) -> None:
     """List the living jails."""
     with options.client() as client:
         alive = client.jails()
-    columns = ("JID", "NAME", "STATE", "PID", "IP4", "AGE", "MEMORY", "FUNCTION")
-    print_list(alive, columns, _jail, "no jail is alive", as_json=as_json, texts=("FUNCTION",))
+    print_list(alive, _JAIL_COLUMNS, _jail, "no jail is alive", as_json=as_json, texts=("FUNCTION",))
+
+
+_JAIL_COLUMNS = ("JID", "NAME", "STATE", "PID", "IP4", "AGE", "MEMORY", "FUNCTION")
 
 
 def _jail(jail: Jail) -> tuple[object, ...]:
@@ -269,8 +348,11 @@ def cache_list(options: GlobalOptions, as_json: bool) -> None:
     with options.client() as client:
         artifacts = client.artifacts()
     artifacts.sort(key=lambda artifact: -artifact.used_at)
-    columns = ("KEY", "COMMIT", "SIZE", "BUILD", "HITS", "USED", "FUNCTION")
-    print_list(artifacts, columns, _artifact, "nothing is cached", as_json=as_json, texts=("FUNCTION",))
+    columns, texts = _ARTIFACT_COLUMNS, ("FUNCTION",)
+    print_list(artifacts, columns, _artifact, "nothing is cached", as_json=as_json, texts=texts)
+
+
+_ARTIFACT_COLUMNS = ("KEY", "COMMIT", "SIZE", "BUILD", "HITS", "USED", "FUNCTION")
 
 
 def _artifact(artifact: Artifact) -> tuple[object, ...]:
@@ -290,6 +372,7 @@ COMMANDS: tuple[click.Command, ...] = (
     capabilities,
     requests,
     request,
+    top,
     logs,
     jails,
     jail,

@@ -68,6 +68,11 @@ class FairQueue:
         return max(0, self._free)
 
     @property
+    def taken(self) -> int:
+        """How many places are in use."""
+        return self.places - self._free
+
+    @property
     def waiting(self) -> int:
         """How many wait, in all lines."""
         return self._waiting

@@ -138,6 +138,8 @@ class Inmate:
             created_at=self.created_at,
             purpose=self.purpose,
             url=self.artifact.url if self.artifact else "",
+            package=self.artifact.package if self.artifact else "",
+            function=shortened(self.artifact.function) if self.artifact else "",
             call=shortened(self.call),
             invocation=self.invocation,
             ip4=self.spec.address.ip if self.spec.address else None,

@@ -30,6 +30,7 @@ from typing import Any
 
 from msgspec import structs
 
+from skyisland.figures import Slo
 from skyisland.settings.files import check_file, others_read, stored_token, write_private
 from skyisland.settings.layout import Layout
 from skyisland.settings.reading import WrongKey, overlay, read_file, settings_error
@@ -48,6 +49,7 @@ from skyisland.settings.sections import (
     Metrics,
     Network,
     Section,
+    SloTargets,
     Warm,
 )
 from skyisland.settings.values import (
@@ -140,6 +142,7 @@ class Settings(Section, frozen=True, kw_only=True):
     async_: Async = Async()
     api: Api = Api()
     metrics: Metrics = Metrics()
+    slo: SloTargets = SloTargets()
     log: Log = Log()
 
     def __post_init__(self) -> None:
@@ -199,6 +202,7 @@ class Settings(Section, frozen=True, kw_only=True):
                 max_memory_bytes=self.warm.max_memory or None,
                 idle_expires_s=self.warm.idle_expires,
             ),
+            slo=Slo(target_s=self.slo.target, functions=self.slo.functions),
         )
 
     @property

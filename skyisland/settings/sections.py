@@ -24,6 +24,7 @@ from skyisland.settings.values import (
     Dataset,
     Duration,
     DurationLimit,
+    FunctionTargets,
     GoProxy,
     HostUid,
     Interface,
@@ -547,6 +548,16 @@ class Metrics(Section, frozen=True, kw_only=True):
     """A StatsD server; port 8125 unless given. If empty: jails.monitoring_addr; if both are, none."""
     prefix: Text = ""
     """A prefix for the names of all metrics."""
+
+
+class SloTargets(Section, frozen=True, kw_only=True):
+    """How long a call may take before figures and console show it as slow."""
+
+    target: Duration = 1.0
+    """For every function that is not named below."""
+    functions: FunctionTargets = field(default_factory=dict)
+    """For single functions, each by its repository, the package's folder in it, and its name:
+    {"github.com/user/repo/sub.Name" = "50ms"}"""
 
 
 class Log(Section, frozen=True, kw_only=True):

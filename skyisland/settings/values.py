@@ -206,6 +206,15 @@ DurationLimit = Annotated[
 ]
 """Seconds; 0 for no limit."""
 
+FunctionTargets = Annotated[
+    dict[str, Duration],
+    Meta(
+        description='a table of functions and durations, {"github.com/user/repo.F" = "50ms"}',
+        extra={"write": lambda table: {name: write_duration(each) for name, each in table.items()}},
+    ),
+]
+"""Seconds."""
+
 Size = Annotated[
     int, _kind('a size above zero, such as "64k", "256m", 4096', _read_positive_size, write_size)
 ]

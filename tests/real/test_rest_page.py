@@ -52,6 +52,7 @@ class Reader:
             JAIL=self.jail,
             KEY=self._latest_key(),
             INVOCATION=self._latest_call(),
+            FUNCTION=self._most_called(),
         )
         path = url.removeprefix("localhost:3280")
         return self.island.request(
@@ -61,6 +62,10 @@ class Reader:
     def _latest_call(self) -> str:
         over = self.island.admin.get("/invocations?limit=1").json()["invocations"]
         return str(over[0]["invocation"]) if over else ""
+
+    def _most_called(self) -> str:
+        called = self.island.admin.get("/functions").json()["functions"]
+        return str(called[0]["id"]) if called else ""
 
     def _latest_key(self) -> str:
         artifacts = self.island.admin.get("/cache").json()["artifacts"]

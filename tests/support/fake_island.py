@@ -16,10 +16,13 @@ from msgspec import structs
 
 from skyisland import events as ev
 from skyisland import fakes
-from skyisland.errors import ArtifactNotFound, IslandError, JailNotFound
+from skyisland.cause import Cause
+from skyisland.errors import ArtifactNotFound, BuildFailed, IslandError, JailNotFound
 from skyisland.events import Event, InvocationFinished
+from skyisland.figures import Window
 from skyisland.golang.catalogue import Catalogue
-from skyisland.model import Artifact, FunctionRequest, Limits, Purpose, Timings, Verdict
+from skyisland.model import Artifact, FunctionRequest, GoError, Limits, Outcome, Purpose, Timings, Verdict
+from skyisland.record.functions import Functions
 from skyisland.status import (
     AddressInfo,
     AddressState,
@@ -30,7 +33,7 @@ from skyisland.status import (
     Status,
     Usage,
 )
-from skyisland.wire import Answer, Called, Snapshot, milliseconds
+from skyisland.wire import Answer, Called, FunctionPage, Snapshot, milliseconds
 from tui.watch.port import LinkLost, LogLine
 
 NOON = 1_767_961_400.0
@@ -47,6 +50,7 @@ FUNCTIONS = [
     ("git.example/etl/nightly", "Run(2026, 1, 8)", 1.9),
 ]
 LIMITS = Limits(memory_bytes=256 << 20, pids=64, cpus=1.0, open_files=256)
+TRACE = ("geohash.Encode (geohash/geohash.go:88)", "geohash.EncodeWithPrecision (geohash/geohash.go:112)")
 VERDICTS = ("exited", "timed_out", "out_of_memory", "killed", "build_failed")
 
 
@@ -86,6 +90,8 @@ class FakeIsland:
                 self.addresses[ip] = AddressInfo(
                     ip=ip, state=AddressState.unavailable, since=self.now - 86400 * n
                 )
+        self.called = Functions(ev.Events(), fakes.policy().slo, lambda: self.now)
+        self.called.recall(reversed(self.recent))
         self.lines = self._log()
 
     # Making it up
@@ -183,8 +189,24 @@ class FakeIsland:
                 commit=hashlib.sha256(f"{url}{call}".encode()).hexdigest()[24:64],
                 cached=not cold,
                 error=errors.get(verdict, ""),
+                cause=self._cause(verdict, errors.get(verdict, "")),
+                client="192.0.2.7",
+                repository="/".join(url.split("/")[:3]),
+                package="/".join(url.split("/")[3:]),
+                function=call.partition("(")[0],
             )
             at -= rng.expovariate(6.0)
+
+    def _cause(self, verdict: str, message: str) -> Cause | None:
+        if verdict == "build_failed":
+            return Cause.of_error(BuildFailed(message, output=message.partition(": ")[2]))
+        if verdict == "exited":
+            panic = GoError(message=message.rpartition("panic: ")[2], type="panic", trace=TRACE)
+            stderr = f"panic: {panic.message}\n\ngoroutine 1 [running]:\n".encode()
+            return Cause.of_outcome(
+                Outcome(verdict=Verdict.exited, exit_code=2, error=panic, stderr=stderr), 0.1
+            )
+        return Cause.of_outcome(Outcome(verdict=Verdict(verdict), killed="killed by the operator"), 5.0)
 
     def _log(self) -> list[LogLine]:
         said = [
@@ -248,6 +270,8 @@ class FakeIsland:
             addresses=list(self.addresses.values()),
             artifacts=list(self.artifacts.values()),
             capabilities=self.capabilities(),
+            places=sum(jail.state is JailState.running for jail in self.jails.values()),
+            report=self.called.report(),
         )
 
     # The port
@@ -359,6 +383,10 @@ class FakeIsland:
     async def functions(self, url: str, version: str | None = None) -> Catalogue:
         self._act("functions", url)
         return fakes.CATALOGUE
+
+    async def function(self, function: str, window: Window = Window.five_minutes) -> FunctionPage:
+        figures = self.called.function(function, window)
+        return FunctionPage.of(figures, self.status(), self.recent, self.now)
 
     def curl(self, request: FunctionRequest) -> str:
         return f"curl -X POST http://{self.where}/api/v1/function -d '{request.url} {request.call}'"

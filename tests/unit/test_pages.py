@@ -18,6 +18,7 @@ from bench import report
 from skyisland import events
 from skyisland.cause import Cause
 from skyisland.cli import main
+from skyisland.figures import Figures, FunctionFigures, Heat, Report
 from skyisland.golang.catalogue import (
     Catalogue,
     Entry,
@@ -35,7 +36,7 @@ from skyisland.record.metrics import Metrics, StatsD
 from skyisland.record.traffic import ApiStats
 from skyisland.settings import Layout
 from skyisland.status import AddressInfo, Capability
-from skyisland.wire import Answer, FunctionBody, Jail, Problem
+from skyisland.wire import Answer, FunctionBody, FunctionPage, Jail, Problem, Version
 from tests.support.manual import PAGE, manual
 from tests.support.pages import BLOCKS, written
 from tests.support.places import ROOT
@@ -136,6 +137,7 @@ def known_fields() -> set[str]:
     shapes: tuple[type[Struct], ...] = (Answer, Problem, Jail, Artifact, AddressInfo, Capability, LogLine)
     shapes += (ApiStats, Timings, events.InvocationFinished, Cause, GoError, ProblemDetails, *OFFERED)
     shapes += (Named, Definition, Ceilings)
+    shapes += (Report, Figures, FunctionFigures, Heat, FunctionPage, Version)
     fields = {field.encode_name for shape in shapes for field in structs.fields(shape)}
     around = {
         "status",

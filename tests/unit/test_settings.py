@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 
 import skyisland.settings
 from skyisland.errors import SettingsError
+from skyisland.figures import Slo
 from skyisland.model import Limits
 from skyisland.settings import (
     IP4,
@@ -138,6 +139,9 @@ def test_what_rules_a_call_is_of_three_sections(load_settings: Callable[..., Set
         max_jails = 19
         max_memory = 0
         idle_expires = "23s"
+        [slo]
+        target = "29ms"
+        functions = {"example.com/r.F" = "31ms"}
         """
     )
     assert settings.policy == Policy(
@@ -148,6 +152,7 @@ def test_what_rules_a_call_is_of_three_sections(load_settings: Callable[..., Set
         queue_timeout_s=11.0,
         failures_kept_s=30.0,
         keep_s=13.0,
+        slo=Slo(target_s=0.029, functions={"example.com/r.F": 0.031}),
         limits=settings.limits.as_limits(),
         require=("memory",),
         warm=Bounds(max_jails=19, max_memory_bytes=None, idle_expires_s=23.0),

@@ -7,13 +7,14 @@ from collections.abc import AsyncIterator
 from contextlib import aclosing
 
 from skyisland.events import Event, Pulse
+from skyisland.figures import Window
 from skyisland.golang.catalogue import Catalogue
 from skyisland.island import Island
 from skyisland.model import FunctionRequest
 from skyisland.record.logs import LogLine, LogRing
 from skyisland.status import AddressState
 from skyisland.watching import Watch
-from skyisland.wire import Called, Snapshot
+from skyisland.wire import Called, FunctionPage, Snapshot
 from tui.watch.port import curl_line
 
 PAUSE_S = 0.1
@@ -73,6 +74,10 @@ class InProcessPort:
 
     async def functions(self, url: str, version: str | None = None) -> Catalogue:
         return await self._island.functions(url, version)
+
+    async def function(self, function: str, window: Window = Window.five_minutes) -> FunctionPage:
+        await self._island.sample_usage()
+        return await self._island.function(function, window)
 
     def curl(self, request: FunctionRequest) -> str:
         return curl_line(self.url, request)

@@ -16,12 +16,13 @@ import msgspec
 
 from skyisland.errors import IslandError
 from skyisland.events import Event
+from skyisland.figures import Window
 from skyisland.golang.catalogue import Catalogue
 from skyisland.model import FunctionRequest
 from skyisland.operations import INVOKE
 from skyisland.record.logs import LogLine
 from skyisland.status import AddressState
-from skyisland.wire import Called, Snapshot
+from skyisland.wire import Called, FunctionPage, Snapshot
 
 
 class LinkLost(Exception):
@@ -67,6 +68,10 @@ class Port(Protocol):
 
     async def functions(self, url: str, version: str | None = None) -> Catalogue:
         """What the package at `url` offers."""
+        ...
+
+    async def function(self, function: str, window: Window = Window.five_minutes) -> FunctionPage:
+        """One function that was called, by its id."""
         ...
 
     def curl(self, request: FunctionRequest) -> str:

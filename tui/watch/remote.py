@@ -13,13 +13,14 @@ from skyisland import operations as op
 from skyisland.client import way_to
 from skyisland.codec import NotAnIsland, encode, read_call
 from skyisland.events import Event
+from skyisland.figures import Window
 from skyisland.golang.catalogue import Catalogue
 from skyisland.host.trust import distrust
 from skyisland.model import FunctionRequest
 from skyisland.operations import JSON, Operation
 from skyisland.record.logs import LogLine
 from skyisland.status import AddressState
-from skyisland.wire import AddressBody, Called, Snapshot
+from skyisland.wire import AddressBody, Called, FunctionPage, Snapshot
 from tui.watch.port import LinkLost, curl_line
 
 T = TypeVar("T")
@@ -186,6 +187,9 @@ class RemotePort:
 
     async def functions(self, url: str, version: str | None = None) -> Catalogue:
         return await self._ask(op.FUNCTIONS, url=url, version=version, patient=True)
+
+    async def function(self, function: str, window: Window = Window.five_minutes) -> FunctionPage:
+        return await self._ask(op.FUNCTION, function=function, window=window)
 
     def curl(self, request: FunctionRequest) -> str:
         return curl_line(self.base, request)
