@@ -11,6 +11,7 @@ shapes in `skyisland.wire`.
     Hypercorn ─▶ count ─▶ whose page (origin.py) ─┬─▶ POST /api/v1/function, …/names/NAME (function.py)
                                                   └─▶ Quart ─▶ roles, parameters (routes.py, auth.py)
                                                          ─┬─▶ what is seen (observe.py, stream.py)
+                                                          ├─▶ calls that answer later (later.py)
                                                           ├─▶ what is done (admin.py, names.py)
                                                           └─▶ /openapi.json, /docs (description.py)
 
@@ -33,7 +34,7 @@ from hypercorn.typing import (
 )
 from quart import Quart, Response, request
 
-from api import admin, description, names, observe, problems, routes
+from api import admin, description, later, names, observe, problems, routes
 from api.auth import Gate
 from api.bodies import HungUp, unpacked
 from api.clients import Clients
@@ -223,6 +224,7 @@ def create_app(
     description.serve(app, token_header, lambda: app.front.base_path)
     function = FunctionEndpoint(island, metrics, gate, settings, clients)
     look(app, island, function)
+    later.calls(app, island, gate, clients, function.admitted)
     app.front = Front(function, app.asgi_app, metrics.traffic, settings)
     app.asgi_app = app.front  # type: ignore[method-assign] # Quart's way to put something in front
     return app

@@ -23,19 +23,38 @@ from skyisland.codec import encode
 from skyisland.golang.callee import MAX_WORDS
 from skyisland.named import definition
 from skyisland.named.definition import NAME, RESERVED, SECRET
-from skyisland.operations import CALL, IN_PATHS, INVOKE, JSON, OPERATIONS, Operation, Parameter, Role
+from skyisland.operations import CALL, IN_PATHS, INVOKE, JSON, KEPT, OPERATIONS, Operation, Parameter, Role
 from skyisland.wire import Problem
 
 Schema = dict[str, Any]
 Shapes = dict[Any, Schema]
 
-CALL_ID: list[Schema] = [
+CALL_HEADERS: list[Schema] = [
     {
         "name": "X-Call-Id",
         "in": "header",
         "description": "What the caller calls it: kept in history, log and events.",
         "schema": {"type": "string"},
-    }
+    },
+    {
+        "name": "Prefer",
+        "in": "header",
+        "description": "`respond-async` has it answered with 202 and run later; `wait=5, respond-async` "
+        "only if it takes longer than 5 s.",
+        "schema": {"enum": ["respond-async", "wait=5, respond-async"]},
+    },
+    {
+        "name": "Idempotency-Key",
+        "in": "header",
+        "description": "What is sent again with it runs nothing: it gets the first answer.",
+        "schema": {"type": "string", "pattern": "^[!-~]{1,255}$"},
+    },
+    {
+        "name": "X-Callback-Url",
+        "in": "header",
+        "description": "Gets the record of a call that answers later.",
+        "schema": {"type": "string", "format": "uri"},
+    },
 ]
 IF_MATCH: list[Schema] = [
     {"name": name, "in": "header", "description": meaning, "schema": {"enum": [sample]}}
@@ -183,13 +202,16 @@ def _operation(operation: Operation[Any], path: str, shapes: Shapes, problems: l
             for parameter in operation.query
         ]
         + (IF_MATCH if operation.tag and operation.method == "PUT" else [])
-        + (CALL_ID if operation in (INVOKE, CALL) else []),
+        + (CALL_HEADERS if operation in (INVOKE, CALL) else []),
         "responses": {
             "200": {"description": "Done.", "content": _contents(operation, shapes)},
             "4XX": _refusal("The caller's: what is wrong, and what to do.", *problems),
             "5XX": _refusal("The function's end, or the island's trouble.", *problems),
         },
     }
+    if operation in (INVOKE, CALL):
+        accepted = {JSON: {"schema": shapes[KEPT.answer]}}
+        described["responses"]["202"] = {"description": "Accepted: it answers later.", "content": accepted}
     if operation.body:
         content = {JSON: {"schema": shapes[operation.body]}}
         described["requestBody"] = {"required": True, "content": content}

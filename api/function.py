@@ -23,6 +23,7 @@ from quart import Quart, request
 from api.auth import Gate
 from api.bodies import HungUp, read_body
 from api.clients import Clients, Request
+from api.later import HEADERS, Deferral, deferred
 from api.lines import Lines
 from api.media import JSON, TEXT, Wanted, wanted
 from api.problems import Reply, misfortune, reply
@@ -157,16 +158,19 @@ class FunctionEndpoint:
             timeout_s=self.settings.body_timeout,
             coding=asked.coding,
         )
+        asks: FunctionBody | NamedCallBody
         run: Callable[..., Awaitable[Invocation]]
         if name:
             named = decode(body or b"{}", NamedCallBody)
-            many, run = named.inputs, partial(self._island.named.call, name, named, who=client.who)
+            asks, run = named, partial(self._island.named.call, name, named, who=client.who)
         else:
             request = decode(body, FunctionBody)
-            many, run = request.inputs, partial(self._island.invoke, request)
-        if many is not UNSET:
+            asks, run = request, partial(self._island.invoke, request)
+        if asks.inputs is not UNSET:
             asked.wanted.check_many()
-        with _UntilHangUp(receive):
+
+        async def answer() -> Reply:
+            """Run a call whose caller waits."""
             invocation = await run(
                 client=client.share,
                 id=asked.id,
@@ -174,9 +178,28 @@ class FunctionEndpoint:
                 text_only=form not in (JSON, LINES),
                 heard=None if lines is None else lines.add,
             )
-        if invocation.outcome.answers:  # thousands take longer than the event loop may stand still
-            return await asyncio.to_thread(answered, invocation, form, asked.wanted.error)
-        return answered(invocation, form, asked.wanted.error)
+            if invocation.outcome.answers:  # thousands take longer than the event loop may stand still
+                return await asyncio.to_thread(answered, invocation, form, asked.wanted.error)
+            return answered(invocation, form, asked.wanted.error)
+
+        if asked.deferral is None:
+            with _UntilHangUp(receive):
+                return await answer()
+        asked.deferral.check(form)
+        with _UntilHangUp(receive):
+            return await deferred(
+                self._island,
+                asked.deferral,
+                body,
+                asks,
+                answer,
+                name=name,
+                who=client.who,
+                client=client.share,
+                caller_id=asked.caller_id,
+                error_form=asked.wanted.error,
+                base_path=self.settings.base_path,
+            )
 
 
 def called_name(path: str) -> str:
@@ -256,6 +279,8 @@ class _Asked(Struct, frozen=True):
     """What the caller calls it; empty if nothing, or nothing sane."""
     coding: bytes
     """How the body is packed; empty if it is not."""
+    deferral: Deferral | None = None
+    """When, and how often, it is answered; None at once, and each time."""
 
 
 def server_timing(timings: Timings) -> str:
@@ -315,6 +340,7 @@ _NOT_ALLOWED = Reply(
 
 def _asked(scope: HTTPScope) -> _Asked:
     accept, caller_id, coding = b"", "", b""
+    later: dict[bytes, bytes] = {}
     for name, value in scope["headers"]:
         if name == b"accept":
             accept = b"%b,%b" % (accept, value) if accept else value
@@ -322,7 +348,11 @@ def _asked(scope: HTTPScope) -> _Asked:
             caller_id = text
         elif name == b"content-encoding":
             coding = b"%b,%b" % (coding, value) if coding else value
-    return _Asked(new_id(), wanted(accept.decode("latin-1")), caller_id, coding)
+        elif name in HEADERS:
+            later[name] = b"%b,%b" % (later[name], value) if name in later else value
+    deferral = Deferral.of(later) if later else None
+    call_id = deferral.call if deferral is not None and deferral.call else new_id()
+    return _Asked(call_id, wanted(accept.decode("latin-1")), caller_id, coding, deferral)
 
 
 async def send_reply(answer: Reply, send: ASGISendCallable, *more: tuple[str, str]) -> None:

@@ -43,15 +43,19 @@ STATUS = {
     "invocation_not_found": 404,
     "name_not_found": 404,
     "function_not_found": 404,
+    "call_not_found": 404,
     "method_not_allowed": 405,
     "not_acceptable": 406,
     "request_timeout": 408,
     "address_in_use": 409,
+    "call_stands": 409,
+    "key_in_use": 409,
     "stale_revision": 412,
     "too_large": 413,
     "unsupported_media_type": 415,
     "bad_state": 422,
     "build_failed": 422,
+    "key_reused": 422,
     "too_busy": 429,
     "internal": 500,
     "bad_settings": 500,
@@ -172,7 +176,11 @@ def refusal(error: IslandError, form: str = JSON, *, admin: bool = False) -> Rep
 
 def misfortune(invocation: Invocation, form: str = JSON) -> Reply:
     """The answer to a call whose function did not end well."""
-    called = Called.of(invocation)
+    return misfortune_of(Called.of(invocation), form)
+
+
+def misfortune_of(called: Called, form: str = JSON) -> Reply:
+    """The same of what was kept of the call."""
     more = IN_DETAILS.get(called.verdict)
     text = f"{called.message}; details has {more}" if more else called.message
     problem = Problem(text, str(called.verdict), called.answer)

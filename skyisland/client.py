@@ -20,6 +20,7 @@ from skyisland.events import InvocationFinished
 from skyisland.figures import Report
 from skyisland.golang.catalogue import Catalogue
 from skyisland.host.trust import distrust
+from skyisland.later.calls import CallState, Record
 from skyisland.model import Artifact, FunctionRequest, NamedCall
 from skyisland.named.definition import Definition, MoveBody, Revision, RollbackBody, SecretBody
 from skyisland.named.functions import Named
@@ -103,11 +104,12 @@ class Client:
         body: object = None,
         patient: bool = False,
         revision: int | None = None,
+        headers: Mapping[str, str] | None = None,
         **parameters: object,
     ) -> T:
         """What the island answers. `patient`: for as long as it takes. `revision`: what is changed must be at
         this one, 0 for new."""
-        response = self._send(operation, parameters, body, patient, revision)
+        response = self._send(operation, parameters, body, patient, revision, headers)
         try:
             return operation.read(response.status_code, response.content)
         except NotAnIsland as error:
@@ -120,6 +122,7 @@ class Client:
         body: object,
         patient: bool,
         revision: int | None = None,
+        more: Mapping[str, str] | None = None,
     ) -> httpx.Response:
         headers = {} if body is None else {"Content-Type": JSON}
         if revision is not None:
@@ -129,7 +132,7 @@ class Client:
                 operation.method,
                 operation.url(**parameters),
                 content=None if body is None else encode(body),
-                headers=headers,
+                headers={**headers, **(more or {})},
                 timeout=httpx.Timeout(self._http.timeout.connect, read=None)
                 if patient
                 else self._http.timeout,
@@ -166,6 +169,50 @@ class Client:
     def functions(self, url: str, version: str | None = None, *, patient: bool = True) -> Catalogue:
         """What the package at `url` offers; if `patient`, however long that takes the first time."""
         return self._ask(op.FUNCTIONS, url=url, version=version, patient=patient)
+
+    def invoke_later(
+        self, request: FunctionRequest, *, key: str = "", callback: str = "", wait_s: int = 0
+    ) -> Record:
+        """Have a call kept, and run when there is room; tells what is known of it, after `wait_s` at most.
+
+        `key`: an Idempotency-Key. `callback`: the URL that gets its record when it is over.
+        """
+        headers = {"Prefer": "respond-async", "Idempotency-Key": key, "X-Callback-Url": callback}
+        response = self._send(
+            op.INVOKE, {}, request, patient=True, more={name: one for name, one in headers.items() if one}
+        )
+        try:
+            record = op.KEPT.read(response.status_code, response.content)
+        except NotAnIsland as error:
+            raise Unreachable(f"{self.url} {error}") from None
+        return self.kept(record.id, wait_s=wait_s) if wait_s else record
+
+    def calls(
+        self, *, state: CallState | None = None, name: str | None = None, since: int = 0, limit: int = 100
+    ) -> list[Record]:
+        """Calls that answer later, newest first, without results."""
+        return self._ask(op.CALLS, state=state, name=name, since=since, limit=limit)
+
+    def kept(self, kept: str, *, wait_s: int = 0) -> Record:
+        """One of them, with its result if it is over; as soon as it is, or after `wait_s`."""
+        prefer = {"Prefer": f"wait={wait_s}"} if wait_s else None
+        return self._ask(op.KEPT, kept=kept, headers=prefer, patient=bool(wait_s))
+
+    def cancel(self, kept: str) -> Record:
+        """Cancel one that is not over."""
+        return self._ask(op.CANCEL, kept=kept)
+
+    def redrive(self, kept: str) -> Record:
+        """Run a dead or cancelled one again."""
+        return self._ask(op.REDRIVE, kept=kept)
+
+    def forget_calls(self, *, state: CallState | None = None) -> list[str]:
+        """Forget those that are over; returns their ids."""
+        return self._ask(op.FORGET_CALLS, state=state)
+
+    def callback_secret(self) -> str:
+        """What this caller verifies callbacks with."""
+        return self._ask(op.CALLBACK_SECRET)
 
     def invoke_many(self, request: FunctionRequest) -> Iterator[InputAnswer | Called]:
         """Run a call with many inputs: the answer of each as it comes, and last what came of the call."""

@@ -11,9 +11,12 @@ fault, 502 and 504 a service that we called, 500 and 503 ourselves.
     ├── Forbidden                   403   a wrong token
     │   └── SourceRefused           403   the settings do not permit this repository
     ├── NotFound                    404
-    │   ├── JailNotFound · AddressNotFound · ArtifactNotFound
+    │   ├── JailNotFound · AddressNotFound · ArtifactNotFound · CallNotFound
     │   └── InvocationNotFound · FunctionNotFound · NameNotFound
     ├── AddressInUse                409
+    ├── CallStands                  409   there is nothing about this call to do again
+    ├── KeyInUse                    409   the call with this Idempotency-Key still runs; Retry-After
+    ├── KeyReused                   422   this Idempotency-Key was used with another body
     ├── StaleRevision               412   somebody else changed the name meanwhile
     ├── BuildFailed                 422   compiler output in `details`
     ├── TooBusy                     429   Retry-After
@@ -101,6 +104,10 @@ class FunctionNotFound(NotFound):
     code = "function_not_found"
 
 
+class CallNotFound(NotFound):
+    code = "call_not_found"
+
+
 class AddressInUse(IslandError):
     code = "address_in_use"
 
@@ -109,6 +116,24 @@ class StaleRevision(IslandError):
     """The name has another revision than the change was made for; `details["revision"]` is the latest."""
 
     code = "stale_revision"
+
+
+class CallStands(IslandError):
+    """A call that is neither dead nor cancelled is not run again."""
+
+    code = "call_stands"
+
+
+class KeyInUse(IslandError):
+    """The call with this Idempotency-Key still runs, and its caller waits for it."""
+
+    code = "key_in_use"
+
+
+class KeyReused(IslandError):
+    """This Idempotency-Key was used before, with another body."""
+
+    code = "key_reused"
 
 
 class Complaint(StrEnum):

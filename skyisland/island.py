@@ -15,6 +15,7 @@ import logging
 import time
 from itertools import islice
 
+import msgspec
 from msgspec import structs
 
 from skyisland.errors import (
@@ -38,12 +39,17 @@ from skyisland.host.fair import LOCAL, FairQueue
 from skyisland.host.tasks import Progress, silent
 from skyisland.jails.pool import Confines, Pace, WarmPool
 from skyisland.jails.register import Jails
+from skyisland.later.calls import Order
+from skyisland.later.keeping import NotKept, Store
+from skyisland.later.later import Later
+from skyisland.later.memory import MemoryStore
 from skyisland.model import (
     Artifact,
     Call,
     FunctionRequest,
     Invocation,
     Limits,
+    NamedCall,
     Outcome,
     Phase,
     Resolved,
@@ -54,6 +60,7 @@ from skyisland.named.names import MemoryNames, Names
 from skyisland.named.secrets import Secrets
 from skyisland.record.functions import Functions
 from skyisland.rooms import AddressRoom, BuildRoom, HistoryRoom, SourceRoom
+from skyisland.settings import Async
 from skyisland.status import AddressInfo, AddressState, Capability, JailInfo, Policy, Status
 from skyisland.story import Story
 from skyisland.wire import FunctionPage
@@ -98,9 +105,12 @@ class Island:
         names: Names | None = None,
         secrets: Secrets | None = None,
         pace: Pace | None = None,
+        store: Store | NotKept | None = None,
+        later: Async | None = None,
     ) -> None:
         """`version`: of the program. `names`, `secrets`: kept in memory without them. `pace`: of the warm
-        pool, for tests that cannot wait."""
+        pool, for tests that cannot wait. `store`: of calls that answer later, or why there is none; without
+        it they are forgotten with the process."""
         self.name = name
         self.version = version
         self.policy = policy
@@ -129,6 +139,14 @@ class Island:
             timeout_s=policy.queue_timeout_s,
         )
         self._failures = Failures(policy.failures_kept_s)
+        self.later = Later(
+            store or MemoryStore(),
+            self._run_order,
+            later or Async(),
+            places=policy.max_running,
+            busy=lambda: self._places.waiting > 0,
+            check=self._check_order,
+        )
 
     # Life
 
@@ -154,6 +172,7 @@ class Island:
         self.pool.start()
         await self.named.start()
         self.builds.work_ahead(lambda: self._draining or bool(self._running))
+        self.later.start()
         self.events.publish(IslandStarted(swept=swept))
 
     def _require(self) -> None:
@@ -186,6 +205,7 @@ class Island:
     async def drain(self, grace_s: float) -> None:
         """Take no new calls, let the running ones finish within `grace_s`, then kill them."""
         self._draining = True
+        self.later.pause()
         self.builds.disturb()
         await self.pool.close()
         if self._running:
@@ -200,6 +220,7 @@ class Island:
     async def stop(self) -> None:
         """Kill what runs, and take away all that the island made on this host."""
         await self.drain(0)
+        await self.later.close()
         await self.named.close()
         if self._purging is not None:
             self._purging.cancel()
@@ -249,6 +270,22 @@ class Island:
         finally:
             self._running.pop(task, None)
             story.close()
+
+    async def _run_order(self, order: Order, id: str) -> Invocation:  # noqa: A002
+        """One attempt at a call that answers later."""
+        if order.name:
+            named = msgspec.json.decode(order.request, type=NamedCall)
+            return await self.named.call(
+                order.name, named, who=order.who, client=order.client, id=id, caller_id=order.caller_id
+            )
+        request = msgspec.json.decode(order.request, type=FunctionRequest)
+        return await self.invoke(request, client=order.client, id=id, caller_id=order.caller_id)
+
+    async def _check_order(self, asks: FunctionRequest | NamedCall, name: str, who: str) -> FunctionRequest:
+        """Refuse what can never run, before it is kept."""
+        request = self.named.asked_for(name, asks, who=who) if isinstance(asks, NamedCall) else asks
+        await understand(request)
+        return request
 
     async def _carry_out(
         self,

@@ -346,6 +346,9 @@ class GoError(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """The part of the call that gave it; empty for the call itself."""
     trace: tuple[str, ...] = ()
     """Of a panic: where it happened, and who called that, in the caller's code."""
+    retry_after_s: float | None = None
+    """What its method `RetryAfter() time.Duration` gave, if it has one: so long a call that answers later
+    waits before it is tried again. Below 0: it is not."""
 
 
 class Returned(Struct, frozen=True, kw_only=True):

@@ -20,6 +20,7 @@ from skyisland.codec import encode, read
 from skyisland.events import PULSE_S, InvocationFinished
 from skyisland.figures import Report, Window
 from skyisland.golang.catalogue import Catalogue
+from skyisland.later.calls import CallState, Record
 from skyisland.model import Artifact
 from skyisland.named.definition import DefinitionBody, MoveBody, Revision, RollbackBody, SecretBody
 from skyisland.named.functions import Named
@@ -117,6 +118,7 @@ IN_PATHS = {
     "invocation": "A call's id, `id` of its answer.",
     "name": "The name of a function.",
     "secret": "The name of a secret.",
+    "kept": "The id of a call that answers later.",
 }
 """What the parameters of paths mean."""
 
@@ -490,9 +492,86 @@ FORGET_SECRET = Operation(
     field="forgotten",
 )
 
+CALLS = Operation(
+    name="calls",
+    method="GET",
+    path="/api/v1/calls",
+    summary="Calls that answer later, newest first, without results: a caller's own, an operator's all.",
+    role=Role.caller,
+    query=(
+        Parameter(name="state", meaning="Only those.", among=tuple(CallState)),
+        Parameter(name="name", meaning="Only those of this named function."),
+        Parameter(
+            name="since",
+            meaning="Only those accepted at this time or later, in seconds since the epoch.",
+            default=0,
+            most=1 << 40,
+        ),
+        Parameter(name="limit", meaning="How many at most.", default=100, most=1000),
+    ),
+    answer=list[Record],
+    field="calls",
+)
+KEPT = Operation(
+    name="kept",
+    method="GET",
+    path="/api/v1/calls/{kept}",
+    summary="A call that answers later: its state, attempts, and its result when it is over. With "
+    "`Prefer: wait=30` as soon as it is over, or after 30 seconds.",
+    role=Role.caller,
+    answer=Record,
+)
+CANCEL = Operation(
+    name="cancel",
+    method="DELETE",
+    path="/api/v1/calls/{kept}",
+    summary="Cancel a call that answers later; one that is over stays as it is.",
+    role=Role.caller,
+    answer=Record,
+)
+REDRIVE = Operation(
+    name="redrive",
+    method="POST",
+    path="/api/v1/calls/{kept}/redrive",
+    summary="Run a dead or cancelled call again; of one that is done, send a callback again that failed.",
+    role=Role.caller,
+    answer=Record,
+)
+FORGET_CALLS = Operation(
+    name="forget_calls",
+    method="DELETE",
+    path="/api/v1/calls",
+    summary="Forget calls that are over, with their results: a caller's own, an admin's all.",
+    role=Role.caller,
+    query=(
+        Parameter(
+            name="state",
+            meaning="Only those.",
+            among=tuple(state for state in CallState if state.final),
+        ),
+    ),
+    answer=list[str],
+    field="forgotten",
+)
+CALLBACK_SECRET = Operation(
+    name="callback_secret",
+    method="GET",
+    path="/api/v1/callback-secret",
+    summary="What a caller verifies its callbacks with, by Standard Webhooks.",
+    role=Role.caller,
+    answer=str,
+    field="secret",
+)
+
 OPERATIONS: tuple[Operation[Any], ...] = (
     INVOKE,
     FUNCTIONS,
+    CALLS,
+    KEPT,
+    CANCEL,
+    REDRIVE,
+    FORGET_CALLS,
+    CALLBACK_SECRET,
     HEALTH,
     LIVE,
     READY,

@@ -28,6 +28,9 @@ from skyisland.island import Island
 from skyisland.jails.addresses import Addresses, NoInterfaces
 from skyisland.jails.driver import CloneDriver, JailDriver, NetworkDriver
 from skyisland.jails.register import Jails
+from skyisland.later.keeping import NotKept, Store
+from skyisland.later.lines import Room
+from skyisland.later.sqlite import SqliteStore
 from skyisland.named.names import Names
 from skyisland.named.secrets import Secrets
 from skyisland.named.sqlite import SqliteNames
@@ -70,15 +73,42 @@ async def opened(
         state = await State.open(layout.db)
         try:
             names, secrets = await SqliteNames.open(layout.names), Secrets(layout.secrets)
+            store = await _keeping(settings)
             try:
                 await secrets.load()
-                yield _wire(settings, events, state, names, secrets, search_path, credentials_dir, progress)
+                yield _wire(
+                    settings, events, state, names, secrets, store, search_path, credentials_dir, progress
+                )
             finally:
                 await names.close()
+                if not isinstance(store, NotKept):
+                    await store.close()
         finally:
             await state.close()
     finally:
         os.close(lock)
+
+
+async def _keeping(settings: Settings) -> Store | NotKept:
+    """What keeps calls that answer later; or why nothing does: the island runs the others all the same."""
+    bounds, layout = settings.async_, settings.layout
+    room = Room(
+        orders=bounds.max_queued,
+        orders_per_client=bounds.queued_per_client or max(1, bounds.max_queued // 2),
+        size_bytes=bounds.queue_limit,
+        size_bytes_per_client=bounds.queue_limit // 2,
+    )
+    try:
+        return await SqliteStore.open(
+            layout.calls,
+            layout.results,
+            room,
+            keep_s=bounds.keep,
+            keep_dead_s=bounds.keep_dead,
+            limit_bytes=bounds.results_limit,
+        )
+    except NotKept as unusable:
+        return unusable
 
 
 def _claim(layout: Layout, builder: int | None) -> int:
@@ -118,6 +148,7 @@ def _wire(
     state: State,
     names: Names,
     secrets: Secrets,
+    store: Store | NotKept,
     search_path: str,
     credentials_dir: str,
     progress: Progress,
@@ -186,6 +217,8 @@ def _wire(
         history=state,
         names=names,
         secrets=secrets,
+        store=store,
+        later=settings.async_,
     )
 
 

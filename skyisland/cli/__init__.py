@@ -8,6 +8,7 @@
     supervising    supervise: keeps the socket of an island that is started anew
     serving        init, serve (`preparing` shows how far, `reloading` on SIGHUP), doctor (`examining`)
     calling        invoke, functions: what callers do
+    deferring      calls: those that answer later
     publishing     folders of the user's own machine, as repositories for the island
     operating      commands that act on a running island: kill, cache, console …
     watching       commands that only read from one: jails, logs …
@@ -72,6 +73,7 @@ SECTIONS: dict[str, dict[str, tuple[str, str]]] = {
     "Call functions": {
         "invoke": ("calling", "Run a call of a Go package."),
         "functions": ("calling", "List what a Go package offers."),
+        "calls": ("deferring", "List, show, cancel or run again the calls that answer later."),
     },
     "Watch a running island": {
         "console": ("operating", "Watch and steer a running island."),

@@ -16,7 +16,7 @@ from msgspec import Raw, structs
 from skyisland.cli import EXIT_FUNCTION, GlobalOptions
 from skyisland.cli.completing import names_offered, packages
 from skyisland.cli.printing import as_json, print_json, print_table, say
-from skyisland.cli.publishing import found
+from skyisland.cli.publishing import found, is_folder
 from skyisland.codec import encode
 from skyisland.golang.catalogue import Entry
 from skyisland.model import FunctionRequest, Phase, Verdict
@@ -60,6 +60,9 @@ QUIET_S = 2.0
     help="What the function reads; without it, what is piped in.",
 )
 @click.option("--raw", is_flag=True, help="Write the output as it is to a terminal, too.")
+@click.option("--async", "later", is_flag=True, help="Have it kept and run later; prints its id.")
+@click.option("--key", default="", help="With --async: an Idempotency-Key, which runs it once.")
+@click.option("--callback", default="", help="With --async: the URL that gets its record.")
 @as_json
 @click.pass_obj
 def invoke(
@@ -70,6 +73,9 @@ def invoke(
     inputs: BinaryIO | None,
     stdin: BinaryIO | None,
     raw: bool,
+    later: bool,
+    key: str,
+    callback: str,
     as_json: bool,
     **fields: Any,
 ) -> None:
@@ -86,12 +92,20 @@ def invoke(
     Prints what the function printed and returned; on a terminal, escapes in place of its control characters.
     Exit code 4 if it did not end well, or returned an error.
     """
+    if (key or callback) and not later:
+        raise click.UsageError("--key and --callback go with --async")
+    if later and is_folder(fields["url"]):
+        raise click.UsageError("a folder is published while the command runs; --async takes a repository")
     fields |= data_of(args, arg, inputs, texts=fields["call"] == "main")
     if data := stdin.read() if stdin else _piped():  # of which `--inputs -` left nothing
         fields |= input_of(data)
     url, version = fields.pop("url"), fields.pop("version")
     with options.client(admin=False) as client, found(options, url, version) as (url, version):
         request = FunctionRequest(url=url, version=version, **fields)
+        if later:
+            record = client.invoke_later(request, key=key, callback=callback)
+            print_json(record) if as_json else click.echo(record.id)
+            return
         if inputs is not None:
             sys.exit(_print_lines(client.invoke_many(request)))
         called = client.invoke(request)

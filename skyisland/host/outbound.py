@@ -150,11 +150,27 @@ def redirected(url: str, location: str) -> str:
     return target
 
 
-def pinned(url: str, addresses: list[str]) -> httpx.Request:
-    """A GET of a URL that goes to the first of these addresses, whatever the host's name leads to by now.
-    Its certificate is the name's."""
+def check_url(url: str) -> None:
+    """Check what a stranger wrote as a URL to send something to; where it leads is not asked yet.
+
+    Raises:
+        Refused: it is no URL of https or HTTP, names a user, or has odd characters.
+    """
+    try:
+        port = urlsplit(url).port or 1
+    except ValueError:
+        port = 0
+    path = url.partition("?")[0].lower().replace("%2e", ".")
+    if len(url) > URL_LIMIT or not _URL.fullmatch(url) or not 1 <= port <= 0xFFFF or "/." in path:
+        raise Refused("it is no URL that we send to; send https://host/path")
+
+
+def pinned(url: str, addresses: list[str], method: str = "GET", body: bytes | None = None) -> httpx.Request:
+    """A request that goes to the first of these addresses, whatever the host's name leads to by now. Its
+    certificate is the name's."""
     host = urlsplit(url).hostname or ""
-    request = httpx.Request("GET", url, extensions={"sni_hostname": host})  # with the header Host of the name
+    # With the header Host of the name.
+    request = httpx.Request(method, url, content=body, extensions={"sni_hostname": host})
     request.url = request.url.copy_with(host=addresses[0])
     return request
 
@@ -182,6 +198,43 @@ async def location_of(url: str, addresses: list[str] | None, *, timeout_s: float
     except (httpx.HTTPError, TimeoutError):
         return None
     return answer.headers.get("Location") if answer.is_redirect else None
+
+
+async def post(
+    url: str, body: bytes, headers: dict[str, str], lookup: Lookup | None = lookup, *, timeout_s: float
+) -> tuple[int, float | None]:
+    """Post to a stranger's URL: the status of the answer, and for how many seconds it asks to wait.
+
+    `lookup`: None for a URL that the operator trusts, wherever it leads. A redirect is an answer like any
+    other, and no body of one is read.
+
+    Raises:
+        Refused: it leads where it must not.
+        OSError: there is no answer within `timeout_s`.
+    """
+    context = await aside(_certificates)
+    try:
+        async with (
+            asyncio.timeout(timeout_s),
+            httpx.AsyncClient(trust_env=False, timeout=timeout_s, verify=context) as client,
+        ):
+            if lookup is None:
+                request = httpx.Request("POST", url, content=body)
+            else:
+                origin = origin_of(url)
+                addresses = await public_addresses(origin.host, origin.port, lookup)
+                request = pinned(url, addresses, "POST", body)
+            request.headers.update({"User-Agent": "skyisland", **headers})
+            answer = await client.send(request, stream=True, follow_redirects=False)
+            await answer.aclose()
+    except httpx.HTTPError as error:
+        raise OSError(errno.EIO, f"it does not answer: {error or type(error).__name__}") from None
+    except TimeoutError:
+        raise OSError(errno.ETIMEDOUT, f"no answer within {timeout_s:g} s") from None
+    again = answer.headers.get("Retry-After", "")
+    return answer.status_code, float(again) if again.isascii() and again.isdigit() and len(
+        again
+    ) < 7 else None
 
 
 async def page_of(url: str, lookup: Lookup = lookup, *, limit_bytes: int, timeout_s: float) -> bytes:

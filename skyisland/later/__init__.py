@@ -8,10 +8,14 @@
     memory      a driver that forgets with the process, for unit tests
     sqlite      a driver for one machine: one file, and larger results beside it
     journal     its transactions: many writers, one fsync
+    running     runs orders, tries again, and notes how they ended
+    pauses      how long to wait before that
+    later       `Later`: accepts, tells, cancels, has the dead run again
+    callbacks   sends the records of calls to who wants them, signed
 
 What a driver promises: what it accepted is on disk before it says so; it is handed out until somebody says
 that it is over; a result is recorded once, and the first one counts. So a call is run at least once, and at
 most as often as `async.attempts` says, at whatever moment the process is killed.
 
-It uses model, errors, wire, settings and host; it runs no call itself, but asks whoever made it to.
+It uses wire and codec, settings and host; it runs no call itself, but asks whoever made it to.
 """

@@ -8,12 +8,18 @@ An order says what to run, a record what became of it; a record travels to calle
 from __future__ import annotations
 
 import secrets
+import time
 from enum import StrEnum
 
 import msgspec
 from msgspec import UNSET, Raw, Struct, UnsetType, field
 
+from skyisland.events import shortened
+from skyisland.model import FunctionRequest, NamedCall
 from skyisland.wire import Problem
+
+SHOWN_CHARACTERS = 500
+"""How much of a call a record has."""
 
 
 def new_call_id() -> str:
@@ -45,9 +51,14 @@ class Order(Struct, frozen=True, kw_only=True):
     client: str
     """Whose share it counts to."""
     request: Raw
-    """A `FunctionRequest` as JSON."""
+    """A `FunctionRequest` as JSON, or a `NamedCall`."""
     name: str = ""
     """Of the named function that is called; empty for a function of a repository."""
+    who: str = ""
+    """The name of the token that the caller showed."""
+    url: str = ""
+    call: str = ""
+    """What is called, for people, shortened."""
     caller_id: str = ""
     """What the caller calls it."""
 
@@ -160,3 +171,32 @@ def read(content: bytes, result: bytes | None = None) -> Record:
     if result is not None:
         record.result = Raw(result)
     return record
+
+
+def ordered(
+    request: FunctionRequest, client: str, *, call_id: str, named: NamedCall | None, **fields: str
+) -> Order:
+    """An order for a call; `named`: what was sent to the name that stands for `request` now."""
+    return Order(
+        id=call_id or new_call_id(),
+        client=client,
+        request=Raw(_encoder.encode(request if named is None else named)),
+        url=shortened(request.url, SHOWN_CHARACTERS),
+        call=shortened(request.shown, SHOWN_CHARACTERS),
+        **fields,
+    )
+
+
+def accepted(order: Order, callback: str = "") -> Record:
+    """The record of a call that was just accepted; `callback`: its URL, or empty."""
+    return Record(
+        id=order.id,
+        state=CallState.queued,
+        client=order.client,
+        name=order.name,
+        url=order.url,
+        call=order.call,
+        caller_id=order.caller_id,
+        created_at=time.time(),
+        callback=Callback(url=callback) if callback else None,
+    )

@@ -148,7 +148,7 @@ class Journal:
             return self._reader.execute(sql, values).fetchall()
 
     async def close(self) -> None:
-        """Write what waits, and close the file."""
+        """Write what waits, and close the file. May be repeated."""
         if self._writing is not None:
             await self._writing
         await asyncio.to_thread(self._close)

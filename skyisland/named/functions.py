@@ -350,12 +350,22 @@ class NamedFunctions:
                 terms=self._terms(revision),
             )
 
+    def asked_for(self, name: str, asked: NamedCall, *, who: str) -> FunctionRequest:
+        """What a call of the name would run now.
+
+        Raises:
+            NameNotFound
+            Forbidden: another's token may call it.
+        """
+        revision = self._revision(name)
+        _check_caller(revision, who)
+        return request_of(revision.definition, revision.commit, asked)
+
     @contextmanager
     def _admitted(self, revision: Revision, who: str) -> Iterator[None]:
         """Count one more call for the length of the block."""
         name, definition = revision.name, revision.definition
-        if definition.callers and who not in definition.callers:
-            raise Forbidden(f"{name} is not for {who or 'callers without a token'}", name=name)
+        _check_caller(revision, who)
         if revision.paused:
             raise Paused(f"{name} is paused by an admin; try again later", name=name)
         if definition.concurrency and self._running[name] >= definition.concurrency:
@@ -448,6 +458,13 @@ def request_of(definition: Definition, commit: str, asked: NamedCall) -> Functio
         stdin_base64=asked.stdin_base64,
         cold=asked.cold,
     )
+
+
+def _check_caller(revision: Revision, who: str) -> None:
+    callers = revision.definition.callers
+    if callers and who not in callers:
+        text = f"{revision.name} is not for {who or 'callers without a token'}"
+        raise Forbidden(text, name=revision.name)
 
 
 async def _call_of(definition: Definition) -> Call:

@@ -43,6 +43,12 @@ NO_CLIENT = {
 COMMANDS = {
     "invoke": "invoke github.com/user/repo 'F(1)'",
     "functions": "functions github.com/user/repo",
+    "calls": "calls",
+    "kept": "calls show call-1",
+    "cancel": "calls cancel call-1",
+    "redrive": "calls redrive call-1",
+    "forget_calls": "calls forget",
+    "callback_secret": "calls secret",
     "capabilities": "capabilities",
     "stats": "stats",
     "snapshot": "status",
@@ -117,11 +123,18 @@ NO_CONSOLE = {
         "names are a matter of commands; their calls are among the requests",
     ),
     **dict.fromkeys(("secrets", "set_secret", "forget_secret"), "no screen takes a secret, lest it be seen"),
+    "calls": "callers follow their calls by the command; their attempts are in the view of requests",
+    "kept": "callers follow their calls by the command; their attempts are in the view of requests",
+    "cancel": "the jail of an attempt can be killed, which ends the call",
+    "redrive": "callers run their calls again by the command",
+    "forget_calls": "results are forgotten by themselves",
+    "callback_secret": "a program needs it, no screen",
 }
 SAMPLES: dict[str, Any] = {
     "jail": "1",
     "key": "k",
     "function": "fn-000000000000",
+    "kept": "call-1",
     "invocation": "inv-000000000000",
     "url": REQUEST.url,
     "ip": "10.61.0.2",
@@ -261,6 +274,7 @@ def test_every_field_of_a_request_has_an_option_and_a_place_in_the_dialog() -> N
     assert isinstance(command, click.Command)
     # --arg makes one argument of `args`.
     options = {parameter.name for parameter in command.params} - {"as_json", "raw", "arg"}
+    options -= {"later", "key", "callback"}  # headers
     assert options == fields - {"stdin_base64"}  # --stdin reads bytes of every kind
     asked = {name for name, *_ in (*TEXTS, *CHOICES)}
     # Nobody types what is no text; many inputs come from a file.

@@ -53,6 +53,7 @@ class Reader:
             KEY=self._latest_key(),
             INVOCATION=self._latest_call(),
             FUNCTION=self._most_called(),
+            CALL=self._latest_kept(),
         )
         path = url.removeprefix("localhost:3280")
         return self.island.request(
@@ -66,6 +67,10 @@ class Reader:
     def _most_called(self) -> str:
         called = self.island.admin.get("/functions").json()["functions"]
         return str(called[0]["id"]) if called else ""
+
+    def _latest_kept(self) -> str:
+        kept = self.island.request("GET", "/api/v1/calls?limit=1").json()["calls"]
+        return str(kept[0]["id"]) if kept else ""
 
     def _latest_key(self) -> str:
         artifacts = self.island.admin.get("/cache").json()["artifacts"]

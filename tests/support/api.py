@@ -21,6 +21,7 @@ from skyisland.events import Event, Events
 from skyisland.fakes import FakeAddresses, FakeBuilds, FakeHistory, FakeSources
 from skyisland.island import Island
 from skyisland.jails.register import Jails
+from skyisland.later.keeping import NotKept, Store
 from skyisland.model import FunctionRequest
 from skyisland.record.logs import LogRing
 from skyisland.record.metrics import Metrics
@@ -112,6 +113,7 @@ def make_world(
     settings: ApiSettings | None = None,
     token: str = TOKEN,
     addresses: AddressRoom | None = None,
+    store: Store | NotKept | None = None,
     **feed: Any,
 ) -> World:
     events, driver, builds = Events(), FakeJails(), FakeBuilds()
@@ -126,6 +128,7 @@ def make_world(
         jails=Jails(driver, FakeClones(), addresses, events, island="t", uids=None),
         network=addresses,
         history=FakeHistory(events),
+        store=store,
     )
     metrics, logs = Metrics(), LogRing()
     events.tap(metrics.fold)

@@ -18,7 +18,7 @@ PAGE = ROOT / "docs" / "rest.md"
 _BLOCK = re.compile(r"^```console\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 _VARYING = re.compile(
     r'(?<="OSRelease":")[^"]+|(?<="path":")[^"]+|(?<="(?:pid|jid|seq)":)\d+|(?<="deleted":)\d+|(?<=filled-)\d+'
-    r"|inv-[0-9a-f]{12}|sky-[0-9a-f]{4}-[0-9a-f]+|\b(?:[0-9a-f]{64}|[0-9a-f]{40}|[0-9a-f]{12})\b|go1\.[0-9.]+"
+    r"|inv-[0-9a-f]{12}|call-[0-9a-f]{24}|sky-[0-9a-f]{4}-[0-9a-f]+|\b(?:[0-9a-f]{64}|[0-9a-f]{40}|[0-9a-f]{12})\b|go1\.[0-9.]+"
     r"|\d{4}-\d\d-\d\d \d\d:\d\d:\d\d\.\d+|\d+\.\d+(?:m?s)?|\d{6,}"
 )
 """What differs from one island to the next: ids, commits, keys, times, sizes."""

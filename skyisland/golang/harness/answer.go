@@ -2,10 +2,12 @@ package harness
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
 	"os"
 	"reflect"
 	"strconv"
+	"time"
 )
 
 // maxMessage bounds an error's text. A judgement: what is longer is data.
@@ -151,7 +153,26 @@ func appendError(record []byte, err error, at string) []byte {
 		record = append(record, `,"at":`...)
 		record = appendText(record, at)
 	}
+	if wish, ok := retryAfter(err); ok {
+		record = append(record, `,"retry_after_s":`...)
+		record = strconv.AppendFloat(record, wish, 'f', 3, 64)
+	}
 	return append(record, '}')
+}
+
+// retryAfter is what an error, or one that it wraps, says by its method RetryAfter: for how many seconds to wait
+// before the call is tried again; below 0 not to.
+func retryAfter(err error) (seconds float64, ok bool) {
+	defer func() {
+		if recover() != nil {
+			ok = false
+		}
+	}()
+	var wish interface{ RetryAfter() time.Duration }
+	if !errors.As(err, &wish) {
+		return 0, false
+	}
+	return wish.RetryAfter().Seconds(), true
 }
 
 // message is the error's text, or why it has none: its method may panic, which that of a nil pointer is apt to.

@@ -1,0 +1,310 @@
+"""Calls that answer later: what a request prefers (RFC 7240), and what becomes of the calls.
+
+    Prefer: respond-async            202 at once: the call is kept, and Location says where to ask for it
+    Prefer: wait=5, respond-async    its answer if it comes within 5 s, else the same
+    Idempotency-Key                  whatever is sent again with it gets the first answer
+    X-Callback-Url                   gets the call's record when it is over
+
+Callers see their own calls; operators see all, and admins also cancel, run again and forget those of others.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import re
+from collections.abc import Awaitable, Callable
+from contextlib import AbstractContextManager
+
+import msgspec
+from msgspec import Struct, UnsetType
+from quart import Quart, Response, request
+
+from api.auth import Gate
+from api.clients import Clients, Request
+from api.media import JSON
+from api.problems import Reply, misfortune_of, refusal
+from api.routes import answers, responds
+from skyisland import codec
+from skyisland import operations as op
+from skyisland.errors import BadRequest
+from skyisland.island import Island
+from skyisland.later.calls import CallState, Claim, Record, new_call_id
+from skyisland.later.keeping import Wanted as Asked
+from skyisland.model import FunctionRequest, NamedCall, Verdict
+from skyisland.operations import Role
+from skyisland.wire import Answer, Called, Problem
+
+log = logging.getLogger("api.audit")
+
+LONGEST_WAIT_S = 60.0
+"""A wait is no longer, whatever is preferred. A judgement: proxies give up after a minute."""
+ASK_AGAIN_S = 1
+"""Retry-After of a call that is not over."""
+FORGOTTEN_AT_ONCE = 10_000
+HEADERS = frozenset({b"prefer", b"idempotency-key", b"x-callback-url"})
+"""A request without any of these is answered as if this module were not there."""
+_PREFERENCE = re.compile(r'\s*([a-z-]+)\s*(?:=\s*"?([^",;]*)"?)?\s*(?:;[^,]*)?', re.IGNORECASE)
+_KEY = re.compile(r"[!-~]{1,255}")
+
+
+class Preferences(Struct, frozen=True):
+    """What of the header Prefer we honour."""
+
+    later: bool = False
+    """`respond-async`."""
+    wait_s: float | None = None
+    """`wait`, no longer than we do."""
+
+    @property
+    def applied(self) -> str:
+        """For the header Preference-Applied; empty for none."""
+        wait = "" if self.wait_s is None else f"wait={self.wait_s:g}"
+        return ", ".join(filter(None, (wait, "respond-async" if self.later else "")))
+
+
+def preferences(header: str) -> Preferences:
+    """Read the header Prefer; what is unknown, or not understood, is ignored as RFC 7240 has it."""
+    later, wait_s = False, None
+    for one in header.split(",")[:16]:
+        match = _PREFERENCE.fullmatch(one)
+        if match is None:
+            continue
+        name, value = match[1].lower(), (match[2] or "").strip()
+        if name == "respond-async":
+            later = True
+        elif name == "wait" and wait_s is None and re.fullmatch(r"[0-9]{1,6}", value):
+            wait_s = min(float(value), LONGEST_WAIT_S)
+    return Preferences(later, wait_s)
+
+
+class Deferral(Struct, frozen=True):
+    """What a request says of when, and how often, it is answered."""
+
+    prefers: Preferences
+    key: str = ""
+    callback: str = ""
+    call: str = ""
+    """The id of a call that answers later; empty for one whose caller waits."""
+
+    @classmethod
+    def of(cls, headers: dict[bytes, bytes]) -> Deferral | None:
+        """`headers`: those of `HEADERS` that there are. None where the request is like any other."""
+        prefers = preferences(headers.get(b"prefer", b"").decode("latin-1"))
+        key = headers.get(b"idempotency-key", b"").decode("latin-1").strip()
+        callback = headers.get(b"x-callback-url", b"").decode("latin-1").strip()
+        if not (prefers.later or key or callback):
+            return None
+        return cls(prefers, key, callback, new_call_id() if prefers.later else "")
+
+    def check(self, form: str) -> None:
+        """Refuse what cannot be done; `form`: of the answer that the caller prefers.
+
+        Raises:
+            BadRequest: names the header.
+        """
+        if self.key and not _KEY.fullmatch(self.key):
+            text = "Idempotency-Key: send 1 to 255 printable characters of ASCII without spaces"
+            raise BadRequest(text, field="Idempotency-Key")
+        if self.callback and not self.call:
+            text = (
+                "X-Callback-Url: only a call that answers later has one; send Prefer: respond-async with it"
+            )
+            raise BadRequest(text, field="X-Callback-Url")
+        if form != JSON:
+            text = f"this is answered in {JSON} only; accept it, or send neither Prefer nor Idempotency-Key"
+            raise BadRequest(text, field="Accept")
+
+
+class _Kept(Struct, frozen=True):
+    """What a caller was answered, as it is kept for an Idempotency-Key."""
+
+    status: int
+    body: bytes
+    headers: tuple[tuple[str, str], ...]
+    media: str
+
+
+async def deferred(
+    island: Island,
+    deferral: Deferral,
+    body: bytes,
+    asks: FunctionRequest | NamedCall,
+    run: Callable[[], Awaitable[Reply]],
+    *,
+    name: str,
+    who: str,
+    client: str,
+    caller_id: str,
+    error_form: str,
+    base_path: str,
+) -> Reply:
+    """The answer to a request that may be answered later, or was answered before.
+
+    `body`: as it came, which an Idempotency-Key belongs to. `run`: answers it now. `name`: of the named
+    function that is called, by `who`. `base_path`: where a proxy shows the API.
+    """
+    later, claim = island.later, None
+    if deferral.key:
+        digest = hashlib.sha256(name.encode() + b"\0" + body).digest()
+        claim = Claim(client=client, key=deferral.key, body=digest, call=deferral.call)
+        held = await later.claim(claim)
+        if held is not None and held.call:
+            return await _told(island, held.call, deferral.prefers, error_form, base_path)
+        if held is not None:
+            kept = msgspec.json.decode(held.reply or b"", type=_Kept)
+            return Reply(kept.status, kept.body, (*kept.headers, ("Idempotent-Replayed", "true")), kept.media)
+    try:
+        if deferral.call:
+            await later.accept(
+                asks,
+                client,
+                name=name,
+                who=who,
+                callback=deferral.callback,
+                caller_id=caller_id,
+                id=deferral.call,
+            )
+            return await _told(island, deferral.call, deferral.prefers, error_form, base_path)
+        answer = await run()
+    except BaseException:
+        if claim is not None and not await _accepted(island, deferral.call):
+            await later.release(claim)
+        raise
+    if claim is not None:
+        kept = _Kept(answer.status, answer.body, answer.headers, answer.media)
+        await later.answered(claim, msgspec.json.encode(kept))
+    return answer
+
+
+async def _accepted(island: Island, call: str) -> bool:
+    """Whether a call was kept, although its caller was not told."""
+    if not call:
+        return False
+    try:
+        await island.later.get(call)
+    except Exception:
+        return False
+    return True
+
+
+async def _told(island: Island, call: str, prefers: Preferences, error_form: str, base_path: str) -> Reply:
+    """The answer of a call that is over in time; else where to ask for it."""
+    record = await island.later.settled(call, prefers.wait_s or 0.0)
+    applied = (("Preference-Applied", prefers.applied),) if prefers.applied else ()
+    if prefers.wait_s is not None and record.state in (CallState.done, CallState.dead):
+        answer = _answer(record, error_form)
+        return Reply(answer.status, answer.body, (*answer.headers, *applied), answer.media)
+    where = ("Location", base_path + op.KEPT.url(kept=call))
+    again = (("Retry-After", str(ASK_AGAIN_S)),) if not record.state.final else ()
+    shown = msgspec.structs.replace(record, result=msgspec.UNSET)
+    return Reply(202, codec.encode(shown), (where, *again, *applied))
+
+
+def _answer(record: Record, error_form: str) -> Reply:
+    """What a caller who waited is answered: the same as if the call had not been kept."""
+    if isinstance(record.result, UnsetType):
+        problem = record.error or Problem(record.message, record.verdict)
+        return refusal(codec.refusal(500, problem), error_form)
+    answer = msgspec.json.decode(record.result, type=Answer)
+    verdict = Verdict(record.verdict)
+    if verdict in (Verdict.ok, Verdict.failed):
+        return Reply(200, bytes(record.result))
+    return misfortune_of(Called.by(verdict, answer), error_form)
+
+
+class Looker(Struct, frozen=True):
+    """Whose calls somebody may see."""
+
+    client: str
+    """Whose share its own calls count to."""
+    role: Role
+    name: str
+
+    @property
+    def whose(self) -> str:
+        """Of which client; empty for all."""
+        return self.client if self.role is Role.caller else ""
+
+    def change(self) -> str:
+        """Of which client it may change the calls; empty for all."""
+        return "" if self.role is Role.admin else self.client
+
+
+Admitted = Callable[[Request], AbstractContextManager[object]]
+
+
+def calls(app: Quart, island: Island, gate: Gate, clients: Clients, admitted: Admitted) -> None:
+    """`admitted`: counts a caller's request as one of its calls, as long as that takes."""
+    later = island.later
+
+    def looker() -> Looker:
+        scope = request.scope
+        address = clients.address_of(scope)
+        token = gate.token_of(scope["headers"])
+        who = gate.who(token) if token else None
+        if who is None or who.role is Role.caller:
+            who = gate.admit_call(token, address)
+        return Looker(who.name or clients.client_of(scope), who.role, who.name)
+
+    def changed(by: Looker, deed: str, about: str) -> None:
+        log.info("%s@%s %s %s", by.name or by.client, clients.address_of(request.scope), deed, about)
+
+    @answers(app, op.CALLS)
+    async def listing(state: str | None, name: str | None, since: int, limit: int) -> list[Record]:
+        wanted = Asked(
+            client=looker().whose, state=_state(state), name=name or "", since=float(since), limit=limit
+        )
+        return await later.find(wanted)
+
+    @responds(app, op.KEPT)
+    async def one(kept: str) -> Response:
+        by = looker()
+        prefers = preferences(request.headers.get("Prefer", ""))
+        if prefers.wait_s and by.role is Role.caller:
+            with admitted(request.scope):
+                record = await later.settled(kept, prefers.wait_s, by.whose)
+        else:
+            record = await later.settled(kept, prefers.wait_s or 0.0, by.whose)
+        response = Response(op.KEPT.write(record), 200, content_type=JSON)
+        if prefers.wait_s is not None:
+            response.headers["Preference-Applied"] = f"wait={prefers.wait_s:g}"
+        if not record.state.final:
+            response.headers["Retry-After"] = str(ASK_AGAIN_S)
+        return response
+
+    @answers(app, op.CANCEL)
+    async def cancel(kept: str) -> Record:
+        by = looker()
+        record = await later.cancel(kept, by.change())
+        changed(by, "cancelled", record.id)
+        return record
+
+    @answers(app, op.REDRIVE)
+    async def redrive(kept: str) -> Record:
+        by = looker()
+        record = await later.redrive(kept, by.change())
+        changed(by, "had run again", record.id)
+        return record
+
+    @answers(app, op.FORGET_CALLS)
+    async def forget(state: str | None) -> list[str]:
+        by = looker()
+        gone = await later.forget(Asked(client=by.change(), state=_state(state), limit=FORGOTTEN_AT_ONCE))
+        changed(by, "had forgotten", f"{len(gone)} calls")
+        return gone
+
+    @answers(app, op.CALLBACK_SECRET)
+    async def secret() -> str:
+        return later.callbacks.secret_of(looker().client)
+
+
+def _state(text: str | None) -> CallState | None:
+    if text is None:
+        return None
+    try:
+        return CallState(text)
+    except ValueError:
+        raise BadRequest(
+            f"state is one of {', '.join(CallState)}, not {text[:40]!r}", field="state"
+        ) from None

@@ -1,0 +1,301 @@
+"""Runs orders: attempts, pauses between them, and what is noted of how a call ended.
+
+An attempt is on record before it begins, and its end before the order is out of the queue; so after a kill it
+is run once more, and no more often than there are attempts. What a call gave back is noted as soon as the
+disk takes it. Calls whose callers wait come first: while one of them has no place, none of these begins.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import secrets
+import time
+from collections import Counter
+from collections.abc import Awaitable, Callable, Iterator
+from typing import TypeVar
+
+import msgspec
+
+from skyisland.codec import encode
+from skyisland.errors import (
+    BadRequest,
+    BuildFailed,
+    Draining,
+    Forbidden,
+    HostUnfit,
+    IslandError,
+    NotFound,
+    TooBusy,
+)
+from skyisland.events import shortened
+from skyisland.host.tasks import finish
+from skyisland.later.callbacks import Callbacks
+from skyisland.later.calls import Attempt, CallbackState, CallState, Order, Record, accepted
+from skyisland.later.keeping import NotKept, Store
+from skyisland.later.pauses import pause
+from skyisland.model import Invocation, Verdict
+from skyisland.settings import Async
+from skyisland.wire import Called, Problem
+
+log = logging.getLogger(__name__)
+T = TypeVar("T")
+
+Run = Callable[[Order, str], Awaitable[Invocation]]
+"""Runs an order once, as the invocation of this id."""
+
+YIELD_S = 0.05
+"""How long to stand back while calls whose callers wait have no place. A judgement: most end sooner."""
+AGAIN_S = 1.0
+"""Between two attempts to note what became of a call, while the disk is full."""
+SHOWN_CHARACTERS = 500
+"""How much of a message a record has."""
+HOPELESS = (BadRequest, Forbidden, NotFound, BuildFailed, HostUnfit)
+"""Errors that come again however often it is tried."""
+
+
+class Runner:
+    """Runs what is in the queue of orders. `start` comes first, `close` last."""
+
+    def __init__(
+        self,
+        store: Store,
+        callbacks: Callbacks,
+        run: Run,
+        settings: Async,
+        *,
+        places: int,
+        busy: Callable[[], bool],
+    ) -> None:
+        """`places`: of the island, for calls of every kind. `busy`: whether calls whose callers wait have no
+        place."""
+        self._store = store
+        self._callbacks = callbacks
+        self._run = run
+        self._settings = settings
+        self._places = settings.max_running or max(1, places // 2)
+        self._per_client = settings.running_per_client or max(1, self._places // 2)
+        self._busy = busy
+        self.running: dict[str, asyncio.Task[None]] = {}
+        """The attempts under way, by their calls' ids."""
+        self._clients: Counter[str] = Counter()
+        self._cancelled: set[str] = set()
+        self._ended: dict[str, set[asyncio.Future[None]]] = {}
+        """Who waits for the end of a call, by its id."""
+        self._work = asyncio.Event()
+        self.paused = False
+        self._dispatching: asyncio.Task[None] | None = None
+
+    def start(self) -> None:
+        self._dispatching = asyncio.create_task(self._dispatch())
+
+    def wake(self) -> None:
+        """There is an order more."""
+        self._work.set()
+
+    def pause(self) -> None:
+        """Begin no more. What runs is put back when its jail is killed; who waits for its end goes on."""
+        self.paused = True
+        for call in list(self._ended):
+            self._tell(call)
+
+    async def close(self) -> None:
+        """End everything; what did not come to its end is run again by the next life."""
+        self.pause()
+        tasks = [*self.running.values(), *([self._dispatching] if self._dispatching else [])]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    # Who waits
+
+    @contextlib.contextmanager
+    def awaited(self, call: str) -> Iterator[asyncio.Future[None]]:
+        """A future that is done when the call is over, or the island stops."""
+        ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._ended.setdefault(call, set()).add(ended)
+        try:
+            yield ended
+        finally:
+            waiting = self._ended[call]
+            waiting.discard(ended)
+            if not waiting:
+                del self._ended[call]
+
+    def _tell(self, call: str) -> None:
+        for one in self._ended.get(call, ()):
+            if not one.done():
+                one.set_result(None)
+
+    async def cancel(self, record: Record) -> None:
+        """Run it no more: its jail is killed. One that is over stays as it is."""
+        task = self.running.get(record.id)
+        if task is not None:
+            self._cancelled.add(record.id)
+            task.cancel()
+            await asyncio.wait({task})
+            self._cancelled.discard(record.id)
+            record = await self._store.results.get(record.id) or record
+        await self.end(record, CallState.cancelled)  # whose attempt had not begun, or does not end by itself
+
+    # Attempts
+
+    async def _dispatch(self) -> None:
+        """Begin attempts while there is room for them."""
+        while not self.paused:
+            self._work.clear()
+            pause_s = await self._begin()
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._work.wait(), pause_s)
+
+    async def _begin(self) -> float | None:
+        """Begin what can begin now; returns after which time to look again, None for when there is news."""
+        orders = self._store.orders
+        while len(self.running) < self._places and not self.paused:
+            if orders.waiting and self._busy():
+                return YIELD_S
+            full = {client for client, running in self._clients.items() if running >= self._per_client}
+            try:
+                order = await orders.take(time.time(), full)
+            except NotKept as error:
+                log.error("%s", error.message)
+                return AGAIN_S
+            if order is None:
+                due_at = orders.due_at()
+                return None if not due_at else max(0.0, due_at - time.time())
+            self._clients[order.client] += 1
+            task = asyncio.create_task(self._carry_out(order))
+            self.running[order.id] = task
+            task.add_done_callback(lambda _, order=order: self._over(order))  # type: ignore[misc]
+        return None
+
+    def _over(self, order: Order) -> None:
+        del self.running[order.id]
+        self._clients[order.client] -= 1
+        if not self._clients[order.client]:
+            del self._clients[order.client]
+        self._work.set()
+
+    async def _carry_out(self, order: Order) -> None:
+        """One attempt, from the order to what is noted of it."""
+        record = await self.insist(lambda: self._store.results.get(order.id))
+        if record is None:
+            record = accepted(order)
+        if record.state.final:  # the process was killed when it had noted this
+            await self.end(record, record.state)
+            return
+        if len(record.attempts) >= self._settings.attempts:
+            record.verdict = "interrupted"
+            record.message = "the island was killed each time that it ran"
+            await self.end(record, CallState.dead)
+            return
+        attempt = Attempt(
+            number=len(record.attempts) + 1, id=f"inv-{secrets.token_hex(6)}", started_at=time.time()
+        )
+        record.attempts.append(attempt)
+        record.state, record.due_at = CallState.running, None
+        await self.insist(lambda: self._store.results.note(record))
+        try:
+            invocation = await self._run(order, attempt.id)
+        except asyncio.CancelledError:
+            if order.id not in self._cancelled:
+                raise
+            attempt.ended_at, attempt.verdict = time.time(), "cancelled"
+            record.verdict = "cancelled"
+            await finish(self.end(record, CallState.cancelled))
+        except (TooBusy, Draining) as refusal:
+            record.attempts.pop()  # nothing ran
+            await self._put_back(record, refusal.retry_after_s or AGAIN_S)
+        except IslandError as refusal:
+            record.error = Problem(refusal.message, refusal.code, refusal.details or msgspec.UNSET)
+            await self._failed(record, refusal.code, refusal.message, again=not isinstance(refusal, HOPELESS))
+        except Exception as failure:
+            log.exception("an attempt at %s failed", order.id)
+            record.error = Problem("the island failed; its log says why", IslandError.code)
+            await self._failed(record, IslandError.code, type(failure).__name__)
+        else:
+            await self._told(record, invocation)
+
+    async def _told(self, record: Record, invocation: Invocation) -> None:
+        """Note how the function ended, or try again."""
+        outcome = invocation.outcome
+        if outcome.verdict is Verdict.killed and self.paused:
+            record.attempts.pop()
+            await self._put_back(record, 0.0)
+            return
+        called = await asyncio.to_thread(Called.of, invocation)
+        result = await asyncio.to_thread(encode, called.answer)
+        if outcome.verdict is Verdict.ok:
+            self._close_attempt(record, str(outcome.verdict), "")
+            record.error = None
+            await self.end(record, CallState.done, result)
+            return
+        wish_s = outcome.error.retry_after_s if outcome.error is not None else None
+        again = outcome.verdict is not Verdict.killed and (wish_s is None or wish_s >= 0)
+        record.error = None
+        await self._failed(
+            record, str(outcome.verdict), called.message, again=again, result=result, wish_s=wish_s
+        )
+
+    def _close_attempt(self, record: Record, verdict: str, message: str) -> None:
+        attempt = record.attempts[-1]
+        attempt.ended_at, attempt.verdict = time.time(), verdict
+        attempt.message = shortened(message, SHOWN_CHARACTERS)
+        record.verdict, record.message = verdict, attempt.message
+
+    async def _failed(
+        self,
+        record: Record,
+        verdict: str,
+        message: str,
+        *,
+        again: bool = True,
+        result: bytes | None = None,
+        wish_s: float | None = None,
+    ) -> None:
+        """Try it again after a pause; or it is dead. `wish_s`: how long the function asks to wait."""
+        self._close_attempt(record, verdict, message)
+        if not again or len(record.attempts) >= self._settings.attempts:
+            await self.end(record, CallState.dead, result)
+            return
+        if wish_s is not None:
+            pause_s = min(wish_s, self._settings.keep)
+        else:
+            pause_s = pause(len(record.attempts), self._settings.backoff, self._settings.longest_backoff)
+        await self._put_back(record, pause_s)
+
+    async def _put_back(self, record: Record, pause_s: float) -> None:
+        record.state, record.due_at = CallState.queued, time.time() + pause_s
+        await self.insist(lambda: self._store.results.note(record))
+        await self.insist(lambda: self._store.orders.put_back(record.id, record.due_at or 0.0))
+        self._work.set()
+
+    async def end(self, record: Record, state: CallState, result: bytes | None = None) -> None:
+        """Note that it is over, once; then have its callback sent, and take its order out of the queue."""
+        if not record.state.final:
+            record.state, record.due_at, record.ended_at = state, None, time.time()
+            if not await self.insist(lambda: self._store.results.note(record, result)):
+                kept = await self.insist(lambda: self._store.results.get(record.id))
+                record = kept or record
+        callback = record.callback
+        if callback is not None and callback.state is CallbackState.waiting:
+            await self.insist(lambda: self._callbacks.send(record))
+        orders = self._store.orders
+        if record.state is CallState.done:
+            await self.insist(lambda: orders.done(record.id))
+        else:
+            await self.insist(lambda: orders.bury(record.id))
+        self._tell(record.id)
+
+    async def insist(self, note: Callable[[], Awaitable[T]]) -> T:
+        """Do it until the disk takes it. When the island stops before, the next life runs the call again."""
+        told = False
+        while True:
+            try:
+                return await note()
+            except NotKept as error:
+                if not told:
+                    log.error("%s; it is tried until there is room", error.message)
+                    told = True
+                await asyncio.sleep(AGAIN_S)
