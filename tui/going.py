@@ -17,9 +17,11 @@ from tui.draw.details import Detail
 from tui.draw.logs import Logs
 from tui.draw.table import Table
 from tui.draw.views import AddressesView, CacheView, HostView, JailsView, LogsView, RequestsView, View
+from tui.jump import Jump
 from tui.watch.filter import Filter
 from tui.watch.port import LinkLost
 from tui.watch.rows import AddressRow, ArtifactRow, InvocationRow, JailRow
+from tui.watch.search import Hit
 
 _VIEWS: dict[str, Callable[..., View]] = {
     "jails": JailsView,
@@ -176,6 +178,30 @@ class Going(Desk):
         name = jails[0].name if jails else row.jail if isinstance(row, InvocationRow) else None
         await self.show_view("logs")
         self.shown_view.query_one(Logs).show_jail(name)
+
+    async def action_jump(self) -> None:
+        """Ask for a view, a row or a command by its name, and go there."""
+        commands = [
+            (active.binding.tooltip or active.binding.description, active.binding.action)
+            for active in self.home.active_bindings.values()
+            if active.node is self and active.enabled and active.binding.description
+            if not active.binding.system and not active.binding.action.startswith("view(")
+        ]
+
+        async def go(hit: Hit | None) -> None:
+            if hit is None:
+                return
+            if not hit.view:
+                await self.run_action(hit.key)
+            elif hit.key:
+                await self.go_to(hit.view, hit.key)
+                self._describe(step=False)
+            elif hit.filter:
+                await self.go_among(hit.view, hit.filter)
+            else:
+                await self.show_view(hit.view)
+
+        self.push_screen(Jump(commands), go)
 
     # A row in full
 

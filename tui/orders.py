@@ -11,7 +11,7 @@ import asyncio
 from collections.abc import Awaitable, Sequence
 
 from skyisland import events as ev
-from skyisland.errors import IslandError
+from skyisland.errors import IslandError, JailNotFound
 from skyisland.status import AddressState
 from tui import questions
 from tui.invoke import Invoke
@@ -59,11 +59,14 @@ class Orders(Looking):
             self.table.marks.clear()
         self.paint_all()
 
-    async def _all(self, done: str, work: Sequence[tuple[str, Awaitable[str]]]) -> None:
-        """Wait for several orders and say in one sentence what came of them."""
+    async def _all(self, done: str, work: Sequence[tuple[str, Awaitable[str | None]]]) -> None:
+        """Wait for several orders and say in one sentence what came of them: a fault, or none.
+
+        Of an order that gives None there is nothing to say.
+        """
         results = await asyncio.gather(*(each for _, each in work))
         bad = [(name, fault) for (name, _), fault in zip(work, results, strict=True) if fault]
-        good = [name for (name, _), fault in zip(work, results, strict=True) if not fault]
+        good = [name for (name, _), fault in zip(work, results, strict=True) if fault == ""]
         if good:
             self.say(f"{done} {good[0]}" if len(good) == 1 else f"{done} {len(good)}")
         for name, fault in bad[:3]:
@@ -106,15 +109,27 @@ class Orders(Looking):
             jail.killing = True
         self._begin()
 
-        async def kill(jail: JailRow) -> str:
-            name = jail.info.name
+        async def kill(jail: JailRow) -> str | None:
+            name, gone = jail.info.name, False
+
+            async def order() -> None:
+                nonlocal gone
+                try:
+                    await self.station.port.kill(name)
+                except JailNotFound:
+                    gone = True
+                    raise
+
             fault = await self.station.carry_out(
                 lambda event: isinstance(event, (ev.JailKilled, ev.JailDestroyed)) and event.jail == name,
-                self.station.port.kill(name),
+                order(),
             )
             if fault:
                 jail.killing = False
-            return "it had ended already" if fault and name not in self.board.jails else fault
+            if gone or (fault and name not in self.board.jails):
+                self.say(f"{name} had ended already")  # which is what was wanted
+                return None
+            return fault
 
         self.run_worker(self._all("killed", [(jail.name, kill(jail)) for jail in jails]), group="act")
 
@@ -176,7 +191,8 @@ class Orders(Looking):
                 self.board.addresses[ip].setting = None
             return fault
 
-        self.run_worker(self._all(f"{state}:", [(slot.ip, put(slot.info.ip)) for slot in slots]), group="act")
+        done = "gave back" if state is AddressState.available else "took out"
+        self.run_worker(self._all(done, [(slot.ip, put(slot.info.ip)) for slot in slots]), group="act")
 
     # The build cache
 

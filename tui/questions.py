@@ -66,17 +66,17 @@ def address_state(slots: Sequence[AddressRow], glyphs: Glyphs) -> Ask:
     """Answered with the name of an `AddressState`."""
     rows: list[Spans] = []
     for slot in slots:
-        glyph, tone = glyphs.state(slot.state, str(slot.info.state))
+        glyph, tone = glyphs.state(slot.state, slot.word)
         rows.append([(f"{slot.ip:<16}", "strong"), (fit(glyph, 15), tone), (slot.info.jail or "", "text")])
     lines = [
         *_listed(rows),
-        [("available    ", "strong"), ("jails may lease it", "dim")],
-        [("unavailable  ", "strong"), ("out of the pool until an operator gives it back", "dim")],
+        [("free       ", "strong"), ("jails may lease it", "dim")],
+        [("taken out  ", "strong"), ("no jail gets it until an operator gives it back", "dim")],
     ]
     if any(slot.info.jail for slot in slots):
         lines += [[], [("A leased address stays with its jail until that ends.", "warn")]]
     title = f"State of {slots[0].ip}" if len(slots) == 1 else f"State of {len(slots)} addresses"
-    choices = [Choice("a", "Available", "available"), Choice("u", "Unavailable", "unavailable")]
+    choices = [Choice("a", "Give back", "available"), Choice("u", "Take out", "unavailable")]
     if all(slot.info.state is AddressState.available for slot in slots):
         choices.reverse()
     return Ask(title, lines, choices)

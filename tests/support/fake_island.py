@@ -50,8 +50,34 @@ FUNCTIONS = [
     ("git.example/etl/nightly", "Run(2026, 1, 8)", 1.9),
 ]
 LIMITS = Limits(memory_bytes=256 << 20, pids=64, cpus=1.0, open_files=256)
-TRACE = ("geohash.Encode (geohash/geohash.go:88)", "geohash.EncodeWithPrecision (geohash/geohash.go:112)")
 VERDICTS = ("exited", "timed_out", "out_of_memory", "killed", "build_failed")
+
+
+PANIC = b"""panic: runtime error: index out of range [4] with length 4
+
+goroutine 1 [running]:
+github.com/mmcloughlin/geohash.spread(...)
+	/src/geohash.go:214
+main.main()
+	/main/main.go:31 +0x1d
+"""
+
+
+def _cause(verdict: str, exec_s: float) -> Cause | None:
+    """Of a call that ended so."""
+    match verdict:
+        case "build_failed":
+            output = "./encode.go:14:9: undefined: Precision\n./encode.go:31:2: declared and not used: lat"
+            return Cause.of_error(BuildFailed("the repository does not compile", output=output))
+        case "exited":
+            message = "runtime error: index out of range [4] with length 4"
+            error = GoError(message=message, type="panic", trace=("geohash.spread at geohash.go:214",))
+            outcome = Outcome(verdict=Verdict.exited, exit_code=2, stderr=PANIC, error=error)
+        case "killed":
+            outcome = Outcome(verdict=Verdict.killed, killed="killed by the operator")
+        case _:
+            outcome = Outcome(verdict=Verdict(verdict))
+    return Cause.of_outcome(outcome, exec_s)
 
 
 def _hex(rng: random.Random, digits: int) -> str:
@@ -174,10 +200,8 @@ class FakeIsland:
             verdict = VERDICTS[n // 23 % len(VERDICTS)] if bad else "ok"
             if verdict == "timed_out":
                 spent["exec_s"] = 5.0
-            errors = {
-                "build_failed": "the repository does not compile: ./encode.go:14:9: undefined: Precision",
-                "exited": "exit status 2: panic: runtime error: index out of range [4] with length 4",
-            }
+            cause = _cause(verdict, spent["exec_s"])
+            parts = url.split("/")
             yield InvocationFinished(
                 at=at,
                 invocation=f"inv-{_hex(rng, 12)}",
@@ -188,25 +212,14 @@ class FakeIsland:
                 jail=f"sky-main-{0x9A00 - n:x}",
                 commit=hashlib.sha256(f"{url}{call}".encode()).hexdigest()[24:64],
                 cached=not cold,
-                error=errors.get(verdict, ""),
-                cause=self._cause(verdict, errors.get(verdict, "")),
-                client="192.0.2.7",
-                repository="/".join(url.split("/")[:3]),
-                package="/".join(url.split("/")[3:]),
+                error=cause.error.message if cause and cause.error else "",
+                cause=cause,
+                client="10.1.7.24" if n % 3 else "alice",
+                repository="/".join(parts[:3]),
+                package="/".join(parts[3:]),
                 function=call.partition("(")[0],
             )
             at -= rng.expovariate(6.0)
-
-    def _cause(self, verdict: str, message: str) -> Cause | None:
-        if verdict == "build_failed":
-            return Cause.of_error(BuildFailed(message, output=message.partition(": ")[2]))
-        if verdict == "exited":
-            panic = GoError(message=message.rpartition("panic: ")[2], type="panic", trace=TRACE)
-            stderr = f"panic: {panic.message}\n\ngoroutine 1 [running]:\n".encode()
-            return Cause.of_outcome(
-                Outcome(verdict=Verdict.exited, exit_code=2, error=panic, stderr=stderr), 0.1
-            )
-        return Cause.of_outcome(Outcome(verdict=Verdict(verdict), killed="killed by the operator"), 5.0)
 
     def _log(self) -> list[LogLine]:
         said = [

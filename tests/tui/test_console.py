@@ -11,7 +11,7 @@ from msgspec import Raw, structs
 from textual.widgets import Input
 
 from skyisland.drivers.fake import FakeJail
-from skyisland.errors import BuildFailed, Forbidden
+from skyisland.errors import BuildFailed, Forbidden, JailNotFound
 from skyisland.model import FunctionRequest, Verdict
 from skyisland.status import AddressState, JailInfo, Usage
 from tests.support.fake_island import FakeIsland
@@ -233,7 +233,7 @@ async def test_takes_an_address_out_and_gives_it_back(port: Port, world: World) 
         assert world.addresses.pool["10.61.0.2"].state is AddressState.unavailable
         await operator.press("s", "a")
         await operator.sees(lambda: world.addresses.pool["10.61.0.2"].state is AddressState.available)
-        await operator.is_told("available: 10.61.0.2")
+        await operator.is_told("gave back 10.61.0.2")
 
 
 async def test_a_refusal_says_why(port: Port, world: World) -> None:
@@ -274,7 +274,7 @@ async def test_invokes_by_hand(port: Port, world: World) -> None:
         assert "Encode(1, 2)" in copied
         await operator.press("escape")
         assert not isinstance(operator.console.screen, Invoke)
-        await operator.reads("repo.Encode(1, 2)")
+        await operator.reads("user/repo.Encode")
 
 
 async def test_chooses_from_what_a_package_offers(port: Port, world: World) -> None:
@@ -471,7 +471,7 @@ async def test_goes_into_a_row_and_back_where_one_came_from(port: Port, world: W
     await world.island.invoke(QUICK)
     async with operating(port, size=(80, 24)) as operator:
         console = operator.console
-        await operator.reads("repo.Sleep(60)")
+        await operator.reads("user/repo.Sleep")
         await operator.press("5", "enter")  # a small screen shows the detail alone
         await operator.reads("Request  inv-")
         assert "TIME" not in operator.screen
@@ -489,6 +489,44 @@ async def test_goes_into_a_row_and_back_where_one_came_from(port: Port, world: W
         await operator.reads("/fn:sleep")
         await operator.press("escape", "escape")
         assert console.view == "overview"
+
+
+async def test_goes_to_whatever_has_a_name() -> None:
+    island = FakeIsland()
+    end = next(end for end in island.recent if end.verdict == "exited")
+    async with operating(island, size=(80, 24)) as operator:
+        console = operator.console
+        await operator.reads("sky-main-9a00")
+        await operator.press("colon", *"jai", "enter")
+        assert console.view == "jails"
+        await operator.press("colon", *(end.invocation or "")[:10], "enter")
+        await operator.reads(f"Request  {end.invocation}")
+        await operator.reads("exited 2: panic: runtime error")
+        await operator.reads("goroutine 1 [running]")
+        await operator.press("escape")
+        assert console.view == "jails"
+        await operator.press("colon", *"10.61.0.41", "enter")
+        await operator.reads("taken out")
+        await operator.press("colon", *"requests slug !ok", "enter")
+        table = console.table
+        assert table is not None
+        assert table.filter.text == "slug !ok"
+        await operator.press("escape")  # the filter goes with the step that brought it
+        await operator.reads("taken out")
+        await operator.press("colon", *"thumb.Res")
+        await operator.reads("binary")
+        await operator.press("escape", "colon", *"leave", "enter")
+    assert console.return_code == 0
+
+
+async def test_the_kill_of_a_jail_that_has_just_ended_is_no_alarm() -> None:
+    island = FakeIsland(jails=1)
+    async with operating(island) as operator:
+        await operator.reads("sky-main-9a00")
+        island.refuse = JailNotFound("this island has no jail sky-main-9a00", jail="sky-main-9a00")
+        await operator.press("K", "y")
+        await operator.is_told("sky-main-9a00 had ended already")
+        assert all(toast.severity == "information" for toast in operator.console._notifications)
 
 
 async def test_goes_from_failure_to_failure() -> None:

@@ -17,16 +17,22 @@ from skyisland.events import (
     Event,
     Gap,
     InvocationFinished,
+    InvocationQueued,
     InvocationStarted,
     JailCreated,
     JailDestroyed,
+    PhaseFinished,
     Pulse,
 )
-from skyisland.model import FunctionRequest, Purpose, Timings
+from skyisland.model import FunctionRequest, Phase, Purpose, Timings
 from skyisland.status import Usage
 from tests.support.fake_island import NOON, FakeIsland
 from tests.support.operating import World
+from tui.draw.columns import REQUESTS
 from tui.draw.glyphs import Glyphs
+from tui.draw.table import Ink
+from tui.watch.board import Board
+from tui.watch.figures import BUCKETS_S, WINDOW_S, percentile
 from tui.watch.filter import Filter
 from tui.watch.port import Port, Snapshot
 from tui.watch.rows import InvocationRow
@@ -200,3 +206,70 @@ async def test_a_port_goes_on_where_its_snapshot_was_taken(port: Port, world: Wo
                 break
     assert "InvocationStarted" not in kinds, "the end includes it"
     assert "CloneCreated" not in kinds
+
+
+def finished(
+    at: float,
+    *,
+    url: str = "u",
+    call: str = "F()",
+    total_s: float = 0.1,
+    verdict: str = "ok",
+    exec_s: float = 0.1,
+) -> InvocationFinished:
+    timings = Timings(total_s=total_s, exec_s=exec_s)
+    return InvocationFinished(
+        at=at, invocation=f"inv-{at}-{call}", url="u", call=call, verdict=verdict, timings=timings
+    )
+
+
+def test_figures_are_those_of_the_last_minute_and_none_when_it_was_quiet() -> None:
+    board = Board()
+    board.fold(finished(NOON - 90, total_s=9.0, verdict="exited"))
+    for n in range(3):
+        board.fold(finished(NOON - 30 + n, total_s=0.1 * (n + 1)))
+    window = board.figures.window(NOON)
+    assert (window.calls, window.errors) == (3, 0)
+    assert percentile(window.totals, 0.5) == 0.2
+    rows, span_s = board.figures.sample(NOON)
+    assert (len(rows), span_s) == (3, WINDOW_S)
+    assert percentile(board.figures.window(NOON + 120).totals, 0.99) is None
+    spans, step_s = board.figures.heat(NOON, 24)
+    assert (step_s, sum(map(sum, spans))) == (10, 4)
+    assert spans[15] == [0] * len(BUCKETS_S) + [1]
+
+
+def test_what_is_usual_is_of_the_function_and_of_calls_that_ran() -> None:
+    board = Board()
+    for n in range(5):
+        board.fold(finished(NOON + n, call=f"F({n})", total_s=0.2))
+        board.fold(finished(NOON + n, call=f"G({n})", total_s=3.0))
+        board.fold(finished(NOON + n, call=f"F(refused{n})", total_s=0.001, exec_s=0.0, verdict="too_busy"))
+    asked = InvocationRow("inv-x", "u", "pkg.F(77)", NOON + 9)
+    assert board.usual_s(asked) == 0.2
+
+
+def test_a_call_that_waits_says_since_when() -> None:
+    board = Board()
+    board.fold(InvocationStarted(at=NOON, invocation="inv-1", url="u", call="F()"))
+    board.fold(PhaseFinished(at=NOON + 0.1, invocation="inv-1", phase=Phase.resolve, duration_s=0.1))
+    row = board.invocations["inv-1"]
+    assert not Filter("st:queued")(row, NOON)
+    board.fold(InvocationQueued(at=NOON + 0.1, invocation="inv-1"))
+    assert row.word(NOON + 3) == "queued 2.90s"
+    assert row.under_way is Phase.queue
+    assert Filter("st:queued")(row, NOON)
+    board.fold(PhaseFinished(at=NOON + 4, invocation="inv-1", phase=Phase.queue, duration_s=3.9))
+    assert (row.word(NOON + 5), row.since) == ("jail", NOON + 4)
+
+
+def test_functions_of_one_name_are_told_apart_by_their_urls() -> None:
+    glyphs = Glyphs()
+    function = next(column for column in REQUESTS if column.title == "FUNCTION")
+    call = 'Hello("a name that is long")'
+    names = set()
+    for team in "ab":
+        row = InvocationRow("inv-1", f"git.example/team-{team}/greeting", call, NOON)
+        text, _ = function.cell(row, Ink(glyphs, NOON, 25))
+        names.add(text)
+    assert names == {"…le/team-a/greeting.Hello", "…le/team-b/greeting.Hello"}

@@ -1,4 +1,4 @@
-"""Figures as lines of text: sparklines, phase bars, waterfall, histogram, percentiles, address map.
+"""Figures as lines of text: sparklines, phase bars, waterfall, heat map, percentiles, address map.
 
 Pure functions of the board's values. Widths are in cells. Every phase that took time gets at least one cell.
 """
@@ -14,8 +14,8 @@ from skyisland.model import Phase
 from tui.draw.canvas import Line
 from tui.draw.glyphs import Glyphs
 from tui.draw.tones import Span, Spans
-from tui.watch.board import BUCKETS_S, percentile
-from tui.watch.rows import AddressRow, InvocationRow
+from tui.watch.figures import BUCKETS_S, percentile
+from tui.watch.rows import ADDRESS_WORDS, AddressRow, InvocationRow
 from tui.words import duration
 
 
@@ -110,39 +110,49 @@ def waterfall(
     return lines
 
 
-def histogram(counts: Sequence[int], width: int, height: int, glyphs: Glyphs, slo_s: float) -> list[Line]:
-    """A line per bucket, with its count and the share of everything up to its bound.
+def heat_map(
+    spans: Sequence[Sequence[int]], width: int, height: int, glyphs: Glyphs, slo_s: float
+) -> list[Line]:
+    """Latency over time: a line per bucket, a cell per span of time, darker the more calls; the newest last.
 
-    Where there are fewer lines than buckets, the neighbours that hold least are merged. None is left out.
+    At the end of a line are its number of calls, and the share of everything up to its bound. Where there are
+    fewer lines than buckets, the neighbours that hold least are merged. None is left out.
     """
-    counts = list(counts)
+    rows = [list(cells) for cells in zip(*spans, strict=True)]
     bounds = [*BUCKETS_S, float("inf")]
-    while len(counts) > max(2, height):
+    while len(rows) > max(2, height):
         # The bound at the objective goes last.
-        n = min(range(len(counts) - 1), key=lambda n: (bounds[n] == slo_s, counts[n] + counts[n + 1]))
-        counts[n : n + 2] = [counts[n] + counts[n + 1]]
+        n = min(range(len(rows) - 1), key=lambda n: (bounds[n] == slo_s, sum(rows[n]) + sum(rows[n + 1])))
+        rows[n : n + 2] = [[one + other for one, other in zip(rows[n], rows[n + 1], strict=True)]]
         bounds.pop(n)
-    total, top = sum(counts) or 1, max(counts) or 1
-    room = max(4, width - 20)
+    total = sum(map(sum, rows)) or 1
+    top = max(map(max, rows)) or 1
+    room = heat_columns(width)
     lines = []
     below = 0
-    for n, (count, bound) in enumerate(zip(counts, bounds, strict=True)):
+    for n, (cells, bound) in enumerate(zip(rows, bounds, strict=True)):
+        count = sum(cells)
         below += count
         floor = bounds[n - 1] if n else 0.0
         name = f"<{_bound(bound)}" if bound != float("inf") else f">{_bound(floor)}"
         tone = "bad" if floor >= slo_s else "warn" if floor >= 0.2 else "ok"
-        bar = glyphs.bar(count / top, room)
+        drawn = "".join(glyphs.heat(cell / top) for cell in cells)
         lines.append(
             Line(
                 [
                     (f"{name:>7} ", "dim"),
-                    (bar + " " * (room - len(bar)), tone),
-                    (f"{count:>5}", "text" if count else "dim"),
+                    (f"{drawn:>{room}}", tone),
+                    (f"{count:>6}", "text" if count else "dim"),
                     (f"{below / total:>6.0%}", "dim"),
                 ]
             )
         )
     return lines
+
+
+def heat_columns(width: int) -> int:
+    """How many cells of time a heat map of this width has."""
+    return max(4, width - 21)
 
 
 def _bound(seconds: float) -> str:
@@ -199,7 +209,7 @@ def address_map(
         lines.append(Line(spans))
     if len(addresses) > per_row * rows:
         lines[-1] = Line([(f" {glyphs['more']} and {len(addresses) - per_row * (rows - 1)} more", "dim")])
-    return [*lines, Line(legend(addresses, glyphs, width))]
+    return [*lines, Line(legend(addresses, glyphs))]
 
 
 def pool_title(addresses: Sequence[AddressRow]) -> str:
@@ -207,16 +217,13 @@ def pool_title(addresses: Sequence[AddressRow]) -> str:
     return f"IP pool {addresses[0].ip} to .{addresses[-1].order[-1]}" if addresses else "IP pool"
 
 
-def legend(addresses: Sequence[AddressRow], glyphs: Glyphs, width: int) -> Spans:
+def legend(addresses: Sequence[AddressRow], glyphs: Glyphs) -> Spans:
     """The glyph of each state, with how many addresses are in it."""
     counts: dict[str, int] = {}
     for address in addresses:
         counts[address.state] = counts.get(address.state, 0) + 1
-    words = {"available": "available", "leased": "leased", "out": "taken out", "setting": "setting"}
-    if width < 46:
-        words |= {"available": "free", "out": "out"}
     parts: list[Span] = []
-    for state, word in words.items():
+    for state, word in ADDRESS_WORDS.items():
         if state == "setting" and not counts.get(state):
             continue
         glyph, tone = glyphs.state(state)[0][0], glyphs.state(state)[1]

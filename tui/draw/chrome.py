@@ -9,8 +9,8 @@ from tui.draw.charts import spark
 from tui.draw.columns import SLO_S
 from tui.draw.glyphs import Glyphs
 from tui.draw.tones import Span, Spans
-from tui.watch.board import percentile
 from tui.watch.connection import ConnectionState
+from tui.watch.figures import WINDOW_S, percentile
 from tui.words import age, clock, duration, fit, line, uptime
 
 VIEWS = (
@@ -56,70 +56,107 @@ class Head(Canvas):
 
 
 class Meters(Canvas):
-    """Rate, median, 99th percentile and failures of the last minutes, each with a sparkline."""
+    """Rate, median, 99th percentile and failures of the last minute, each with a sparkline."""
 
     def draw(self, width: int, height: int) -> list[Line]:
-        board, glyphs, now = self.board, self.glyphs, self.station.now
+        figures, glyphs, now = self.board.figures, self.glyphs, self.station.now
         each = (width - 1) // 4
         room = each - 2
-        seconds = board.series(now, room)
-        totals = board.totals()
-        bad, cold = board.shares()
-        p50, p99 = percentile(totals, 0.5), percentile(totals, 0.99)
-        slow = bool(p99 and p99 > SLO_S)
-        medians = [percentile(sorted(s.totals), 0.5) or 0.0 for s in seconds]
-        tails = [percentile(sorted(s.totals), 0.99) or 0.0 for s in seconds]
-        faults = [float(s.errors) for s in seconds]
-        rates = [float(len(s.totals)) for s in seconds]
-        slo = f"  slo {duration(SLO_S).replace('.00', '')}" if each >= 20 else ""
+        window = figures.window(now)
+        seconds = [(second.ordered(), float(second.errors)) for second in figures.series(now, room)]
+        p50, p99 = percentile(window.totals, 0.5), percentile(window.totals, 0.99)
+        slow = p99 is not None and p99 > SLO_S
+        bad = window.errors / window.calls if window.calls else None
         blocks: list[tuple[Spans, list[float], str]] = [
-            ([("req/s ", "dim"), (f"{board.rate(now):.0f}", "strong")], rates, "rate"),
-            ([("p50 ", "dim"), (duration(p50), "strong")], medians, "ok"),
-            ([("p99 ", "dim"), (duration(p99), "bad" if slow else "strong"), (slo, "dim")], tails, "warn"),
+            (
+                [
+                    (f"last {WINDOW_S}s ", "dim"),
+                    (rate(window.calls / WINDOW_S), "strong"),
+                    (" req/s", "dim"),
+                ],
+                [float(len(totals)) for totals, _ in seconds],
+                "rate",
+            ),
+            (
+                [("p50 ", "dim"), (duration(p50), "strong")],
+                [percentile(totals, 0.5) or 0.0 for totals, _ in seconds],
+                "ok",
+            ),
+            (
+                [
+                    ("p99 ", "dim"),
+                    (duration(p99), "bad" if slow else "strong"),
+                    (f"  slo {duration(SLO_S).replace('.00', '')}", "dim"),
+                ],
+                [percentile(totals, 0.99) or 0.0 for totals, _ in seconds],
+                "warn",
+            ),
             (
                 [
                     ("err ", "dim"),
-                    (f"{bad:.1%}", "bad" if bad >= 0.05 else "strong"),
-                    (f"  cold {cold:.0%}", "dim"),
+                    ("-" if bad is None else f"{bad:.1%}", "bad" if bad and bad >= 0.05 else "strong"),
+                    ("  cold ", "dim"),
+                    (f"{window.cold / window.calls:.0%}" if window.calls else "-", "dim"),
                 ],
-                faults,
+                [errors for _, errors in seconds],
                 "bad",
             ),
         ]
         lines: list[Spans] = [[(" ", "text")] for _ in range(height)]
         for spans, values, tone in blocks:
-            used = sum(len(text) for text, _ in spans)
-            lines[0] += [*spans, (" " * (each - used), "text")]
+            shown = fitting(spans, each)
+            used = sum(len(text) for text, _ in shown)
+            lines[0] += [*shown, (" " * (each - used), "text")]
             for n, row in enumerate(spark(values, room, height - 1, glyphs, tone)):
                 lines[n + 1] += [*row, (" " * (each - room), "text")]
         return [Line(spans) for spans in lines]
 
 
+def rate(per_s: float) -> str:
+    """So many a second: `33`, `3.4`, `0.03`."""
+    digits = 0 if per_s >= 9.95 or not per_s else 1 if per_s >= 0.095 else 2
+    return f"{per_s:.{digits}f}"
+
+
+def fitting(spans: Spans, width: int) -> Spans:
+    """As many of the spans as are shorter together than `width`; of words and their figure, none or both."""
+    shown: Spans = []
+    for span in spans:
+        if sum(len(text) for text, _ in [*shown, span]) >= width:
+            return shown
+        shown.append(span)
+    return shown
+
+
 class Tabs(Canvas):
-    """The views; and how many jails, waiting calls and free addresses there are."""
+    """The views; and how many free addresses, waiting calls and taken places there are."""
 
     def draw(self, width: int, height: int) -> list[Line]:
-        status = self.board.status
         names = [(view, full if width >= 110 else brief) for view, full, brief in VIEWS]
         left: Spans = []
         self._click_ranges: list[tuple[int, str]] = []
         for n, (view, name) in enumerate(names, 1):
             left.append((f" {n} {name} ", "on" if view == self.desk.view else "dim"))
             self._click_ranges.append((sum(len(text) for text, _ in left), view))
-        right: Spans = []
-        if status is not None:
-            free = self.board.count_addresses()
-            right = [("jails ", "dim"), (f"{self.board.busy}/{status.policy.max_running}", "strong")]
-            if width >= 110:
-                right += [("  queue ", "dim"), (str(status.queued), "warn" if status.queued else "strong")]
-            if self.board.addresses:
-                right += [
-                    ("  ip free " if width >= 110 else "  ip ", "dim"),
-                    (str(free["available"]), "strong"),
-                ]
-                right += [(f" {self.glyphs['out']}{free['out']}", "bad")] if free["out"] else []
-            right.append((" ", "text"))
+        right = [span for group in self._load(width - sum(len(text) for text, _ in left)) for span in group]
         return [Line(spread(left, right, width))]
+
+    def _load(self, room: int) -> list[Spans]:
+        """How loaded the island is: as many of its figures as there is room for, the first go first."""
+        board, status, glyphs = self.board, self.board.status, self.glyphs
+        if status is None:
+            return []
+        taken, places = board.places, status.policy.max_running
+        groups: list[Spans] = []
+        if board.addresses:
+            free = board.count_addresses()
+            groups.append([(" ip free ", "dim"), (f"{free['available']} ", "strong")])
+            groups[0] += [(f"{glyphs['out']}{free['out']} ", "bad")] if free["out"] else []
+        groups.append([(" queue ", "dim"), (f"{status.queued} ", "warn" if status.queued else "strong")])
+        groups.append([(" places ", "dim"), (f"{taken}/{places} ", "warn" if taken >= places else "strong")])
+        while groups and sum(len(text) for group in groups for text, _ in group) >= room:
+            groups.pop(0)
+        return groups
 
     async def on_click(self, event: events.Click) -> None:
         for end, view in self._click_ranges:

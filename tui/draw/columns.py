@@ -26,13 +26,22 @@ def total_tone(seconds: float) -> str:
     return "bad" if seconds > SLO_S else "warn" if seconds >= 0.2 else "text"
 
 
-def _function(url: str, call: str, label: str, width: int) -> str:
-    full = f"{url}.{call}" if url and call else label
-    return full if len(full) <= width else label
+def _function(url: str, call: str, label: str, ink: Ink) -> str:
+    """A call with as much of its URL as there is room for, cut from the left; its arguments go first."""
+    if not (url and call):
+        return label
+    for whole in (f"{url}.{call}", f"{url}.{call.partition('(')[0]}"):
+        if len(whole) <= ink.width:
+            return whole
+        package = whole[: -len(label)] if whole.endswith(label) else ""
+        parent = package.rstrip("/").rpartition("/")[2]
+        if parent and len(parent) + len(label) + 3 <= ink.width:
+            return tail(whole, ink.width, ink.glyphs["more"])
+    return tail(whole, ink.width, ink.glyphs["more"])
 
 
 def _jail_function(jail: JailRow, ink: Ink) -> Span:
-    return _function(jail.info.url, jail.info.call, jail.label, ink.width), "text"
+    return _function(jail.info.url, jail.info.call, jail.label, ink), "text"
 
 
 def _cpu(jail: JailRow, ink: Ink) -> Span:
@@ -74,7 +83,7 @@ def _spent(phase: Phase) -> Column:
         spent = invocation.spent.get(phase)
         return millis(spent), str(phase) if spent and spent >= 0.5 else "text" if spent else "dim"
 
-    ranks = {Phase.resolve: 9, Phase.queue: 8, Phase.clone: 4, Phase.build: 3}
+    ranks = {Phase.resolve: 9, Phase.queue: 8, Phase.jail: 5, Phase.clone: 4, Phase.build: 3, Phase.exec: 1}
     title = str(phase).upper()
     return Column(
         title,
@@ -88,7 +97,7 @@ def _spent(phase: Phase) -> Column:
 
 
 def _result(invocation: InvocationRow, ink: Ink) -> Span:
-    return ink.glyphs.state(invocation.state, invocation.verdict or invocation.phase)
+    return ink.glyphs.state(invocation.state, invocation.word(ink.now))
 
 
 def _total(invocation: InvocationRow, ink: Ink) -> Span:
@@ -103,7 +112,7 @@ def _phases(invocation: InvocationRow, ink: Ink) -> Spans:
 REQUESTS: list[Column] = [
     Column("TIME", 8, lambda r, ink: (clock(r.at), "text"), lambda r, now: r.at, falling=True),
     Column("REQUEST", 8, lambda r, ink: (r.short, "dim"), None, rank=7),
-    Column("FUNCTION", 18, lambda r, ink: (_function(r.url, r.call, r.label, ink.width), "text"),
+    Column("FUNCTION", 18, lambda r, ink: (_function(r.url, r.call, r.label, ink), "text"),
            lambda r, now: r.label, grow=20),
     Column("RESULT", 11, _result, lambda r, now: r.verdict, grow=9),
     _spent(Phase.resolve),
@@ -118,14 +127,11 @@ REQUESTS: list[Column] = [
 
 
 def _address_state(address: AddressRow, ink: Ink) -> Span:
-    word = "setting" + ink.glyphs["more"] if address.setting else str(address.info.state)
-    return ink.glyphs.state(address.state, word)
+    return ink.glyphs.state(address.state, address.word)
 
 
 def _address_holder(address: AddressRow, ink: Ink) -> Span:
-    if address.info.jail:
-        return address.info.jail, "text"
-    return ("taken out", "bad") if address.state == "out" else ("-", "dim")
+    return (address.info.jail, "text") if address.info.jail else ("-", "dim")
 
 
 ADDRESSES: list[Column] = [
@@ -150,7 +156,7 @@ def _build_time(row: ArtifactRow, ink: Ink) -> Span:
 
 
 CACHE: list[Column] = [
-    Column("FUNCTION", 14, lambda c, ink: (_function(c.url, c.function, c.label, ink.width), "text"),
+    Column("FUNCTION", 14, lambda c, ink: (_function(c.url, c.function, c.label, ink), "text"),
            lambda c, now: c.label, grow=60),
     Column("COMMIT", 8, lambda c, ink: (c.artifact.commit[:8] if c.artifact else "-", "dim"), None, rank=7),
     Column("KEY", 8, lambda c, ink: (c.key[:8], "dim"), None, rank=9),

@@ -74,36 +74,57 @@ def facts(pairs: list[tuple[str, str, str]]) -> list[Line]:
 
 
 class RequestDetail(Detail[InvocationRow]):
-    """How a call ended, and where its time went."""
+    """How a call ended and why, who made it, and where its time went."""
 
     nothing = "no request is selected"
 
     def lines(self, row: InvocationRow, width: int) -> list[Line]:
-        return invocation_in_full(row, self.station.now, width, self.glyphs, self.board.usual_s(row))
+        status = self.board.status
+        limit_s = status.policy.exec_timeout_s if status is not None else None
+        return invocation_in_full(
+            row, self.station.now, width, self.glyphs, self.board.usual_s(row), limit_s=limit_s
+        )
 
     def name_of(self, row: InvocationRow) -> str:
         return f"Request  {row.id}"
 
 
 def invocation_in_full(
-    invocation: InvocationRow, now: float, width: int, glyphs: Glyphs, usual_s: float | None
+    invocation: InvocationRow,
+    now: float,
+    width: int,
+    glyphs: Glyphs,
+    usual_s: float | None,
+    *,
+    limit_s: float | None = None,
 ) -> list[Line]:
-    """An invocation in full: its call, how it ended, what served it, its waterfall."""
-    glyph, tone = glyphs.state(invocation.state, invocation.verdict or invocation.phase)
-    resolved = invocation.verdict and Phase.resolve in invocation.spent
-    facts = ["cache hit" if invocation.cached else "cache miss"] if resolved else []
-    facts += [f"{'warm ' if invocation.warm else ''}jail {invocation.jail}"] if invocation.jail else []
-    facts += [f"at {invocation.commit[:8]}"] if invocation.commit else []
+    """An invocation in full: its call, how it ended and why, what served it, its waterfall.
+
+    `limit_s`: how long a call may run, to tell what is left of that.
+    """
+    glyph, tone = glyphs.state(invocation.state, invocation.word(now))
     room = min(len(invocation.label), max(12, width - len(glyph) - 4))
     label = fit(invocation.label, room, more=glyphs["more"])
-    lines = [
-        Line([(f" {label}", "strong"), (f"  {glyph}", tone)]),
-        Line([(" " + "   ".join(facts), "dim")]),
-        *waterfall(invocation, now, width, glyphs, usual_s),
-    ]
+    lines = [Line([(f" {label}", "strong"), (f"  {glyph}", tone)])]
     if invocation.cause is not None:
-        lines += why(invocation.cause, width, glyphs.state(invocation.state)[1])
-    return lines
+        lines += why(invocation.cause, width, tone)
+    lines += wrapped(invocation.url, width, "text", indent=" ")
+    resolved = invocation.verdict and Phase.resolve in invocation.spent
+    parts = ["cache hit" if invocation.cached else "cache miss"] if resolved else []
+    parts += [f"{'warm ' if invocation.warm else ''}jail {invocation.jail}"] if invocation.jail else []
+    parts += [f"at {invocation.commit[:8]}"] if invocation.commit else []
+    parts += [f"by {invocation.client}"] if invocation.client else []
+    parts += [f"called {invocation.caller_id}"] if invocation.caller_id else []
+    lines += wrapped("   ".join(parts), width, "dim", indent=" ")
+    if invocation.phase == "exec" and not invocation.verdict and limit_s is not None:
+        left = limit_s - (now - invocation.since)
+        lines.append(Line([(f" {time_left(left, limit_s)}", "warn" if left < limit_s / 10 else "text")]))
+    return [*lines, *waterfall(invocation, now, width, glyphs, usual_s)]
+
+
+def time_left(left_s: float, limit_s: float) -> str:
+    """What is left of the time that a call may run."""
+    return f"{duration(max(0.0, left_s))} left of {duration(limit_s)}"
 
 
 def why(cause: Cause, width: int, tone: str) -> list[Line]:
@@ -141,11 +162,8 @@ class JailDetail(Detail[JailRow]):
                 ("source", line(info.url) or "-", "text"),
                 ("request", line(info.invocation or "-"), "text"),
                 ("address", info.ip4 or "none", "text"),
-                (
-                    "age",
-                    f"{age(now - info.created_at)}   may run {duration(status.policy.exec_timeout_s)}",
-                    "text",
-                ),
+                ("age", age(now - info.created_at), "text"),
+                ("may run", self._may_run(row, status.policy.exec_timeout_s), "text"),
                 ("memory", memory, "text"),
                 (
                     "cpu",
@@ -164,6 +182,12 @@ class JailDetail(Detail[JailRow]):
             lines += [Line([]), Line([(" last log lines", "strong")])]
             lines += [Line([(f" {clock(w.at)} ", "dim"), (line(w.text), "text")]) for w in reversed(words)]
         return lines
+
+    def _may_run(self, row: JailRow, limit_s: float) -> str:
+        invocation = self.board.invocations.get(row.info.invocation or "")
+        if invocation is None or invocation.phase != "exec":
+            return duration(limit_s)
+        return time_left(limit_s - (self.station.now - invocation.since), limit_s)
 
     def name_of(self, row: JailRow) -> str:
         return row.name
@@ -207,9 +231,8 @@ class AddressDetail(Detail[AddressRow]):
     nothing = "this island has no address pool"
 
     def lines(self, row: AddressRow, width: int) -> list[Line]:
-        glyph, tone = self.glyphs.state(row.state, str(row.info.state))
+        glyph, tone = self.glyphs.state(row.state, row.word)
         since = f"for {age(self.station.now - row.info.since)}" if row.info.since else "-"
-        holder = row.info.jail or ("taken out by an operator" if row.state == "out" else "-")
         addresses = self.board.ordered_addresses()
         return [
             *address_map(addresses, width, len(addresses) + 1, self.glyphs, row.key),
@@ -219,7 +242,7 @@ class AddressDetail(Detail[AddressRow]):
                     ("address", row.ip, "strong"),
                     ("state", glyph, tone),
                     ("since", since, "text"),
-                    ("jail", line(holder), "text"),
+                    ("jail", line(row.info.jail or "-"), "text"),
                     ("function", row.function or "-", "text"),
                 ]
             ),

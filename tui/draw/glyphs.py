@@ -5,6 +5,8 @@ The console shows a state as a glyph and a word. Colour only repeats them.
 
 from __future__ import annotations
 
+import math
+
 from skyisland.model import Phase
 from tui.draw.tones import Span
 
@@ -128,6 +130,7 @@ class Glyphs:
         self._glyphs = ASCII if ascii else UNICODE
         self.bars = BARS[ascii]
         self.levels = " .:-=+*#" if ascii else "▁▂▃▄▅▆▇█"
+        self._heat = " .:+#" if ascii else " ░▒▓█"
         self.eighths = " #" if ascii else " ▏▎▍▌▋▊▉█"
 
     def __getitem__(self, name: str) -> str:
@@ -136,6 +139,10 @@ class Glyphs:
     def state(self, name: str, word: str | None = None) -> Span:
         """Glyph and word of the state `name`, in its tone; `word` in place of the name."""
         return f"{self._glyphs[name]} {word or name}", STATE_TONES[name]
+
+    def heat(self, share: float) -> str:
+        """A cell of a heat map, darker the higher `share` (0 to 1) is; empty only for 0."""
+        return self._heat[math.ceil(max(0.0, min(1.0, share)) ** 0.5 * (len(self._heat) - 1))]
 
     def bar(self, share: float, width: int) -> str:
         """A bar over `share` (0 to 1) of `width` cells, exact to an eighth of a cell; empty only for 0."""

@@ -7,11 +7,11 @@ import math
 from skyisland import events as ev
 from skyisland.events import Event
 from tui.draw.canvas import Canvas, Line, Pager
-from tui.draw.charts import address_map, flowed, histogram, legend, percentiles, pool_title
+from tui.draw.charts import address_map, flowed, heat_columns, heat_map, legend, percentiles, pool_title
 from tui.draw.columns import SLO_S
 from tui.draw.glyphs import Glyphs
 from tui.draw.tones import Span, Spans
-from tui.watch.board import WINDOW
+from tui.watch.figures import phase_times
 from tui.watch.rows import state_of
 from tui.words import clock, duration, fit, line, size, uptime
 
@@ -20,23 +20,27 @@ class PhasesPanel(Canvas):
     """How long each phase takes."""
 
     def draw(self, width: int, height: int) -> list[Line]:
-        return percentiles(self.board.phase_times(), self.board.totals(), width, self.glyphs)
+        rows, _ = self.board.figures.sample(self.station.now)
+        totals = sorted(row.total_s for row in rows)
+        return percentiles(phase_times(rows), totals, width, self.glyphs)
 
     def titles(self, width: int) -> tuple[str, str]:
-        return "Phases", ""
+        _, span_s = self.board.figures.sample(self.station.now)
+        return f"Phases, last {span_s:.0f} s", ""
 
 
 class LatencyPanel(Canvas):
-    """A histogram of the last invocations' total times."""
+    """How long calls took, over time."""
 
     def draw(self, width: int, height: int) -> list[Line]:
-        counts = self.board.histogram()
-        if not any(counts):
-            return [Line([("  no request yet", "dim")])]
-        return histogram(counts, width, height, self.glyphs, SLO_S)
+        spans, _ = self.board.figures.heat(self.station.now, heat_columns(width))
+        if not any(map(any, spans)):
+            return [Line([("  no request in this time", "dim")])]
+        return heat_map(spans, width, height, self.glyphs, SLO_S)
 
     def titles(self, width: int) -> tuple[str, str]:
-        return f"Latency, last {WINDOW} requests", ""
+        spans, step = self.board.figures.heat(self.station.now, heat_columns(width))
+        return f"Latency over time, last {len(spans) * step} s", f"a column is {step} s"
 
 
 class PoolPanel(Canvas):
@@ -48,7 +52,7 @@ class PoolPanel(Canvas):
         if not addresses:
             return [Line([("  this island has no address pool", "dim")])]
         if height < 2:
-            return [Line(legend(addresses, self.glyphs, width))]
+            return [Line(legend(addresses, self.glyphs))]
         return address_map(addresses, width, max(2, height), self.glyphs)
 
     def _fit_height(self, count: int, width: int) -> None:

@@ -6,7 +6,6 @@ board has no clock: `now` is the island's time, which the station keeps.
 
 from __future__ import annotations
 
-import bisect
 from collections import deque
 from collections.abc import Callable, Iterable
 
@@ -14,44 +13,17 @@ from msgspec import structs
 
 from skyisland import events as ev
 from skyisland.events import Event, InvocationFinished
-from skyisland.model import Phase
+from skyisland.model import Phase, Purpose
 from skyisland.status import USAGE_S, AddressInfo, AddressState, JailInfo, JailState, Status
+from tui.watch.figures import Figures
 from tui.watch.port import Snapshot
-from tui.watch.rows import NEXT, AddressRow, ArtifactRow, InvocationRow, JailRow
+from tui.watch.rows import NEXT, AddressRow, ArtifactRow, InvocationRow, JailRow, within
 from tui.words import line
 
 MAX_INVOCATIONS = 1000
 """Invocations that are kept, the newest."""
-WINDOW = 500
-"""Percentiles and the histogram are those of so many finished invocations, the newest."""
-HISTORY_S = 240
-"""How far back the sparklines reach: one second a cell, on the widest terminal."""
-
 FIRST_SAMPLE_S = 0.05
 """A jail's share of a processor is worked out from this age on: a younger one's would be all start-up."""
-
-BUCKETS_S = (0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0)
-"""Upper bounds of the histogram's buckets; one more bucket takes the rest."""
-
-
-class Second:
-    """The invocations that finished in one second."""
-
-    __slots__ = ("cold", "errors", "totals")
-
-    def __init__(self) -> None:
-        self.totals: list[float] = []
-        """Total time of each, in seconds."""
-        self.errors = 0
-        self.cold = 0
-        """Good ones whose binary had to be built."""
-
-
-def percentile(ordered: list[float], share: float) -> float | None:
-    """The value below which `share` of the `ordered` values lie (nearest rank)."""
-    if not ordered:
-        return None
-    return ordered[min(len(ordered) - 1, int(share * len(ordered)))]
 
 
 class Board:
@@ -67,8 +39,8 @@ class Board:
         """The last events that are worth a line, oldest first."""
         self.missed = 0
         """Events that this console was too slow for."""
-        self._seconds: dict[int, Second] = {}
-        self._finished: deque[InvocationRow] = deque(maxlen=WINDOW)
+        self.figures = Figures()
+        """The calls that ended, as figures."""
         self._cpu_samples: dict[str, tuple[float, float]] = {}
         """By jail: when its processor time was last sampled, and how much it was, in seconds."""
         self._recent: deque[Event] = deque(maxlen=1000)
@@ -208,13 +180,13 @@ class Board:
     def _queued(self, event: ev.InvocationQueued) -> None:
         invocation = self.invocations.get(event.invocation or "")
         if invocation is not None and not invocation.verdict:
-            invocation.phase, invocation.queued_at = NEXT[Phase.build], event.at
+            invocation.phase, invocation.since = "queued", event.at
 
     def _phase(self, event: ev.PhaseFinished) -> None:
         invocation = self.invocations.get(event.invocation or "")
         if invocation is not None and not invocation.verdict:
             invocation.spent[event.phase] = event.duration_s
-            invocation.phase = NEXT[event.phase]
+            invocation.phase, invocation.since = NEXT[event.phase], event.at
 
     def _finish(self, event: InvocationFinished) -> None:
         key = event.invocation or ""
@@ -225,14 +197,7 @@ class Board:
                 del self.invocations[next(iter(self.invocations))]
         else:
             invocation.finish(event)
-        self._finished.append(invocation)
-        second = self._seconds.setdefault(int(event.at), Second())
-        second.totals.append(invocation.total_s)
-        second.errors += invocation.verdict != "ok"
-        second.cold += invocation.verdict == "ok" and not invocation.cached
-        if len(self._seconds) > 2 * HISTORY_S:
-            for old in sorted(self._seconds)[:HISTORY_S]:
-                del self._seconds[old]
+        self.figures.add(invocation, event.at)
 
     def _jail_created(self, event: ev.JailCreated) -> None:
         if event.jail in self.jails:
@@ -307,7 +272,7 @@ class Board:
             address.setting = None
 
     def _build_started(self, event: ev.BuildStarted) -> None:
-        row = ArtifactRow(event.key, event.url, event.function, "building", event.at)
+        row = ArtifactRow(event.key, within(event.url, event.package), event.function, "building", event.at)
         if before := self.cache.get(event.key):
             row.artifact = before.artifact
         self.cache[event.key] = row
@@ -315,7 +280,8 @@ class Board:
     def _build_finished(self, event: ev.BuildFinished) -> None:
         row = self.cache.get(event.key)
         if row is None:
-            row = self.cache[event.key] = ArtifactRow(event.key, event.url, event.function, "", event.at)
+            url = within(event.url, event.package)
+            row = self.cache[event.key] = ArtifactRow(event.key, url, event.function, "", event.at)
         row.state = "ready" if event.ok else "failed"
         row.cause = event.cause
         row.at = event.at
@@ -339,53 +305,19 @@ class Board:
                 jail.info = structs.replace(jail.info, usage=usage)
                 self._sample_cpu(jail, event.at)
 
-    # Figures
-
-    def series(self, now: float, count: int) -> list[Second]:
-        """The last `count` whole seconds, oldest first."""
-        end = int(now)
-        empty = Second()
-        return [self._seconds.get(second, empty) for second in range(end - count, end)]
-
-    def rate(self, now: float, over_s: int = 5) -> float:
-        """Finished invocations a second, over the last `over_s` seconds."""
-        return sum(len(second.totals) for second in self.series(now, over_s)) / over_s
-
-    def totals(self) -> list[float]:
-        """Total times of the last finished invocations, ascending, in seconds."""
-        return sorted(invocation.total_s for invocation in self._finished)
-
-    def shares(self) -> tuple[float, float]:
-        """The shares, of the last finished invocations, that failed, and that went well on a new binary."""
-        count = len(self._finished)
-        if not count:
-            return 0.0, 0.0
-        bad = sum(invocation.verdict != "ok" for invocation in self._finished)
-        cold = sum(invocation.verdict == "ok" and not invocation.cached for invocation in self._finished)
-        return bad / count, cold / count
-
-    def phase_times(self) -> dict[Phase, list[float]]:
-        """For each phase the times of the last invocations that went through it, ascending, in seconds."""
-        times: dict[Phase, list[float]] = {phase: [] for phase in Phase}
-        for invocation in self._finished:
-            for phase, spent in invocation.spent.items():
-                times[phase].append(spent)
-        for values in times.values():
-            values.sort()
-        return times
-
-    def histogram(self) -> list[int]:
-        """How many of the last totals fall into each of `BUCKETS_S` and beyond."""
-        counts = [0] * (len(BUCKETS_S) + 1)
-        for total in self.totals():
-            counts[bisect.bisect_right(BUCKETS_S, total)] += 1
-        return counts
+    # What is asked of it
 
     def usual_s(self, invocation: InvocationRow) -> float | None:
-        """The median total of the last invocations of the same call, in seconds."""
-        call = (invocation.url, invocation.call)
-        totals = sorted(other.total_s for other in self._finished if (other.url, other.call) == call)
-        return percentile(totals, 0.5)
+        """How long calls of the same function take, in seconds; None if none ran lately."""
+        return self.figures.usual_s(invocation)
+
+    @property
+    def places(self) -> int:
+        """How many calls have a place to run: their jails are being made, run, or end."""
+        return sum(
+            jail.info.purpose is Purpose.function and jail.info.state is not JailState.warm
+            for jail in self.jails.values()
+        )
 
     @property
     def busy(self) -> int:

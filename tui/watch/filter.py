@@ -14,7 +14,15 @@ from typing import Protocol
 
 _TIME = re.compile(r"([<>])(\d+(?:\.\d+)?)(us|ms|s|m|h)?$")
 _SECONDS = {"us": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0}
-_FIELDS = {"fn": "function", "st": "state", "ip": "ip", "code": "code", "jail": "jail", "req": "request"}
+_FIELDS = {
+    "fn": "function",
+    "st": "state",
+    "ip": "ip",
+    "code": "code",
+    "jail": "jail",
+    "req": "request",
+    "by": "client",
+}
 
 
 class Filterable(Protocol):

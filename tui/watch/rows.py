@@ -10,7 +10,7 @@ from skyisland.cause import Cause
 from skyisland.events import InvocationFinished
 from skyisland.model import Artifact, Phase, Purpose, Timings, Verdict
 from skyisland.status import AddressInfo, AddressState, JailInfo, JailState
-from tui.words import label, line, short
+from tui.words import duration, label, line, short
 
 NEXT = {
     None: "resolve",
@@ -22,7 +22,7 @@ NEXT = {
     Phase.exec: "ending",
 }
 """What an invocation does after each phase. After `resolve` it is not known: that depends on the cache."""
-_PHASE_OF = {str(phase): phase for phase in Phase}
+_PHASE_OF = {str(phase): phase for phase in Phase} | {"queued": Phase.queue}
 
 
 class JailRow:
@@ -101,9 +101,10 @@ class InvocationRow:
         "id",
         "jail",
         "label",
+        "named",
         "phase",
-        "queued_at",
         "short",
+        "since",
         "spent",
         "total_s",
         "url",
@@ -117,6 +118,8 @@ class InvocationRow:
         self.call = line(call)
         self.at = at
         self.label = label(url, call)
+        self.named = f"{self.url}.{call.partition('(')[0].rpartition('.')[2]}"
+        """The function, by its caller's words."""
         self.short = short(id)
         self.jail: str | None = None
         self.commit = ""
@@ -132,8 +135,9 @@ class InvocationRow:
         self.client = ""
         """Who called."""
         self.phase = NEXT[None]
-        self.queued_at: float | None = None
-        """Since when it waits, or waited, for a place; None if it found one free."""
+        """What it does: one of `NEXT`, or `queued` while it waits for a place."""
+        self.since = at
+        """When that began."""
         self.spent: dict[Phase, float] = {}
         self.total_s = 0.0
 
@@ -170,9 +174,11 @@ class InvocationRow:
         if name == "function":
             return f"{self.url} {self.call}"
         if name == "state":
-            return self.verdict or f"running {self.phase}"
+            return self.verdict or (self.phase if self.phase == "queued" else f"running {self.phase}")
         if name == "code":
-            return self.verdict
+            return f"{self.verdict} {self.cause.kind}" if self.cause else self.verdict
+        if name == "client":
+            return self.client
         if name == "jail":
             return self.jail or ""
         return f"{self.id} {self.caller_id}" if name == "request" else ""
@@ -181,16 +187,27 @@ class InvocationRow:
         cache = "" if not self.verdict else "hit" if self.cached else "miss"
         return (
             f"{self.id} {self.url} {self.call} {self.label} {self.verdict or self.phase} "
-            f"{self.error} {self.jail} {self.commit} {cache} {self.caller_id}"
+            f"{self.error} {self.cause.text if self.cause else ''} {self.jail} {self.commit} {cache} "
+            f"{self.caller_id} {self.client}"
         ).lower()
 
     def seconds(self, now: float) -> float:
         return self.total_s if self.verdict else max(0.0, now - self.at)
 
+    def word(self, now: float) -> str:
+        """How it ended, or what it does: `exited 2`, `exec`, `queued 2.9s`."""
+        if self.verdict:
+            return line(self.cause.kind) if self.cause else self.verdict
+        return f"queued {duration(now - self.since)}" if self.phase == "queued" else self.phase
+
     @property
     def under_way(self) -> Phase | None:
         """The phase that it is in; None where that is not known."""
         return None if self.verdict else _PHASE_OF.get(self.phase)
+
+
+ADDRESS_WORDS = {"available": "free", "leased": "leased", "out": "taken out", "setting": "setting"}
+"""What people call each state of an address."""
 
 
 class AddressRow:
@@ -216,16 +233,21 @@ class AddressRow:
             return "available"
         return "leased" if self.info.jail else "out"
 
+    @property
+    def word(self) -> str:
+        """The state as people call it: `free`, `leased`, `taken out`."""
+        return ADDRESS_WORDS[self.state]
+
     def field(self, name: str) -> str:
         return {
             "ip": self.ip,
-            "state": f"{self.info.state} {self.state}",
+            "state": f"{self.info.state} {self.state} {self.word}",
             "jail": self.info.jail or "",
             "function": self.function,
         }.get(name, "")
 
     def haystack(self) -> str:
-        return f"{self.ip} {self.info.state} {self.state} {self.info.jail or ''} {self.function}".lower()
+        return f"{self.ip} {self.info.state} {self.word} {self.info.jail or ''} {self.function}".lower()
 
     def seconds(self, now: float) -> float:
         return now - self.info.since if self.info.since else 0.0
@@ -248,7 +270,7 @@ class ArtifactRow:
 
     @classmethod
     def of(cls, artifact: Artifact) -> ArtifactRow:
-        url = f"{artifact.url}/{artifact.package}" if artifact.package else artifact.url
+        url = within(artifact.url, artifact.package)
         cached = cls(artifact.key, url, artifact.expression or artifact.function, "ready", artifact.built_at)
         cached.artifact = artifact
         return cached
@@ -266,6 +288,11 @@ class ArtifactRow:
 
     def seconds(self, now: float) -> float:
         return self.artifact.build_s if self.artifact else max(0.0, now - self.at)
+
+
+def within(url: str, package: str) -> str:
+    """The URL of a package in the repository at `url`."""
+    return f"{url}/{package}" if package else url
 
 
 def seconds_of(timings: Timings, phase: Phase) -> float:
