@@ -112,7 +112,7 @@ class Console(Orders):
         Binding("R", "retry", "retry now", show=False, id="retry"),
         Binding("T", "token", "give the admin token", show=False, id="token"),
         Binding("S", "picture", "save a picture of the screen", show=False, id="picture"),
-        Binding("colon", "jump", "go to a view, a row, a command, by name", show=False, id="jump"),
+        Binding("colon", "jump", "go to a view, a row, a command", show=False, id="jump"),
         Binding("escape", "widen", "back", show=False, id="widen"),
         Binding("question_mark", "help", "Help", key_display="?", tooltip="this help", id="help"),
         Binding("Q", "detach", "leave, the island runs on", show=False, id="detach"),

@@ -164,7 +164,7 @@ class HelpLines(Pager):
                 for m in (n, n + half) if two else (n,):
                     if m < len(keys):
                         key, word = keys[m]
-                        spans += [(f" {key:>14} ", "key"), (fit(word, room - 17), "text")]
+                        spans += [(f" {key:>14} ", "key"), (fit(word, room - 17, more=self.glyphs["more"]), "text")]
                         spans.append((" ", "text"))
                 lines.append(Line(spans))
         return lines
