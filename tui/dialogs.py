@@ -164,7 +164,8 @@ class HelpLines(Pager):
                 for m in (n, n + half) if two else (n,):
                     if m < len(keys):
                         key, word = keys[m]
-                        spans += [(f" {key:>14} ", "key"), (fit(word, room - 17, more=self.glyphs["more"]), "text")]
+                        word = fit(word, room - 17, more=self.glyphs["more"])
+                        spans += [(f" {key:>14} ", "key"), (word, "text")]
                         spans.append((" ", "text"))
                 lines.append(Line(spans))
         return lines
