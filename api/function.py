@@ -29,6 +29,7 @@ from api.media import JSON, TEXT, Wanted, wanted
 from api.problems import Reply, misfortune, reply
 from api.routes import answers
 from skyisland import operations as op
+from skyisland import trace
 from skyisland.codec import decode, encode
 from skyisland.errors import TooBusy
 from skyisland.golang.catalogue import Catalogue
@@ -175,6 +176,7 @@ class FunctionEndpoint:
                 client=client.share,
                 id=asked.id,
                 caller_id=asked.caller_id,
+                traceparent=asked.traceparent,
                 text_only=form not in (JSON, LINES),
                 heard=None if lines is None else lines.add,
             )
@@ -277,6 +279,8 @@ class _Asked(Struct, frozen=True):
     wanted: Wanted
     caller_id: str
     """What the caller calls it; empty if nothing, or nothing sane."""
+    traceparent: str
+    """The trace that the call is a part of; empty if none."""
     coding: bytes
     """How the body is packed; empty if it is not."""
     deferral: Deferral | None = None
@@ -339,20 +343,22 @@ _NOT_ALLOWED = Reply(
 
 
 def _asked(scope: HTTPScope) -> _Asked:
-    accept, caller_id, coding = b"", "", b""
+    accept, caller_id, traceparent, coding = b"", "", "", b""
     later: dict[bytes, bytes] = {}
     for name, value in scope["headers"]:
         if name == b"accept":
             accept = b"%b,%b" % (accept, value) if accept else value
         elif name == b"x-call-id" and CALLER_ID.fullmatch(text := value.decode("latin-1")):
             caller_id = text
+        elif name == b"traceparent":
+            traceparent = trace.read(value.decode("latin-1"))
         elif name == b"content-encoding":
             coding = b"%b,%b" % (coding, value) if coding else value
         elif name in HEADERS:
             later[name] = b"%b,%b" % (later[name], value) if name in later else value
     deferral = Deferral.of(later) if later else None
     call_id = deferral.call if deferral is not None and deferral.call else new_id()
-    return _Asked(call_id, wanted(accept.decode("latin-1")), caller_id, coding, deferral)
+    return _Asked(call_id, wanted(accept.decode("latin-1")), caller_id, traceparent, coding, deferral)
 
 
 async def send_reply(answer: Reply, send: ASGISendCallable, *more: tuple[str, str]) -> None:

@@ -14,6 +14,7 @@
     rooms        what the island asks of its rooms     errors       what can go wrong
     later        calls that answer later               cause        why a call did not end well
     codec        JSON, written and read                figures      what was called, and how it went
+    trace        the trace that a call is a part of
 
 A room uses the rooms below it and no others; `[tool.importlinter]` in pyproject.toml has the order. The HTTP
 API (`api`) and the console (`tui`) stand beside this package: it knows neither, but for the commands.

@@ -77,6 +77,8 @@ class InvocationStarted(Event, frozen=True, kw_only=True):
     ip4: bool = False
     caller_id: str = ""
     """What the caller calls it (`X-Call-Id`); empty if nothing."""
+    traceparent: str = ""
+    """The trace that it is a part of, and the caller's span in it (`skyisland.trace`); empty if none."""
     client: str = ""
     """Who called: the name of a token, or an address."""
 
@@ -253,6 +255,8 @@ class InvocationFinished(Event, frozen=True, kw_only=True):
     """Why it did not end well; None if it did."""
     caller_id: str = ""
     """What the caller calls it (`X-Call-Id`); empty if nothing."""
+    traceparent: str = ""
+    """The trace that it is a part of, and the caller's span in it (`skyisland.trace`); empty if none."""
     client: str = ""
     """Who called: the name of a token, or an address."""
     repository: str = ""

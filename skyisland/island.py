@@ -241,15 +241,17 @@ class Island:
         client: str = LOCAL,
         id: str = "",  # noqa: A002 - as the answer's field is named
         caller_id: str = "",
+        traceparent: str = "",
         text_only: bool = False,
         heard: Heard | None = None,
         terms: Terms | None = None,
     ) -> Invocation:
         """Run one call in a jail of its own. `client`: whose share of the island it counts to.
 
-        `id`: the invocation's, one that nothing else has; `caller_id`: what the caller calls it. `text_only`:
-        nobody wants the results as JSON. `heard`: called with the answers of many inputs as they come; they
-        are not in the outcome then. `terms`: of a call by name.
+        `id`: the invocation's, one that nothing else has; `caller_id`: what the caller calls it;
+        `traceparent`: the trace that it is a part of. `text_only`: nobody wants the results as JSON.
+        `heard`: called with the answers of many inputs as they come; they are not in the outcome then.
+        `terms`: of a call by name.
 
         Raises:
             IslandError: the request was refused or could not be carried out. What happens inside the jail is
@@ -257,7 +259,7 @@ class Island:
         """
         if self._draining:
             raise Draining("the island is stopping and takes no new calls", retry_after_s=5)
-        story = Story(request, self.events, client, id=id, caller_id=caller_id)
+        story = Story(request, self.events, client, id=id, caller_id=caller_id, traceparent=traceparent)
         task = asyncio.current_task()
         assert task is not None  # noqa: S101 - we are in a coroutine
         self._running[task] = story
@@ -304,7 +306,7 @@ class Island:
             timeout_s=terms.timeout_s or self.policy.exec_timeout_s,
             most_bytes=(terms.limits or self.policy.limits).stdout_bytes,
             heard=heard,
-            environment=terms.environment,
+            environment=(*story.environment, *terms.environment),
         )
         if request.ip4:
             self.network.require()

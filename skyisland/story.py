@@ -9,6 +9,7 @@ from __future__ import annotations
 import secrets
 import time
 
+from skyisland import trace
 from skyisland.cause import CANCELLED, Cause
 from skyisland.errors import IslandError
 from skyisland.events import (
@@ -60,10 +61,12 @@ class Story:
         *,
         id: str = "",  # noqa: A002
         caller_id: str = "",
+        traceparent: str = "",
     ) -> None:
-        """`id`: of the invocation, one that nothing else has; `caller_id`: what the caller calls it."""
+        """`id`: of the invocation, one that nothing else has; `caller_id`: what the caller calls it;
+        `traceparent`: the trace that it is a part of, as `trace.read` gives it."""
         self.id = id or new_id()
-        self.caller_id = caller_id
+        self.caller_id, self.traceparent = caller_id, traceparent
         self.request = request
         self.client = client
         """Whose share of the island it takes."""
@@ -90,6 +93,7 @@ class Story:
             InvocationStarted(
                 invocation=self.id,
                 caller_id=caller_id,
+                traceparent=traceparent,
                 url=request.url,
                 call=request.shown,
                 version=request.version,
@@ -97,6 +101,11 @@ class Story:
                 client=client,
             )
         )
+
+    @property
+    def environment(self) -> tuple[tuple[str, str], ...]:
+        """What the function is told of its trace."""
+        return ((trace.VARIABLE, trace.handed(self.traceparent, self.id)),) if self.traceparent else ()
 
     def phase(self, phase: Phase) -> _Timed:
         """Time the block as `phase`, also when it fails."""
@@ -163,6 +172,7 @@ class Story:
             InvocationFinished(
                 invocation=self.id,
                 caller_id=self.caller_id,
+                traceparent=self.traceparent,
                 url=self.request.url,
                 call=self.request.shown,
                 verdict=self.verdict,

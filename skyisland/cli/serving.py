@@ -9,6 +9,7 @@ import signal
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from contextlib import AbstractContextManager, asynccontextmanager
+from functools import partial
 from typing import Any, TypeVar
 
 import click
@@ -110,6 +111,7 @@ async def _run(
                 shown(on_terminal=console is not None) as preparing,
                 _opened(settings, events, preparing.report) as island,
                 _sending(metrics),
+                _tracing(settings, events, island),
             ):
                 app = create_app(
                     island,
@@ -220,6 +222,23 @@ async def _sending(metrics: Metrics) -> AsyncIterator[None]:
         return
     async with _running(metrics.statsd.run()):
         yield
+
+
+@asynccontextmanager
+async def _tracing(settings: Settings, events: Events, island: Island) -> AsyncIterator[None]:
+    """Send calls as spans for the length of the block, if the settings name a collector."""
+    if not settings.traces.otlp:
+        yield
+        return
+    from skyisland.record.traces import Traces
+
+    make = partial(Traces, settings.traces.otlp, version=island.version, instance=island.name)
+    traces = await asyncio.to_thread(make)
+    traces.follow(events)
+    try:
+        yield
+    finally:
+        await asyncio.to_thread(traces.close)
 
 
 @asynccontextmanager

@@ -57,6 +57,7 @@ class Runner(Protocol):
         client: str = LOCAL,
         id: str = "",  # noqa: A002
         caller_id: str = "",
+        traceparent: str = "",
         text_only: bool = False,
         heard: Heard | None = None,
         terms: Terms | None = None,
@@ -326,6 +327,7 @@ class NamedFunctions:
         client: str = LOCAL,
         id: str = "",  # noqa: A002
         caller_id: str = "",
+        traceparent: str = "",
         text_only: bool = False,
         heard: Heard | None = None,
     ) -> Invocation:
@@ -345,6 +347,7 @@ class NamedFunctions:
                 client=client,
                 id=id,
                 caller_id=caller_id,
+                traceparent=traceparent,
                 text_only=text_only,
                 heard=heard,
                 terms=self._terms(revision),

@@ -55,7 +55,7 @@ from skyisland.events import (
 )
 
 REDACTED = "[secret]"
-QUIET = ("aiosqlite", "asyncio", "git", "httpcore", "httpx", "hypercorn", "pyroute2")
+QUIET = ("aiosqlite", "asyncio", "git", "httpcore", "httpx", "hypercorn", "pyroute2", "urllib3")
 """Libraries that log each of their steps: only their warnings are taken."""
 LONG_EVENT = 1250
 """From this many bytes on, the ring keeps the line of an event, whose texts are cut, in

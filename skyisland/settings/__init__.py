@@ -50,6 +50,7 @@ from skyisland.settings.sections import (
     Network,
     Section,
     SloTargets,
+    Traces,
     Warm,
 )
 from skyisland.settings.values import (
@@ -88,6 +89,7 @@ __all__ = [
     "Network",
     "Refused",
     "Settings",
+    "Traces",
     "Warm",
     "admin_token",
     "commented_toml",
@@ -143,6 +145,7 @@ class Settings(Section, frozen=True, kw_only=True):
     api: Api = Api()
     metrics: Metrics = Metrics()
     slo: SloTargets = SloTargets()
+    traces: Traces = Traces()
     log: Log = Log()
 
     def __post_init__(self) -> None:

@@ -19,6 +19,7 @@ from skyisland.settings.values import (
     Address,
     AnyNetwork,
     BasePath,
+    Collector,
     Cores,
     Count,
     Dataset,
@@ -558,6 +559,14 @@ class SloTargets(Section, frozen=True, kw_only=True):
     functions: FunctionTargets = field(default_factory=dict)
     """For single functions, each by its repository, the package's folder in it, and its name:
     {"github.com/user/repo/sub.Name" = "50ms"}"""
+
+
+class Traces(Section, frozen=True, kw_only=True):
+    """Where calls are sent as spans, for whoever traces requests through several services."""
+
+    otlp: Collector = ""
+    """A collector of OpenTelemetry, by its URL for traces: "http://127.0.0.1:4318/v1/traces". It takes the
+    extra skyisland[otlp]. Headers for it stand in the variable OTEL_EXPORTER_OTLP_HEADERS. If empty: none."""
 
 
 class Log(Section, frozen=True, kw_only=True):

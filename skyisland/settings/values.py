@@ -282,6 +282,13 @@ BasePath = Annotated[
         description='a path without a slash at its end: "/island"',
     ),
 ]
+Collector = Annotated[
+    str,
+    Meta(
+        pattern=r"\A(https?://[^\s@]+)?\Z",
+        description='a URL without a password: "http://127.0.0.1:4318/v1/traces"',
+    ),
+]
 Dataset = Annotated[
     str,
     Meta(
