@@ -65,5 +65,15 @@ requests_over = _asking(
     lambda client, _: ((end.invocation or "", f"{end.verdict}: {end.call}") for end in client.invocations()),
     admin=True,
 )
+functions_called = _asking(
+    lambda client, _: ((one.title, one.id) for one in client.report().functions), admin=True
+)
+names = _asking(
+    lambda client, _: ((named.name, named.definition.url) for named in client.names()), admin=True
+)
+secrets = _asking(lambda client, _: ((name, "") for name in client.secrets()), admin=True)
+calls_kept = _asking(
+    lambda client, _: ((record.id, f"{record.state}: {record.call}") for record in client.calls()), admin=True
+)
 names_offered = _asking(_offered, admin=False)
 """What the package at the URL offers."""

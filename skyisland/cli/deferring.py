@@ -10,6 +10,7 @@ import click
 import msgspec
 
 from skyisland.cli import EXIT_FUNCTION, GlobalOptions, Listing
+from skyisland.cli.completing import calls_kept
 from skyisland.cli.printing import as_json, moment, print_fields, print_json, print_list, say
 from skyisland.client import Client
 from skyisland.later.calls import CallState, Record
@@ -51,7 +52,7 @@ def calls(ctx: click.Context, /, as_json: bool, **wanted: Any) -> None:
 
 
 @click.command()
-@click.argument("call")
+@click.argument("call", shell_complete=calls_kept)
 @click.option("--wait", "wait_s", type=click.IntRange(0), default=0, help="Seconds to wait for its end.")
 @as_json
 @click.pass_obj
@@ -78,7 +79,7 @@ def _print(record: Record, as_json: bool) -> None:
 
 def _one(name: str, done: str, change: Callable[[Client, str], Record], help: str) -> click.Command:  # noqa: A002
     @click.command(name, help=help)
-    @click.argument("call")
+    @click.argument("call", shell_complete=calls_kept)
     @as_json
     @click.pass_obj
     def command(options: GlobalOptions, call: str, as_json: bool) -> None:
@@ -113,11 +114,13 @@ def forget(options: GlobalOptions, state: str | None, as_json: bool) -> None:
 
 
 @click.command()
+@as_json
 @click.pass_obj
-def secret(options: GlobalOptions) -> None:
+def secret(options: GlobalOptions, as_json: bool) -> None:
     """Print the secret that callbacks are verified with."""
     with options.client(admin=False) as client:
-        click.echo(client.callback_secret())
+        found = client.callback_secret()
+    print_json({"secret": found}) if as_json else say(found)
 
 
 for command in (show, cancel, redrive, forget, secret):

@@ -75,7 +75,7 @@ def _end(
         else:
             say(f"skyisland: {message}", fg="red" if code != "interrupted" else None, err=True)
             for name, value in (details or {}).items():
-                say(f"  {name}: {value}", err=True)
+                say(f"  {name}: {value}".replace("\n", "\n    "), err=True)
     sys.exit(exit_code)
 
 

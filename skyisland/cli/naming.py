@@ -8,14 +8,15 @@ from typing import Any, BinaryIO
 import click
 import msgspec
 
-from skyisland.cli import EXIT_FUNCTION, GlobalOptions, Listing
+from skyisland.cli import EXIT_FUNCTION, GlobalOptions, Listing, completing
 from skyisland.cli.calling import data_of, input_of, print_output
-from skyisland.cli.printing import as_json, moment, print_json, print_list, print_table, say
+from skyisland.cli.printing import PAIRS, as_json, moment, print_json, print_list, print_table, say
 from skyisland.model import NamedCall, Verdict
 from skyisland.named.definition import Ceilings, Definition, Revision, Warm
 from skyisland.named.functions import Named
 
 COMMIT_CHARACTERS = 12
+PAST = ("REVISION", "AT", "BY", "WHY", "VERSION", "COMMIT")
 
 
 @click.group(cls=Listing, invoke_without_command=True)
@@ -34,19 +35,19 @@ def listing(options: GlobalOptions, as_json: bool) -> None:
     """List them."""
     with options.client() as client:
         named = client.names()
-    columns = ("name", "function", "version", "commit", "revision", "since", "")
-    print_list(named, columns, _row, "no function has a name", as_json=as_json)
+    columns = ("NAME", "VERSION", "COMMIT", "REVISION", "SINCE", "FUNCTION", "STATE")
+    print_list(named, columns, _row, "no function has a name", as_json=as_json, texts=columns[-2:])
 
 
 def _row(named: Named) -> tuple[object, ...]:
     definition = named.definition
     return (
         named.name,
-        f"{definition.url} {_function(definition)}",
         _version(definition),
         named.commit[:COMMIT_CHARACTERS],
         named.revision,
         moment(named.at),
+        f"{definition.url} {_function(definition)}",
         "paused" if named.paused else named.trouble,
     )
 
@@ -61,7 +62,7 @@ def _version(definition: Definition) -> str:
 
 
 @names.command()
-@click.argument("name")
+@click.argument("name", shell_complete=completing.names)
 @as_json
 @click.pass_obj
 def show(options: GlobalOptions, name: str, as_json: bool) -> None:
@@ -71,8 +72,8 @@ def show(options: GlobalOptions, name: str, as_json: bool) -> None:
     if as_json:
         print_json({**msgspec.to_builtins(named), "revisions": msgspec.to_builtins(revisions)})
         return
-    print_table(("", ""), _facts(named), "")
-    print_table(("revision", "at", "by", "why", "version", "commit"), map(_past, revisions), "")
+    print_table(PAIRS, _facts(named), "", texts=PAIRS[1:])
+    print_table(PAST, map(_past, revisions), "")
 
 
 def _facts(named: Named) -> list[tuple[str, object]]:
@@ -109,9 +110,9 @@ def _past(revision: Revision) -> tuple[object, ...]:
 
 
 @names.command()
-@click.argument("name")
-@click.argument("url", required=False)
-@click.argument("function", default="main")
+@click.argument("name", shell_complete=completing.names)
+@click.argument("url", required=False, shell_complete=completing.packages)
+@click.argument("function", default="main", shell_complete=completing.names_offered)
 @click.option("--file", type=click.File("rb"), help="The whole definition as JSON; - to read it.")
 @click.option("--version", help="Branch, tag or commit; the default branch without it.")
 @click.option("--pin", is_flag=True, help="Stay at the commit that the version means now.")
@@ -130,6 +131,7 @@ def _past(revision: Revision) -> tuple[object, ...]:
 @click.option("--concurrency", type=int, default=0, help="Calls at one time.")
 @click.option("--warm", type=int, default=0, help="Jails that wait even when nobody calls.")
 @click.option("--revision", type=int, help="The revision that the name must be at; 0 for a new name.")
+@as_json
 @click.pass_obj
 def define(
     options: GlobalOptions,
@@ -144,6 +146,7 @@ def define(
     cpus: float | None,
     warm: int,
     revision: int | None,
+    as_json: bool,
     **fields: Any,
 ) -> None:
     """Have NAME stand for FUNCTION of the package at URL, once it is built.
@@ -169,7 +172,7 @@ def define(
             Definition,
         )
     with options.client() as client:
-        _say_where(client.define(name, definition, revision))
+        _say_where(client.define(name, definition, revision), as_json)
 
 
 def _definition(content: bytes) -> Definition:
@@ -186,14 +189,17 @@ def _pair(text: str, option: str, *, alone: bool = False) -> tuple[str, str]:
     return name, value if equals else name
 
 
-def _say_where(named: Named) -> None:
+def _say_where(named: Named, as_json: bool) -> None:
+    if as_json:
+        print_json(named)
+        return
     state = ", paused" if named.paused else ""
     commit = named.commit[:COMMIT_CHARACTERS]
     say(f"{named.name} is at {commit}, revision {named.revision} ({named.why}){state}")
 
 
 @names.command()
-@click.argument("name")
+@click.argument("name", shell_complete=completing.names)
 @click.argument("arg", nargs=-1)
 @click.option("--args", help="Arguments as JSON: an array, or an object by the parameters' names.")
 @click.option("--inputs", type=click.File("rb"), help="Arguments of many calls, a line each; - to read them.")
@@ -226,90 +232,99 @@ def call(
 
 
 @names.command()
-@click.argument("name")
+@click.argument("name", shell_complete=completing.names)
 @click.argument("version", required=False)
+@as_json
 @click.pass_obj
-def move(options: GlobalOptions, name: str, version: str | None) -> None:
+def move(options: GlobalOptions, name: str, version: str | None, as_json: bool) -> None:
     """Move NAME to VERSION, or to where its branch is now, once that is built."""
     with options.client() as client:
-        _say_where(client.move(name, version))
+        _say_where(client.move(name, version), as_json)
 
 
 @names.command()
-@click.argument("name")
+@click.argument("name", shell_complete=completing.names)
 @click.argument("revision", type=int, required=False)
+@as_json
 @click.pass_obj
-def rollback(options: GlobalOptions, name: str, revision: int | None) -> None:
+def rollback(options: GlobalOptions, name: str, revision: int | None, as_json: bool) -> None:
     """Have NAME stand for what an earlier REVISION stood for; without it, the latest other one.
 
     The next call runs it. The name stays there: it follows no branch until it is moved.
     """
     with options.client() as client:
-        _say_where(client.roll_back(name, revision))
+        _say_where(client.roll_back(name, revision), as_json)
 
 
 @names.command()
-@click.argument("name")
+@click.argument("name", shell_complete=completing.names)
+@as_json
 @click.pass_obj
-def pause(options: GlobalOptions, name: str) -> None:
+def pause(options: GlobalOptions, name: str, as_json: bool) -> None:
     """Refuse calls of NAME."""
     with options.client() as client:
-        _say_where(client.pause(name))
+        _say_where(client.pause(name), as_json)
 
 
 @names.command()
-@click.argument("name")
+@click.argument("name", shell_complete=completing.names)
+@as_json
 @click.pass_obj
-def resume(options: GlobalOptions, name: str) -> None:
+def resume(options: GlobalOptions, name: str, as_json: bool) -> None:
     """Take calls of NAME again."""
     with options.client() as client:
-        _say_where(client.resume(name))
+        _say_where(client.resume(name), as_json)
 
 
 @names.command()
-@click.argument("name")
+@click.argument("name", shell_complete=completing.names)
 @as_json
 @click.pass_obj
 def history(options: GlobalOptions, name: str, as_json: bool) -> None:
     """List what NAME stood for, latest first."""
     with options.client() as client:
         revisions = client.revisions(name)
-    columns = ("revision", "at", "by", "why", "version", "commit")
-    print_list(revisions, columns, _past, "", as_json=as_json)
+    print_list(revisions, PAST, _past, "", as_json=as_json)
 
 
 @names.command()
-@click.argument("name")
+@click.argument("name", shell_complete=completing.names)
+@as_json
 @click.pass_obj
-def delete(options: GlobalOptions, name: str) -> None:
+def delete(options: GlobalOptions, name: str, as_json: bool) -> None:
     """Forget NAME and its history."""
     with options.client() as client:
-        say(f"deleted {client.forget(name)}")
+        deleted = client.forget(name)
+    print_json({"deleted": deleted}) if as_json else say(f"deleted {deleted}")
 
 
 @click.group(cls=Listing, invoke_without_command=True)
+@as_json
 @click.pass_context
-def secrets(ctx: click.Context) -> None:
+def secrets(ctx: click.Context, as_json: bool) -> None:
     """Secrets of functions with a name: list, set, delete them.
 
     Nothing shows a value.
     """
     if ctx.invoked_subcommand is None:
-        ctx.invoke(secret_names)
+        ctx.invoke(secret_names, as_json=as_json)
 
 
 @secrets.command("list")
+@as_json
 @click.pass_obj
-def secret_names(options: GlobalOptions) -> None:
+def secret_names(options: GlobalOptions, as_json: bool) -> None:
     """List their names."""
     with options.client() as client:
-        print_list(client.secrets(), ("secret",), lambda name: (name,), "there is no secret", as_json=False)
+        kept = client.secrets()
+    print_list(kept, ("SECRET",), lambda name: (name,), "there is no secret", as_json=as_json)
 
 
 @secrets.command("set")
-@click.argument("secret")
+@click.argument("secret", shell_complete=completing.secrets)
+@as_json
 @click.pass_obj
-def set_secret(options: GlobalOptions, secret: str) -> None:
+def set_secret(options: GlobalOptions, secret: str, as_json: bool) -> None:
     """Keep SECRET, whose value is read from standard input, or asked for: no command line shows it.
 
     A line break at the end of the input is no part of it.
@@ -319,16 +334,19 @@ def set_secret(options: GlobalOptions, secret: str) -> None:
     else:
         value = sys.stdin.read().removesuffix("\n")
     with options.client() as client:
-        say(f"set {client.set_secret(secret, value)}")
+        kept = client.set_secret(secret, value)
+    print_json({"set": kept}) if as_json else say(f"set {kept}")
 
 
 @secrets.command("delete")
-@click.argument("secret")
+@click.argument("secret", shell_complete=completing.secrets)
+@as_json
 @click.pass_obj
-def delete_secret(options: GlobalOptions, secret: str) -> None:
+def delete_secret(options: GlobalOptions, secret: str, as_json: bool) -> None:
     """Forget SECRET, which no name may have any more."""
     with options.client() as client:
-        say(f"deleted {client.forget_secret(secret)}")
+        deleted = client.forget_secret(secret)
+    print_json({"deleted": deleted}) if as_json else say(f"deleted {deleted}")
 
 
 COMMANDS: tuple[click.Command, ...] = (names, secrets)

@@ -47,7 +47,7 @@ def _agreed(client: Client) -> bool:
     """Whether the operator wants so many jails killed; where none is alive, nobody is asked."""
     alive = client.jails()
     busy = sum(jail.invocation is not None for jail in alive)
-    question = f"Kill all {len(alive)} jails, of which {busy} run a call?"
+    question = f"Kill all jails ({len(alive)} alive, {busy} with a call)?"
     return not alive or click.confirm(question, err=True)
 
 

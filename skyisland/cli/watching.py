@@ -10,7 +10,7 @@ import click
 
 from skyisland import operations as op
 from skyisland.cli import GlobalOptions
-from skyisland.cli.completing import jail_names, requests_over
+from skyisland.cli.completing import functions_called, jail_names, requests_over
 from skyisland.cli.printing import (
     PAIRS,
     as_json,
@@ -203,7 +203,7 @@ def _print_log(lines: list[LogLine], *, as_json: bool) -> None:
 
 
 @click.command()
-@click.argument("function", required=False)
+@click.argument("function", required=False, shell_complete=functions_called)
 @click.option(
     "--window",
     type=click.Choice([*Window]),

@@ -198,7 +198,8 @@ async def test_an_error_gives_a_terminal_no_orders(here: Here, monkeypatch: pyte
     monkeypatch.setattr(GlobalOptions, "client", lambda self, admin=True: here.client(admin=admin))
     done = await asyncio.to_thread(runner.invoke, main, ["invoke", *CALL.values()])
     assert done.exit_code == 1
-    assert done.stderr == f"skyisland: call: {SHOWN}\n  output: {SHOWN}\n"
+    indented = SHOWN.replace("\n", "\n    ")
+    assert done.stderr == f"skyisland: call: {SHOWN}\n  output: {indented}\n"
 
 
 async def test_json_gives_a_terminal_no_orders(here: Here, world: World) -> None:

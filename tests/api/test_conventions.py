@@ -333,7 +333,7 @@ async def test_kill_all_asks_on_a_terminal(island: Island, world: World, termina
         await asyncio.sleep(0)
     refused = await island.run("kill", "--all", given="n\n")
     assert (refused.exit_code, refused.stdout) == (1, "")
-    assert "Kill all 1 jails, of which 1 run a call? [y/N]" in refused.stderr
+    assert "Kill all jails (1 alive, 1 with a call)? [y/N]" in refused.stderr
     assert "nothing was killed" in refused.stderr
     assert not sleep.done()
     assert (await island.run("kill", "--all", given="")).exit_code == 130, "the terminal was closed"
@@ -400,12 +400,29 @@ def test_a_shell_completes_nothing_where_no_island_is(tmp_path: Path) -> None:
     assert folder.type == "dir"
 
 
+def test_every_command_that_asks_the_island_has_json() -> None:
+    def commands(command: click.Command, name: str) -> list[tuple[str, click.Command]]:
+        below = getattr(command, "commands", {})
+        return [(name, command)] + [
+            row for child in below for row in commands(below[child], f"{name} {child}")
+        ]
+
+    without = {
+        *("init", "serve", "supervise", "config", "config check", "config write", "completion"),  # ask none
+        *("console", "web"),  # screens
+    }
+    for name in (name for rows in SECTIONS.values() for name in rows):
+        for words, command in commands(main.commands[name], name):
+            has = any("--json" in parameter.opts for parameter in command.params)
+            assert has is (words not in without), words
+
+
 def test_every_argument_of_the_islands_completes() -> None:
     def arguments(command: click.Command) -> list[click.Parameter]:
         below = [one for child in getattr(command, "commands", {}).values() for one in arguments(child)]
         return [one for one in command.params if isinstance(one, click.Argument)] + below
 
-    named = {"jail", "address", "key", "url", "call", "name", "request"}
+    named = {"jail", "address", "key", "url", "call", "name", "request", "function", "secret"}
     for name in (name for rows in SECTIONS.values() for name in rows):
         for argument in arguments(main.commands[name]):
             if argument.name in named:
