@@ -42,7 +42,9 @@ BOUNDS_S = tuple(
 _MIDDLE = 2 ** (-0.5 / BUCKETS_PER_OCTAVE)
 SHORTEST_BIN_S = Window.five_minutes.bin_s
 FRESH_S = 1.0
-"""A report is made again after so long, or with the next call: the windows move on."""
+"""A report is made anew after so long, for its window moves on; of few rows also when a call has ended."""
+FEW = 20
+"""Of so many rows a report takes a millisecond, of all some ten."""
 
 _RAN = frozenset(map(str, Verdict))
 
@@ -103,17 +105,13 @@ class Tally:
         self.slow += sign * other.slow
         self.spent_s += sign * other.spent_s
 
-    def percentiles(self, *shares: float) -> list[float | None]:
-        """The times below which these shares of the calls lie; None without any."""
+    def percentiles(self, *shares: float) -> tuple[float | None, ...]:
+        """The times below which these shares of the calls lie, as middles of buckets; None without any."""
         if not self.ran:
-            return [None] * len(shares)
+            return (None,) * len(shares)
         risen = list(accumulate(self.times))
-        return [self._at(max(1, ceil(share * risen[-1])), risen) for share in shares]
-
-    def _at(self, rank: int, risen: list[int]) -> float:
-        """The time of the call of this rank, counted from 1: the middle of its bucket."""
-        bucket = min(bisect_left(risen, rank), len(BOUNDS_S) - 1)
-        return BOUNDS_S[bucket] * _MIDDLE
+        buckets = (bisect_left(risen, max(1, ceil(share * risen[-1]))) for share in shares)
+        return tuple(BOUNDS_S[min(bucket, len(BOUNDS_S) - 1)] * _MIDDLE for bucket in buckets)
 
 
 class Series:
@@ -121,12 +119,16 @@ class Series:
 
     def __init__(self, window: Window) -> None:
         self.window = window
+        self.seconds, self.bin_s = window.seconds, window.bin_s
+        self._percentiles: tuple[float | None, ...] = (None, None, None)
+        self._changed = False
+        """Since they were worked out."""
         self._bins: deque[tuple[int, Tally]] = deque()
         self._sum = Tally()
 
     def put(self, at: int, tally: Tally) -> None:
         """Add what was counted at the time `at`."""
-        number = at // self.window.bin_s
+        number = at // self.bin_s
         if not self._bins or self._bins[-1][0] < number:
             self._bins.append((number, Tally()))
         last = self._bins[-1][1]
@@ -134,27 +136,33 @@ class Series:
             into.add(tally)
         for kind, count in tally.reasons.items():
             last._add_reason(kind, count)
+        self._changed = True
 
     def expire(self, now: float) -> None:
         """Forget the bins that the window has left."""
-        oldest = int(now) // self.window.bin_s - BINS + 1
+        oldest = int(now) // self.bin_s - BINS + 1
         while self._bins and self._bins[0][0] < oldest:
             _, tally = self._bins.popleft()
             self._sum.subtract(tally)
+            self._changed = True
 
-    @property
-    def sum(self) -> Tally:
-        return self._sum
+    def percentiles(self, now: float) -> tuple[float | None, ...]:
+        """The median, the 95th and the 99th of the times in it."""
+        self.expire(now)
+        if self._changed:
+            self._percentiles = self._sum.percentiles(0.5, 0.95, 0.99)
+            self._changed = False
+        return self._percentiles
 
     def figures(self, now: float, started_at: float, *, heat: bool) -> Figures:
         """Of the window that ends now. `started_at`: nothing was counted before."""
-        self.expire(now)
-        window, total = self.window, self._sum
+        p50_s, p95_s, p99_s = self.percentiles(now)
+        total, bin_s = self._sum, self.bin_s
         # The bin of this moment has only begun.
-        window_s = min(window.seconds - window.bin_s + now % window.bin_s, max(1.0, now - started_at))
+        window_s = min(self.seconds - bin_s + now % bin_s, max(1.0, now - started_at))
         if not self._bins:
-            return Figures(window=window, window_s=window_s, bin_s=window.bin_s)
-        newest = int(now) // window.bin_s
+            return Figures(window=self.window, window_s=window_s, bin_s=bin_s)
+        newest = int(now) // bin_s
         counts, failures = [0] * BINS, [0] * BINS
         reasons = Tally()
         for number, tally in self._bins:
@@ -163,11 +171,10 @@ class Series:
             failures[place] += tally.errors
             for kind, count in tally.reasons.items():
                 reasons._add_reason(kind, count)
-        p50_s, p95_s, p99_s = total.percentiles(0.5, 0.95, 0.99)
         return Figures(
-            window=window,
+            window=self.window,
             window_s=window_s,
-            bin_s=window.bin_s,
+            bin_s=bin_s,
             calls=total.calls,
             rate=total.calls / window_s,
             errors=total.errors,
@@ -207,6 +214,7 @@ class Counted:
 
     def __init__(self, slo_s: float, key: tuple[str, str, str] = ("", "", OTHER)) -> None:
         self.key = key
+        self.id = function_id(*key) if key[0] else OTHER
         self.slo_s = slo_s
         self.since_start = Tally()
         self.last_at = 0.0
@@ -254,17 +262,16 @@ class Counted:
         self, window: Window, now: float, started_at: float, *, heat: bool = False
     ) -> FunctionFigures:
         recent = self.figures(window, now, started_at, heat=heat)
-        hour, whole = self._series[Window.hour], self.since_start
-        hour.expire(now)
+        whole = self.since_start
         repository, package, name = self.key
         return FunctionFigures(
-            id=function_id(*self.key) if repository else OTHER,
+            id=self.id,
             repository=repository,
             package=package,
             name=name,
             slo_s=self.slo_s,
             last_at=self.last_at,
-            usual_s=hour.sum.percentiles(0.5)[0],
+            usual_s=self._series[Window.hour].percentiles(now)[0],
             calls=whole.calls,
             errors=whole.errors,
             reasons=_most_first(whole.reasons),
@@ -294,7 +301,9 @@ class Functions:
         self._tried: dict[tuple[str, str, str], Counted] = {}
         self._full_until = 0.0
         """No row of `_ran` is given up before."""
-        self._reports: dict[Window, Report] = {}
+        self._counted = 0
+        self._reports: dict[Window, tuple[int, Report]] = {}
+        """The latest of each window, with how many calls had been counted."""
         events.tap(self.count, InvocationFinished)
 
     def recall(self, ends: Iterable[InvocationFinished]) -> None:
@@ -310,7 +319,7 @@ class Functions:
         row = self._row(end)
         row.count(end, row.slo_s)
         self._every.count(end, row.slo_s)
-        self._reports.clear()
+        self._counted += 1
 
     def _row(self, end: InvocationFinished) -> Counted:
         if not end.repository or not end.function:
@@ -350,16 +359,19 @@ class Functions:
     def report(self, window: Window = Window.five_minutes) -> Report:
         """The whole island, and each function that has a row."""
         now = self._clock()
-        known = self._reports.get(window)
-        if known is None or not 0 <= now - known.at < FRESH_S:
-            rows = [*self._ran.values(), *self._tried.values()]
-            told = [row.of_function(window, now, self._started_at) for row in rows]
-            told.sort(key=lambda one: (-one.recent.calls, -one.last_at))
-            if self._other.last_at:
-                told.append(self._other.of_function(window, now, self._started_at))
-            every = self._every.figures(window, now, self._started_at, heat=True)
-            known = self._reports[window] = Report(at=now, every=every, functions=told)
-        return known
+        rows = [*self._ran.values(), *self._tried.values()]
+        counted, latest = self._reports.get(window, (-1, None))
+        fresh = latest is not None and 0 <= now - latest.at < FRESH_S
+        if latest is not None and fresh and (counted == self._counted or len(rows) > FEW):
+            return latest
+        told = [row.of_function(window, now, self._started_at) for row in rows]
+        told.sort(key=lambda one: (-one.recent.calls, -one.last_at))
+        if self._other.last_at:
+            told.append(self._other.of_function(window, now, self._started_at))
+        every = self._every.figures(window, now, self._started_at, heat=True)
+        latest = Report(at=now, every=every, functions=told)
+        self._reports[window] = self._counted, latest
+        return latest
 
     def function(self, function: str, window: Window = Window.five_minutes) -> FunctionFigures:
         """One of them, by its id or title, with its latency over time.
@@ -368,7 +380,7 @@ class Functions:
             FunctionNotFound
         """
         for row in (*self._ran.values(), *self._tried.values()):
-            if function in (function_id(*row.key), title(*row.key)):
+            if function in (row.id, title(*row.key)):
                 return row.of_function(window, self._clock(), self._started_at, heat=True)
         raise FunctionNotFound(
             f"no function {function!r} was called of late; `top` lists those that were", function=function
