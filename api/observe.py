@@ -104,7 +104,13 @@ def for_operators(app: Quart, island: Island, metrics: Metrics, logs: LogRing, f
     async def snapshot() -> Snapshot:
         await island.sample_usage()
         recent = list(_page(await island.invocations(RECENT)))
-        return Snapshot.of(island.status(), at=time.time(), recent=recent, last_event_id=feed.last_id)
+        return Snapshot.of(
+            island.status(),
+            at=time.time(),
+            recent=recent,
+            failed_builds=island.failed_builds.latest(),
+            last_event_id=feed.last_id,
+        )
 
     @answers(app, op.LOGS)
     async def log_lines(jail: str | None, after: int, limit: int) -> list[LogLine]:

@@ -33,6 +33,8 @@ class Window(StrEnum):
         return self.seconds // BINS
 
 
+OTHER = "other"
+"""Stands for all that have no row, and for kinds of errors that are not told apart."""
 BINS = 60
 """A window is counted in so many parts: the cells of a sparkline, the columns of a heat map."""
 

@@ -58,6 +58,7 @@ from skyisland.model import (
 from skyisland.named.functions import NamedFunctions
 from skyisland.named.names import MemoryNames, Names
 from skyisland.named.secrets import Secrets
+from skyisland.record.failed import FailedBuilds
 from skyisland.record.functions import Functions
 from skyisland.rooms import AddressRoom, BuildRoom, HistoryRoom, SourceRoom
 from skyisland.settings import Async
@@ -122,6 +123,7 @@ class Island:
         self.history = history
         self.called = Functions(events, policy.slo)
         """What was called of late, counted."""
+        self.failed_builds = FailedBuilds(events)
         confines = _confines(policy.limits)
         self.pool = WarmPool(
             jails, policy.warm, confines.limits, events, environment=confines.environment, pace=pace

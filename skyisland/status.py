@@ -77,7 +77,14 @@ class AddressInfo(Struct, frozen=True, kw_only=True):
     jail: str | None = None
     """The jail that it is leased to."""
     since: float | None = None
-    """Time of the lease, or when an operator took it out; None if that was in an earlier life."""
+    """Time of the lease, or when an operator took it out; None for a free one."""
+
+    @property
+    def word(self) -> str:
+        """`free`, `leased`, or `out`: taken out of the pool by an operator."""
+        if self.state is AddressState.available:
+            return "free"
+        return "leased" if self.jail else "out"
 
 
 class Capability(Struct, frozen=True, kw_only=True):

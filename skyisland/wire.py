@@ -21,7 +21,7 @@ from msgspec import UNSET, Meta, Raw, Struct, UnsetType, structs
 
 from skyisland.cause import CANCELLED
 from skyisland.errors import BadRequest
-from skyisland.events import TEXT, InvocationFinished, shortened
+from skyisland.events import TEXT, BuildFinished, InvocationFinished, shortened
 from skyisland.figures import FunctionFigures
 from skyisland.model import (
     UNANSWERED,
@@ -402,14 +402,23 @@ class Snapshot(Status, frozen=True, kw_only=True):
     """Send it as `Last-Event-ID` to the event stream for what happened since; empty within the process."""
     recent: list[InvocationFinished]
     """The latest invocations that are over, newest first."""
+    failed_builds: tuple[BuildFinished, ...] = ()
+    """The builds that failed last, newest first, without those of binaries that were built since."""
 
     @classmethod
     def of(
-        cls, status: Status, *, at: float, recent: list[InvocationFinished], last_event_id: str = ""
+        cls,
+        status: Status,
+        *,
+        at: float,
+        recent: list[InvocationFinished],
+        failed_builds: tuple[BuildFinished, ...] = (),
+        last_event_id: str = "",
     ) -> Snapshot:
         fields = {name: getattr(status, name) for name in Status.__struct_fields__}
         fields["artifacts"] = listed(status.artifacts)
-        return cls(**fields, at=at, last_event_id=last_event_id, recent=recent)
+        fields |= {"at": at, "recent": recent, "failed_builds": failed_builds, "last_event_id": last_event_id}
+        return cls(**fields)
 
 
 class Problem(Struct, frozen=True):

@@ -74,8 +74,8 @@ class NoInterfaces:
 class AddressStates(Protocol):
     """What `State` (record/) gives the pool: the operator's states, over restarts."""
 
-    async def address_states(self) -> dict[str, AddressState]:
-        """Every address that was ever set, with its latest state."""
+    async def taken_out(self) -> dict[str, float | None]:
+        """The addresses that the operator took out of the pool, with when; None where that is not known."""
         ...
 
     async def set_address_state(self, ip: str, state: AddressState) -> None: ...
@@ -121,7 +121,7 @@ class Addresses:
         """Invocation whose turn it is, before it leases → client."""
         self._leases: dict[str, Lease] = {}
         self._taken_out: dict[str, float | None] = {}
-        """Addresses that the operator set unavailable → when; None if that was in an earlier life."""
+        """Addresses that the operator set unavailable → when; None where that is not known."""
         self._setting = asyncio.Lock()
         self._unfit: HostUnfit | None = None
         self._resolv_confs = tuple(resolv_confs)
@@ -133,9 +133,8 @@ class Addresses:
         Returns how many leftovers were removed. A host that cannot give interfaces is no failure here: calls
         with `ip4` learn of it from `require`.
         """
-        states = await self._states.address_states()
-        out = {ip for ip, state in states.items() if state is AddressState.unavailable}
-        self._taken_out = {ip: None for ip in self._pool if ip in out}
+        out = await self._states.taken_out()
+        self._taken_out = {ip: out[ip] for ip in self._pool if ip in out}
         self._resize()
         # Without NAT no server outside answers. With none in its resolv.conf a jail fails at once.
         if self._ip4.nat and not self._ip4.dns:

@@ -22,7 +22,18 @@ from operator import add, sub
 from skyisland.cause import CANCELLED
 from skyisland.errors import FunctionNotFound
 from skyisland.events import Events, InvocationFinished
-from skyisland.figures import BINS, Figures, FunctionFigures, Heat, Report, Slo, Window, function_id, title
+from skyisland.figures import (
+    BINS,
+    OTHER,
+    Figures,
+    FunctionFigures,
+    Heat,
+    Report,
+    Slo,
+    Window,
+    function_id,
+    title,
+)
 from skyisland.model import Verdict
 
 FUNCTIONS = 200
@@ -31,8 +42,6 @@ TRIED = 50
 """Rows of functions that never ran: their calls or builds fail."""
 KINDS = 8
 """Kinds of errors that a tally tells apart; the rest are `other`."""
-OTHER = "other"
-
 BUCKETS_PER_OCTAVE = 4
 OCTAVES = 22
 BOUNDS_S = tuple(

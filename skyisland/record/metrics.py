@@ -37,17 +37,24 @@ import logging
 import re
 from bisect import bisect_left
 from collections import Counter as Tally
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import prometheus_client as prometheus
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
+from prometheus_client.core import (
+    CounterMetricFamily,
+    GaugeMetricFamily,
+    HistogramMetricFamily,
+    Metric,
+    SummaryMetricFamily,
+)
 from prometheus_client.openmetrics import exposition as openmetrics
 from prometheus_client.registry import Collector
 from prometheus_client.utils import floatToGoString
 from statsd import StatsClient
 
 from skyisland import events
+from skyisland.figures import OTHER, FunctionFigures
 from skyisland.model import Phase
 from skyisland.record.traffic import Traffic
 from skyisland.status import Status
@@ -61,7 +68,7 @@ UNSENT_FIGURES = 10_000
 DATAGRAM_BYTES = 1432
 """StatsD's documentation recommends it for Ethernet, so that no datagram is split."""
 NAME_LENGTH = 200
-"""Characters of a repository's name in a StatsD name; the longest of a hosting site's are shorter."""
+"""Characters of a repository in a StatsD name, and of a function's in a label; honest ones are shorter."""
 
 
 class StatsD:
@@ -325,6 +332,8 @@ class _Current(Collector):
         for name, text, value in (
             ("calls_running", "Calls under way.", status.running),
             ("calls_queued", "Calls that wait for a place.", status.queued),
+            ("places_used", "Places to run that calls have.", status.places),
+            ("places", "Places to run that there are.", status.policy.max_running),
             ("draining", "1 while the island stops.", int(status.draining)),
             ("warm_jails", "Jails made ahead.", pool.size),
             ("artifacts", "Binaries in the cache.", len(status.artifacts)),
@@ -339,9 +348,43 @@ class _Current(Collector):
             yield CounterMetricFamily(f"skyisland_{name}", text, value=value)
         for name, text, states in (
             ("jails", "Living jails.", Tally(str(jail.state) for jail in status.jails)),
-            ("addresses", "Addresses of the pool.", Tally(str(one.state) for one in status.addresses)),
+            ("addresses", "Addresses of the pool.", Tally(one.word for one in status.addresses)),
         ):
             family = GaugeMetricFamily(f"skyisland_{name}", text, labels=["state"])
             for state, number in states.items():
                 family.add_metric([state], number)
             yield family
+        if status.report is not None:
+            yield from _by_function(status.report.functions)
+
+
+def _by_function(functions: Iterable[FunctionFigures]) -> Iterator[Metric]:
+    """Figures of each function that has a row in a report, and of the `other` together: strangers choose the
+    names, and there are no more series than rows."""
+    calls = CounterMetricFamily("skyisland_function_calls", "Calls of a function.", labels=["function"])
+    cold = CounterMetricFamily(
+        "skyisland_function_cold", "Those for which no warm jail waited.", labels=["function"]
+    )
+    errors = CounterMetricFamily(
+        "skyisland_function_errors",
+        "Those that did not end well, by the cause: exited 2, timed_out …",
+        labels=["function", "cause"],
+    )
+    seconds = SummaryMetricFamily(
+        "skyisland_function_seconds",
+        "Time of those that ran; the quantiles are of the last five minutes.",
+        labels=["function"],
+    )
+    for one in functions:
+        label = OTHER if one.id == OTHER else one.title if len(one.title) <= NAME_LENGTH else one.id
+        calls.add_metric([label], one.calls)
+        cold.add_metric([label], one.cold)
+        for cause, count in one.reasons.items():
+            errors.add_metric([label, cause], count)
+        of_times = {"0.5": one.recent.p50_s, "0.95": one.recent.p95_s, "0.99": one.recent.p99_s}
+        for quantile, value_s in of_times.items():
+            if value_s is not None:
+                labels = {"function": label, "quantile": quantile}
+                seconds.add_sample("skyisland_function_seconds", labels, value_s)
+        seconds.add_metric([label], one.ran, one.spent_s)
+    yield from (calls, cold, errors, seconds)

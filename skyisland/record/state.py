@@ -52,6 +52,9 @@ MIGRATIONS = (
     ) WITHOUT ROWID;
     CREATE TABLE invocations (number INTEGER PRIMARY KEY AUTOINCREMENT, record BLOB NOT NULL);
     """,
+    """
+    ALTER TABLE addresses ADD COLUMN since REAL;
+    """,
 )
 """The script at index n brings a file from version n to n + 1; the version is SQLite's user_version."""
 
@@ -94,7 +97,7 @@ class State:
         """This island's tag in the names of host objects: four hex digits that never change."""
         self.first_number = 1
         """The lowest number that no jail's name has had."""
-        self._addresses: dict[str, AddressState] = {}
+        self._taken_out: dict[str, float | None] = {}
         self._db = db
         self._expressions: dict[Function, None] = {}
         self._expressions_bytes = 0
@@ -169,8 +172,8 @@ class State:
         self._highest = self.first_number - 1
         for function in await self._all('SELECT url, package, "commit", function FROM expressions'):
             self._add_expression(function)
-        for ip, word in await self._all("SELECT ip, state FROM addresses"):
-            self._addresses[ip] = AddressState(word)
+        out = "SELECT ip, since FROM addresses WHERE state = ?"
+        self._taken_out = dict(await self._all(out, (str(AddressState.unavailable),)))
         rows = await self._all('SELECT url, version, "commit", at FROM commits ORDER BY at')
         self._commits = {(url, version): KnownCommit(commit, at) for url, version, commit, at in rows}
         newest = await self._all(
@@ -339,18 +342,22 @@ class State:
 
     # Addresses (`jails.addresses.AddressStates`)
 
-    async def address_states(self) -> dict[str, AddressState]:
-        """The states that the operator set, by address."""
-        return dict(self._addresses)
+    async def taken_out(self) -> dict[str, float | None]:
+        """The addresses that the operator took out, with when; None of what an earlier version recorded."""
+        return dict(self._taken_out)
 
     async def set_address_state(self, ip: str, state: AddressState) -> None:
-        """Record a state that the operator set.
+        """Record a state that the operator set, with the time.
 
         Raises:
             DriverError: the file cannot be written.
         """
-        await self._now("an address", [("INSERT OR REPLACE INTO addresses VALUES (?, ?)", (ip, str(state)))])
-        self._addresses[ip] = state
+        now = time.time()
+        row = (ip, str(state), now)
+        await self._now("an address", [("INSERT OR REPLACE INTO addresses VALUES (?, ?, ?)", row)])
+        self._taken_out.pop(ip, None)
+        if state is AddressState.unavailable:
+            self._taken_out[ip] = now
 
     # Commits (`sources.commits.KnownCommits`)
 

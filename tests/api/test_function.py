@@ -111,7 +111,7 @@ async def test_the_request_reaches_the_island(world: World, client: httpx.AsyncC
 class NoStates:
     """No address was ever taken out."""
 
-    async def address_states(self) -> dict[str, AddressState]:
+    async def taken_out(self) -> dict[str, float | None]:
         return {}
 
     async def set_address_state(self, ip: str, state: AddressState) -> None:

@@ -40,7 +40,7 @@ END = 9999
 class Forgetful:
     """Remembers no word of an operator."""
 
-    async def address_states(self) -> dict[str, AddressState]:
+    async def taken_out(self) -> dict[str, float | None]:
         return {}
 
     async def set_address_state(self, ip: str, state: AddressState) -> None:

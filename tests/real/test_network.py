@@ -414,7 +414,7 @@ async def test_two_hundred_lives_leave_nothing(world: World) -> None:
 
 
 class Memory:
-    async def address_states(self) -> dict[str, AddressState]:
+    async def taken_out(self) -> dict[str, float | None]:
         return {}
 
     async def set_address_state(self, ip: str, state: AddressState) -> None:

@@ -49,6 +49,10 @@ def prometheus() -> str:
     metrics = Metrics(StatsD("nowhere.test"))
     metrics.fold(InvocationFinished(url="u", call="F()", verdict="ok", timings=Timings()))
     metrics.traffic.record(200, 0.1)
+    island = make_world().island
+    for verdict in ("ok", "exited"):
+        end = InvocationFinished(url="u", call="F()", verdict=verdict, timings=Timings())
+        island.events.publish(structs.replace(end, repository="u", function="F"))
     jail = JailInfo(
         jid=1,
         name="sky-t-1",
@@ -60,7 +64,7 @@ def prometheus() -> str:
         created_at=0.0,
         purpose=Purpose.function,
     )
-    status = structs.replace(make_world().island.status(), jails=[jail])
+    status = structs.replace(island.status(), jails=[jail])
     rows = ["| name | kind | labels | |", "| --- | --- | --- | --- |"]
     for family in text_string_to_metric_families(metrics.prometheus(status).decode()):
         if family.type == "gauge" and family.name.endswith("_created"):

@@ -8,7 +8,9 @@ from contextlib import aclosing
 from functools import partial
 
 import pytest
+from msgspec import structs
 
+from skyisland.cause import Cause
 from skyisland.events import (
     AddressLeased,
     AddressStateSet,
@@ -273,3 +275,23 @@ def test_functions_of_one_name_are_told_apart_by_their_urls() -> None:
         text, _ = function.cell(row, Ink(glyphs, NOON, 25))
         names.add(text)
     assert names == {"…le/team-a/greeting.Hello", "…le/team-b/greeting.Hello"}
+
+
+async def test_a_failed_build_is_told_until_its_binary_is_there(station: Station, island: Counting) -> None:
+    snapshot, board = await island.snapshot(), station.board
+    cause = Cause(
+        kind="build_failed", text="build: ./a.go:3:5: undefined: x", compiler="./a.go:3:5: undefined: x"
+    )
+    failed = structs.replace(
+        BUILT, at=NOON, key="new", url="git.example/r", package="sub", ok=False, cause=cause
+    )
+    station.receive(structs.replace(snapshot, failed_builds=(failed,)))
+    row = board.cache["new"]
+    assert (row.state, row.url, row.cause) == ("failed", "git.example/r/sub", cause)
+    station.receive([structs.replace(failed, ok=True, cause=None)])
+    assert (board.cache["new"].state, board.cache["new"].cause) == ("ready", None)
+    known = snapshot.artifacts[0]
+    station.receive([structs.replace(failed, key=known.key)])
+    station.receive(snapshot)
+    row = board.cache[known.key]
+    assert (row.state, row.cause) == ("ready", None), "no old error beside a ready binary"

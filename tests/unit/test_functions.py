@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import pytest
+from msgspec import structs
 
 from skyisland.cause import Cause
 from skyisland.errors import FunctionNotFound
-from skyisland.events import Events, InvocationFinished
-from skyisland.figures import BINS, Slo, Window, function_id
+from skyisland.events import BuildFinished, Events, InvocationFinished
+from skyisland.figures import BINS, OTHER, Slo, Window, function_id
 from skyisland.model import Timings
-from skyisland.record.functions import BOUNDS_S, FRESH_S, FUNCTIONS, KINDS, OTHER, TRIED, Functions
+from skyisland.record.failed import MOST, FailedBuilds
+from skyisland.record.functions import BOUNDS_S, FRESH_S, FUNCTIONS, KINDS, TRIED, Functions
 
 NOON = 1_800_000_000.0
 
@@ -217,3 +219,17 @@ def test_a_report_is_made_anew_for_a_new_call_or_after_a_second(island: Island) 
     assert second.every.calls == 2
     island.now += FRESH_S
     assert island.called.report() is not second
+
+
+def test_the_builds_that_failed_last_are_remembered_until_they_succeed() -> None:
+    events = Events()
+    failed = FailedBuilds(events)
+    end = BuildFinished(key="a", url="u", function="F", ok=False, duration_s=1.0)
+    for number in range(MOST + 5):
+        events.publish(structs.replace(end, key=str(number)))
+    events.publish(structs.replace(end, key="10"))
+    latest = [one.key for one in failed.latest()]
+    assert latest[:2] == ["10", str(MOST + 4)]
+    assert len(latest) == MOST
+    events.publish(structs.replace(end, key="10", ok=True))
+    assert "10" not in [one.key for one in failed.latest()]

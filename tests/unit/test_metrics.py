@@ -13,6 +13,7 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from skyisland import events, fakes
+from skyisland.figures import OTHER, Figures, FunctionFigures, Report, Window
 from skyisland.model import Phase, Purpose, Timings
 from skyisland.record.metrics import Metrics, StatsD
 from skyisland.record.traffic import ApiStats, Traffic, go_duration
@@ -29,6 +30,7 @@ JAIL = JailInfo(
     created_at=1.0,
     purpose=Purpose.function,
 )
+LATELY = Figures(window=Window.five_minutes, window_s=300.0, bin_s=5, p50_s=0.25)
 STATUS = Status(
     island="t",
     policy=fakes.policy(),
@@ -47,6 +49,37 @@ STATUS = Status(
     ],
     artifacts=[],
     capabilities=[],
+    places=1,
+    report=Report(
+        at=1.0,
+        every=LATELY,
+        functions=[
+            FunctionFigures(
+                id="fn-3c71a0b2c4d5",
+                repository="github.com/u/r",
+                package="",
+                name="F",
+                slo_s=1.0,
+                last_at=1.0,
+                calls=3,
+                reasons={"exited 2": 2},
+                ran=3,
+                cold=1,
+                spent_s=1.5,
+                recent=LATELY,
+            ),
+            FunctionFigures(
+                id=OTHER,
+                repository="",
+                package="",
+                name=OTHER,
+                slo_s=1.0,
+                last_at=1.0,
+                calls=9,
+                recent=LATELY,
+            ),
+        ],
+    ),
 )
 
 
@@ -217,8 +250,17 @@ def test_prometheus() -> None:
         "skyisland_calls_running{}": 2,
         "skyisland_calls_queued{}": 3,
         "skyisland_jails{state=running}": 1,
-        "skyisland_addresses{state=available}": 1,
-        "skyisland_addresses{state=unavailable}": 1,
+        "skyisland_addresses{state=free}": 1,
+        "skyisland_addresses{state=out}": 1,
+        "skyisland_places_used{}": 1,
+        "skyisland_function_calls_total{function=github.com/u/r.F}": 3,
+        "skyisland_function_calls_total{function=other}": 9,
+        "skyisland_function_errors_total{cause=exited 2,function=github.com/u/r.F}": 2,
+        "skyisland_function_cold_total{function=github.com/u/r.F}": 1,
+        "skyisland_function_seconds{function=github.com/u/r.F,quantile=0.5}": 0.25,
+        "skyisland_function_seconds{function=github.com/u/r.F,quantile=0.99}": None,
+        "skyisland_function_seconds_count{function=github.com/u/r.F}": 3,
+        "skyisland_function_seconds_sum{function=github.com/u/r.F}": 1.5,
         "skyisland_artifacts{}": 0,
         "skyisland_warm_jails{}": 4,
         "skyisland_warm_hits_total{}": 5,

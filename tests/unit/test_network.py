@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from pathlib import Path
 
 import pytest
@@ -68,14 +69,16 @@ class States:
     """The operator's states, as the database keeps them."""
 
     def __init__(self) -> None:
-        self.kept: dict[str, AddressState] = {}
+        self.kept: dict[str, float | None] = {}
 
-    async def address_states(self) -> dict[str, AddressState]:
+    async def taken_out(self) -> dict[str, float | None]:
         return dict(self.kept)
 
     async def set_address_state(self, ip: str, state: AddressState) -> None:
         await asyncio.sleep(0)
-        self.kept[ip] = state
+        self.kept.pop(ip, None)
+        if state is UNAVAILABLE:
+            self.kept[ip] = time.time()
 
 
 @pytest.fixture
@@ -316,6 +319,7 @@ async def test_an_address_taken_out_is_not_leased_until_it_is_given_back(pool: A
 
 async def test_an_address_taken_out_while_leased_leaves_at_release(pool: Addresses) -> None:
     address = await lease(pool, "sky-t-1")
+    assert [one.word for one in pool.addresses()][:2] == ["leased", "free"]
     assert (await pool.set_state(address.ip, UNAVAILABLE)).jail == "sky-t-1"
     await pool.release(address, "sky-t-1")
     after = info(pool, address.ip)
@@ -335,7 +339,7 @@ async def test_a_leased_address_that_was_taken_out_can_be_given_back(pool: Addre
     address = await lease(pool, "sky-t-1")
     await pool.set_state(address.ip, UNAVAILABLE)
     assert (await pool.set_state(address.ip, AVAILABLE)).jail == "sky-t-1", "it is still leased"
-    assert states.kept[address.ip] is AVAILABLE
+    assert states.kept == {}
     await pool.release(address, "sky-t-1")
     assert info(pool, address.ip).state is AVAILABLE
 
@@ -353,11 +357,13 @@ async def test_the_operators_word_outlives_the_island(host: Host, states: States
     await before.set_state("10.9.0.11", UNAVAILABLE)
     await before.set_state("10.9.0.11", AVAILABLE)
     await lease(before, "sky-t-1")
-    states.kept["172.16.0.1"] = UNAVAILABLE  # of a pool that was
+    states.kept["172.16.0.1"] = 5.0  # of a pool that was
+    states.kept["10.9.0.10"] = 7.0
 
     after = Addresses(FOUR, host, states, Events())
     await after.prepare()
-    assert [address.ip for address in after.addresses() if address.state is UNAVAILABLE] == ["10.9.0.10"]
+    out = [address for address in after.addresses() if address.state is UNAVAILABLE]
+    assert [(address.ip, address.since, address.word) for address in out] == [("10.9.0.10", 7.0, "out")]
 
 
 async def test_the_state_is_published_once_it_is_on_record(host: Host, states: States) -> None:
@@ -370,7 +376,7 @@ async def test_the_state_is_published_once_it_is_on_record(host: Host, states: S
     await Addresses(FOUR, host, states, events).set_state("10.9.0.12", UNAVAILABLE)
     ((event, kept),) = told
     assert isinstance(event, AddressStateSet)
-    assert (event.ip, event.state, kept) == ("10.9.0.12", "unavailable", {"10.9.0.12": UNAVAILABLE})
+    assert (event.ip, event.state, list(kept)) == ("10.9.0.12", "unavailable", ["10.9.0.12"])
 
 
 # The host

@@ -7,6 +7,7 @@ import sqlite3
 import stat
 import subprocess
 import sys
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -48,7 +49,11 @@ async def test_everything_is_there_after_a_restart(db: Path) -> None:
     async with opened(db) as state:
         assert state.island == name
         assert await state.artifacts() == [structs.replace(artifact(), hits=7, used_at=9.0)]
-        assert await state.address_states() == {"10.0.0.2": AddressState.unavailable}
+        ((ip, since),) = (await state.taken_out()).items()
+        assert ip == "10.0.0.2"
+        assert since == pytest.approx(time.time(), abs=60)
+        await state.set_address_state(ip, AddressState.available)
+        assert await state.taken_out() == {}
         assert state.get("example.com/repo", "") == KnownCommit("c" * 40, 5.0)
         assert state.get("example.com/repo", "main") is None
         assert state.is_expression(("example.com/repo", "", "c" * 40, "Map"))
@@ -222,9 +227,9 @@ async def test_a_write_that_fails_is_an_error_of_the_one_who_needs_it(db: Path) 
             await state.put_artifact(artifact())
         # History goes on whatever happens to it.
         state.touch_artifact(artifact())
-        await state.set_address_state("10.0.0.2", AddressState.available)
+        await state.set_address_state("10.0.0.2", AddressState.unavailable)
     async with opened(db) as state:
-        assert await state.address_states() == {"10.0.0.2": AddressState.available}
+        assert list(await state.taken_out()) == ["10.0.0.2"]
 
 
 async def test_old_commits_are_forgotten(db: Path) -> None:

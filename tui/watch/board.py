@@ -17,7 +17,7 @@ from skyisland.model import Phase, Purpose
 from skyisland.status import USAGE_S, AddressInfo, AddressState, JailInfo, JailState, Status
 from tui.watch.figures import Figures
 from tui.watch.port import Snapshot
-from tui.watch.rows import NEXT, AddressRow, ArtifactRow, InvocationRow, JailRow, within
+from tui.watch.rows import NEXT, AddressRow, ArtifactRow, InvocationRow, JailRow
 from tui.words import line
 
 MAX_INVOCATIONS = 1000
@@ -84,7 +84,8 @@ class Board:
         for key, row in fresh.items():
             before = self.cache.get(key)
             row.evicting = bool(before and before.evicting)
-        self.cache = {**kept, **fresh}
+        failed = {end.key: ArtifactRow.of_build(end, "failed") for end in snapshot.failed_builds}
+        self.cache = {**failed, **kept, **fresh}
         for event in self._recent:
             if event.at > snapshot.at:
                 self.folds[type(event)](event)
@@ -272,7 +273,7 @@ class Board:
             address.setting = None
 
     def _build_started(self, event: ev.BuildStarted) -> None:
-        row = ArtifactRow(event.key, within(event.url, event.package), event.function, "building", event.at)
+        row = ArtifactRow.of_build(event, "building")
         if before := self.cache.get(event.key):
             row.artifact = before.artifact
         self.cache[event.key] = row
@@ -280,8 +281,7 @@ class Board:
     def _build_finished(self, event: ev.BuildFinished) -> None:
         row = self.cache.get(event.key)
         if row is None:
-            url = within(event.url, event.package)
-            row = self.cache[event.key] = ArtifactRow(event.key, url, event.function, "", event.at)
+            row = self.cache[event.key] = ArtifactRow.of_build(event, "")
         row.state = "ready" if event.ok else "failed"
         row.cause = event.cause
         row.at = event.at

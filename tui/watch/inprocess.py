@@ -40,7 +40,8 @@ class InProcessPort:
         await self._island.sample_usage()
         recent = await self._island.invocations(RECENT)
         self._number = self._island.events.ring.number
-        return Snapshot.of(self._island.status(), at=time.time(), recent=recent)
+        failed = self._island.failed_builds.latest()
+        return Snapshot.of(self._island.status(), at=time.time(), recent=recent, failed_builds=failed)
 
     async def events(self) -> AsyncIterator[list[Event]]:
         watch = Watch(self._island.events, self._island.pulse, pause_s=PAUSE_S)

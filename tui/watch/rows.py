@@ -7,7 +7,7 @@ cleaned when the row is made.
 from __future__ import annotations
 
 from skyisland.cause import Cause
-from skyisland.events import InvocationFinished
+from skyisland.events import BuildFinished, BuildStarted, InvocationFinished
 from skyisland.model import Artifact, Phase, Purpose, Timings, Verdict
 from skyisland.status import AddressInfo, AddressState, JailInfo, JailState
 from tui.words import duration, label, line, short
@@ -274,6 +274,13 @@ class ArtifactRow:
         cached = cls(artifact.key, url, artifact.expression or artifact.function, "ready", artifact.built_at)
         cached.artifact = artifact
         return cached
+
+    @classmethod
+    def of_build(cls, build: BuildStarted | BuildFinished, state: str) -> ArtifactRow:
+        """One that is being built, or was not."""
+        row = cls(build.key, within(build.url, build.package), build.function, state, build.at)
+        row.cause = build.cause if isinstance(build, BuildFinished) else None
+        return row
 
     @property
     def shown_state(self) -> str:
