@@ -26,7 +26,7 @@ from typing import Any, Generic, TypeVar
 from msgspec import Struct, field, structs
 
 from skyisland.cause import Cause
-from skyisland.model import Phase, Purpose, Timings
+from skyisland.model import FunctionRequest, Phase, Purpose, Timings
 from skyisland.status import Usage
 
 log = logging.getLogger(__name__)
@@ -40,6 +40,10 @@ or writes events has a bound."""
 def shortened(text: str, most: int = TEXT) -> str:
     """The first `most` characters, of which the last is an ellipsis if there are more."""
     return text if len(text) <= most else f"{text[: most - 1]}…"
+
+
+REQUEST_BYTES = 4096
+"""Of a request that is kept with its invocation; a longer one is not. Most take a tenth of it."""
 
 
 def _shorten_texts(event: Event) -> None:
@@ -265,6 +269,8 @@ class InvocationFinished(Event, frozen=True, kw_only=True):
     """Folder of the package below the repository."""
     function: str = ""
     """What was called: of an expression, its first function. Empty if the call was not understood."""
+    request: FunctionRequest | None = None
+    """All that the caller sent, to make the same call again; None if that is longer than `REQUEST_BYTES`."""
 
     def __post_init__(self) -> None:
         if (
@@ -317,6 +323,8 @@ def size_of(event: Event) -> int:
         text = getattr(event, name)
         if text:
             count += len(text) if text.isascii() else 4 * len(text)
+    if type(event) is InvocationFinished and event.request is not None:
+        count += event.request.size_bytes
     if type(event) in _WITH_CAUSE and event.cause is not None:  # type: ignore[attr-defined]
         count += event.cause.size_bytes  # type: ignore[attr-defined]
     return count

@@ -13,7 +13,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
-from msgspec import UNSET, Meta, Raw, Struct, UnsetType
+from msgspec import UNSET, Meta, Raw, Struct, UnsetType, structs
 
 FUNCTION = "/function"
 """Where a jail finds its binary."""
@@ -62,6 +62,34 @@ class FunctionRequest(Struct, frozen=True, kw_only=True, omit_defaults=True):
         if self.args is not UNSET:
             return Data(json=bytes(self.args), many=False)
         return None if self.inputs is UNSET else Data(json=bytes(self.inputs), many=True)
+
+    @property
+    def size_bytes(self) -> int:
+        """About how many bytes its fields take."""
+        url, call = self.url, self.call
+        count = len(url) + len(call)
+        if not (url.isascii() and call.isascii()):
+            count *= 4
+        # One by one: this is on the way of every call, and a loop over the fields takes thrice as long.
+        if self.args is not UNSET:
+            count += len(memoryview(self.args))
+        if self.inputs is not UNSET:
+            count += len(memoryview(self.inputs))
+        if self.types or self.version is not None:
+            count += 4 * sum(map(len, (self.version or "", *self.types)))
+        if self.stdin is not None:
+            count += 4 * len(self.stdin)
+        if self.stdin_base64 is not None:
+            count += len(self.stdin_base64)
+        return count
+
+    def owned(self) -> FunctionRequest:
+        """The same without a hold on the body that its arguments were read from, which may be much longer."""
+        if self.args is UNSET and self.inputs is UNSET:
+            return self
+        if isinstance(self.args, Raw):
+            return structs.replace(self, args=Raw(bytes(self.args)))
+        return structs.replace(self, inputs=Raw(bytes(self.inputs)))  # type: ignore[arg-type] # it is set
 
     @property
     def shown(self) -> str:

@@ -13,6 +13,7 @@ from skyisland import trace
 from skyisland.cause import CANCELLED, Cause
 from skyisland.errors import IslandError
 from skyisland.events import (
+    REQUEST_BYTES,
     Events,
     InvocationFinished,
     InvocationQueued,
@@ -187,5 +188,6 @@ class Story:
                 commit=self.commit,
                 cached=self.cached,
                 warm=self.warm,
+                request=self.request.owned() if self.request.size_bytes <= REQUEST_BYTES else None,
             )
         )

@@ -7,7 +7,8 @@ shows the first in a browser. Importing this costs nothing; Textual is loaded by
     console                      keys and frame, and what operators do: going, looking, orders, invoke,
                                  questions
     desk, dialogs, keyboard,
-    catalogue, jump, memory      what these are made of
+    catalogue, answer, calls,
+    jump, memory                 what these are made of
     draw/                        how it is drawn
     watch/                       what is known of the island, and the ways to it
     words                        how values are written

@@ -48,9 +48,14 @@ class Toggle(Canvas, can_focus=True):
             )
         ]
 
-    def action_flip(self) -> None:
-        self.value = not self.value
+    def set(self, value: bool, word: str = "") -> None:
+        """Be on or off, with this word if there is one."""
+        self.value, self.word = value, word or self.word
+        self.styles.width = len(self.word) + 6
         self.paint()
+
+    def action_flip(self) -> None:
+        self.set(not self.value)
 
     def on_click(self) -> None:
         self.action_flip()
@@ -117,26 +122,36 @@ class Ask(ModalScreen[str | None]):
         self.dismiss(None)
 
 
-class AskToken(ModalScreen[str | None]):
-    """Asks for a token, because of `cause`. What is typed is neither shown nor kept."""
+class AskText(ModalScreen[str | None]):
+    """Asks for a line of text. Escape, or nothing, gives None. What is `secret` is not shown when typed."""
 
     BINDINGS: ClassVar[list[BindingType]] = [Binding("escape", "leave", "leave")]
 
-    def __init__(self, cause: str) -> None:
+    def __init__(
+        self, title: str, about: str, text: str = "", *, secret: bool = False, hint: str = ""
+    ) -> None:
         super().__init__()
-        self.cause = cause
+        self.heading, self.about, self.text = title, about, text
+        self.secret, self.hint = secret, hint
 
     def compose(self) -> ComposeResult:
         with Vertical(classes="dialog") as box:
-            box.border_title = "Admin token"
-            yield Label(Content(self.cause))
-            yield Input(password=True, placeholder="admin token of this island", compact=True)
+            box.border_title = Content(self.heading)
+            yield Label(Content(self.about))
+            yield Input(self.text, password=self.secret, placeholder=self.hint, compact=True)
 
     def on_input_submitted(self, event: Input.Submitted) -> None:
         self.dismiss(event.value.strip() or None)
 
     def action_leave(self) -> None:
         self.dismiss(None)
+
+
+class AskToken(AskText):
+    """Asks for a token, because of `cause`. It is not kept."""
+
+    def __init__(self, cause: str) -> None:
+        super().__init__("Admin token", cause, secret=True, hint="admin token of this island")
 
 
 class HelpLines(Pager):

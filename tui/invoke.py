@@ -6,11 +6,13 @@ name of its field.
 
 from __future__ import annotations
 
+import asyncio
 import re
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, ClassVar, cast
 
 import msgspec
-from msgspec import Raw
+from msgspec import UNSET, Raw
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.containers import Horizontal, Vertical
@@ -19,17 +21,14 @@ from textual.screen import ModalScreen
 from textual.widgets import Input, Label
 
 from skyisland.errors import IslandError
-from skyisland.events import shortened
-from skyisland.model import FunctionRequest, Phase
-from skyisland.wire import Called
+from skyisland.model import FunctionRequest
+from tui.answer import AnswerPane
+from tui.calls import Remembered, kept_apart
 from tui.catalogue import Offered, ready_call
-from tui.dialogs import Toggle
-from tui.draw.canvas import Canvas, Line, Pager
-from tui.draw.charts import wrapped
-from tui.draw.details import invocation_in_full
+from tui.dialogs import AskText, Toggle
+from tui.draw.canvas import Canvas
 from tui.watch.port import LinkLost
-from tui.watch.rows import InvocationRow, seconds_of
-from tui.words import clean, line
+from tui.words import label, line
 
 if TYPE_CHECKING:
     from tui.desk import Desk
@@ -53,42 +52,37 @@ CHOICES = (
 """Field and words of each option."""
 
 
+KEYS = (
+    ("ctrl+r", "send"),
+    ("ctrl+f", "functions"),
+    ("ctrl+o", "calls"),
+    ("ctrl+s", "save"),
+    ("ctrl+d", "diff"),
+    ("ctrl+y", "curl"),
+    ("esc", "close"),
+)
+"""Keys of the dialog, and what they do."""
 _OUTER_COMMA = re.compile(r"\s*,\s*(?![^\[]*\])")
 """A comma that is not within brackets."""
 
 
-class AnswerPane(Pager):
-    """The answer, or why there is none."""
+_READ: dict[str, Callable[[str], Any]] = {
+    "args": lambda text: Raw(text.encode()),
+    "types": lambda text: tuple(_OUTER_COMMA.split(text)),
+}
+"""How the text of a field becomes its value."""
 
-    def __init__(self) -> None:
-        super().__init__(id="reply")
-        self.note = ("ctrl+r sends", "dim")
-        self.request: InvocationRow | None = None
-        self.called: Called | None = None
-        self.failure: IslandError | LinkLost | None = None
 
-    def content(self, width: int) -> list[Line]:
-        glyphs = self.glyphs
-        if self.failure is not None:
-            code = f"{self.failure.code}: " if isinstance(self.failure, IslandError) else ""
-            lines = wrapped(f"{glyphs['bad']} {code}{clean(str(self.failure))}", width, "bad", indent=" ")
-            output = getattr(self.failure, "details", {}).get("output")
-            return lines + wrapped(clean(str(output)), width, "text", indent=" ") if output else lines
-        if self.called is None or self.request is None:
-            return [Line([(f" {self.note[0]}", self.note[1])])]
-        now = self.station.now
-        lines = invocation_in_full(self.request, now, width, glyphs, self.board.usual_s(self.request))
-        answer = self.called.answer
-        for title, text, tone in (("output", answer.data, "text"), ("errors", answer.stderr, "bad")):
-            if text:
-                lines += [
-                    Line([]),
-                    Line([(f" {title}", "strong")]),
-                    *wrapped(clean(text), width, tone, indent=" "),
-                ]
-        if not answer.data:
-            lines += [Line([]), Line([(" it printed nothing", "dim")])]
-        return lines
+def written(request: FunctionRequest) -> dict[str, str]:
+    """Its fields as the operator would type them."""
+    return {
+        "url": request.url,
+        "call": request.call,
+        "args": bytes(request.args).decode(errors="replace") if isinstance(request.args, Raw) else "",
+        "types": ", ".join(request.types),
+        "version": request.version or "",
+        "stdin": (request.stdin or "").replace("\n", "\\n"),
+    }
 
 
 class Invoke(ModalScreen[None]):
@@ -97,13 +91,17 @@ class Invoke(ModalScreen[None]):
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("ctrl+r", "send", "send", priority=True),
         Binding("ctrl+f", "look", "functions", priority=True),
+        Binding("ctrl+o", "remembered", "calls made before", priority=True),
+        Binding("ctrl+s", "save", "save the call", priority=True),
+        Binding("ctrl+d", "compare", "compare with the answer before", priority=True),
         Binding("ctrl+y", "curl", "copy as curl", priority=True),
         Binding("escape", "leave", "close"),
     ]
 
-    def __init__(self, url: str = "", call: str = "", version: str = "") -> None:
+    def __init__(self, request: FunctionRequest) -> None:
+        """`request`: what the fields say at first; its URL may be empty."""
         super().__init__()
-        self._start = {"url": url, "call": call, "version": version}
+        self._given = request
         self._sending = False
 
     @property
@@ -117,13 +115,11 @@ class Invoke(ModalScreen[None]):
     def compose(self) -> ComposeResult:
         with Vertical(classes="dialog wide", id="invoke") as box:
             box.border_title = "Invoke a function"
-            box.border_subtitle = "ctrl+r send   ctrl+f functions   ctrl+y copy as curl   esc close"
             for name, label, hint in TEXTS:
                 with Horizontal(classes="field"):
                     yield Label(label)
                     # Nothing is selected: the operator goes on with what stands there.
                     yield Input(
-                        self._start.get(name, ""),
                         id=f"invoke-{name}",
                         placeholder=hint,
                         compact=True,
@@ -133,30 +129,56 @@ class Invoke(ModalScreen[None]):
                 yield Label("options")
                 for name, words in CHOICES:
                     yield Toggle(words, id=f"invoke-{name}")
+                yield Toggle("", id="invoke-kept")
             yield Label("", id="invoke-fault")
             yield AnswerPane()
             yield Offered()
+            yield Remembered()
 
     def on_mount(self) -> None:
+        self.fill(self._given)
         empty = [field for field in self.query(Input) if not field.value]
         order = ("invoke-url", "invoke-call")
         first = next((field for field in empty if field.id in order), self.query_one("#invoke-call", Input))
         self.set_focus(first)
         self._show(self.query_one(AnswerPane))
 
-    def request(self) -> FunctionRequest:
-        """What the fields say."""
+    def on_resize(self) -> None:
+        """Name the keys in the border, in short where there is less room."""
+        box = self.query_one("#invoke")
+        full = "  ".join(f"{key} {word}" for key, word in KEYS)
+        room = min(100, self.size.width * 96 // 100) - 6
+        brief = " ".join(f"{key.replace('ctrl+', '^')} {word}" for key, word in KEYS)
+        box.border_subtitle = full if len(full) <= room else brief
 
-        fields = {name: self.query_one(f"#invoke-{name}", Input).value for name, _, _ in TEXTS}
+    def fill(self, request: FunctionRequest) -> None:
+        """Have the fields say this request."""
+        self._given = request
+        for name, text in written(request).items():
+            self.query_one(f"#invoke-{name}", Input).value = line(text)
+        for name, _ in CHOICES:
+            self.query_one(f"#invoke-{name}", Toggle).set(getattr(request, name))
+        kept, words = self.query_one("#invoke-kept", Toggle), kept_apart(request)
+        kept.display = bool(words)
+        kept.set(bool(words), f"with its {', '.join(words)}")
+
+    def request(self) -> FunctionRequest:
+        """What the fields say. A field that nobody changed is as it was given, to the letter: on the screen,
+        what could harm a terminal is left out."""
+        given = self._given
+        texts: dict[str, Any] = {}
+        for name, was in written(given).items():
+            value = self.query_one(f"#invoke-{name}", Input).value
+            if value == line(was):
+                texts[name] = getattr(given, name)
+            elif name == "stdin":
+                texts[name] = value.replace("\\n", "\n") or None
+            elif value.strip():
+                texts[name] = _READ.get(name, str)(value.strip())
+        if self.query_one("#invoke-kept", Toggle).value:
+            texts |= {"inputs": given.inputs, "stdin_base64": given.stdin_base64}
         choices = {name: self.query_one(f"#invoke-{name}", Toggle).value for name, _ in CHOICES}
-        texts: dict[str, Any] = {name: text.strip() for name, text in fields.items() if text.strip()}
-        if "args" in texts:
-            texts["args"] = Raw(texts["args"].encode())
-        if "types" in texts:
-            texts["types"] = tuple(_OUTER_COMMA.split(texts["types"]))
-        if fields["stdin"]:
-            texts["stdin"] = fields["stdin"].replace("\\n", "\n")
-        return FunctionRequest(**{"url": "", "call": "", **texts, **choices})
+        return FunctionRequest(**{"url": "", **texts, **choices})
 
     def fault(self) -> str:
         """Why this cannot be sent; empty when it can. The island checks more."""
@@ -165,6 +187,10 @@ class Invoke(ModalScreen[None]):
             return "which repository?"
         if not request.call:
             return "which call?"
+        if request.inputs is not UNSET and request.args is not UNSET:
+            return "arguments, or the inputs that are kept: not both"
+        if request.stdin is not None and request.stdin_base64 is not None:
+            return "one input, typed or kept: not both"
         # Loading the grammar takes 20 ms, which the console's start should not pay.
         from skyisland.golang.call import parse_call
         from skyisland.golang.callee import parse_callee
@@ -182,7 +208,7 @@ class Invoke(ModalScreen[None]):
         return ""
 
     def on_input_changed(self, event: Input.Changed) -> None:
-        if event.input.id == "invoke-call" and event.value != self._start["call"]:
+        if event.input.id == "invoke-call" and event.value != line(self._given.call):
             self._show_fault(self.fault() if event.value else "")
             if self.query_one(Offered).display:
                 self.query_one(Offered).narrow(event.value)
@@ -208,19 +234,16 @@ class Invoke(ModalScreen[None]):
         reply = self.query_one(AnswerPane)
         self._show(reply)
         request = self.request()
-        reply.called = reply.failure = None
-        reply.note = (f"running{reply.glyphs['more']}   esc hangs up", "info")
-        reply.paint()
+        reply.say(f"running{reply.glyphs['more']}   esc hangs up")
+        self.run_worker(asyncio.to_thread(self.desk.memory.note_call, request))
         try:
             called = await self.station.port.invoke(request)
         except (IslandError, LinkLost) as failure:
             reply.failure = failure
         else:
-            reply.called = called
-            reply.request = as_request(request, called, self.station.now)
+            reply.take(request, called)
         finally:
             self._sending = False
-        reply.first = 0
         if reply.is_running:
             reply.paint()
 
@@ -235,9 +258,7 @@ class Invoke(ModalScreen[None]):
     async def _look(self, request: FunctionRequest) -> None:
         offered, reply = self.query_one(Offered), self.query_one(AnswerPane)
         self._show(reply)
-        reply.called = reply.failure = None
-        reply.note = (f"asking what it offers{reply.glyphs['more']}   the first time takes a build", "info")
-        reply.paint()
+        reply.say(f"asking what it offers{reply.glyphs['more']}   the first time takes a build")
         try:
             catalogue = await self.station.port.functions(request.url, request.version)
         except (IslandError, LinkLost) as failure:
@@ -253,8 +274,8 @@ class Invoke(ModalScreen[None]):
             self._sending = False
 
     def _show(self, pane: Canvas) -> None:
-        """Show one of the two panes below the fields."""
-        for one in (self.query_one(Offered), self.query_one(AnswerPane)):
+        """Show one of the panes below the fields."""
+        for one in (self.query_one(Offered), self.query_one(AnswerPane), self.query_one(Remembered)):
             one.display = one is pane
 
     def on_offered_chosen(self, event: Offered.Chosen) -> None:
@@ -263,24 +284,57 @@ class Invoke(ModalScreen[None]):
         field.cursor_position = len(field.value)
         self.set_focus(field)
 
+    def action_remembered(self) -> None:
+        """Show the calls that were made by hand, or the answer again."""
+        remembered = self.query_one(Remembered)
+        if remembered.display:
+            self._show(self.query_one(AnswerPane))
+            return
+        self._show(remembered)
+        remembered.offer(self.desk.memory.calls)
+        self.set_focus(remembered)
+
+    def on_remembered_chosen(self, event: Remembered.Chosen) -> None:
+        self.fill(event.request)
+        self._show(self.query_one(AnswerPane))
+        self.set_focus(self.query_one("#invoke-call", Input))
+
+    async def on_remembered_forgotten(self, event: Remembered.Forgotten) -> None:
+        await asyncio.to_thread(self.desk.memory.forget_call, event.request)
+        self.query_one(Remembered).offer(self.desk.memory.calls)
+
+    def action_save(self) -> None:
+        """Ask for a name, and keep the call by it."""
+        request = self.request()
+        if not request.url:
+            self._show_fault("which repository?")
+            return
+
+        async def keep(name: str) -> None:
+            done = await asyncio.to_thread(self.desk.memory.save_call, name, request)
+            self._show_fault(f"saved as {name}; ctrl+o lists it" if done else "it is too long to keep")
+
+        def given(name: str | None) -> None:
+            if name:
+                self.run_worker(keep(name))
+
+        self.app.push_screen(
+            AskText("Save this call", "by which name?", label(request.url, request.call)), given
+        )
+
+    def action_compare(self) -> None:
+        """Show how the answer differs from the one before, or the answer again."""
+        reply = self.query_one(AnswerPane)
+        if reply.before is None or reply.called is None:
+            self._show_fault("there is no answer before to compare with")
+            return
+        self._show(reply)
+        reply.comparing, reply.first = not reply.comparing, 0
+        reply.paint()
+
     def action_curl(self) -> None:
         self.desk.copy_to_clipboard(self.station.port.curl(self.request()))
         self.desk.say("copied as curl")
 
     def action_leave(self) -> None:
         self.dismiss(None)
-
-
-def as_request(request: FunctionRequest, called: Called, now: float) -> InvocationRow:
-    """The answer as a row of the board, for its waterfall."""
-    answer, timings = called.answer, called.answer.timings
-    row = InvocationRow(answer.id, request.url, request.call, now - timings.total_s)
-    row.verdict = line(called.verdict)
-    row.error = line(shortened(answer.error.message)) if answer.error is not None else ""
-    row.jail = answer.jail and line(answer.jail)
-    row.commit = answer.version
-    row.cached = answer.cached
-    row.warm = answer.warm
-    row.spent = {phase: spent for phase in Phase if (spent := seconds_of(timings, phase))}
-    row.total_s = timings.total_s
-    return row

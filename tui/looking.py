@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from skyisland.model import FunctionRequest
 from tui import questions
 from tui.dialogs import AskToken, FilterBar
 from tui.draw.canvas import Pager
@@ -117,10 +116,15 @@ class Looking(Going):
             self.say(f"copied {row.key}")
 
     def action_curl(self) -> None:
-        if isinstance(self.row, InvocationRow):
-            request = FunctionRequest(url=self.row.url, call=self.row.call)
+        row = self.row
+        if isinstance(row, InvocationRow):
+            request = row.again()
+            if request is None:
+                why = "was too long to be kept" if row.verdict else "is known when it has ended"
+                self.say(f"the request {why}: nothing was copied", bad=True)
+                return
             self.copy_to_clipboard(self.station.port.curl(request))
-            self.say("copied as curl")
+            self.say("copied as curl: the same request, of the same commit")
 
     def action_picture(self) -> None:
         self.deliver_screenshot()

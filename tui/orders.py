@@ -12,13 +12,13 @@ from collections.abc import Awaitable, Sequence
 
 from skyisland import events as ev
 from skyisland.errors import IslandError, JailNotFound
+from skyisland.model import FunctionRequest
 from skyisland.status import AddressState
 from tui import questions
 from tui.invoke import Invoke
 from tui.looking import Looking
 from tui.watch.port import LinkLost
 from tui.watch.rows import AddressRow, ArtifactRow, InvocationRow, JailRow
-from tui.words import line
 
 
 class Orders(Looking):
@@ -259,14 +259,15 @@ class Orders(Looking):
 
     def action_invoke(self) -> None:
         row = self.row
-        url, call = "", ""
+        request = FunctionRequest(url="")
         if isinstance(row, InvocationRow):
-            url, call = row.url, row.call
+            request = row.again() or FunctionRequest(url=row.url, call=row.call)
         elif isinstance(row, JailRow):
-            url, call = line(row.info.url), line(row.info.call)
+            request = FunctionRequest(url=row.info.url, call=row.info.call)
         elif isinstance(row, ArtifactRow):
-            url, call = row.url, row.function if "(" in row.function else f"{row.function}("
-        self.push_screen(Invoke(url, call))
+            call = row.function if "(" in row.function else f"{row.function}("
+            request = FunctionRequest(url=row.url, call=call)
+        self.push_screen(Invoke(request))
 
     async def action_quit(self) -> None:
         if self.station.port.attached or not self.follows:

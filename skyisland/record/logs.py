@@ -31,7 +31,7 @@ from contextlib import asynccontextmanager
 from typing import BinaryIO
 
 import msgspec
-from msgspec import Struct
+from msgspec import Struct, structs
 
 from skyisland.events import (
     AddressLeased,
@@ -425,6 +425,8 @@ class JsonLines(logging.Handler):
             self._done(item)
 
     def _line(self, event: Event) -> bytes:
+        if type(event) is InvocationFinished:
+            event = structs.replace(event, request=None)  # it may hold what no log should
         fields = msgspec.to_builtins(event)
         level = level_of(event)
         line = {"time": fields.pop("at"), "level": logging.getLevelName(level), **fields}

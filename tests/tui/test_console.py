@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import itertools
+import json
 import math
 import re
+import shlex
 
+import msgspec
 import pytest
 from msgspec import Raw, structs
 from textual.widgets import Input
@@ -16,6 +19,7 @@ from skyisland.model import FunctionRequest, Verdict
 from skyisland.status import AddressState, JailInfo, Usage
 from tests.support.fake_island import FakeIsland
 from tests.support.operating import HEADER, SLOW, TOKEN, World, operating, type_ahead
+from tui.answer import COMPARED, changes
 from tui.dialogs import Ask, AskToken, Help
 from tui.invoke import CHOICES, TEXTS, Invoke
 from tui.watch.port import Port
@@ -275,6 +279,85 @@ async def test_invokes_by_hand(port: Port, world: World) -> None:
         await operator.press("escape")
         assert not isinstance(operator.console.screen, Invoke)
         await operator.reads("user/repo.Encode")
+
+
+async def test_the_very_same_request_is_made_again(port: Port, world: World) -> None:
+    sent = FunctionRequest(
+        url="github.com/user/repo",
+        call="Encode",
+        args=Raw(b'[100.10,\n 1e400, "\xc3\xa4\xf0\x9f\x8d\xa8\x7f\'"]'),
+        types=("int", "map[string]int"),
+        version="v1.2",
+        stdin="a line\nand \x1b[31m more",
+        cold=True,
+    )
+    commit = (await world.island.invoke(sent)).commit
+    async with operating(port) as operator:
+        await operator.press("5")
+        await operator.reads("repo.Encode")
+        await operator.press("C")
+        *words, body = shlex.split(operator.console.clipboard)
+        assert words[0] == "curl"
+        assert body.isascii()
+        assert body.isprintable()
+        copied = msgspec.json.decode(body, type=FunctionRequest)
+        assert (copied.stdin, copied.types, copied.cold, copied.version) == (
+            sent.stdin,
+            sent.types,
+            True,
+            commit,
+        )
+        assert isinstance(copied.args, Raw)
+        assert isinstance(sent.args, Raw)
+        assert json.loads(bytes(copied.args)) == json.loads(bytes(sent.args))
+        assert b"100.10," in bytes(copied.args), "the number is as it was written"
+        await operator.press("i")
+        assert "\x1b" not in operator.screen
+        await operator.press("ctrl+r")
+        await operator.reads("gxnpxr2bq7dt")
+        await operator.reads("exit 0")
+    newest = (await world.island.invocations(1))[0]
+    exactly = structs.replace(sent, version=commit)
+    assert newest.request is not None
+    assert structs.astuple(newest.request) == structs.astuple(exactly)
+    assert operator.console.memory.calls.recent == [exactly]
+
+
+async def test_calls_are_saved_and_taken_up_again(world: World) -> None:
+    island = FakeIsland(jails=0, requests=0)
+    async with operating(island) as operator:
+        await operator.press("i", *"github.com/user/repo", "tab", *"Encode(1, 2)", "ctrl+s")
+        await operator.press(*["backspace"] * 40, *"mine", "enter")
+        await operator.reads("saved as mine")
+        await operator.press("ctrl+d")
+        await operator.reads("no answer before")
+        await operator.press("ctrl+r")
+        await operator.reads("gxnpxr2bq7dt")
+        await operator.press("ctrl+r", "ctrl+d")
+        await operator.reads("compared with the call before")
+        await operator.press("escape", "i", "ctrl+o")
+        await operator.reads("github.com/user/repo  Encode(1, 2)")
+        await operator.press("enter", "ctrl+r")
+        await operator.reads("exit 0")
+        await operator.press("ctrl+o", "D")
+        await operator.reads("no call was made by hand yet")
+    assert [request.call for request in island.requests] == ["Encode(1, 2)"] * 3
+
+
+def test_outputs_are_compared_line_by_line() -> None:
+    old, new = "a\nb\nc\nd\n", "a\nb\nC\nd\nmore\n"
+    assert changes(old, new) == [
+        ("…", "1 lines are the same"),
+        (" ", "b"),
+        ("-", "c"),
+        ("+", "C"),
+        (" ", "d"),
+        ("+", "more"),
+    ]
+    assert changes(old, old) == []
+    many = changes("x\ny\n" * 100_000, "y\nx\n" * 100_000)
+    assert many[-1] == ("…", "what follows was not compared")
+    assert len(many) <= 2 * COMPARED + 2
 
 
 async def test_chooses_from_what_a_package_offers(port: Port, world: World) -> None:

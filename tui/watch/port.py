@@ -7,13 +7,11 @@ wrong) or with `LinkLost` (nobody answered).
 
 from __future__ import annotations
 
-import json
 import shlex
 from collections.abc import AsyncIterator
 from typing import Protocol
 
-import msgspec
-
+from skyisland.codec import encode
 from skyisland.errors import IslandError
 from skyisland.events import Event
 from skyisland.figures import Window
@@ -88,11 +86,20 @@ class Port(Protocol):
 def curl_line(base: str, request: FunctionRequest) -> str:
     """The call as a command line, quoted for sh. Other characters than ASCII are escaped: some would show the
     operator another line than the one that the shell runs."""
-    body = json.dumps(msgspec.to_builtins(request))
+    # The arguments stand as they were sent: read and written again, a number might be another one. Line ends
+    # can only stand between parts of JSON, and need not.
+    text = encode(request).decode().translate({9: " ", 10: " ", 13: " "})
+    body = "".join(c if " " <= c <= "~" else _escaped(c) for c in text)
     way = shlex.quote(base)
     if base.startswith("unix:"):
         way = f"--unix-socket {shlex.quote(base.removeprefix('unix:'))} http://localhost"
     return f"curl -sS {way}{INVOKE.path} -d {shlex.quote(body)}"
+
+
+def _escaped(character: str) -> str:
+    """As JSON escapes it: one or two units of UTF-16."""
+    units = character.encode("utf-16-be", "surrogatepass")
+    return "".join(f"\\u{units[n]:02x}{units[n + 1]:02x}" for n in range(0, len(units), 2))
 
 
 __all__ = ["Called", "IslandError", "LinkLost", "LogLine", "Port", "Snapshot", "curl_line"]

@@ -6,9 +6,11 @@ cleaned when the row is made.
 
 from __future__ import annotations
 
+from msgspec import structs
+
 from skyisland.cause import Cause
 from skyisland.events import BuildFinished, BuildStarted, InvocationFinished
-from skyisland.model import Artifact, Phase, Purpose, Timings, Verdict
+from skyisland.model import Artifact, FunctionRequest, Phase, Purpose, Timings, Verdict
 from skyisland.status import AddressInfo, AddressState, JailInfo, JailState
 from tui.words import duration, label, line, short
 
@@ -103,6 +105,7 @@ class InvocationRow:
         "label",
         "named",
         "phase",
+        "request",
         "short",
         "since",
         "spent",
@@ -134,6 +137,8 @@ class InvocationRow:
         """What its caller calls it, for who looks for that."""
         self.client = ""
         """Who called."""
+        self.request: FunctionRequest | None = None
+        """What its caller sent; None while it runs, and where that was too long to keep."""
         self.phase = NEXT[None]
         """What it does: one of `NEXT`, or `queued` while it waits for a place."""
         self.since = at
@@ -158,6 +163,7 @@ class InvocationRow:
         self.cause = end.cause
         self.caller_id = line(end.caller_id)
         self.client = line(end.client)
+        self.request = end.request
         self.spent = {phase: spent for phase in Phase if (spent := seconds_of(end.timings, phase))}
         self.total_s = end.timings.total_s
 
@@ -169,6 +175,12 @@ class InvocationRow:
     def state(self) -> str:
         """`open`, `ok`, `fault` (it returned an error) or `bad`: the name of its glyph."""
         return state_of(self.verdict) if self.verdict else "open"
+
+    def again(self) -> FunctionRequest | None:
+        """The same call, of the very commit that it ran; None where not all of it is known."""
+        if self.request is None:
+            return None
+        return structs.replace(self.request, version=self.commit or self.request.version)
 
     def field(self, name: str) -> str:
         if name == "function":
