@@ -97,7 +97,7 @@ def invoke(
     if later and is_folder(fields["url"]):
         raise click.UsageError("a folder is published while the command runs; --async takes a repository")
     fields |= data_of(args, arg, inputs, texts=fields["call"] == "main")
-    if data := stdin.read() if stdin else _piped():  # of which `--inputs -` left nothing
+    if data := stdin.read() if stdin else piped():  # of which `--inputs -` left nothing
         fields |= input_of(data)
     url, version = fields.pop("url"), fields.pop("version")
     with options.client(admin=False) as client, found(options, url, version) as (url, version):
@@ -116,7 +116,7 @@ def invoke(
     sys.exit(0 if called.verdict is Verdict.ok else EXIT_FUNCTION)
 
 
-def _piped() -> bytes:
+def piped() -> bytes:
     """What is piped into the command or redirected from a file; nothing from a terminal or /dev/null."""
     try:
         mode = os.fstat(sys.stdin.fileno()).st_mode

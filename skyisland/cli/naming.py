@@ -9,7 +9,7 @@ import click
 import msgspec
 
 from skyisland.cli import EXIT_FUNCTION, GlobalOptions, Listing, completing
-from skyisland.cli.calling import data_of, input_of, print_output
+from skyisland.cli.calling import data_of, input_of, piped, print_output
 from skyisland.cli.printing import PAIRS, as_json, moment, print_json, print_list, print_table, say
 from skyisland.model import NamedCall, Verdict
 from skyisland.named.definition import Ceilings, Definition, Revision, Warm
@@ -203,7 +203,7 @@ def _say_where(named: Named, as_json: bool) -> None:
 @click.argument("arg", nargs=-1)
 @click.option("--args", help="Arguments as JSON: an array, or an object by the parameters' names.")
 @click.option("--inputs", type=click.File("rb"), help="Arguments of many calls, a line each; - to read them.")
-@click.option("--stdin", type=click.File("rb"), help="What the function reads; - for standard input.")
+@click.option("--stdin", type=click.File("rb"), help="What the function reads; without it, what is piped in.")
 @click.option("--raw", is_flag=True, help="Write the output as it is to a terminal, too.")
 @as_json
 @click.pass_obj
@@ -221,7 +221,9 @@ def call(
 
     Exit code 4 if it did not end well, or returned an error.
     """
-    given = data_of(args, arg, inputs, texts=False) | (input_of(stdin.read()) if stdin else {})
+    given = data_of(args, arg, inputs, texts=False)
+    if data := stdin.read() if stdin else piped():
+        given |= input_of(data)
     with options.client(admin=False) as client:
         called = client.call(name, NamedCall(**given))
     if as_json:

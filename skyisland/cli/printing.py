@@ -62,9 +62,13 @@ def print_table(
 ) -> None:
     """A table; of one without rows, `empty` is said on standard error. Control characters are escaped.
 
-    `texts`: the columns whose cells may be long.
+    `texts`: the columns whose cells may be long. In others `-` stands for nothing, for who counts words.
     """
-    cells = [[printable(str("" if cell is None else cell)) for cell in row] for row in rows]
+    blank = ["" if column in texts or columns == PAIRS else "-" for column in columns]
+    cells = [
+        [printable(str("" if cell is None else cell)) or none for cell, none in zip(row, blank, strict=True)]
+        for row in rows
+    ]
     if not cells:
         say(empty, err=True)
         return

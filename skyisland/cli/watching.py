@@ -326,8 +326,12 @@ def ips(options: GlobalOptions, state: AddressState | None, as_json: bool) -> No
             print_json(client.addresses() if state is None else client.addresses_in(state))
             return
         pool = client.snapshot().addresses
-    rows = ((one.ip, one.state, one.jail) for one in pool if state in (None, one.state))
-    print_table(("ADDRESS", "STATE", "JAIL"), rows, "no address")
+    rows = ((one.ip, one.state, one.jail, _since(one.since)) for one in pool if state in (None, one.state))
+    print_table(("ADDRESS", "STATE", "JAIL", "SINCE"), rows, "no address")
+
+
+def _since(at: float | None) -> str:
+    return "" if at is None else moment(at)
 
 
 @click.command()

@@ -15,6 +15,7 @@ from click.testing import CliRunner, Result
 from msgspec import structs
 
 from skyisland.cli import EXIT_FUNCTION, GlobalOptions, main
+from skyisland.cli.printing import moment
 from skyisland.client import Client
 from skyisland.drivers.fake import Script
 from skyisland.errors import ArtifactNotFound, BadCall
@@ -99,8 +100,10 @@ async def test_logs_of_the_island_and_of_a_jail(here: Here, world: World) -> Non
 async def test_ips_tell_taken_out_from_free(here: Here, world: World) -> None:
     await world.island.network.set_state("10.61.0.2", AddressState.unavailable)
     rows = [line.split() for line in (await run(here, "ips")).output.splitlines() if line.strip()]
-    assert rows[0] == ["ADDRESS", "STATE", "JAIL"]
-    assert rows[1:3] == [["10.61.0.2", "unavailable"], ["10.61.0.3", "available"]]
+    assert rows[0] == ["ADDRESS", "STATE", "JAIL", "SINCE"]
+    (taken,) = (one for one in world.island.status().addresses if one.since)
+    assert rows[1] == ["10.61.0.2", "unavailable", "-", *moment(taken.since or 0.0).split()]
+    assert rows[2] == ["10.61.0.3", "available", "-", "-"]
     one = (await run(here, "ips", "--state", "unavailable")).output
     assert ("10.61.0.2" in one, "10.61.0.3" in one) == (True, False)
     told = json.loads((await run(here, "ips", "--state", "unavailable", "--json")).output)

@@ -90,7 +90,7 @@ async def test_one_line_for_each_row_where_no_terminal_reads_it(island: Island, 
         assert not any(line != line.rstrip() or not line for line in lines)
     assert LONG.call in (await island.run("requests")).stdout.splitlines()[1]
     await world.island.network.set_state("10.61.0.3", AddressState.unavailable)
-    assert "10.61.0.3  unavailable" in (await island.run("ips")).stdout.splitlines()
+    assert "\n10.61.0.3  unavailable  -     20" in (await island.run("ips")).stdout
 
 
 async def test_nothing_to_show_is_said_beside_the_output(world: World, tmp_path: Path) -> None:
@@ -318,7 +318,7 @@ def test_where_standard_input_may_be_read(
         monkeypatch.setattr(sys, "stdin", stdin)
         said: Callable[..., None] = lambda *_, **__: os.close(writer)  # noqa: E731 - the pipe's other end leaves
         monkeypatch.setattr(calling, "say", said)
-        assert calling._piped() == {"null": b"", "file": b"data", "pipe": b""}[kind]
+        assert calling.piped() == {"null": b"", "file": b"data", "pipe": b""}[kind]
     os.close(reader)
     if kind != "pipe":
         os.close(writer)
