@@ -27,6 +27,9 @@ from skyisland.operations import CALL, IN_PATHS, INVOKE, JSON, KEPT, OPERATIONS,
 from skyisland.wire import Problem
 
 Schema = dict[str, Any]
+_ARRAY: Schema = {"type": "array", "items": {}}
+_NONE: Schema = {"not": {}}
+"""Of a field that may not be there. `False` says the same, but generators of clients do not know it."""
 Shapes = dict[Any, Schema]
 
 CALL_HEADERS: list[Schema] = [
@@ -115,25 +118,35 @@ def _refine(components: dict[str, Schema]) -> None:
     """Adds what the code checks beyond the types."""
     function = components["FunctionBody"]
     function["properties"]["url"]["format"] = "go-package-url"
-    function["properties"]["args"] = {"type": ["array", "object"]}
-    function["properties"]["inputs"] = {"type": "array"}
+    function["properties"]["args"] = {"anyOf": [_ARRAY, {"type": "object"}]}
+    function["properties"]["inputs"] = _ARRAY
     function["properties"]["types"]["items"]["format"] = "go-type"
     function["properties"]["version"]["format"] = "git-version"
     _refine_input(function)
-    expression: Schema = {"call": {"format": "go-call"}, "args": False, "inputs": False, "types": False}
+    expression: Schema = {"call": {"format": "go-call"}, "args": _NONE, "inputs": _NONE, "types": _NONE}
     name: Schema = {"call": {"format": "go-function"}}
     words = {"type": "array", "maxItems": MAX_WORDS, "items": {"type": "string", "pattern": "^[^\0]*$"}}
-    program: Schema = {"call": {"enum": ["", "main"]}, "args": words, "inputs": False, "types": False}
-    function["anyOf"] = [
+    program: Schema = {"call": {"enum": ["", "main"]}, "args": words, "inputs": _NONE, "types": _NONE}
+    _restrict(
+        function,
         {"properties": expression, "required": ["call"]},
-        {"properties": name | {"inputs": False}, "required": ["call", "args"]},
-        {"properties": name | {"args": False}, "required": ["call", "inputs"]},
+        {"properties": name | {"inputs": _NONE}, "required": ["call", "args"]},
+        {"properties": name | {"args": _NONE}, "required": ["call", "inputs"]},
         {"properties": program},
-    ]
+    )
     _refine_names(components)
     address = components["AddressBody"]["properties"]
     address["ip"]["format"] = "ipv4"
-    address["state"] = {"enum": ["available", "unavailable", 0, 1]}
+    states: list[Schema] = [
+        {"type": "string", "enum": ["available", "unavailable"]},
+        {"type": "integer", "enum": [0, 1]},
+    ]
+    address["state"] = {"anyOf": states}
+
+
+def _restrict(shape: Schema, *cases: Schema) -> None:
+    """It is of one of these cases. Within `allOf`, for generators of clients make a type of each `anyOf`."""
+    shape["allOf"] = [{"anyOf": [*cases]}]
 
 
 def _refine_input(body: Schema) -> None:
@@ -149,9 +162,9 @@ def _refine_names(components: dict[str, Schema]) -> None:
     """The same for functions with a name."""
     call = components["NamedCallBody"]
     _refine_input(call)
-    call["properties"]["args"] = {"type": ["array", "object"]}
-    call["properties"]["inputs"] = {"type": "array"}
-    call["anyOf"] = [{"properties": {"inputs": False}}, {"properties": {"args": False}}]
+    call["properties"]["args"] = {"anyOf": [_ARRAY, {"type": "object"}]}
+    call["properties"]["inputs"] = _ARRAY
+    _restrict(call, {"properties": {"inputs": _NONE}}, {"properties": {"args": _NONE}})
     components["SecretBody"]["properties"]["value"]["pattern"] = "^[^\0]+$"
     defined = components["DefinitionBody"]
     fields = defined["properties"]
@@ -165,10 +178,11 @@ def _refine_names(components: dict[str, Schema]) -> None:
     }
     fields["secrets"] |= {"propertyNames": variable, "additionalProperties": _in_path("secret")}
     program: Schema = {"function": {"enum": ["", "main"]}, "types": {"maxItems": 0}}
-    defined["anyOf"] = [
+    _restrict(
+        defined,
         {"properties": {"function": {"format": "go-function"}}, "required": ["function"]},
         {"properties": program | {"env": {"maxProperties": 0}, "secrets": {"maxProperties": 0}}},
-    ]
+    )
 
 
 def _in_path(name: str) -> Schema:
@@ -176,10 +190,16 @@ def _in_path(name: str) -> Schema:
     return {"type": "string", "minLength": 1, "pattern": PATTERNS.get(name, "^[^/]+$")}
 
 
+def _id(operation: Operation[Any], path: str) -> str:
+    """The name of an operation's method in clients that are generated; of an alias, one with a number."""
+    place = operation.paths.index(path)
+    return f"{operation.name}_{place + 1}" if place else operation.name
+
+
 def _operation(operation: Operation[Any], path: str, shapes: Shapes, problems: list[Schema]) -> Schema:
     described: Schema = {
         "summary": operation.summary,
-        "operationId": f"{operation.method.lower()} {path}",
+        "operationId": _id(operation, path),
         "parameters": [
             {
                 "name": name,

@@ -97,7 +97,7 @@ class InputAnswer(Struct, frozen=True, kw_only=True):
     """What came of one of many inputs; the fields mean what those of `Answer` do."""
 
     data: str
-    results: Annotated[Any, Meta(extra_json_schema={"type": ["array", "null"]})] = None
+    results: Annotated[Any, Meta(extra_json_schema={"type": ["array", "null"], "items": {}})] = None
     error: GoError | None = None
     """Also an argument that does not fit (its type is `argument`, and `at` the path), or a `panic`: the next
     input is taken all the same."""
@@ -126,7 +126,7 @@ class Answer(Struct, frozen=True, kw_only=True):
     data: str
     """What `fmt.Print` prints of the results, after what the function printed itself; bytes that are no UTF-8
     are replaced, and `data_base64` has them all."""
-    results: Annotated[Any, Meta(extra_json_schema={"type": ["array", "null"]})] = None
+    results: Annotated[Any, Meta(extra_json_schema={"type": ["array", "null"], "items": {}})] = None
     """The results by the rules of encoding/json, without a trailing error. Null if there are none, because
     the function ended the process, or if they take more than a mebibyte."""
     error: GoError | None = None
