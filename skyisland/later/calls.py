@@ -76,7 +76,7 @@ class Attempt(Struct, kw_only=True, omit_defaults=True):
     """The invocation's."""
     started_at: float
     ended_at: float | None = None
-    """Also None of one that was cut off, because the island was killed."""
+    """Of one that was cut off, because the island was killed: when that was found."""
     verdict: str = ""
     """How the function ended, or the code of the error that kept it from running."""
     message: str = ""

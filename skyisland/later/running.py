@@ -185,10 +185,9 @@ class Runner:
         if record.state.final:  # the process was killed when it had noted this
             await self.end(record, record.state)
             return
-        if len(record.attempts) >= self._settings.attempts:
-            record.verdict = "interrupted"
-            record.message = "the island was killed each time that it ran"
-            await self.end(record, CallState.dead)
+        if record.attempts and not record.attempts[-1].verdict:
+            # After a pause, too: what it runs may be what killed the island.
+            await self._failed(record, "interrupted", "the island was killed while it ran")
             return
         attempt = Attempt(
             number=len(record.attempts) + 1, id=f"inv-{secrets.token_hex(6)}", started_at=time.time()

@@ -1,0 +1,75 @@
+"""The island killed while it accepts, runs and settles calls that answer later: none is lost, each has a result.
+
+One chain of lives on one state folder. Each accepts more calls and is killed at a step that it has not been
+killed at before; the last one runs what is left. `SKYISLAND_KEPT_CALLS`: how many calls in all, a fiftieth of
+them in a life; a run of the tests has time for a few.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import sqlite3
+import subprocess
+import sys
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from skyisland.later.calls import read
+from tests.support.places import ROOT
+
+CALLS = int(os.environ.get("SKYISLAND_KEPT_CALLS", "90"))
+IN_A_LIFE = max(30, CALLS // 50)
+ATTEMPTS = 5
+SIGKILLED = -9
+
+
+def life(file: Path, at: int, first: int, count: int) -> tuple[set[str], int]:
+    """The calls that it accepted, and how many steps it took; 0 if it was killed."""
+    words = [str(word) for word in (file, at, first, count)]
+    done = subprocess.run(
+        [sys.executable, "-m", "tests.faults.keeper", *words],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+    assert done.returncode in (0, SIGKILLED), done.stderr
+    told = [json.loads(line) for line in done.stdout.splitlines()]
+    accepted = {line["accepted"] for line in told if "accepted" in line}
+    return accepted, next((line["steps"] for line in told if "steps" in line), 0)
+
+
+@pytest.mark.case("D1")
+def test_whatever_was_accepted_has_one_result(state_dir: Path, tmp_path: Path) -> None:
+    file = tmp_path / "skyisland.toml"
+    file.write_text(
+        f'state_dir = "{state_dir}"\n[jails]\ndriver = "fake"\n'
+        f'[async]\nattempts = {ATTEMPTS}\nbackoff = "1ms"\nlongest_backoff = "5ms"\n'
+    )
+    accepted, steps = life(file, 0, 0, IN_A_LIFE)
+    assert steps > IN_A_LIFE
+    killed, dice = 0, random.Random(7)  # noqa: S311 - the same steps each time
+    for first in range(IN_A_LIFE, CALLS, IN_A_LIFE):
+        more, ended = life(file, dice.randrange(1, steps), first, IN_A_LIFE)
+        accepted |= more
+        killed += not ended
+    assert killed > (CALLS - IN_A_LIFE) // IN_A_LIFE // 2
+    _, ended = life(file, 0, CALLS, 0)
+    assert ended
+    with closing(sqlite3.connect(state_dir / "calls.db")) as db:
+        rows = db.execute("SELECT id, state, record, result FROM calls").fetchall()
+        assert db.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
+        assert db.execute("SELECT count(*) FROM orders").fetchone() == (0,)
+    kept = {call: (state, read(record), result) for call, state, record, result in rows}
+    assert accepted <= kept.keys(), "an accepted call is lost"
+    assert {state for state, _, _ in kept.values()} == {"done"}
+    attempts = [len(record.attempts) for _, record, _ in kept.values()]
+    print(f"{len(accepted)} accepted, {killed} kills, attempts {min(attempts)} to {max(attempts)}")
+    assert 1 <= min(attempts) <= max(attempts) <= ATTEMPTS
+    assert all(result for _, _, result in kept.values())
+    assert all(record.attempts[-1].verdict == "ok" for _, record, _ in kept.values())
