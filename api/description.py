@@ -44,21 +44,15 @@ CALL_HEADERS: list[Schema] = [
         "in": "header",
         "description": "`respond-async` has it answered with 202 and run later; `wait=5, respond-async` "
         "only if it takes longer than 5 s.",
-        "schema": {"enum": ["respond-async", "wait=5, respond-async"]},
-    },
-    {
-        "name": "Idempotency-Key",
-        "in": "header",
-        "description": "What is sent again with it runs nothing: it gets the first answer.",
-        "schema": {"type": "string", "pattern": "^[!-~]{1,255}$"},
-    },
-    {
-        "name": "X-Callback-Url",
-        "in": "header",
-        "description": "Gets the record of a call that answers later.",
-        "schema": {"type": "string", "format": "uri"},
+        "schema": {"type": "string"},
     },
 ]
+MORE_HEADERS = (
+    "The header `Idempotency-Key` (1 to 255 visible characters of ASCII) has what is sent again with it run "
+    "nothing: it gets the first answer, and 422 if the body differs. With `Prefer: respond-async`, "
+    "`X-Callback-Url` gets the record of the call when it is over."
+)
+"""What depends on other requests, or on each other, no schema of a parameter says."""
 IF_MATCH: list[Schema] = [
     {"name": name, "in": "header", "description": meaning, "schema": {"enum": [sample]}}
     for name, meaning, sample in (
@@ -230,6 +224,7 @@ def _operation(operation: Operation[Any], path: str, shapes: Shapes, problems: l
         },
     }
     if operation in (INVOKE, CALL):
+        described["description"] = MORE_HEADERS
         accepted = {JSON: {"schema": shapes[KEPT.answer]}}
         described["responses"]["202"] = {"description": "Accepted: it answers later.", "content": accepted}
     if operation.body:

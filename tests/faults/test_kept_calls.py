@@ -1,4 +1,4 @@
-"""The island killed while it accepts, runs and settles calls that answer later: none is lost, each has a result.
+"""The island killed while it accepts, runs and settles calls that answer later: each has one result.
 
 One chain of lives on one state folder. Each accepts more calls and is killed at a step that it has not been
 killed at before; the last one runs what is left. `SKYISLAND_KEPT_CALLS`: how many calls in all, a fiftieth of
@@ -53,7 +53,7 @@ def test_whatever_was_accepted_has_one_result(state_dir: Path, tmp_path: Path) -
     )
     accepted, steps = life(file, 0, 0, IN_A_LIFE)
     assert steps > IN_A_LIFE
-    killed, dice = 0, random.Random(7)  # noqa: S311 - the same steps each time
+    killed, dice = 0, random.Random(7)  # the same steps each time
     for first in range(IN_A_LIFE, CALLS, IN_A_LIFE):
         more, ended = life(file, dice.randrange(1, steps), first, IN_A_LIFE)
         accepted |= more
