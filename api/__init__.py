@@ -9,6 +9,7 @@ share a request counts to stands in `clients`, which operations there are in `sk
 shapes in `skyisland.wire`.
 
     Hypercorn ─▶ count ─▶ whose page (origin.py) ─┬─▶ POST /api/v1/function, …/names/NAME (function.py)
+                                                  ├─▶ ANY /fn/NAME… (handlers.py)
                                                   └─▶ Quart ─▶ roles, parameters (routes.py, auth.py)
                                                          ─┬─▶ what is seen (observe.py, stream.py)
                                                           ├─▶ calls that answer later (later.py)
@@ -39,6 +40,7 @@ from api.auth import Gate
 from api.bodies import HungUp, unpacked
 from api.clients import Clients
 from api.function import FunctionEndpoint, called_name, look, send_reply
+from api.handlers import PREFIX, HandlerEndpoint
 from api.media import wanted
 from api.origin import ForeignOrigin, Origins, shown_to, welcome
 from api.problems import Reply
@@ -84,9 +86,14 @@ class Front:
     """Sees every request first: counts it, refuses what is dangerous wherever it goes, and passes it on."""
 
     def __init__(
-        self, function: FunctionEndpoint, rest: ASGIFramework, traffic: Traffic, settings: ApiSettings
+        self,
+        function: FunctionEndpoint,
+        handlers: HandlerEndpoint,
+        rest: ASGIFramework,
+        traffic: Traffic,
+        settings: ApiSettings,
     ) -> None:
-        self._function, self._rest, self._traffic = function, rest, traffic
+        self._function, self._handlers, self._rest, self._traffic = function, handlers, rest, traffic
         self._settings, self._origins = settings, Origins(settings.origins)
         self._under_way: set[asyncio.Task[object]] = set()
 
@@ -126,6 +133,9 @@ class Front:
                 return
             if scope["method"] == "POST" and (name := called_name(scope["path"])):
                 await self._function(scope, receive, counted, name)
+                return
+            if scope["path"].startswith(PREFIX):
+                await self._handlers(scope, receive, counted)
                 return
             if b"content-encoding" in names:
                 try:
@@ -225,6 +235,7 @@ def create_app(
     function = FunctionEndpoint(island, metrics, gate, settings, clients)
     look(app, island, function)
     later.calls(app, island, gate, clients, function.admitted)
-    app.front = Front(function, app.asgi_app, metrics.traffic, settings)
+    handlers = HandlerEndpoint(island, function, gate, clients)
+    app.front = Front(function, handlers, app.asgi_app, metrics.traffic, settings)
     app.asgi_app = app.front  # type: ignore[method-assign] # Quart's way to put something in front
     return app

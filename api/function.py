@@ -20,7 +20,7 @@ from hypercorn.typing import ASGIReceiveCallable, ASGISendCallable, HTTPScope
 from msgspec import UNSET, Struct
 from quart import Quart, request
 
-from api.auth import Gate
+from api.auth import NOBODY, Gate
 from api.bodies import HungUp, read_body
 from api.clients import Clients, Request
 from api.later import HEADERS, Deferral, deferred
@@ -108,7 +108,7 @@ class FunctionEndpoint:
         if scope["method"] != "POST":
             await send_reply(_OPTIONS if scope["method"] == "OPTIONS" else _NOT_ALLOWED, send)
             return
-        asked = _asked(scope)
+        asked = asked_by(scope)
         lines = Lines(send, asked.id) if asked.wanted.answer == LINES else None
         try:
             with self.admitted(scope) as client:
@@ -128,15 +128,19 @@ class FunctionEndpoint:
             await send_reply(answer, send, ("X-Call-Id", asked.id))
 
     @contextmanager
-    def admitted(self, scope: Request) -> Iterator[Client]:
-        """Count one more call of this client for the length of the block, and tell who it is.
+    def admitted(self, scope: Request, *, open_to_all: bool = False) -> Iterator[Client]:
+        """Count one more call of this client for the length of the block, and tell who it is. `open_to_all`:
+        also where functions take a token.
 
         Raises:
             Unauthorized, Forbidden: it may not call.
             TooBusy: it has as many calls under way as the settings permit.
         """
         token = self._gate.token_of(scope["headers"])
-        who = self._gate.admit_call(token, self._clients.address_of(scope))
+        if open_to_all:
+            who = self._gate.who(token) or NOBODY
+        else:
+            who = self._gate.admit_call(token, self._clients.address_of(scope))
         client, most = who.name or self._clients.client_of(scope), self.settings.calls_per_client
         if most and self._calls[client] >= most:
             raise TooBusy(f"you have {most} calls under way; wait for one of them", retry_after_s=1)
@@ -149,7 +153,7 @@ class FunctionEndpoint:
                 del self._calls[client]
 
     async def _run(
-        self, receive: ASGIReceiveCallable, client: Client, asked: _Asked, lines: Lines | None, name: str
+        self, receive: ASGIReceiveCallable, client: Client, asked: Asked, lines: Lines | None, name: str
     ) -> Reply:
         self._metrics.count("handlers.function.run")
         form = asked.wanted.acceptable
@@ -185,10 +189,10 @@ class FunctionEndpoint:
             return answered(invocation, form, asked.wanted.error)
 
         if asked.deferral is None:
-            with _UntilHangUp(receive):
+            with UntilHangUp(receive):
                 return await answer()
         asked.deferral.check(form)
-        with _UntilHangUp(receive):
+        with UntilHangUp(receive):
             return await deferred(
                 self._island,
                 asked.deferral,
@@ -271,7 +275,7 @@ _SAFE = "".join(c for c in map(chr, range(0x20, 0x7F)) if c != "%")
 """Printable ASCII stands for itself, but for the sign of what does not."""
 
 
-class _Asked(Struct, frozen=True):
+class Asked(Struct, frozen=True):
     """What the headers of a request say."""
 
     id: str
@@ -297,7 +301,7 @@ def server_timing(timings: Timings) -> str:
     )
 
 
-class _UntilHangUp:
+class UntilHangUp:
     """Cancels its block when the caller hangs up.
 
     Raises:
@@ -342,7 +346,7 @@ _NOT_ALLOWED = Reply(
 )
 
 
-def _asked(scope: HTTPScope) -> _Asked:
+def asked_by(scope: HTTPScope) -> Asked:
     accept, caller_id, traceparent, coding = b"", "", "", b""
     later: dict[bytes, bytes] = {}
     for name, value in scope["headers"]:
@@ -358,7 +362,7 @@ def _asked(scope: HTTPScope) -> _Asked:
             later[name] = b"%b,%b" % (later[name], value) if name in later else value
     deferral = Deferral.of(later) if later else None
     call_id = deferral.call if deferral is not None and deferral.call else new_id()
-    return _Asked(call_id, wanted(accept.decode("latin-1")), caller_id, traceparent, coding, deferral)
+    return Asked(call_id, wanted(accept.decode("latin-1")), caller_id, traceparent, coding, deferral)
 
 
 async def send_reply(answer: Reply, send: ASGISendCallable, *more: tuple[str, str]) -> None:

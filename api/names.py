@@ -46,7 +46,7 @@ def names(app: Quart, island: Island) -> None:
     async def define(name: str, body: DefinitionBody) -> Named:
         fields = {field: getattr(body, field) for field in Definition.__struct_fields__}
         now = await named.define(name, Definition(**fields), by=g.who.name, revision=_expected())
-        audit("defined %s as %s of %s", name, body.function or "main", body.url)
+        audit("defined %s as %s of %s", name, body.handler or body.function or "main", body.url)
         return now
 
     @answers(app, op.FORGET)

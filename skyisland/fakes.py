@@ -145,7 +145,7 @@ class FakeBuilds:
         """Raised by the next `build`."""
 
     def _key(self, url: str, package: str, commit: str, call: Call) -> str:
-        what = call.function if call.arguments is not None else call.text
+        what = call.function if call.arguments is not None and not call.serves else call.text
         return hashlib.sha256("\0".join((url, package, commit, what)).encode()).hexdigest()
 
     async def prepare(self, progress: Progress = silent, *, whole: bool = False) -> None:

@@ -30,7 +30,7 @@ from skyisland.errors import (
 from skyisland.events import Events, InvocationFinished, IslandStarted, IslandStopped, Pulse
 from skyisland.figures import Report, Window
 from skyisland.golang import harness
-from skyisland.golang.callee import understand
+from skyisland.golang.callee import parse_handler, understand
 from skyisland.golang.catalogue import Catalogue
 from skyisland.golang.conversation import Conversation, Heard
 from skyisland.golang.runtime import function_environment
@@ -299,7 +299,7 @@ class Island:
         heard: Heard | None,
         terms: Terms,
     ) -> Outcome:
-        call = await understand(request)
+        call = await understand(request) if terms.exchange is None else parse_handler(request.call)
         story.function = call.function
         talk = Conversation(
             request,
@@ -309,6 +309,7 @@ class Island:
             most_bytes=(terms.limits or self.policy.limits).stdout_bytes,
             heard=heard,
             environment=(*story.environment, *terms.environment),
+            exchange=terms.exchange,
         )
         if request.ip4:
             self.network.require()

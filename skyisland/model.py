@@ -9,6 +9,7 @@ epoch, UTC.
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
@@ -144,6 +145,8 @@ class Call(Struct, frozen=True, kw_only=True):
     """Go literals as written (`-1.5`, `"a\\n"`, `'x'`, `true`, `nil`), or None for an expression."""
     qualifier: str | None = None
     """The package name the caller put in front, to be checked against the package's own."""
+    serves: bool = False
+    """It is an HTTP handler, or returns one."""
     takes_data: bool = False
     """Its arguments are JSON and come in the frame: only the form of a function will do."""
     imports: tuple[str, ...] = ()
@@ -190,6 +193,17 @@ class Resolved(Struct, frozen=True, kw_only=True):
     forges serve the commits of forks and of pull requests by the repository's URL, too."""
 
 
+class Exchange(Struct, frozen=True, kw_only=True):
+    """An HTTP request that a handler answers, and who hears the answer, both as bytes of HTTP/1.1."""
+
+    request: bytes
+    """The whole request; empty to look whether there is a handler, and no more."""
+    peer: str = ""
+    """Address and port of who sent it."""
+    heard: Callable[[bytes], None] | None = None
+    """Called with the answer, piece by piece as it comes."""
+
+
 class Terms(Struct, frozen=True, kw_only=True):
     """What a function's name adds to its calls: nothing for a plain call."""
 
@@ -202,6 +216,8 @@ class Terms(Struct, frozen=True, kw_only=True):
     """Of its jail, in place of the island's."""
     timeout_s: float | None = None
     """How long it may run, in place of the island's limit."""
+    exchange: Exchange | None = None
+    """What a handler answers; None for a function."""
 
     def __repr__(self) -> str:
         return f"<terms of {self.name}>"  # no secret in a log, whoever prints this

@@ -258,5 +258,5 @@ def key_of(id_: Id, toolchain: str) -> str:
 
 def id_for(resolved: Resolved | Source, call: Call) -> Id:
     """What the binary for a call is known by; an expression counts where its arguments are compiled in."""
-    expression = None if call.arguments is not None else call.text
+    expression = None if call.arguments is not None and not call.serves else call.text
     return (resolved.url, resolved.package, resolved.commit, call.function, expression)

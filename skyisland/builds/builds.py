@@ -33,7 +33,7 @@ from skyisland.events import BuildFinished, BuildStarted, Events
 from skyisland.golang import harness
 from skyisland.golang.caches import Caches
 from skyisland.golang.call import read_call
-from skyisland.golang.callee import PROGRAM
+from skyisland.golang.callee import HANDLER, PROGRAM, parse_handler
 from skyisland.golang.catalogue import Catalogue, hint, some_functions
 from skyisland.golang.compiler import Compiler
 from skyisland.golang.complaints import of_data
@@ -271,7 +271,9 @@ class Builds:
             As `build` does.
         """
         call = PROGRAM
-        if artifact.function != PROGRAM.function:
+        if artifact.expression and artifact.expression.startswith(HANDLER):
+            call = parse_handler(artifact.function)
+        elif artifact.function != PROGRAM.function:
             call = await read_call(artifact.expression or f"{artifact.function}()")
             call = structs.replace(
                 call.meant_in(artifact.package_name),

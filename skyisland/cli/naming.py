@@ -53,7 +53,7 @@ def _row(named: Named) -> tuple[object, ...]:
 
 
 def _function(definition: Definition) -> str:
-    return definition.function or "main"
+    return definition.handler or definition.function or "main"
 
 
 def _version(definition: Definition) -> str:
@@ -114,6 +114,7 @@ def _past(revision: Revision) -> tuple[object, ...]:
 @click.argument("url", required=False, shell_complete=completing.packages)
 @click.argument("function", default="main", shell_complete=completing.names_offered)
 @click.option("--file", type=click.File("rb"), help="The whole definition as JSON; - to read it.")
+@click.option("--handler", is_flag=True, help="FUNCTION is an HTTP handler: it answers ANY /fn/NAME.")
 @click.option("--version", help="Branch, tag or commit; the default branch without it.")
 @click.option("--pin", is_flag=True, help="Stay at the commit that the version means now.")
 @click.option("--env", multiple=True, metavar="NAME=VALUE", help="An environment variable; may be repeated.")
@@ -140,6 +141,7 @@ def define(
     url: str | None,
     function: str,
     file: BinaryIO | None,
+    handler: bool,
     env: tuple[str, ...],
     secret: tuple[str, ...],
     memory_bytes: int | None,
@@ -163,7 +165,7 @@ def define(
             {
                 **fields,
                 "url": url,
-                "function": function,
+                "handler" if handler else "function": function,
                 "env": dict(_pair(text, "--env") for text in env),
                 "secrets": dict(_pair(text, "--secret", alone=True) for text in secret),
                 "limits": limits if limits != Ceilings() else None,

@@ -35,6 +35,10 @@ _TYPES = re.compile(
 )
 
 
+HANDLER = "handler "
+"""How the text of a handler's call begins: no Go expression does."""
+
+
 async def understand(request: FunctionRequest) -> Call:
     """The call of a request.
 
@@ -101,6 +105,21 @@ def parse_callee(name: str, types: tuple[str, ...] = ()) -> Call:
         call = _parsed(name, types, "types")
     other = call.otherwise and _taking_data(call.otherwise)
     return structs.replace(_taking_data(call), otherwise=other)
+
+
+def parse_handler(name: str) -> Call:
+    """What answers HTTP requests: the handler with this name, or the function that returns one.
+
+    Raises:
+        BadCall: this is no exported name.
+    """
+    call = parse_callee(name)
+    other = call.otherwise and _answering_http(call.otherwise)
+    return structs.replace(_answering_http(call), otherwise=other)
+
+
+def _answering_http(call: Call) -> Call:
+    return structs.replace(call, text=HANDLER + call.function, serves=True)
 
 
 def _parsed(name: str, types: tuple[str, ...], field: str) -> Call:

@@ -10,10 +10,12 @@ from __future__ import annotations
 import secrets
 from collections.abc import Callable
 
+from msgspec import structs
+
 from skyisland.golang import harness
 from skyisland.golang.callee import command_line
 from skyisland.golang.outcome import ManyAnswers, told, told_of_program
-from skyisland.model import Call, FunctionRequest, Outcome, Returned
+from skyisland.model import Call, Exchange, FunctionRequest, Outcome, Returned
 
 Heard = Callable[[list[Returned]], None]
 """Who gets the answers of many inputs as they come."""
@@ -32,9 +34,10 @@ class Conversation:
         most_bytes: int,
         heard: Heard | None = None,
         environment: tuple[tuple[str, str], ...] = (),
+        exchange: Exchange | None = None,
     ) -> None:
         """`text_only`: nobody wants the results as JSON. `most_bytes`: as much output may a call have.
-        `environment`: variables of a function, secrets among them.
+        `environment`: variables of a function, secrets among them. `exchange`: what a handler answers.
 
         Raises:
             BadRequest: this is no command line of a program.
@@ -43,6 +46,7 @@ class Conversation:
         self._most_bytes = most_bytes
         self._nonce = secrets.token_hex(16)
         self._many: ManyAnswers | None = None
+        self._exchange = exchange
         self.words: tuple[str, ...] | None = None
         """The command line of a program; None for a function."""
         self.shown = call.text
@@ -63,13 +67,16 @@ class Conversation:
             data=data,
             timeout_s=timeout_s,
             environment=environment,
+            peer=exchange.peer if exchange is not None else "",
         )
-        self.input = frame + request.input
+        self.input = frame + (exchange.request if exchange is not None else request.input)
         """What the process reads from its standard input."""
 
     @property
     def heard(self) -> Callable[[bytes], None] | None:
         """Who takes its standard output as it comes; None if it is taken at the end."""
+        if self._exchange is not None:
+            return self._exchange.heard
         return None if self._many is None else self._many.take
 
     def told(self, outcome: Outcome) -> Outcome:
@@ -82,6 +89,8 @@ class Conversation:
             return told_of_program(outcome, self._most_bytes)
         if refusal := harness.rejection(outcome, self._nonce):
             raise refusal
+        if self._exchange is not None:  # its output was heard
+            return structs.replace(outcome, stdout=b"", printed=b"")
         if self._many is not None:
             return self._many.told(outcome, self._most_bytes)
         return told(outcome, self._nonce, self._most_bytes)

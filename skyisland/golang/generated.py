@@ -52,8 +52,10 @@ def with_overlay(by_path: Mapping[str, bytes]) -> dict[str, bytes]:
     """
     names = {path: posixpath.basename(path) for path in by_path}
     generated = {names[path]: data for path, data in by_path.items()}
-    for name, data in harness.library().items():
-        names[f"/usr/local/go/src/{harness.LIBRARY}/{name}"] = f"library/{name}"
-        generated[f"library/{name}"] = data
+    libraries = {harness.LIBRARY: harness.library(), harness.HANDLERS: harness.handler_library()}
+    for package, files in libraries.items():
+        for name, data in files.items():
+            names[f"/usr/local/go/src/{package}/{name}"] = f"{package}/{name}"
+            generated[f"{package}/{name}"] = data
     overlay = {path: f"/gen/{name}" for path, name in names.items()}
     return {**generated, "overlay.json": json.dumps({"Replace": overlay}).encode()}

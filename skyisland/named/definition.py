@@ -86,6 +86,9 @@ class Definition(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """Repository, and the package in it, as in a plain call."""
     function: Annotated[str, Meta(max_length=200)] = ""
     """The bare name of a function: `Encode`. Without it, or `main`, the package is run as a program."""
+    handler: Annotated[str, Meta(max_length=200)] = ""
+    """In place of a function: the name of a http.Handler, of a `func(http.ResponseWriter, *http.Request)`, or
+    of a function that returns one. It answers ANY /fn/NAME."""
     types: Annotated[tuple[Annotated[str, Meta(max_length=1024)], ...], Meta(max_length=16)] = ()
     """Type arguments of a generic function."""
     version: Annotated[str, Meta(max_length=255)] | None = None
@@ -101,7 +104,8 @@ class Definition(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """How long a call may run; the island's limit without it."""
     egress: Egress = Egress.none
     callers: Annotated[tuple[Text, ...], Meta(max_length=64)] = ()
-    """The names of the tokens that may call it; without any, whoever may call functions."""
+    """The names of the tokens that may call it; without any, whoever may call functions; `*` for everybody,
+    also where functions take a token."""
     concurrency: Annotated[int, Meta(ge=0, le=1 << 20)] = 0
     """Calls of it at one time; one more is refused with 429. 0 for no limit of its own."""
     warm: Warm = Warm()
@@ -174,10 +178,14 @@ def checked(definition: Definition) -> Definition:
         if not SECRET.fullmatch(secret):
             raise BadRequest(f"secrets: {secret!r} can be no secret's name", field="secrets")
     check_size(definition.env.items())
-    if definition.function in ("", "main"):
+    if definition.handler:
+        for field in ("function", "types"):
+            if getattr(definition, field):
+                raise BadRequest(f"{field}: a name stands for a function or a handler; name one", field=field)
+    elif definition.function in ("", "main"):
         for field in ("env", "secrets", "types"):
             if getattr(definition, field):
-                raise BadRequest(f"{field}: a program takes none; name a function", field=field)
+                raise BadRequest(f"{field}: a program takes none; name a function or a handler", field=field)
     return definition
 
 

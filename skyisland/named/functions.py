@@ -19,11 +19,21 @@ from typing import Protocol
 from msgspec import UNSET, Raw, Struct, structs
 
 from skyisland.errors import BadRequest, Forbidden, IslandError, NotFound, Paused, TooBusy
-from skyisland.golang.callee import understand
+from skyisland.golang.callee import parse_handler, understand
 from skyisland.golang.conversation import Heard
 from skyisland.host.fair import LOCAL
 from skyisland.host.tasks import Background
-from skyisland.model import Artifact, Call, FunctionRequest, Invocation, Limits, NamedCall, Resolved, Terms
+from skyisland.model import (
+    Artifact,
+    Call,
+    Exchange,
+    FunctionRequest,
+    Invocation,
+    Limits,
+    NamedCall,
+    Resolved,
+    Terms,
+)
 from skyisland.named.definition import Definition, Egress, Revision, check_size, checked, checked_name
 from skyisland.named.names import Names, name_not_found, stale
 from skyisland.named.secrets import Secrets
@@ -34,6 +44,8 @@ FOLLOW_S = 5.0
 """Between two looks at the branch that a name follows. The remote is asked as rarely as for plain calls."""
 ISLAND = "island"
 """Who moves a name that follows its branch."""
+EVERYBODY = "*"
+"""Among a name's callers: whoever reaches it."""
 _NO_ARGUMENTS = Raw(b"[]")
 
 
@@ -176,6 +188,7 @@ class NamedFunctions:
             raise stale(name, latest)
         call = await _call_of(definition)
         resolved, artifact = await self._runner.build(definition.url, definition.version, call, refresh=True)
+        await self._check(name, definition, resolved)
         paused = current is not None and current.paused
         return await self._move(name, latest, definition, resolved, artifact, by, "defined", paused=paused)
 
@@ -194,6 +207,7 @@ class NamedFunctions:
         resolved, artifact = await self._runner.build(definition.url, definition.version, call, refresh=True)
         if definition == revision.definition and resolved.commit == revision.commit:
             return self._shown(revision)
+        await self._check(name, definition, resolved)
         return await self._move(
             name, revision.revision, definition, resolved, artifact, by, "moved", paused=revision.paused
         )
@@ -279,6 +293,18 @@ class NamedFunctions:
         self._warm(revision, artifact)
         return self._shown(revision)
 
+    async def _check(self, name: str, definition: Definition, resolved: Resolved) -> None:
+        """Look in a jail whether there is a handler, where one is wanted: the compiler takes any value.
+
+        Raises:
+            BadCall: there is another kind of thing.
+            IslandError: it cannot be looked.
+        """
+        if definition.handler:
+            request = request_of(definition, resolved.commit, NamedCall())
+            terms = Terms(name=name, resolved=resolved, exchange=Exchange(request=b""))
+            await self._runner.invoke(request, terms=terms)
+
     async def _put(self, revision: Revision, **changes: object) -> Named:
         changed = structs.replace(revision, revision=revision.revision + 1, at=self._clock(), **changes)
         await self._names.put(changed)
@@ -341,6 +367,7 @@ class NamedFunctions:
             IslandError: as for a plain call.
         """
         revision = self._revision(name)
+        _check_function(revision)
         with self._admitted(revision, who):
             return await self._runner.invoke(
                 request_of(revision.definition, revision.commit, asked),
@@ -361,8 +388,47 @@ class NamedFunctions:
             Forbidden: another's token may call it.
         """
         revision = self._revision(name)
+        _check_function(revision)
         _check_caller(revision, who)
         return request_of(revision.definition, revision.commit, asked)
+
+    def handler(self, name: str) -> Definition:
+        """What a name stands for that answers requests.
+
+        Raises:
+            NameNotFound
+            BadRequest: it is a function.
+        """
+        definition = self._revision(name).definition
+        if not definition.handler:
+            raise BadRequest(f"{name} is a function; POST /api/v1/names/{name} calls it", name=name)
+        return definition
+
+    async def answer(
+        self,
+        name: str,
+        exchange: Exchange,
+        *,
+        who: str = "",
+        client: str = LOCAL,
+        id: str = "",  # noqa: A002
+        caller_id: str = "",
+    ) -> Invocation:
+        """Have the handler that has this name answer a request.
+
+        Raises:
+            As `call` does.
+        """
+        self.handler(name)
+        revision = self._revision(name)
+        with self._admitted(revision, who):
+            return await self._runner.invoke(
+                request_of(revision.definition, revision.commit, NamedCall()),
+                client=client,
+                id=id,
+                caller_id=caller_id,
+                terms=structs.replace(self._terms(revision), exchange=exchange),
+            )
 
     @contextmanager
     def _admitted(self, revision: Revision, who: str) -> Iterator[None]:
@@ -423,6 +489,7 @@ class NamedFunctions:
                 definition.url, definition.version, call, refresh=False
             )
             if resolved.commit != revision.commit:
+                await self._check(name, definition, resolved)
                 await self._move(
                     name,
                     revision.revision,
@@ -447,6 +514,13 @@ class NamedFunctions:
 def request_of(definition: Definition, commit: str, asked: NamedCall) -> FunctionRequest:
     """The plain call that a call by name stands for."""
     args = asked.args
+    if definition.handler:
+        return FunctionRequest(
+            url=definition.url,
+            call=definition.handler,
+            ip4=definition.egress is Egress.address,
+            version=commit,
+        )
     if args is UNSET and asked.inputs is UNSET and definition.function not in ("", "main"):
         args = _NO_ARGUMENTS
     return FunctionRequest(
@@ -463,14 +537,22 @@ def request_of(definition: Definition, commit: str, asked: NamedCall) -> Functio
     )
 
 
+def _check_function(revision: Revision) -> None:
+    if revision.definition.handler:
+        name = revision.name
+        raise BadRequest(f"{name} is a handler; send requests to /fn/{name}", name=name)
+
+
 def _check_caller(revision: Revision, who: str) -> None:
     callers = revision.definition.callers
-    if callers and who not in callers:
+    if callers and who not in callers and EVERYBODY not in callers:
         text = f"{revision.name} is not for {who or 'callers without a token'}"
         raise Forbidden(text, name=revision.name)
 
 
 async def _call_of(definition: Definition) -> Call:
+    if definition.handler:
+        return parse_handler(definition.handler)
     return await understand(request_of(definition, "", NamedCall()))
 
 

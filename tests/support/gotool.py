@@ -19,6 +19,8 @@ from tests.support.places import CACHE, ROOT
 FOLDERS = ("skyisland", "bench", "examples", "tests")
 GENERATED = ROOT / "tests/unit/golden"
 """Main programs as the harness writes them; what they import lies in a build's jail."""
+BESIDE_HARNESS = "skyisland/golang/handler"
+"""It imports the harness from where a build's jail has that; every build of a handler compiles it."""
 ELSEWHERE: dict[str, tuple[dict[str, str], ...]] = {
     "skyisland/drivers/linux/launcher": ({}, {"GOARCH": "arm64"}),
     "skyisland/golang": ({}, {"GOOS": "freebsd"}),
@@ -70,6 +72,8 @@ def gofmt(files: list[Path]) -> list[str]:
 def packages(root: Path = ROOT) -> Iterator[tuple[Path, list[str], dict[str, str]]]:
     """Folders of Go, what `go vet` is to be called with in each, and for which system."""
     for folder, files in groupby(sources(root), lambda file: file.parent):
+        if folder == root / BESIDE_HARNESS:
+            continue
         module = any((above / "go.mod").exists() for above in (folder, *folder.parents))
         words = ["."] if module else [file.name for file in files]
         named = (systems for name, systems in ELSEWHERE.items() if folder.is_relative_to(root / name))

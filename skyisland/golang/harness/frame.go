@@ -24,6 +24,7 @@ type frame struct {
 	nonce string   // marks what the harness says
 	text  bool     // nobody wants the results as JSON
 	data  *data    // arguments as JSON, in place of args
+	peer  string   // the address of who sent a request to a handler
 }
 
 // data is what the frame says of arguments that are JSON.
@@ -122,6 +123,9 @@ func parseHeader(header string) (said frame, jsonBytes int) {
 			os.Setenv(name, text())
 			expect(`,`)
 		}
+	}
+	if expect(`,"peer":`) {
+		said.peer = text()
 	}
 	if rest != `}` {
 		torn()

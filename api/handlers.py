@@ -1,0 +1,219 @@
+"""ANY /fn/NAME[/path]: an HTTP handler with a name answers, in a jail of its own.
+
+The request is written as bytes of HTTP/1.1 for the handler, whose answer comes back as such (h11 writes and
+reads both), and is passed on piece by piece as it comes. The handler sees the path behind its name; who asks,
+by which name and way, is in `X-Forwarded-…`. What is between two neighbours alone (RFC 9110, section 7.6.1)
+and the caller's token stay here.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections.abc import Iterator
+from urllib.parse import quote
+
+import h11
+from hypercorn.typing import ASGIReceiveCallable, ASGISendCallable, HTTPScope
+
+from api.auth import Gate
+from api.bodies import HungUp, read_body
+from api.clients import Clients
+from api.function import FunctionEndpoint, UntilHangUp, asked_by, send_reply
+from api.problems import Reply, misfortune, reply
+from skyisland.errors import BadRequest, NotFound
+from skyisland.island import Island
+from skyisland.model import Exchange, Invocation, Verdict
+from skyisland.named.functions import EVERYBODY
+
+PREFIX = "/fn/"
+HEADER_BYTES = 64 << 10
+"""Longest head of a handler's answer. A judgement: browsers and proxies take no more than 16 KiB."""
+BETWEEN_NEIGHBOURS = frozenset(
+    (
+        b"connection",
+        b"keep-alive",
+        b"proxy-connection",
+        b"te",
+        b"trailer",
+        b"upgrade",
+        b"expect",
+        b"http2-settings",
+    )
+)
+FORWARDED = re.compile(rb"forwarded|x-forwarded-(?:for|host|proto|prefix|port)|x-real-ip")
+NO_ANSWER = Reply(
+    502,
+    b'{"error":"the handler gave no answer; the log of the island has what it printed","code":"exited"}',
+)
+
+
+class HandlerEndpoint:
+    """Everything below `PREFIX`."""
+
+    def __init__(self, island: Island, function: FunctionEndpoint, gate: Gate, clients: Clients) -> None:
+        self._island, self._function, self._gate, self._clients = island, function, gate, clients
+
+    async def __call__(self, scope: HTTPScope, receive: ASGIReceiveCallable, send: ASGISendCallable) -> None:
+        asked = asked_by(scope)
+        answer = Answering(send, asked.id)
+        try:
+            invocation = await self._answered(scope, receive, answer, asked.id, asked.caller_id)
+        except HungUp:
+            return
+        except h11.RemoteProtocolError:
+            if not answer.begun:
+                await send_reply(NO_ANSWER, send, ("X-Call-Id", asked.id))
+            return
+        except Exception as error:
+            if not answer.begun:
+                refusal = reply(error, asked.wanted.error, admin=self._gate.is_admins(scope["headers"]))
+                await send_reply(refusal, send, ("X-Call-Id", asked.id))
+            return
+        if not answer.begun:
+            ended_well = invocation.outcome.verdict is Verdict.ok
+            refusal = NO_ANSWER if ended_well else misfortune(invocation, asked.wanted.error)
+            await send_reply(refusal, send, ("X-Call-Id", asked.id))
+        # Where an answer broke off, nothing more is sent, and the server closes the connection.
+
+    async def _answered(
+        self, scope: HTTPScope, receive: ASGIReceiveCallable, answer: Answering, id_: str, caller_id: str
+    ) -> Invocation:
+        name, target = _target(scope)
+        definition = self._island.named.handler(name)
+        with self._function.admitted(scope, open_to_all=EVERYBODY in definition.callers) as client:
+            settings = self._function.settings
+            body = await read_body(receive, limit=settings.max_body, timeout_s=settings.body_timeout)
+            request = self._request(scope, name, target, body, answer)
+            address, port = self._clients.address_of(scope), (scope["client"] or ("", 0))[1]
+            pieces: asyncio.Queue[bytes | None] = asyncio.Queue()
+            exchange = Exchange(
+                request=request,
+                peer=f"[{address}]:{port}" if ":" in address else f"{address}:{port}",
+                heard=pieces.put_nowait,
+            )
+            running = asyncio.ensure_future(
+                self._island.named.answer(
+                    name, exchange, who=client.who, client=client.share, id=id_, caller_id=caller_id
+                )
+            )
+            running.add_done_callback(lambda _: pieces.put_nowait(None))
+            try:
+                with UntilHangUp(receive):
+                    while (piece := await pieces.get()) is not None:
+                        await answer.take(piece)
+                    return await running
+            finally:
+                running.cancel()
+                await asyncio.gather(running, return_exceptions=True)
+
+    def _request(self, scope: HTTPScope, name: str, target: bytes, body: bytes, answer: Answering) -> bytes:
+        """The request as the handler reads it."""
+        headers = [*self._headers(scope, bool(body)), *self._forwarded(scope, name)]
+        if not any(header.lower() == b"host" for header, _ in headers):
+            headers.insert(0, (b"Host", b"localhost"))
+        if body and not any(header in (b"content-length", b"transfer-encoding") for header, _ in headers):
+            headers.append((b"content-length", str(len(body)).encode()))  # HTTP/2 needs none
+        headers.append((b"connection", b"close"))
+        try:
+            return answer.asked(scope["method"].encode(), target, headers, body)
+        except h11.LocalProtocolError as error:
+            raise BadRequest(f"the request is not one of HTTP/1.1: {error}") from None
+
+    def _headers(self, scope: HTTPScope, body: bool) -> Iterator[tuple[bytes, bytes]]:
+        """The caller's headers, without those that are not the handler's business."""
+        token = self._gate.header.lower().encode()
+        named = {
+            word.strip().lower()
+            for header, value in scope["headers"]
+            if header == b"connection"
+            for word in value.split(b",")
+        }
+        for header, value in scope["headers"]:
+            if header in BETWEEN_NEIGHBOURS or header in named or header == token or header.startswith(b":"):
+                continue
+            if FORWARDED.fullmatch(header) or (header == b"authorization" and self._is_ours(value)):
+                continue
+            yield header, value
+
+    def _is_ours(self, authorization: bytes) -> bool:
+        """Whether a token of the island stands in it; what else does is for the handler."""
+        token = self._gate.token_of([(b"authorization", authorization)])
+        return bool(token) and self._gate.who(token) is not None
+
+    def _forwarded(self, scope: HTTPScope, name: str) -> Iterator[tuple[bytes, bytes]]:
+        """Who asks, for whom, by which way."""
+        host = next((value for header, value in scope["headers"] if header == b"host"), b"")
+        yield b"X-Forwarded-For", self._clients.address_of(scope).encode()
+        if host:
+            yield b"X-Forwarded-Host", host
+        yield b"X-Forwarded-Proto", scope["scheme"].encode()
+        yield b"X-Forwarded-Prefix", f"{PREFIX}{quote(name)}".encode()
+
+
+def _target(scope: HTTPScope) -> tuple[str, bytes]:
+    """The handler's name, and the target that it sees, to the byte as it was sent.
+
+    Raises:
+        NotFound: there is no name.
+    """
+    _, found, rest = scope["raw_path"].partition(PREFIX.encode())
+    name, slash, path = rest.partition(b"/")
+    if not found or not name.isascii():
+        raise NotFound("there is nothing here; handlers are at /fn/NAME")
+    query = b"?" + scope["query_string"] if scope["query_string"] else b""
+    return name.decode(), slash + path + query if slash else b"/" + query
+
+
+class Answering:
+    """A handler's answer, passed on as it comes."""
+
+    def __init__(self, send: ASGISendCallable, id_: str) -> None:
+        self._send, self._id = send, id_
+        self._http = h11.Connection(our_role=h11.CLIENT, max_incomplete_event_size=HEADER_BYTES)
+        self.begun = False
+        """Its status is sent."""
+
+    def asked(self, method: bytes, target: bytes, headers: list[tuple[bytes, bytes]], body: bytes) -> bytes:
+        """The request that it is an answer to, as bytes.
+
+        Raises:
+            h11.LocalProtocolError: it is none.
+        """
+        events = [h11.Request(method=method, target=target, headers=headers), h11.EndOfMessage()]
+        if body:
+            events.insert(1, h11.Data(data=body))
+        return b"".join(self._http.send(event) or b"" for event in events)
+
+    async def take(self, piece: bytes) -> None:
+        """Pass on what is whole.
+
+        Raises:
+            h11.RemoteProtocolError: this is no answer.
+        """
+        if piece:  # h11 takes none for the connection's end
+            self._http.receive_data(piece)
+        while True:
+            event = self._http.next_event()
+            if isinstance(event, h11.Response):
+                await self._begin(event)
+            elif isinstance(event, h11.Data):
+                await self._send({"type": "http.response.body", "body": bytes(event.data), "more_body": True})
+            elif isinstance(event, h11.EndOfMessage):
+                await self._send({"type": "http.response.body", "body": b"", "more_body": False})
+            elif not isinstance(event, h11.InformationalResponse):
+                return
+
+    async def _begin(self, response: h11.Response) -> None:
+        self.begun = True
+        named = {
+            word.strip().lower()
+            for header, value in response.headers
+            if header == b"connection"
+            for word in value.split(b",")
+        }
+        # The server frames the answer anew, and dates it.
+        ours = BETWEEN_NEIGHBOURS | named | {b"transfer-encoding", b"date"}
+        headers = [(header, value) for header, value in response.headers if header not in ours]
+        headers.append((b"x-call-id", self._id.encode()))
+        await self._send({"type": "http.response.start", "status": response.status_code, "headers": headers})

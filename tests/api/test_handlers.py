@@ -1,0 +1,124 @@
+"""ANY /fn/NAME over REST: what a handler is sent, what becomes of its answer, and who may ask it."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from typing import Any
+
+import httpx
+import pytest
+
+from api.handlers import HEADER_BYTES
+from skyisland.drivers.fake import Script
+from skyisland.settings import Api as ApiSettings
+from tests.support.api import ADMIN, HEADER, TOKEN, World, make_world
+
+HOOK = {"url": "github.com/mmcloughlin/geohash", "handler": "Hook"}
+ANSWER = (
+    b"HTTP/1.1 201 Created\r\nContent-Length: 2\r\nX-A: 1\r\nx-a: 2\r\nConnection: x-b\r\nX-B: 3\r\n\r\nok"
+)
+
+
+class Site:
+    """An island with a handler, of which a script plays the jail."""
+
+    def __init__(self, world: World, client: httpx.AsyncClient) -> None:
+        self.world, self.client = world, client
+        self.requests: list[bytes] = []
+        self.answer = ANSWER
+
+    def play(self, data: bytes) -> Script:
+        request = data[4 + int.from_bytes(data[:4], "big") :]
+        if not request:
+            return Script()  # asked whether it is a handler
+        self.requests.append(request)
+        return Script(stdout=self.answer)
+
+    async def ask(self, method: str, path: str, **more: Any) -> httpx.Response:
+        return await self.client.request(method, path, **more)
+
+
+@pytest.fixture
+async def site() -> AsyncIterator[Site]:
+    world = make_world(
+        settings=ApiSettings(callers={"shop": "shop's"}, open=False, trusted_proxies=("10.0.0.0/8",))
+    )
+    await world.island.start()
+    async with world.client(headers={HEADER.encode(): b"shop's"}) as client:
+        site = Site(world, client)
+        world.driver.script = site.play
+        made = await client.put("/api/v1/names/hook", json=HOOK, headers=ADMIN)
+        assert made.status_code == 200, made.text
+        yield site
+    await world.island.stop()
+
+
+async def test_what_a_handler_is_sent(site: Site) -> None:
+    headers = {
+        "Authorization": "Bearer of-the-handler",
+        "Connection": "keep-alive, X-Hop",
+        "X-Hop": "1",
+        "Upgrade": "h2c",
+        "X-Forwarded-For": "6.6.6.6",
+        "X-Forwarded-Prefix": "/forged",
+        "X-Real-IP": "6.6.6.6",
+        "Host": "shop.example",
+    }
+    answer = await site.ask("POST", "/fn/hook/a%2Fb//c?x=%20&y", headers=headers, content=b"\0body")
+    assert (answer.status_code, answer.content) == (201, b"ok")
+    assert answer.headers.get_list("x-a") == ["1", "2"]
+    assert "x-b" not in answer.headers
+    assert answer.headers["x-call-id"].startswith("inv-")
+    head, _, body = site.requests[0].partition(b"\r\n\r\n")
+    line, *sent = head.split(b"\r\n")
+    assert (line, body) == (b"POST /a%2Fb//c?x=%20&y HTTP/1.1", b"\0body")
+    fields = {name.lower(): value for name, _, value in (field.partition(b": ") for field in sent)}
+    assert fields[b"authorization"] == b"Bearer of-the-handler"
+    assert fields[b"x-forwarded-for"] == b"127.0.0.1"
+    assert fields[b"x-forwarded-prefix"] == b"/fn/hook"
+    assert fields[b"x-forwarded-host"] == fields[b"host"] == b"shop.example"
+    assert fields[b"connection"] == b"close"
+    gone = {b"x-hop", b"upgrade", b"x-real-ip", HEADER.lower().encode()}
+    assert not gone & fields.keys()
+    assert b"shop's" not in head
+    await site.ask("GET", "/fn/hook", headers={"Authorization": f"Bearer {TOKEN}".encode(), HEADER: ""})
+    assert TOKEN.encode() not in site.requests[1]
+    assert site.requests[1].startswith(b"GET / HTTP/1.1\r\n")
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        b"",
+        b"no HTTP at all\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\nX: a\x00b\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\nContent-Length: 1, 2\r\n\r\nab",
+        b"HTTP/1.1 200 OK\r\nX: " + b"y" * 2 * HEADER_BYTES,
+        b"HTTP/1.1 101 Switching Protocols\r\n\r\n",
+    ],
+    ids=["nothing", "no HTTP", "NUL", "two lengths", "a head without end", "another protocol"],
+)
+async def test_what_is_no_answer_is_a_502(site: Site, answer: bytes) -> None:
+    site.answer = answer
+    told = await site.ask("GET", "/fn/hook")
+    assert (told.status_code, told.json()["code"]) == (502, "exited")
+
+
+async def test_who_may_ask(site: Site) -> None:
+    async with site.world.client() as stranger:
+        assert (await stranger.get("/fn/hook")).status_code == 401
+        assert (await stranger.get("/fn/none")).status_code == 404
+        await site.client.put("/api/v1/names/hook", json=HOOK | {"callers": ["*"]}, headers=ADMIN)
+        assert (await stranger.get("/fn/hook")).status_code == 201
+        assert (await stranger.get("/fn/hook", headers={HEADER: "wrong"})).status_code == 201
+        await site.client.post("/api/v1/names/hook/pause", headers=ADMIN)
+        assert (await stranger.get("/fn/hook")).json()["code"] == "paused"
+
+
+async def test_a_function_is_no_handler_nor_the_other_way_round(site: Site) -> None:
+    function = {"url": HOOK["url"], "function": "Encode"}
+    await site.client.put("/api/v1/names/encode", json=function, headers=ADMIN)
+    assert "POST /api/v1/names/encode" in (await site.ask("GET", "/fn/encode")).json()["error"]
+    assert "/fn/hook" in (await site.ask("POST", "/api/v1/names/hook")).json()["error"]
+    both = await site.client.put("/api/v1/names/x", json=HOOK | {"function": "F"}, headers=ADMIN)
+    assert both.json()["details"]["field"] == "function"

@@ -1,0 +1,173 @@
+"""Handlers: the same requests are answered as by Go's own server, to the byte."""
+
+from __future__ import annotations
+
+import re
+import socket
+import subprocess
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.support import gotool
+from tests.support.daemon import HOST, PATIENCE_S, Daemon
+from tests.support.places import ROOT
+
+pytestmark = [pytest.mark.host, pytest.mark.root]
+
+MAIN = """package main
+
+import (
+	"fmt"
+	"net"
+	"net/http"
+
+	"examples.skyisland.test/web"
+)
+
+func main() {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		panic(err)
+	}
+	fmt.Println(l.Addr().(*net.TCPAddr).Port)
+	http.Serve(l, web.Site)
+}
+"""
+REQUESTS = [
+    b"GET /echo HTTP/1.1\r\nHost: a.example\r\n\r\n",
+    b"GET /echo?a=1&b=%20%2F&a=2 HTTP/1.1\r\nHost: a.example:8080\r\nX-1: 1\r\nx-1: 2\r\nX_U: u\r\n\r\n",
+    b"POST /echo HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\nContent-Type: text/x\r\n\r\n\x00\xffabc",
+    b"POST /echo HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n4\r\ndefg\r\n0\r\n\r\n",
+    b"POST /echo HTTP/1.1\r\nHost: a\r\nContent-Length: 0\r\n\r\n",
+    b"PUT /echo HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\nAuthorization: Basic YT\r\nCookie: c\r\n\r\nabc",
+    b"PURGE /echo HTTP/1.1\r\nHost: a\r\n\r\n",
+    b"HEAD /echo HTTP/1.1\r\nHost: a\r\n\r\n",
+    b"HEAD /large HTTP/1.1\r\nHost: a\r\n\r\n",
+    b"OPTIONS /echo HTTP/1.1\r\nHost: a\r\n\r\n",
+    b"GET /status HTTP/1.1\r\nHost: a\r\n\r\n",
+    b"GET /empty HTTP/1.1\r\nHost: a\r\n\r\n",
+    b"GET /moved HTTP/1.1\r\nHost: a\r\n\r\n",
+    b"GET /large HTTP/1.1\r\nHost: a\r\n\r\n",
+    b"GET /slow HTTP/1.1\r\nHost: a\r\n\r\n",
+    b"GET /unread HTTP/1.1\r\nHost: a\r\n\r\n",
+    b"GET /items/a%2Fb HTTP/1.1\r\nHost: a\r\n\r\n",
+    b"GET /items/%C3%A4 HTTP/1.1\r\nHost: a\r\nAccept: application/json\r\n\r\n",
+    b"GET /nowhere HTTP/1.1\r\nHost: a\r\n\r\n",
+    b"GET /sum HTTP/1.1\r\nHost: a\r\n\r\n",
+    b"GET //echo HTTP/1.1\r\nHost: a\r\n\r\n",
+    b"GET /echo/ HTTP/1.1\r\nHost: a\r\n\r\n",
+    b"POST /sum HTTP/1.1\r\nHost: a\r\nContent-Length: 400000\r\n\r\n" + bytes(400000),
+    b"POST /status HTTP/1.1\r\nHost: a\r\nContent-Length: 4\r\n\r\nabcd",
+]
+FORWARDED = (
+    b"X-Forwarded-For: 127.0.0.1\r\nX-Forwarded-Host: %b\r\nX-Forwarded-Proto: http\r\n"
+    b"X-Forwarded-Prefix: /fn/site\r\n"
+)
+
+
+@pytest.fixture(scope="module")
+def native(host_dir: Path) -> Iterator[int]:
+    """The port of a server of net/http's with the same handler."""
+    folder = host_dir / "native"
+    folder.mkdir()
+    (folder / "main.go").write_text(MAIN)
+    web = ROOT / "examples/web"
+    (folder / "go.mod").write_text(
+        f"module native\n\ngo 1.24\n\nrequire {HOST}/web v0.0.0\n\nreplace {HOST}/web => {web}\n"
+    )
+    built = gotool.run("build", "-o", folder / "native", ".", cwd=folder)
+    assert built.returncode == 0, built.stderr
+    with subprocess.Popen([folder / "native"], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as server:
+        assert server.stdout is not None
+        try:
+            yield int(server.stdout.readline())
+        finally:
+            server.kill()
+
+
+@pytest.fixture(scope="module")
+def island(make_daemon: Callable[..., Daemon]) -> Iterator[Daemon]:
+    """With names for the handlers of the example."""
+    with make_daemon(jails={"exec_timeout": "10s"}) as running:
+        running.admin.put("../secrets/KEY", json={"value": "welcome "})
+        for name, handler, more in (
+            ("site", "Site", {}),
+            ("greet", "Greet", {}),
+            ("made", "New", {"secrets": {"GREETING": "KEY"}}),
+        ):
+            made = running.admin.put(
+                f"../names/{name}", json={"url": f"{HOST}/web", "handler": handler} | more
+            )
+            assert made.status_code == 200, made.text
+        yield running
+
+
+def exchange(port: int, request: bytes) -> tuple[bytes, list[bytes], bytes]:
+    """Status line, headers but those of the server alone, body."""
+    with socket.create_connection(("127.0.0.1", port), timeout=PATIENCE_S) as sock:
+        sock.sendall(request)
+        answer = b"".join(iter(lambda: sock.recv(1 << 16), b""))
+    head, _, body = answer.partition(b"\r\n\r\n")
+    status, *headers = head.split(b"\r\n")
+    told = [
+        name.lower() + b": " + value for name, _, value in (header.partition(b": ") for header in headers)
+    ]
+    if b"transfer-encoding: chunked" in told:
+        body = unchunked(body)
+    ours = (b"date", b"x-call-id", b"connection", b"transfer-encoding")
+    status = b" ".join(status.split(b" ")[1:2])
+    return status, sorted(header for header in told if not header.startswith(ours)), body
+
+
+def shown(answer: tuple[bytes, list[bytes], bytes]) -> str:
+    status, headers, body = answer
+    return f"{status!r} {headers} {body[:900]!r}"
+
+
+def unchunked(body: bytes) -> bytes:
+    whole, rest = b"", body
+    while rest:
+        size, _, rest = rest.partition(b"\r\n")
+        whole, rest = whole + rest[: int(size, 16)], rest[int(size, 16) + 2 :]
+    return whole
+
+
+def test_requests_are_answered_as_by_net_http(island: Daemon, native: int) -> None:
+    different = []
+    for request in REQUESTS:
+        line, _, rest = request.partition(b"\r\n")
+        host = re.search(rb"Host: (.*)\r\n", request)
+        assert host is not None
+        close = b"Connection: close\r\n"
+        ours = exchange(island.port, line.replace(b" /", b" /fn/site/", 1) + b"\r\n" + close + rest)
+        theirs = exchange(native, line + b"\r\n" + close + FORWARDED % host[1] + rest)
+        if ours != theirs:
+            different.append(f"{line!r}\n  island {shown(ours)}\n  native {shown(theirs)}")
+    assert different == [], "\n".join(different)
+
+
+def test_what_a_handler_is_and_what_becomes_of_it(island: Daemon) -> None:
+    asked = island.request("GET", "/fn/greet?name=you")
+    assert (asked.status_code, asked.text) == (200, "Hello, you!\n")
+    assert island.request("GET", "/fn/made/x").text == "welcome /x"
+    panicked = island.request("GET", "/fn/site/panic")
+    assert (panicked.status_code, panicked.json()["code"]) == (502, "exited")
+    for path, status in (("/fn/none", 404), ("/fn/", 404), ("/fn", 404)):
+        assert island.request("GET", path).status_code == status
+    refused = island.request("POST", "/api/v1/names/site")
+    assert "/fn/site" in refused.json()["error"]
+    wrong = island.admin.put("../names/wrong", json={"url": f"{HOST}/web", "handler": "Setting"})
+    assert (wrong.status_code, wrong.json()["code"]) == (400, "bad_call")
+    assert "func(string) string is no handler" in wrong.json()["error"]
+
+
+def test_an_answer_comes_as_it_is_made_and_who_hangs_up_ends_it(island: Daemon) -> None:
+    with socket.create_connection(("127.0.0.1", island.port), timeout=PATIENCE_S) as sock:
+        sock.sendall(b"GET /fn/site/slow?pause=9s HTTP/1.1\r\nHost: a\r\n\r\n")
+        answer = b""
+        while b"piece 0" not in answer:
+            answer += sock.recv(1 << 16)
+    assert b"piece 1" not in answer
+    island.wait_for(event="InvocationFinished", verdict="cancelled")
