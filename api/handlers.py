@@ -19,7 +19,7 @@ from hypercorn.typing import ASGIReceiveCallable, ASGISendCallable, HTTPScope
 from api.auth import Gate
 from api.bodies import HungUp, read_body
 from api.clients import Clients
-from api.function import FunctionEndpoint, UntilHangUp, asked_by, send_reply
+from api.function import Asked, FunctionEndpoint, UntilHangUp, asked_by, send_reply
 from api.problems import Reply, misfortune, reply
 from skyisland.errors import BadRequest, NotFound
 from skyisland.island import Island
@@ -58,7 +58,7 @@ class HandlerEndpoint:
         asked = asked_by(scope)
         answer = Answering(send, asked.id)
         try:
-            invocation = await self._answered(scope, receive, answer, asked.id, asked.caller_id)
+            invocation = await self._answered(scope, receive, answer, asked)
         except HungUp:
             return
         except h11.RemoteProtocolError:
@@ -77,7 +77,7 @@ class HandlerEndpoint:
         # Where an answer broke off, nothing more is sent, and the server closes the connection.
 
     async def _answered(
-        self, scope: HTTPScope, receive: ASGIReceiveCallable, answer: Answering, id_: str, caller_id: str
+        self, scope: HTTPScope, receive: ASGIReceiveCallable, answer: Answering, asked: Asked
     ) -> Invocation:
         name, target = _target(scope)
         definition = self._island.named.handler(name)
@@ -94,7 +94,13 @@ class HandlerEndpoint:
             )
             running = asyncio.ensure_future(
                 self._island.named.answer(
-                    name, exchange, who=client.who, client=client.share, id=id_, caller_id=caller_id
+                    name,
+                    exchange,
+                    who=client.who,
+                    client=client.share,
+                    id=asked.id,
+                    caller_id=asked.caller_id,
+                    traceparent=asked.traceparent,
                 )
             )
             running.add_done_callback(lambda _: pieces.put_nowait(None))

@@ -413,6 +413,7 @@ class NamedFunctions:
         client: str = LOCAL,
         id: str = "",  # noqa: A002
         caller_id: str = "",
+        traceparent: str = "",
     ) -> Invocation:
         """Have the handler that has this name answer a request.
 
@@ -427,6 +428,7 @@ class NamedFunctions:
                 client=client,
                 id=id,
                 caller_id=caller_id,
+                traceparent=traceparent,
                 terms=structs.replace(self._terms(revision), exchange=exchange),
             )
 
