@@ -230,6 +230,11 @@ class GlobalOptions:
                     raise
         return connected("")
 
+    def check(self) -> None:
+        """Raises what `client` does, for who connects in another way and later."""
+        with self.client():
+            pass
+
     def tls(self, settings: Settings) -> ssl.SSLContext | None:
         """Whom to trust that says to be the island of these settings; None where that speaks no TLS."""
         if not settings.api.tls_cert:

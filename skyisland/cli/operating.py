@@ -141,6 +141,7 @@ def console(options: GlobalOptions, /, **look: Any) -> None:
     check_theme(look["theme"])
     from tui.watch.remote import RemotePort
 
+    options.check()
     settings = options.settings()
     token = admin_token(settings, make=False)
     header, tls = settings.admin_token_header, options.tls(settings)
@@ -162,6 +163,7 @@ def web(options: GlobalOptions, port: int, readonly: bool) -> None:
     check_installed("textual", "textual_serve")
     from tui.web import serve_web
 
+    options.check()
     command = [sys.argv[0], *options.words, "console"]
     serve_web([*command, "--readonly"] if readonly else command, port=port)
 

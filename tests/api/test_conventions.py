@@ -154,7 +154,7 @@ def test_colours_only_where_they_are_wanted(
 
 def test_a_character_that_the_terminal_lacks_is_escaped() -> None:
     done = subprocess.run(
-        [SKYISLAND, "-c", "/nowhere/…", "status"],
+        [SKYISLAND, "-c", "/nowhere/…", "config", "show"],
         env={**os.environ, "PYTHONIOENCODING": "latin-1:strict"},
         capture_output=True,
         text=True,
@@ -207,7 +207,15 @@ async def test_errors_in_words(island: Island, monkeypatch: pytest.MonkeyPatch) 
     assert told["details"] == {"position": 3}
 
 
-def test_no_island(tmp_path: Path) -> None:
+@pytest.fixture
+def no_web(monkeypatch: pytest.MonkeyPatch) -> None:
+    def serve_web(*_: object, **__: object) -> None:
+        raise AssertionError("it serves")
+
+    monkeypatch.setattr("tui.web.serve_web", serve_web)
+
+
+def test_no_island(tmp_path: Path, no_web: None) -> None:
     """Also where there is no token, because none ever ran. What is said repeats the file that was named."""
     for token in (f'admin_api_token = "{TOKEN}"', ""):
         file = file_for(tmp_path, 1, token)
@@ -218,6 +226,7 @@ def test_no_island(tmp_path: Path) -> None:
             "kill --all",
             "ip 10.61.0.2 available",
             "logs -f",
+            *(() if token else ("console", "web")),  # with a token they wait for the island
         ):
             done = CliRunner().invoke(main, ["-c", str(file), *words.split()])
             assert done.exit_code == 3, words
@@ -234,10 +243,10 @@ async def test_an_island_whose_token_nobody_here_knows(world: World, tmp_path: P
     assert (done.exit_code, "holds no admin token yet" in done.stderr) == (1, True)
 
 
-def test_wrong_settings_are_told_once(tmp_path: Path) -> None:
+def test_wrong_settings_are_told_once(tmp_path: Path, no_web: None) -> None:
     file = tmp_path / "skyisland.toml"
     file.write_text("http_port = 0\nlisten = 3\n[nope]\n")
-    for words in ("config check", "jails", "serve --no-tui", "doctor", ""):
+    for words in ("config check", "jails", "serve --no-tui", "doctor", "console", "web", ""):
         done = CliRunner().invoke(main, ["-c", str(file), *words.split()])
         assert done.exit_code == 1
         for key in ("http_port", "listen", "nope"):
