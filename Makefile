@@ -5,7 +5,7 @@ VENV = .venv
 BIN = $(VENV)/bin
 READY = $(VENV)/.ready
 
-.PHONY: demo run test tools test-zfs test-zfs-qemu test-freebsd test-arm64 chaos fuzz security pages check bench screenshots install clean
+.PHONY: demo run test tools test-prometheus test-zfs test-zfs-qemu test-freebsd test-arm64 chaos fuzz security pages check bench screenshots install clean
 
 demo: $(READY)
 	$(BIN)/python examples/demo.py $(DEMO)
@@ -22,6 +22,10 @@ test: tools $(READY)
 tools:
 	.ci/tools git chromium tmux pgrep:procps /usr/sbin/sshd:openssh-server openssl nginx:nginx-light \
 	  promtool:prometheus
+
+# Debian's Prometheus scrapes an island, and evaluates the rules and the board's expressions of config/.
+test-prometheus: tools $(READY)
+	SKYISLAND_PROMETHEUS=1 $(BIN)/pytest -q tests/api/test_prometheus.py
 
 # A real pool in a virtual machine (Debian 12, root): tests/zfs/vm.sh builds it once, outside this folder.
 # Each run leaves a report (JUnit) in .cache/zfs.
