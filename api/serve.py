@@ -57,8 +57,8 @@ CUT_S = 1.0
 """How long requests that are cut at shutdown have to answer that they were."""
 HANDSHAKE_S = 5.0
 """How long a client may take for TLS; until it has, its connection is not counted."""
-LINGER_LOOK_S = 0.02
-"""How often a connection that lingers is looked at."""
+LINGER_LOOKS = 20
+"""How often a connection that lingers is looked at, at least."""
 
 
 def _quiet_about_descriptors(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
@@ -252,11 +252,17 @@ class Connection(TCPServer):
             await asyncio.shield(self._initiate_server_close())
 
     async def _linger(self) -> None:
-        """Wait for a request that its client may just have sent, when the server ends."""
+        """Wait for a request that its client may just have sent, when the server ends.
+
+        For some turns of the loop, too: one that is late has not yet read what is there.
+        """
         assert isinstance(self.config, Limited)  # noqa: S101 - `serve` made it
-        until = self.loop.time() + self.config.linger_s if self.context.terminated.is_set() else 0.0
-        while self._idle_since is not None and self.loop.time() < until:  # noqa: ASYNC110 - there is no event
-            await asyncio.sleep(LINGER_LOOK_S)
+        if not self.config.linger_s or not self.context.terminated.is_set():
+            return
+        until, looks = self.loop.time() + self.config.linger_s, 0
+        while self._idle_since is not None and (looks < LINGER_LOOKS or self.loop.time() < until):
+            await asyncio.sleep(self.config.linger_s / LINGER_LOOKS)
+            looks += 1
 
     async def _read_data(self) -> None:
         while not self.reader.at_eof() and not self.writer.transport.is_closing():

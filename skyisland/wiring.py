@@ -11,8 +11,9 @@ import asyncio
 import fcntl
 import os
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from skyisland import __version__
@@ -44,6 +45,8 @@ if TYPE_CHECKING:
     from skyisland.drivers.zfs.clones import BaseSystem
 
 LINUX = sys.platform.startswith("linux")
+CAP_SYS_ADMIN = 21
+"""linux/capability.h"""
 FREEBSD = sys.platform.startswith("freebsd")
 
 
@@ -55,10 +58,12 @@ async def opened(
     search_path: str = "",
     credentials_dir: str = "",
     progress: Progress = silent,
+    succeeds: Callable[[], object] | None = None,
 ) -> AsyncIterator[Island]:
     """An island made by its settings and not yet started. After the block its database is closed.
 
-    `credentials_dir`: where systemd put the credentials of this service.
+    `credentials_dir`: where systemd put the credentials of this service. `succeeds`: called when all is
+    ready but the state folder, which another island has; then its end is waited for.
 
     Raises:
         SettingsError: the state folder cannot be used, or another island runs on it.
@@ -66,9 +71,9 @@ async def opened(
     """
     layout = settings.layout
     # A root that runs bubblewrap gives up its rights before it looks for the folders of a jail.
-    gives_up = settings.jails.driver == "bubblewrap" and os.geteuid() == 0
+    gives_up = chosen_driver(settings) == "bubblewrap" and os.geteuid() == 0
     builder = settings.jails.uid_start if gives_up else None
-    lock = await asyncio.to_thread(_claim, layout, builder)
+    lock = await asyncio.to_thread(_claim, layout, builder, succeeds)
     try:
         state = await State.open(layout.db)
         try:
@@ -111,7 +116,7 @@ async def _keeping(settings: Settings) -> Store | NotKept:
         return unusable
 
 
-def _claim(layout: Layout, builder: int | None) -> int:
+def _claim(layout: Layout, builder: int | None, succeeds: Callable[[], object] | None) -> int:
     """Make the state folder and lock it; returns the lock's descriptor.
 
     Everybody may pass through the folder, because the users of jails own some of what lies below. Secret
@@ -132,6 +137,10 @@ def _claim(layout: Layout, builder: int | None) -> int:
         raise SettingsError(
             f"state_dir: cannot use {layout.state_dir}: {error.strerror}; choose a folder that is yours"
         ) from error
+    if succeeds is not None:
+        succeeds()
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        return lock
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError:
@@ -295,6 +304,22 @@ def toolchains_for(settings: Settings, search_path: str) -> Toolchains:
     )
 
 
+def chosen_driver(settings: Settings) -> str:
+    """The driver of jails, by its name: for "auto", the first that works with the rights that there are."""
+    if settings.jails.driver != "auto":
+        return settings.jails.driver
+    if not LINUX:
+        return "freebsd"
+    return "namespaces" if os.geteuid() == 0 and _administers() else "bubblewrap"
+
+
+def _administers() -> bool:
+    """Whether this process has CAP_SYS_ADMIN, which root in a container may lack (proc(5))."""
+    text = Path("/proc/self/status").read_text()
+    effective = next(line.split()[1] for line in text.splitlines() if line.startswith("CapEff:"))
+    return bool(int(effective, 16) >> CAP_SYS_ADMIN & 1)
+
+
 def jail_driver(
     settings: Settings,
     island: str,
@@ -309,11 +334,7 @@ def jail_driver(
     Raises:
         HostUnfit: this system has no driver of that name.
     """
-    driver, root = settings.jails.driver, os.geteuid() == 0
-    if driver == "auto" and LINUX:
-        driver = "namespaces" if root else "bubblewrap"
-    elif driver == "auto":
-        driver = "freebsd"
+    driver, root = chosen_driver(settings), os.geteuid() == 0
     if driver == "fake":
         from skyisland.drivers.fake import FakeJails
 
@@ -391,11 +412,11 @@ def examiners(
         from skyisland.drivers.linux.checks import LinuxChecks
         from skyisland.drivers.linux.launching import Launcher
 
-        root = os.geteuid() == 0
-        launched = root and settings.jails.driver in ("auto", "namespaces")
-        launcher = Launcher(settings.layout.launcher, toolchains) if launched else None
+        root, driver = os.geteuid() == 0, chosen_driver(settings)
+        launcher = Launcher(settings.layout.launcher, toolchains) if driver == "namespaces" else None
         uid = settings.jails.uid_start if root else None
-        chosen.append(LinuxChecks(settings.state_dir, uid=uid, launcher=launcher))
+        lacking = root and settings.jails.driver == "auto" and driver == "bubblewrap"
+        chosen.append(LinuxChecks(settings.state_dir, uid=uid, launcher=launcher, lacking=lacking))
     if settings.filesystem.storage == "zfs":
         from skyisland.drivers.zfs.checks import ZfsChecks
         from skyisland.drivers.zfs.clones import ZfsClones

@@ -104,6 +104,9 @@ SECTIONS: dict[str, dict[str, tuple[str, str]]] = {
 """The module of each command, and the first line of its help, as `skyisland --help` prints it."""
 
 
+SUCCEEDS = "SKYISLAND_SUCCEEDS"
+"""A variable with which `supervise` tells `serve` that another island still runs, whose end it is to wait
+for."""
 AS_JSON = "skyisland.cli.as_json"
 """Where a context keeps whether `--json` was given: also a command line that is wrong is told so in JSON."""
 

@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 import click
 from rich.console import Console
 
-from skyisland.cli import GlobalOptions, console_options
+from skyisland.cli import SUCCEEDS, GlobalOptions, console_options
 from skyisland.cli.preparing import bars, shown
 from skyisland.cli.reloading import Reloading
 from skyisland.events import Events
@@ -109,7 +109,7 @@ async def _run(
             metrics.follow(events)
             async with (
                 shown(on_terminal=console is not None) as preparing,
-                _opened(settings, events, preparing.report) as island,
+                _opened(settings, events, preparing.report, succeeds=_heir()) as island,
                 _sending(metrics),
                 _tracing(settings, events, island),
             ):
@@ -205,11 +205,28 @@ def _told(island: Island) -> str:
     return f"{busy}; {len(status.jails)} jails, {len(status.artifacts)} binaries"
 
 
+def _heir() -> Callable[[], object] | None:
+    """What tells `supervise` that we are ready to take over, if it said that there is something to."""
+    if SUCCEEDS not in os.environ:
+        return None
+    return lambda: os.kill(os.getppid(), signal.SIGUSR2)
+
+
 @asynccontextmanager
-async def _opened(settings: Settings, events: Events, progress: Report = silent) -> AsyncIterator[Island]:
+async def _opened(
+    settings: Settings,
+    events: Events,
+    progress: Report = silent,
+    succeeds: Callable[[], object] | None = None,
+) -> AsyncIterator[Island]:
     path, credentials = os.environ.get("PATH", ""), os.environ.get("CREDENTIALS_DIRECTORY", "")
     async with opened(
-        settings, events, search_path=path, credentials_dir=credentials, progress=progress
+        settings,
+        events,
+        search_path=path,
+        credentials_dir=credentials,
+        progress=progress,
+        succeeds=succeeds,
     ) as island:
         yield island
 
