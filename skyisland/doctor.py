@@ -8,6 +8,7 @@ bring their own (`Examiner`), and `wiring` chooses them.
 from __future__ import annotations
 
 import asyncio
+import os
 import re
 import resource
 import shutil
@@ -91,6 +92,7 @@ async def examine(
         # The folder above it: the island opens the state folder itself when it starts.
         checks.append(await asyncio.to_thread(reachable, "the state folder", state_dir.parent))
     checks += [await asyncio.to_thread(_disk, state_dir), _open_files()]
+    checks.append(await asyncio.to_thread(executable, state_dir))
     if network is not None:
         checks += await _network(network)
     return checks
@@ -181,6 +183,28 @@ def _disk(state_dir: Path) -> Check:
         found=f"{free_bytes / (1 << 30):.1f} GiB free at {folder}",
         remedy="" if ok else "free some, or set state_dir to a larger file system",
     )
+
+
+def executable(state_dir: Path) -> Check:
+    """Whether programs that lie in the state folder can be executed: launcher and functions do. Blocks."""
+    folder = nearest_folder(state_dir)
+    refused = bool(os.statvfs(folder).f_flag & getattr(os, "ST_NOEXEC", 0))  # FreeBSD's statvfs does not tell
+    return Check(
+        name="programs",
+        ok=not refused,
+        found=f"the file system of {folder} is mounted noexec, so nothing compiled there can run"
+        if refused
+        else f"programs in {folder} may run",
+        remedy=f"mount -o remount,exec {mount_of(folder)}, or set state_dir to another file system"
+        if refused
+        else "",
+        vital=True,
+    )
+
+
+def mount_of(folder: Path) -> Path:
+    """Where the file system of a folder is mounted. Blocks."""
+    return next((path for path in (folder, *folder.parents) if path.is_mount()), Path("/"))
 
 
 def _open_files() -> Check:

@@ -13,10 +13,11 @@ from pathlib import Path
 from skyisland.cli.printing import folded, print_json, print_table, say
 from skyisland.client import Client
 from skyisland.doctor import TRIAL_ISLAND, Check, examine, from_capabilities
-from skyisland.errors import IslandError
+from skyisland.errors import IslandError, SettingsError
 from skyisland.host.trust import trusting
 from skyisland.host.uids import LOCKS, Uids
 from skyisland.settings import Settings
+from skyisland.sources.credentials import SYSTEMD, Credentials
 from skyisland.sources.git import confinement
 from skyisland.status import Capability
 from skyisland.wiring import examiners, network_driver, toolchains_for
@@ -47,6 +48,10 @@ async def report(settings: Settings, *, full: bool, as_json: bool) -> int:
         checks.append(await asyncio.to_thread(_uids, settings.jails.uid_start, settings.jails.uid_count))
     if os.geteuid() == 0 and sys.platform == "linux":
         checks.append(await asyncio.to_thread(_git_user, settings.jails.uid_start + 1))
+    if settings.git.credentials:
+        checks.append(
+            await asyncio.to_thread(_credentials, settings, os.environ.get("CREDENTIALS_DIRECTORY", ""))
+        )
     checks += from_capabilities(running)
     if as_json:
         print_json(checks)
@@ -113,9 +118,26 @@ def _git_user(uid: int) -> Check:
         ok=not lacks,
         found=f"uid {uid} with what strangers wrote, and no way to more rights"
         if not lacks
-        else f"uid {uid}, but what is set-uid gives it rights: {lacks}",
+        else f"{lacks}: uid {uid} may gain rights by what is set-uid, and Git by SSH, with a token or in "
+        "folders keeps all of root's",
         remedy="install util-linux" if lacks else "",
     )
+
+
+def _credentials(settings: Settings, folder: str) -> Check:
+    """Whether the files of credentials are there and private; those of the unit only within it."""
+    if folder or not any(
+        SYSTEMD in text for one in settings.git.credentials.values() for text in (one.token, one.key)
+    ):
+        try:
+            Credentials(settings.git.credentials, settings.git.rewrites, folder).check()
+        except SettingsError as error:
+            problem, _, remedy = error.message.partition("; ")
+            return Check(name="credentials", ok=False, found=problem, remedy=remedy, vital=True)
+        found = f"the files of {len(settings.git.credentials)} are there, and private"
+    else:
+        found = "those of the unit are looked at when it starts"
+    return Check(name="credentials", ok=True, found=found, vital=True)
 
 
 def _uids(first: int, count: int) -> Check:

@@ -18,7 +18,9 @@ from typing import Any
 import pytest
 from msgspec import structs
 from pyroute2 import IPRoute
+from pyroute2.netlink.nfnetlink.nftsocket import NFT_MSG_NEWTABLE, Meta
 
+from skyisland.doctor import TRIAL_ISLAND
 from skyisland.drivers.linux import nftables, rtnetlink
 from skyisland.drivers.linux.bridge import LIBC, BridgeNetwork, HostNetwork, port_name
 from skyisland.drivers.linux.nftables import CONNECTIONS
@@ -457,6 +459,73 @@ async def test_what_is_somebody_elses_is_refused_and_left_alone(world: World) ->
             async with island(IP4(bridge="sky1", cidr="203.0.113.128/25"), island="u"):
                 pass
         assert {"sky0", "up0"} <= links()
+
+
+async def test_a_bridge_whose_island_is_gone_is_taken_over(world: World) -> None:
+    """The state folder is gone, and with it the name that would have told the next island what to sweep."""
+    before = links()
+    gone = BridgeNetwork(IP4(nat=True), island="gone")
+    await gone.prepare()
+    await gone.open(())
+    with pytest.raises(HostUnfit, match="sky0 is another island's"):
+        async with island(IP4(nat=True), island="heir"):
+            pass
+    assert gone._maker_host is not None
+    assert gone._maker_host._alive is not None
+    gone._maker_host._alive.close()  # as the end of its process does
+    assert netfilter(world, nftables.tables) == ["sky_gone"]
+    # Who only looks changes nothing.
+    doctor = BridgeNetwork(IP4(nat=True), island=TRIAL_ISLAND)
+    with pytest.raises(HostUnfit):
+        await doctor.prepare()
+    await doctor.close()
+    for ip4 in (IP4(nat=True), IP4(nat=True, bridge="sky1")):  # its name is in the way, or its subnet
+        heir = BridgeNetwork(ip4, island="heir")
+        swept = await heir.prepare()
+        assert swept == (2 if ip4.bridge == "sky0" else 0)
+        assert links() == before
+        assert netfilter(world, nftables.tables) == []
+        await heir.open(())
+        assert links() == before | {ip4.bridge}
+        await heir.close()
+    await gone.close()
+
+
+async def test_a_firewall_that_drops_what_is_forwarded_is_told_with_its_remedy(world: World) -> None:
+    """Docker's and ufw's FORWARD has the policy DROP: our accept decides for our table alone."""
+    world.listen(world.outside)
+    jail, target = world.jail(), (PUBLIC, PORT)
+
+    def firewall(*lets: nftables.Expressions) -> None:
+        def install(netlink: rtnetlink.NetlinkSocket) -> None:
+            chain = nftables._chain("filter", "forward")
+            chain["attrs"].append(("NFTA_CHAIN_POLICY", nftables.NF_DROP))
+            rules = [nftables._rule("filter", "forward", let) for let in lets]
+            nftables._commit(netlink, [nftables._table(NFT_MSG_NEWTABLE, "filter"), chain, *rules])
+
+        netfilter(world, install)
+
+    async def told() -> tuple[bool, str, bool]:
+        async with island(IP4(nat=True)) as driver:
+            nat = capability(driver, "nat")
+            await driver.open(())
+            await driver.attach(address(2), jail.name, jail.pid)
+            closed = set() if nat.enforced else {target}
+            passes = await reached(jail.netns, target, closed=closed) == {target}
+            await driver.detach(jail.name)
+            return nat.enforced, nat.how, passes
+
+    assert (await told())[::2] == (True, True)
+    firewall()
+    enforced, how, passes = await told()
+    assert (enforced, passes) == (False, False)
+    assert how.startswith("the chain forward of the nftables table filter drops what it has no rule for")
+    interface = nftables._interface
+    firewall(
+        interface(Meta.NFT_META_IIFNAME, "sky0") + nftables.ACCEPT,
+        interface(Meta.NFT_META_OIFNAME, "sky0") + nftables.ACCEPT,
+    )
+    assert (await told())[::2] == (True, True)
 
 
 async def test_an_uplink_that_does_not_forward_is_told_with_its_remedy(world: World) -> None:

@@ -10,7 +10,8 @@ leaves no trace.
 Everything that we make carries the island's name: a port in its prefix, the nftables table in its name
 `sky_<island>`, the bridge, whose name the settings choose, in its hardware address. So a sweep deletes
 what a killed island left and nothing else. A bridge or subnet that belongs to another is never changed:
-`prepare` refuses it.
+`prepare` refuses it. Only where an island is gone with its state folder, and so with its name, the next one
+takes its bridge away: an island that has one holds a socket of its bridge's name for as long as it lives.
 
 We write no sysctls but those of the bridge and those inside the jail. NAT also needs forwarding on the
 uplink, where the replies arrive. That is the host's own setting: `capabilities` reports when it is off.
@@ -30,6 +31,7 @@ import logging
 import os
 import re
 import signal
+import socket
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -40,6 +42,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from msgspec import structs
 
+from skyisland.doctor import TRIAL_ISLAND
 from skyisland.errors import DriverError, HostUnfit
 from skyisland.host.internet import CLOSED4
 from skyisland.jails.driver import island_tag
@@ -160,6 +163,8 @@ class BridgeNetwork:
             self._maker_host, self._remover_host = (self._new_host_network() for _ in range(2))
         self._maker_host.filtered = filter_refusal is None
         swept = self._maker_host.sweep()
+        if self.island != TRIAL_ISLAND:  # which changes nothing
+            swept += self._maker_host.take_over()
         self._maker_host.refuse_conflicts()
         self._capabilities = self._assess(self._maker_host, filter_refusal)
         return swept
@@ -236,6 +241,16 @@ class BridgeNetwork:
             )
             remedy = "set network.ip4.interface to the one that leads outside, and start the island again"
             return Capability(name="nat", enforced=False, how=how, remedy=remedy)
+        if (dropping := host.who_drops()) is not None:
+            bridge = self._ip4.bridge
+            how = f"{dropping} drops what it has no rule for, so jails reach nothing outside"
+            remedy = (
+                f"let it pass and start the island again: iptables -I FORWARD -i {bridge} -j ACCEPT, and "
+                f"iptables -I FORWARD -o {bridge} -m conntrack --ctstate ESTABLISHED,RELATED -j ACCEPT "
+                f"(beside Docker: -I DOCKER-USER; with ufw: ufw route allow in on {bridge})"
+            )
+            log.warning("network.ip4.nat: %s; %s", how, remedy)
+            return Capability(name="nat", enforced=False, how=how, remedy=remedy)
         if not _forwards(uplink):
             remedy = f"sysctl -w net.ipv4.conf.{uplink}.forwarding=1"
             how = f"{uplink} does not forward, so answers from outside are dropped"
@@ -280,6 +295,8 @@ class HostNetwork:
         self._bridge: int | None = None
         """The index of the bridge that we made. The kernel gives an index to no second interface, so a
         bridge with another index was made by somebody else."""
+        self._alive: socket.socket | None = None
+        """Tells other islands that the bridge is in use."""
         self._netfilter: NetlinkSocket | None = None
         with contextlib.suppress(OSError):
             # A kernel without this protocol: `build` reports it.
@@ -287,6 +304,8 @@ class HostNetwork:
 
     def close(self) -> None:
         self.interfaces.close()
+        if self._alive is not None:
+            self._alive.close()
         if self._netfilter is not None:
             self._netfilter.close()
 
@@ -311,6 +330,8 @@ class HostNetwork:
     def _build_bridge(self) -> int:
         name = self.ip4.bridge
         self.refuse_conflicts()
+        if self._alive is None:
+            self._alive = _hold(bridge_mac(self.island))
         gateway = IPv4Interface(f"{self.ip4.gateway_address}/{self.ip4.subnet.prefixlen}")
         bridge = self.interfaces.find(name)
         index = bridge.index if bridge else self.interfaces.add_bridge(name, bridge_mac(self.island), gateway)
@@ -362,6 +383,47 @@ class HostNetwork:
                 # This kernel has no nf_tables, and so no table of ours.
         return swept
 
+    def take_over(self) -> int:
+        """Delete what islands that are gone left in our way: their bridge, its filter; return how much."""
+        from skyisland.drivers.linux import nftables
+
+        at = {
+            index
+            for index, address in self.interfaces.addresses()
+            if address.network.overlaps(self.ip4.subnet)
+        }
+        taken = 0
+        for each in self.interfaces.all():
+            in_the_way = each.name == self.ip4.bridge or each.index in at
+            if (
+                not in_the_way
+                or not each.mac.startswith(BRIDGE_MAC_PREFIX)
+                or each.mac == bridge_mac(self.island)
+            ):
+                continue
+            held = _hold(each.mac)
+            if held is None:
+                continue  # its island lives
+            with held:
+                log.warning("the bridge %s is that of an island that is gone, and is taken away", each.name)
+                taken += self.interfaces.delete(each.name)
+                tables = [] if self._netfilter is None else nftables.tables(self._netfilter)
+                for table in tables:
+                    island = table.removeprefix("sky_")
+                    if island != table and bridge_mac(island) == each.mac:
+                        assert self._netfilter is not None  # noqa: S101 - it listed the tables
+                        taken += nftables.remove(self._netfilter, table)
+        return taken
+
+    def who_drops(self) -> str | None:
+        """Another's chain that lets nothing pass between the bridge and outside, in words."""
+        from skyisland.drivers.linux import nftables
+
+        try:
+            return None if self._netfilter is None else nftables.who_drops(self._netfilter, self.ip4.bridge)
+        except OSError:
+            return None  # this kernel has no nf_tables, and so no chain
+
     def refuse_conflicts(self) -> None:
         """Refuse a bridge's name or a subnet that another already uses on this host.
 
@@ -406,6 +468,18 @@ class HostNetwork:
             open=self.open_networks,
             egress=tuple(map(IPv4Network, self.ip4.egress)),
         )
+
+
+def _hold(mac: str) -> socket.socket | None:
+    """A socket whose name, in this network namespace, nobody else can have while we hold it, and which is
+    gone with its process however that ends (unix(7), abstract sockets); None if another holds it."""
+    sock = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+    try:
+        sock.bind(f"\0skyisland-bridge-{mac}")
+    except OSError:
+        sock.close()
+        return None
+    return sock
 
 
 def _equip(address: Address) -> None:

@@ -40,12 +40,24 @@ SYSCTLS = (
 """Each a file below /proc/sys, the value with which only root can make user namespaces, and the remedy."""
 
 
+_LACKING = Check(
+    name="rights",
+    ok=False,
+    found="root has no CAP_SYS_ADMIN here, so bubblewrap makes the jails, without addresses",
+    remedy="give the container or unit CAP_SYS_ADMIN and CAP_NET_ADMIN for faster jails and for ip4",
+)
+
+
 class LinuxChecks:
     """The `Examiner` of Linux."""
 
-    def __init__(self, state_dir: Path, *, uid: int | None, launcher: Launcher | None = None) -> None:
+    def __init__(
+        self, state_dir: Path, *, uid: int | None, launcher: Launcher | None = None, lacking: bool = False
+    ) -> None:
         """`state_dir`: the trial mounts an overlay on its file system. `uid`: the uid of the trials; None for
-        the island's own user. `launcher`: the program that makes jails, if it is not bwrap."""
+        the island's own user. `launcher`: the program that makes jails, if it is not bwrap. `lacking`: bwrap
+        is chosen because root lacks CAP_SYS_ADMIN."""
+        self._lacking = lacking
         self._state_dir = state_dir
         self._uid = uid
         self._launcher = launcher
@@ -53,7 +65,8 @@ class LinuxChecks:
     async def examine(self) -> list[Check]:
         """See `Examiner`."""
         bwrap, bwrap_check = await _bwrap()
-        checks = [] if self._launcher is None else await _launcher(self._launcher)
+        checks = [_LACKING] if self._lacking else []
+        checks += [] if self._launcher is None else await _launcher(self._launcher)
         checks += [await asyncio.to_thread(_kernel), bwrap_check]
         if bwrap is not None:
             if self._uid is not None:

@@ -29,10 +29,12 @@ from ipaddress import IPv4Address, IPv4Network
 from typing import Any
 
 from msgspec import Struct
-from pyroute2.netlink import NLM_F_ACK, NLM_F_APPEND, NLM_F_CREATE, NLM_F_REQUEST
+from pyroute2.netlink import NLM_F_ACK, NLM_F_APPEND, NLM_F_CREATE, NLM_F_DUMP, NLM_F_REQUEST
 from pyroute2.netlink.nfnetlink import NFNL_SUBSYS_NFTABLES, nfgen_msg
 from pyroute2.netlink.nfnetlink.nftsocket import (
     NFT_MSG_DELTABLE,
+    NFT_MSG_GETCHAIN,
+    NFT_MSG_GETRULE,
     NFT_MSG_GETTABLE,
     NFT_MSG_NEWCHAIN,
     NFT_MSG_NEWRULE,
@@ -67,7 +69,8 @@ NETWORK_HEADER, TRANSPORT_HEADER = 1, 2
 UDP, TCP, DNS_PORT = 17, 6, 53
 DESTINATION_PORT = 2
 """Offset in the headers of TCP and UDP."""
-DROP, ACCEPT = verdict(0), verdict(1)
+NF_DROP = 0
+DROP, ACCEPT = verdict(NF_DROP), verdict(1)
 CONNECTIONS = 256
 """A judgement: a pool of 253 addresses takes a quarter of the 262,144 places that a host of 8 GB has."""
 COUNTED = "connections"
@@ -133,6 +136,45 @@ def remove(netlink: NetlinkSocket, table: str) -> bool:
             return False
         raise
     return True
+
+
+def tables(netlink: NetlinkSocket) -> list[str]:
+    """The names of all tables of the kind that ours is."""
+    return [
+        str(table.get_attr("NFTA_TABLE_NAME"))
+        for table in _dump(netlink, nft_table_msg, NFT_MSG_GETTABLE)
+        if table["nfgen_family"] == NFPROTO_INET
+    ]
+
+
+def who_drops(netlink: NetlinkSocket, bridge: str) -> str | None:
+    """Another's chain that drops whatever is forwarded and has no rule of it, as Docker's and ufw's do: an
+    accept of ours decides for our table alone. None if there is none, or its table has rules that name the
+    bridge."""
+    for chain in _dump(netlink, nft_chain_msg, NFT_MSG_GETCHAIN):
+        hook = chain.get_attr("NFTA_CHAIN_HOOK")
+        family = chain["nfgen_family"]
+        if hook is None or family not in (NFPROTO_INET, NFPROTO_IPV4):
+            continue
+        forwards = hook.get_attr("NFTA_HOOK_HOOKNUM") == HOOKS["forward"]
+        if not forwards or chain.get_attr("NFTA_CHAIN_POLICY") != NF_DROP:
+            continue
+        table, name = chain.get_attr("NFTA_CHAIN_TABLE"), chain.get_attr("NFTA_CHAIN_NAME")
+        asked = _message(nft_rule_msg, NFT_MSG_GETRULE, NLM_F_DUMP, {"NFTA_RULE_TABLE": table})
+        asked["nfgen_family"] = family
+        if not any(bridge.encode() + b"\0" in rule for rule in netlink.transact([asked])):
+            return f"the chain {name} of the nftables table {table}"
+    return None
+
+
+def _dump(netlink: NetlinkSocket, kind: Any, number: int) -> Iterator[Any]:
+    """Everything of a kind, of all families."""
+    asked = _message(kind, number, NLM_F_DUMP, {})
+    asked["nfgen_family"] = 0
+    for reply in netlink.transact([asked]):
+        found = kind(reply)
+        found.decode()
+        yield found
 
 
 def rules(filter_: BridgeFilter) -> Iterator[tuple[str, Expressions]]:
