@@ -33,6 +33,7 @@ ADMIN, OBSERVE, ROLES = (
     "tests/api/test_observe.py",
     "tests/api/test_roles.py",
 )
+LATER, KEEPING = "tests/unit/test_later.py", "tests/contract/test_keeping.py"
 NETWORK, SECCOMP = "tests/real/test_network.py", "tests/unit/test_seccomp.py"
 LIFE, STATE, POOL = "tests/real/test_daemon.py", "tests/unit/test_state.py", "tests/unit/test_pool.py"
 LOGS, CONSOLE, TERMINAL = (
@@ -77,6 +78,7 @@ GROUPS = {
     "H": "HTTP",
     "T": "Terminals and logs",
     "S": "Secrets of functions with a name",
+    "A": "Calls that answer later",
     "D": "Faults of daemon and host",
 }
 
@@ -908,6 +910,59 @@ CASES = (
         "S2",
         "a secret asked for by another name, or by a plain call",
         "neither has it: a call has what its name's definition gives it, and no request can add to that",
+    ),
+    Case(
+        "A1",
+        "a callback to loopback, a metadata service, a private network; by a changing name, by a redirect",
+        "refused when it is named, or when it is sent, each time anew; redirects are not followed",
+        _tests(
+            LATER,
+            "test_a_url_that_no_callback_goes_to_is_refused_when_it_is_named",
+            "test_a_callback_goes_nowhere_but_to_the_public_internet",
+            "test_a_callback_follows_no_redirect",
+        ),
+    ),
+    Case(
+        "A2",
+        "a callback forged, or sent again, by another caller",
+        "each client has a secret of its own; the signature is over id, time and body",
+        _tests(
+            LATER,
+            "test_a_callback_is_signed_and_sent_until_it_is_taken",
+            "test_a_signature_is_that_of_standard_webhooks",
+        ),
+    ),
+    Case(
+        "A3",
+        "another client's call asked for, cancelled, run again; its Idempotency-Key used",
+        "404, as if there were none; keys are of each client",
+        _tests(
+            "tests/api/test_later.py",
+            "test_callers_see_their_own_calls_and_operators_change_none",
+            "test_what_is_sent_again_with_its_key_runs_once",
+        ),
+    ),
+    Case(
+        "A4",
+        "more calls accepted than can be run, large ones, all at once",
+        "429 beyond the client's share of number and bytes; clients in turns; callers who wait come first",
+        (
+            *_tests(KEEPING, "test_a_queue_and_each_share_of_it_have_bounds"),
+            *_tests(LATER, "test_places_are_shared_and_calls_whose_callers_wait_come_first"),
+        ),
+    ),
+    Case(
+        "A5",
+        "the file of kept calls damaged, its disk full",
+        "503 with the reason; the file is left as it is, and nothing that was accepted is lost",
+        (
+            *_tests(
+                KEEPING,
+                "test_a_damaged_file_is_left_as_it_is_and_said_to_be_damaged",
+                "test_a_full_disk_refuses_what_comes_and_keeps_what_was_accepted",
+            ),
+            *_tests("tests/api/test_later.py", "test_an_island_that_cannot_keep_calls_still_runs_the_others"),
+        ),
     ),
     Case(
         "D1",

@@ -401,3 +401,62 @@ async def test_a_url_that_no_callback_goes_to_is_refused_when_it_is_named(runner
         with pytest.raises(BadRequest, match="X-Callback-Url"):
             await later.accept(REQUEST, "ann", callback=url)
         assert await later.find(Wanted()) == []
+
+
+def test_a_signature_is_that_of_standard_webhooks() -> None:
+    key = base64.b64decode("MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw")
+    headers = signed("msg_p5jXN8AQM9LWM0D4loKWxJek", 1614265330, b'{"test": 2432232314}', key)
+    # The vector that the libraries of Standard Webhooks are tested with.
+    assert headers["webhook-signature"] == "v1,g0hM9SsE+OTPJTGt/tmIKtSyZlE3uFJELVlNIOLJ1OE="
+
+
+@asynccontextmanager
+async def server(answer: bytes) -> AsyncIterator[tuple[int, list[bytes]]]:
+    """A server that answers everything with this: its port, and the requests that it got."""
+    got: list[bytes] = []
+
+    async def talk(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        got.append(await reader.readuntil(b"\r\n\r\n"))
+        writer.write(answer)
+        writer.close()
+
+    listening = await asyncio.start_server(talk, "127.0.0.1", 0)
+    async with listening:
+        yield listening.sockets[0].getsockname()[1], got
+
+
+async def test_a_callback_goes_nowhere_but_to_the_public_internet(runner: Runner) -> None:
+    store, settings = MemoryStore(), Async(callback_attempts=1)
+    async with (
+        server(b"HTTP/1.1 204 No Content\r\n\r\n") as (port, got),
+        living(runner, store, settings) as later,
+    ):
+
+        async def private(host: str, port: int) -> list[str]:
+            return ["127.0.0.1" if host == "inside.example" else "169.254.169.254"]
+
+        later.callbacks._lookup = private  # what a stranger's name server says when it is asked again
+        for host in ("inside.example", "metadata.example"):
+            callback = f"https://{host}:{port}/"
+            call = (await later.accept(REQUEST, "ann", callback=callback)).id
+            record = await delivered(later, call, "dead")
+            assert record.callback is not None
+            assert "not on the public Internet" in record.callback.deliveries[0].error
+        assert got == []
+
+
+async def test_a_callback_follows_no_redirect(runner: Runner) -> None:
+    async with (
+        server(b"HTTP/1.1 204 No Content\r\n\r\n") as (inside, reached),
+        server(b"HTTP/1.1 307 Go\r\nLocation: http://127.0.0.1:%d/\r\n\r\n" % inside) as (port, got),
+    ):
+        hook = f"http://127.0.0.1:{port}/hook"
+        settings = Async(callbacks=(hook,), callback_attempts=1)
+        async with living(runner, settings=settings) as later:
+            call = (await later.accept(REQUEST, "ann", callback=hook)).id
+            record = await delivered(later, call, "dead")
+            assert record.callback is not None
+            assert [one.status for one in record.callback.deliveries] == [307]
+    assert got[0].startswith(b"POST /hook HTTP/1.1\r\n")
+    assert b"webhook-signature: v1," in got[0]
+    assert reached == []
