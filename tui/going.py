@@ -16,11 +16,20 @@ from tui.desk import Desk
 from tui.draw.details import Detail
 from tui.draw.logs import Logs
 from tui.draw.table import Table
-from tui.draw.views import AddressesView, CacheView, HostView, JailsView, LogsView, RequestsView, View
+from tui.draw.views import (
+    AddressesView,
+    CacheView,
+    FunctionsView,
+    HostView,
+    JailsView,
+    LogsView,
+    RequestsView,
+    View,
+)
 from tui.jump import Jump
 from tui.watch.filter import Filter
 from tui.watch.port import LinkLost
-from tui.watch.rows import AddressRow, ArtifactRow, InvocationRow, JailRow
+from tui.watch.rows import AddressRow, ArtifactRow, FunctionRow, InvocationRow, JailRow
 from tui.watch.search import Hit
 
 _VIEWS: dict[str, Callable[..., View]] = {
@@ -30,9 +39,16 @@ _VIEWS: dict[str, Callable[..., View]] = {
     "requests": RequestsView,
     "logs": LogsView,
     "host": HostView,
+    "functions": FunctionsView,
 }
 """The views that are made when they are first shown; the console starts with the overview."""
-_VIEW_OF = {JailRow: "jails", InvocationRow: "requests", AddressRow: "ips", ArtifactRow: "cache"}
+_VIEW_OF = {
+    JailRow: "jails",
+    InvocationRow: "requests",
+    AddressRow: "ips",
+    ArtifactRow: "cache",
+    FunctionRow: "functions",
+}
 """The view that shows a row of each kind in full."""
 MAX_STEPS = 50
 """Places that are remembered for the way back."""
@@ -143,7 +159,7 @@ class Going(Desk):
         if isinstance(main, Table):
             main.collect()  # the next key may be for its rows already
         self.station.wants_log = view in ("logs", "jails")
-        self.station.wants_snapshots = view in ("cache", "host")
+        self.station.wants_snapshots = view in ("cache", "host", "functions")
         self.station.snapshot_soon()
         if self.station.wants_log and self.follows and self.station.connection.state == "live":
             self.run_worker(self._quietly(self.station.fetch_log()), group="logs", exclusive=True)
@@ -170,6 +186,8 @@ class Going(Desk):
             if self._way and text != pane.filter.text:
                 self._way[-1] = self._way[-1]._replace(filter=pane.filter.text)
             pane.filter = Filter(text)
+            if isinstance(pane, Table):
+                pane.collect()
             pane.paint()
 
     async def action_logs(self) -> None:
@@ -244,13 +262,24 @@ class Going(Desk):
             self.shown_view.zoom(None)
 
     async def action_follow(self) -> None:
-        """From a detail, go on to what its row is about: a jail's log; the jail of a call or an address."""
+        """From a detail, go on to what its row is about.
+
+        To a jail's log; to the jail of a call or an address; to the function of a call that is over, or of a
+        binary; to the calls of a function.
+        """
         row = self.row
         if isinstance(row, JailRow):
             await self.action_logs()
+        elif isinstance(row, FunctionRow):
+            await self.go_among("requests", f"fn:{row.title}")
         elif jails := self.chosen_jails():
             await self.go_to("jails", jails[0].key)
             self._describe(step=False)
+        elif isinstance(row, (InvocationRow, ArtifactRow)):
+            key = next((one.key for one in self.board.functions.values() if one.title == row.title), None)
+            if key is not None:
+                await self.go_to("functions", key)
+                self._describe(step=False)
 
     async def action_fault(self, by: int) -> None:
         """Go to the next row, or the previous one, that failed."""

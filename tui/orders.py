@@ -18,7 +18,7 @@ from tui import questions
 from tui.invoke import Invoke
 from tui.looking import Looking
 from tui.watch.port import LinkLost
-from tui.watch.rows import AddressRow, ArtifactRow, InvocationRow, JailRow
+from tui.watch.rows import AddressRow, ArtifactRow, FunctionRow, InvocationRow, JailRow
 
 
 class Orders(Looking):
@@ -267,6 +267,8 @@ class Orders(Looking):
         elif isinstance(row, ArtifactRow):
             call = row.function if "(" in row.function else f"{row.function}("
             request = FunctionRequest(url=row.url, call=call)
+        elif isinstance(row, FunctionRow):
+            request = FunctionRequest(url=row.url, call=f"{row.name}(")
         self.push_screen(Invoke(request))
 
     async def action_quit(self) -> None:

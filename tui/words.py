@@ -67,6 +67,17 @@ def duration(seconds: float | None) -> str:
     return f"{int(seconds // 3600)}h{int(seconds % 3600 // 60):02}"
 
 
+def brief(seconds: float) -> str:
+    """A round time without zeros behind its point: `1s`, `2.5s`, `250ms`."""
+    return f"{seconds:g}s" if seconds >= 1 else f"{seconds * 1e3:g}ms"
+
+
+def rate(per_s: float) -> str:
+    """So many a second: `33`, `3.4`, `0.03`."""
+    digits = 0 if per_s >= 9.95 or not per_s else 1 if per_s >= 0.095 else 2
+    return f"{per_s:.{digits}f}"
+
+
 def age(seconds: float | None) -> str:
     """At most five characters: `7s`, `4m`, `3h12`, `12d`."""
     if seconds is None:

@@ -24,7 +24,7 @@ from tui.dialogs import Ask, AskToken, Help
 from tui.invoke import CHOICES, TEXTS, Invoke
 from tui.watch.port import Port
 from tui.watch.remote import RemotePort
-from tui.watch.rows import JailRow
+from tui.watch.rows import InvocationRow, JailRow
 
 QUICK = FunctionRequest(url="github.com/mmcloughlin/geohash", call="Encode(100.1, 80.9)")
 
@@ -572,6 +572,35 @@ async def test_goes_into_a_row_and_back_where_one_came_from(port: Port, world: W
         await operator.reads("/fn:sleep")
         await operator.press("escape", "escape")
         assert console.view == "overview"
+
+
+async def test_says_which_function_and_how_it_failed() -> None:
+    island = FakeIsland()
+    async with operating(island) as operator:
+        await operator.press("8")
+        await operator.reads("mmcloughlin/geohash.Encode")
+        await operator.press("n", "N", "g", "d")
+        await operator.reads("exited 2")
+        await operator.reads("latest calls")
+        await operator.reads("binaries")
+        await operator.press("enter")  # its calls
+        table = operator.console.table
+        assert table is not None
+        assert table.kind is InvocationRow
+        assert {row.label for row in table.rows} == {"geohash.Encode(100.1, 80.9)"}
+        await operator.press("escape")
+        await operator.reads("Function  github.com/mmcloughlin/geohash.Encode")
+        await operator.press("colon", *"fn slug", "enter")
+        assert [row.name for row in operator.console.shown_view.main.rows] == ["Make"]
+
+
+async def test_functions_that_were_called_are_listed(port: Port, world: World) -> None:
+    await world.island.invoke(QUICK)
+    async with operating(port) as operator:
+        await operator.press("8")
+        await operator.reads("github.com/mmcloughlin/geohash.Encode")
+        await operator.press("enter")
+        await operator.reads("1 call, 0 errors")
 
 
 async def test_goes_to_whatever_has_a_name() -> None:

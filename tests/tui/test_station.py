@@ -26,11 +26,12 @@ from skyisland.events import (
     PhaseFinished,
     Pulse,
 )
+from skyisland.figures import Slo
 from skyisland.model import FunctionRequest, Phase, Purpose, Timings
 from skyisland.status import Usage
 from tests.support.fake_island import NOON, FakeIsland
 from tests.support.operating import World
-from tui.draw.columns import REQUESTS
+from tui.draw.columns import REQUESTS, total_tone
 from tui.draw.glyphs import Glyphs
 from tui.draw.table import Ink
 from tui.watch.board import Board
@@ -249,6 +250,18 @@ def test_what_is_usual_is_of_the_function_and_of_calls_that_ran() -> None:
         board.fold(finished(NOON + n, call=f"F(refused{n})", total_s=0.001, exec_s=0.0, verdict="too_busy"))
     asked = InvocationRow("inv-x", "u", "pkg.F(77)", NOON + 9)
     assert board.usual_s(asked) == 0.2
+
+
+async def test_what_is_slow_is_a_setting_of_each_function(station: Station, island: Counting) -> None:
+    policy = island.status().policy
+    board = station.board
+    slo = Slo(target_s=0.5, functions={"u.F": 0.05})
+    board.status = structs.replace(island.status(), policy=structs.replace(policy, slo=slo))
+    for call, expected in (("F()", 0.05), ("G()", 0.5)):
+        board.fold(finished(NOON, call=call))
+        assert board.invocations[f"inv-{NOON}-{call}"].slo_s == expected
+    assert total_tone(0.1, 0.05) == "bad"
+    assert total_tone(0.1, 0.5) == "warn"
 
 
 def test_a_call_that_waits_says_since_when() -> None:

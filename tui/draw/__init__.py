@@ -1,4 +1,4 @@
-"""How the console draws: what frames it (`chrome`), and seven `views` of `panels`, tables and `logs`.
+"""How the console draws: what frames it (`chrome`), and eight `views` of `panels`, tables and `logs`.
 
 A `canvas` is asked for its lines and repaints those that changed. A line is spans, and a span is a text with
 one of the `tones`. A `table` has `columns`; `charts` are figures as lines; `glyphs` are the signs that this

@@ -6,12 +6,11 @@ from textual import events
 
 from tui.draw.canvas import Canvas, Line, spread
 from tui.draw.charts import spark
-from tui.draw.columns import SLO_S
 from tui.draw.glyphs import Glyphs
 from tui.draw.tones import Span, Spans
 from tui.watch.connection import ConnectionState
 from tui.watch.figures import WINDOW_S, percentile
-from tui.words import age, clock, duration, fit, line, uptime
+from tui.words import age, brief, clock, duration, fit, line, rate, uptime
 
 VIEWS = (
     ("overview", "Overview", "Over"),
@@ -21,6 +20,7 @@ VIEWS = (
     ("requests", "Requests", "Reqs"),
     ("logs", "Logs", "Logs"),
     ("host", "Host", "Host"),
+    ("functions", "Functions", "Fns"),
 )
 """Id, name and short name of each view, in the order of their keys."""
 
@@ -65,7 +65,8 @@ class Meters(Canvas):
         window = figures.window(now)
         seconds = [(second.ordered(), float(second.errors)) for second in figures.series(now, room)]
         p50, p99 = percentile(window.totals, 0.5), percentile(window.totals, 0.99)
-        slow = p99 is not None and p99 > SLO_S
+        slo_s = self.board.slo_s
+        slow = p99 is not None and p99 > slo_s
         bad = window.errors / window.calls if window.calls else None
         blocks: list[tuple[Spans, list[float], str]] = [
             (
@@ -86,7 +87,7 @@ class Meters(Canvas):
                 [
                     ("p99 ", "dim"),
                     (duration(p99), "bad" if slow else "strong"),
-                    (f"  slo {duration(SLO_S).replace('.00', '')}", "dim"),
+                    (f"  slo {brief(slo_s)}", "dim"),
                 ],
                 [percentile(totals, 0.99) or 0.0 for totals, _ in seconds],
                 "warn",
@@ -112,12 +113,6 @@ class Meters(Canvas):
         return [Line(spans) for spans in lines]
 
 
-def rate(per_s: float) -> str:
-    """So many a second: `33`, `3.4`, `0.03`."""
-    digits = 0 if per_s >= 9.95 or not per_s else 1 if per_s >= 0.095 else 2
-    return f"{per_s:.{digits}f}"
-
-
 def fitting(spans: Spans, width: int) -> Spans:
     """As many of the spans as are shorter together than `width`; of words and their figure, none or both."""
     shown: Spans = []
@@ -136,7 +131,8 @@ class Tabs(Canvas):
         left: Spans = []
         self._click_ranges: list[tuple[int, str]] = []
         for n, (view, name) in enumerate(names, 1):
-            left.append((f" {n} {name} ", "on" if view == self.desk.view else "dim"))
+            pad = " " if width >= 70 else ""
+            left.append((f"{pad}{n} {name} ", "on" if view == self.desk.view else "dim"))
             self._click_ranges.append((sum(len(text) for text, _ in left), view))
         right = [span for group in self._load(width - sum(len(text) for text, _ in left)) for span in group]
         return [Line(spread(left, right, width))]

@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 from skyisland.model import Phase
-from tui.draw.charts import phase_bar
+from tui.draw.charts import phase_bar, spark
 from tui.draw.table import Column, Ink
 from tui.draw.tones import Span, Spans
-from tui.watch.rows import AddressRow, ArtifactRow, InvocationRow, JailRow
-from tui.words import age, clock, duration, size, tail
-
-SLO_S = 1.0
-"""The objective for one call: a longer one is shown as too slow. A judgement."""
+from tui.watch.rows import AddressRow, ArtifactRow, FunctionRow, InvocationRow, JailRow
+from tui.words import age, clock, duration, rate, size, tail
 
 
 def millis(seconds: float | None) -> str:
@@ -22,8 +19,9 @@ def millis(seconds: float | None) -> str:
     return f"{seconds * 1e3:.0f}" if seconds < 0.9995 else duration(seconds)
 
 
-def total_tone(seconds: float) -> str:
-    return "bad" if seconds > SLO_S else "warn" if seconds >= 0.2 else "text"
+def total_tone(seconds: float, slo_s: float) -> str:
+    """Of a time that has a target: bad beyond it, and a warning from a fifth of it on."""
+    return "bad" if seconds > slo_s else "warn" if seconds >= slo_s / 5 else "text"
 
 
 def _function(url: str, call: str, label: str, ink: Ink) -> str:
@@ -102,7 +100,7 @@ def _result(invocation: InvocationRow, ink: Ink) -> Span:
 
 def _total(invocation: InvocationRow, ink: Ink) -> Span:
     seconds = invocation.seconds(ink.now)
-    return duration(seconds), total_tone(seconds) if invocation.verdict else "info"
+    return duration(seconds), total_tone(seconds, invocation.slo_s) if invocation.verdict else "info"
 
 
 def _phases(invocation: InvocationRow, ink: Ink) -> Spans:
@@ -168,4 +166,64 @@ CACHE: list[Column] = [
     Column("BUILD", 6, _build_time, lambda c, now: c.seconds(now), ">", 4, falling=True),
     Column("USED", 5, lambda c, ink: (age(ink.now - c.artifact.used_at) if c.artifact else "-", "dim"),
            lambda c, now: c.artifact.used_at if c.artifact else c.at, ">", 3, falling=True),
+]  # fmt: skip
+
+
+def _share(share: float | None, bad: float) -> Span:
+    if share is None:
+        return "-", "dim"
+    return (
+        f"{share:.0%}" if share >= 0.0995 or not share else f"{share:.1%}",
+        "bad" if share >= bad else "text",
+    )
+
+
+def _function_time(field: str) -> Column:
+    def seconds(row: FunctionRow) -> float | None:
+        value: float | None = getattr(row.figures.recent, f"{field}_s")
+        return value
+
+    def cell(row: FunctionRow, ink: Ink) -> Span:
+        value = seconds(row)
+        return duration(value), total_tone(value, row.figures.slo_s) if value is not None else "dim"
+
+    ranks = {"p95": 6}
+    return Column(
+        field.upper(), 6, cell, lambda f, now: seconds(f) or 0.0, ">", ranks.get(field, 1), falling=True
+    )
+
+
+def _trend(row: FunctionRow, ink: Ink) -> Spans:
+    """Calls over the window, the parts with failures in the colour of these."""
+    counts, failures = row.trend(ink.width)
+    (line,) = spark(counts, ink.width, 1, ink.glyphs, "rate")
+    text = "".join(text for text, _ in line)
+    return [(sign, "bad" if failed else "rate") for sign, failed in zip(text, failures, strict=True)]
+
+
+def _last_error(row: FunctionRow, ink: Ink) -> Span:
+    at = row.figures.last_error_at
+    if at is None:
+        return "-", "dim"
+    recent = bool(row.figures.recent.errors)
+    return f"{age(ink.now - at)} ago  {row.last_error}", "bad" if recent else "dim"
+
+
+FUNCTIONS: list[Column] = [
+    Column("FUNCTION", 20, lambda f, ink: (tail(f.label, ink.width, ink.glyphs["more"]), "text"),
+           lambda f, now: f.label, grow=26),
+    Column("CALLS", 6, lambda f, ink: (str(f.figures.recent.calls or "-"), "text"),
+           lambda f, now: (f.figures.recent.calls, f.figures.last_at), ">", falling=True),
+    Column("RATE/s", 6, lambda f, ink: (rate(f.figures.recent.rate), "text"),
+           lambda f, now: f.figures.recent.rate, ">", 5, falling=True),
+    Column("ERR", 5, lambda f, ink: _share(f.figures.recent.error_share, 0.05),
+           lambda f, now: f.figures.recent.errors, ">", falling=True),
+    _function_time("p50"),
+    _function_time("p95"),
+    _function_time("p99"),
+    Column("COLD", 5, lambda f, ink: _share(f.figures.recent.cold_share, 2.0),
+           lambda f, now: f.figures.recent.cold_share or 0.0, ">", 4, falling=True),
+    Column("TREND", 15, _trend, None, rank=3),
+    Column("LAST ERROR", 10, _last_error, lambda f, now: f.figures.last_error_at or 0.0, rank=2, rest=True,
+           falling=True),
 ]  # fmt: skip

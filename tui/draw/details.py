@@ -13,15 +13,17 @@ from textual.binding import Binding, BindingType
 from skyisland.cause import Cause
 from skyisland.model import Phase
 from tui.draw.canvas import Line, Pager
-from tui.draw.charts import address_map, pool_title, waterfall, wrapped
+from tui.draw.charts import address_map, pool_title, spark, waterfall, wrapped
 from tui.draw.glyphs import Glyphs
 from tui.draw.table import Row, Table
-from tui.watch.rows import AddressRow, ArtifactRow, InvocationRow, JailRow
-from tui.words import age, clock, duration, fit, line, size
+from tui.watch.rows import AddressRow, ArtifactRow, FunctionRow, InvocationRow, JailRow
+from tui.words import age, brief, clock, duration, fit, line, rate, size
 
 R = TypeVar("R", bound=Row)
 LOG_LINES = 100
 """So many of the last lines of a jail's log are shown with it."""
+LATEST_CALLS = 50
+"""So many calls are on the page of a function."""
 
 
 class Detail(Pager, Generic[R]):
@@ -223,6 +225,110 @@ class ArtifactDetail(Detail[ArtifactRow]):
 
     def name_of(self, row: ArtifactRow) -> str:
         return row.label
+
+
+class FunctionDetail(Detail[FunctionRow]):
+    """The page of a function: its figures, failures by reason, versions, binaries, jails, latest calls."""
+
+    nothing = "no function is selected"
+
+    def lines(self, row: FunctionRow, width: int) -> list[Line]:
+        figures, recent, now, glyphs = row.figures, row.figures.recent, self.station.now, self.glyphs
+        times = "  ".join(
+            f"{name} {duration(value)}"
+            for name, value in (("p50", recent.p50_s), ("p95", recent.p95_s), ("p99", recent.p99_s))
+        )
+        lines = facts(
+            [
+                ("source", row.url or "-", "text"),
+                ("last 5m", f"{counted(recent.calls, recent.errors)}, {rate(recent.rate)} a second", "text"),
+                ("times", f"{times}  usual {duration(figures.usual_s)}", "text"),
+            ]
+        )
+        reasons = recent.reasons or figures.reasons
+        if reasons:
+            told = "   ".join(f"{number} {glyphs['times']} {line(kind)}" for kind, number in reasons.items())
+            lines += self._part(
+                "failures" if recent.reasons else "failures since the start", [told], width, "bad"
+            )
+        if row.last_error and figures.last_error_at is not None:
+            when = f"{age(now - figures.last_error_at)} ago  {figures.last_failed or ''}"
+            lines += self._part(f"last error, {when}", [row.last_error], width, "bad")
+        slow = f"{recent.slow} took longer than {brief(figures.slo_s)}"
+        lines += facts(
+            [
+                ("slow", slow, "warn" if recent.slow else "dim"),
+                ("cold", f"{recent.cold} found no warm jail, {recent.built} had to be built", "dim"),
+                ("in all", f"{counted(figures.calls, figures.errors)} since the island's start", "dim"),
+            ]
+        )
+        counts, failures = row.trend(min(60, max(10, width - 2)))
+        if any(counts):
+            (drawn,) = spark(counts, len(counts), 1, glyphs, "rate")
+            signs = "".join(text for text, _ in drawn)
+            tones = ["bad" if failed else "rate" for failed in failures]
+            lines += [Line([(" history", "dim")]), Line([(" ", "text"), *zip(signs, tones, strict=True)])]
+        return [*lines, *self._made(row, width), *self._calls(row, width)]
+
+    def _made(self, row: FunctionRow, width: int) -> list[Line]:
+        """Its binaries and its jails."""
+        now, board, glyphs = self.station.now, self.board, self.glyphs
+        binaries = [one for one in board.cache.values() if one.artifact and one.title == row.title]
+        told = [
+            f"{one.key[:12]}  of {one.artifact.commit[:8]}  {size(one.artifact.size_bytes)}"
+            f"  built {age(now - one.artifact.built_at)} ago  {one.artifact.hits} hits"
+            for one in binaries
+            if one.artifact is not None
+        ]
+        lines = self._part("binaries", told, width)
+        jails = [jail for jail in board.jails.values() if jail.title == row.title]
+        told = [
+            f"{jail.name}  {glyphs.state(jail.state)[0]}  {age(now - jail.info.created_at)}" for jail in jails
+        ]
+        return lines + self._part("jails", told, width)
+
+    def _calls(self, row: FunctionRow, width: int) -> list[Line]:
+        """The versions that were called, and the latest calls."""
+        now, glyphs = self.station.now, self.glyphs
+        calls = [call for call in self.board.invocations.values() if call.title == row.title]
+        calls.sort(key=lambda call: -call.at)
+        versions: dict[str, list[InvocationRow]] = {}
+        for call in calls:
+            if call.commit:
+                versions.setdefault(call.commit, []).append(call)
+        told = [
+            f"{commit[:12]}  {counted(len(its), sum(call.cause is not None for call in its))}"
+            f"  last {age(now - its[0].at)} ago"
+            for commit, its in versions.items()
+        ]
+        lines = self._part("versions, of the latest calls", told, width)
+        if calls:
+            lines.append(Line([(" latest calls", "dim")]))
+        for call in calls[:LATEST_CALLS]:
+            glyph, tone = glyphs.state(call.state, call.word(now))
+            why = f"  {line(call.cause.text)}" if call.cause else ""
+            spans = [(f"   {clock(call.at)} {call.short} ", "dim"), (f"{glyph} ", tone)]
+            lines.append(Line([*spans, (f" {duration(call.seconds(now))}  {call.call}{why}", "text")]))
+        return lines
+
+    def _part(self, name: str, rows: list[str], width: int, tone: str = "text") -> list[Line]:
+        if not rows:
+            return []
+        return [
+            Line([(f" {name}", "dim")]),
+            *(each for row in rows for each in wrapped(row, width, tone, "   ")),
+        ]
+
+    def name_of(self, row: FunctionRow) -> str:
+        return f"Function  {row.label}"
+
+
+def counted(calls: int, errors: int) -> str:
+    """`12 calls, 3 errors (25%)`."""
+    failed = f"{errors} error{'' if errors == 1 else 's'}" + (
+        f" ({errors / calls:.0%})" if calls and errors else ""
+    )
+    return f"{calls} call{'' if calls == 1 else 's'}, {failed}"
 
 
 class AddressDetail(Detail[AddressRow]):

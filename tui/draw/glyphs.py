@@ -45,6 +45,7 @@ UNICODE = {
     "more": "…",
     "dot": "·",
     "into": "→",
+    "times": "×",  # noqa: RUF001
 }
 ASCII = {
     "creating": "+",
@@ -81,6 +82,7 @@ ASCII = {
     "more": "~",
     "dot": ".",
     "into": "->",
+    "times": "x",
 }
 BARS = {
     False: {

@@ -8,7 +8,6 @@ from skyisland import events as ev
 from skyisland.events import Event
 from tui.draw.canvas import Canvas, Line, Pager
 from tui.draw.charts import address_map, flowed, heat_columns, heat_map, legend, percentiles, pool_title
-from tui.draw.columns import SLO_S
 from tui.draw.glyphs import Glyphs
 from tui.draw.tones import Span, Spans
 from tui.watch.figures import phase_times
@@ -36,7 +35,7 @@ class LatencyPanel(Canvas):
         spans, _ = self.board.figures.heat(self.station.now, heat_columns(width))
         if not any(map(any, spans)):
             return [Line([("  no request in this time", "dim")])]
-        return heat_map(spans, width, height, self.glyphs, SLO_S)
+        return heat_map(spans, width, height, self.glyphs, self.board.slo_s)
 
     def titles(self, width: int) -> tuple[str, str]:
         spans, step = self.board.figures.heat(self.station.now, heat_columns(width))

@@ -1,4 +1,4 @@
-"""The seven views: their tables and panels, and where each stands."""
+"""The eight views: their tables and panels, and where each stands."""
 
 from __future__ import annotations
 
@@ -10,8 +10,15 @@ from textual.widget import Widget
 
 from skyisland.status import AddressState
 from tui.draw.canvas import Canvas
-from tui.draw.columns import ADDRESSES, CACHE, JAILS, REQUESTS, SLO_S
-from tui.draw.details import AddressDetail, ArtifactDetail, Detail, JailDetail, RequestDetail
+from tui.draw.columns import ADDRESSES, CACHE, FUNCTIONS, JAILS, REQUESTS
+from tui.draw.details import (
+    AddressDetail,
+    ArtifactDetail,
+    Detail,
+    FunctionDetail,
+    JailDetail,
+    RequestDetail,
+)
 from tui.draw.logs import Logs
 from tui.draw.panels import (
     EventsPanel,
@@ -23,7 +30,7 @@ from tui.draw.panels import (
 )
 from tui.draw.table import Table
 from tui.watch.board import Board
-from tui.watch.rows import AddressRow, ArtifactRow, InvocationRow, JailRow
+from tui.watch.rows import AddressRow, ArtifactRow, FunctionRow, InvocationRow, JailRow
 
 
 def jails_table(board: Board, id: str) -> Table[JailRow]:  # noqa: A002
@@ -49,7 +56,9 @@ def requests_table(board: Board, id: str) -> Table[InvocationRow]:  # noqa: A002
         sort="TIME",
         empty="no request yet   i invokes a function",
         id=id,
-        faulty=lambda invocation: invocation.state in ("bad", "fault") or invocation.total_s > SLO_S,
+        faulty=lambda invocation: (
+            invocation.state in ("bad", "fault") or invocation.total_s > invocation.slo_s
+        ),
         floats=True,
     )
 
@@ -77,6 +86,20 @@ def cache_table(board: Board, id: str) -> Table[ArtifactRow]:  # noqa: A002
         empty="no binary yet   i invokes a function",
         id=id,
         faulty=lambda row: row.state == "failed",
+    )
+
+
+def functions_table(board: Board, id: str) -> Table[FunctionRow]:  # noqa: A002
+    return Table(
+        "Functions, last 5 minutes",
+        FunctionRow,
+        FUNCTIONS,
+        lambda: board.functions.values(),
+        sort="CALLS",
+        empty="no function was called yet   i invokes one",
+        id=id,
+        faulty=lambda row: bool(row.figures.recent.errors),
+        row_tone=lambda row: "" if row.figures.recent.calls else "dim",
     )
 
 
@@ -170,6 +193,14 @@ class RequestsView(View):
             with Horizontal(classes="below"):
                 yield RequestDetail(table, id="requests-detail")
                 yield PhasesPanel(id="requests-phases")
+
+
+class FunctionsView(View):
+    def compose(self) -> ComposeResult:
+        table = functions_table(self.board, "functions-table")
+        with Vertical():
+            yield table
+            yield FunctionDetail(table, id="functions-detail", classes="detail below")
 
 
 class LogsView(View):

@@ -13,11 +13,11 @@ from msgspec import structs
 
 from skyisland import events as ev
 from skyisland.events import Event, InvocationFinished
-from skyisland.model import Phase, Purpose
+from skyisland.model import Phase
 from skyisland.status import USAGE_S, AddressInfo, AddressState, JailInfo, JailState, Status
 from tui.watch.figures import Figures
 from tui.watch.port import Snapshot
-from tui.watch.rows import NEXT, AddressRow, ArtifactRow, InvocationRow, JailRow
+from tui.watch.rows import NEXT, AddressRow, ArtifactRow, FunctionRow, InvocationRow, JailRow, within
 from tui.words import line
 
 MAX_INVOCATIONS = 1000
@@ -39,6 +39,7 @@ class Board:
         """The last events that are worth a line, oldest first."""
         self.missed = 0
         """Events that this console was too slow for."""
+        self.functions: dict[str, FunctionRow] = {}
         self.figures = Figures()
         """The calls that ended, as figures."""
         self._cpu_samples: dict[str, tuple[float, float]] = {}
@@ -79,6 +80,8 @@ class Board:
             address.setting = setting if setting is not address.info.state else None
             holder = self.jails.get(address.info.jail or "")
             address.function = holder.label if holder else ""
+        report = status.report
+        self.functions = {figures.id: FunctionRow(figures) for figures in report.functions} if report else {}
         kept = {key: row for key, row in self.cache.items() if row.state != "ready"}
         fresh = {artifact.key: ArtifactRow.of(artifact) for artifact in status.artifacts}
         for key, row in fresh.items():
@@ -133,14 +136,25 @@ class Board:
         return structs.replace(info, url=invocation.url) if invocation and not info.url else info
 
     def _adopt_running(self) -> None:
-        """Add the invocations that began before this console did: their jails name them."""
+        """Add the invocations that began before this console did."""
+        assert self.status is not None  # noqa: S101 - set by `load`
+        for call in self.status.calls:
+            if call.invocation not in self.invocations:
+                row = self.invocations[call.invocation] = InvocationRow(
+                    call.invocation, call.url, call.call, call.started_at
+                )
+                row.jail, row.client = call.jail and line(call.jail), line(call.client)
+                row.since, row.slo_s = call.since, self.slo_of(row.title)
+                row.phase = "queued" if call.phase is Phase.queue else str(call.phase or NEXT[None])
         for jail in self.jails.values():
             info = jail.info
             if info.invocation and info.call and info.invocation not in self.invocations:
-                invocation = InvocationRow(info.invocation, info.url, info.call, info.created_at)
-                invocation.jail, invocation.cached = jail.name, info.cached
-                invocation.phase = "exec" if info.state is JailState.running else "jail"
-                self.invocations[info.invocation] = invocation
+                row = InvocationRow(
+                    info.invocation, within(info.url, info.package), info.call, info.created_at
+                )
+                row.jail, row.cached = jail.name, info.cached
+                row.phase = "exec" if info.state is JailState.running else "jail"
+                self.invocations[info.invocation] = row
 
     def _forget_ended(self, at: float) -> None:
         """Close the invocations whose end was lost in a gap: the island says that none is running."""
@@ -174,7 +188,7 @@ class Board:
         if key in self.invocations:
             return
         row = self.invocations[key] = InvocationRow(key, event.url, event.call, event.at)
-        row.client = line(event.client)
+        row.client, row.slo_s = line(event.client), self.slo_of(row.title)
         while len(self.invocations) > MAX_INVOCATIONS:
             del self.invocations[next(iter(self.invocations))]
 
@@ -198,6 +212,7 @@ class Board:
                 del self.invocations[next(iter(self.invocations))]
         else:
             invocation.finish(event)
+        invocation.slo_s = self.slo_of(invocation.title)
         self.figures.add(invocation, event.at)
 
     def _jail_created(self, event: ev.JailCreated) -> None:
@@ -309,14 +324,26 @@ class Board:
 
     def usual_s(self, invocation: InvocationRow) -> float | None:
         """How long calls of the same function take, in seconds; None if none ran lately."""
-        return self.figures.usual_s(invocation)
+        figures = next(
+            (row.figures for row in self.functions.values() if row.title == invocation.title), None
+        )
+        usual_s = figures.usual_s if figures is not None else None
+        return usual_s if usual_s is not None else self.figures.usual_s(invocation)
+
+    @property
+    def slo_s(self) -> float:
+        """The target of calls whose function has none of its own, in seconds."""
+        return self.status.policy.slo.target_s if self.status is not None else 1.0
+
+    def slo_of(self, title: str) -> float:
+        """The target of a function's calls, in seconds."""
+        return self.status.policy.slo.of(title) if self.status is not None else 1.0
 
     @property
     def places(self) -> int:
-        """How many calls have a place to run: their jails are being made, run, or end."""
+        """How many calls have a place to run: their jails are being made, or run."""
         return sum(
-            jail.info.purpose is Purpose.function and jail.info.state is not JailState.warm
-            for jail in self.jails.values()
+            not row.verdict and row.phase in ("jail", "exec", "ending") for row in self.invocations.values()
         )
 
     @property

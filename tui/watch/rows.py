@@ -6,10 +6,13 @@ cleaned when the row is made.
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 from msgspec import structs
 
 from skyisland.cause import Cause
 from skyisland.events import BuildFinished, BuildStarted, InvocationFinished
+from skyisland.figures import FunctionFigures, title
 from skyisland.model import Artifact, FunctionRequest, Phase, Purpose, Timings, Verdict
 from skyisland.status import AddressInfo, AddressState, JailInfo, JailState
 from tui.words import duration, label, line, short
@@ -34,6 +37,8 @@ class JailRow:
         self.info = info
         self.name = line(info.name)
         self.label = label(info.url, info.call) if info.call else _waiting(info)
+        self.title = line(title(info.url, info.package, info.function)) if info.function else ""
+        """The function, as the island names it."""
         self.invocation = short(info.invocation)
         self.cpu_percent: float | None = None
         """Of one processor; None where nobody counts it."""
@@ -108,7 +113,9 @@ class InvocationRow:
         "request",
         "short",
         "since",
+        "slo_s",
         "spent",
+        "title",
         "total_s",
         "url",
         "verdict",
@@ -139,6 +146,10 @@ class InvocationRow:
         """Who called."""
         self.request: FunctionRequest | None = None
         """What its caller sent; None while it runs, and where that was too long to keep."""
+        self.title = self.named
+        """The function, as the island names it once the call is over."""
+        self.slo_s = 1.0
+        """A call of this function that takes longer is slow."""
         self.phase = NEXT[None]
         """What it does: one of `NEXT`, or `queued` while it waits for a place."""
         self.since = at
@@ -158,6 +169,8 @@ class InvocationRow:
         self.commit = end.commit
         self.cached = end.cached
         self.warm = end.warm
+        if end.repository:
+            self.title = line(title(end.repository, end.package, end.function))
         self.verdict = line(end.verdict)
         self.error = line(end.error)
         self.cause = end.cause
@@ -184,7 +197,7 @@ class InvocationRow:
 
     def field(self, name: str) -> str:
         if name == "function":
-            return f"{self.url} {self.call}"
+            return f"{self.url} {self.call} {self.title}"
         if name == "state":
             return self.verdict or (self.phase if self.phase == "queued" else f"running {self.phase}")
         if name == "code":
@@ -220,6 +233,43 @@ class InvocationRow:
 
 ADDRESS_WORDS = {"available": "free", "leased": "leased", "out": "taken out", "setting": "setting"}
 """What people call each state of an address."""
+
+
+class FunctionRow:
+    """A function that was called, with its figures of the last five minutes."""
+
+    def __init__(self, figures: FunctionFigures) -> None:
+        self.figures = figures
+        self.url = line(within(figures.repository, figures.package))
+        self.name = line(figures.name)
+        self.title = self.label = line(figures.title) if figures.repository else self.name
+        self.last_error = line(figures.last_error)
+
+    @property
+    def key(self) -> str:
+        return self.figures.id
+
+    def field(self, name: str) -> str:
+        if name == "code":
+            return " ".join(self.figures.recent.reasons)
+        return {"function": self.title, "state": "failing" if self.figures.recent.errors else "well"}.get(
+            name, ""
+        )
+
+    def haystack(self) -> str:
+        return f"{self.key} {self.title} {self.last_error} {' '.join(self.figures.recent.reasons)}".lower()
+
+    def seconds(self, now: float) -> float:
+        return self.figures.recent.p50_s or 0.0
+
+    def trend(self, cells: int) -> tuple[list[int], list[int]]:
+        """Calls and failures in each of `cells` equal parts of the window, oldest first."""
+        counts, failures = self.figures.recent.counts, self.figures.recent.failures
+        if not counts:
+            return [0] * cells, [0] * cells
+        bounds = [n * len(counts) // cells for n in range(cells + 1)]
+        parts = [slice(start, end) for start, end in pairwise(bounds)]
+        return [sum(counts[part]) for part in parts], [sum(failures[part]) for part in parts]
 
 
 class AddressRow:
@@ -293,6 +343,12 @@ class ArtifactRow:
         row = cls(build.key, within(build.url, build.package), build.function, state, build.at)
         row.cause = build.cause if isinstance(build, BuildFinished) else None
         return row
+
+    @property
+    def title(self) -> str:
+        """The function, as the island names it."""
+        artifact = self.artifact
+        return line(title(artifact.url, artifact.package, artifact.function)) if artifact else ""
 
     @property
     def shown_state(self) -> str:

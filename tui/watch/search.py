@@ -66,6 +66,13 @@ KINDS = (
         lambda b: reversed(b.invocations.values()),
         lambda r: f"{r.id}  {r.label}  {r.verdict or r.phase}",
     ),
+    Kind(
+        "functions",
+        "function",
+        ("functions", "fns"),
+        lambda b: b.functions.values(),
+        lambda f: f"{f.label}",
+    ),
     Kind("logs", "view", ("logs",)),
     Kind("host", "view", ("host",)),
 )
