@@ -6,7 +6,8 @@
 
 Who counts is `record.functions`. A figure is null where the window has no call to tell of it: so nobody sees
 the latency of an hour ago. Times are those of whole calls that ran in a jail; refusals are counted as errors,
-and take no part in times. Percentiles come from buckets a fifth apart, so they are within a tenth.
+and take no part in times. Percentiles come from buckets a fifth apart, so they are within a tenth, and never
+above the longest time.
 """
 
 from __future__ import annotations
@@ -127,7 +128,7 @@ class FunctionFigures(Struct, frozen=True, kw_only=True):
 
     @property
     def title(self) -> str:
-        """As people name it: `github.com/user/repo/sub.Name`."""
+        """As people name it: `github.com/user/repo/sub.Name`; of what has no row, `other`."""
         return title(self.repository, self.package, self.name)
 
 
@@ -142,7 +143,7 @@ class Report(Struct, frozen=True, kw_only=True):
 
 
 def title(repository: str, package: str, name: str) -> str:
-    return f"{repository}/{package}.{name}" if package else f"{repository}.{name}"
+    return ".".join(filter(None, ("/".join(filter(None, (repository, package))), name)))
 
 
 def function_id(repository: str, package: str, name: str) -> str:

@@ -242,7 +242,7 @@ def _print_report(report: Report) -> None:
     columns = ("ID", *_FIGURES, "USUAL", "FUNCTION", "LAST ERROR")
     print_table(columns, rows, "no function was called", texts=("FUNCTION", "LAST ERROR"))
     every = report.every
-    told = f"{every.calls} calls in {every.window}, {every.rate:.1f} a second, {every.errors} errors"
+    told = f"{every.calls} calls in {every.window}, {_rate(every)}, {every.errors} errors"
     say(told, err=True)
 
 
@@ -252,7 +252,11 @@ _FIGURES = ("CALLS", "RATE", "ERRORS", "P50", "P95", "P99", "COLD")
 def _figures(recent: Figures) -> tuple[object, ...]:
     cold = "-" if recent.cold_share is None else f"{recent.cold_share:.0%}"
     times = (recent.p50_s, recent.p95_s, recent.p99_s)
-    return (recent.calls, f"{recent.rate:.1f}/s", recent.errors, *map(_ms, times), cold)
+    return (recent.calls, _rate(recent), recent.errors, *map(_ms, times), cold)
+
+
+def _rate(figures: Figures) -> str:
+    return f"{figures.rate:.1f}/s" if figures.rate >= 1 else f"{figures.rate:.2g}/s"
 
 
 def _ms(seconds: float | None) -> str:

@@ -61,11 +61,22 @@ _RAN = frozenset(map(str, Verdict))
 class Tally:
     """What was counted of some calls."""
 
-    __slots__ = ("built", "calls", "cold", "errors", "ran", "reasons", "slow", "spent_s", "times")
+    __slots__ = (
+        "built",
+        "calls",
+        "cold",
+        "errors",
+        "longest_s",
+        "ran",
+        "reasons",
+        "slow",
+        "spent_s",
+        "times",
+    )
 
     def __init__(self) -> None:
         self.calls = self.errors = self.ran = self.cold = self.built = self.slow = 0
-        self.spent_s = 0.0
+        self.spent_s = self.longest_s = 0.0
         self.times = array("I", bytes(4 * (len(BOUNDS_S) + 1)))
         self.reasons: dict[str, int] = {}
 
@@ -77,6 +88,8 @@ class Tally:
             total_s = end.timings.total_s
             self.ran += 1
             self.spent_s += total_s
+            if total_s > self.longest_s:
+                self.longest_s = total_s
             self.times[bisect_left(BOUNDS_S, total_s)] += 1
             if not end.warm:
                 self.cold += 1
@@ -99,6 +112,7 @@ class Tally:
 
     def add(self, other: Tally) -> None:
         self._combine(other, 1)
+        self.longest_s = max(self.longest_s, other.longest_s)
         self.times = array("I", map(add, self.times, other.times))
 
     def subtract(self, other: Tally) -> None:
@@ -114,13 +128,17 @@ class Tally:
         self.slow += sign * other.slow
         self.spent_s += sign * other.spent_s
 
-    def percentiles(self, *shares: float) -> tuple[float | None, ...]:
-        """The times below which these shares of the calls lie, as middles of buckets; None without any."""
+    def percentiles(self, longest_s: float, *shares: float) -> tuple[float | None, ...]:
+        """The times below which these shares of the calls lie, as middles of buckets; None without any.
+
+        `longest_s`: the longest of them, which a sum cannot tell once something was subtracted.
+        """
         if not self.ran:
             return (None,) * len(shares)
         risen = list(accumulate(self.times))
         buckets = (bisect_left(risen, max(1, ceil(share * risen[-1]))) for share in shares)
-        return tuple(BOUNDS_S[min(bucket, len(BOUNDS_S) - 1)] * _MIDDLE for bucket in buckets)
+        middles = (BOUNDS_S[min(bucket, len(BOUNDS_S) - 1)] * _MIDDLE for bucket in buckets)
+        return tuple(min(middle, longest_s) for middle in middles)
 
 
 class Series:
@@ -159,7 +177,8 @@ class Series:
         """The median, the 95th and the 99th of the times in it."""
         self.expire(now)
         if self._changed:
-            self._percentiles = self._sum.percentiles(0.5, 0.95, 0.99)
+            longest_s = max((tally.longest_s for _, tally in self._bins), default=0.0)
+            self._percentiles = self._sum.percentiles(longest_s, 0.5, 0.95, 0.99)
             self._changed = False
         return self._percentiles
 

@@ -54,7 +54,7 @@ from prometheus_client.utils import floatToGoString
 from statsd import StatsClient
 
 from skyisland import events
-from skyisland.figures import OTHER, FunctionFigures
+from skyisland.figures import FunctionFigures
 from skyisland.model import Phase
 from skyisland.record.traffic import Traffic
 from skyisland.status import Status
@@ -376,7 +376,7 @@ def _by_function(functions: Iterable[FunctionFigures]) -> Iterator[Metric]:
         labels=["function"],
     )
     for one in functions:
-        label = OTHER if one.id == OTHER else one.title if len(one.title) <= NAME_LENGTH else one.id
+        label = one.title if len(one.title) <= NAME_LENGTH else one.id
         calls.add_metric([label], one.calls)
         cold.add_metric([label], one.cold)
         for cause, count in one.reasons.items():
