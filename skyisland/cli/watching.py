@@ -75,7 +75,7 @@ def _summary(island: Snapshot) -> list[tuple[str, object]]:
         ("driver", f"{island.driver}, storage {island.storage}"),
         ("calls", f"{island.running} running, {island.queued} queued"),
         ("jails", f"{len(island.jails)}, {island.pool.size} of them warm"),
-        ("addresses", f"{available} of {len(island.addresses)} available"),
+        ("addresses", f"{available} of {len(island.addresses)} free"),
         ("binaries", f"{len(island.artifacts)}, {binaries}"),
         ("not enforced", ", ".join(missing) or "nothing"),
         *([("meanwhile", island.ahead)] if island.ahead else ()),
@@ -330,7 +330,7 @@ def ips(options: GlobalOptions, state: AddressState | None, as_json: bool) -> No
             print_json(client.addresses() if state is None else client.addresses_in(state))
             return
         pool = client.snapshot().addresses
-    rows = ((one.ip, one.state, one.jail, _since(one.since)) for one in pool if state in (None, one.state))
+    rows = ((one.ip, one.word, one.jail, _since(one.since)) for one in pool if state in (None, one.state))
     print_table(("ADDRESS", "STATE", "JAIL", "SINCE"), rows, "no address")
 
 

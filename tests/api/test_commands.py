@@ -50,7 +50,7 @@ async def run(here: Here, *words: str, given: bytes = b"") -> Result:
 async def test_status(here: Here, world: World) -> None:
     await world.island.invoke(REQUEST)
     printed = (await run(here, "status")).output
-    for words in ("t, version 0.1", "0 running, 0 queued", "0, 0 of them warm", "6 of 6 available", "1, 2M"):
+    for words in ("t, version 0.1", "0 running, 0 queued", "0, 0 of them warm", "6 of 6 free", "1, 2M"):
         assert words in printed
     assert "not enforced" in printed
     assert "meanwhile" not in printed
@@ -102,8 +102,8 @@ async def test_ips_tell_taken_out_from_free(here: Here, world: World) -> None:
     rows = [line.split() for line in (await run(here, "ips")).output.splitlines() if line.strip()]
     assert rows[0] == ["ADDRESS", "STATE", "JAIL", "SINCE"]
     (taken,) = (one for one in world.island.status().addresses if one.since)
-    assert rows[1] == ["10.61.0.2", "unavailable", "-", *moment(taken.since or 0.0).split()]
-    assert rows[2] == ["10.61.0.3", "available", "-", "-"]
+    assert rows[1] == ["10.61.0.2", "out", "-", *moment(taken.since or 0.0).split()]
+    assert rows[2] == ["10.61.0.3", "free", "-", "-"]
     one = (await run(here, "ips", "--state", "unavailable")).output
     assert ("10.61.0.2" in one, "10.61.0.3" in one) == (True, False)
     told = json.loads((await run(here, "ips", "--state", "unavailable", "--json")).output)
