@@ -29,6 +29,8 @@ COMPILER_CHARACTERS = 2000
 MESSAGE_CHARACTERS = 1000
 """Of an error's message; the caller's answer has all of it."""
 
+HIDDEN = "[secret]"
+"""Stands for a secret."""
 CANCELLED = "cancelled"
 """The kind of a call whose caller left before its answer."""
 
@@ -53,11 +55,14 @@ class Cause(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """The first lines that the compiler printed."""
 
     @classmethod
-    def of_outcome(cls, outcome: Outcome, exec_s: float) -> Cause | None:
-        """Why a function did not end well; None if it did. `exec_s`: how long it ran."""
-        verdict, code, signal = outcome.verdict, outcome.exit_code, outcome.signal
-        if verdict is Verdict.ok:
+    def of_outcome(cls, outcome: Outcome, exec_s: float, secrets: tuple[str, ...] = ()) -> Cause | None:
+        """Why a function did not end well; None if it did. `exec_s`: how long it ran. `secrets`: what it was
+        given and may have printed; it is left out."""
+        if outcome.verdict is Verdict.ok:
             return None
+        if secrets:
+            outcome = without(secrets, outcome)
+        verdict, code, signal = outcome.verdict, outcome.exit_code, outcome.signal
         kind, stderr = str(verdict), _last_lines(outcome.stderr)
         error = outcome.error and _cut(outcome.error)
         said = f"{error.type}: {error.message}" if error else _last_line(stderr)
@@ -111,6 +116,21 @@ class Cause(Struct, frozen=True, kw_only=True, omit_defaults=True):
         trace = self.error.trace if self.error else ()
         texts = (self.text, self.stderr, self.stdout, self.compiler, self.error.message if self.error else "")
         return sum(len(text) if text.isascii() else 4 * len(text) for text in (*texts, *trace))
+
+
+def without(secrets: tuple[str, ...], outcome: Outcome) -> Outcome:
+    """The outcome with a mark in place of each secret, and no more of standard output than is told."""
+    longest = max(len(secret.encode()) for secret in secrets)
+    room = STDOUT_BYTES + longest
+    stdout, stderr, error = outcome.stdout[:room], outcome.stderr, outcome.error
+    for secret in secrets:
+        stdout = stdout.replace(secret.encode(), HIDDEN.encode())
+        stderr = stderr.replace(secret.encode(), HIDDEN.encode())
+        if error is not None:
+            error = structs.replace(error, message=error.message.replace(secret, HIDDEN))
+    if len(outcome.stdout) > room:
+        stdout = stdout[:-longest]  # it may end in the beginning of one
+    return structs.replace(outcome, stdout=stdout, stderr=stderr, error=error)
 
 
 _WORDS = {

@@ -265,6 +265,7 @@ class Island:
         task = asyncio.current_task()
         assert task is not None  # noqa: S101 - we are in a coroutine
         self._running[task] = story
+        story.secrets = (terms or PLAIN).secrets
         self.builds.disturb()
         try:
             return story.finish(await self._carry_out(request, story, text_only, heard, terms or PLAIN))

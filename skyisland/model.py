@@ -212,6 +212,8 @@ class Terms(Struct, frozen=True, kw_only=True):
     """What runs, whatever the request's version means by now."""
     environment: tuple[tuple[str, str], ...] = ()
     """Variables with their values, secrets among them. They travel in the frame and stand nowhere else."""
+    secrets: tuple[str, ...] = ()
+    """The values among them that nobody is shown."""
     limits: Limits | None = None
     """Of its jail, in place of the island's."""
     timeout_s: float | None = None

@@ -84,6 +84,8 @@ class Story:
         self.verdict, self.error = CANCELLED, ""
         """What `close` publishes; a caller who leaves changes nothing here."""
         self.cause: Cause | None = None
+        self.secrets: tuple[str, ...] = ()
+        """What the function is given and nobody is shown."""
         self.began: Phase | None = None
         """The phase that began last."""
         self.began_after_s = 0.0
@@ -141,9 +143,10 @@ class Story:
     def finish(self, outcome: Outcome) -> Invocation:
         """The invocation, over now, with its outcome."""
         self.verdict = str(outcome.verdict)
-        self.error = outcome.error.message if outcome.error is not None else ""
         if outcome.verdict is not Verdict.ok:
-            self.cause = Cause.of_outcome(outcome, self._spent_s.get(_FIELDS[Phase.exec], 0.0))
+            exec_s = self._spent_s.get(_FIELDS[Phase.exec], 0.0)
+            self.cause = Cause.of_outcome(outcome, exec_s, self.secrets)
+            self.error = self.cause.error.message if self.cause and self.cause.error else ""
         return Invocation(
             id=self.id,
             request=self.request,

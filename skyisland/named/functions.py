@@ -456,6 +456,7 @@ class NamedFunctions:
             name=revision.name,
             resolved=_resolved(revision),
             environment=self._environment(definition),
+            secrets=tuple(value for _, value in self.secrets.values(definition.secrets)),
             limits=self._limits(definition),
             timeout_s=definition.timeout_s,
         )

@@ -99,6 +99,28 @@ async def test_no_answer_log_or_event_has_a_secret(
     assert [text for text in told if SECRET in text] == []
 
 
+async def test_a_function_that_prints_its_secret_tells_its_caller_alone(
+    world: World, admin: httpx.AsyncClient, client: httpx.AsyncClient
+) -> None:
+    events: list[Any] = []
+    world.events.tap(events.append)
+    await admin.put("/api/v1/secrets/KEY", json={"value": SECRET})
+    await admin.put("/api/v1/names/encode", json=ENCODE | {"secrets": {"TOKEN": "KEY"}})
+    error = {"message": f"no such key: {SECRET}", "type": "*errors.errorString"}
+    answers(world, SECRET.encode(), {"error": error}, stderr=f"using {SECRET}\n".encode() * 100, exit_code=3)
+    answer = await client.post("/api/v1/names/encode")
+    assert SECRET in answer.json()["details"]["stderr"]
+    told = [
+        *[(await admin.get(f"/api/v1/admin/{path}")).text for path in ("invocations", "snapshot", "logs")],
+        *map(repr, events),
+    ]
+    assert [text for text in told if SECRET in text] == []
+    (end,) = (await admin.get("/api/v1/admin/invocations")).json()["invocations"]
+    assert end["cause"]["text"].endswith("no such key: [secret]")
+    assert end["cause"]["stderr"].endswith("using [secret]\n")
+    assert end["cause"]["stdout"] == "[secret]"
+
+
 async def test_what_changes_at_the_same_time_changes_once(admin: httpx.AsyncClient) -> None:
     path = "/api/v1/names/encode"
     await admin.put(path, json=ENCODE)

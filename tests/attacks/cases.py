@@ -854,6 +854,16 @@ CASES = (
         _tests(PROXIES, "test_packed_bodies_are_bounded", "test_what_unpacks_to_just_the_limit_is_taken"),
     ),
     Case(
+        "H15",
+        "calls of thousands of functions, or of names that no package has, to fill figures and metrics",
+        "250 rows, the rest counted together; who ran of late keeps its row; no more labels than rows",
+        _tests(
+            "tests/unit/test_functions.py",
+            "test_rows_are_bounded_and_a_flood_of_names_drives_nobody_out",
+            "test_calls_that_nobody_understood_are_counted_together",
+        ),
+    ),
+    Case(
         "T1",
         "escape sequences in output and names",
         "made visible in console and log",
@@ -898,7 +908,11 @@ CASES = (
         "a secret looked for in /proc, state folder, logs, history, events, snapshots, metrics, errors",
         "it is in its own file, mode 0600, and in the function that has it",
         (
-            *_tests("tests/api/test_names.py", "test_no_answer_log_or_event_has_a_secret"),
+            *_tests(
+                "tests/api/test_names.py",
+                "test_no_answer_log_or_event_has_a_secret",
+                "test_a_function_that_prints_its_secret_tells_its_caller_alone",
+            ),
             *_tests(
                 "tests/unit/test_named.py",
                 "test_secrets_lie_in_private_files_and_show_themselves_to_nobody",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from skyisland.cause import LINE_CHARACTERS, STDERR_BYTES, Cause
+from skyisland.cause import LINE_CHARACTERS, STDERR_BYTES, STDOUT_BYTES, Cause
 from skyisland.errors import BuildFailed, IslandError, SourceUnavailable, TooBusy
 from skyisland.golang.outcome import panic, told_of_program
 from skyisland.model import GoError, Outcome, Verdict
@@ -96,6 +96,16 @@ def test_other_errors_are_told_by_their_code() -> None:
     assert Cause.of_error(SourceUnavailable("no such repository")).kind == "source_unavailable"
     # A message that nobody wrote for people may hold anything.
     assert Cause.of_error(ValueError("the token is x")).text == f"{IslandError.code}: ValueError"
+
+
+def test_no_part_of_a_secret_is_left_where_something_is_cut() -> None:
+    secret = "s3cret" * 20
+    for beginning in range(STDOUT_BYTES - len(secret), STDOUT_BYTES):
+        said = secret.encode() * 3 + b"x" * beginning + secret.encode() + b"x" * 5000
+        outcome = Outcome(verdict=Verdict.exited, exit_code=1, stdout=said, stderr=said[::-1] + b"\n" + said)
+        cause = Cause.of_outcome(outcome, 1.0, (secret,))
+        assert cause is not None
+        assert "s3cret" not in cause.stdout + cause.stderr + cause.text
 
 
 def test_what_strangers_wrote_has_a_bound() -> None:
