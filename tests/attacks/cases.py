@@ -563,6 +563,17 @@ CASES = (
             *_tests(ROLES, "test_what_is_for_admins_is_told_to_admins"),
         ),
     ),
+    Case(
+        "G25",
+        "a folder that a command published, asked for by others; hooks, filters and settings in it",
+        "a name that only the admin's token makes, gone with the command; Git runs nothing of the folder",
+        _tests(
+            "tests/unit/test_publishing.py",
+            "test_the_files_as_they_lie_there",
+            "test_the_last_command_removes_what_was_published",
+            "test_no_name_can_be_guessed",
+        ),
+    ),
     Case("B1", "flags for cgo", "there is no cgo", _tests(JAIL, "test_b1_cgo_is_off")),
     Case(
         "B2",
