@@ -9,6 +9,7 @@ and the caller's token stay here.
 from __future__ import annotations
 
 import asyncio
+import itertools
 import re
 from collections.abc import Iterator
 from urllib.parse import quote
@@ -29,6 +30,8 @@ from skyisland.named.functions import EVERYBODY
 PREFIX = "/fn/"
 HEADER_BYTES = 64 << 10
 """Longest head of a handler's answer. A judgement: browsers and proxies take no more than 16 KiB."""
+AT_ONCE = 100
+"""Chunks of an answer that are read before others have their turn: a millisecond."""
 BETWEEN_NEIGHBOURS = frozenset(
     (
         b"connection",
@@ -81,9 +84,11 @@ class HandlerEndpoint:
     ) -> Invocation:
         name, target = _target(scope)
         definition = self._island.named.handler(name)
-        with self._function.admitted(scope, open_to_all=EVERYBODY in definition.callers) as client:
+        public = definition.webhook is not None or EVERYBODY in definition.callers
+        with self._function.admitted(scope, open_to_all=public) as client:
             settings = self._function.settings
             body = await read_body(receive, limit=settings.max_body, timeout_s=settings.body_timeout)
+            await self._island.named.check_signature(name, list(scope["headers"]), body)
             request = self._request(scope, name, target, body, answer)
             address, port = self._clients.address_of(scope), (scope["client"] or ("", 0))[1]
             pieces: asyncio.Queue[bytes | None] = asyncio.Queue()
@@ -199,16 +204,21 @@ class Answering:
         """
         if piece:  # h11 takes none for the connection's end
             self._http.receive_data(piece)
-        while True:
+        body, ended = bytearray(), False
+        for number in itertools.count(1):
             event = self._http.next_event()
             if isinstance(event, h11.Response):
                 await self._begin(event)
             elif isinstance(event, h11.Data):
-                await self._send({"type": "http.response.body", "body": bytes(event.data), "more_body": True})
+                body += event.data
             elif isinstance(event, h11.EndOfMessage):
-                await self._send({"type": "http.response.body", "body": b"", "more_body": False})
+                ended = True
             elif not isinstance(event, h11.InformationalResponse):
-                return
+                break
+            if number % AT_ONCE == 0:
+                await asyncio.sleep(0)
+        if body or ended:
+            await self._send({"type": "http.response.body", "body": bytes(body), "more_body": not ended})
 
     async def _begin(self, response: h11.Response) -> None:
         self.begun = True

@@ -14,6 +14,7 @@ from skyisland.cli.printing import PAIRS, as_json, moment, print_json, print_lis
 from skyisland.model import NamedCall, Verdict
 from skyisland.named.definition import Ceilings, Definition, Revision, Warm
 from skyisland.named.functions import Named
+from skyisland.named.webhooks import Scheme
 
 COMMIT_CHARACTERS = 12
 PAST = ("REVISION", "AT", "BY", "WHY", "VERSION", "COMMIT")
@@ -90,6 +91,10 @@ def _facts(named: Named) -> list[tuple[str, object]]:
         ("limits", ", ".join(f"{name} {value}" for name, value in limits.items())),
         ("timeout_s", definition.timeout_s),
         ("egress", definition.egress),
+        (
+            "webhook",
+            f"{definition.webhook.scheme} ({definition.webhook.secret})" if definition.webhook else "",
+        ),
         ("callers", ", ".join(definition.callers)),
         ("concurrency", definition.concurrency or None),
         ("warm", definition.warm.min or None),
@@ -124,6 +129,7 @@ def _past(revision: Revision) -> tuple[object, ...]:
     metavar="NAME[=SECRET]",
     help="A variable whose value is a secret; may be repeated.",
 )
+@click.option("--webhook", metavar="SCHEME=SECRET", help=f"Who signs requests: {', '.join(Scheme)}.")
 @click.option("--caller", "callers", multiple=True, help="Whose token may call it; may be repeated.")
 @click.option("--egress", type=click.Choice(["none", "address"]), default="none", help="Its network.")
 @click.option("--timeout", "timeout_s", type=float, help="Seconds that a call may run.")
@@ -142,6 +148,7 @@ def define(
     function: str,
     file: BinaryIO | None,
     handler: bool,
+    webhook: str | None,
     env: tuple[str, ...],
     secret: tuple[str, ...],
     memory_bytes: int | None,
@@ -168,6 +175,7 @@ def define(
                 "handler" if handler else "function": function,
                 "env": dict(_pair(text, "--env") for text in env),
                 "secrets": dict(_pair(text, "--secret", alone=True) for text in secret),
+                "webhook": _webhook(webhook) if webhook else None,
                 "limits": limits if limits != Ceilings() else None,
                 "warm": Warm(min=warm),
             },
@@ -189,6 +197,13 @@ def _pair(text: str, option: str, *, alone: bool = False) -> tuple[str, str]:
     if not equals and not alone:
         raise click.UsageError(f"{option}: write NAME=VALUE")
     return name, value if equals else name
+
+
+def _webhook(text: str) -> dict[str, str]:
+    scheme, secret = _pair(text, "--webhook")
+    if scheme not in set(Scheme):
+        raise click.UsageError(f"--webhook: there are {', '.join(Scheme)}, not {scheme}")
+    return {"scheme": scheme, "secret": secret}
 
 
 def _say_where(named: Named, as_json: bool) -> None:

@@ -15,6 +15,7 @@ from msgspec import Meta, Struct, structs
 
 from skyisland.errors import BadRequest
 from skyisland.model import Limits
+from skyisland.named.webhooks import Scheme
 
 NAME = re.compile(r"[a-z0-9](?:[a-z0-9._-]{0,62}[a-z0-9])?")
 """A name stands in URLs, in labels of metrics and on screens: 64 characters, none that any of them quotes."""
@@ -79,6 +80,14 @@ class Objective(Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_un
     """The share of calls that should."""
 
 
+class Webhook(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Who may send a handler requests: whoever signs them."""
+
+    scheme: Scheme
+    secret: Text
+    """The name of the secret that signs."""
+
+
 class Definition(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """What a name stands for; field by field the body of PUT /api/v1/names/NAME."""
 
@@ -106,6 +115,8 @@ class Definition(Struct, frozen=True, kw_only=True, omit_defaults=True):
     callers: Annotated[tuple[Text, ...], Meta(max_length=64)] = ()
     """The names of the tokens that may call it; without any, whoever may call functions; `*` for everybody,
     also where functions take a token."""
+    webhook: Webhook | None = None
+    """Of a handler: the island checks the signature of each request, which then needs no token."""
     concurrency: Annotated[int, Meta(ge=0, le=1 << 20)] = 0
     """Calls of it at one time; one more is refused with 429. 0 for no limit of its own."""
     warm: Warm = Warm()
@@ -174,10 +185,12 @@ def checked(definition: Definition) -> Definition:
     for variable, value in definition.env.items():
         if "\0" in value:
             raise BadRequest(f"env: the value of {variable} holds NUL, which no variable can", field="env")
-    for secret in definition.secrets.values():
+    for secret in secrets_of(definition):
         if not SECRET.fullmatch(secret):
             raise BadRequest(f"secrets: {secret!r} can be no secret's name", field="secrets")
     check_size(definition.env.items())
+    if definition.webhook is not None and not definition.handler:
+        raise BadRequest("webhook: only a handler has one; name the handler", field="webhook")
     if definition.handler:
         for field in ("function", "types"):
             if getattr(definition, field):
@@ -187,6 +200,12 @@ def checked(definition: Definition) -> Definition:
             if getattr(definition, field):
                 raise BadRequest(f"{field}: a program takes none; name a function or a handler", field=field)
     return definition
+
+
+def secrets_of(definition: Definition) -> set[str]:
+    """The names of the secrets that it has."""
+    signs = {definition.webhook.secret} if definition.webhook is not None else set()
+    return signs | {*definition.secrets.values()}
 
 
 def check_size(environment: Iterable[tuple[str, str]]) -> None:

@@ -9,10 +9,11 @@ follow its branch right back.
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Protocol
 
@@ -34,9 +35,18 @@ from skyisland.model import (
     Resolved,
     Terms,
 )
-from skyisland.named.definition import Definition, Egress, Revision, check_size, checked, checked_name
+from skyisland.named.definition import (
+    Definition,
+    Egress,
+    Revision,
+    check_size,
+    checked,
+    checked_name,
+    secrets_of,
+)
 from skyisland.named.names import Names, name_not_found, stale
 from skyisland.named.secrets import Secrets
+from skyisland.named.webhooks import check_signature
 
 log = logging.getLogger(__name__)
 
@@ -44,6 +54,8 @@ FOLLOW_S = 5.0
 """Between two looks at the branch that a name follows. The remote is asked as rarely as for plain calls."""
 ISLAND = "island"
 """Who moves a name that follows its branch."""
+HASHED_AT_ONCE_BYTES = 256 << 10
+"""A longer body is hashed on a thread: this much takes half a millisecond."""
 EVERYBODY = "*"
 """Among a name's callers: whoever reaches it."""
 _NO_ARGUMENTS = Raw(b"[]")
@@ -337,7 +349,7 @@ class NamedFunctions:
             NotFound: there is none of this name.
             BadRequest: a name has it.
         """
-        if users := [one.name for one in self._names.all() if secret in one.definition.secrets.values()]:
+        if users := [one.name for one in self._names.all() if secret in secrets_of(one.definition)]:
             text = f"secret: {users[0]} has {secret}; define {users[0]} without it first"
             raise BadRequest(text, field="secret")
         await self.secrets.delete(secret)
@@ -404,6 +416,21 @@ class NamedFunctions:
             raise BadRequest(f"{name} is a function; POST /api/v1/names/{name} calls it", name=name)
         return definition
 
+    async def check_signature(self, name: str, headers: Sequence[tuple[bytes, bytes]], body: bytes) -> None:
+        """Check who sent a handler this, where it has a webhook. `headers` have names in lower case.
+
+        Raises:
+            Forbidden: nobody who knows the secret.
+        """
+        webhook = self.handler(name).webhook
+        if webhook is None:
+            return
+        ((_, secret),) = self.secrets.values({"": webhook.secret})
+        if len(body) <= HASHED_AT_ONCE_BYTES:
+            check_signature(webhook.scheme, secret, headers, body)
+        else:
+            await asyncio.to_thread(check_signature, webhook.scheme, secret, headers, body)
+
     async def answer(
         self,
         name: str,
@@ -468,6 +495,8 @@ class NamedFunctions:
             NotFound: a secret is not there.
             BadRequest: they are too long together.
         """
+        if definition.webhook is not None:
+            self.secrets.values({"": definition.webhook.secret})
         environment = (*definition.env.items(), *self.secrets.values(definition.secrets))
         check_size(environment)
         return environment
@@ -548,6 +577,8 @@ def _check_function(revision: Revision) -> None:
 
 def _check_caller(revision: Revision, who: str) -> None:
     callers = revision.definition.callers
+    if revision.definition.webhook is not None:
+        return  # the signature says who it is
     if callers and who not in callers and EVERYBODY not in callers:
         text = f"{revision.name} is not for {who or 'callers without a token'}"
         raise Forbidden(text, name=revision.name)

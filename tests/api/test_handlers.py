@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
+import hmac
 from collections.abc import AsyncIterator
 from typing import Any
 
 import httpx
 import pytest
 
-from api.handlers import HEADER_BYTES
+from api.handlers import AT_ONCE, HEADER_BYTES, Answering
 from skyisland.drivers.fake import Script
 from skyisland.settings import Api as ApiSettings
 from tests.support.api import ADMIN, HEADER, TOKEN, World, make_world
@@ -104,6 +106,30 @@ async def test_what_is_no_answer_is_a_502(site: Site, answer: bytes) -> None:
     assert (told.status_code, told.json()["code"]) == (502, "exited")
 
 
+async def test_an_answer_of_many_chunks_leaves_others_their_turns() -> None:
+    sent: list[Any] = []
+
+    async def send(message: Any) -> None:
+        sent.append(message)
+
+    turns = 0
+
+    async def other() -> None:
+        nonlocal turns
+        while True:
+            turns += 1
+            await asyncio.sleep(0)
+
+    beside = asyncio.create_task(other())
+    answer = Answering(send, "inv-1")
+    answer.asked(b"GET", b"/", [(b"Host", b"a")], b"")
+    await answer.take(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n" + b"1\r\na\r\n" * 5000)
+    await answer.take(b"0\r\n\r\n")
+    beside.cancel()
+    assert turns >= 5000 // AT_ONCE
+    assert [message.get("body") for message in sent] == [None, b"a" * 5000, b""]
+
+
 async def test_who_may_ask(site: Site) -> None:
     async with site.world.client() as stranger:
         assert (await stranger.get("/fn/hook")).status_code == 401
@@ -122,3 +148,32 @@ async def test_a_function_is_no_handler_nor_the_other_way_round(site: Site) -> N
     assert "/fn/hook" in (await site.ask("POST", "/api/v1/names/hook")).json()["error"]
     both = await site.client.put("/api/v1/names/x", json=HOOK | {"function": "F"}, headers=ADMIN)
     assert both.json()["details"]["field"] == "function"
+
+
+async def test_a_webhook_is_let_in_by_its_signature_alone(site: Site) -> None:
+    await site.client.put("/api/v1/secrets/HOOK", json={"value": "key"}, headers=ADMIN)
+    wrong = HOOK | {"webhook": {"scheme": "github", "secret": "NONE"}}
+    assert (await site.client.put("/api/v1/names/hook", json=wrong, headers=ADMIN)).status_code == 404
+    made = await site.client.put(
+        "/api/v1/names/hook",
+        json=HOOK | {"webhook": {"scheme": "github", "secret": "HOOK"}, "callers": ["shop"]},
+        headers=ADMIN,
+    )
+    assert made.status_code == 200, made.text
+    body = b'{"zen": "Keep it logically awesome."}' + b" " * (300 << 10)
+    signature = "sha256=" + hmac.new(b"key", body, "sha256").hexdigest()
+    async with site.world.client() as github:
+        for headers, content in (
+            ({}, body),
+            ({"X-Hub-Signature-256": "sha256=00"}, body),
+            ({"X-Hub-Signature-256": signature}, body + b" "),
+            ({HEADER: "shop's"}, body),
+        ):
+            refused = await github.post("/fn/hook", headers=headers, content=content)
+            assert (refused.status_code, refused.json()["code"]) == (403, "forbidden")
+            assert signature not in refused.text
+        assert site.requests == []  # no jail was spent
+        passed = await github.post("/fn/hook", headers={"X-Hub-Signature-256": signature}, content=body)
+    assert (passed.status_code, len(site.requests)) == (201, 1)
+    in_use = await site.client.delete("/api/v1/secrets/HOOK", headers=ADMIN)
+    assert in_use.json()["details"]["field"] == "secret"

@@ -77,7 +77,7 @@ GROUPS = {
     "C": "The text of a call",
     "H": "HTTP",
     "T": "Terminals and logs",
-    "S": "Secrets of functions with a name",
+    "S": "Functions with a name: secrets, webhooks, handlers",
     "A": "Calls that answer later",
     "D": "Faults of daemon and host",
 }
@@ -935,6 +935,31 @@ CASES = (
         "S2",
         "a secret asked for by another name, or by a plain call",
         "neither has it: a call has what its name's definition gives it, and no request can add to that",
+    ),
+    Case(
+        "S3",
+        "a webhook without a signature, with another's, of another body, sent again later, or with two",
+        "403 before a jail is spent; comparisons take constant time, and no answer tells of the secret",
+        (
+            *_tests("tests/unit/test_webhooks.py", "test_what_is_signed_passes_and_nothing_else"),
+            *_tests("tests/unit/test_webhooks.py", "test_no_header_breaks_it"),
+            *_tests("tests/api/test_handlers.py", "test_a_webhook_is_let_in_by_its_signature_alone"),
+        ),
+    ),
+    Case(
+        "S4",
+        "a handler's answer that is no HTTP, has two lengths, NUL, an endless head, or another protocol",
+        "502; nothing of it reaches the connection, whose framing is the server's own",
+        (
+            *_tests("tests/api/test_handlers.py", "test_what_is_no_answer_is_a_502"),
+            *_tests("tests/api/test_handlers.py", "test_an_answer_of_many_chunks_leaves_others_their_turns"),
+        ),
+    ),
+    Case(
+        "S5",
+        "a request that forges X-Forwarded-…, or a handler that looks for its caller's token",
+        "forged ones are dropped and ours are there; the island's token stays with the island",
+        _tests("tests/api/test_handlers.py", "test_what_a_handler_is_sent"),
     ),
     Case(
         "A1",

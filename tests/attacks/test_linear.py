@@ -98,6 +98,10 @@ PATTERNS = (
     b"@",
     b"%2f",
     b"a=1&",
+    b"HTTP/1.1 200 OK\r\na: b\r\n",
+    b"HTTP/1.1 100 Continue\r\n\r\n",
+    b"t=1,",
+    b"v1,A ",
     b"0123456789012345678901234567890123456789\trefs/tags/v1.0.0\n",
 )
 LONGEST = {
@@ -113,6 +117,8 @@ LONGEST = {
     "outcome": (2 << 20) + (1 << 17),
     "catalogue": MOST_BYTES,
     "origin": 1 << 16,
+    "answer": (2 << 20) + (1 << 17),
+    "webhook": 1 << 16,
     "package": GO_MOD_BYTES,
     "callee": 1 << 10,
     "parameters": FILE_BYTES,

@@ -55,6 +55,8 @@ SEEDS = {
         b'"schemas":{},"omitted":0}'
     ],
     "origin": [b"https://[::1]:3280\n[::1]:3280"],
+    "answer": [b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n1\r\na\r\n0\r\n\r\n"],
+    "webhook": [b"t=1700000000,v1=00,v1=11", b"v1,AAAA v1a,BBBB"],
     "callee": [b"geo.Max\nmap[string]geo.Box", b"F\n[]func(a int) string"],
     "parameters": [b"package p\n\nfunc F(a, b int, c ...string) {\n}\n", b"package p\n\nfunc F[T any](_ T)"],
     "outcome": [
@@ -231,6 +233,37 @@ def origin(data: bytes) -> None:
         assert shown.endswith(b"://" + host)
 
 
+def answer(data: bytes) -> None:
+    import asyncio
+
+    import h11
+
+    from api.handlers import Answering
+
+    sent: list[Any] = []
+
+    async def send(message: Any) -> None:
+        sent.append(message)
+
+    handler = Answering(send, "inv-1")
+    handler.asked(b"GET", b"/", [(b"Host", b"a")], b"")
+    with contextlib.suppress(h11.RemoteProtocolError):
+        asyncio.run(handler.take(data))
+    assert handler.begun == bool(sent)
+
+
+def webhook(data: bytes) -> None:
+    from skyisland.errors import Forbidden
+    from skyisland.named.webhooks import Scheme, check_signature
+
+    names = [b"x-hub-signature-256", b"x-gitea-signature", b"x-gitlab-token", b"stripe-signature"]
+    names += [b"webhook-id", b"webhook-timestamp", b"webhook-signature"]
+    for scheme in Scheme:
+        with contextlib.suppress(Forbidden):
+            check_signature(scheme, "a secret", [(name, data) for name in names], data)
+            raise AssertionError(f"{scheme} let it in")
+
+
 def package(data: bytes) -> None:
     from skyisland.errors import BuildFailed, Complaint
     from skyisland.golang.complaints import OUTPUT_CHARACTERS, add_reasons
@@ -296,6 +329,8 @@ TARGETS: dict[str, Callable[[bytes], None]] = {
         outcome,
         catalogue,
         origin,
+        answer,
+        webhook,
         package,
         callee,
         parameters,
