@@ -127,6 +127,8 @@ def stored_token(path: Path, *, make: bool) -> str:
             fault = "holds no admin token yet; start the island once, or set SKYISLAND_ADMIN_API_TOKEN"
         else:
             fault = f"the admin token cannot be read or stored: {error.strerror}"
+            if isinstance(error, PermissionError) and not make:
+                fault += "; only the island's own user may, as whom you can run this (sudo -u …)"
         raise SettingsError(f"{path}: {fault}", origin=str(path)) from error
 
 

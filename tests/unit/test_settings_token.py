@@ -116,3 +116,12 @@ def test_a_private_file_is_not_replaced_by_mistake(state_dir: Path) -> None:
     write_private(path, "two", replace=True)
     assert path.read_text() == "two"
     assert os.listdir(state_dir) == ["file"]
+
+
+def test_who_may_not_read_it_is_told_who_may(state_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(path: Path, flags: int) -> int:
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr(os, "open", refuse)
+    with pytest.raises(SettingsError, match=r"denied; only the island's own user may, .*sudo -u"):
+        admin_token(Settings(state_dir=state_dir), make=False)
