@@ -19,8 +19,8 @@ from skyisland.errors import SettingsError
 
 log = logging.getLogger(__name__)
 
-LOOK_S = 60.0
-"""How often to look. A judgement: certificates are renewed days before the old ones end."""
+LOOK_S = 5.0
+"""How often to look. So long may commands find another certificate than they read of."""
 
 
 class Tls(Struct, frozen=True):

@@ -45,15 +45,32 @@ def _of_authorities(url: str, file: Path) -> ssl.SSLContext:
     return context
 
 
-def _of_certificate(file: str) -> ssl.SSLContext | None:
+class OwnCertificate(ssl.SSLContext):
     """Trusts the first certificate of `file` alone: what stands behind it has signed others, too."""
+
+    file = ""
+
+    def read(self) -> None:
+        """Trust what the file has now: it may have been renewed. Blocks.
+
+        Raises:
+            OSError: it has no certificate, or cannot be read.
+        """
+        try:
+            text = Path(self.file).read_text()
+            self.load_verify_locations(cadata=text.partition(_LEAF)[0] + _LEAF)
+        except ValueError as error:
+            raise OSError(f"{self.file} has no certificate: {error}") from None
+
+
+def _of_certificate(file: str) -> ssl.SSLContext | None:
+    context = OwnCertificate(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname = False
+    context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
+    context.file = file
     try:
-        certificate = Path(file).read_text().partition(_LEAF)[0] + _LEAF
-        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-        context.check_hostname = False
-        context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
-        context.load_verify_locations(cadata=certificate)
-    except (OSError, ValueError):
+        context.read()
+    except OSError:
         return None
     return context
 

@@ -87,9 +87,14 @@ async def test_commands_and_console_know_their_own_island(
         port = RemotePort(url, token=TOKEN, tls=await trust(url, island))
         assert (await port.snapshot()).island == "t"
         await port.close()
-        port = RemotePort(url, tls=await trust(url, stranger))
+        # A console that watches while the certificate is renewed.
+        watched = Signed(tmp_path / "cert.pem", tmp_path / "key.pem")
+        shutil.copy(stranger.certificate, watched.certificate)
+        port = RemotePort(url, token=TOKEN, tls=await trust(url, watched))
         with pytest.raises(LinkLost, match="TLS: its certificate is not trusted"):
             await port.snapshot()
+        shutil.copy(island.certificate, watched.certificate)
+        assert (await port.snapshot()).island == "t"
         await port.close()
         with pytest.raises(Unreachable, match="does it speak TLS"):
             await answered(Client(server.url))

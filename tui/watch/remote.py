@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import ssl
 from collections.abc import AsyncIterator
 from typing import Any, TypeVar, Union
@@ -15,7 +17,7 @@ from skyisland.codec import NotAnIsland, encode, read_call
 from skyisland.events import Event
 from skyisland.figures import Window
 from skyisland.golang.catalogue import Catalogue
-from skyisland.host.trust import distrust
+from skyisland.host.trust import OwnCertificate, distrust
 from skyisland.model import FunctionRequest
 from skyisland.operations import JSON, Operation
 from skyisland.record.logs import LogLine
@@ -68,6 +70,7 @@ class RemotePort:
         self.where = self.base.removeprefix("http://")
         self._header = header
         self._last_id = ""
+        self._tls, self._distrusted = tls, False
         at, path = way_to(self.base, tls)
         if path:
             transport = transport or httpx.AsyncHTTPTransport(uds=path, verify=tls or True)
@@ -122,11 +125,16 @@ class RemotePort:
 
     def _lost(self, error: Exception) -> LinkLost:
         if text := distrust(error):
+            self._distrusted = True
             return LinkLost(f"{self.base}: {text}")
         reason = next((text for kind, text in _REASONS if isinstance(error, kind)), None)
         return LinkLost(f"{reason or f'{type(error).__name__} from'} {self.base}")
 
     async def snapshot(self) -> Snapshot:
+        if self._distrusted and isinstance(self._tls, OwnCertificate):
+            self._distrusted = False
+            with contextlib.suppress(OSError):
+                await asyncio.to_thread(self._tls.read)  # it was renewed while this console watched
         snapshot = await self._ask(op.SNAPSHOT)
         self._last_id = snapshot.last_event_id
         return snapshot
