@@ -90,7 +90,7 @@ async def test_one_line_for_each_row_where_no_terminal_reads_it(island: Island, 
         assert not any(line != line.rstrip() or not line for line in lines)
     assert LONG.call in (await island.run("requests")).stdout.splitlines()[1]
     await world.island.network.set_state("10.61.0.3", AddressState.unavailable)
-    assert "\n10.61.0.3  unavailable  -     20" in (await island.run("ips")).stdout
+    assert "\n10.61.0.3  out    -     20" in (await island.run("ips")).stdout
 
 
 async def test_nothing_to_show_is_said_beside_the_output(world: World, tmp_path: Path) -> None:
