@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import AsyncGenerator, Iterable, Iterator
+from contextlib import aclosing
 
 from quart import Quart, Response, request
 
@@ -115,6 +116,21 @@ def for_operators(app: Quart, island: Island, metrics: Metrics, logs: LogRing, f
     @answers(app, op.LOGS)
     async def log_lines(jail: str | None, after: int, limit: int) -> list[LogLine]:
         return logs.lines(jail=jail, after=after, limit=limit)
+
+    @responds(app, op.OUTPUT)
+    async def output(jail: str) -> Response:
+        pieces = island.output(jail)
+
+        async def lines() -> AsyncGenerator[bytes, None]:
+            async with aclosing(pieces):
+                async for piece in pieces:
+                    yield encode(piece) + b"\n"
+
+        response = Response(lines(), content_type=op.LINES)
+        response.headers["Cache-Control"] = "no-store"
+        response.headers["X-Accel-Buffering"] = "no"
+        response.timeout = None  # a jail may live for long
+        return response
 
     @responds(app, op.EVENTS)
     async def events(last_event_id: str | None, brief: bool) -> Response:

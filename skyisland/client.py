@@ -27,7 +27,7 @@ from skyisland.named.functions import Named
 from skyisland.operations import JSON, LINES, Operation
 from skyisland.record.logs import LogLine
 from skyisland.record.traffic import ApiStats
-from skyisland.status import AddressInfo, AddressState, Capability
+from skyisland.status import AddressInfo, AddressState, Capability, Written
 from skyisland.wire import AddressBody, Called, FunctionPage, InputAnswer, Jail, Snapshot
 
 T = TypeVar("T")
@@ -281,6 +281,31 @@ class Client:
     def jail(self, jail: str) -> Jail:
         """One jail, by its number or name."""
         return self._ask(op.JAIL, jail=jail)
+
+    def output(self, jail: str) -> Iterator[Written]:
+        """What a jail writes, as it comes, to its end. Its number, its name, or the id of its call."""
+        timeout = httpx.Timeout(self._http.timeout.connect, read=None)
+        request = self._http.build_request(op.OUTPUT.method, op.OUTPUT.url(jail=jail), timeout=timeout)
+        try:
+            response = self._http.send(request, stream=True)
+            if response.status_code != httpx.codes.OK:
+                op.OUTPUT.read(response.status_code, response.read())  # raises
+        except NotAnIsland as error:
+            raise Unreachable(f"{self.url} {error}") from None
+        except (httpx.HTTPError, httpx.InvalidURL, OSError) as error:
+            raise self._unreachable(error) from None
+        return self._parts(response)
+
+    def _parts(self, response: httpx.Response) -> Iterator[Written]:
+        begun = b""
+        try:
+            for chunk in response.iter_bytes():
+                *whole, begun = (begun + chunk).split(b"\n")
+                yield from (op.OUTPUT.read(response.status_code, line) for line in whole)
+        except (httpx.HTTPError, OSError) as error:
+            raise Unreachable(f"{self.url}: {error or type(error).__name__}") from None
+        finally:
+            response.close()
 
     def addresses(self) -> dict[str, str | None]:
         """Every address, and the jail that has it."""

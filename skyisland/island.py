@@ -13,6 +13,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
+from collections.abc import AsyncGenerator
 from itertools import islice
 
 import msgspec
@@ -37,6 +38,7 @@ from skyisland.golang.runtime import function_environment
 from skyisland.host.failures import Failures
 from skyisland.host.fair import LOCAL, FairQueue
 from skyisland.host.tasks import Progress, silent
+from skyisland.jails.outputs import Outputs
 from skyisland.jails.pool import Confines, Pace, WarmPool
 from skyisland.jails.register import Jails
 from skyisland.later.calls import Order
@@ -62,7 +64,7 @@ from skyisland.record.failed import FailedBuilds
 from skyisland.record.functions import Functions
 from skyisland.rooms import AddressRoom, BuildRoom, HistoryRoom, SourceRoom
 from skyisland.settings import Async
-from skyisland.status import AddressInfo, AddressState, Capability, JailInfo, Policy, Status
+from skyisland.status import AddressInfo, AddressState, Capability, JailInfo, Policy, Status, Written
 from skyisland.story import Story
 from skyisland.wire import FunctionPage
 
@@ -86,6 +88,10 @@ def _confines(limits: Limits) -> Confines:
     """A call's jail with these limits: what the function may print, and the harness's record behind it."""
     with_record = structs.replace(limits, stdout_bytes=limits.stdout_bytes + harness.RECORD_BYTES)
     return Confines(with_record, function_environment(limits))
+
+
+async def _once(piece: Written) -> AsyncGenerator[Written, None]:
+    yield piece
 
 
 class Island:
@@ -124,6 +130,7 @@ class Island:
         self.called = Functions(events, policy.slo)
         """What was called of late, counted."""
         self.failed_builds = FailedBuilds(events)
+        self.outputs = Outputs()
         confines = _confines(policy.limits)
         self.pool = WarmPool(
             jails, policy.warm, confines.limits, events, environment=confines.environment, pace=pace
@@ -376,12 +383,15 @@ class Island:
                 )
             try:
                 story.jail, story.warm = inmate.spec.name, inmate.warm
+                inmate.mark = talk.mark
                 with story.phase(Phase.exec):
                     outcome = await inmate.converse(talk.input, talk.timeout_s, talk.heard)
             finally:
                 self.jails.discard(inmate)
         try:
-            return talk.told(outcome)
+            outcome = talk.told(outcome)
+            self.outputs.keep(inmate.spec.name, story.id, outcome)
+            return outcome
         except BadCall as refusal:
             raise await self._with_declaration(refusal, artifact) from None
 
@@ -518,6 +528,19 @@ class Island:
         inmate = self.jails.find(jail)
         inmate.sample_usage()
         return inmate.info()
+
+    def output(self, of: str) -> AsyncGenerator[Written, None]:
+        """What a jail wrote and writes, by its number or name, or by the id of its invocation. Of a call that
+        is over, the end of it, for as long as that is kept.
+
+        Raises:
+            JailNotFound: it is neither alive nor kept.
+            TooBusy: too many watch.
+        """
+        inmate = self.jails.working_for(of)
+        if inmate is None and (tail := self.outputs.tail(of)) is not None:
+            return _once(tail.piece())
+        return self.outputs.follow(inmate or self.jails.find(of))
 
     async def kill(self, jail: str | int) -> JailInfo:
         """Kill a jail, named by its number or name; its caller gets an outcome that says so.

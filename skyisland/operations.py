@@ -26,7 +26,7 @@ from skyisland.named.definition import DefinitionBody, MoveBody, Revision, Rollb
 from skyisland.named.functions import Named
 from skyisland.record.logs import LogLine
 from skyisland.record.traffic import ApiStats
-from skyisland.status import AddressInfo, AddressState, Capability
+from skyisland.status import AddressInfo, AddressState, Capability, Written
 from skyisland.wire import AddressBody, Answer, FunctionBody, FunctionPage, Jail, NamedCallBody, Snapshot
 
 T = TypeVar("T")
@@ -302,6 +302,16 @@ JAIL = Operation(
     role=Role.operator,
     answer=Jail,
     field="details",
+)
+OUTPUT = Operation(
+    name="output",
+    method="GET",
+    path="/api/v1/admin/jails/{jail}/output",
+    summary="What a jail writes, as it comes, to its end: JSON, a part a line. By its number, name or call's "
+    "id; of a call that is over, the last 16 KiB of each output, for as long as there is room.",
+    role=Role.operator,
+    answer=Written,
+    media=LINES,
 )
 KILL = Operation(
     name="kill",
@@ -588,6 +598,7 @@ OPERATIONS: tuple[Operation[Any], ...] = (
     JAILS,
     KILL_ALL,
     JAIL,
+    OUTPUT,
     KILL,
     ADDRESSES,
     SET_ADDRESS,

@@ -200,3 +200,16 @@ class Status(Struct, frozen=True, kw_only=True):
     """Those under way, oldest first; a thousand at the most."""
     report: Report | None = None
     """Figures of the last five minutes: of the whole island and of each function."""
+
+
+class Written(Struct, frozen=True, omit_defaults=True):
+    """A part of what a jail wrote, to those who watch it. Bytes that are no UTF-8 are replaced."""
+
+    stdout: str = ""
+    stderr: str = ""
+    cut: int = 0
+    """So many bytes came before these, and are not kept."""
+    ended: bool = False
+    """The last part: the jail writes no more."""
+    verdict: str = ""
+    """In the last part, how the call ended; empty where that is not kept, and of a build."""

@@ -87,6 +87,7 @@ class Console(Orders):
         Binding("D", "evict", "Evict", tooltip="drop the binary; asks", id="evict"),
         Binding("P", "purge", "evict all binaries; asks", show=False, id="purge"),
         Binding("l", "logs", "Logs", tooltip="the log, of this jail", id="logs"),
+        Binding("o", "output", "Output", tooltip="what its jail writes, or wrote", id="output"),
         Binding("i", "invoke", "Invoke", tooltip="call a function by hand", id="invoke"),
         Binding("d", "describe", "describe: all about this row", show=False, id="describe"),
         Binding("n", "fault(1)", "next failure", show=False, tooltip=_FAULT, id="fault.next"),

@@ -17,6 +17,7 @@ from skyisland.status import AddressState
 from tui import questions
 from tui.invoke import Invoke
 from tui.looking import Looking
+from tui.output import Output
 from tui.watch.port import LinkLost
 from tui.watch.rows import AddressRow, ArtifactRow, FunctionRow, InvocationRow, JailRow
 
@@ -41,6 +42,8 @@ class Orders(Looking):
                 return not self.readonly and kind is ArtifactRow
             case "purge":
                 return not self.readonly and self.view == "cache"
+            case "output":
+                return kind in (JailRow, InvocationRow)
             case "detach":
                 return not self.station.port.attached
             case "invoke" | "kill_all":
@@ -270,6 +273,13 @@ class Orders(Looking):
         elif isinstance(row, FunctionRow):
             request = FunctionRequest(url=row.url, call=f"{row.name}(")
         self.push_screen(Invoke(request))
+
+    def action_output(self) -> None:
+        """Show what the jail of this row writes, or wrote."""
+        row = self.row
+        name = row.info.name if isinstance(row, JailRow) else row.id if isinstance(row, InvocationRow) else ""
+        if name:
+            self.push_screen(Output(name))
 
     async def action_quit(self) -> None:
         if self.station.port.attached or not self.follows:

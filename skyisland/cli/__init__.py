@@ -85,6 +85,7 @@ SECTIONS: dict[str, dict[str, tuple[str, str]]] = {
         "logs": ("watching", "Print the latest lines of the island's log."),
         "jails": ("watching", "List the living jails."),
         "jail": ("watching", "Show one jail."),
+        "output": ("watching", "Print what a jail writes, as it comes."),
         "ips": ("watching", "List the addresses of the pool."),
         "capabilities": ("watching", "Show what the island's host enforces, and what it cannot."),
         "stats": ("watching", "Show the HTTP traffic since the island started."),

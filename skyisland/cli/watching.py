@@ -320,6 +320,31 @@ def jail(options: GlobalOptions, jail: str, as_json: bool) -> None:
 
 
 @click.command()
+@click.argument("jail", metavar="JAIL|CALL", shell_complete=jail_names)
+@as_json
+@click.pass_obj
+def output(options: GlobalOptions, jail: str, as_json: bool) -> None:
+    """Print what a jail writes, as it comes.
+
+    Until its end; by its number or name, or by the id of its call. Of a call that is over, the end of what
+    it wrote, for as long as that is kept. Its standard error goes to standard error. --json prints a line
+    for each part.
+    """
+    with options.client() as client:
+        for part in client.output(jail):
+            if as_json:
+                click.echo(line_of_json(part))
+                continue
+            if part.cut:
+                say(f"{part.cut} bytes came before, and are not kept", err=True, dim=True)
+            for text, err in ((part.stdout, False), (part.stderr, True)):
+                if text:
+                    say(text, err=err, nl=False)
+            if part.ended and part.verdict:
+                say(f"\nended: {part.verdict}", err=True, dim=True)
+
+
+@click.command()
 @click.option("--state", type=click.Choice([*AddressState]), help="Only addresses in this state.")
 @as_json
 @click.pass_obj
@@ -384,6 +409,7 @@ COMMANDS: tuple[click.Command, ...] = (
     logs,
     jails,
     jail,
+    output,
     ips,
     stats,
 )

@@ -73,6 +73,11 @@ class Conversation:
         """What the process reads from its standard input."""
 
     @property
+    def mark(self) -> bytes:
+        """What the harness begins its words with; empty for a program, which has no harness."""
+        return b"" if self.words is not None else self._nonce.encode()
+
+    @property
     def heard(self) -> Callable[[bytes], None] | None:
         """Who takes its standard output as it comes; None if it is taken at the end."""
         if self._exchange is not None:

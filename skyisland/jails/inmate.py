@@ -102,7 +102,15 @@ class Inmate:
         """Why somebody killed it."""
         self.usage = Usage()
         """The latest sample of what it uses."""
+        self.mark = b""
+        """What the harness begins its words with in the outputs of this call; empty for whatever has none."""
         self._sampled_at = -USAGE_S
+
+    @property
+    def over(self) -> bool:
+        """It writes no more."""
+        ended = self.jail is not None and self.jail.process.returncode is not None
+        return ended or self.state is JailState.dying
 
     @property
     def alive(self) -> bool:

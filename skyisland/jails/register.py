@@ -375,6 +375,10 @@ class Jails:
         # One in the making has the number of its name, which the kernel may have given to another.
         return min(numbered, key=lambda inmate: inmate.jail is None)
 
+    def working_for(self, invocation: str) -> Inmate | None:
+        """The jail of this invocation, if it has one now."""
+        return next((one for one in self._register.values() if one.invocation == invocation), None)
+
     async def kill(self, jail: str | int, reason: str = "killed by the operator") -> JailInfo:
         """Kill a jail; its caller gets an outcome that says so.
 

@@ -60,6 +60,7 @@ COMMANDS = {
     "jails": "jails",
     "kill_all": "kill --all",
     "jail": "jail 1",
+    "output": "output 1",
     "kill": "kill 1",
     "addresses": "ips --json",
     "set_address": "ip 10.61.0.2 unavailable",
@@ -103,6 +104,7 @@ CONSOLE = {
     "jails": ("view('jails')", "snapshot"),
     "kill_all": ("kill_all", "kill_all"),
     "jail": ("view('jails')", "snapshot"),
+    "output": ("output", "output"),
     "kill": ("kill", "kill"),
     "addresses": ("view('ips')", "snapshot"),
     "set_address": ("set_address", "set_address"),
@@ -260,7 +262,7 @@ async def test_the_console_does_it(world: World, server: Server, name: str) -> N
     method = getattr(remote, way)
     with contextlib.suppress(IslandError):
         if inspect.isasyncgenfunction(method):
-            async with contextlib.aclosing(method()) as stream:
+            async with contextlib.aclosing(method(**arguments(method))) as stream:
                 await anext(stream)
         else:
             await method(**arguments(method))

@@ -32,6 +32,7 @@ from skyisland.status import (
     PoolStatus,
     Status,
     Usage,
+    Written,
 )
 from skyisland.wire import Answer, Called, FunctionPage, Snapshot, milliseconds
 from tui.watch.port import LinkLost, LogLine
@@ -318,6 +319,11 @@ class FakeIsland:
         if self.refuse is not None:
             refusal, self.refuse = self.refuse, None
             raise refusal
+
+    async def output(self, jail: str) -> AsyncIterator[Written]:
+        yield Written(stdout="reading 3 files\n", stderr="\x1b[31mcat.png: no such file\n")
+        yield Written(stdout="done\n")
+        yield Written(ended=True, verdict="ok")
 
     async def kill(self, jail: str) -> None:
         self._act("kill", jail)

@@ -36,7 +36,7 @@ from skyisland.record.logs import LogLine
 from skyisland.record.metrics import Metrics, StatsD
 from skyisland.record.traffic import ApiStats
 from skyisland.settings import Layout
-from skyisland.status import AddressInfo, Capability
+from skyisland.status import AddressInfo, Capability, Written
 from skyisland.wire import Answer, FunctionBody, FunctionPage, Jail, Problem, Version
 from tests.support.manual import PAGE, manual
 from tests.support.pages import BLOCKS, written
@@ -137,7 +137,7 @@ def known_fields() -> set[str]:
     """Of all that the API answers with, and the keys of its details."""
     shapes: tuple[type[Struct], ...] = (Answer, Problem, Jail, Artifact, AddressInfo, Capability, LogLine)
     shapes += (ApiStats, Timings, events.InvocationFinished, Cause, GoError, ProblemDetails, *OFFERED)
-    shapes += (Named, Definition, Ceilings)
+    shapes += (Named, Definition, Ceilings, Written)
     shapes += (Report, Figures, FunctionFigures, Heat, FunctionPage, Version)
     shapes += (Record, Attempt, Callback, Delivery)
     fields = {field.encode_name for shape in shapes for field in structs.fields(shape)}

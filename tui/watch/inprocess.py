@@ -12,7 +12,7 @@ from skyisland.golang.catalogue import Catalogue
 from skyisland.island import Island
 from skyisland.model import FunctionRequest
 from skyisland.record.logs import LogLine, LogRing
-from skyisland.status import AddressState
+from skyisland.status import AddressState, Written
 from skyisland.watching import Watch
 from skyisland.wire import Called, FunctionPage, Snapshot
 from tui.watch.port import curl_line
@@ -51,6 +51,11 @@ class InProcessPort:
 
     async def logs(self, after: int = 0) -> list[LogLine]:
         return self._ring.lines(after=after)
+
+    async def output(self, jail: str) -> AsyncIterator[Written]:
+        async with aclosing(self._island.output(jail)) as parts:
+            async for part in parts:
+                yield part
 
     async def kill(self, jail: str) -> None:
         await self._island.kill(jail)

@@ -19,7 +19,7 @@ from skyisland.golang.catalogue import Catalogue
 from skyisland.model import FunctionRequest
 from skyisland.operations import INVOKE
 from skyisland.record.logs import LogLine
-from skyisland.status import AddressState
+from skyisland.status import AddressState, Written
 from skyisland.wire import Called, FunctionPage, Snapshot
 
 
@@ -44,6 +44,10 @@ class Port(Protocol):
 
     async def logs(self, after: int = 0) -> list[LogLine]:
         """Lines with a `seq` above `after`, oldest first; a few thousand at most."""
+        ...
+
+    def output(self, jail: str) -> AsyncIterator[Written]:
+        """What a jail writes, as it comes, to its end; by its name, or the id of its call."""
         ...
 
     async def kill(self, jail: str) -> None: ...

@@ -21,7 +21,7 @@ from skyisland.host.trust import OwnCertificate, distrust
 from skyisland.model import FunctionRequest
 from skyisland.operations import JSON, Operation
 from skyisland.record.logs import LogLine
-from skyisland.status import AddressState
+from skyisland.status import AddressState, Written
 from skyisland.wire import AddressBody, Called, FunctionPage, Snapshot
 from tui.watch.port import LinkLost, curl_line
 
@@ -165,6 +165,28 @@ class RemotePort:
 
     async def logs(self, after: int = 0) -> list[LogLine]:
         return await self._ask(op.LOGS, after=after, limit=LOG_LINES)
+
+    async def output(self, jail: str) -> AsyncIterator[Written]:
+        timeout = httpx.Timeout(TIMEOUT_S, read=None)  # a jail may be silent for long
+        request = self._client.build_request(op.OUTPUT.method, op.OUTPUT.url(jail=jail), timeout=timeout)
+        try:
+            response = await self._client.send(request, stream=True)
+        except (httpx.HTTPError, OSError) as error:
+            raise self._lost(error) from None
+        try:
+            if response.is_error:
+                op.OUTPUT.read(response.status_code, await response.aread())  # raises
+            begun = b""
+            async for chunk in response.aiter_bytes():
+                *whole, begun = (begun + chunk).split(b"\n")
+                for line in whole:
+                    yield op.OUTPUT.read(response.status_code, line)
+        except NotAnIsland as error:
+            raise LinkLost(f"{self.base} {error}") from None
+        except (httpx.HTTPError, OSError) as error:
+            raise self._lost(error) from None
+        finally:
+            await response.aclose()
 
     async def kill(self, jail: str) -> None:
         await self._ask(op.KILL, jail=jail)
