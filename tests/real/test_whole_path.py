@@ -105,6 +105,22 @@ def test_panic_is_told_on_stderr(serving: Daemon) -> None:
     details = serving.call("trouble", 'Panic("too bad")').json()["details"]
     assert details["stderr"].startswith("panic: too bad\n")
     assert details["data"] == ""
+    cause = serving.admin.get(f"/invocations/{details['id']}").json()["invocation"]["cause"]
+    assert (cause["kind"], cause["text"]) == ("exited 2", "exited 2: panic: too bad")
+    assert cause["stderr"].startswith("panic: too bad\n")
+    assert "trouble.go:" in cause["error"]["trace"][0]
+    called = {one["name"]: one for one in serving.admin.get("/functions").json()["functions"]}
+    assert called["Panic"]["recent"]["reasons"]["exited 2"] >= 1
+    page = serving.admin.get(f"/functions/{called['Panic']['id']}").json()
+    assert page["recent"][0]["invocation"] == details["id"]
+    assert page["artifacts"][0]["function"] == "Panic"
+
+
+def test_a_package_that_does_not_compile_is_told_with_the_compilers_lines(serving: Daemon) -> None:
+    assert serving.call("trouble", "Nope()").status_code == 422
+    (end,) = serving.admin.get("/invocations?limit=1").json()["invocations"]
+    assert end["cause"]["compiler"].endswith("call:1:1: undefined: Nope")
+    assert serving.admin.get("/snapshot").json()["failed_builds"][0]["cause"] == end["cause"]
 
 
 def test_output_up_to_its_limit_is_kept(serving: Daemon) -> None:
