@@ -203,6 +203,7 @@ class FunctionEndpoint:
                 who=client.who,
                 client=client.share,
                 caller_id=asked.caller_id,
+                traceparent=asked.traceparent,
                 error_form=asked.wanted.error,
                 base_path=self.settings.base_path,
             )

@@ -136,6 +136,7 @@ async def deferred(
     who: str,
     client: str,
     caller_id: str,
+    traceparent: str,
     error_form: str,
     base_path: str,
 ) -> Reply:
@@ -163,6 +164,7 @@ async def deferred(
                 who=who,
                 callback=deferral.callback,
                 caller_id=caller_id,
+                traceparent=traceparent,
                 id=deferral.call,
             )
             return await _told(island, deferral.call, deferral.prefers, error_form, base_path)

@@ -288,10 +288,22 @@ class Island:
         if order.name:
             named = msgspec.json.decode(order.request, type=NamedCall)
             return await self.named.call(
-                order.name, named, who=order.who, client=order.client, id=id, caller_id=order.caller_id
+                order.name,
+                named,
+                who=order.who,
+                client=order.client,
+                id=id,
+                caller_id=order.caller_id,
+                traceparent=order.traceparent,
             )
         request = msgspec.json.decode(order.request, type=FunctionRequest)
-        return await self.invoke(request, client=order.client, id=id, caller_id=order.caller_id)
+        return await self.invoke(
+            request,
+            client=order.client,
+            id=id,
+            caller_id=order.caller_id,
+            traceparent=order.traceparent,
+        )
 
     async def _check_order(self, asks: FunctionRequest | NamedCall, name: str, who: str) -> FunctionRequest:
         """Refuse what can never run, before it is kept."""

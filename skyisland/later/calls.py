@@ -61,6 +61,8 @@ class Order(Struct, frozen=True, kw_only=True):
     """What is called, for people, shortened."""
     caller_id: str = ""
     """What the caller calls it."""
+    traceparent: str = ""
+    """The trace that it is a part of."""
 
     @property
     def size(self) -> int:

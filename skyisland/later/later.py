@@ -122,6 +122,7 @@ class Later:
         who: str = "",
         callback: str = "",
         caller_id: str = "",
+        traceparent: str = "",
         id: str = "",  # noqa: A002 - as the record's field is named
     ) -> Record:
         """Keep a call, and run it when there is room. It is on disk when this returns.
@@ -138,7 +139,8 @@ class Later:
             self.callbacks.check(callback)
         request = await self._check(asks, name, who)
         named = asks if isinstance(asks, NamedCall) else None
-        order = ordered(request, client, call_id=id, named=named, name=name, who=who, caller_id=caller_id)
+        about = {"name": name, "who": who, "caller_id": caller_id, "traceparent": traceparent}
+        order = ordered(request, client, call_id=id, named=named, **about)
         record = accepted(order, callback)
         # Both at one time, which is one transaction where the driver is a file.
         queued, noted = await asyncio.gather(

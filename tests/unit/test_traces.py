@@ -59,6 +59,12 @@ async def test_events_and_function_are_told() -> None:
     assert frames[0]["env"] == ["TRACEPARENT", f"00-{TRACE}-0000{own}-01"]
     assert [frame.get("env") for frame in frames[1:]] == [None, None]
     assert [end.traceparent for end in ends] == [HEADER, "", ""]
+    ended = asyncio.create_task(world.next(InvocationFinished))
+    async with world.client() as client:
+        headers = {"traceparent": HEADER, "Prefer": "respond-async"}
+        later = await client.post("/api/v1/function", json=CALL, headers=headers)
+        assert later.status_code == 202
+    assert (await ended).traceparent == HEADER, "of a call that answers later, too"
     assert len({artifact.key for artifact in world.island.builds.artifacts()}) == 1, "no trace makes a binary"
     await world.island.stop()
 
