@@ -4,9 +4,9 @@
 with TLS) and
 `api.protocols` bounds what a connection may cost. Handlers translate between JSON and the island's methods
 and do nothing else. Errors of every kind become responses in `problems`, in a form that the caller accepts
-(`media`; `lines` for many inputs). `target` and `bodies` make requests alike, whatever way they took. Whose
-share a request counts to stands in `clients`, which operations there are in `skyisland.operations`, their
-shapes in `skyisland.wire`.
+(`media`; `lines` for many inputs, `live` for whoever watches). `target` and `bodies` make requests alike,
+whatever way they took. Whose share a request counts to stands in `clients`, which operations there are in
+`skyisland.operations`, their shapes in `skyisland.wire`.
 
     Hypercorn ─▶ count ─▶ whose page (origin.py) ─┬─▶ POST /api/v1/function, …/names/NAME (function.py)
                                                   ├─▶ ANY /fn/NAME… (handlers.py)
@@ -234,7 +234,7 @@ def create_app(
     description.serve(app, token_header, lambda: app.front.base_path)
     function = FunctionEndpoint(island, metrics, gate, settings, clients)
     look(app, island, function)
-    later.calls(app, island, gate, clients, function.admitted)
+    later.calls(app, island, gate, clients, function.admitted, lambda: function.settings.event_streams)
     handlers = HandlerEndpoint(island, function, gate, clients)
     app.front = Front(function, handlers, app.asgi_app, metrics.traffic, settings)
     app.asgi_app = app.front  # type: ignore[method-assign] # Quart's way to put something in front

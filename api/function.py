@@ -25,6 +25,7 @@ from api.bodies import HungUp, read_body
 from api.clients import Clients, Request
 from api.later import HEADERS, Deferral, deferred
 from api.lines import Lines
+from api.live import Live
 from api.media import JSON, TEXT, Wanted, wanted
 from api.problems import Reply, misfortune, reply
 from api.routes import answers
@@ -35,7 +36,7 @@ from skyisland.errors import TooBusy
 from skyisland.golang.catalogue import Catalogue
 from skyisland.island import Island
 from skyisland.model import Invocation, Timings, Verdict
-from skyisland.operations import LINES
+from skyisland.operations import EVENT_STREAM, LINES
 from skyisland.record.metrics import Metrics
 from skyisland.settings import Api
 from skyisland.story import new_id
@@ -99,6 +100,7 @@ class FunctionEndpoint:
         self.settings = settings
         self._calls: Counter[str] = Counter()
         """Each client's calls, running or queued."""
+        self._watching: list[Live] = []
         self._refusals = RefusalPace()
 
     async def __call__(
@@ -109,14 +111,20 @@ class FunctionEndpoint:
             await send_reply(_OPTIONS if scope["method"] == "OPTIONS" else _NOT_ALLOWED, send)
             return
         asked = asked_by(scope)
-        lines = Lines(send, asked.id) if asked.wanted.answer == LINES else None
+        lines: Lines | Live | None = Lines(send, asked.id) if asked.wanted.answer == LINES else None
         try:
             with self.admitted(scope) as client:
+                if asked.wanted.answer == EVENT_STREAM:
+                    lines = self._live(send, asked)
                 answer = await self._run(receive, client, asked, lines, name)
         except HungUp:
             if lines is not None:
                 lines.cancel()
             return
+        except asyncio.CancelledError:
+            if lines is not None:
+                lines.cancel()
+            raise
         except TooBusy as error:
             await self._refusals.turn()
             answer = reply(error, asked.wanted.error)
@@ -124,8 +132,26 @@ class FunctionEndpoint:
             answer = reply(error, asked.wanted.error, admin=self._gate.is_admins(scope["headers"]))
         if lines is not None and lines.begun:
             await lines.end(answer.body)
-        else:
-            await send_reply(answer, send, ("X-Call-Id", asked.id))
+            return
+        if lines is not None:
+            lines.cancel()
+        await send_reply(answer, send, ("X-Call-Id", asked.id))
+
+    def _live(self, send: ASGISendCallable, asked: Asked) -> Live:
+        """A response that tells what happens.
+
+        Raises:
+            TooBusy: so many are open as there may be streams of events.
+        """
+        self._watching = [live for live in self._watching if not live.over]
+        most = self.settings.event_streams
+        if len(self._watching) >= most:
+            raise TooBusy(
+                f"{most} calls are watched; send it without Accept: {EVENT_STREAM}", retry_after_s=1
+            )
+        live = Live(self._island, send, asked.id)
+        self._watching.append(live)
+        return live
 
     @contextmanager
     def admitted(self, scope: Request, *, open_to_all: bool = False) -> Iterator[Client]:
@@ -153,7 +179,12 @@ class FunctionEndpoint:
                 del self._calls[client]
 
     async def _run(
-        self, receive: ASGIReceiveCallable, client: Client, asked: Asked, lines: Lines | None, name: str
+        self,
+        receive: ASGIReceiveCallable,
+        client: Client,
+        asked: Asked,
+        lines: Lines | Live | None,
+        name: str,
     ) -> Reply:
         self._metrics.count("handlers.function.run")
         form = asked.wanted.acceptable
@@ -181,8 +212,8 @@ class FunctionEndpoint:
                 id=asked.id,
                 caller_id=asked.caller_id,
                 traceparent=asked.traceparent,
-                text_only=form not in (JSON, LINES),
-                heard=None if lines is None else lines.add,
+                text_only=form not in (JSON, LINES, EVENT_STREAM),
+                heard=lines.add if isinstance(lines, Lines) else None,
             )
             if invocation.outcome.answers:  # thousands take longer than the event loop may stand still
                 return await asyncio.to_thread(answered, invocation, form, asked.wanted.error)
@@ -230,9 +261,9 @@ def answered(invocation: Invocation, form: str, error_form: str) -> Reply:
     if invocation.outcome.verdict not in (Verdict.ok, Verdict.failed):
         answer = misfortune(invocation, error_form)
         return Reply(answer.status, answer.body, (timing,), answer.media)
-    if form in (JSON, LINES):
+    if form in (JSON, LINES, EVENT_STREAM):
         body = encode(Answer.of(invocation))
-        return Reply(200, body if form == JSON else body + b"\n", (timing,), form)
+        return Reply(200, body + b"\n" if form == LINES else body, (timing,), form)
     headers = (*_in_headers(invocation), timing, ("X-Content-Type-Options", "nosniff"))
     printed = invocation.outcome.stdout
     media = f"{TEXT}; charset=utf-8" if form == TEXT and _is_utf8(printed) else form

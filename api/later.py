@@ -13,26 +13,28 @@ from __future__ import annotations
 import hashlib
 import logging
 import re
-from collections.abc import Awaitable, Callable
-from contextlib import AbstractContextManager
+import secrets
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from contextlib import AbstractContextManager, aclosing
 
 import msgspec
 from msgspec import Struct, UnsetType
 from quart import Quart, Response, request
 
+from api import live
 from api.auth import Gate
 from api.clients import Clients, Request
-from api.media import JSON
+from api.media import JSON, wanted
 from api.problems import Reply, misfortune_of, refusal
 from api.routes import answers, responds
 from skyisland import codec
 from skyisland import operations as op
-from skyisland.errors import BadRequest
+from skyisland.errors import BadRequest, TooBusy
 from skyisland.island import Island
 from skyisland.later.calls import CallState, Claim, Record, new_call_id
 from skyisland.later.keeping import Wanted as Asked
 from skyisland.model import FunctionRequest, NamedCall, Verdict
-from skyisland.operations import Role
+from skyisland.operations import EVENT_STREAM, Role
 from skyisland.wire import Answer, Called, Problem
 
 log = logging.getLogger("api.audit")
@@ -236,8 +238,16 @@ class Looker(Struct, frozen=True):
 Admitted = Callable[[Request], AbstractContextManager[object]]
 
 
-def calls(app: Quart, island: Island, gate: Gate, clients: Clients, admitted: Admitted) -> None:
-    """`admitted`: counts a caller's request as one of its calls, as long as that takes."""
+def calls(
+    app: Quart,
+    island: Island,
+    gate: Gate,
+    clients: Clients,
+    admitted: Admitted,
+    streams: Callable[[], int],
+) -> None:
+    """`admitted`: counts a caller's request as one of its calls, as long as that takes. `streams`: how many
+    calls may be watched at one time."""
     later = island.later
 
     def looker() -> Looker:
@@ -254,14 +264,16 @@ def calls(app: Quart, island: Island, gate: Gate, clients: Clients, admitted: Ad
 
     @answers(app, op.CALLS)
     async def listing(state: str | None, name: str | None, since: int, limit: int) -> list[Record]:
-        wanted = Asked(
+        which = Asked(
             client=looker().whose, state=_state(state), name=name or "", since=float(since), limit=limit
         )
-        return await later.find(wanted)
+        return await later.find(which)
 
     @responds(app, op.KEPT)
     async def one(kept: str) -> Response:
         by = looker()
+        if wanted(request.headers.get("Accept", "")).answer == EVENT_STREAM:
+            return await watch(kept, by)
         prefers = preferences(request.headers.get("Prefer", ""))
         if prefers.wait_s and by.role is Role.caller:
             with admitted(request.scope):
@@ -273,6 +285,27 @@ def calls(app: Quart, island: Island, gate: Gate, clients: Clients, admitted: Ad
             response.headers["Preference-Applied"] = f"wait={prefers.wait_s:g}"
         if not record.state.final:
             response.headers["Retry-After"] = str(ASK_AGAIN_S)
+        return response
+
+    watching: set[str] = set()
+
+    async def watch(call: str, by: Looker) -> Response:
+        if len(watching) >= streams():
+            raise TooBusy(f"{len(watching)} calls are watched; ask with Prefer: wait=30", retry_after_s=1)
+        stream = await live.kept(island, call, by.whose)
+        mine = f"{call} {secrets.token_hex(4)}"
+
+        async def counted() -> AsyncGenerator[bytes, None]:
+            watching.add(mine)
+            try:
+                async with aclosing(stream):
+                    async for page in stream:
+                        yield page
+            finally:
+                watching.discard(mine)
+
+        response = Response(counted(), 200, headers=live.QUART_HEADERS)
+        response.timeout = None  # it has no end but the call's
         return response
 
     @answers(app, op.CANCEL)

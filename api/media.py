@@ -3,6 +3,7 @@
     application/json            an answer, and an error, with all their fields; also where nothing is said
     text/plain                  what the function printed and returned, as it is; the rest in headers
     application/octet-stream    the same, called bytes
+    text/event-stream           phases and outputs of the call as they come, and last its answer (live.py)
     application/x-ndjson        of many inputs the answer of each as it comes, a line; then the rest, a line
     application/problem+json    errors by RFC 9457; where nothing else is accepted, answers are JSON
 
@@ -18,13 +19,13 @@ import re
 from msgspec import Struct
 
 from skyisland.errors import IslandError
-from skyisland.operations import LINES
+from skyisland.operations import EVENT_STREAM, LINES
 
 JSON = "application/json"
 TEXT = "text/plain"
 BYTES = "application/octet-stream"
 PROBLEM = "application/problem+json"
-ANSWERS = (JSON, TEXT, BYTES, LINES)
+ANSWERS = (JSON, TEXT, BYTES, LINES, EVENT_STREAM)
 """The forms of an answer, the one first that serves who does not care."""
 
 _QUALITY = re.compile(r"\s*q\s*=\s*([01](?:\.[0-9]{0,3})?)\s*", re.IGNORECASE)
@@ -89,5 +90,5 @@ def wanted(accept: str) -> Wanted:
     best, quality = max(((media, quality_of(media)) for media in ANSWERS), key=lambda pair: pair[1])
     if quality == 0:
         return Wanted(JSON, PROBLEM) if problem else Wanted(None, JSON)
-    takes_json = best == LINES or quality_of(JSON)
+    takes_json = best in (LINES, EVENT_STREAM) or quality_of(JSON)
     return Wanted(best, PROBLEM if problem or not takes_json else JSON)

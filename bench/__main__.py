@@ -23,6 +23,7 @@ from bench.counts import counts
 from bench.figures import Field, Measured
 from bench.firstcall import first_call
 from bench.growth import growth
+from bench.later import SETTINGS, later
 from bench.machine import Processors, machine
 from bench.soak import soak
 from bench.stand import Stand
@@ -56,11 +57,16 @@ def alone(full: bool) -> dict[str, Callable[[Stand], Measured]]:
         with stand.island():
             return soak(stand, 100_000, 150) if full else soak(stand, 5_000, 50)
 
+    def kept(stand: Stand) -> Measured:
+        with stand.island(**SETTINGS):
+            return later(stand, 10.0 if full else 3.0, 500 if full else 100)
+
     functions, jails = ([1, 10, 100, 1000], [10, 100, 500]) if full else ([1, 10, 30], [10, 100])
     return {
         "growth": lambda stand: growth(stand, functions, jails, 100 if full else 50, 5 if full else 3),
         "counts": counted,
         "soak": soaked,
+        "later": kept,
     }
 
 

@@ -25,6 +25,7 @@ from skyisland.errors import (
     DriverError,
     HostUnfit,
     IslandError,
+    JailNotFound,
     SettingsError,
     Unavailable,
 )
@@ -131,6 +132,7 @@ class Island:
         """What was called of late, counted."""
         self.failed_builds = FailedBuilds(events)
         self.outputs = Outputs()
+        self._callers_outputs = Outputs()
         confines = _confines(policy.limits)
         self.pool = WarmPool(
             jails, policy.warm, confines.limits, events, environment=confines.environment, pace=pace
@@ -553,6 +555,18 @@ class Island:
         if inmate is None and (tail := self.outputs.tail(of)) is not None:
             return _once(tail.piece())
         return self.outputs.follow(inmate or self.jails.find(of))
+
+    def live_output(self, invocation: str) -> AsyncGenerator[Written, None]:
+        """What the jail of a call wrote and writes, for its caller, who takes no place of operators'.
+
+        Raises:
+            JailNotFound: it has no jail yet, or no more.
+            TooBusy: too many watch.
+        """
+        inmate = self.jails.working_for(invocation)
+        if inmate is None:
+            raise JailNotFound(f"no jail works for {invocation}")
+        return self._callers_outputs.follow(inmate)
 
     async def kill(self, jail: str | int) -> JailInfo:
         """Kill a jail, named by its number or name; its caller gets an outcome that says so.

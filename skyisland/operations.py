@@ -34,6 +34,8 @@ T = TypeVar("T")
 JSON = "application/json"
 LINES = "application/x-ndjson"
 """The answers of many inputs as they come."""
+EVENT_STREAM = "text/event-stream"
+"""What happens, as it happens: server-sent events."""
 
 
 class Role(StrEnum):
@@ -274,7 +276,7 @@ EVENTS = Operation(
         ),
     ),
     answer=str,
-    media="text/event-stream",
+    media=EVENT_STREAM,
 )
 JAILS = Operation(
     name="jails",

@@ -14,6 +14,7 @@ import contextlib
 import logging
 import time
 from collections.abc import Awaitable, Callable
+from contextlib import AbstractContextManager
 
 import msgspec
 from msgspec import structs
@@ -180,6 +181,16 @@ class Later:
                 async with asyncio.timeout(wait_s):
                     await ended
             return await self.get(id, client)
+
+    def news(self, id: str) -> AbstractContextManager[asyncio.Queue[str]]:  # noqa: A002
+        """What happens to a call: the id of each attempt that begins, "" when it changes otherwise or the
+        island stops."""
+        return self._runner.news(id)
+
+    @property
+    def stopping(self) -> bool:
+        """Nothing begins any more."""
+        return self._runner.paused
 
     async def find(self, wanted: Wanted) -> list[Record]:
         """Calls without their results, newest first."""

@@ -83,6 +83,8 @@ class Runner:
         self._cancelled: set[str] = set()
         self._ended: dict[str, set[asyncio.Future[None]]] = {}
         """Who waits for the end of a call, by its id."""
+        self._news: dict[str, list[asyncio.Queue[str]]] = {}
+        """Who watches a call, by its id."""
         self._work = asyncio.Event()
         self.paused = False
         self._dispatching: asyncio.Task[None] | None = None
@@ -97,7 +99,7 @@ class Runner:
     def pause(self) -> None:
         """Begin no more. What runs is put back when its jail is killed; who waits for its end goes on."""
         self.paused = True
-        for call in list(self._ended):
+        for call in {*self._ended, *self._news}:
             self._tell(call)
 
     async def close(self) -> None:
@@ -123,7 +125,24 @@ class Runner:
             if not waiting:
                 del self._ended[call]
 
+    @contextlib.contextmanager
+    def news(self, call: str) -> Iterator[asyncio.Queue[str]]:
+        """Gets the id of each attempt that begins, and "" when the call's state changes otherwise."""
+        queue: asyncio.Queue[str] = asyncio.Queue()
+        self._news.setdefault(call, []).append(queue)
+        try:
+            yield queue
+        finally:
+            self._news[call].remove(queue)
+            if not self._news[call]:
+                del self._news[call]
+
+    def _spread(self, call: str, attempt: str = "") -> None:
+        for queue in self._news.get(call, ()):
+            queue.put_nowait(attempt)
+
     def _tell(self, call: str) -> None:
+        self._spread(call)
         for one in self._ended.get(call, ()):
             if not one.done():
                 one.set_result(None)
@@ -195,6 +214,7 @@ class Runner:
         record.attempts.append(attempt)
         record.state, record.due_at = CallState.running, None
         await self.insist(lambda: self._store.results.note(record))
+        self._spread(order.id, attempt.id)
         try:
             invocation = await self._run(order, attempt.id)
         except asyncio.CancelledError:
@@ -268,6 +288,7 @@ class Runner:
         record.state, record.due_at = CallState.queued, time.time() + pause_s
         await self.insist(lambda: self._store.results.note(record))
         await self.insist(lambda: self._store.orders.put_back(record.id, record.due_at or 0.0))
+        self._spread(record.id)
         self._work.set()
 
     async def end(self, record: Record, state: CallState, result: bytes | None = None) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -10,8 +11,8 @@ import httpx
 import pytest
 
 from skyisland.drivers.fake import Script
-from skyisland.errors import NotFound
-from skyisland.events import InvocationStarted, JailCreated
+from skyisland.errors import NotFound, SourceUnavailable
+from skyisland.events import InvocationFinished, InvocationStarted, JailCreated
 from skyisland.later.keeping import NotKept
 from skyisland.settings import Api as ApiSettings
 from tests.support.api import ADMIN, CALL, HEADER, World, make_world
@@ -215,4 +216,83 @@ async def test_an_island_that_cannot_keep_calls_still_runs_the_others() -> None:
         assert "damaged" in refused.json()["error"]
         assert (await send(client, {"Idempotency-Key": "k"})).status_code == 503
         assert (await client.get("/api/v1/calls")).json() == {"calls": []}
+    await world.island.stop()
+
+
+# Watched
+
+WATCHED = {"Accept": "text/event-stream"}
+
+
+def told(response: httpx.Response) -> list[tuple[str, Any]]:
+    """The events of a stream: their names and what they hold."""
+    assert response.headers["content-type"] == "text/event-stream"
+    events = []
+    for text in response.text.split("\n\n"):
+        if text and not text.startswith(":"):
+            name, data = text.split("\n")
+            events.append((name.removeprefix("event: "), json.loads(data.removeprefix("data: "))))
+    return events
+
+
+async def test_a_call_that_is_watched_tells_its_phases_and_outputs(
+    world: World, client: httpx.AsyncClient
+) -> None:
+    plays(world, stdout="Grüße".encode(), stderr=b"warned")
+    response = await send(client, WATCHED)
+    assert response.status_code == 200
+    events = told(response)
+    assert [what["phase"] for name, what in events if name == "phase"] == [
+        *("resolve", "clone", "build", "queue", "jail", "exec")
+    ]
+    assert "".join(what["text"] for name, what in events if name == "stdout") == "Grüße"
+    assert "".join(what["text"] for name, what in events if name == "stderr") == "warned"
+    name, answer = events[-1]
+    assert (name, answer["data"], answer["id"]) == ("result", "Grüße", response.headers["x-call-id"])
+
+
+async def test_a_watched_call_that_ends_badly_says_so_last(world: World, client: httpx.AsyncClient) -> None:
+    plays(world, stdout=b"half", exit_code=3)
+    events = told(await send(client, WATCHED))
+    name, problem = events[-1]
+    assert (name, problem["code"], problem["details"]["exit_code"]) == ("problem", "exited", 3)
+    assert ("stdout", {"text": "half"}) in events
+    refused = await send(client, WATCHED, call="1 +")
+    assert (refused.status_code, refused.headers["content-type"]) == (400, "application/json")
+
+
+async def test_a_call_that_answers_later_can_be_watched(world: World, client: httpx.AsyncClient) -> None:
+    plays(world, stdout=b"later")
+    world.builds.fail = SourceUnavailable("away")
+    where = (await send(client, ASYNC)).headers["location"]
+    events = told(await client.get(where, headers=WATCHED))
+    assert events[0][0] == "call"
+    name, record = events[-1]
+    assert (name, record["state"], record["result"]["data"]) == ("result", "done", "later")
+    assert [one["verdict"] for one in record["attempts"]] == ["source_unavailable", "ok"]
+    assert ("stdout", {"text": "later"}) in events
+    over = told(await client.get(where, headers=WATCHED))
+    assert [name for name, _ in over] == ["stdout", "result"]
+    assert (await client.get("/api/v1/calls/call-0", headers=WATCHED)).status_code == 404
+
+
+async def test_watching_has_bounds_and_ends_with_whoever_watches() -> None:
+    world = make_world(settings=ApiSettings(event_streams=1))
+    await world.island.start()
+    plays(world, duration_s=float("inf"))
+    async with world.served() as server:
+        body = json.dumps(CALL).encode()
+        head = b"POST /api/v1/function HTTP/1.1\r\nHost: localhost\r\nAccept: text/event-stream\r\n"
+        reader, writer = await server.connect()
+        writer.write(head + b"Content-Length: %d\r\n\r\n%b" % (len(body), body))
+        await reader.readuntil(b'"phase":"jail"')
+        async with httpx.AsyncClient(base_url=server.url) as other:
+            refused = await send(other, WATCHED)
+            assert (refused.status_code, refused.json()["code"]) == (429, "too_busy")
+            finished = asyncio.create_task(world.next(InvocationFinished))
+            await asyncio.sleep(0)
+            writer.close()
+            assert (await finished).verdict == "cancelled"
+            plays(world)
+            assert told(await send(other, WATCHED))[-1][0] == "result"
     await world.island.stop()
