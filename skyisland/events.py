@@ -26,6 +26,7 @@ from typing import Any, Generic, TypeVar
 from msgspec import Struct, field, structs
 
 from skyisland.cause import Cause
+from skyisland.figures import NAMES
 from skyisland.model import FunctionRequest, Phase, Purpose, Timings
 from skyisland.status import Usage
 
@@ -263,6 +264,8 @@ class InvocationFinished(Event, frozen=True, kw_only=True):
     """The trace that it is a part of, and the caller's span in it (`skyisland.trace`); empty if none."""
     client: str = ""
     """Who called: the name of a token, or an address."""
+    name: str = ""
+    """The name that was called; empty for a plain call."""
     repository: str = ""
     """Which one the URL means, by its canonical name; empty if that was not found out."""
     package: str = ""
@@ -271,6 +274,11 @@ class InvocationFinished(Event, frozen=True, kw_only=True):
     """What was called: of an expression, its first function. Empty if the call was not understood."""
     request: FunctionRequest | None = None
     """All that the caller sent, to make the same call again; None if that is longer than `REQUEST_BYTES`."""
+
+    @property
+    def row(self) -> tuple[str, str, str]:
+        """What it counts to: repository, package and function, or the name that was called."""
+        return (NAMES, "", self.name) if self.name else (self.repository, self.package, self.function)
 
     def __post_init__(self) -> None:
         if (

@@ -102,6 +102,7 @@ class FunctionFigures(Struct, frozen=True, kw_only=True):
     id: str
     """Names it in paths: `fn-3c71a0b2c4d5`, always the same; `other` stands for all that have no row."""
     repository: str
+    """`names` for a function with a name of its own, which is `name` then."""
     package: str
     name: str
     """Of an expression or a chain of calls, its first function."""
@@ -142,7 +143,13 @@ class Report(Struct, frozen=True, kw_only=True):
     """Those with most calls in the window first; `other` last."""
 
 
+NAMES = "names"
+"""In place of the repository of a function with a name of its own: its calls have a row of that name."""
+
+
 def title(repository: str, package: str, name: str) -> str:
+    if repository == NAMES:
+        return name
     return ".".join(filter(None, ("/".join(filter(None, (repository, package))), name)))
 
 

@@ -274,7 +274,8 @@ class Island:
         task = asyncio.current_task()
         assert task is not None  # noqa: S101 - we are in a coroutine
         self._running[task] = story
-        story.secrets = (terms or PLAIN).secrets
+        if terms is not None:
+            story.name, story.secrets = terms.name, terms.secrets
         self.builds.disturb()
         try:
             return story.finish(await self._carry_out(request, story, text_only, heard, terms or PLAIN))
@@ -474,6 +475,10 @@ class Island:
     def keep_warm(self, name: str, artifact: Artifact | None, limits: Limits | None, number: int) -> None:
         """Have so many warm jails wait for calls of a name, in place of those that waited for it before."""
         self.pool.keep(name, artifact, number, _confines(limits) if limits is not None else None)
+
+    def aim(self, name: str, target_s: float | None) -> None:
+        """Calls of a name are slow beyond this time; None for the settings' own."""
+        self.called.aim(name, target_s)
 
     # What operators see and do
 

@@ -81,6 +81,8 @@ class Story:
         self.warm = False
         self.repository = self.package = self.function = ""
         """What is called, as far as it is known: see `InvocationFinished`."""
+        self.name = ""
+        """By which name; empty for a plain call."""
         self.verdict, self.error = CANCELLED, ""
         """What `close` publishes; a caller who leaves changes nothing here."""
         self.cause: Cause | None = None
@@ -183,6 +185,7 @@ class Story:
                 error=self.error,
                 cause=self.cause,
                 client=self.client,
+                name=self.name,
                 repository=self.repository,
                 package=self.package,
                 function=self.function,

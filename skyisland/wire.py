@@ -361,14 +361,16 @@ class FunctionPage(Struct, frozen=True, kw_only=True):
     ) -> FunctionPage:
         """`ends`: of all functions, newest first."""
         key = figures.repository, figures.package, figures.name
-        its = [end for end in ends if (end.repository, end.package, end.function) == key]
-        artifacts = [one for one in status.artifacts if (one.url, one.package, one.function) == key]
+        its = [end for end in ends if end.row == key]
+        # What a name stands for, its latest call tells.
+        made = next(((end.repository, end.package, end.function) for end in its), key)
+        artifacts = [one for one in status.artifacts if (one.url, one.package, one.function) == made]
         commits = dict.fromkeys([end.commit for end in its] + [one.commit for one in artifacts])
         return cls(
             figures=figures,
             versions=[_version(commit, its) for commit in commits if commit],
             artifacts=listed(artifacts),
-            jails=[Jail.of(one, now) for one in status.jails if (one.url, one.package, one.function) == key],
+            jails=[Jail.of(one, now) for one in status.jails if (one.url, one.package, one.function) == made],
             recent=its[:PAGE_CALLS],
         )
 

@@ -91,6 +91,10 @@ class Runner(Protocol):
         """Have so many warm jails wait for calls of a name, in place of those that waited for it before."""
         ...
 
+    def aim(self, name: str, target_s: float | None) -> None:
+        """Calls of a name are slow beyond this time; None for the settings' own."""
+        ...
+
     @property
     def limits(self) -> Limits:
         """Of a jail, where a name has none of its own."""
@@ -136,6 +140,7 @@ class NamedFunctions:
         A name whose binary is gone is built again, in the background.
         """
         for revision in self._names.all():
+            self._aim(revision)
             if revision.definition.warm.min:
                 self._following.start(self._warm_again(revision))
 
@@ -200,7 +205,7 @@ class NamedFunctions:
             raise stale(name, latest)
         call = await _call_of(definition)
         resolved, artifact = await self._runner.build(definition.url, definition.version, call, refresh=True)
-        await self._check(name, definition, resolved)
+        await self._check(definition, resolved)
         paused = current is not None and current.paused
         return await self._move(name, latest, definition, resolved, artifact, by, "defined", paused=paused)
 
@@ -219,7 +224,7 @@ class NamedFunctions:
         resolved, artifact = await self._runner.build(definition.url, definition.version, call, refresh=True)
         if definition == revision.definition and resolved.commit == revision.commit:
             return self._shown(revision)
-        await self._check(name, definition, resolved)
+        await self._check(definition, resolved)
         return await self._move(
             name, revision.revision, definition, resolved, artifact, by, "moved", paused=revision.paused
         )
@@ -274,6 +279,7 @@ class NamedFunctions:
         await self._names.delete(name, self._revision(name).revision)
         self._forget(name)
         self._runner.keep_warm(name, None, None, 0)
+        self._runner.aim(name, None)
 
     async def _move(
         self,
@@ -303,9 +309,10 @@ class NamedFunctions:
         await self._names.put(revision)
         self._forget(name)
         self._warm(revision, artifact)
+        self._aim(revision)
         return self._shown(revision)
 
-    async def _check(self, name: str, definition: Definition, resolved: Resolved) -> None:
+    async def _check(self, definition: Definition, resolved: Resolved) -> None:
         """Look in a jail whether there is a handler, where one is wanted: the compiler takes any value.
 
         Raises:
@@ -314,7 +321,7 @@ class NamedFunctions:
         """
         if definition.handler:
             request = request_of(definition, resolved.commit, NamedCall())
-            terms = Terms(name=name, resolved=resolved, exchange=Exchange(request=b""))
+            terms = Terms(resolved=resolved, exchange=Exchange(request=b""))
             await self._runner.invoke(request, terms=terms)
 
     async def _put(self, revision: Revision, **changes: object) -> Named:
@@ -325,6 +332,10 @@ class NamedFunctions:
     def _forget(self, name: str) -> None:
         self._trouble.pop(name, None)
         self._looked.pop(name, None)
+
+    def _aim(self, revision: Revision) -> None:
+        slo = revision.definition.slo
+        self._runner.aim(revision.name, slo.latency_ms / 1000 if slo is not None else None)
 
     def _warm(self, revision: Revision, artifact: Artifact) -> None:
         definition = revision.definition
@@ -521,7 +532,7 @@ class NamedFunctions:
                 definition.url, definition.version, call, refresh=False
             )
             if resolved.commit != revision.commit:
-                await self._check(name, definition, resolved)
+                await self._check(definition, resolved)
                 await self._move(
                     name,
                     revision.revision,

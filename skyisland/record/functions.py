@@ -24,6 +24,7 @@ from skyisland.errors import FunctionNotFound
 from skyisland.events import Events, InvocationFinished
 from skyisland.figures import (
     BINS,
+    NAMES,
     OTHER,
     Figures,
     FunctionFigures,
@@ -321,6 +322,8 @@ class Functions:
 
     def __init__(self, events: Events, slo: Slo, clock: Callable[[], float] = time.time) -> None:
         self.slo = slo
+        self._targets: dict[str, float] = {}
+        """Of functions with a name, in seconds."""
         self._clock = clock
         self._started_at = clock()
         self._every = Counted(slo.target_s)
@@ -350,9 +353,9 @@ class Functions:
         self._counted += 1
 
     def _row(self, end: InvocationFinished) -> Counted:
-        if not end.repository or not end.function:
+        key = end.row
+        if not key[0] or not key[2]:
             return self._other
-        key = (end.repository, end.package, end.function)
         row = self._ran.get(key)
         if row is not None:
             return row
@@ -369,7 +372,20 @@ class Functions:
         return row
 
     def _new(self, key: tuple[str, str, str]) -> Counted:
-        return Counted(self.slo.of(title(*key)), key)
+        return Counted(self._slo_of(key), key)
+
+    def aim(self, named: str, target_s: float | None) -> None:
+        """Calls of this name are slow from now on beyond `target_s`; None for the settings' target."""
+        self._targets.pop(named, None)
+        if target_s is not None:
+            self._targets[named] = target_s
+        for rows in (self._ran, self._tried):
+            if (row := rows.get((NAMES, "", named))) is not None:
+                row.slo_s = self._slo_of(row.key)
+
+    def _slo_of(self, key: tuple[str, str, str]) -> float:
+        own = self._targets.get(key[2]) if key[0] == NAMES else None
+        return self.slo.of(title(*key)) if own is None else own
 
     def _has_room(self, at: float) -> bool:
         """Whether one more function that ran may have a row; gives up one that was idle for long."""

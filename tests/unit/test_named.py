@@ -26,7 +26,7 @@ from skyisland.errors import (
     TooBusy,
 )
 from skyisland.model import NamedCall
-from skyisland.named.definition import Ceilings, Definition, Egress, Revision, Warm
+from skyisland.named.definition import Ceilings, Definition, Egress, Objective, Revision, Warm
 from skyisland.named.functions import NamedFunctions
 from skyisland.named.names import KEPT, MemoryNames, Names
 from skyisland.named.secrets import Secrets
@@ -352,3 +352,20 @@ def test_terms_and_bodies_with_secrets_do_not_show_them() -> None:
     shown = repr((Terms(name="n", environment=(("K", "s3cret"),)), SecretBody(value="s3cret")))
     assert "s3cret" not in shown
     assert msgspec.json.decode(b"{}", type=Ceilings) == Ceilings()
+
+
+async def test_calls_of_a_name_are_counted_by_it(world: World, named: NamedFunctions) -> None:
+    definition = structs.replace(ENCODE, slo=Objective(latency_ms=250))
+    await named.define("encode", definition)
+    await named.call("encode", ARGUMENTS)
+    plain = (await named.call("encode", ARGUMENTS)).request
+    await world.island.invoke(plain)
+    figures = world.island.called.function("encode")
+    assert (figures.title, figures.calls, figures.slo_s) == ("encode", 2, 0.25)
+    (other,) = [one for one in world.island.called.report().functions if one.id != figures.id]
+    assert (other.calls, other.title) == (1, "github.com/mmcloughlin/geohash.Encode")
+    await named.define("encode", ENCODE)
+    assert world.island.called.function("encode").slo_s == world.island.policy.slo.target_s
+    ends = await world.island.invocations()
+    assert [end.name for end in ends] == ["", "encode", "encode"]
+    assert b'function="encode"' in world.metrics.prometheus(world.island.status())

@@ -169,8 +169,8 @@ class InvocationRow:
         self.commit = end.commit
         self.cached = end.cached
         self.warm = end.warm
-        if end.repository:
-            self.title = line(title(end.repository, end.package, end.function))
+        if end.row[0]:
+            self.title = line(title(*end.row))
         self.verdict = line(end.verdict)
         self.error = line(end.error)
         self.cause = end.cause
