@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING
 
 import click
 from click.shell_completion import CompletionItem
 
 from skyisland.cli import GlobalOptions
 from skyisland.cli.publishing import found, is_folder
-from skyisland.client import Client
 from skyisland.errors import IslandError
+
+if TYPE_CHECKING:
+    from skyisland.client import Client
 
 COMPLETION_S = 3.0
 """Nobody waits longer for a key to be answered."""

@@ -6,7 +6,7 @@ Address and admin token come from the same settings as the island's own.
 from __future__ import annotations
 
 import sys
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -14,9 +14,11 @@ from skyisland.cli import EXIT_FAILED, GlobalOptions, Listing, console_options
 from skyisland.cli.completing import addresses, jail_names, keys
 from skyisland.cli.printing import as_json, print_json, say
 from skyisland.cli.watching import cache_list
-from skyisland.client import Client
 from skyisland.settings import admin_token
 from skyisland.status import AddressState
+
+if TYPE_CHECKING:
+    from skyisland.client import Client
 
 
 @click.command()

@@ -59,6 +59,16 @@ def test_help_and_version_load_next_to_nothing(words: list[str]) -> None:
     assert "jail" in said or words == ["--version"]
 
 
+def test_a_command_explains_itself_without_what_it_works_with() -> None:
+    """`skyisland jails --help`: the client is imported by who asks the island, tables need no library."""
+    code = (
+        "import sys, skyisland.cli.calling, skyisland.cli.operating, skyisland.cli.watching\n"
+        "print(*({'httpx', 'quart', 'textual', 'rich', 'sqlite3', 'prometheus_client'} & {*sys.modules}))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == []
+
+
 def test_the_list_of_commands_is_true_and_fits_a_terminal() -> None:
     rows = {name: line for section in SECTIONS.values() for name, (_, line) in section.items()}
     helps = {name: (main.commands[name].help or "").splitlines()[0] for name in rows}
