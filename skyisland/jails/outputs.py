@@ -70,7 +70,7 @@ class Reader:
         """What came since, as much as is taken at once; with `last` also what might begin a mark."""
         text, stop = "", self._at + AT_ONCE
         while self._at < min(len(data), stop):
-            found = data.find(mark, self._at) if mark else -1
+            found = data.find(mark, self._at, stop + len(mark)) if mark else -1
             if found != self._at:
                 end = found if found >= 0 else len(data) - (0 if last else _beginning(data, mark, self._at))
                 end = min(end, stop)

@@ -122,6 +122,7 @@ LONGEST = {
     "package": GO_MOD_BYTES,
     "callee": 1 << 10,
     "parameters": FILE_BYTES,
+    "watched": (2 << 20) + (1 << 17),
 }
 """Bytes that reach each reader at most; more is refused, or cut off, before."""
 

@@ -63,6 +63,7 @@ SEEDS = {
         b'hi n0000000010000000f{"results":[3]}bye',
         b"panic: no\n\ngoroutine 1 [running]:\nm.F(...)\n\tm/f.go:3 +0x1\nmain.main()\n\tmain.go:1\n",
     ],
+    "watched": [b'hi n00000002000000021two{}bye'],
     "package": [b"module example.com/m\n\nrequire x.org/y v1.0.0\n", b"/* a */ // b\n\npackage sub\n"],
 }
 
@@ -314,6 +315,20 @@ def parameters(data: bytes) -> None:
         assert all(name.isidentifier() for name in parameter_names(source, "F"))
 
 
+def watched(data: bytes) -> None:
+    from skyisland.jails.outputs import Reader
+
+    for mark in (b"n0", b""):
+        reader, written, seen = Reader(whole=True), bytearray(), 0
+        for start in range(0, len(data), 4096):
+            written += data[start : start + 4096]
+            seen += len(reader.more(written, mark))
+        while more := reader.more(written, mark, last=True):
+            seen += len(more)
+        assert seen <= len(data)
+        assert mark or seen == len(data.decode(errors="replace"))
+
+
 TARGETS: dict[str, Callable[[bytes], None]] = {
     target.__name__: target
     for target in (
@@ -334,6 +349,7 @@ TARGETS: dict[str, Callable[[bytes], None]] = {
         package,
         callee,
         parameters,
+        watched,
     )
 }
 
