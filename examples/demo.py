@@ -25,6 +25,7 @@ import subprocess
 import sys
 import tempfile
 import threading
+from collections import deque
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -51,6 +52,9 @@ def main() -> int:
     options.add_argument("--base", help="FreeBSD: a folder with base.txz, instead of the network")
     options.add_argument("--stay", action="store_true", help="go on, and say what there is to call")
     chosen = options.parse_args()
+    # Whoever ends us, or closes our terminal, shall find no island and no folder left.
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, lambda number, _: sys.exit(128 + number))
     # Jails run as other users than root, and must reach the state folder.
     folder = Path(tempfile.mkdtemp(prefix="sky-demo-", dir="/var/tmp"))
     folder.chmod(0o755)
@@ -155,10 +159,7 @@ def stay_on(island: subprocess.Popen[bytes], skyisland: list[str | Path], port: 
     """Say what there is to call, and keep the island until somebody has seen enough."""
     assert island.stdout is not None  # noqa: S101 - Popen got PIPE
     # Else the island would wait for us as soon as the pipe is full.
-    threading.Thread(target=island.stdout.read, daemon=True).start()
-    ended = threading.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: ended.set())
+    threading.Thread(target=lambda: deque(island.stdout, maxlen=0), daemon=True).start()
     command = shlex.join(map(str, skyisland))
     print(
         f"\nThe island stays at http://127.0.0.1:{port} with these packages:",
@@ -172,11 +173,13 @@ def stay_on(island: subprocess.Popen[bytes], skyisland: list[str | Path], port: 
         flush=True,
     )
     if sys.stdin.isatty() and sys.stdout.isatty():
-        input("Enter opens the console (i calls a function); the demo ends with it. ")
+        with contextlib.suppress(EOFError):
+            input("Enter opens the console (i calls a function); the demo ends with it. ")
         subprocess.run([*skyisland, "console"], check=False)
     else:
         print("SIGTERM or Ctrl+C ends it.", flush=True)
-        ended.wait()
+        with contextlib.suppress(KeyboardInterrupt):
+            threading.Event().wait()
 
 
 def free_port() -> int:

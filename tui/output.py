@@ -43,6 +43,8 @@ class OutputPane(Pager):
             self._append(f"({part.cut} bytes came before, and are not kept)\n", "dim")
         self._append(part.stdout, "text")
         self._append(part.stderr, "bad")
+        if self.parts:
+            self.note = (self.glyphs["more"], "dim")
         if part.ended:
             self.note = (f"ended{': ' if part.verdict else ''}{clean(part.verdict)}", "info")
         self._news += 1

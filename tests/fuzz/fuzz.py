@@ -63,7 +63,7 @@ SEEDS = {
         b'hi n0000000010000000f{"results":[3]}bye',
         b"panic: no\n\ngoroutine 1 [running]:\nm.F(...)\n\tm/f.go:3 +0x1\nmain.main()\n\tmain.go:1\n",
     ],
-    "watched": [b'hi n00000002000000021two{}bye'],
+    "watched": [b"hi n00000002000000021two{}bye"],
     "package": [b"module example.com/m\n\nrequire x.org/y v1.0.0\n", b"/* a */ // b\n\npackage sub\n"],
 }
 
