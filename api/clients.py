@@ -48,8 +48,10 @@ class Clients:
         self.trust(proxies)
 
     def trust(self, proxies: Iterable[str]) -> None:
-        """From now on, believe the proxies of these networks alone."""
-        self._proxies = tuple(map(ip_network, proxies))
+        """From now on, believe the proxies of these networks alone; `UNIX` is that of Unix sockets."""
+        named = frozenset(proxies)
+        self._by_socket = UNIX in named
+        self._proxies = tuple(map(ip_network, named - {UNIX}))
 
     def client_of(self, scope: Request) -> str:
         """Whose share a request counts to."""
@@ -84,6 +86,8 @@ class Clients:
 
     def trusts(self, address: str) -> bool:
         """Whether it is a proxy's that is believed."""
+        if address == UNIX:
+            return self._by_socket
         if not self._proxies:
             return False
         proxy = _read(address)

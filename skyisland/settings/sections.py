@@ -17,7 +17,6 @@ from msgspec import Struct, field, structs
 from skyisland import model
 from skyisland.settings.values import (
     Address,
-    AnyNetwork,
     BasePath,
     Collector,
     Cores,
@@ -37,6 +36,7 @@ from skyisland.settings.values import (
     OptionalPath,
     Origin,
     Positive,
+    Proxies,
     Refused,
     SecretFile,
     Size,
@@ -497,9 +497,10 @@ class Api(Section, frozen=True, kw_only=True):
     calls_per_client: Count = 256
     """Calls that one client may have running or waiting; one more is refused with 429. A client is the name
     of a token, or else an address (of IPv6: its /64). 0 for no limit."""
-    trusted_proxies: tuple[AnyNetwork, ...] = ()
+    trusted_proxies: tuple[Proxies, ...] = ()
     """Networks of proxies that are believed when they name their client in X-Forwarded-For or Forwarded:
-    ["127.0.0.0/8"]. Without them, all clients of a proxy are one."""
+    ["127.0.0.0/8"]; "unix" stands for those that come by a Unix socket. Without them, all clients of a proxy
+    are one."""
     connections_per_client: Count = 512
     """Connections that one client may have open; one more is refused with 429. There are 4096 in all, or half
     of the open files that the host permits; a client has a quarter of them at most. Trusted proxies have no

@@ -161,6 +161,10 @@ def _mask(text: str) -> None:
         raise ValueError
 
 
+def _proxies(text: str) -> object:
+    return text if text == "unix" else ip_network(text)
+
+
 def _statsd(text: str) -> None:
     host, port = split_host_port(text, 8125)
     if text and not (host and 0 < port < 65536):
@@ -343,8 +347,11 @@ Subnet = Annotated[
 NetworkOf4 = Annotated[
     str, _kind('a network without host bits, such as "203.0.113.0/24"', _text(IPv4Network))
 ]
-AnyNetwork = Annotated[
-    str, _kind('a network without host bits, such as "203.0.113.0/24" or "2001:db8::/32"', _text(ip_network))
+Proxies = Annotated[
+    str,
+    _kind(
+        'a network without host bits, such as "203.0.113.0/24" or "2001:db8::/32", or "unix"', _text(_proxies)
+    ),
 ]
 StatsdAddress = Annotated[
     str, _kind('"host" or "host:port" ("[v6]:port" with IPv6), or nothing', _text(_statsd))

@@ -77,6 +77,14 @@ def test_only_a_trusted_proxy_names_its_client(peer: str, headers: Any, client: 
     assert Clients(PROXIES).client_of(scope(peer, *headers)) == client
 
 
+@pytest.mark.parametrize(
+    ("proxies", "client"), [((), "unix"), (("127.0.0.0/8",), "unix"), (("unix",), "198.51.100.1")]
+)
+def test_a_proxy_may_come_by_a_unix_socket(proxies: tuple[str, ...], client: str) -> None:
+    by_socket: Any = scope("", (b"x-forwarded-for", b"unix, 198.51.100.1")) | {"client": None}
+    assert Clients(proxies).client_of(by_socket) == client
+
+
 async def test_a_forged_header_gives_nobody_a_second_share() -> None:
     for proxies, allowed in (((), 1), (("127.0.0.1/32",), 3)):
         settings = structs.replace(Api(), calls_per_client=1, trusted_proxies=proxies)
