@@ -28,7 +28,7 @@ from msgspec import Struct, field, structs
 from skyisland.cause import Cause
 from skyisland.figures import NAMES
 from skyisland.model import FunctionRequest, Phase, Purpose, Timings
-from skyisland.status import Usage
+from skyisland.status import HostLoad, Usage
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -309,6 +309,8 @@ class Pulse(Event, frozen=True, kw_only=True):
     draining: bool
     usage: dict[str, Usage]
     """By the name of the jail."""
+    host: HostLoad | None = None
+    """How busy the host is; None where nobody reads it."""
 
 
 _OF_OTHERS = ("url", "call", "version", "package", "function", "error", "reason")

@@ -38,6 +38,7 @@ from skyisland.golang.conversation import Conversation, Heard
 from skyisland.golang.runtime import function_environment
 from skyisland.host.failures import Failures
 from skyisland.host.fair import LOCAL, FairQueue
+from skyisland.host.load import HostMeter
 from skyisland.host.tasks import Progress, silent
 from skyisland.jails.outputs import Outputs
 from skyisland.jails.pool import Confines, Pace, WarmPool
@@ -65,7 +66,16 @@ from skyisland.record.failed import FailedBuilds
 from skyisland.record.functions import Functions
 from skyisland.rooms import AddressRoom, BuildRoom, HistoryRoom, SourceRoom
 from skyisland.settings import Async
-from skyisland.status import AddressInfo, AddressState, Capability, JailInfo, Policy, Status, Written
+from skyisland.status import (
+    AddressInfo,
+    AddressState,
+    Capability,
+    HostLoad,
+    JailInfo,
+    Policy,
+    Status,
+    Written,
+)
 from skyisland.story import Story
 from skyisland.wire import FunctionPage
 
@@ -115,10 +125,11 @@ class Island:
         pace: Pace | None = None,
         store: Store | NotKept | None = None,
         later: Async | None = None,
+        meter: HostMeter | None = None,
     ) -> None:
         """`version`: of the program. `names`, `secrets`: kept in memory without them. `pace`: of the warm
         pool, for tests that cannot wait. `store`: of calls that answer later, or why there is none; without
-        it they are forgotten with the process."""
+        it they are forgotten with the process. `meter`: of the host; without one its load is not told."""
         self.name = name
         self.version = version
         self.policy = policy
@@ -128,6 +139,8 @@ class Island:
         self.jails = jails
         self.network = network
         self.history = history
+        self._meter = meter
+        self._load: HostLoad | None = None
         self.called = Functions(events, policy.slo)
         """What was called of late, counted."""
         self.failed_builds = FailedBuilds(events)
@@ -483,17 +496,20 @@ class Island:
     # What operators see and do
 
     async def sample_usage(self) -> None:
-        """Ask the host what the jails use, for the next `status`."""
+        """Ask the host what the jails use and how busy it is, for the next `status`."""
         await self.jails.sample_usage()
+        if self._meter is not None:
+            self._load = await asyncio.to_thread(self._meter.read)
 
     async def pulse(self) -> Pulse:
         """A small part of `status`, with fresh samples of what the jails use, for watchers."""
-        await self.jails.sample_usage()
+        await self.sample_usage()
         return Pulse(
             running=len(self._running),
             queued=self._places.waiting,
             draining=self._draining,
             usage=self.jails.usage(),
+            host=self._load,
         )
 
     def status(self) -> Status:
@@ -516,6 +532,7 @@ class Island:
             ahead=self.builds.ahead,
             places=self._places.taken,
             calls=[story.info() for story in islice(self._running.values(), CALLS_SHOWN)],
+            host=self._load,
             report=self.called.report(),
         )
 

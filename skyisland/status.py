@@ -158,6 +158,24 @@ class PoolStatus(Struct, frozen=True, kw_only=True):
     """Memory of the waiting jails at their last samples; 0 where the host does not count it."""
 
 
+class HostLoad(Struct, frozen=True, kw_only=True):
+    """How busy the host is, with all that runs on it; None where nobody counts it."""
+
+    cpus: int
+    """Processors."""
+    cpu: float | None = None
+    """The share of them that was busy since the last reading, from 0 to 1."""
+    load: float | None = None
+    """Processes that ran or wanted to, on average over a minute."""
+    memory_bytes: int | None = None
+    memory_used_bytes: int | None = None
+    """Without what the kernel would give back at once."""
+    disk_bytes: int | None = None
+    """Of the file system with the state folder."""
+    disk_free_bytes: int | None = None
+    """What is left there for the island."""
+
+
 class CallInfo(Struct, frozen=True, kw_only=True):
     """A call under way."""
 
@@ -198,6 +216,8 @@ class Status(Struct, frozen=True, kw_only=True):
     """Places to run in use, of `Policy.max_running`."""
     calls: list[CallInfo] = []
     """Those under way, oldest first; a thousand at the most."""
+    host: HostLoad | None = None
+    """How busy the host is; None before it was read."""
     report: Report | None = None
     """Figures of the last five minutes: of the whole island and of each function."""
 

@@ -21,6 +21,7 @@ from skyisland.builds.builds import Builds
 from skyisland.doctor import TRIAL_ISLAND, Examiner, Unusable
 from skyisland.errors import HostUnfit, SettingsError
 from skyisland.events import Events
+from skyisland.host.load import HostMeter
 from skyisland.host.programs import Programs
 from skyisland.host.tasks import Progress, silent
 from skyisland.host.toolchain import Toolchains
@@ -228,6 +229,7 @@ def _wire(
         secrets=secrets,
         store=store,
         later=settings.async_,
+        meter=HostMeter(settings.layout.state_dir),
     )
 
 

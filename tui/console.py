@@ -28,7 +28,7 @@ from textual.widgets import ContentSwitcher
 from skyisland.model import FunctionRequest
 from tui.dialogs import FilterBar
 from tui.draw.canvas import Canvas, Hint, Line
-from tui.draw.chrome import VIEWS, Banner, Head, Keys, Meters, Tabs, connection_banner
+from tui.draw.chrome import VIEWS, Banner, Head, HostStrip, Keys, Meters, Tabs, connection_banner
 from tui.draw.details import Detail
 from tui.draw.glyphs import Glyphs
 from tui.draw.logs import Logs
@@ -167,6 +167,7 @@ class Console(Orders):
         with Container(id="all"):
             yield Head(id="head")
             yield Meters(id="meters")
+            yield HostStrip(id="strip")
             yield Tabs(id="tabs")
             yield Banner(id="banner")
             with ContentSwitcher(initial="overview", id="views"):
@@ -250,7 +251,7 @@ class Console(Orders):
         if charts and second:
             self._note_look()
             self._show_banner()
-            for canvas in self.home.query("Head, Meters, Tabs, Banner").results(Canvas):
+            for canvas in self.home.query("Head, Meters, HostStrip, Tabs, Banner").results(Canvas):
                 canvas.paint()
         elif not charts:
             self._after_a_stall()
@@ -280,7 +281,7 @@ class Console(Orders):
         self._show_banner()
         for canvas in self.shown_view.canvases:
             canvas.paint()
-        for canvas in self.home.query("Head, Meters, Tabs, Banner, Keys").results(Canvas):
+        for canvas in self.home.query("Head, Meters, HostStrip, Tabs, Banner, Keys").results(Canvas):
             canvas.paint()
 
     def on_descendant_focus(self, event: ui.DescendantFocus) -> None:

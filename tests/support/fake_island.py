@@ -27,6 +27,7 @@ from skyisland.status import (
     AddressInfo,
     AddressState,
     Capability,
+    HostLoad,
     JailInfo,
     JailState,
     PoolStatus,
@@ -285,6 +286,15 @@ class FakeIsland:
             artifacts=list(self.artifacts.values()),
             capabilities=self.capabilities(),
             places=sum(jail.state is JailState.running for jail in self.jails.values()),
+            host=HostLoad(
+                cpus=8,
+                cpu=0.37,
+                load=3.1,
+                memory_bytes=16 << 30,
+                memory_used_bytes=6_800 << 20,
+                disk_bytes=80 << 30,
+                disk_free_bytes=41 << 30,
+            ),
             report=self.called.report(),
         )
 

@@ -28,9 +28,10 @@ from skyisland.events import (
 )
 from skyisland.figures import Slo
 from skyisland.model import FunctionRequest, Phase, Purpose, Timings
-from skyisland.status import Usage
+from skyisland.status import HostLoad, Usage
 from tests.support.fake_island import NOON, FakeIsland
 from tests.support.operating import World
+from tui.draw.charts import host_spans
 from tui.draw.columns import REQUESTS, total_tone
 from tui.draw.glyphs import Glyphs
 from tui.draw.table import Ink
@@ -155,6 +156,15 @@ async def test_a_snapshot_undoes_nothing_that_happened_after_it(station: Station
     assert station.board.addresses[address].state == "leased"
     assert station.board.addresses[other].state == "available"
     assert set(station.board.cache) == {artifact.key for artifact in snapshot.artifacts[1:]}
+
+
+async def test_a_pulse_tells_how_busy_the_host_is(station: Station, island: Counting) -> None:
+    busy = HostLoad(cpus=2, cpu=0.95, memory_bytes=1 << 30, memory_used_bytes=1 << 29)
+    station.receive([structs.replace(pulse(NOON + 2, "sky-gone-1", 0.0), host=busy)])
+    assert station.board.status is not None
+    spans = host_spans(station.board.status.host)
+    assert ("95%", "warn") in spans
+    assert "".join(text for text, _ in spans) == "  cpu 95% of 2  memory 512M of 1.0G"
 
 
 async def test_a_pulse_tells_what_jails_use(station: Station, island: Counting) -> None:

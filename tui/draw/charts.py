@@ -11,12 +11,13 @@ from collections.abc import Sequence
 from rich.cells import chop_cells
 
 from skyisland.model import Phase
+from skyisland.status import HostLoad
 from tui.draw.canvas import Line
 from tui.draw.glyphs import Glyphs
 from tui.draw.tones import Span, Spans
 from tui.watch.figures import BUCKETS_S, percentile
 from tui.watch.rows import ADDRESS_WORDS, AddressRow, InvocationRow
-from tui.words import duration
+from tui.words import duration, size
 
 
 def spark(values: Sequence[float], width: int, rows: int, glyphs: Glyphs, tone: str) -> list[Spans]:
@@ -210,6 +211,30 @@ def address_map(
     if len(addresses) > per_row * rows:
         lines[-1] = Line([(f" {glyphs['more']} and {len(addresses) - per_row * (rows - 1)} more", "dim")])
     return [*lines, Line(legend(addresses, glyphs))]
+
+
+def host_spans(host: HostLoad | None) -> Spans:
+    """Processors, memory, and the disk of the state folder, as far as the host counts them."""
+    if host is None:
+        return [("  -", "dim")]
+    spans: Spans = []
+    if host.cpu is not None:
+        spans += [("  cpu ", "dim"), (f"{host.cpu:.0%}", "warn" if host.cpu >= 0.9 else "strong")]
+        spans.append((f" of {host.cpus}", "dim"))
+    if host.load is not None:
+        spans += [("  load ", "dim"), (f"{host.load:.1f}", "strong")]
+    if host.memory_bytes and host.memory_used_bytes is not None:
+        full = host.memory_used_bytes >= 0.9 * host.memory_bytes
+        spans += [("  memory ", "dim"), (size(host.memory_used_bytes), "warn" if full else "strong")]
+        spans.append((f" of {size(host.memory_bytes)}", "dim"))
+    if host.disk_bytes and host.disk_free_bytes is not None:
+        full = host.disk_free_bytes <= 0.1 * host.disk_bytes
+        spans += [
+            ("  disk of the state folder ", "dim"),
+            (size(host.disk_free_bytes), "warn" if full else "strong"),
+        ]
+        spans.append((f" free of {size(host.disk_bytes)}", "dim"))
+    return spans
 
 
 def pool_title(addresses: Sequence[AddressRow]) -> str:

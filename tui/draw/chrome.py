@@ -5,7 +5,7 @@ from __future__ import annotations
 from textual import events
 
 from tui.draw.canvas import Canvas, Line, spread
-from tui.draw.charts import spark
+from tui.draw.charts import host_spans, spark
 from tui.draw.glyphs import Glyphs
 from tui.draw.tones import Span, Spans
 from tui.watch.connection import ConnectionState
@@ -121,6 +121,14 @@ def fitting(spans: Spans, width: int) -> Spans:
             return shown
         shown.append(span)
     return shown
+
+
+class HostStrip(Canvas):
+    """How busy the island's host is. Shown where there are lines enough."""
+
+    def draw(self, width: int, height: int) -> list[Line]:
+        status = self.board.status
+        return [Line([(" host", "dim"), *host_spans(status.host if status else None)])]
 
 
 class Tabs(Canvas):

@@ -7,7 +7,16 @@ import math
 from skyisland import events as ev
 from skyisland.events import Event
 from tui.draw.canvas import Canvas, Line, Pager
-from tui.draw.charts import address_map, flowed, heat_columns, heat_map, legend, percentiles, pool_title
+from tui.draw.charts import (
+    address_map,
+    flowed,
+    heat_columns,
+    heat_map,
+    host_spans,
+    legend,
+    percentiles,
+    pool_title,
+)
 from tui.draw.glyphs import Glyphs
 from tui.draw.tones import Span, Spans
 from tui.watch.figures import phase_times
@@ -183,6 +192,7 @@ class IslandPanel(Canvas):
             ("cores", most(limits.cpus)),
             ("output", f"{size(limits.stdout_bytes)}, errors {size(limits.stderr_bytes)}"),
             ("open files", most(limits.open_files)),
+            ("host", "".join(text for text, _ in host_spans(status.host)).strip()),
         ]
         return [Line([(f" {name:>10} ", "dim"), (value, "text")]) for name, value in pairs]
 

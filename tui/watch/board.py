@@ -313,7 +313,11 @@ class Board:
     def _pulse(self, event: ev.Pulse) -> None:
         if self.status is not None:
             self.status = structs.replace(
-                self.status, running=event.running, queued=event.queued, draining=event.draining
+                self.status,
+                running=event.running,
+                queued=event.queued,
+                draining=event.draining,
+                host=event.host or self.status.host,
             )
         for name, usage in event.usage.items():
             if jail := self.jails.get(name):
