@@ -77,6 +77,7 @@ def found(options: GlobalOptions, url: str, version: str | None) -> Iterator[tup
     root = _root(folder)
     settings = options.settings()
     if _is_ours(settings.state_dir):
+        options.check()
         with _published(settings, root) as (name, commit):
             yield _url(f"{PUBLISHED_HOST}/{name}", root, folder), commit
     else:

@@ -136,9 +136,13 @@ def test_no_name_can_be_guessed(options: GlobalOptions, mine: Path) -> None:
 
 
 def test_what_cannot_be_called(options: GlobalOptions, mine: Path) -> None:
+    assert options.file is not None
     with pytest.raises(click.UsageError, match="there is no folder"), found(options, f"{mine}/none", None):
         pass
     with pytest.raises(click.UsageError, match="check that version out"), found(options, str(mine), "v1"):
+        pass
+    options.file.write_text(options.file.read_text().replace('"a-token"', '""'))
+    with pytest.raises(Unreachable), found(options, str(mine), None):
         pass
 
 
