@@ -219,6 +219,26 @@ async def test_an_island_that_cannot_keep_calls_still_runs_the_others() -> None:
     await world.island.stop()
 
 
+async def test_a_function_with_a_name_answers_later_too() -> None:
+    tokens = ApiSettings(callers={"shop": "shop's", "other": "other's"})
+    world = make_world(settings=tokens)
+    await world.island.start()
+    path, encode = "/api/v1/names/encode", {"url": CALL["url"], "function": "Encode", "callers": ["shop"]}
+    async with world.client() as client:
+        await client.put(path, json=encode, headers=ADMIN)
+        refused = await client.post(path, headers=ASYNC | {HEADER: "other's"})
+        assert (refused.status_code, refused.json()["code"]) == (403, "forbidden")
+        assert (await client.post("/api/v1/names/none", headers=ASYNC)).status_code == 404
+        ours = {HEADER: "shop's"}
+        accepted = await client.post(path, json={"args": [1, 2]}, headers=ASYNC | ours)
+        assert (accepted.status_code, accepted.json()["name"]) == (202, "encode")
+        record = await client.get(accepted.headers["location"], headers=ours | {"Prefer": "wait=20"})
+        assert (record.json()["state"], record.json()["call"]) == ("done", "Encode(1,2)")
+        named = await client.get("/api/v1/calls?name=encode", headers=ours)
+        assert [one["id"] for one in named.json()["calls"]] == [accepted.headers["x-call-id"]]
+    await world.island.stop()
+
+
 # Watched
 
 WATCHED = {"Accept": "text/event-stream"}

@@ -28,9 +28,13 @@ FILES = {
     "vendor/example.com/dep/dep.go": "package dep\n\nfunc Word() string { return `vendored` }\n",
     "mute.go": """package repo
 
+import "time"
+
 type mute struct{ why string }
 
 func (m *mute) Error() string { panic(m.why) }
+
+func (m *mute) RetryAfter() time.Duration { return time.Duration(len(m.why)) * time.Second }
 
 func Mute(nil_ bool) error {
 	if nil_ {
@@ -286,6 +290,7 @@ class TestRecords:
         binary, said = workshop.build("Mute(true)")
         assert binary.exists(), said
         errors = [returned(run(binary, frame(f"Mute({nil})"))).error for nil in ("true", "false")]
+        assert [error and error.retry_after_s for error in errors] == [None, len("no words")]
         assert [error and error.message for error in errors] == [
             "it is a nil pointer, and its method Error panicked: "
             "runtime error: invalid memory address or nil pointer dereference",
