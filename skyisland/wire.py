@@ -22,7 +22,7 @@ from msgspec import UNSET, Meta, Raw, Struct, UnsetType, structs
 from skyisland.cause import CANCELLED
 from skyisland.errors import BadRequest
 from skyisland.events import TEXT, BuildFinished, InvocationFinished, shortened
-from skyisland.figures import FunctionFigures
+from skyisland.figures import OTHER, FunctionFigures
 from skyisland.model import (
     UNANSWERED,
     Artifact,
@@ -361,7 +361,7 @@ class FunctionPage(Struct, frozen=True, kw_only=True):
     ) -> FunctionPage:
         """`ends`: of all functions, newest first."""
         key = figures.repository, figures.package, figures.name
-        its = [end for end in ends if end.row == key]
+        its = [end for end in ends if end.row == key or (figures.id == OTHER and not all(end.row[::2]))]
         # What a name stands for, its latest call tells.
         made = next(((end.repository, end.package, end.function) for end in its), key)
         artifacts = [one for one in status.artifacts if (one.url, one.package, one.function) == made]

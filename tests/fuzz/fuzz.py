@@ -174,6 +174,8 @@ def zfs(data: bytes) -> None:
 
 
 def compiler(data: bytes) -> None:
+    from skyisland.cause import Cause
+    from skyisland.errors import BuildFailed
     from skyisland.golang.complaints import clean, explain
     from skyisland.golang.harness import call_errors, classify
     from skyisland.golang.links import more_links, without
@@ -183,6 +185,7 @@ def compiler(data: bytes) -> None:
         assert 0 <= link.first <= link.last
     without(text)
     call_errors(text)
+    assert Cause.of_error(BuildFailed(text, output=text)).text
     assert explain(classify(text), text, None)
     assert all(line.isprintable() or "\t" in line for line in clean(text, None).split("\n"))
 
@@ -194,6 +197,7 @@ def page(data: bytes) -> None:
 
 
 def outcome(data: bytes) -> None:
+    from skyisland.cause import LINE_CHARACTERS, Cause
     from skyisland.codec import encode
     from skyisland.golang.outcome import told
     from skyisland.model import Outcome, Verdict
@@ -206,6 +210,9 @@ def outcome(data: bytes) -> None:
         for result in (read.results, encode(read.error)):
             assert result is None or encode(msgspec.Raw(result)).decode()
         assert read.results is None or read.results.startswith(b"[")
+        if cause := Cause.of_outcome(read, 1.0, ("a secret",)):
+            assert len(cause.text) <= LINE_CHARACTERS
+            assert cause.size_bytes < 20_000
 
 
 def catalogue(data: bytes) -> None:

@@ -200,6 +200,7 @@ def test_calls_that_nobody_understood_are_counted_together(island: Island) -> No
     island.end(verdict="bad_call", repository="", function="")
     (other,) = island.called.report().functions
     assert (other.id, other.errors, other.title) == (OTHER, 1, OTHER)
+    assert island.called.function(OTHER).errors == 1
 
 
 def test_a_clock_that_steps_back_does_no_harm(island: Island) -> None:
