@@ -5,7 +5,7 @@ VENV = .venv
 BIN = $(VENV)/bin
 READY = $(VENV)/.ready
 
-.PHONY: demo run test tools test-prometheus test-zfs test-zfs-qemu test-freebsd test-arm64 chaos fuzz security pages check bench screenshots install clean
+.PHONY: demo run test tools test-prometheus test-zfs test-zfs-qemu test-freebsd test-arm64 chaos fuzz security pages check bench screenshots install uninstall deb test-deb clean
 
 demo: $(READY)
 	$(BIN)/python examples/demo.py $(DEMO)
@@ -97,30 +97,59 @@ bench: $(READY)
 screenshots: $(READY)
 	$(BIN)/python -m tests.support.pictures
 
-# Into a virtual environment of its own, with the service's file for this system. CONSOLE=no: without Textual.
+# Into a virtual environment of its own, with the service's files for this system. CONSOLE=no: without Textual.
+# Below DESTDIR nothing names that folder: what is there can be moved to where it belongs.
 PREFIX = /usr/local
 CONSOLE = yes
 HEADLESS = import tomllib; needs = tomllib.load(open("pyproject.toml", "rb"))["project"]["dependencies"]; \
   print(*(need for need in needs if not need.startswith("textual")), sep="\n")
 HOME_OF = $(DESTDIR)$(PREFIX)/lib/skyisland
+PIP_OF = $(HOME_OF)/bin/python3 -m pip install --quiet --disable-pip-version-check
+# The packages of the system's Python, which may be all that there are (FreeBSD).
+SITE = --system-site-packages
+UNITS = /etc/systemd/system
 
 install:
-	$(PYTHON) -m venv --system-site-packages $(HOME_OF)
+	$(PYTHON) -m venv $(SITE) $(HOME_OF)
 	case $(CONSOLE) in \
-	no) $(HOME_OF)/bin/python -c '$(HEADLESS)' >$(HOME_OF)/needs && \
-	  $(HOME_OF)/bin/pip install --quiet --disable-pip-version-check -r $(HOME_OF)/needs && \
-	  $(HOME_OF)/bin/pip install --quiet --disable-pip-version-check --no-deps . ;; \
-	*) $(HOME_OF)/bin/pip install --quiet --disable-pip-version-check . ;; \
+	no) $(HOME_OF)/bin/python3 -c '$(HEADLESS)' >$(HOME_OF)/needs && \
+	  $(PIP_OF) -r $(HOME_OF)/needs && $(PIP_OF) --no-deps . ;; \
+	*) $(PIP_OF) . ;; \
 	esac
+	find $(HOME_OF)/bin ! -type d ! -name 'python*' -exec rm {} +
+	find $(HOME_OF)/lib -name direct_url.json -exec rm {} +
+	sed '/^command/d' $(HOME_OF)/pyvenv.cfg >$(HOME_OF)/needs && mv $(HOME_OF)/needs $(HOME_OF)/pyvenv.cfg
+	install -m 755 config/launch $(HOME_OF)/bin/skyisland
 	mkdir -p $(DESTDIR)$(PREFIX)/bin
 	ln -sf ../lib/skyisland/bin/skyisland $(DESTDIR)$(PREFIX)/bin/skyisland
 	mkdir -p $(DESTDIR)$(PREFIX)/share/man/man1
 	install -m 644 config/skyisland.1 $(DESTDIR)$(PREFIX)/share/man/man1/
 	case `uname -s` in \
-	FreeBSD) unit=config/rc.d/sky_island mode=555 to=$(PREFIX)/etc/rc.d etc=$(PREFIX)/etc ;; \
-	*) unit="config/systemd/skyisland.service config/systemd/skyisland.socket" mode=644 to=/etc/systemd/system etc=/etc ;; \
-	esac; mkdir -p $(DESTDIR)$$to && install -m $$mode $$unit $(DESTDIR)$$to/ && \
-	{ [ -e $(DESTDIR)$$etc/skyisland.toml ] || install -m 600 config/skyisland.toml $(DESTDIR)$$etc/ ; }
+	FreeBSD) units=config/rc.d/sky_island mode=555 to=$(PREFIX)/etc/rc.d etc=$(PREFIX)/etc ;; \
+	*) units="config/systemd/skyisland.service config/systemd/skyisland.socket" mode=644 to=$(UNITS) etc=/etc ;; \
+	esac; mkdir -p $(DESTDIR)$$to $(DESTDIR)$$etc && for unit in $$units; do \
+	  file=$(DESTDIR)$$to/`basename $$unit`; \
+	  sed 's|/usr/local/bin/skyisland|$(PREFIX)/bin/skyisland|' $$unit >$$file && chmod $$mode $$file || exit 1; \
+	done; \
+	[ -e $(DESTDIR)$$etc/skyisland.toml ] || install -m 600 config/skyisland.toml $(DESTDIR)$$etc/
+
+# Settings and state stay.
+uninstall:
+	rm -rf $(HOME_OF)
+	rm -f $(DESTDIR)$(PREFIX)/bin/skyisland $(DESTDIR)$(PREFIX)/share/man/man1/skyisland.1
+	rm -f $(DESTDIR)$(PREFIX)/etc/rc.d/sky_island
+	rm -f $(DESTDIR)$(UNITS)/skyisland.service $(DESTDIR)$(UNITS)/skyisland.socket
+
+# A package for this Debian, in dist: with all libraries, Go and bubblewrap, for the Python that this Debian has.
+deb:
+	rm -rf .cache/deb
+	$(MAKE) install DESTDIR=`pwd`/.cache/deb PREFIX=/usr PYTHON=/usr/bin/python3 SITE= UNITS=/usr/lib/systemd/system
+	config/debian/build .cache/deb dist
+
+# Installs it in a clean root, calls a function and removes it (Debian, root).
+test-deb: deb
+	.ci/tools mmdebstrap
+	tests/debian/try.sh `ls -t dist/skyisland_*.deb | head -n 1`
 
 clean:
 	rm -rf $(VENV) .cache build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
