@@ -48,7 +48,7 @@ def calls(ctx: click.Context, /, as_json: bool, **wanted: Any) -> None:
     if ctx.invoked_subcommand is None:
         with ctx.obj.client(admin=False) as client:
             found = client.calls(**wanted)
-        print_list(found, COLUMNS, _row, "there are none", as_json=as_json, texts=COLUMNS[-2:])
+        print_list(found, COLUMNS, _row, "no call is kept", as_json=as_json, texts=COLUMNS[-2:])
 
 
 @click.command()
