@@ -66,6 +66,8 @@ class Wishes(NamedTuple):
     theme: str | None = None
     command: str = "skyisland"
     """What commands to this island begin with."""
+    hangup_stops: bool = False
+    """An island in this process ends when the terminal is gone."""
 
 
 def check_theme(name: str | None) -> None:

@@ -4,7 +4,7 @@
     q, and yes                            ends        drains      0
     q or Q, and to detach                 ends        runs on     0, when it ends
     SIGTERM, SIGINT                       ends        drains      0
-    SIGHUP, or the terminal vanishes      ends        runs on     0, when it ends
+    SIGHUP, or the terminal vanishes      ends        runs on     0, when it ends; or drains (`hangup_stops`)
     the console crashes                   ends        runs on     1, when it ends
     the API ends by itself                ends        has ended   1 if it failed
 
@@ -132,6 +132,8 @@ async def serve_with_console(
             waits = [asyncio.ensure_future(event.wait()) for event in (stop, lost)]
             await asyncio.wait({api, show.task, *waits}, return_when=asyncio.FIRST_COMPLETED)
             gone = lost.is_set()
+            if gone and wishes.hangup_stops:
+                stop.set()
             terminal.given_up = gone
             code = await show.end()
             for wait in waits:

@@ -57,7 +57,7 @@ def serve(options: GlobalOptions, /, no_tui: bool, **console: Any) -> None:
         from tui import check_theme
 
         check_theme(console["theme"])
-        console["command"] = options.line()
+        console |= {"command": options.line(), "hangup_stops": settings.console.on_hangup == "stop"}
     with asyncio.Runner(loop_factory=_loop_factory()) as runner:
         sys.exit(runner.run(_serve(settings, None if headless else console, options.settings)))
 

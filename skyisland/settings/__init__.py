@@ -40,6 +40,7 @@ from skyisland.settings.sections import (
     Async,
     Build,
     CallLimits,
+    ConsoleSettings,
     Credential,
     Filesystem,
     Git,
@@ -147,6 +148,7 @@ class Settings(Section, frozen=True, kw_only=True):
     slo: SloTargets = SloTargets()
     traces: Traces = Traces()
     log: Log = Log()
+    console: ConsoleSettings = ConsoleSettings()
 
     def __post_init__(self) -> None:
         most_jails = self.jails.max_running + self.build.max_running + self.warm.max_jails

@@ -570,6 +570,13 @@ class Traces(Section, frozen=True, kw_only=True):
     extra skyisland[otlp]. Headers for it stand in the variable OTEL_EXPORTER_OTLP_HEADERS. If empty: none."""
 
 
+class ConsoleSettings(Section, frozen=True, kw_only=True):
+    """The console that `serve` shows on its terminal."""
+
+    on_hangup: Literal["run on", "stop"] = "run on"
+    """What the island does when that terminal is gone: its window was closed, a connection was cut."""
+
+
 class Log(Section, frozen=True, kw_only=True):
     """What is written to the log."""
 

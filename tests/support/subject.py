@@ -1,11 +1,12 @@
 """A console for the terminal tests to torment: started by them, on a pseudo terminal.
 
-    python -m tests.support.subject serve|attach|command FOLDER [noise|crash|crash-api]
+    python -m tests.support.subject serve|attach|command FOLDER [noise|crash|crash-api|hangup-stops]
 
 `serve` is an island of fake rooms with its API and console in one loop; `attach` a console on the
 seeded island, which is in this process but says that it is not; `command` is `skyisland serve` itself, with
 fake jails. The API's port is written to FOLDER/port. `noise`: from SIGUSR2 on, libraries, children and
-threads print. `crash`: ctrl+g breaks the console. `crash-api`: SIGUSR2 breaks the API.
+threads print. `crash`: ctrl+g breaks the console. `crash-api`: SIGUSR2 breaks the API. `hangup-stops`: the
+island ends with its terminal.
 """
 
 from __future__ import annotations
@@ -49,7 +50,12 @@ async def serve(folder: Path, mood: str) -> int:
         if mood == "crash-api":
             asyncio.get_running_loop().add_signal_handler(signal.SIGUSR2, broken.set)
         code = await tui.serve_with_console(
-            port, api, refresh_s=0.1, log=folder / "log", headless=lambda: (folder / "headless").touch()
+            port,
+            api,
+            refresh_s=0.1,
+            hangup_stops=mood == "hangup-stops",
+            log=folder / "log",
+            headless=lambda: (folder / "headless").touch(),
         )
     await world.island.stop()
     return code

@@ -259,6 +259,13 @@ def test_sighup_leaves_a_headless_island(start: Start) -> None:
     assert patient.ends() == 0
 
 
+def test_a_vanished_terminal_stops_an_island_that_is_told_so(start: Start) -> None:
+    patient = start("serve", "hangup-stops")
+    patient.hang_up()
+    assert patient.ends() == 0
+    assert not (patient.folder / "headless").exists()
+
+
 def test_a_vanished_terminal_leaves_a_quiet_headless_island(start: Start) -> None:
     patient = start("serve")
     at = patient.port
