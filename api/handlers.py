@@ -111,9 +111,10 @@ class HandlerEndpoint:
             running.add_done_callback(lambda _: pieces.put_nowait(None))
             try:
                 with UntilHangUp(receive):
-                    while (piece := await pieces.get()) is not None:
+                    while not answer.ended and (piece := await pieces.get()) is not None:
                         await answer.take(piece)
-                    return await running
+                # Who has the whole answer may leave before the handler's process ends.
+                return await running
             finally:
                 running.cancel()
                 await asyncio.gather(running, return_exceptions=True)
@@ -184,6 +185,8 @@ class Answering:
         self._http = h11.Connection(our_role=h11.CLIENT, max_incomplete_event_size=HEADER_BYTES)
         self.begun = False
         """Its status is sent."""
+        self.ended = False
+        """All of it is sent."""
 
     def asked(self, method: bytes, target: bytes, headers: list[tuple[bytes, bytes]], body: bytes) -> bytes:
         """The request that it is an answer to, as bytes.
@@ -204,7 +207,7 @@ class Answering:
         """
         if piece:  # h11 takes none for the connection's end
             self._http.receive_data(piece)
-        body, ended = bytearray(), False
+        body = bytearray()
         for number in itertools.count(1):
             event = self._http.next_event()
             if isinstance(event, h11.Response):
@@ -212,13 +215,13 @@ class Answering:
             elif isinstance(event, h11.Data):
                 body += event.data
             elif isinstance(event, h11.EndOfMessage):
-                ended = True
+                self.ended = True
             elif not isinstance(event, h11.InformationalResponse):
                 break
             if number % AT_ONCE == 0:
                 await asyncio.sleep(0)
-        if body or ended:
-            await self._send({"type": "http.response.body", "body": bytes(body), "more_body": not ended})
+        if body or self.ended:
+            await self._send({"type": "http.response.body", "body": bytes(body), "more_body": not self.ended})
 
     async def _begin(self, response: h11.Response) -> None:
         self.begun = True

@@ -24,6 +24,10 @@ STDERR_BYTES = 2000
 """Of the end of standard error: some thirty lines. A panic's beginning is in `Cause.error`."""
 STDOUT_BYTES = 500
 """Of the beginning of standard output: enough to see what it is."""
+FATAL_BYTES = 64 << 10
+"""Of the beginning of standard error: there the runtime's own word is looked for."""
+_FATAL = re.compile(rb"^(?:fatal error|SIG[A-Z]+|panic): .{,300}", re.MULTILINE)
+"""runtime.throw, runtime.sighandler and runtime.printpanics begin their lines so."""
 COMPILER_CHARACTERS = 2000
 """Of what the compiler printed: it stops after ten errors itself. The caller's answer has more."""
 MESSAGE_CHARACTERS = 1000
@@ -65,7 +69,7 @@ class Cause(Struct, frozen=True, kw_only=True, omit_defaults=True):
         verdict, code, signal = outcome.verdict, outcome.exit_code, outcome.signal
         kind, stderr = str(verdict), _last_lines(outcome.stderr)
         error = outcome.error and _cut(outcome.error)
-        said = f"{error.type}: {error.message}" if error else _last_line(stderr)
+        said = f"{error.type}: {error.message}" if error else _telling_line(outcome.stderr)
         match verdict:
             case Verdict.exited:
                 kind = head = kind if code is None else f"exited {code}"
@@ -73,7 +77,7 @@ class Cause(Struct, frozen=True, kw_only=True, omit_defaults=True):
                 kind, head = f"signaled {signal}", f"killed by signal {_named(signal)}"
             case Verdict.failed if code:  # a program
                 kind = head = f"exited {code}"
-                said = said if error and error.type != "exit" else _last_line(stderr)
+                said = said if error and error.type != "exit" else _telling_line(outcome.stderr)
             case Verdict.failed:
                 head, said = kind, error.message if error else ""
             case Verdict.timed_out:
@@ -156,8 +160,11 @@ def _last_lines(stderr: bytes) -> str:
     return end.decode(errors="replace")
 
 
-def _last_line(text: str) -> str:
-    return text.rstrip().rpartition("\n")[2]
+def _telling_line(stderr: bytes) -> str:
+    """What Go's runtime says before its stacks and registers; without that, the last line."""
+    told = _FATAL.findall(stderr[:FATAL_BYTES])
+    line = told[-1] if told else stderr[-STDERR_BYTES:].rstrip().rpartition(b"\n")[2]
+    return line.decode(errors="replace")
 
 
 def _cut(error: GoError) -> GoError:

@@ -33,6 +33,7 @@ var Site = http.NewServeMux()
 func init() {
 	Site.HandleFunc("/echo", echo)
 	Site.HandleFunc("/slow", slow)
+	Site.HandleFunc("/after", after)
 	Site.HandleFunc("POST /sum", sum)
 	Site.HandleFunc("/status", status)
 	Site.HandleFunc("/panic", func(http.ResponseWriter, *http.Request) { panic("as asked") })
@@ -65,6 +66,15 @@ func echo(w http.ResponseWriter, r *http.Request) {
 	for _, name := range names {
 		fmt.Fprintf(w, "%s: %q\n", name, r.Header[name])
 	}
+}
+
+// after works on for a while when its answer is whole.
+func after(w http.ResponseWriter, r *http.Request) {
+	pause, _ := time.ParseDuration(r.URL.Query().Get("pause"))
+	w.Header().Set("Content-Length", "3")
+	fmt.Fprint(w, "ok\n")
+	w.(http.Flusher).Flush()
+	time.Sleep(pause)
 }
 
 // slow answers piece by piece.

@@ -171,3 +171,9 @@ def test_an_answer_comes_as_it_is_made_and_who_hangs_up_ends_it(island: Daemon) 
             answer += sock.recv(1 << 16)
     assert b"piece 1" not in answer
     island.wait_for(event="InvocationFinished", verdict="cancelled")
+
+
+def test_who_has_the_whole_answer_may_leave_before_the_handler_ends(island: Daemon) -> None:
+    answer = island.request("GET", "/fn/site/after?pause=400ms", headers={"Connection": "close"})
+    assert answer.text == "ok\n"
+    island.wait_for(event="InvocationFinished", invocation=answer.headers["x-call-id"], verdict="ok")

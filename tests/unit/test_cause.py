@@ -19,6 +19,9 @@ main.main()
 \t/gen/main.go:9 +0x1d
 """
 
+FAULT_LINE = "SIGSEGV: segmentation violation"
+FAULT = f"{FAULT_LINE}\nPC=0x40 m=0 sigcode=0\n\ngoroutine 1:\n\nrip    0x40\ngs     0x0\n".encode()
+
 
 def ended(verdict: Verdict, **fields: object) -> Cause:
     cause = Cause.of_outcome(Outcome(verdict=verdict, **fields), 5.0)  # type: ignore[arg-type]
@@ -45,6 +48,7 @@ def test_a_panic_is_told_with_its_place_and_what_was_printed() -> None:
     [
         (Outcome(verdict=Verdict.exited, exit_code=3, stderr=b"one\ntwo \n\n"), "exited 3", "exited 3: two"),
         (Outcome(verdict=Verdict.exited, exit_code=3), "exited 3", "exited 3"),
+        (Outcome(verdict=Verdict.exited, exit_code=2, stderr=FAULT), "exited 2", f"exited 2: {FAULT_LINE}"),
         (Outcome(verdict=Verdict.signaled, signal=11), "signaled 11", "killed by signal 11 (SIGSEGV)"),
         (Outcome(verdict=Verdict.signaled, signal=99), "signaled 99", "killed by signal 99"),
         (Outcome(verdict=Verdict.out_of_memory), "out_of_memory", "out of memory"),
