@@ -27,7 +27,9 @@ def package(tmp_path_factory: pytest.TempPathFactory) -> str:
     folder = tmp_path_factory.mktemp("generated")
     described, config = folder / "openapi.json", folder / "config.yml"
     described.write_bytes(encode(describe(HEADER)))
-    config.write_text("post_hooks: []\npackage_name_override: skyisland_generated\n")
+    # It has no word for lines of JSON, as a watched output is answered.
+    lines = "content_type_overrides: {application/x-ndjson: application/json}"
+    config.write_text(f"post_hooks: []\npackage_name_override: skyisland_generated\n{lines}\n")
     said = subprocess.run(
         [
             *(GENERATOR, "generate", "--meta", "none", "--fail-on-warning"),
