@@ -46,6 +46,9 @@ ADMIN_PATHS = [
     ("GET", "/api/v1/secrets"),
     ("PUT", "/api/v1/secrets/S"),
     ("DELETE", "/api/v1/secrets/S"),
+    ("GET", "/api/v1/admin/functions"),
+    ("GET", "/api/v1/admin/functions/f"),
+    ("GET", "/api/v1/admin/jails/1/output"),
     ("GET", "/api/v1/admin/invocations"),
     ("GET", "/api/v1/admin/invocations/i"),
     ("GET", "/api/v1/admin/events"),
@@ -86,7 +89,7 @@ async def test_only_admins(world: World, client: httpx.AsyncClient, method: str,
 
 def test_every_path_with_a_role_is_tried_above() -> None:
     guarded = {
-        (operation.method, path.format(jail="1", key="k", invocation="i", name="n", secret="S"))
+        (operation.method, path.format(jail="1", key="k", invocation="i", name="n", secret="S", function="f"))
         for operation in OPERATIONS
         if operation.role in (Role.admin, Role.operator)
         for path in operation.paths
@@ -94,8 +97,12 @@ def test_every_path_with_a_role_is_tried_above() -> None:
     assert guarded == set(ADMIN_PATHS) - {("HEAD", "/api/v1/admin/events")}
 
 
+OF_CALLERS = {"invoke", "call", "cancel", "redrive", "forget_calls"}
+"""What changes nothing but the caller's own calls."""
+
+
 def test_whatever_changes_something_takes_an_admin() -> None:
-    changing = {operation.name for operation in OPERATIONS if operation.method != "GET"} - {"invoke", "call"}
+    changing = {operation.name for operation in OPERATIONS if operation.method != "GET"} - OF_CALLERS
     assert {operation.name for operation in OPERATIONS if operation.role is Role.admin} == changing
 
 

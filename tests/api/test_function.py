@@ -333,7 +333,8 @@ async def test_history_has_the_call(world: World, client: httpx.AsyncClient) -> 
 
 def test_every_error_and_verdict_has_a_status() -> None:
     def tree(root: type[errors.IslandError]) -> set[str]:
-        return {root.code}.union(*(tree(child) for child in root.__subclasses__()))
+        children = (child for child in root.__subclasses__() if child.__module__ != "skyisland.client")
+        return {root.code}.union(*map(tree, children))
 
     assert tree(errors.IslandError) <= set(STATUS)
     assert {str(verdict) for verdict in Verdict} - {"ok", "failed"} <= set(STATUS)

@@ -63,7 +63,7 @@ async def test_a_function_that_fails(world: World, client: httpx.AsyncClient) ->
     assert (response.status_code, answer["failed"], answer["exit_code"]) == (200, True, 0)
     assert (answer["results"], answer["error"], "signal" in answer) == ([0], ERROR, False)
     assert b'verdict="failed"' in world.metrics.prometheus(world.island.status())
-    assert any("failed in" in line.text and "no é" in line.text for line in world.logs.lines())
+    assert any("failed: no é" in line.text for line in world.logs.lines())
 
 
 @pytest.mark.parametrize(
