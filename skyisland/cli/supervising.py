@@ -50,6 +50,8 @@ class Supervisor:
         self._island: subprocess.Popen[bytes] | None = None
         self._next: subprocess.Popen[bytes] | None = None
         """The one that waits for the end of `_island`."""
+        self._again = False
+        """Asked to renew the island while one already waits to."""
         self._ending = False
         self._fails = 0
 
@@ -69,6 +71,9 @@ class Supervisor:
             heir, self._next = self._next, None
             if heir is not None and heir.poll() is None:
                 self._island, self._fails = heir, 0
+                if self._again:
+                    self._again = False
+                    self._renew()
                 continue
             if self._ends():
                 return max(code, 0)
@@ -92,7 +97,9 @@ class Supervisor:
         )
 
     def _renew(self, *_: object) -> None:
-        if not self._ending and (self._next is None or self._next.poll() is not None):
+        if self._next is not None and self._next.poll() is None:
+            self._again = True
+        elif not self._ending:
             self._next = self._started(**{SUCCEEDS: "1"})
 
     def _hand_over(self, *_: object) -> None:
