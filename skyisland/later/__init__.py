@@ -7,6 +7,7 @@
     lines       who is next: clients in turns, each when it is due, within bounds
     memory      a driver that forgets with the process, for unit tests
     sqlite      a driver for one machine: one file, and larger results beside it
+    orders      its queues
     journal     its transactions: many writers, one fsync
     running     runs orders, tries again, and notes how they ended
     pauses      how long to wait before that

@@ -11,11 +11,13 @@ import contextlib
 import os
 import sqlite3
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from skyisland.host.tasks import aside
+from skyisland.later.keeping import NotKept
 
 Statement = tuple[str, tuple[Any, ...]]
 
@@ -156,3 +158,16 @@ class Journal:
     def _close(self) -> None:
         self._reader.close()
         self._writer.close()
+
+
+@contextmanager
+def telling(path: Path) -> Iterator[None]:
+    """What keeps something from the disk, as the caller is told."""
+    try:
+        yield
+    except (sqlite3.Error, OSError) as error:
+        raise NotKept(
+            f"cannot keep this in {path}: {error}; nothing that was accepted is lost; the island's operator "
+            "must make room, or look at that file",
+            retry_after_s=10,
+        ) from error

@@ -80,6 +80,10 @@ class Lines:
             return
         raise TooBusy(f"{reason}; send it again when some of them are done", retry_after_s=5)
 
+    def size_of(self, call_id: str) -> int:
+        """Bytes of an order that has a place."""
+        return self._places[call_id].size
+
     def wait(self, call_id: str, due_at: float) -> None:
         """From now on it may be taken, at this time or later."""
         place = self._places[call_id]

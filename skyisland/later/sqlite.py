@@ -1,8 +1,6 @@
 """The driver for one machine: calls that answer later in one SQLite file, larger results in files beside it.
 
-Which orders there are, and whose, is in memory too (`lines`), read at start; so who is next costs no query.
-An order that is taken is this process's, which holds the state folder's lock: when it is killed, the next one
-finds every order waiting again.
+Results are here, the queues in `orders`; all that is kept of calls that are over has bounds in bytes.
 
 A file that is damaged is left as it is, for `sqlite3 calls.db .recover`: no other takes its place by itself,
 for that would lose what was accepted.
@@ -10,136 +8,24 @@ for that would lose what was accepted.
 
 from __future__ import annotations
 
-import asyncio
 import os
 import secrets
-import sqlite3
 import time
-from collections.abc import Container, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import msgspec
 
 from skyisland.host.tasks import aside
-from skyisland.later.calls import Callback, Claim, Order, Record, read, written
-from skyisland.later.journal import Journal, Statement
-from skyisland.later.keeping import NotKept, Wanted
-from skyisland.later.lines import Lines, Room
+from skyisland.later.calls import Callback, Claim, Record, read, written
+from skyisland.later.journal import Journal, Statement, telling
+from skyisland.later.keeping import Wanted
+from skyisland.later.lines import Room
+from skyisland.later.orders import SqliteQueue
 
 INLINE_BYTES = 64 << 10
 """A larger result is a file. A judgement: up to here SQLite reads blobs about as fast as files."""
 
-_orders = msgspec.json.Decoder(Order)
 _callbacks = msgspec.json.Decoder(Callback)
-
-
-@contextmanager
-def _telling(path: Path) -> Iterator[None]:
-    """What keeps something from the disk, as the caller is told."""
-    try:
-        yield
-    except (sqlite3.Error, OSError) as error:
-        raise NotKept(
-            f"cannot keep this in {path}: {error}; nothing that was accepted is lost; the island's operator "
-            "must make room, or look at that file",
-            retry_after_s=10,
-        ) from error
-
-
-class SqliteQueue:
-    """`Queue` in one table."""
-
-    def __init__(self, journal: Journal, table: str, room: Room, *, bounded: bool = True) -> None:
-        self._journal = journal
-        self._table = table
-        self._bounded = bounded
-        self._lines = Lines(room)
-
-    def load(self) -> None:
-        """Read which orders there are. Blocks."""
-        table = self._table
-        sql = f"SELECT id, client, size, due_at FROM {table} WHERE NOT buried ORDER BY number"  # noqa: S608
-        for call_id, client, size, due_at in self._journal.rows_now(sql):
-            self._lines.reserve(call_id, client, size, bounded=False)
-            self._lines.wait(call_id, due_at)
-
-    @property
-    def waiting(self) -> int:
-        return self._lines.waiting
-
-    async def put(self, order: Order, due_at: float = 0.0) -> None:
-        if order.id in self._lines:
-            return
-        self._lines.reserve(order.id, order.client, order.size, bounded=self._bounded)
-        values = (order.id, order.client, due_at, order.size, msgspec.json.encode(order))
-        sql = f"INSERT OR REPLACE INTO {self._table} {_PUT}"
-        try:
-            with _telling(self._journal.path):
-                await self._journal.write((sql, values))
-        except asyncio.CancelledError:
-            self._lines.wait(order.id, due_at)  # it is written all the same
-            raise
-        except NotKept:
-            self._lines.leave(order.id)
-            raise
-        self._lines.wait(order.id, due_at)
-
-    async def take(self, now: float, full: Container[str] = ()) -> Order | None:
-        taken = self._lines.take(now, full)
-        if taken is None:
-            return None
-        try:
-            sql = f"SELECT content FROM {self._table} WHERE id = ?"  # noqa: S608
-            with _telling(self._journal.path):
-                rows = await self._journal.rows(sql, (taken,))
-        except BaseException:
-            self._lines.wait(taken, now + 1)
-            raise
-        return _orders.decode(rows[0][0])
-
-    def due_at(self) -> float | None:
-        return self._lines.due_at()
-
-    async def put_back(self, call_id: str, due_at: float) -> None:
-        if call_id not in self._lines:
-            return
-        try:
-            with _telling(self._journal.path):
-                await self._change("SET due_at = ? WHERE id = ?", due_at, call_id)
-        finally:
-            if call_id in self._lines:
-                self._lines.wait(call_id, due_at)
-
-    async def done(self, call_id: str) -> None:
-        with _telling(self._journal.path):
-            await self._journal.write((f"DELETE FROM {self._table} WHERE id = ?", (call_id,)))  # noqa: S608
-        self._lines.leave(call_id)
-
-    async def bury(self, call_id: str) -> None:
-        with _telling(self._journal.path):
-            await self._change("SET buried = 1 WHERE id = ?", call_id)
-        self._lines.leave(call_id)
-
-    async def revive(self, call_id: str) -> bool:
-        if call_id in self._lines:
-            return False
-        sql = f"SELECT client, size FROM {self._table} WHERE id = ?"  # noqa: S608
-        with _telling(self._journal.path):
-            rows = await self._journal.rows(sql, (call_id,))
-            if not rows:
-                return False
-            self._lines.reserve(call_id, *rows[0], bounded=self._bounded)
-            try:
-                await self._change("SET buried = 0, due_at = 0 WHERE id = ?", call_id)
-            except BaseException:
-                self._lines.leave(call_id)
-                raise
-        self._lines.wait(call_id, 0.0)
-        return True
-
-    async def _change(self, change: str, *values: object) -> None:
-        await self._journal.write((f"UPDATE {self._table} {change}", values))
 
 
 class SqliteResults:
@@ -154,6 +40,8 @@ class SqliteResults:
         self._running: dict[tuple[str, str], Claim] = {}
         """Claims of calls whose callers wait: they end with this process."""
         self._size_bytes = 0
+        """Of records that are final with their results, and of replies."""
+        self._claims_bytes = 0
         self.secret = b""
 
     def load(self) -> None:
@@ -163,6 +51,8 @@ class SqliteResults:
         for call_id, size in self._journal.rows_now("SELECT id, size FROM calls WHERE size"):
             self._size_bytes += size
             known.add(call_id)
+        ((self._claims_bytes,),) = self._journal.rows_now(_CLAIMS_SIZE)
+        self._size_bytes += self._claims_bytes
         for file in self._folder.iterdir():
             if file.name not in known:
                 file.unlink()
@@ -174,9 +64,10 @@ class SqliteResults:
         await self._journal.write(("INSERT OR IGNORE INTO secrets VALUES ('callbacks', ?)", (self.secret,)))
 
     async def note(self, record: Record, result: bytes | None = None, *, anew: bool = False) -> bool:
-        size = len(result or b"")
-        with _telling(self._journal.path):
-            if result is not None and size > INLINE_BYTES:
+        content = written(record)
+        size = len(content) + len(result or b"") if record.state.final else 0
+        with telling(self._journal.path):
+            if result is not None and len(result) > INLINE_BYTES:
                 await aside(self._write_file, record.id, result)
                 result = None
             callback = None if record.callback is None else msgspec.json.encode(record.callback)
@@ -188,15 +79,16 @@ class SqliteResults:
                 record.state.final,
                 record.created_at,
                 record.ended_at,
-                written(record),
+                content,
                 callback,
                 result,
                 size,
             )
             sql = _NOTE if anew else f"{_NOTE} WHERE NOT calls.final"
             ((changed,),) = [await self._journal.write((sql, values))]
-        if changed:
-            self._size_bytes += size
+            if changed:
+                self._size_bytes += size
+                await self._make_room()
         return bool(changed)
 
     def _write_file(self, call_id: str, result: bytes) -> None:
@@ -213,21 +105,27 @@ class SqliteResults:
         finally:
             os.close(folder)
 
+    def _read_file(self, call_id: str) -> bytes | None:
+        try:
+            return (self._folder / call_id).read_bytes()
+        except FileNotFoundError:  # it is the record that is long
+            return None
+
     async def note_callback(self, call_id: str, callback: Callback) -> None:
-        with _telling(self._journal.path):
+        with telling(self._journal.path):
             content = msgspec.json.encode(callback)
             await self._journal.write(("UPDATE calls SET callback = ? WHERE id = ?", (content, call_id)))
 
     async def get(self, call_id: str) -> Record | None:
-        with _telling(self._journal.path):
+        with telling(self._journal.path):
             rows = await self._journal.rows(
                 "SELECT record, callback, result, size FROM calls WHERE id = ?", (call_id,)
             )
             if not rows:
                 return None
             content, callback, result, size = rows[0]
-            if result is None and size:
-                result = await aside((self._folder / call_id).read_bytes)
+            if result is None and size > INLINE_BYTES:
+                result = await aside(self._read_file, call_id)
         return _with_callback(read(content, result), callback)
 
     async def find(self, wanted: Wanted) -> list[Record]:
@@ -236,12 +134,12 @@ class SqliteResults:
             if value:
                 sql += f" AND {column} = ?"
                 values.append(value)  # type: ignore[arg-type]
-        with _telling(self._journal.path):
+        with telling(self._journal.path):
             rows = await self._journal.rows(f"{sql} ORDER BY number DESC LIMIT ?", (*values, wanted.limit))
         return await aside(lambda: [_with_callback(read(content), callback) for content, callback in rows])
 
     async def delete(self, ids: list[str]) -> None:
-        with _telling(self._journal.path):
+        with telling(self._journal.path):
             sizes: dict[str, int] = {}
             for call_id in ids:
                 sizes |= dict(await self._journal.rows("SELECT id, size FROM calls WHERE id = ?", (call_id,)))
@@ -252,26 +150,44 @@ class SqliteResults:
             await aside(_remove, large)
 
     async def expire(self, now: float) -> list[str]:
-        with _telling(self._journal.path):
+        with telling(self._journal.path):
             await self._journal.write(("DELETE FROM claims WHERE at < ?", (now - self._keep_s,)))
             old = await self._journal.rows(
                 "SELECT id FROM calls WHERE state IN ('done', 'cancelled') AND ended_at < ?"
                 " UNION ALL SELECT id FROM calls WHERE state = 'dead' AND ended_at < ?",
                 (now - self._keep_s, now - self._keep_dead_s),
             )
-        gone = [call_id for (call_id,) in old]
-        await self.delete(gone)
-        while self._size_bytes > self._limit_bytes:
-            with _telling(self._journal.path):
-                oldest = await self._journal.rows(
-                    "SELECT id FROM calls WHERE final AND size ORDER BY ended_at LIMIT 100"
-                )
-            if not oldest:
-                break
-            for (call_id,) in oldest:
-                if self._size_bytes > self._limit_bytes:
-                    await self.delete([call_id])
-                    gone.append(call_id)
+            gone = [call_id for (call_id,) in old]
+            await self.delete(gone)
+            ((claims_bytes,),) = await self._journal.rows(_CLAIMS_SIZE)
+            self._size_bytes += claims_bytes - self._claims_bytes
+            self._claims_bytes = claims_bytes
+            return gone + await self._make_room()
+
+    async def _make_room(self) -> list[str]:
+        """Forget the oldest where all take too much, down to a tenth less; returns the calls among them."""
+        gone: list[str] = []
+        most = self._limit_bytes if self._size_bytes <= self._limit_bytes else self._limit_bytes * 9 // 10
+        while self._size_bytes > most:
+            before = self._size_bytes
+            oldest = await self._journal.rows(
+                "SELECT id, size FROM calls WHERE final ORDER BY ended_at LIMIT 100"
+            )
+            ids, room = [], self._size_bytes - most
+            for call_id, size in oldest:
+                if room <= 0:
+                    break
+                ids.append(call_id)
+                room -= size
+            await self.delete(ids)
+            gone += ids
+            if self._size_bytes == before:  # what is left are replies
+                await self._journal.write((_FORGET_CLAIMS, ()))
+                ((claims_bytes,),) = await self._journal.rows(_CLAIMS_SIZE)
+                self._size_bytes += claims_bytes - self._claims_bytes
+                self._claims_bytes = claims_bytes
+                if self._size_bytes == before:
+                    break
         return gone
 
     async def claim(self, claim: Claim, now: float) -> Claim:
@@ -280,7 +196,7 @@ class SqliteResults:
             return self._running[key]
         self._running[key] = claim
         try:
-            with _telling(self._journal.path):
+            with telling(self._journal.path):
                 rows = await self._journal.rows(
                     "SELECT body, call, reply FROM claims WHERE client = ? AND key = ? AND at >= ?",
                     (*key, now - self._keep_s),
@@ -302,15 +218,18 @@ class SqliteResults:
     async def answered(self, claim: Claim, reply: bytes) -> None:
         key = claim.client, claim.key
         try:
-            with _telling(self._journal.path):
+            with telling(self._journal.path):
                 await self._journal.write((_CLAIM, (*key, claim.body, "", reply, time.time())))
+                self._claims_bytes += len(reply)
+                self._size_bytes += len(reply)
+                await self._make_room()
         finally:
             self._running.pop(key, None)
 
     async def release(self, claim: Claim) -> None:
         key = claim.client, claim.key
         self._running.pop(key, None)
-        with _telling(self._journal.path):
+        with telling(self._journal.path):
             await self._journal.write(("DELETE FROM claims WHERE client = ? AND key = ?", key))
 
 
@@ -321,7 +240,10 @@ INSERT INTO calls
 ON CONFLICT (id) DO UPDATE SET
     state = excluded.state, final = excluded.final, ended_at = excluded.ended_at, record = excluded.record,
     callback = excluded.callback, result = excluded.result, size = excluded.size"""
-_PUT = "(id, client, due_at, size, content) VALUES (?, ?, ?, ?, ?)"
+_CLAIMS_SIZE = "SELECT coalesce(sum(length(reply)), 0) FROM claims"
+_FORGET_CLAIMS = """
+DELETE FROM claims WHERE (client, key) IN
+    (SELECT client, key FROM claims WHERE reply IS NOT NULL ORDER BY at LIMIT 100)"""
 _CLAIM = "INSERT OR REPLACE INTO claims (client, key, body, call, reply, at) VALUES (?, ?, ?, ?, ?, ?)"
 
 
@@ -373,7 +295,7 @@ class SqliteStore:
                 part.load()
             return cls(journal, orders, callbacks, results)
 
-        with _telling(path):
+        with telling(path):
             store = await aside(load)
             await store.results.prepare()
         return store

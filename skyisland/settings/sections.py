@@ -445,7 +445,8 @@ class Async(Section, frozen=True, kw_only=True):
     queued_per_client: Count = 0
     """Of these, how many of one client; 0 for half of max_queued."""
     queue_limit: Size = 256 << 20
-    """Bytes of all requests that wait. A client has half of them at most."""
+    """Bytes of all requests that wait; a client has half of them at most. Those of dead calls may take as
+    much again."""
     attempts: Positive = 3
     """How often a call is run that does not end well, or is cut off when the island is killed. Then it is
     dead: listed, and run again by `skyisland calls redrive`."""
@@ -458,7 +459,8 @@ class Async(Section, frozen=True, kw_only=True):
     keep_dead: Duration = 7 * 24 * 3600.0
     """How long dead calls are kept."""
     results_limit: Size = 1 << 30
-    """Space for all results; beyond it the oldest go first."""
+    """Space for all calls that are over, and for what Idempotency-Keys were answered; beyond it the oldest go
+    first."""
     callbacks: tuple[Text, ...] = ()
     """Beginnings of callbacks' URLs that you trust: ["http://10.0.0.7:8080/hooks/"]. They may lead to a
     private network, and be http. All others must be https and lead to the public Internet."""

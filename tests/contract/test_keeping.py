@@ -17,6 +17,7 @@ from skyisland.later.keeping import NotKept, Store, Wanted
 from skyisland.later.lines import Room
 from skyisland.later.memory import MemoryStore
 from skyisland.later.sqlite import INLINE_BYTES, SqliteStore
+from skyisland.wire import Problem
 
 ROOM = Room(orders=6, orders_per_client=4, size_bytes=1000, size_bytes_per_client=600)
 Open = Callable[[], Awaitable[SqliteStore]]
@@ -176,7 +177,10 @@ async def test_what_is_old_goes_and_the_oldest_when_results_take_too_much(store:
     assert sorted(await results.expire(now=250.0)) == ["dead", "young"]
     for number in range(12):
         await results.note(record(f"l{number}", CallState.done, ended_at=300.0 + number), b"x" * (100 << 10))
-    assert sorted(await results.expire(now=320.0)) == ["l0", "l1"]
+    await results.expire(now=320.0)
+    left = {one.id for one in await results.find(Wanted())} - {"waits"}
+    assert 5 < len(left) <= 10
+    assert left == {f"l{number}" for number in range(12 - len(left), 12)}, "the oldest go first"
     kept = await results.get("l11")
     assert kept is not None
     assert kept.result == msgspec.Raw(b"x" * (100 << 10))
@@ -227,6 +231,27 @@ async def test_a_process_that_is_killed_finds_all_it_accepted(reopen: Open) -> N
     assert await again.results.claim(mine, 0.0) is mine, "the call of the other life never ended"
     await store.close()
     await again.close()
+
+
+async def test_whatever_is_kept_of_calls_that_are_over_has_bounds(reopen: Open) -> None:
+    store = await reopen()
+    for number in range(20):  # of each 100 KiB: records with long errors, and replies
+        long = Problem("m" * (100 << 10), "internal")
+        await store.results.note(record(f"d{number}", CallState.dead, ended_at=float(number), error=long))
+    assert await store.results.get("d0") is None
+    kept = await store.results.get("d19")
+    assert kept is not None
+    assert (kept.error, kept.result) == (long, msgspec.UNSET)
+    for number in range(30):
+        await store.results.answered(Claim(client="ann", key=f"k{number}", body=b""), b"x" * (100 << 10))
+    ((size,),) = await store._journal.rows("SELECT sum(length(reply)) FROM claims")
+    assert size <= 1 << 20
+    for number in range(30):  # more than the queue's room in all
+        await store.orders.put(order(f"o{number}", size=100))
+        await store.orders.bury(f"o{number}")
+    assert not await store.orders.revive("o0")
+    assert await store.orders.revive("o29")
+    await store.close()
 
 
 async def test_many_who_come_at_one_time_share_transactions(
