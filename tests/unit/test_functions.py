@@ -11,7 +11,8 @@ from skyisland.events import BuildFinished, Events, InvocationFinished
 from skyisland.figures import BINS, OTHER, Slo, Window, function_id
 from skyisland.model import Timings
 from skyisland.record.failed import MOST, FailedBuilds
-from skyisland.record.functions import BOUNDS_S, FRESH_S, FUNCTIONS, KINDS, TRIED, Functions
+from skyisland.record.functions import FRESH_S, FUNCTIONS, TRIED, Functions
+from skyisland.record.tallies import BOUNDS_S, KINDS
 
 NOON = 1_800_000_000.0
 
