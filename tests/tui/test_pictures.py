@@ -90,11 +90,11 @@ def _contrast(one: Color, other: Color) -> float:
 
 async def test_ascii_everywhere() -> None:
     stage = Stage(jails=12, requests=40, plain=True)
-    dialogs = ("5 i", "2 question_mark", "2 K", "3 s", "4 D", "4 P", "2 X", "2 colon", "2 slash")
+    dialogs = ("5 i", "2 o", "2 ctrl+p", "2 question_mark", "2 K", "3 s", "4 D", "4 P", "2 X", "2 colon")
     async with stage.console.run_test(size=(140, 40)) as pilot:
         await stage.begin(pilot)
         stage.console.say("a message")
-        for keys in (*"12345678", *dialogs):
+        for keys in (*"12345678", *dialogs, "2 slash"):
             await type_ahead(stage.console, *keys.split())
             await pilot.pause()
             assert [line for line in text_of(stage.console).splitlines() if not line.isascii()] == [], keys

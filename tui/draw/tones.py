@@ -85,7 +85,9 @@ ANSI_VARIABLES = {
 }
 """The values of our variables for a terminal that defines its sixteen colours itself."""
 
-BLACK, WHITE, STEPS = Color(0, 0, 0), Color(255, 255, 255), 20
+BLACK, WHITE = Color(0, 0, 0), Color(255, 255, 255)
+STEPS = 20
+"""Tried on the way from a colour to black or white; the eye tells no more apart."""
 TEXT_CONTRAST, DRAWN_CONTRAST = 4.5, 3.0
 """The least that WCAG 2.1 asks for: of text (1.4.3), and of what is drawn (1.4.11)."""
 
