@@ -198,7 +198,7 @@ class FunctionEndpoint:
         run: Callable[..., Awaitable[Invocation]]
         if name:
             named = decode(body or b"{}", NamedCallBody)
-            asks, run = named, partial(self._island.named.call, name, named, who=client.who)
+            asks, run = named, partial(self._island.named.calls.call, name, named, who=client.who)
         else:
             request = decode(body, FunctionBody)
             asks, run = request, partial(self._island.invoke, request)

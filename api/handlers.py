@@ -25,7 +25,7 @@ from api.problems import Reply, misfortune, reply
 from skyisland.errors import BadRequest, NotFound
 from skyisland.island import Island
 from skyisland.model import Exchange, Invocation, Verdict
-from skyisland.named.functions import EVERYBODY
+from skyisland.named.calls import EVERYBODY
 
 PREFIX = "/fn/"
 HEADER_BYTES = 64 << 10
@@ -83,12 +83,12 @@ class HandlerEndpoint:
         self, scope: HTTPScope, receive: ASGIReceiveCallable, answer: Answering, asked: Asked
     ) -> Invocation:
         name, target = _target(scope)
-        definition = self._island.named.handler(name)
+        definition = self._island.named.calls.handler(name)
         public = definition.webhook is not None or EVERYBODY in definition.callers
         with self._function.admitted(scope, open_to_all=public) as client:
             settings = self._function.settings
             body = await read_body(receive, limit=settings.max_body, timeout_s=settings.body_timeout)
-            await self._island.named.check_signature(name, list(scope["headers"]), body)
+            await self._island.named.calls.check_signature(name, list(scope["headers"]), body)
             request = self._request(scope, name, target, body, answer)
             address, port = self._clients.address_of(scope), (scope["client"] or ("", 0))[1]
             pieces: asyncio.Queue[bytes | None] = asyncio.Queue()
@@ -98,7 +98,7 @@ class HandlerEndpoint:
                 heard=pieces.put_nowait,
             )
             running = asyncio.ensure_future(
-                self._island.named.answer(
+                self._island.named.calls.answer(
                     name,
                     exchange,
                     who=client.who,

@@ -32,7 +32,7 @@ from skyisland.errors import (
 from skyisland.events import Events, InvocationFinished, IslandStarted, IslandStopped, Pulse
 from skyisland.figures import Report, Window
 from skyisland.golang import harness
-from skyisland.golang.callee import parse_handler, understand
+from skyisland.golang.callee import EXAMPLES, parse_handler, understand
 from skyisland.golang.catalogue import Catalogue
 from skyisland.golang.conversation import Conversation, Heard
 from skyisland.golang.runtime import function_environment
@@ -303,7 +303,7 @@ class Island:
         """One attempt at a call that answers later."""
         if order.name:
             named = msgspec.json.decode(order.request, type=NamedCall)
-            return await self.named.call(
+            return await self.named.calls.call(
                 order.name,
                 named,
                 who=order.who,
@@ -323,7 +323,7 @@ class Island:
 
     async def _check_order(self, asks: FunctionRequest | NamedCall, name: str, who: str) -> FunctionRequest:
         """Refuse what can never run, before it is kept."""
-        request = self.named.asked_for(name, asks, who=who) if isinstance(asks, NamedCall) else asks
+        request = self.named.calls.asked_for(name, asks, who=who) if isinstance(asks, NamedCall) else asks
         await understand(request)
         return request
 
@@ -335,7 +335,12 @@ class Island:
         heard: Heard | None,
         terms: Terms,
     ) -> Outcome:
-        call = await understand(request) if terms.exchange is None else parse_handler(request.call)
+        if terms.examples:
+            call = EXAMPLES
+        elif terms.exchange is not None:
+            call = parse_handler(request.call)
+        else:
+            call = await understand(request)
         story.function = call.function
         talk = Conversation(
             request,

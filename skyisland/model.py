@@ -162,6 +162,11 @@ class Call(Struct, frozen=True, kw_only=True):
         return self.otherwise or self if mistaken else self
 
     @property
+    def is_examples(self) -> bool:
+        """It runs the package's Example functions. No function that can be called has this name."""
+        return self.function == "examples"
+
+    @property
     def is_program(self) -> bool:
         """It runs the package, which is a program. No function that can be called has this name."""
         return self.function == "main"
@@ -218,6 +223,8 @@ class Terms(Struct, frozen=True, kw_only=True):
     """Of its jail, in place of the island's."""
     timeout_s: float | None = None
     """How long it may run, in place of the island's limit."""
+    examples: bool = False
+    """Run the package's Example functions, whatever the request calls."""
     exchange: Exchange | None = None
     """What a handler answers; None for a function."""
 

@@ -122,6 +122,7 @@ def _past(revision: Revision) -> tuple[object, ...]:
 @click.option("--handler", is_flag=True, help="FUNCTION is an HTTP handler: it answers ANY /fn/NAME.")
 @click.option("--version", help="Branch, tag or commit; the default branch without it.")
 @click.option("--pin", is_flag=True, help="Stay at the commit that the version means now.")
+@click.option("--verify", is_flag=True, help="Only once the package's own Examples pass.")
 @click.option("--env", multiple=True, metavar="NAME=VALUE", help="An environment variable; may be repeated.")
 @click.option(
     "--secret",

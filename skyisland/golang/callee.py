@@ -19,6 +19,9 @@ from skyisland.golang.call import parse_call, read_call
 from skyisland.model import Call, FunctionRequest
 
 PROGRAM = Call(text="main", function="main", arguments=())
+EXAMPLES = Call(text="examples", function="examples", arguments=(), takes_data=True)
+"""The package's Example functions, as `go test` compiles them."""
+EXAMPLE_WORDS = ("-test.run=^Example", "-test.v=true", "-test.count=1")
 MAX_WORDS, MAX_WORDS_BYTES = 200, 64 << 10
 """Longest command line of a program. The launcher of jails takes 254 words, and 128 KiB with all else."""
 MAX_NAME = 200

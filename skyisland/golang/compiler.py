@@ -44,6 +44,8 @@ _EXPORT = (
     "-json=Dir,ImportPath,Name,Export,GoFiles,TestGoFiles,XTestGoFiles",
 )
 """`go list` compiles the package and tells its files."""
+NO_EXAMPLE = "verify: the package has no Example with `// Output:`; write one, or leave verify out"
+_TESTS = ("test", "-c", "-vet=off")
 _PROGRAM = ("-o", f"/out/{BINARY}", ".")
 """The package itself, in place of a main program of ours."""
 _DESCRIBE = "{{if %s}}{{.ImportPath}}\n{{.Name}}\n{{len .GoFiles}}\n{{with .Error}}{{.Err}}{{end}}{{end}}"
@@ -202,16 +204,17 @@ class Compiler:
             BadCall: the caller named another package, or one that is not there.
         """
         parameters = await asyncio.to_thread(parameter_names, source, call.function)
-        target = _PROGRAM if call.is_program else TARGET
+        whole = call.is_program or call.is_examples
+        verb, target = _TESTS if call.is_examples else ("build",), _PROGRAM if whole else TARGET
         imports = await asyncio.to_thread(import_paths, call, source, package)
         others = [path for path in imports.values() if not is_standard(path)]
         if others and package.requires:
             package = await self._with_modules_of(others, source, package, invocation)
-        text = "" if call.is_program else harness.compiled_text(call)
+        text = "" if whole else harness.compiled_text(call)
         form, refusals = await self._forms.of(source, text), []
         while True:
             files = {}
-            if not call.is_program:
+            if not whole:
                 files = harness.render_main(
                     call,
                     package.import_path,
@@ -226,7 +229,7 @@ class Compiler:
             async with self._workplace(generated(files, source, package), package.ours) as work:
                 try:
                     await self._go(
-                        *("build", *flags_of(package), *FLAGS, *target),
+                        *(*verb, *flags_of(package), *FLAGS, *target),
                         source=source,
                         package=package,
                         work=work,
@@ -237,7 +240,10 @@ class Compiler:
                     refusals.append(error)
                 else:
                     await self._forms.learn(source, text, form)
-                    yield work / "out" / BINARY
+                    binary = work / "out" / BINARY
+                    if call.is_examples and not await asyncio.to_thread(binary.exists):
+                        raise BuildFailed(NO_EXAMPLE)
+                    yield binary
                     return
             try:
                 form = await next_form(form, text, refusals)

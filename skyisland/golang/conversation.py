@@ -13,7 +13,7 @@ from collections.abc import Callable
 from msgspec import structs
 
 from skyisland.golang import harness
-from skyisland.golang.callee import command_line
+from skyisland.golang.callee import EXAMPLE_WORDS, command_line
 from skyisland.golang.outcome import ManyAnswers, told, told_of_program
 from skyisland.model import Call, Exchange, FunctionRequest, Outcome, Returned
 
@@ -51,6 +51,9 @@ class Conversation:
         """The command line of a program; None for a function."""
         self.shown = call.text
         """The call for people."""
+        if call.is_examples:
+            self.words, self.shown, self.input = EXAMPLE_WORDS, call.text, b""
+            return
         if call.is_program:
             self.words = command_line(request)
             self.shown, self.input = request.shown, request.input

@@ -2,8 +2,8 @@
 
 Gives: what a name stands for, as admins define it and as it is kept (`definition`); the room that keeps it,
 a protocol with a driver in memory, which is for tests (`names`), and one in SQLite (`sqlite`); secrets in
-private files (`secrets`); signatures of webhooks (`webhooks`); and all that is done with names
-(`functions`), for whoever runs calls (`Runner`).
+private files (`secrets`); signatures of webhooks (`webhooks`), what Examples say (`verified`); what is done
+with names (`functions`) and their calls (`calls`), by whoever runs calls (`runner`).
 
 Uses: settings, host, golang, events, model, errors. It makes no jail and compiles nothing: the island does.
 """

@@ -104,6 +104,8 @@ class Definition(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """Branch, tag or commit; the default branch without it."""
     pin: bool = False
     """Stay at the commit that the version means now. Else a branch is followed."""
+    verify: bool = False
+    """Move only to what passes the package's own Examples (Go's, with `// Output:`)."""
     env: dict[Text, Value] = {}
     """Environment variables of the function."""
     secrets: dict[Text, Text] = {}
@@ -242,6 +244,8 @@ class Revision(Struct, frozen=True, kw_only=True):
     """`defined`, `moved`, `followed`, `rolled back to 3`, `paused` or `resumed`."""
     paused: bool = False
     """Calls are refused."""
+    verified: int = 0
+    """So many of the package's Examples passed before the name moved here."""
 
     @property
     def follows(self) -> bool:

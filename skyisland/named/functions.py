@@ -1,4 +1,4 @@
-"""All that is done with functions that have a name: define, call, move, roll back, pause, see.
+"""What is done with functions that have a name: define, move, roll back, pause, see. Calls are in `calls`.
 
 A name moves only to what was built: `define`, `move`, `roll_back` and following a branch all compile first,
 and the name stands for what it stood for until that is done. A call by name asks no remote: it runs the
@@ -9,44 +9,21 @@ follow its branch right back.
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import time
-from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from typing import Protocol
+from collections.abc import Callable
 
-from msgspec import UNSET, Raw, Struct, structs
+from msgspec import Struct, structs
 
-from skyisland.errors import BadRequest, Forbidden, IslandError, NotFound, Paused, TooBusy
-from skyisland.golang.callee import parse_handler, understand
-from skyisland.golang.conversation import Heard
-from skyisland.host.fair import LOCAL
+from skyisland.errors import BadRequest, IslandError, NotFound
 from skyisland.host.tasks import Background
-from skyisland.model import (
-    Artifact,
-    Call,
-    Exchange,
-    FunctionRequest,
-    Invocation,
-    Limits,
-    NamedCall,
-    Resolved,
-    Terms,
-)
-from skyisland.named.definition import (
-    Definition,
-    Egress,
-    Revision,
-    check_size,
-    checked,
-    checked_name,
-    secrets_of,
-)
-from skyisland.named.names import Names, name_not_found, stale
+from skyisland.model import Artifact, Exchange, NamedCall, Resolved, Terms
+from skyisland.named.calls import NamedCalls
+from skyisland.named.definition import Definition, Revision, checked, checked_name, secrets_of
+from skyisland.named.names import Names, current, stale
+from skyisland.named.runner import Runner, call_of, request_of, resolved_of
 from skyisland.named.secrets import Secrets
-from skyisland.named.webhooks import check_signature
+from skyisland.named.verified import count_passed
 
 log = logging.getLogger(__name__)
 
@@ -54,51 +31,6 @@ FOLLOW_S = 5.0
 """Between two looks at the branch that a name follows. The remote is asked as rarely as for plain calls."""
 ISLAND = "island"
 """Who moves a name that follows its branch."""
-HASHED_AT_ONCE_BYTES = 256 << 10
-"""A longer body is hashed on a thread: this much takes half a millisecond."""
-EVERYBODY = "*"
-"""Among a name's callers: whoever reaches it."""
-_NO_ARGUMENTS = Raw(b"[]")
-
-
-class Runner(Protocol):
-    """What names need of an island."""
-
-    async def build(
-        self, url: str, version: str | None, call: Call, *, refresh: bool, client: str = LOCAL
-    ) -> tuple[Resolved, Artifact]:
-        """What a version means now, compiled. `refresh`: ask the remote."""
-        ...
-
-    async def build_at(self, resolved: Resolved, call: Call) -> Artifact:
-        """The binary of a commit that is known."""
-        ...
-
-    async def invoke(
-        self,
-        request: FunctionRequest,
-        *,
-        client: str = LOCAL,
-        id: str = "",  # noqa: A002
-        caller_id: str = "",
-        traceparent: str = "",
-        text_only: bool = False,
-        heard: Heard | None = None,
-        terms: Terms | None = None,
-    ) -> Invocation: ...
-
-    def keep_warm(self, name: str, artifact: Artifact | None, limits: Limits | None, number: int) -> None:
-        """Have so many warm jails wait for calls of a name, in place of those that waited for it before."""
-        ...
-
-    def aim(self, name: str, target_s: float | None) -> None:
-        """Calls of a name are slow beyond this time; None for the settings' own."""
-        ...
-
-    @property
-    def limits(self) -> Limits:
-        """Of a jail, where a name has none of its own."""
-        ...
 
 
 class Named(Struct, frozen=True, kw_only=True):
@@ -115,6 +47,7 @@ class Named(Struct, frozen=True, kw_only=True):
     by: str
     why: str
     paused: bool
+    verified: int
     running: int
     """Calls under way."""
     trouble: str = ""
@@ -128,7 +61,7 @@ class NamedFunctions:
         self, names: Names, secrets: Secrets, runner: Runner, clock: Callable[[], float] = time.time
     ) -> None:
         self._names, self.secrets, self._runner, self._clock = names, secrets, runner, clock
-        self._running: Counter[str] = Counter()
+        self.calls = NamedCalls(names, secrets, runner, self._follow)
         self._trouble: dict[str, str] = {}
         self._looked: dict[str, float] = {}
         """When a branch was last looked at, by the name that follows it."""
@@ -161,7 +94,7 @@ class NamedFunctions:
         Raises:
             NameNotFound
         """
-        return self._shown(self._revision(name))
+        return self._shown(current(self._names, name))
 
     async def history(self, name: str) -> list[Revision]:
         """Its revisions, latest first.
@@ -169,18 +102,13 @@ class NamedFunctions:
         Raises:
             NameNotFound
         """
-        self._revision(name)
+        current(self._names, name)
         return await self._names.history(name)
-
-    def _revision(self, name: str) -> Revision:
-        if (revision := self._names.get(name)) is None:
-            raise name_not_found(name)
-        return revision
 
     def _shown(self, revision: Revision) -> Named:
         name = revision.name
         fields = {field: getattr(revision, field) for field in Revision.__struct_fields__}
-        return Named(**fields, running=self._running[name], trouble=self._trouble.get(name, ""))
+        return Named(**fields, running=self.calls.running(name), trouble=self._trouble.get(name, ""))
 
     # Changes
 
@@ -198,16 +126,18 @@ class NamedFunctions:
         """
         checked_name(name)
         checked(definition)
-        self._environment(definition)
-        current = self._names.get(name)
-        latest = current.revision if current is not None else 0
+        self.calls.environment(definition)
+        before = self._names.get(name)
+        latest = before.revision if before is not None else 0
         if revision is not None and revision != latest:
             raise stale(name, latest)
-        call = await _call_of(definition)
+        call = await call_of(definition)
         resolved, artifact = await self._runner.build(definition.url, definition.version, call, refresh=True)
-        await self._check(definition, resolved)
-        paused = current is not None and current.paused
-        return await self._move(name, latest, definition, resolved, artifact, by, "defined", paused=paused)
+        verified = await self._check(definition, resolved)
+        paused = before is not None and before.paused
+        return await self._move(
+            name, latest, definition, resolved, artifact, by, "defined", paused=paused, verified=verified
+        )
 
     async def move(self, name: str, version: str | None = None, *, by: str = "") -> Named:
         """Move a name to another version, or to where its version points now. It is built first.
@@ -216,17 +146,25 @@ class NamedFunctions:
             NameNotFound, StaleRevision
             IslandError: as for `define`.
         """
-        revision = self._revision(name)
+        revision = current(self._names, name)
         definition = revision.definition
         if version is not None:
             definition = structs.replace(definition, version=version, pin=False)
-        call = await _call_of(definition)
+        call = await call_of(definition)
         resolved, artifact = await self._runner.build(definition.url, definition.version, call, refresh=True)
         if definition == revision.definition and resolved.commit == revision.commit:
             return self._shown(revision)
-        await self._check(definition, resolved)
+        verified = await self._check(definition, resolved)
         return await self._move(
-            name, revision.revision, definition, resolved, artifact, by, "moved", paused=revision.paused
+            name,
+            revision.revision,
+            definition,
+            resolved,
+            artifact,
+            by,
+            "moved",
+            paused=revision.paused,
+            verified=verified,
         )
 
     async def roll_back(self, name: str, to: int | None = None, *, by: str = "") -> Named:
@@ -238,7 +176,7 @@ class NamedFunctions:
             NotFound: there is no such revision.
             IslandError: its binary is gone and cannot be built again.
         """
-        revision = self._revision(name)
+        revision = current(self._names, name)
         earlier = await self._names.history(name)
         wanted = [
             one
@@ -250,12 +188,20 @@ class NamedFunctions:
             raise NotFound(f"no {text} is kept; GET /api/v1/names/{name}/revisions lists them", name=name)
         target = wanted[0]
         definition = structs.replace(target.definition, pin=True)
-        self._environment(definition)
-        resolved = _resolved(target)
-        artifact = await self._runner.build_at(resolved, await _call_of(definition))
+        self.calls.environment(definition)
+        resolved = resolved_of(target)
+        artifact = await self._runner.build_at(resolved, await call_of(definition))
         why = f"rolled back to {target.revision}"
         return await self._move(
-            name, revision.revision, definition, resolved, artifact, by, why, paused=revision.paused
+            name,
+            revision.revision,
+            definition,
+            resolved,
+            artifact,
+            by,
+            why,
+            paused=revision.paused,
+            verified=target.verified,
         )
 
     async def pause(self, name: str, *, paused: bool, by: str = "") -> Named:
@@ -264,7 +210,7 @@ class NamedFunctions:
         Raises:
             NameNotFound, StaleRevision
         """
-        revision = self._revision(name)
+        revision = current(self._names, name)
         if revision.paused == paused:
             return self._shown(revision)
         why = "paused" if paused else "resumed"
@@ -276,7 +222,7 @@ class NamedFunctions:
         Raises:
             NameNotFound
         """
-        await self._names.delete(name, self._revision(name).revision)
+        await self._names.delete(name, current(self._names, name).revision)
         self._forget(name)
         self._runner.keep_warm(name, None, None, 0)
         self._runner.aim(name, None)
@@ -292,6 +238,7 @@ class NamedFunctions:
         why: str,
         *,
         paused: bool,
+        verified: int,
     ) -> Named:
         revision = Revision(
             name=name,
@@ -305,6 +252,7 @@ class NamedFunctions:
             by=by,
             why=why,
             paused=paused,
+            verified=verified,
         )
         await self._names.put(revision)
         self._forget(name)
@@ -312,17 +260,22 @@ class NamedFunctions:
         self._aim(revision)
         return self._shown(revision)
 
-    async def _check(self, definition: Definition, resolved: Resolved) -> None:
-        """Look in a jail whether there is a handler, where one is wanted: the compiler takes any value.
+    async def _check(self, definition: Definition, resolved: Resolved) -> int:
+        """Look in jails whether what was built does what it is for: is a handler one (the compiler takes any
+        value), do the Examples pass where that is wanted? Returns how many do.
 
         Raises:
-            BadCall: there is another kind of thing.
+            BadCall: it is no handler.
+            BuildFailed: an Example fails, or there is none.
             IslandError: it cannot be looked.
         """
+        request = request_of(definition, resolved.commit, NamedCall())
         if definition.handler:
-            request = request_of(definition, resolved.commit, NamedCall())
-            terms = Terms(resolved=resolved, exchange=Exchange(request=b""))
-            await self._runner.invoke(request, terms=terms)
+            await self._runner.invoke(request, terms=Terms(resolved=resolved, exchange=Exchange(request=b"")))
+        if not definition.verify:
+            return 0
+        done = await self._runner.invoke(request, terms=Terms(resolved=resolved, examples=True))
+        return count_passed(done.outcome)
 
     async def _put(self, revision: Revision, **changes: object) -> Named:
         changed = structs.replace(revision, revision=revision.revision + 1, at=self._clock(), **changes)
@@ -339,17 +292,14 @@ class NamedFunctions:
 
     def _warm(self, revision: Revision, artifact: Artifact) -> None:
         definition = revision.definition
-        self._runner.keep_warm(revision.name, artifact, self._limits(definition), definition.warm.min)
+        self._runner.keep_warm(revision.name, artifact, self.calls.limits(definition), definition.warm.min)
 
     async def _warm_again(self, revision: Revision) -> None:
         try:
-            call = await _call_of(revision.definition)
-            self._warm(revision, await self._runner.build_at(_resolved(revision), call))
+            call = await call_of(revision.definition)
+            self._warm(revision, await self._runner.build_at(resolved_of(revision), call))
         except IslandError as error:
             log.warning("no warm jails for %s: %s", revision.name, error.message)
-
-    def _limits(self, definition: Definition) -> Limits | None:
-        return definition.limits.over(self._runner.limits) if definition.limits is not None else None
 
     # Secrets
 
@@ -364,153 +314,6 @@ class NamedFunctions:
             text = f"secret: {users[0]} has {secret}; define {users[0]} without it first"
             raise BadRequest(text, field="secret")
         await self.secrets.delete(secret)
-
-    # Calls
-
-    async def call(
-        self,
-        name: str,
-        asked: NamedCall,
-        *,
-        who: str = "",
-        client: str = LOCAL,
-        id: str = "",  # noqa: A002
-        caller_id: str = "",
-        traceparent: str = "",
-        text_only: bool = False,
-        heard: Heard | None = None,
-    ) -> Invocation:
-        """Run the function that has this name. `who`: the name of the token that the caller showed; the rest
-        is as for a plain call.
-
-        Raises:
-            NameNotFound, Paused
-            Forbidden: another's token may call it.
-            TooBusy: as many of its calls run as may.
-            IslandError: as for a plain call.
-        """
-        revision = self._revision(name)
-        _check_function(revision)
-        with self._admitted(revision, who):
-            return await self._runner.invoke(
-                request_of(revision.definition, revision.commit, asked),
-                client=client,
-                id=id,
-                caller_id=caller_id,
-                traceparent=traceparent,
-                text_only=text_only,
-                heard=heard,
-                terms=self._terms(revision),
-            )
-
-    def asked_for(self, name: str, asked: NamedCall, *, who: str) -> FunctionRequest:
-        """What a call of the name would run now.
-
-        Raises:
-            NameNotFound
-            Forbidden: another's token may call it.
-        """
-        revision = self._revision(name)
-        _check_function(revision)
-        _check_caller(revision, who)
-        return request_of(revision.definition, revision.commit, asked)
-
-    def handler(self, name: str) -> Definition:
-        """What a name stands for that answers requests.
-
-        Raises:
-            NameNotFound
-            BadRequest: it is a function.
-        """
-        definition = self._revision(name).definition
-        if not definition.handler:
-            raise BadRequest(f"{name} is a function; POST /api/v1/names/{name} calls it", name=name)
-        return definition
-
-    async def check_signature(self, name: str, headers: Sequence[tuple[bytes, bytes]], body: bytes) -> None:
-        """Check who sent a handler this, where it has a webhook. `headers` have names in lower case.
-
-        Raises:
-            Forbidden: nobody who knows the secret.
-        """
-        webhook = self.handler(name).webhook
-        if webhook is None:
-            return
-        ((_, secret),) = self.secrets.values({"": webhook.secret})
-        if len(body) <= HASHED_AT_ONCE_BYTES:
-            check_signature(webhook.scheme, secret, headers, body)
-        else:
-            await asyncio.to_thread(check_signature, webhook.scheme, secret, headers, body)
-
-    async def answer(
-        self,
-        name: str,
-        exchange: Exchange,
-        *,
-        who: str = "",
-        client: str = LOCAL,
-        id: str = "",  # noqa: A002
-        caller_id: str = "",
-        traceparent: str = "",
-    ) -> Invocation:
-        """Have the handler that has this name answer a request.
-
-        Raises:
-            As `call` does.
-        """
-        self.handler(name)
-        revision = self._revision(name)
-        with self._admitted(revision, who):
-            return await self._runner.invoke(
-                request_of(revision.definition, revision.commit, NamedCall()),
-                client=client,
-                id=id,
-                caller_id=caller_id,
-                traceparent=traceparent,
-                terms=structs.replace(self._terms(revision), exchange=exchange),
-            )
-
-    @contextmanager
-    def _admitted(self, revision: Revision, who: str) -> Iterator[None]:
-        """Count one more call for the length of the block."""
-        name, definition = revision.name, revision.definition
-        _check_caller(revision, who)
-        if revision.paused:
-            raise Paused(f"{name} is paused by an admin; try again later", name=name)
-        if definition.concurrency and self._running[name] >= definition.concurrency:
-            raise TooBusy(f"{name} has {definition.concurrency} calls under way", retry_after_s=1, name=name)
-        self._follow(revision)
-        self._running[name] += 1
-        try:
-            yield
-        finally:
-            self._running[name] -= 1
-            if not self._running[name]:
-                del self._running[name]
-
-    def _terms(self, revision: Revision) -> Terms:
-        definition = revision.definition
-        return Terms(
-            name=revision.name,
-            resolved=_resolved(revision),
-            environment=self._environment(definition),
-            secrets=tuple(value for _, value in self.secrets.values(definition.secrets)),
-            limits=self._limits(definition),
-            timeout_s=definition.timeout_s,
-        )
-
-    def _environment(self, definition: Definition) -> tuple[tuple[str, str], ...]:
-        """Variables with their values, secrets among them.
-
-        Raises:
-            NotFound: a secret is not there.
-            BadRequest: they are too long together.
-        """
-        if definition.webhook is not None:
-            self.secrets.values({"": definition.webhook.secret})
-        environment = (*definition.env.items(), *self.secrets.values(definition.secrets))
-        check_size(environment)
-        return environment
 
     # Following a branch
 
@@ -527,12 +330,12 @@ class NamedFunctions:
         """Move a name to where its branch is now, if that compiles."""
         name, definition = revision.name, revision.definition
         try:
-            call = await _call_of(definition)
+            call = await call_of(definition)
             resolved, artifact = await self._runner.build(
                 definition.url, definition.version, call, refresh=False
             )
             if resolved.commit != revision.commit:
-                await self._check(definition, resolved)
+                verified = await self._check(definition, resolved)
                 await self._move(
                     name,
                     revision.revision,
@@ -542,6 +345,7 @@ class NamedFunctions:
                     ISLAND,
                     "followed",
                     paused=revision.paused,
+                    verified=verified,
                 )
                 log.info("%s follows its branch to %s", name, resolved.commit)
         except IslandError as error:
@@ -552,64 +356,6 @@ class NamedFunctions:
             log.exception("%s cannot follow its branch", name)
         else:
             self._trouble.pop(name, None)
-
-
-def request_of(definition: Definition, commit: str, asked: NamedCall) -> FunctionRequest:
-    """The plain call that a call by name stands for."""
-    args = asked.args
-    if definition.handler:
-        return FunctionRequest(
-            url=definition.url,
-            call=definition.handler,
-            ip4=definition.egress is Egress.address,
-            version=commit,
-        )
-    if args is UNSET and asked.inputs is UNSET and definition.function not in ("", "main"):
-        args = _NO_ARGUMENTS
-    return FunctionRequest(
-        url=definition.url,
-        call=definition.function,
-        args=args,
-        inputs=asked.inputs,
-        types=definition.types,
-        ip4=definition.egress is Egress.address,
-        version=commit,
-        stdin=asked.stdin,
-        stdin_base64=asked.stdin_base64,
-        cold=asked.cold,
-    )
-
-
-def _check_function(revision: Revision) -> None:
-    if revision.definition.handler:
-        name = revision.name
-        raise BadRequest(f"{name} is a handler; send requests to /fn/{name}", name=name)
-
-
-def _check_caller(revision: Revision, who: str) -> None:
-    callers = revision.definition.callers
-    if revision.definition.webhook is not None:
-        return  # the signature says who it is
-    if callers and who not in callers and EVERYBODY not in callers:
-        text = f"{revision.name} is not for {who or 'callers without a token'}"
-        raise Forbidden(text, name=revision.name)
-
-
-async def _call_of(definition: Definition) -> Call:
-    if definition.handler:
-        return parse_handler(definition.handler)
-    return await understand(request_of(definition, "", NamedCall()))
-
-
-def _resolved(revision: Revision) -> Resolved:
-    """What runs, without asking anybody."""
-    return Resolved(
-        url=revision.repository,
-        package=revision.package,
-        commit=revision.commit,
-        version=revision.definition.version,
-        named=revision.named,
-    )
 
 
 def _what(revision: Revision) -> tuple[object, ...]:

@@ -79,6 +79,17 @@ def name_not_found(name: str) -> NameNotFound:
     return NameNotFound(f"no function has the name {name!r}; GET /api/v1/names lists them", name=name)
 
 
+def current(names: Names, name: str) -> Revision:
+    """What a name stands for now.
+
+    Raises:
+        NameNotFound
+    """
+    if (revision := names.get(name)) is None:
+        raise name_not_found(name)
+    return revision
+
+
 class MemoryNames:
     """Keeps names in memory. For tests: with the island they are gone."""
 

@@ -177,3 +177,16 @@ def test_who_has_the_whole_answer_may_leave_before_the_handler_ends(island: Daem
     answer = island.request("GET", "/fn/site/after?pause=400ms", headers={"Connection": "close"})
     assert answer.text == "ok\n"
     island.wait_for(event="InvocationFinished", invocation=answer.headers["x-call-id"], verdict="ok")
+
+
+def test_examples_are_run_before_a_name_moves(island: Daemon) -> None:
+    """Beside the handlers, for they share the island."""
+    made = island.admin.put(
+        "../names/encode", json={"url": f"{HOST}/geohash", "function": "Encode", "verify": True}
+    )
+    assert (made.status_code, made.json()["verified"]) == (200, 1), made.text
+    none = island.admin.put(
+        "../names/none", json={"url": f"{HOST}/web", "function": "Setting", "verify": True}
+    )
+    assert (none.status_code, none.json()["code"]) == (422, "build_failed"), none.text
+    assert "no Example" in none.json()["error"]

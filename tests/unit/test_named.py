@@ -13,6 +13,7 @@ import msgspec
 import pytest
 from msgspec import Raw, structs
 
+from skyisland.drivers.fake import Script
 from skyisland.errors import (
     BadRequest,
     BuildFailed,
@@ -197,7 +198,7 @@ async def test_a_call_by_name_runs_the_commit_that_was_built_on_its_own_terms(
         return await create(spec)
 
     world.driver.create = creating  # type: ignore[method-assign]
-    done = await named.call("encode", ARGUMENTS)
+    done = await named.calls.call("encode", ARGUMENTS)
     assert (done.commit, done.cached, done.outcome.results) == (at.commit, True, b'["u4pruyd"]')
     assert frames[0]["env"] == ["MODE", "test", "TOKEN", "s3cret"]
     assert frames[0]["timeout_ms"] == 7500
@@ -215,7 +216,7 @@ async def test_a_name_stays_where_it_is_until_what_it_moves_to_is_built(
     world: World, named: NamedFunctions
 ) -> None:
     with pytest.raises(NameNotFound, match="GET /api/v1/names"):
-        await named.call("encode", ARGUMENTS)
+        await named.calls.call("encode", ARGUMENTS)
     world.builds.fail = BuildFailed("does not compile")
     with pytest.raises(BuildFailed):
         await named.define("encode", ENCODE)
@@ -231,7 +232,7 @@ async def test_a_name_stays_where_it_is_until_what_it_moves_to_is_built(
     back = await named.roll_back("encode")
     assert (back.revision, back.commit, back.why) == (3, first.commit, "rolled back to 1")
     assert back.definition.pin
-    assert (await named.call("encode", ARGUMENTS)).commit == first.commit
+    assert (await named.calls.call("encode", ARGUMENTS)).commit == first.commit
     assert (await named.roll_back("encode", 2)).commit == second.commit
     with pytest.raises(NotFound, match="revision 9 of encode"):
         await named.roll_back("encode", 9)
@@ -256,20 +257,20 @@ async def test_a_name_follows_its_branch_in_the_background(world: World) -> None
     await named.define("encode", ENCODE)
     await named.define("pinned", structs.replace(ENCODE, pin=True))
     commits.append("b" * 40)
-    assert (await named.call("encode", ARGUMENTS)).commit == "a" * 40  # no call waits for it
+    assert (await named.calls.call("encode", ARGUMENTS)).commit == "a" * 40  # no call waits for it
     await named._following.drain()
-    assert (await named.call("encode", ARGUMENTS)).commit == "b" * 40
+    assert (await named.calls.call("encode", ARGUMENTS)).commit == "b" * 40
     assert [one.why for one in await named.history("encode")] == ["followed", "defined"]
-    assert (await named.call("pinned", ARGUMENTS)).commit == "a" * 40
+    assert (await named.calls.call("pinned", ARGUMENTS)).commit == "a" * 40
     commits.append("c" * 40)
     world.builds.fail = BuildFailed("does not compile")
     now[0] += 100
-    await named.call("encode", ARGUMENTS)
+    await named.calls.call("encode", ARGUMENTS)
     await named._following.drain()
     assert (named.get("encode").commit, named.get("encode").trouble) == ("b" * 40, "does not compile")
     await named.roll_back("encode")
     now[0] += 100
-    await named.call("encode", ARGUMENTS)
+    await named.calls.call("encode", ARGUMENTS)
     await named._following.drain()
     assert named.get("encode").commit == "a" * 40  # it does not follow right back
 
@@ -278,7 +279,7 @@ async def test_who_may_call_how_often_and_when(world: World, named: NamedFunctio
     await named.define("encode", structs.replace(ENCODE, callers=("shop",), concurrency=1))
     for who in ("", "other"):
         with pytest.raises(Forbidden):
-            await named.call("encode", ARGUMENTS, who=who)
+            await named.calls.call("encode", ARGUMENTS, who=who)
     release = asyncio.Event()
     invoke = world.island.invoke
 
@@ -287,20 +288,20 @@ async def test_who_may_call_how_often_and_when(world: World, named: NamedFunctio
         return await invoke(*args, **more)
 
     world.island.invoke = slow  # type: ignore[method-assign]
-    first = asyncio.create_task(named.call("encode", ARGUMENTS, who="shop"))
+    first = asyncio.create_task(named.calls.call("encode", ARGUMENTS, who="shop"))
     await asyncio.sleep(0)
     assert named.get("encode").running == 1
     with pytest.raises(TooBusy):
-        await named.call("encode", ARGUMENTS, who="shop")
+        await named.calls.call("encode", ARGUMENTS, who="shop")
     release.set()
     await first
     paused = await named.pause("encode", paused=True, by="ada")
     assert (paused.why, paused.paused, paused.revision) == ("paused", True, 2)
     with pytest.raises(Paused):
-        await named.call("encode", ARGUMENTS, who="shop")
+        await named.calls.call("encode", ARGUMENTS, who="shop")
     assert (await named.move("encode", "v2")).paused
     await named.pause("encode", paused=False)
-    await named.call("encode", ARGUMENTS, who="shop")
+    await named.calls.call("encode", ARGUMENTS, who="shop")
 
 
 async def test_a_secret_that_is_used_is_not_deleted(named: NamedFunctions) -> None:
@@ -357,8 +358,8 @@ def test_terms_and_bodies_with_secrets_do_not_show_them() -> None:
 async def test_calls_of_a_name_are_counted_by_it(world: World, named: NamedFunctions) -> None:
     definition = structs.replace(ENCODE, slo=Objective(latency_ms=250))
     await named.define("encode", definition)
-    await named.call("encode", ARGUMENTS)
-    plain = (await named.call("encode", ARGUMENTS)).request
+    await named.calls.call("encode", ARGUMENTS)
+    plain = (await named.calls.call("encode", ARGUMENTS)).request
     await world.island.invoke(plain)
     figures = world.island.called.function("encode")
     assert (figures.title, figures.calls, figures.slo_s) == ("encode", 2, 0.25)
@@ -369,3 +370,23 @@ async def test_calls_of_a_name_are_counted_by_it(world: World, named: NamedFunct
     ends = await world.island.invocations()
     assert [end.name for end in ends] == ["", "encode", "encode"]
     assert b'function="encode"' in world.metrics.prometheus(world.island.status())
+
+
+async def test_a_name_that_verifies_moves_only_where_examples_pass(
+    world: World, named: NamedFunctions
+) -> None:
+    printed = [b"=== RUN   ExampleA\n--- PASS: ExampleA (0.00s)\n--- PASS: ExampleB (0.00s)\nPASS\n"]
+
+    def play(data: bytes) -> Script:
+        return Script(stdout=printed[-1], exit_code=int(b"FAIL" in printed[-1]))
+
+    world.driver.script = play
+    definition = structs.replace(ENCODE, verify=True)
+    assert (await named.define("encode", definition)).verified == 2
+    printed.append(b"--- FAIL: ExampleA (0.00s)\ngot:\n1\nwant:\n2\nFAIL\n")
+    with pytest.raises(BuildFailed, match=r"ExampleA .*\ngot:\n1\nwant:\n2"):
+        await named.move("encode", "v2")
+    printed.append(b"testing: warning: no tests to run\nPASS\n")
+    with pytest.raises(BuildFailed, match="no Example"):
+        await named.move("encode", "v2")
+    assert (named.get("encode").revision, named.get("encode").definition.version) == (1, "main")
