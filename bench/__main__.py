@@ -25,6 +25,7 @@ from bench.firstcall import first_call
 from bench.growth import growth
 from bench.later import SETTINGS, later
 from bench.machine import Processors, machine
+from bench.names import names
 from bench.soak import soak
 from bench.stand import Stand
 
@@ -43,6 +44,7 @@ def side_by_side(full: bool) -> dict[str, Callable[[Field], Measured]]:
         "first": lambda field: first_call(field, 11 if full else 5),
         "arguments": lambda field: figures.arguments(field, effort),
         "inputs": lambda field: figures.inputs(field, effort),
+        "names": lambda field: names(field, effort),
     }
 
 

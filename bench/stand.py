@@ -110,6 +110,10 @@ class Stand:
         reply: dict[str, Any] = self._ask("POST", PATH, body(package, call, **more))
         return reply
 
+    def define(self, name: str, **definition: Any) -> None:
+        """Have a name stand for a function."""
+        self._ask("PUT", f"/api/v1/names/{name}", json.dumps(definition).encode())
+
     def _ask(self, method: str, path: str, content: bytes) -> Any:
         connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=300)
         with contextlib.closing(connection):

@@ -85,6 +85,7 @@ def _facts(named: Named) -> list[tuple[str, object]]:
         ("function", f"{definition.url} {_function(definition)}"),
         ("version", _version(definition)),
         ("commit", named.commit),
+        ("examples", f"{named.verified} passed" if named.verified else ""),
         ("calls", f"{named.running} under way" + (", paused" if named.paused else "")),
         ("env", ", ".join(definition.env)),
         ("secrets", ", ".join(f"{variable} ({secret})" for variable, secret in definition.secrets.items())),

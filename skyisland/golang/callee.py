@@ -21,6 +21,7 @@ from skyisland.model import Call, FunctionRequest
 PROGRAM = Call(text="main", function="main", arguments=())
 EXAMPLES = Call(text="examples", function="examples", arguments=(), takes_data=True)
 """The package's Example functions, as `go test` compiles them."""
+NO_EXAMPLE = "verify: the package has no Example with `// Output:`; write one, or leave verify out"
 EXAMPLE_WORDS = ("-test.run=^Example", "-test.v=true", "-test.count=1")
 MAX_WORDS, MAX_WORDS_BYTES = 200, 64 << 10
 """Longest command line of a program. The launcher of jails takes 254 words, and 128 KiB with all else."""

@@ -21,6 +21,7 @@ import msgspec
 from skyisland.errors import BadCall, BuildFailed, Complaint, SourceUnavailable
 from skyisland.golang import catalogue, harness
 from skyisland.golang.caches import Caches
+from skyisland.golang.callee import NO_EXAMPLE
 from skyisland.golang.complaints import add_reasons, explain, lfs_refusal, shown
 from skyisland.golang.forms import Forms, next_form
 from skyisland.golang.generated import BINARY, FLAGS, TARGET, completed, flags_of, generated
@@ -44,7 +45,6 @@ _EXPORT = (
     "-json=Dir,ImportPath,Name,Export,GoFiles,TestGoFiles,XTestGoFiles",
 )
 """`go list` compiles the package and tells its files."""
-NO_EXAMPLE = "verify: the package has no Example with `// Output:`; write one, or leave verify out"
 _TESTS = ("test", "-c", "-vet=off")
 _PROGRAM = ("-o", f"/out/{BINARY}", ".")
 """The package itself, in place of a main program of ours."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 
 from skyisland.errors import BuildFailed
-from skyisland.golang.compiler import NO_EXAMPLE
+from skyisland.golang.callee import NO_EXAMPLE
 from skyisland.model import Outcome, Verdict
 
 SHOWN_CHARACTERS = 1000
