@@ -101,7 +101,7 @@ class FunctionEndpoint:
         self._calls: Counter[str] = Counter()
         """Each client's calls, running or queued."""
         self._watching: list[Live] = []
-        self._refusals = RefusalPace()
+        self.refusals = RefusalPace()
 
     async def __call__(
         self, scope: HTTPScope, receive: ASGIReceiveCallable, send: ASGISendCallable, name: str = ""
@@ -126,7 +126,7 @@ class FunctionEndpoint:
                 lines.cancel()
             raise
         except TooBusy as error:
-            await self._refusals.turn()
+            await self.refusals.turn()
             answer = reply(error, asked.wanted.error)
         except Exception as error:
             answer = reply(error, asked.wanted.error, admin=self._gate.is_admins(scope["headers"]))

@@ -22,7 +22,7 @@ from api.bodies import HungUp, read_body
 from api.clients import Clients
 from api.function import Asked, FunctionEndpoint, UntilHangUp, asked_by, send_reply
 from api.problems import Reply, misfortune, reply
-from skyisland.errors import BadRequest, NotFound
+from skyisland.errors import BadRequest, NotFound, TooBusy
 from skyisland.island import Island
 from skyisland.model import Exchange, Invocation, Verdict
 from skyisland.named.calls import EVERYBODY
@@ -70,6 +70,8 @@ class HandlerEndpoint:
             return
         except Exception as error:
             if not answer.begun:
+                if isinstance(error, TooBusy):
+                    await self._function.refusals.turn()
                 refusal = reply(error, asked.wanted.error, admin=self._gate.is_admins(scope["headers"]))
                 await send_reply(refusal, send, ("X-Call-Id", asked.id))
             return
@@ -159,8 +161,16 @@ class HandlerEndpoint:
         yield b"X-Forwarded-For", self._clients.address_of(scope).encode()
         if host:
             yield b"X-Forwarded-Host", host
-        yield b"X-Forwarded-Proto", scope["scheme"].encode()
+        yield b"X-Forwarded-Proto", self._scheme(scope)
         yield b"X-Forwarded-Prefix", f"{PREFIX}{quote(name)}".encode()
+
+    def _scheme(self, scope: HTTPScope) -> bytes:
+        """How the caller came; a proxy that is believed knows it better."""
+        if self._clients.trusts((scope["client"] or ("", 0))[0]):
+            for header, value in scope["headers"]:
+                if header == b"x-forwarded-proto" and value in (b"http", b"https"):
+                    return value
+        return scope["scheme"].encode()
 
 
 def _target(scope: HTTPScope) -> tuple[str, bytes]:

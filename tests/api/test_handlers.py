@@ -88,6 +88,17 @@ async def test_what_a_handler_is_sent(site: Site) -> None:
     assert site.requests[1].startswith(b"GET / HTTP/1.1\r\n")
 
 
+async def test_a_proxy_that_is_believed_says_for_whom_it_asks(site: Site) -> None:
+    sent = {"X-Forwarded-For": "203.0.113.7", "X-Forwarded-Proto": "https", HEADER: "shop's"}
+    for proxy, told in (("10.0.0.1", (b"203.0.113.7", b"https")), ("192.0.2.1", (b"192.0.2.1", b"http"))):
+        transport = httpx.ASGITransport(app=site.world.app, client=(proxy, 1))  # type: ignore[arg-type]
+        async with httpx.AsyncClient(transport=transport, base_url="http://island") as client:
+            assert (await client.get("/fn/hook", headers=sent)).status_code == 201
+        request = site.requests[-1].lower()
+        assert b"x-forwarded-for: %b\r\n" % told[0] in request
+        assert b"x-forwarded-proto: %b\r\n" % told[1] in request
+
+
 @pytest.mark.parametrize(
     "answer",
     [
