@@ -40,6 +40,7 @@ from tui.watch.figures import BUCKETS_S, WINDOW_S, percentile
 from tui.watch.filter import Filter
 from tui.watch.port import Port, Snapshot
 from tui.watch.rows import InvocationRow
+from tui.watch.search import find
 from tui.watch.station import Station
 
 BUILT = BuildFinished(key="k", url="u", function="f", ok=True, duration_s=0.1)
@@ -274,6 +275,17 @@ async def test_what_is_slow_is_a_setting_of_each_function(station: Station, isla
     assert total_tone(0.1, 0.5) == "warn"
 
 
+async def test_what_is_called_so_comes_first_and_once(station: Station, island: Counting) -> None:
+    name = next(iter(island.jails))
+    (jail,) = [hit for hit in find(station.board, name, NOON) if hit.view == "jails"]
+    assert (jail.key, jail.kind) == (name, "jail")
+    view, *functions = find(station.board, "fn slug", NOON)
+    assert (view.view, view.key, view.filter) == ("functions", "", "slug")
+    assert [hit.text for hit in functions if hit.kind == "function"] == ["github.com/gosimple/slug.Make"]
+    invocation = island.recent[3].invocation or ""
+    assert find(station.board, invocation[4:9], NOON)[0].key == invocation
+
+
 def test_a_call_that_waits_says_since_when() -> None:
     board = Board()
     board.fold(InvocationStarted(at=NOON, invocation="inv-1", url="u", call="F()"))
@@ -281,7 +293,7 @@ def test_a_call_that_waits_says_since_when() -> None:
     row = board.invocations["inv-1"]
     assert not Filter("st:queued")(row, NOON)
     board.fold(InvocationQueued(at=NOON + 0.1, invocation="inv-1"))
-    assert row.word(NOON + 3) == "queued 2.90s"
+    assert row.word(NOON + 3) == "queued 2.9s"
     assert row.under_way is Phase.queue
     assert Filter("st:queued")(row, NOON)
     board.fold(PhaseFinished(at=NOON + 4, invocation="inv-1", phase=Phase.queue, duration_s=3.9))

@@ -139,7 +139,7 @@ class Tabs(Canvas):
         left: Spans = []
         self._click_ranges: list[tuple[int, str]] = []
         for n, (view, name) in enumerate(names, 1):
-            pad = " " if width >= 70 else ""
+            pad = " " if width >= 110 else ""
             left.append((f"{pad}{n} {name} ", "on" if view == self.desk.view else "dim"))
             self._click_ranges.append((sum(len(text) for text, _ in left), view))
         right = [span for group in self._load(width - sum(len(text) for text, _ in left)) for span in group]
@@ -154,10 +154,11 @@ class Tabs(Canvas):
         groups: list[Spans] = []
         if board.addresses:
             free = board.count_addresses()
-            groups.append([(" ip free ", "dim"), (f"{free['available']} ", "strong")])
-            groups[0] += [(f"{glyphs['out']}{free['out']} ", "bad")] if free["out"] else []
-        groups.append([(" queue ", "dim"), (f"{status.queued} ", "warn" if status.queued else "strong")])
-        groups.append([(" places ", "dim"), (f"{taken}/{places} ", "warn" if taken >= places else "strong")])
+            groups.append([("ip free ", "dim"), (f"{free['available']}  ", "strong")])
+            groups[0] += [(f"{glyphs['out']}{free['out']}  ", "bad")] if free["out"] else []
+        waiting: Spans = [("queue ", "dim"), (f"{status.queued}  ", "warn" if status.queued else "strong")]
+        used: Spans = [("places ", "dim"), (f"{taken}/{places}  ", "warn" if taken >= places else "strong")]
+        groups += [used, waiting] if status.queued else [waiting, used]
         while groups and sum(len(text) for group in groups for text, _ in group) >= room:
             groups.pop(0)
         return groups

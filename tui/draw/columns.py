@@ -112,7 +112,7 @@ REQUESTS: list[Column] = [
     Column("REQUEST", 8, lambda r, ink: (r.short, "dim"), None, rank=7),
     Column("FUNCTION", 18, lambda r, ink: (_function(r.url, r.call, r.label, ink), "text"),
            lambda r, now: r.label, grow=20),
-    Column("RESULT", 11, _result, lambda r, now: r.verdict, grow=9),
+    Column("RESULT", 13, _result, lambda r, now: r.verdict, grow=7),
     _spent(Phase.resolve),
     _spent(Phase.clone),
     _spent(Phase.build),

@@ -15,7 +15,7 @@ from skyisland.events import BuildFinished, BuildStarted, InvocationFinished
 from skyisland.figures import FunctionFigures, title
 from skyisland.model import Artifact, FunctionRequest, Phase, Purpose, Timings, Verdict
 from skyisland.status import AddressInfo, AddressState, JailInfo, JailState
-from tui.words import duration, label, line, short
+from tui.words import age, label, line, short
 
 NEXT = {
     None: "resolve",
@@ -223,7 +223,10 @@ class InvocationRow:
         """How it ended, or what it does: `exited 2`, `exec`, `queued 2.9s`."""
         if self.verdict:
             return line(self.cause.kind) if self.cause else self.verdict
-        return f"queued {duration(now - self.since)}" if self.phase == "queued" else self.phase
+        if self.phase != "queued":
+            return self.phase
+        waits_s = max(0.0, now - self.since)
+        return f"queued {waits_s:.1f}s" if waits_s < 9.95 else f"queued {age(waits_s)}"
 
     @property
     def under_way(self) -> Phase | None:

@@ -7,7 +7,6 @@ its rows. Any other text is looked for in all rows of all views; what is called 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from itertools import islice
 from typing import Any, NamedTuple
 
 from tui.watch.board import Board
@@ -80,7 +79,12 @@ KINDS = (
 
 def find(board: Board, text: str, now: float, most: int = MAX_HITS) -> list[Hit]:
     """The places that `text` means, the likeliest first."""
-    return list(islice(_found(board, text.strip(), now), most))
+    hits: dict[tuple[str, str], Hit] = {}
+    for hit in _found(board, text.strip(), now):
+        hits.setdefault((hit.view, hit.key), hit)
+        if len(hits) >= most:
+            break
+    return list(hits.values())
 
 
 def _found(board: Board, text: str, now: float) -> Iterator[Hit]:
