@@ -117,7 +117,7 @@ def test_an_operator_at_a_terminal(daemon: Make) -> None:
         terminal.press("s")
         terminal.reads("State of 10.61.0.2")
         terminal.press("u")
-        terminal.reads("✗ unavailable", "taken out", "unavailable: 10.61.0.2")
+        terminal.reads("✗ taken out", "took out 10.61.0.2")
 
         terminal.press("q")
         terminal.reads("Stop the island?", "no jail is running")

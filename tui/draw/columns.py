@@ -24,17 +24,19 @@ def total_tone(seconds: float, slo_s: float) -> str:
     return "bad" if seconds > slo_s else "warn" if seconds >= slo_s / 5 else "text"
 
 
+PATH_CELLS = 3
+"""What tells a path from others is at its end: so much of it, with a sign for the rest, must stand before a
+package's name."""
+
+
 def _function(url: str, call: str, label: str, ink: Ink) -> str:
     """A call with as much of its URL as there is room for, cut from the left; its arguments go first."""
     if not (url and call):
         return label
+    may_go = max(0, len(url.rpartition("/")[0]) - PATH_CELLS + 1)
     for whole in (f"{url}.{call}", f"{url}.{call.partition('(')[0]}"):
-        if len(whole) <= ink.width:
-            return whole
-        package = whole[: -len(label)] if whole.endswith(label) else ""
-        parent = package.rstrip("/").rpartition("/")[2]
-        if parent and len(parent) + len(label) + 3 <= ink.width:
-            return tail(whole, ink.width, ink.glyphs["more"])
+        if len(whole) - may_go <= ink.width:
+            break
     return tail(whole, ink.width, ink.glyphs["more"])
 
 
