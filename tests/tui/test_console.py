@@ -278,7 +278,7 @@ async def test_invokes_by_hand(port: Port, world: World) -> None:
         assert "Encode(1, 2)" in copied
         await operator.press("escape")
         assert not isinstance(operator.console.screen, Invoke)
-        await operator.reads("user/repo.Encode")
+        await operator.reads("repo.Encode(1, 2)")
 
 
 async def test_the_very_same_request_is_made_again(port: Port, world: World) -> None:
