@@ -153,13 +153,14 @@ async def deferred(
         claim = Claim(client=client, key=deferral.key, body=digest, call=deferral.call)
         held = await later.claim(claim)
         if held is not None and held.call:
-            return await _told(island, held.call, deferral.prefers, error_form, base_path)
+            record = await island.later.get(held.call)
+            return await _told(island, record, deferral.prefers, error_form, base_path)
         if held is not None:
             kept = msgspec.json.decode(held.reply or b"", type=_Kept)
             return Reply(kept.status, kept.body, (*kept.headers, ("Idempotent-Replayed", "true")), kept.media)
     try:
         if deferral.call:
-            await later.accept(
+            record = await later.accept(
                 asks,
                 client,
                 name=name,
@@ -169,7 +170,7 @@ async def deferred(
                 traceparent=traceparent,
                 id=deferral.call,
             )
-            return await _told(island, deferral.call, deferral.prefers, error_form, base_path)
+            return await _told(island, record, deferral.prefers, error_form, base_path)
         answer = await run()
     except BaseException:
         if claim is not None and not await _accepted(island, deferral.call):
@@ -192,14 +193,17 @@ async def _accepted(island: Island, call: str) -> bool:
     return True
 
 
-async def _told(island: Island, call: str, prefers: Preferences, error_form: str, base_path: str) -> Reply:
+async def _told(
+    island: Island, record: Record, prefers: Preferences, error_form: str, base_path: str
+) -> Reply:
     """The answer of a call that is over in time; else where to ask for it."""
-    record = await island.later.settled(call, prefers.wait_s or 0.0)
+    if prefers.wait_s:
+        record = await island.later.settled(record.id, prefers.wait_s)
     applied = (("Preference-Applied", prefers.applied),) if prefers.applied else ()
     if prefers.wait_s is not None and record.state in (CallState.done, CallState.dead):
         answer = _answer(record, error_form)
         return Reply(answer.status, answer.body, (*answer.headers, *applied), answer.media)
-    where = ("Location", base_path + op.KEPT.url(kept=call))
+    where = ("Location", base_path + op.KEPT.url(kept=record.id))
     again = (("Retry-After", str(ASK_AGAIN_S)),) if not record.state.final else ()
     shown = msgspec.structs.replace(record, result=msgspec.UNSET)
     return Reply(202, codec.encode(shown), (where, *again, *applied))

@@ -167,7 +167,7 @@ def telling(path: Path) -> Iterator[None]:
         yield
     except (sqlite3.Error, OSError) as error:
         raise NotKept(
-            f"cannot keep this in {path}: {error}; nothing that was accepted is lost; the island's operator "
-            "must make room, or look at that file",
+            f"cannot keep this in {path.name}: {error}; nothing that was accepted is lost; the operator of "
+            "the island must make room, or look at that file",
             retry_after_s=10,
         ) from error
