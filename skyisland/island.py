@@ -416,14 +416,14 @@ class Island:
                 )
             try:
                 story.jail, story.warm = inmate.spec.name, inmate.warm
-                inmate.mark = talk.mark
+                inmate.mark, inmate.secrets = talk.mark, story.secrets
                 with story.phase(Phase.exec):
                     outcome = await inmate.converse(talk.input, talk.timeout_s, talk.heard)
             finally:
                 self.jails.discard(inmate)
         try:
             outcome = talk.told(outcome)
-            self.outputs.keep(inmate.spec.name, story.id, outcome)
+            self.outputs.keep(inmate.spec.name, story.id, outcome, story.secrets)
             return outcome
         except BadCall as refusal:
             raise await self._with_declaration(refusal, artifact) from None

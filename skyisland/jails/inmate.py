@@ -104,6 +104,8 @@ class Inmate:
         """The latest sample of what it uses."""
         self.mark = b""
         """What the harness begins its words with in the outputs of this call; empty for whatever has none."""
+        self.secrets: tuple[str, ...] = ()
+        """What this call was given to use, and not to show."""
         self._sampled_at = -USAGE_S
 
     @property

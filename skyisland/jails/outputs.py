@@ -13,6 +13,7 @@ from collections.abc import AsyncGenerator
 
 from msgspec import Struct
 
+from skyisland.cause import HIDDEN
 from skyisland.errors import TooBusy
 from skyisland.events import Latest
 from skyisland.jails.inmate import Inmate
@@ -111,9 +112,12 @@ class Outputs:
         self._pause_s = pause_s
         self._watchers = 0
 
-    def keep(self, jail: str, invocation: str, outcome: Outcome) -> None:
-        """Keep the end of what a call's jail wrote."""
+    def keep(self, jail: str, invocation: str, outcome: Outcome, secrets: tuple[str, ...] = ()) -> None:
+        """Keep the end of what a call's jail wrote, without the secrets that it was given."""
         out, err = outcome.stdout, outcome.stderr
+        for secret in secrets:
+            out = out.replace(secret.encode(), HIDDEN.encode())
+            err = err.replace(secret.encode(), HIDDEN.encode())
         if out or err:
             cut = max(0, len(out) - TAIL_BYTES) + max(0, len(err) - TAIL_BYTES)
             if cut:
@@ -125,7 +129,8 @@ class Outputs:
         return next((tail for tail in reversed(self._tails) if of in (tail.jail, tail.invocation)), None)
 
     def follow(self, inmate: Inmate) -> AsyncGenerator[Written, None]:
-        """What a jail wrote until now, and what it writes until its end.
+        """What a jail wrote until now, and what it writes until its end. Of a call with secrets, its
+        end alone and without them: pieces might show one.
 
         Raises:
             TooBusy: too many watch.
@@ -141,7 +146,7 @@ class Outputs:
             over = False
             while True:
                 piece = Written()
-                if inmate.jail is not None:
+                if inmate.jail is not None and not inmate.secrets:
                     process, mark = inmate.jail.process, inmate.mark
                     piece = Written(
                         stdout=out.more(process.stdout.data, mark, last=over),
@@ -157,6 +162,9 @@ class Outputs:
                 over = inmate.over
                 await asyncio.sleep(self._pause_s)
             tail = self.tail(inmate.spec.name)
+            if tail is not None and inmate.secrets:
+                yield tail.piece()
+                return
             yield Written(ended=True, verdict=tail.verdict if tail else "")
         finally:
             self._watchers -= 1

@@ -55,6 +55,23 @@ async def test_a_call_is_watched_while_it_runs_and_afterwards(port: Port, world:
         await parts_of(port, "inv-nobody")
 
 
+async def test_secrets_of_a_call_are_shown_to_nobody(world: World) -> None:
+    name, jail = await living(world)
+    inmate = world.island.jails.find(name)
+    (story,) = world.island._running.values()
+    story.secrets = inmate.secrets = ("hush",)
+    parts = world.island.output(name)
+    write(jail, b"the word is hu")
+    write(jail, b"sh\n", b"hush")
+    watching = asyncio.create_task(anext(parts))
+    await world.island.kill(name)
+    assert await watching == Written(
+        stdout="the word is [secret]\n", stderr="[secret]", ended=True, verdict="killed"
+    )
+    (kept,) = [part async for part in world.island.output(name)]
+    assert "hush" not in kept.stdout + kept.stderr
+
+
 async def test_so_many_watch_and_no_more(world: World) -> None:
     name, jail = await living(world)
     write(jail, b"x")
