@@ -27,28 +27,33 @@ from tui.words import clock, duration, fit, line, size, uptime
 class PhasesPanel(Canvas):
     """How long each phase takes."""
 
+    _span_s = 0.0
+    """How far back the figures reach that were drawn last."""
+
     def draw(self, width: int, height: int) -> list[Line]:
-        rows, _ = self.board.figures.sample(self.station.now)
+        rows, self._span_s = self.board.figures.sample(self.station.now)
         totals = sorted(row.total_s for row in rows)
         return percentiles(phase_times(rows), totals, width, self.glyphs)
 
     def titles(self, width: int) -> tuple[str, str]:
-        _, span_s = self.board.figures.sample(self.station.now)
-        return f"Phases, last {span_s:.0f} s", ""
+        return f"Phases, last {self._span_s:.0f} s", ""
 
 
 class LatencyPanel(Canvas):
     """How long calls took, over time."""
 
+    _step_s = 1
+    """How long a column is that was drawn last."""
+
     def draw(self, width: int, height: int) -> list[Line]:
-        spans, _ = self.board.figures.heat(self.station.now, heat_columns(width))
+        spans, self._step_s = self.board.figures.heat(self.station.now, heat_columns(width))
         if not any(map(any, spans)):
             return [Line([("  no request in this time", "dim")])]
         return heat_map(spans, width, height, self.glyphs, self.board.slo_s)
 
     def titles(self, width: int) -> tuple[str, str]:
-        spans, step = self.board.figures.heat(self.station.now, heat_columns(width))
-        return f"Latency over time, last {len(spans) * step} s", f"a column is {step} s"
+        length_s = heat_columns(width) * self._step_s
+        return f"Latency over time, last {length_s} s", f"a column is {self._step_s} s"
 
 
 class PoolPanel(Canvas):
