@@ -213,7 +213,7 @@ def _last_error(row: FunctionRow, ink: Ink) -> Span:
 
 FUNCTIONS: list[Column] = [
     Column("FUNCTION", 20, lambda f, ink: (tail(f.label, ink.width, ink.glyphs["more"]), "text"),
-           lambda f, now: f.label, grow=26),
+           lambda f, now: f.label, grow=16),
     Column("CALLS", 6, lambda f, ink: (str(f.figures.recent.calls or "-"), "text"),
            lambda f, now: (f.figures.recent.calls, f.figures.last_at), ">", falling=True),
     Column("RATE/s", 6, lambda f, ink: (rate(f.figures.recent.rate), "text"),
@@ -226,6 +226,6 @@ FUNCTIONS: list[Column] = [
     Column("COLD", 5, lambda f, ink: _share(f.figures.recent.cold_share, 2.0),
            lambda f, now: f.figures.recent.cold_share or 0.0, ">", 4, falling=True),
     Column("TREND", 15, _trend, None, rank=3),
-    Column("LAST ERROR", 10, _last_error, lambda f, now: f.figures.last_error_at or 0.0, rank=2, rest=True,
+    Column("LAST ERROR", 18, _last_error, lambda f, now: f.figures.last_error_at or 0.0, rank=2, rest=True,
            falling=True),
 ]  # fmt: skip
