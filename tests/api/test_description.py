@@ -47,7 +47,9 @@ async def test_it_is_served_to_all_with_a_page_that_loads_nothing(client: httpx.
 
 
 def answering(frame: bytes) -> Script:
-    """A function that prints a word, or has an answer to each of many inputs."""
+    """A function that prints a word, or has an answer to each of many inputs; a package with an Example."""
+    if not frame:
+        return Script(stdout=b"--- PASS: ExampleEncode (0.00s)\n")
     if b'"many":true' not in frame:
         return Script(stdout=b"done")
     data_at = 4 + int.from_bytes(frame[:4], "big")
