@@ -171,11 +171,19 @@ def _refine_names(components: dict[str, Schema]) -> None:
         "additionalProperties": {"type": "string", "pattern": "^[^\0]*$"},
     }
     fields["secrets"] |= {"propertyNames": variable, "additionalProperties": _in_path("secret")}
-    program: Schema = {"function": {"enum": ["", "main"]}, "types": {"maxItems": 0}}
+    components["Webhook"]["properties"]["secret"] |= _in_path("secret")
+    no_handler: Schema = {"handler": {"enum": [""]}, "webhook": {"type": "null"}}
+    program: Schema = {"function": {"enum": ["", "main"]}, "types": {"maxItems": 0}} | no_handler
+    handler: Schema = {
+        "handler": {"format": "go-function"},
+        "function": {"enum": [""]},
+        "types": {"maxItems": 0},
+    }
     _restrict(
         defined,
-        {"properties": {"function": {"format": "go-function"}}, "required": ["function"]},
+        {"properties": {"function": {"format": "go-function"}} | no_handler, "required": ["function"]},
         {"properties": program | {"env": {"maxProperties": 0}, "secrets": {"maxProperties": 0}}},
+        {"properties": handler, "required": ["handler"]},
     )
 
 

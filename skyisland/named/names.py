@@ -71,6 +71,8 @@ def check_follows(current: Revision | None, number: int, name: str) -> None:
 def stale(name: str, latest: int) -> StaleRevision:
     """The error of a change that came too late."""
     text = f'{name} is at revision {latest} now; look at what changed, and send If-Match: "{latest}"'
+    if latest == 0:
+        text = f"nothing has the name {name} now; send If-None-Match: * in place of If-Match"
     return StaleRevision(text, name=name, revision=latest)
 
 
