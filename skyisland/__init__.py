@@ -2,7 +2,7 @@
 
     cli          the commands                          golang       all that knows Go
     wiring       makes an island, chooses drivers      record       what is remembered and counted
-    island       runs a call through the rooms         jails        jails, clones and addresses
+    island       its life, what operators do           jails        jails, clones and addresses
     client       a running island, by its API          host         what we need of any machine
     drivers      what a host is told to do             settings     one file, checked
     fakes        rooms without anything behind them    operations   what the API offers, in a table
@@ -14,6 +14,7 @@
     rooms        what the island asks of its rooms     errors       what can go wrong
     later        calls that answer later               cause        why a call did not end well
     codec        JSON, written and read                figures      what was called, and how it went
+    calling      one call, through the rooms           supply       from a request to a binary
     trace        the trace that a call is a part of
 
 A room uses the rooms below it and no others; `[tool.importlinter]` in pyproject.toml has the order. The HTTP

@@ -1,8 +1,7 @@
-"""The island: runs calls through its rooms, and lets operators see and steer.
+"""The island: its life from start to stop, and what operators see and steer.
 
 `Island` is the one interface of everything outside: REST, console and commands see the same methods,
-and none of them reaches past it. A call is one line read from left to right:
-request ▶ call ▶ artifact ▶ jail ▶ outcome ▶ invocation.
+and none of them reaches past it. `calling` runs a call, `supply` gives it its binary.
 
 What it asks of its rooms is in rooms.py, so each room can be real or a fake (fakes.py). `wiring` makes the
 real ones from settings.
@@ -19,10 +18,9 @@ from itertools import islice
 import msgspec
 from msgspec import structs
 
+from skyisland.calling import Calling, confined
 from skyisland.errors import (
-    BadCall,
     Draining,
-    DriverError,
     HostUnfit,
     IslandError,
     JailNotFound,
@@ -31,17 +29,11 @@ from skyisland.errors import (
 )
 from skyisland.events import Events, InvocationFinished, IslandStarted, IslandStopped, Pulse
 from skyisland.figures import Report, Window
-from skyisland.golang import harness
-from skyisland.golang.callee import EXAMPLES, parse_handler, understand
-from skyisland.golang.catalogue import Catalogue
-from skyisland.golang.conversation import Conversation, Heard
-from skyisland.golang.runtime import function_environment
-from skyisland.host.failures import Failures
-from skyisland.host.fair import LOCAL, FairQueue
+from skyisland.golang.callee import understand
 from skyisland.host.load import HostMeter
 from skyisland.host.tasks import Progress, silent
 from skyisland.jails.outputs import Outputs
-from skyisland.jails.pool import Confines, Pace, WarmPool
+from skyisland.jails.pool import Pace, WarmPool
 from skyisland.jails.register import Jails
 from skyisland.later.calls import Order
 from skyisland.later.keeping import NotKept, Store
@@ -49,15 +41,10 @@ from skyisland.later.later import Later
 from skyisland.later.memory import MemoryStore
 from skyisland.model import (
     Artifact,
-    Call,
     FunctionRequest,
     Invocation,
     Limits,
     NamedCall,
-    Outcome,
-    Phase,
-    Resolved,
-    Terms,
 )
 from skyisland.named.functions import NamedFunctions
 from skyisland.named.names import MemoryNames, Names
@@ -76,7 +63,7 @@ from skyisland.status import (
     Status,
     Written,
 )
-from skyisland.story import Story
+from skyisland.supply import Supply
 from skyisland.wire import FunctionPage
 
 log = logging.getLogger(__name__)
@@ -91,14 +78,6 @@ CALLS_SHOWN = 1000
 """Calls under way in a status: more than a screen has, and 0.3 MB."""
 RECALLED = 1000
 """Invocations of an earlier life that count in the windows of this one: as many as are remembered."""
-
-PLAIN = Terms()
-
-
-def _confines(limits: Limits) -> Confines:
-    """A call's jail with these limits: what the function may print, and the harness's record behind it."""
-    with_record = structs.replace(limits, stdout_bytes=limits.stdout_bytes + harness.RECORD_BYTES)
-    return Confines(with_record, function_environment(limits))
 
 
 async def _once(piece: Written) -> AsyncGenerator[Written, None]:
@@ -132,7 +111,6 @@ class Island:
         it they are forgotten with the process. `meter`: of the host; without one its load is not told."""
         self.name = name
         self.version = version
-        self.policy = policy
         self.events = events
         self.sources = sources
         self.builds = builds
@@ -146,31 +124,36 @@ class Island:
         self.failed_builds = FailedBuilds(events)
         self.outputs = Outputs()
         self._callers_outputs = Outputs()
-        confines = _confines(policy.limits)
+        confines = confined(policy.limits)
         self.pool = WarmPool(
             jails, policy.warm, confines.limits, events, environment=confines.environment, pace=pace
         )
+        self._supply = Supply(sources, builds, policy.failures_kept_s)
+        self._calling = Calling(policy, events, self._supply, builds, network, jails, self.pool, self.outputs)
+        self.invoke = self._calling.invoke
+        """Run one call in a jail of its own."""
+        self.functions = self._supply.functions
+        """What a package offers."""
+        self.build, self.build_at = self._supply.build, self._supply.build_at
+        """For names, before anybody calls them."""
+        self.rebuild = self._supply.rebuild
+        """Compile an artifact anew."""
         self.named = NamedFunctions(names or MemoryNames(), secrets or Secrets(), self)
         self.started_at = time.time()
-        self._draining = False
         self._purging: asyncio.Task[None] | None = None
-        self._running: dict[asyncio.Task[object], Story] = {}
-        self._places = FairQueue(
-            "a place to run",
-            policy.max_running,
-            places_per_client=policy.running_per_client,
-            max_waiting=policy.max_queued,
-            timeout_s=policy.queue_timeout_s,
-        )
-        self._failures = Failures(policy.failures_kept_s)
         self.later = Later(
             store or MemoryStore(),
             self._run_order,
             later or Async(),
             places=policy.max_running,
-            busy=lambda: self._places.waiting > 0,
+            busy=lambda: self._calling.places.waiting > 0,
             check=self._check_order,
         )
+
+    @property
+    def policy(self) -> Policy:
+        """What the settings permit."""
+        return self._calling.policy
 
     # Life
 
@@ -195,7 +178,7 @@ class Island:
         self._purging = asyncio.create_task(self._purge_sources())
         self.pool.start()
         await self.named.start()
-        self.builds.work_ahead(lambda: self._draining or bool(self._running))
+        self.builds.work_ahead(lambda: self._calling.closed or bool(self._calling.running))
         self.later.start()
         self.events.publish(IslandStarted(swept=swept))
 
@@ -222,21 +205,21 @@ class Island:
 
     def limit(self, limits: Limits, exec_timeout_s: float) -> None:
         """What a jail may use, and how long a call may take: of those that are made from now on."""
-        self.policy = structs.replace(self.policy, limits=limits, exec_timeout_s=exec_timeout_s)
-        confines = _confines(limits)
+        self._calling.policy = structs.replace(self.policy, limits=limits, exec_timeout_s=exec_timeout_s)
+        confines = confined(limits)
         self.pool.limits, self.pool.environment = confines.limits, confines.environment
 
     async def drain(self, grace_s: float) -> None:
         """Take no new calls, let the running ones finish within `grace_s`, then kill them."""
-        self._draining = True
+        self._calling.closed = self._supply.closed = True
         self.later.pause()
         self.builds.disturb()
         await self.pool.close()
-        if self._running:
-            await asyncio.wait(self._running, timeout=grace_s)
+        if self._calling.running:
+            await asyncio.wait(self._calling.running, timeout=grace_s)
         await self.jails.kill_all("the island stops")
-        if self._running:
-            _, left = await asyncio.wait(self._running, timeout=CANCEL_AFTER_S)
+        if self._calling.running:
+            _, left = await asyncio.wait(self._calling.running, timeout=CANCEL_AFTER_S)
             for task in left:
                 task.cancel()
             await asyncio.gather(*left, return_exceptions=True)
@@ -257,47 +240,6 @@ class Island:
         await self.history.close()
 
     # Calls
-
-    async def invoke(
-        self,
-        request: FunctionRequest,
-        *,
-        client: str = LOCAL,
-        id: str = "",  # noqa: A002 - as the answer's field is named
-        caller_id: str = "",
-        traceparent: str = "",
-        text_only: bool = False,
-        heard: Heard | None = None,
-        terms: Terms | None = None,
-    ) -> Invocation:
-        """Run one call in a jail of its own. `client`: whose share of the island it counts to.
-
-        `id`: the invocation's, one that nothing else has; `caller_id`: what the caller calls it;
-        `traceparent`: the trace that it is a part of. `text_only`: nobody wants the results as JSON.
-        `heard`: called with the answers of many inputs as they come; they are not in the outcome then.
-        `terms`: of a call by name.
-
-        Raises:
-            IslandError: the request was refused or could not be carried out. What happens inside the jail is
-                the invocation's `Outcome`, not an error.
-        """
-        if self._draining:
-            raise Draining("the island is stopping and takes no new calls", retry_after_s=5)
-        story = Story(request, self.events, client, id=id, caller_id=caller_id, traceparent=traceparent)
-        task = asyncio.current_task()
-        assert task is not None  # noqa: S101 - we are in a coroutine
-        self._running[task] = story
-        if terms is not None:
-            story.name, story.secrets = terms.name, terms.secrets
-        self.builds.disturb()
-        try:
-            return story.finish(await self._carry_out(request, story, text_only, heard, terms or PLAIN))
-        except Exception as error:
-            story.fail(error)
-            raise
-        finally:
-            self._running.pop(task, None)
-            story.close()
 
     async def _run_order(self, order: Order, id: str) -> Invocation:  # noqa: A002
         """One attempt at a call that answers later."""
@@ -327,137 +269,6 @@ class Island:
         await understand(request)
         return request
 
-    async def _carry_out(
-        self,
-        request: FunctionRequest,
-        story: Story,
-        text_only: bool,
-        heard: Heard | None,
-        terms: Terms,
-    ) -> Outcome:
-        if terms.examples:
-            call = EXAMPLES
-        elif terms.exchange is not None:
-            call = parse_handler(request.call)
-        else:
-            call = await understand(request)
-        story.function = call.function
-        talk = Conversation(
-            request,
-            call,
-            text_only=text_only,
-            timeout_s=terms.timeout_s or self.policy.exec_timeout_s,
-            most_bytes=(terms.limits or self.policy.limits).stdout_bytes,
-            heard=heard,
-            environment=(*story.environment, *terms.environment),
-            exchange=terms.exchange,
-        )
-        if request.ip4:
-            self.network.require()
-        try:
-            artifact = await self._artifact(request, call, story, terms)
-        except OSError as error:  # the disk is full, no descriptor is left …
-            raise DriverError(f"the host failed us: {error.strerror}; see its log") from error
-        story.function = artifact.function
-        with self.builds.using(artifact):
-            try:
-                with story.phase(Phase.queue):
-                    if request.ip4:
-                        await self.network.await_turn(story.id, story.client)
-                    if not self._places.take(story.client):
-                        story.queued()
-                        await self._places.wait(story.client)
-                try:
-                    return await self._run(request, talk, artifact, story, terms)
-                finally:
-                    self._places.leave(story.client)
-            finally:
-                if request.ip4:
-                    self.network.end_turn(story.id)
-
-    async def _artifact(self, request: FunctionRequest, call: Call, story: Story, terms: Terms) -> Artifact:
-        """The binary for the call: a known one, or else one built from the repository at its commit."""
-        anew = request.cache_bust
-        # A push mends what failed here: each client asks the remote for itself.
-        resolve_key = (Phase.resolve, request.url, request.version, story.client)
-        with story.phase(Phase.resolve), self._failures.of(resolve_key, anew=anew):
-            resolved = terms.resolved or await self.sources.resolve(
-                request.url, request.version, refresh=anew, client=story.client
-            )
-        story.commit, story.stale = resolved.commit, resolved.stale
-        story.repository, story.package = resolved.url, resolved.package
-        artifact = None if anew else self.builds.known(resolved, call, story.client)
-        if artifact is not None:
-            story.cached = True
-            return artifact
-        checkout_key = (Phase.clone, resolved.url, resolved.commit, story.client)
-        with story.phase(Phase.clone), self._failures.of(checkout_key, anew=anew):
-            source = await self.sources.checkout(resolved, story.client)
-        with self.sources.using(source), story.phase(Phase.build):
-            return await self.builds.build(
-                source, call, refresh=anew, invocation=story.id, client=story.client
-            )
-
-    async def _run(
-        self, request: FunctionRequest, talk: Conversation, artifact: Artifact, story: Story, terms: Terms
-    ) -> Outcome:
-        """Say to a jail's process what is to be said, and wait for its end."""
-        with self.pool.call():
-            with story.phase(Phase.jail):
-                inmate = await self.pool.obtain(
-                    request,
-                    artifact,
-                    talk.shown,
-                    invocation=story.id,
-                    cached=story.cached,
-                    client=story.client,
-                    words=talk.words,
-                    own=_confines(terms.limits) if terms.limits is not None else None,
-                )
-            try:
-                story.jail, story.warm = inmate.spec.name, inmate.warm
-                inmate.mark, inmate.secrets = talk.mark, story.secrets
-                with story.phase(Phase.exec):
-                    outcome = await inmate.converse(talk.input, talk.timeout_s, talk.heard)
-            finally:
-                self.jails.discard(inmate)
-        try:
-            outcome = talk.told(outcome)
-            self.outputs.keep(inmate.spec.name, story.id, outcome, story.secrets)
-            return outcome
-        except BadCall as refusal:
-            raise await self._with_declaration(refusal, artifact) from None
-
-    async def _with_declaration(self, refusal: BadCall, artifact: Artifact) -> BadCall:
-        """A refusal of arguments, with what the function takes, if that is known."""
-        offered = await self.builds.known_catalogue(artifact)
-        entry = offered.find(artifact.function) if offered else None
-        if entry is None or entry.kind != "function":
-            return refusal
-        return BadCall(f"{refusal.message}; it is declared as {entry.declaration}", **refusal.details)
-
-    async def functions(self, url: str, version: str | None = None, *, client: str = LOCAL) -> Catalogue:
-        """What the package at `url` offers, from memory or made as a build is. `client`: whose share of the
-        places to build it counts to.
-
-        Raises:
-            IslandError: the request was refused, or the package does not compile.
-        """
-        if self._draining:
-            raise Draining("the island is stopping and takes no new requests", retry_after_s=5)
-        try:
-            with self._failures.of((Phase.resolve, url, version, client)):
-                resolved = await self.sources.resolve(url, version, refresh=False, client=client)
-            offered = await self.builds.known_catalogue(resolved)
-            if offered is None:
-                with self._failures.of((Phase.clone, resolved.url, resolved.commit, client)):
-                    source = await self.sources.checkout(resolved, client)
-                with self.sources.using(source):
-                    offered = await self.builds.catalogue(source, client=client)
-        except OSError as error:
-            raise DriverError(f"the host failed us: {error.strerror}; see its log") from error
-        return structs.replace(offered, stale=resolved.stale)
-
     # What names need (`named.functions.Runner`)
 
     @property
@@ -465,34 +276,9 @@ class Island:
         """Of a jail that has none of its own."""
         return self.policy.limits
 
-    async def build(
-        self, url: str, version: str | None, call: Call, *, refresh: bool, client: str = LOCAL
-    ) -> tuple[Resolved, Artifact]:
-        """What a version means now, and its binary; nothing is run. `refresh`: ask the remote.
-
-        Raises:
-            IslandError: it was refused, or could not be fetched or built.
-        """
-        resolved = await self.sources.resolve(url, version, refresh=refresh, client=client)
-        return resolved, await self.build_at(resolved, call, client=client)
-
-    async def build_at(self, resolved: Resolved, call: Call, *, client: str = LOCAL) -> Artifact:
-        """The binary of a commit, built if there is none.
-
-        Raises:
-            As `build` does.
-        """
-        if self._draining:
-            raise Draining("the island is stopping and builds nothing new", retry_after_s=5)
-        if (known := self.builds.known(resolved, call, client)) is not None:
-            return known
-        source = await self.sources.checkout(resolved, client)
-        with self.sources.using(source):
-            return await self.builds.build(source, call, refresh=False, invocation=None, client=client)
-
     def keep_warm(self, name: str, artifact: Artifact | None, limits: Limits | None, number: int) -> None:
         """Have so many warm jails wait for calls of a name, in place of those that waited for it before."""
-        self.pool.keep(name, artifact, number, _confines(limits) if limits is not None else None)
+        self.pool.keep(name, artifact, number, confined(limits) if limits is not None else None)
 
     def aim(self, name: str, target_s: float | None) -> None:
         """Calls of a name are slow beyond this time; None for the settings' own."""
@@ -510,9 +296,9 @@ class Island:
         """A small part of `status`, with fresh samples of what the jails use, for watchers."""
         await self.sample_usage()
         return Pulse(
-            running=len(self._running),
-            queued=self._places.waiting,
-            draining=self._draining,
+            running=len(self._calling.running),
+            queued=self._calling.places.waiting,
+            draining=self._calling.closed,
             usage=self.jails.usage(),
             host=self._load,
         )
@@ -523,9 +309,9 @@ class Island:
             island=self.name,
             version=self.version,
             started_at=self.started_at,
-            draining=self._draining,
-            running=len(self._running),
-            queued=self._places.waiting,
+            draining=self._calling.closed,
+            running=len(self._calling.running),
+            queued=self._calling.places.waiting,
             driver=self.jails.driver.name,
             storage=self.jails.clones.name,
             policy=self.policy,
@@ -535,8 +321,8 @@ class Island:
             artifacts=self.builds.artifacts(),
             capabilities=self.capabilities(),
             ahead=self.builds.ahead,
-            places=self._places.taken,
-            calls=[story.info() for story in islice(self._running.values(), CALLS_SHOWN)],
+            places=self._calling.places.taken,
+            calls=[story.info() for story in islice(self._calling.running.values(), CALLS_SHOWN)],
             host=self._load,
             report=self.called.report(),
         )
@@ -547,12 +333,12 @@ class Island:
         Raises:
             Draining, Unavailable: the island stops, all places to run are taken, or no jail can be made.
         """
-        if self._draining:
+        if self._calling.closed:
             raise Draining("the island is stopping and takes no new calls", retry_after_s=5)
         if broken := self.jails.broken:
             raise Unavailable(f"no jail can be made: {broken}")
-        if not self._places.free:
-            raise Unavailable(f"all {self._places.places} places to run are taken", retry_after_s=1)
+        if not self._calling.places.free:
+            raise Unavailable(f"all {self._calling.places.places} places to run are taken", retry_after_s=1)
 
     def capabilities(self) -> list[Capability]:
         """What this host enforces, and what it cannot. What one driver enforces, no other need be able to."""
@@ -623,19 +409,6 @@ class Island:
             ArtifactNotFound
         """
         return await self.builds.evict(key)
-
-    async def rebuild(self, key: str) -> Artifact:
-        """Fetch and compile an artifact anew, without running it.
-
-        Raises:
-            ArtifactNotFound
-            SourceRefused, SourceUnavailable, BuildFailed: the artifact stays as it was.
-        """
-        artifact = self.builds.find(key)
-        resolved = self.sources.recorded(artifact.url, artifact.package, artifact.commit)
-        source = await self.sources.checkout(resolved, LOCAL)
-        with self.sources.using(source):
-            return await self.builds.rebuild(artifact, source)
 
     async def purge(self) -> list[Artifact]:
         """Forget every artifact that no call is using; returns them."""

@@ -58,7 +58,7 @@ async def test_a_call_is_watched_while_it_runs_and_afterwards(port: Port, world:
 async def test_secrets_of_a_call_are_shown_to_nobody(world: World) -> None:
     name, jail = await living(world)
     inmate = world.island.jails.find(name)
-    (story,) = world.island._running.values()
+    (story,) = world.island._calling.running.values()
     story.secrets = inmate.secrets = ("hush",)
     parts = world.island.output(name)
     write(jail, b"the word is hu")

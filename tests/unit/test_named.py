@@ -287,7 +287,7 @@ async def test_who_may_call_how_often_and_when(world: World, named: NamedFunctio
         await release.wait()
         return await invoke(*args, **more)
 
-    world.island.invoke = slow  # type: ignore[method-assign]
+    world.island.invoke = slow
     first = asyncio.create_task(named.calls.call("encode", ARGUMENTS, who="shop"))
     await asyncio.sleep(0)
     assert named.get("encode").running == 1

@@ -1,0 +1,194 @@
+"""One call, from its request to its invocation, read from left to right:
+request ▶ call ▶ artifact ▶ place ▶ jail ▶ outcome.
+"""
+
+from __future__ import annotations
+
+import asyncio
+
+from msgspec import structs
+
+from skyisland.errors import BadCall, Draining, DriverError
+from skyisland.events import Events
+from skyisland.golang import harness
+from skyisland.golang.callee import EXAMPLES, parse_handler, understand
+from skyisland.golang.conversation import Conversation, Heard
+from skyisland.golang.runtime import function_environment
+from skyisland.host.fair import LOCAL, FairQueue
+from skyisland.jails.outputs import Outputs
+from skyisland.jails.pool import Confines, WarmPool
+from skyisland.jails.register import Jails
+from skyisland.model import Artifact, FunctionRequest, Invocation, Limits, Outcome, Phase, Terms
+from skyisland.rooms import AddressRoom, BuildRoom
+from skyisland.status import Policy
+from skyisland.story import Story
+from skyisland.supply import Supply
+
+PLAIN = Terms()
+
+
+def confined(limits: Limits) -> Confines:
+    """A call's jail with these limits: what the function may print, and the harness's record behind it."""
+    with_record = structs.replace(limits, stdout_bytes=limits.stdout_bytes + harness.RECORD_BYTES)
+    return Confines(with_record, function_environment(limits))
+
+
+class Calling:
+    """Runs calls, as many at a time as there are places."""
+
+    def __init__(
+        self,
+        policy: Policy,
+        events: Events,
+        supply: Supply,
+        builds: BuildRoom,
+        network: AddressRoom,
+        jails: Jails,
+        pool: WarmPool,
+        outputs: Outputs,
+    ) -> None:
+        self.policy = policy
+        self._events = events
+        self._supply = supply
+        self._builds = builds
+        self._network = network
+        self._jails = jails
+        self._pool = pool
+        self._outputs = outputs
+        self.closed = False
+        """The island stops: no new call is taken."""
+        self.running: dict[asyncio.Task[object], Story] = {}
+        self.places = FairQueue(
+            "a place to run",
+            policy.max_running,
+            places_per_client=policy.running_per_client,
+            max_waiting=policy.max_queued,
+            timeout_s=policy.queue_timeout_s,
+        )
+
+    async def invoke(
+        self,
+        request: FunctionRequest,
+        *,
+        client: str = LOCAL,
+        id: str = "",  # noqa: A002 - as the answer's field is named
+        caller_id: str = "",
+        traceparent: str = "",
+        text_only: bool = False,
+        heard: Heard | None = None,
+        terms: Terms | None = None,
+    ) -> Invocation:
+        """Run one call in a jail of its own. `client`: whose share of the island it counts to.
+
+        `id`: the invocation's, one that nothing else has; `caller_id`: what the caller calls it;
+        `traceparent`: the trace that it is a part of. `text_only`: nobody wants the results as JSON.
+        `heard`: called with the answers of many inputs as they come; they are not in the outcome then.
+        `terms`: of a call by name.
+
+        Raises:
+            IslandError: the request was refused or could not be carried out. What happens inside the jail is
+                the invocation's `Outcome`, not an error.
+        """
+        if self.closed:
+            raise Draining("the island is stopping and takes no new calls", retry_after_s=5)
+        story = Story(request, self._events, client, id=id, caller_id=caller_id, traceparent=traceparent)
+        task = asyncio.current_task()
+        assert task is not None  # noqa: S101 - we are in a coroutine
+        self.running[task] = story
+        if terms is not None:
+            story.name, story.secrets = terms.name, terms.secrets
+        self._builds.disturb()
+        try:
+            return story.finish(await self._carry_out(request, story, text_only, heard, terms or PLAIN))
+        except Exception as error:
+            story.fail(error)
+            raise
+        finally:
+            self.running.pop(task, None)
+            story.close()
+
+    async def _carry_out(
+        self,
+        request: FunctionRequest,
+        story: Story,
+        text_only: bool,
+        heard: Heard | None,
+        terms: Terms,
+    ) -> Outcome:
+        if terms.examples:
+            call = EXAMPLES
+        elif terms.exchange is not None:
+            call = parse_handler(request.call)
+        else:
+            call = await understand(request)
+        story.function = call.function
+        talk = Conversation(
+            request,
+            call,
+            text_only=text_only,
+            timeout_s=terms.timeout_s or self.policy.exec_timeout_s,
+            most_bytes=(terms.limits or self.policy.limits).stdout_bytes,
+            heard=heard,
+            environment=(*story.environment, *terms.environment),
+            exchange=terms.exchange,
+        )
+        if request.ip4:
+            self._network.require()
+        try:
+            artifact = await self._supply.for_call(request, call, story, terms)
+        except OSError as error:  # the disk is full, no descriptor is left …
+            raise DriverError(f"the host failed us: {error.strerror}; see its log") from error
+        story.function = artifact.function
+        with self._builds.using(artifact):
+            try:
+                with story.phase(Phase.queue):
+                    if request.ip4:
+                        await self._network.await_turn(story.id, story.client)
+                    if not self.places.take(story.client):
+                        story.queued()
+                        await self.places.wait(story.client)
+                try:
+                    return await self._run(request, talk, artifact, story, terms)
+                finally:
+                    self.places.leave(story.client)
+            finally:
+                if request.ip4:
+                    self._network.end_turn(story.id)
+
+    async def _run(
+        self, request: FunctionRequest, talk: Conversation, artifact: Artifact, story: Story, terms: Terms
+    ) -> Outcome:
+        """Say to a jail's process what is to be said, and wait for its end."""
+        with self._pool.call():
+            with story.phase(Phase.jail):
+                inmate = await self._pool.obtain(
+                    request,
+                    artifact,
+                    talk.shown,
+                    invocation=story.id,
+                    cached=story.cached,
+                    client=story.client,
+                    words=talk.words,
+                    own=confined(terms.limits) if terms.limits is not None else None,
+                )
+            try:
+                story.jail, story.warm = inmate.spec.name, inmate.warm
+                inmate.mark, inmate.secrets = talk.mark, story.secrets
+                with story.phase(Phase.exec):
+                    outcome = await inmate.converse(talk.input, talk.timeout_s, talk.heard)
+            finally:
+                self._jails.discard(inmate)
+        try:
+            outcome = talk.told(outcome)
+            self._outputs.keep(inmate.spec.name, story.id, outcome, story.secrets)
+            return outcome
+        except BadCall as refusal:
+            raise await self._with_declaration(refusal, artifact) from None
+
+    async def _with_declaration(self, refusal: BadCall, artifact: Artifact) -> BadCall:
+        """A refusal of arguments, with what the function takes, if that is known."""
+        offered = await self._builds.known_catalogue(artifact)
+        entry = offered.find(artifact.function) if offered else None
+        if entry is None or entry.kind != "function":
+            return refusal
+        return BadCall(f"{refusal.message}; it is declared as {entry.declaration}", **refusal.details)
