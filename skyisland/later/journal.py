@@ -108,17 +108,17 @@ class Journal:
             for (_, done), result in zip(batch, told, strict=True):
                 if done.done():
                     continue
-                if isinstance(result, sqlite3.Error):
+                if isinstance(result, Exception):
                     done.set_exception(result)
                     done.exception()  # else asyncio logs it where its caller was cancelled
                 else:
                     done.set_result(result)
         self._writing = None
 
-    def _commit(self, writes: list[Sequence[Statement]]) -> list[list[int] | sqlite3.Error]:
+    def _commit(self, writes: list[Sequence[Statement]]) -> list[list[int] | Exception]:
         try:
             return list(self._transaction(writes))
-        except sqlite3.Error as error:
+        except Exception as error:  # of whatever kind, it is its writer's: the others go on
             if len(writes) == 1:
                 return [error]
         # One of them has no room, or all: each for itself, so that one does not fail the others.

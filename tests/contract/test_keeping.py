@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import sqlite3
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from pathlib import Path
 
@@ -12,7 +11,7 @@ import pytest
 
 from skyisland.errors import TooBusy
 from skyisland.later.calls import Callback, CallbackState, CallState, Claim, Order, Record
-from skyisland.later.journal import Statement
+from skyisland.later.journal import Journal, Statement
 from skyisland.later.keeping import NotKept, Store, Wanted
 from skyisland.later.lines import Room
 from skyisland.later.memory import MemoryStore
@@ -261,7 +260,7 @@ async def test_many_who_come_at_one_time_share_transactions(
     commits: list[int] = []
     commit = store._journal._commit
 
-    def counted(batch: list[Sequence[Statement]]) -> list[list[int] | sqlite3.Error]:
+    def counted(batch: list[Sequence[Statement]]) -> list[list[int] | Exception]:
         commits.append(len(batch))
         return commit(batch)
 
@@ -271,6 +270,19 @@ async def test_many_who_come_at_one_time_share_transactions(
     assert len(commits) <= 3
     assert len(await store.results.find(Wanted(limit=1000))) == 100
     await store.close()
+
+
+async def test_what_cannot_be_written_fails_alone_and_the_next_ones_are_written(tmp_path: Path) -> None:
+    journal = await asyncio.to_thread(Journal, tmp_path / "j.db")
+    set_secret = "INSERT INTO secrets VALUES (?, ?)"
+    failed, written = await asyncio.gather(
+        journal.write((set_secret, ("a", 1 << 80))),
+        journal.write((set_secret, ("b", b"1"))),
+        return_exceptions=True,
+    )
+    assert (type(failed), written) == (OverflowError, [1])
+    assert await journal.write((set_secret, ("c", b"1"))) == [1]
+    await journal.close()
 
 
 async def test_a_full_disk_refuses_what_comes_and_keeps_what_was_accepted(reopen: Open) -> None:
