@@ -4,8 +4,8 @@
 shows the first in a browser. Importing this costs nothing; Textual is loaded by the first that runs.
 
     supervisor, terminal, web    who runs the console, and on what
-    console                      keys and frame, and what operators do: going, looking, orders, invoke,
-                                 questions
+    console                      keys and frame, and what operators do: going, looking, orders, naming,
+                                 invoke, defining, questions
     desk, dialogs, keyboard,
     catalogue, answer, calls,
     jump, memory, output         what these are made of

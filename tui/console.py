@@ -36,7 +36,7 @@ from tui.draw.table import Table
 from tui.draw.tones import SKY, Palette, variables
 from tui.draw.views import Overview, View
 from tui.memory import Look, Memory
-from tui.orders import Orders
+from tui.naming import Naming
 from tui.watch.filter import Filter
 from tui.watch.port import Port
 from tui.watch.rows import InvocationRow
@@ -49,7 +49,7 @@ USUAL_REFRESH_S = 0.5
 """Between two pictures."""
 
 
-class Console(Orders):
+class Console(Naming):
     """The console on one island."""
 
     TITLE = "Sky Island"
@@ -86,6 +86,20 @@ class Console(Orders):
         Binding("b", "rebuild", "Rebuild", tooltip="build the binary anew", id="rebuild"),
         Binding("D", "evict", "Evict", tooltip="drop the binary; asks", id="evict"),
         Binding("P", "purge", "evict all binaries; asks", show=False, id="purge"),
+        Binding("a", "define", "Define", tooltip="have a name stand for a function", id="name.define"),
+        Binding("E", "redefine", "define this name anew", show=False, id="name.redefine"),
+        Binding(
+            "H",
+            "pause_name",
+            "Pause",
+            tooltip="refuse this name's calls, or take them; asks",
+            id="name.pause",
+        ),
+        Binding("M", "move_name", "Move", tooltip="move this name to a version; asks", id="name.move"),
+        Binding(
+            "U", "roll_back", "Roll back", tooltip="take this name back to a revision; asks", id="name.back"
+        ),
+        Binding("F", "forget_name", "forget this name; asks", show=False, id="name.forget"),
         Binding("l", "logs", "Logs", tooltip="the log, of this jail", id="logs"),
         Binding("o", "output", "Output", tooltip="what its jail writes, or wrote", id="output"),
         Binding("i", "invoke", "Invoke", tooltip="call a function by hand", id="invoke"),

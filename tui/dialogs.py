@@ -123,16 +123,24 @@ class Ask(ModalScreen[str | None]):
 
 
 class AskText(ModalScreen[str | None]):
-    """Asks for a line of text. Escape, or nothing, gives None. What is `secret` is not shown when typed."""
+    """Asks for a line of text. Escape, or nothing, gives None; where the text is `optional`, nothing
+    gives an empty one. What is `secret` is not shown when typed."""
 
     BINDINGS: ClassVar[list[BindingType]] = [Binding("escape", "leave", "leave")]
 
     def __init__(
-        self, title: str, about: str, text: str = "", *, secret: bool = False, hint: str = ""
+        self,
+        title: str,
+        about: str,
+        text: str = "",
+        *,
+        secret: bool = False,
+        hint: str = "",
+        optional: bool = False,
     ) -> None:
         super().__init__()
         self.heading, self.about, self.text = title, about, text
-        self.secret, self.hint = secret, hint
+        self.secret, self.hint, self.optional = secret, hint, optional
 
     def compose(self) -> ComposeResult:
         with Vertical(classes="dialog") as box:
@@ -141,7 +149,7 @@ class AskText(ModalScreen[str | None]):
             yield Input(self.text, password=self.secret, placeholder=self.hint, compact=True)
 
     def on_input_submitted(self, event: Input.Submitted) -> None:
-        self.dismiss(event.value.strip() or None)
+        self.dismiss(event.value.strip() or ("" if self.optional else None))
 
     def action_leave(self) -> None:
         self.dismiss(None)

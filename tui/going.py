@@ -23,11 +23,13 @@ from tui.draw.views import (
     HostView,
     JailsView,
     LogsView,
+    NamesView,
     RequestsView,
     View,
 )
 from tui.jump import Jump
 from tui.watch.filter import Filter
+from tui.watch.names import NameRow
 from tui.watch.port import LinkLost
 from tui.watch.rows import AddressRow, ArtifactRow, FunctionRow, InvocationRow, JailRow
 from tui.watch.search import Hit
@@ -40,6 +42,7 @@ _VIEWS: dict[str, Callable[..., View]] = {
     "logs": LogsView,
     "host": HostView,
     "functions": FunctionsView,
+    "names": NamesView,
 }
 """The views that are made when they are first shown; the console starts with the overview."""
 _VIEW_OF = {
@@ -48,6 +51,7 @@ _VIEW_OF = {
     AddressRow: "ips",
     ArtifactRow: "cache",
     FunctionRow: "functions",
+    NameRow: "names",
 }
 """The view that shows a row of each kind in full."""
 MAX_STEPS = 50
@@ -159,10 +163,13 @@ class Going(Desk):
         if isinstance(main, Table):
             main.collect()  # the next key may be for its rows already
         self.station.wants_log = view in ("logs", "jails")
-        self.station.wants_snapshots = view in ("cache", "host", "functions")
+        self.station.wants_snapshots = view in ("cache", "host", "functions", "names")
+        self.station.wants_names = view == "names"
         self.station.snapshot_soon()
         if self.station.wants_log and self.follows and self.station.connection.state == "live":
             self.run_worker(self._quietly(self.station.fetch_log()), group="logs", exclusive=True)
+        if self.station.wants_names and self.follows and self.station.connection.state == "live":
+            self.run_worker(self._quietly(self.station.fetch_names()), group="names", exclusive=True)
         self.call_after_refresh(self.paint_all)
 
     async def _quietly(self, work: Awaitable[None]) -> None:
@@ -265,21 +272,26 @@ class Going(Desk):
         """From a detail, go on to what its row is about.
 
         To a jail's log; to the jail of a call or an address; to the function of a call that is over, or of a
-        binary; to the calls of a function.
+        binary, or of a name; to the calls of a function.
         """
         row = self.row
         if isinstance(row, JailRow):
             await self.action_logs()
         elif isinstance(row, FunctionRow):
             await self.go_among("requests", f"fn:{row.title}")
+        elif isinstance(row, NameRow):
+            await self._go_to_function(row.name)
         elif jails := self.chosen_jails():
             await self.go_to("jails", jails[0].key)
             self._describe(step=False)
         elif isinstance(row, (InvocationRow, ArtifactRow)):
-            key = next((one.key for one in self.board.functions.values() if one.title == row.title), None)
-            if key is not None:
-                await self.go_to("functions", key)
-                self._describe(step=False)
+            await self._go_to_function(row.title)
+
+    async def _go_to_function(self, title: str) -> None:
+        key = next((one.key for one in self.board.functions.values() if one.title == title), None)
+        if key is not None:
+            await self.go_to("functions", key)
+            self._describe(step=False)
 
     async def action_fault(self, by: int) -> None:
         """Go to the next row, or the previous one, that failed."""

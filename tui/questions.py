@@ -9,12 +9,14 @@ from typing import Any
 from textual.screen import Screen
 from textual.widget import Widget
 
+from skyisland.named.definition import Revision
 from skyisland.status import AddressState
-from tui.dialogs import Ask, Choice, Help
+from tui.dialogs import Ask, AskText, Choice, Help
 from tui.draw.glyphs import Glyphs
 from tui.draw.tones import Spans
+from tui.watch.names import NameRow
 from tui.watch.rows import AddressRow, ArtifactRow, JailRow
-from tui.words import fit, size
+from tui.words import age, fit, line, size
 
 SHOWN = 6
 """Targets that a question lists; of the others it gives the number. More would not fit 24 lines."""
@@ -102,6 +104,50 @@ def purge(rows: Sequence[ArtifactRow]) -> Ask:
         [("The next call of each other is built anew.", "dim")],
     ]
     return Ask("Purge the cache?", lines, (NO, Choice("y", "Purge", "yes", "warning")))
+
+
+def pause_names(rows: Sequence[NameRow], glyphs: Glyphs) -> Ask:
+    names: list[Spans] = [_name(row, glyphs) for row in rows]
+    title = f"Pause {len(rows)} names?" if len(rows) > 1 else f"Pause {rows[0].name}?"
+    lines: list[Spans] = [
+        *_listed(names),
+        [("Calls are refused until it is resumed; running ones go on.", "dim")],
+    ]
+    return Ask(title, lines, (NO, Choice("y", "Pause", "yes", "warning")))
+
+
+def resume_names(rows: Sequence[NameRow], glyphs: Glyphs) -> Ask:
+    names: list[Spans] = [_name(row, glyphs) for row in rows]
+    title = f"Resume {len(rows)} names?" if len(rows) > 1 else f"Resume {rows[0].name}?"
+    return Ask(title, _listed(names), (NO, Choice("y", "Resume", "yes", "warning")))
+
+
+def forget_names(rows: Sequence[NameRow], glyphs: Glyphs) -> Ask:
+    names: list[Spans] = [_name(row, glyphs) for row in rows]
+    title = f"Forget {len(rows)} names?" if len(rows) > 1 else f"Forget {rows[0].name}?"
+    lines: list[Spans] = [
+        *_listed(names),
+        [("Their history goes, too. Whoever calls them is told 404.", "dim")],
+    ]
+    return Ask(title, lines, (NO, Choice("y", "Forget", "yes", "error")), danger=True)
+
+
+def _name(row: NameRow, glyphs: Glyphs) -> Spans:
+    return [
+        (f"{fit(row.name, 24)} {fit(row.function, 40, more=glyphs['more'])}  ", "text"),
+        (f"{row.info.running} running", "dim"),
+    ]
+
+
+def revision(row: NameRow, history: Sequence[Revision], other: Revision, now: float) -> AskText:
+    """Answered with a number; `other` is the one that is offered."""
+    told = [
+        f"{one.revision:>4}  {line(one.commit)[:8]}  {age(now - one.at):>5} ago  {line(one.why)}"
+        for one in history[:SHOWN]
+    ]
+    more = [f"      and {len(history) - SHOWN} more"] if len(history) > SHOWN else []
+    about = "\n".join([*told, *more, "", "To which revision? It stays there until it is moved."])
+    return AskText(f"Roll back {row.name}", about, str(other.revision))
 
 
 def stop_island(busy: int, command: str) -> Ask:

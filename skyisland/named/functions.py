@@ -181,7 +181,7 @@ class NamedFunctions:
         wanted = [
             one
             for one in earlier
-            if (one.revision == to if to is not None else _what(one) != _what(revision))
+            if (one.revision == to if to is not None else what_runs(one) != what_runs(revision))
         ]
         if not wanted:
             text = f"revision {to} of {name}" if to is not None else f"other revision of {name}"
@@ -358,6 +358,6 @@ class NamedFunctions:
             self._trouble.pop(name, None)
 
 
-def _what(revision: Revision) -> tuple[object, ...]:
+def what_runs(revision: Revision) -> tuple[object, ...]:
     """What of a revision makes a difference to its calls."""
     return structs.replace(revision.definition, pin=False, version=None), revision.commit

@@ -22,7 +22,7 @@ from click.testing import CliRunner
 from skyisland.cli import GlobalOptions, main
 from skyisland.client import Client
 from skyisland.errors import IslandError
-from skyisland.model import FunctionRequest
+from skyisland.model import FunctionRequest, NamedCall
 from skyisland.named.definition import Definition
 from skyisland.operations import NAMED, OPERATIONS
 from skyisland.status import AddressState
@@ -112,6 +112,16 @@ CONSOLE = {
     "evict": ("evict", "evict"),
     "rebuild": ("rebuild", "rebuild"),
     "purge": ("purge", "purge"),
+    "names": ("view('names')", "names"),
+    "named": ("view('names')", "names"),
+    "revisions": ("view('names')", "revisions"),
+    "call": ("invoke", "call"),
+    "define": ("define", "define"),
+    "move": ("move_name", "move"),
+    "roll_back": ("roll_back", "roll_back"),
+    "pause": ("pause_name", "pause"),
+    "resume": ("pause_name", "resume"),
+    "forget": ("forget_name", "forget"),
 }
 """The action of a key that shows or does it, and the port's method that it goes through."""
 NO_CONSOLE = {
@@ -120,10 +130,6 @@ NO_CONSOLE = {
     "ready": "as health",
     "metrics": "Prometheus reads its text itself",
     "stats": "the meters are about calls; HTTP traffic is for monitoring",
-    **dict.fromkeys(
-        ("call", "names", "named", "define", "forget", "revisions", "move", "roll_back", "pause", "resume"),
-        "names are a matter of commands; their calls are among the requests",
-    ),
     **dict.fromkeys(("secrets", "set_secret", "forget_secret"), "no screen takes a secret, lest it be seen"),
     "calls": "callers follow their calls by the command; their attempts are in the view of requests",
     "kept": "callers follow their calls by the command; their attempts are in the view of requests",
@@ -146,6 +152,7 @@ SAMPLES: dict[str, Any] = {
     "definition": Definition(url=REQUEST.url, function="Encode"),
     "secret": "KEY",
     "value": "a secret",
+    "asked": NamedCall(),
 }
 """An argument for each name of a parameter without a default."""
 
@@ -267,7 +274,7 @@ async def test_the_console_does_it(world: World, server: Server, name: str) -> N
         else:
             await method(**arguments(method))
     await remote.close()
-    assert transport.asked == [name if name == way else "snapshot"]
+    assert transport.asked == [way]
 
 
 def test_every_field_of_a_request_has_an_option_and_a_place_in_the_dialog() -> None:

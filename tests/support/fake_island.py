@@ -21,7 +21,19 @@ from skyisland.errors import ArtifactNotFound, BuildFailed, IslandError, JailNot
 from skyisland.events import Event, InvocationFinished
 from skyisland.figures import Window
 from skyisland.golang.catalogue import Catalogue
-from skyisland.model import Artifact, FunctionRequest, GoError, Limits, Outcome, Purpose, Timings, Verdict
+from skyisland.model import (
+    Artifact,
+    FunctionRequest,
+    GoError,
+    Limits,
+    NamedCall,
+    Outcome,
+    Purpose,
+    Timings,
+    Verdict,
+)
+from skyisland.named.definition import Ceilings, Definition, Revision
+from skyisland.named.functions import Named
 from skyisland.record.functions import Functions
 from skyisland.status import (
     AddressInfo,
@@ -121,6 +133,7 @@ class FakeIsland:
         self.called = Functions(ev.Events(), fakes.policy().slo, lambda: self.now)
         self.called.recall(reversed(self.recent))
         self.lines = self._log()
+        self.histories = self._names() if requests else {}
 
     # Making it up
 
@@ -240,6 +253,64 @@ class FakeIsland:
             at = self.now - (160 - n) * 0.8
             lines.append(LogLine(at=at, level=level, text=text, jail=jail, seq=n + 1, logger="events"))
         return lines
+
+    def _names(self) -> dict[str, list[Revision]]:
+        """What each name stood for, latest first."""
+
+        def revision(name: str, number: int, days: float, definition: Definition, why: str) -> Revision:
+            return Revision(
+                name=name,
+                revision=number,
+                definition=definition,
+                repository="/".join(definition.url.split("/")[:3]),
+                package="",
+                commit=hashlib.sha256(
+                    f"{name}{definition.version}{'' if definition.pin else number}".encode()
+                ).hexdigest()[:40],
+                at=self.now - 86400 * days,
+                by="island" if why == "followed" else "deploy",
+                why=why,
+                paused=why == "paused",
+            )
+
+        slug = Definition(url="github.com/gosimple/slug", function="Make", version="master")
+        hash_ = Definition(
+            url="github.com/mmcloughlin/geohash",
+            function="Encode",
+            version="v0.10.0",
+            pin=True,
+            env={"PRECISION": "9"},
+            secrets={"API_KEY": "maps"},
+            limits=Ceilings(memory_bytes=64 << 20, cpus=0.5),
+            callers=("alice", "shop"),
+            concurrency=8,
+        )
+        hook = Definition(url="gitlab.example/ops/hook", handler="Handler", version="main")
+        return {
+            "encode": [
+                revision("encode", 3, 0.2, hash_, "rolled back to 1"),
+                revision("encode", 2, 1.1, structs.replace(hash_, version="v0.11.0"), "moved"),
+                revision("encode", 1, 40, hash_, "defined"),
+            ],
+            "hook": [revision("hook", 1, 3, hook, "defined")],
+            "nightly.report": [
+                revision(
+                    "nightly.report",
+                    2,
+                    0.01,
+                    Definition(url="git.example/etl/nightly", function="Run"),
+                    "paused",
+                ),
+                revision(
+                    "nightly.report",
+                    1,
+                    9,
+                    Definition(url="git.example/etl/nightly", function="Run"),
+                    "defined",
+                ),
+            ],
+            "slug": [revision("slug", 2, 2, slug, "followed"), revision("slug", 1, 5, slug, "defined")],
+        }
 
     def capabilities(self) -> list[Capability]:
         return [
@@ -416,6 +487,42 @@ class FakeIsland:
     async def function(self, function: str, window: Window = Window.five_minutes) -> FunctionPage:
         figures = self.called.function(function, window)
         return FunctionPage.of(figures, self.status(), self.recent, self.now)
+
+    async def names(self) -> list[Named]:
+        return [self._named(history[0]) for history in self.histories.values()]
+
+    def _named(self, latest: Revision) -> Named:
+        fields = {field: getattr(latest, field) for field in Revision.__struct_fields__}
+        trouble = (
+            "the repository does not compile: slug.go:7: undefined: Mark" if latest.name == "slug" else ""
+        )
+        return Named(**fields, running=3 if latest.name == "encode" else 0, trouble=trouble)
+
+    async def revisions(self, name: str) -> list[Revision]:
+        return self.histories[name]
+
+    async def call(self, name: str, asked: NamedCall) -> Called:
+        self._act("call", name)
+        return await self.invoke(FunctionRequest(url=name))
+
+    async def define(self, name: str, definition: Definition, revision: int | None = None) -> None:
+        self._act("define", name)
+
+    async def move(self, name: str, version: str | None = None) -> None:
+        self._act("move", name, version or "")
+
+    async def roll_back(self, name: str, to: int | None = None) -> None:
+        self._act("roll_back", name, str(to))
+
+    async def pause(self, name: str) -> None:
+        self._act("pause", name)
+
+    async def resume(self, name: str) -> None:
+        self._act("resume", name)
+
+    async def forget(self, name: str) -> None:
+        self._act("forget", name)
+        del self.histories[name]
 
     def curl(self, request: FunctionRequest) -> str:
         return f"curl -X POST http://{self.where}/api/v1/function -d '{request.url} {request.call}'"

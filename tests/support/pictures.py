@@ -46,6 +46,7 @@ class Stage:
         self.console.station.receive(await self.island.snapshot())
         if self.island.jails:
             self.console.station.receive(self.living())
+        await self.console.station.fetch_names()
         self.console.station.journal.take(await self.island.logs())
         await self.settle(pilot)
 
@@ -132,6 +133,10 @@ SCENES = (
     Scene("host", ("7",)),
     Scene("called", ("8",)),
     Scene("called-page", ("8", "down", "d"), shown=((120, 35),)),
+    Scene("names", ("9",)),
+    Scene("names-page", ("9", "d"), sizes=((120, 35),), shown=()),
+    Scene("names-back", ("9", "U"), sizes=((80, 24),), shown=()),
+    Scene("names-define", ("9", "E"), sizes=((80, 24),), shown=()),
     Scene("failure", ("5", "n", "d")),
     Scene("kill", ("space", "space", "K")),
     Scene("kill-all", ("X",), shown=()),

@@ -90,11 +90,25 @@ def _contrast(one: Color, other: Color) -> float:
 
 async def test_ascii_everywhere() -> None:
     stage = Stage(jails=12, requests=40, plain=True)
-    dialogs = ("5 i", "2 o", "2 ctrl+p", "2 question_mark", "2 K", "3 s", "4 D", "4 P", "2 X", "2 colon")
+    dialogs = (
+        "5 i",
+        "2 o",
+        "2 ctrl+p",
+        "2 question_mark",
+        "2 K",
+        "3 s",
+        "4 D",
+        "4 P",
+        "2 X",
+        "2 colon",
+        "9 a",
+        "9 i",
+        "9 U",
+    )
     async with stage.console.run_test(size=(140, 40)) as pilot:
         await stage.begin(pilot)
         stage.console.say("a message")
-        for keys in (*"12345678", *dialogs, "2 slash"):
+        for keys in (*"123456789", *dialogs, "2 slash"):
             await type_ahead(stage.console, *keys.split())
             await pilot.pause()
             assert [line for line in text_of(stage.console).splitlines() if not line.isascii()] == [], keys
@@ -116,7 +130,7 @@ async def test_other_themes_draw_without_complaint(theme: str) -> None:
     async with stage.console.run_test(size=(120, 35)) as pilot:
         await stage.begin(pilot)
         stage.console.theme = theme
-        for key in "12345678":
+        for key in "123456789":
             await pilot.press(key)
         await pilot.press("2", "K")
         assert "Kill this jail?" in str(stage.console.screen.query_one(".dialog").border_title)

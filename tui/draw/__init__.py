@@ -1,8 +1,9 @@
-"""How the console draws: what frames it (`chrome`), and eight `views` of `panels`, tables and `logs`.
+"""How the console draws: what frames it (`chrome`), and nine `views` of `panels`, tables and `logs`.
 
 A `canvas` is asked for its lines and repaints those that changed. A line is spans, and a span is a text with
 one of the `tones`. A `table` has `columns`; `charts` are figures as lines; `glyphs` are the signs that this
-terminal can show; `details` are rows in full. Nothing here changes the island or asks it anything.
+terminal can show; `details` and `names` are rows in full. Nothing here changes the island; only `names`
+asks it something: what a name stood for.
 
 Uses: `watch`, for what is known, and `words`. It knows the app around it as `canvas.Surroundings` alone.
 """

@@ -21,6 +21,7 @@ VIEWS = (
     ("logs", "Logs", "Logs"),
     ("host", "Host", "Host"),
     ("functions", "Functions", "Fns"),
+    ("names", "Names", "Names"),
 )
 """Id, name and short name of each view, in the order of their keys."""
 

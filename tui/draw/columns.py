@@ -1,4 +1,4 @@
-"""The columns of the four tables, and which of them vanish first on a narrow screen."""
+"""The columns of the tables, and which of them vanish first on a narrow screen."""
 
 from __future__ import annotations
 
@@ -6,8 +6,9 @@ from skyisland.model import Phase
 from tui.draw.charts import phase_bar, spark
 from tui.draw.table import Column, Ink
 from tui.draw.tones import Span, Spans
+from tui.watch.names import NameRow
 from tui.watch.rows import AddressRow, ArtifactRow, FunctionRow, InvocationRow, JailRow
-from tui.words import age, clock, duration, rate, size, tail
+from tui.words import age, clock, duration, line, rate, size, tail
 
 
 def millis(seconds: float | None) -> str:
@@ -228,4 +229,25 @@ FUNCTIONS: list[Column] = [
     Column("TREND", 15, _trend, None, rank=3),
     Column("LAST ERROR", 18, _last_error, lambda f, now: f.figures.last_error_at or 0.0, rank=2, rest=True,
            falling=True),
+]  # fmt: skip
+
+
+def _name_state(row: NameRow, ink: Ink) -> Span:
+    return ink.glyphs.state("changing" if row.changing else row.state, row.state)
+
+
+NAMES: list[Column] = [
+    Column("NAME", 14, lambda n, ink: (n.name, "text"), lambda n, now: n.name, grow=8),
+    Column("STATE", 10, _name_state, lambda n, now: n.state),
+    Column("FUNCTION", 15, lambda n, ink: (tail(n.function, ink.width, ink.glyphs["more"]), "text"),
+           lambda n, now: n.function, grow=40),
+    Column("VERSION", 15, lambda n, ink: (n.version, "text"), lambda n, now: n.version, rank=4, grow=8),
+    Column("COMMIT", 8, lambda n, ink: (n.info.commit[:8], "dim"), None, rank=3),
+    Column("REV", 4, lambda n, ink: (str(n.info.revision), "text"), lambda n, now: n.info.revision, ">",
+           falling=True),
+    Column("SINCE", 5, lambda n, ink: (age(ink.now - n.info.at), "text"), lambda n, now: n.info.at, ">",
+           falling=True),
+    Column("BY", 8, lambda n, ink: (line(n.info.by) or "-", "dim"), lambda n, now: n.info.by, rank=5, grow=8),
+    Column("CALLS", 5, lambda n, ink: (str(n.info.running or "-"), "info" if n.info.running else "dim"),
+           lambda n, now: n.info.running, ">", falling=True),
 ]  # fmt: skip

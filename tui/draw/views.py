@@ -1,4 +1,4 @@
-"""The eight views: their tables and panels, and where each stands."""
+"""The nine views: their tables and panels, and where each stands."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from textual.widget import Widget
 
 from skyisland.status import AddressState
 from tui.draw.canvas import Canvas
-from tui.draw.columns import ADDRESSES, CACHE, FUNCTIONS, JAILS, REQUESTS
+from tui.draw.columns import ADDRESSES, CACHE, FUNCTIONS, JAILS, NAMES, REQUESTS
 from tui.draw.details import (
     AddressDetail,
     ArtifactDetail,
@@ -20,6 +20,7 @@ from tui.draw.details import (
     RequestDetail,
 )
 from tui.draw.logs import Logs
+from tui.draw.names import NameDetail
 from tui.draw.panels import (
     EventsPanel,
     HostPanel,
@@ -30,6 +31,7 @@ from tui.draw.panels import (
 )
 from tui.draw.table import Table
 from tui.watch.board import Board
+from tui.watch.names import NameRow
 from tui.watch.rows import AddressRow, ArtifactRow, FunctionRow, InvocationRow, JailRow
 
 
@@ -100,6 +102,20 @@ def functions_table(board: Board, id: str) -> Table[FunctionRow]:  # noqa: A002
         id=id,
         faulty=lambda row: bool(row.figures.recent.errors),
         row_tone=lambda row: "" if row.figures.recent.calls else "dim",
+    )
+
+
+def names_table(board: Board, id: str) -> Table[NameRow]:  # noqa: A002
+    return Table(
+        "Names",
+        NameRow,
+        NAMES,
+        lambda: board.names.values(),
+        sort="NAME",
+        empty="no function has a name   a defines one",
+        id=id,
+        faulty=lambda row: bool(row.trouble),
+        row_tone=lambda row: "dim" if row.info.paused else "",
     )
 
 
@@ -201,6 +217,14 @@ class FunctionsView(View):
         with Vertical():
             yield table
             yield FunctionDetail(table, id="functions-detail", classes="detail below")
+
+
+class NamesView(View):
+    def compose(self) -> ComposeResult:
+        table = names_table(self.board, "names-table")
+        with Vertical():
+            yield table
+            yield NameDetail(table, id="names-detail", classes="detail below")
 
 
 class LogsView(View):

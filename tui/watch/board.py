@@ -14,8 +14,11 @@ from msgspec import structs
 from skyisland import events as ev
 from skyisland.events import Event, InvocationFinished
 from skyisland.model import Phase
+from skyisland.named.definition import Revision
+from skyisland.named.functions import Named
 from skyisland.status import USAGE_S, AddressInfo, AddressState, JailInfo, JailState, Status
 from tui.watch.figures import Figures
+from tui.watch.names import NameRow
 from tui.watch.port import Snapshot
 from tui.watch.rows import NEXT, AddressRow, ArtifactRow, FunctionRow, InvocationRow, JailRow, within
 from tui.words import line
@@ -40,6 +43,9 @@ class Board:
         self.missed = 0
         """Events that this console was too slow for."""
         self.functions: dict[str, FunctionRow] = {}
+        self.names: dict[str, NameRow] = {}
+        self.histories: dict[str, list[Revision]] = {}
+        """By a name that was asked for: what it stood for, latest first."""
         self.figures = Figures()
         """The calls that ended, as figures."""
         self._cpu_samples: dict[str, tuple[float, float]] = {}
@@ -98,6 +104,14 @@ class Board:
                 self._finish(end)
         self._adopt_running()
         self._forget_ended(snapshot.at)
+
+    def load_names(self, names: Iterable[Named]) -> None:
+        """Take the list of names."""
+        before = self.names
+        self.names = {info.name: NameRow(info) for info in names}
+        for name, row in self.names.items():
+            row.changing = before[name].changing if name in before else ""
+        self.histories = {name: history for name, history in self.histories.items() if name in self.names}
 
     def _load_jails(self, infos: Iterable[JailInfo], at: float) -> None:
         jails: dict[str, JailRow] = {}

@@ -10,7 +10,9 @@ from skyisland.events import Event, Pulse
 from skyisland.figures import Window
 from skyisland.golang.catalogue import Catalogue
 from skyisland.island import Island
-from skyisland.model import FunctionRequest
+from skyisland.model import FunctionRequest, NamedCall
+from skyisland.named.definition import Definition, Revision
+from skyisland.named.functions import Named
 from skyisland.record.logs import LogLine, LogRing
 from skyisland.status import AddressState, Written
 from skyisland.watching import Watch
@@ -19,6 +21,8 @@ from tui.watch.port import curl_line
 
 PAUSE_S = 0.1
 """Between two pages of events: the console draws no faster."""
+BY = "console"
+"""Who changes a name: the island's own terminal shows no token."""
 RECENT = 500
 """Invocations of a snapshot: the console's table holds as many without asking for more."""
 
@@ -84,6 +88,33 @@ class InProcessPort:
     async def function(self, function: str, window: Window = Window.five_minutes) -> FunctionPage:
         await self._island.sample_usage()
         return await self._island.function(function, window)
+
+    async def names(self) -> list[Named]:
+        return self._island.named.all()
+
+    async def revisions(self, name: str) -> list[Revision]:
+        return await self._island.named.history(name)
+
+    async def call(self, name: str, asked: NamedCall) -> Called:
+        return Called.of(await self._island.named.calls.call(name, asked))
+
+    async def define(self, name: str, definition: Definition, revision: int | None = None) -> None:
+        await self._island.named.define(name, definition, by=BY, revision=revision)
+
+    async def move(self, name: str, version: str | None = None) -> None:
+        await self._island.named.move(name, version, by=BY)
+
+    async def roll_back(self, name: str, to: int | None = None) -> None:
+        await self._island.named.roll_back(name, to, by=BY)
+
+    async def pause(self, name: str) -> None:
+        await self._island.named.pause(name, paused=True, by=BY)
+
+    async def resume(self, name: str) -> None:
+        await self._island.named.pause(name, paused=False, by=BY)
+
+    async def forget(self, name: str) -> None:
+        await self._island.named.delete(name)
 
     def curl(self, request: FunctionRequest) -> str:
         return curl_line(self.url, request)

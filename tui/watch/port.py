@@ -16,7 +16,9 @@ from skyisland.errors import IslandError
 from skyisland.events import Event
 from skyisland.figures import Window
 from skyisland.golang.catalogue import Catalogue
-from skyisland.model import FunctionRequest
+from skyisland.model import FunctionRequest, NamedCall
+from skyisland.named.definition import Definition, Revision
+from skyisland.named.functions import Named
 from skyisland.operations import INVOKE
 from skyisland.record.logs import LogLine
 from skyisland.status import AddressState, Written
@@ -74,6 +76,36 @@ class Port(Protocol):
 
     async def function(self, function: str, window: Window = Window.five_minutes) -> FunctionPage:
         """One function that was called, by its id."""
+        ...
+
+    async def names(self) -> list[Named]:
+        """The functions that have a name."""
+        ...
+
+    async def revisions(self, name: str) -> list[Revision]:
+        """What a name stood for, latest first."""
+        ...
+
+    async def call(self, name: str, asked: NamedCall) -> Called: ...
+
+    async def define(self, name: str, definition: Definition, revision: int | None = None) -> None:
+        """Have a name stand for this, once it is built. `revision`: the one that it must be at, 0 for new."""
+        ...
+
+    async def move(self, name: str, version: str | None = None) -> None:
+        """Move a name to a version, or to where its own points now, once that is built."""
+        ...
+
+    async def roll_back(self, name: str, to: int | None = None) -> None:
+        """Have a name stand for what an earlier revision stood for; without `to`, the latest other one."""
+        ...
+
+    async def pause(self, name: str) -> None: ...
+
+    async def resume(self, name: str) -> None: ...
+
+    async def forget(self, name: str) -> None:
+        """Forget a name and its history."""
         ...
 
     def curl(self, request: FunctionRequest) -> str:

@@ -18,7 +18,9 @@ from skyisland.events import Event
 from skyisland.figures import Window
 from skyisland.golang.catalogue import Catalogue
 from skyisland.host.trust import OwnCertificate, distrust
-from skyisland.model import FunctionRequest
+from skyisland.model import FunctionRequest, NamedCall
+from skyisland.named.definition import Definition, MoveBody, Revision, RollbackBody
+from skyisland.named.functions import Named
 from skyisland.operations import JSON, Operation
 from skyisland.record.logs import LogLine
 from skyisland.status import AddressState, Written
@@ -95,29 +97,44 @@ class RemotePort:
         await self._client.aclose()
 
     async def _ask(
-        self, operation: Operation[T], *, body: object = None, patient: bool = False, **parameters: object
+        self,
+        operation: Operation[T],
+        *,
+        body: object = None,
+        patient: bool = False,
+        revision: int | None = None,
+        **parameters: object,
     ) -> T:
-        """What the island answers. `patient`: for as long as it takes.
+        """What the island answers. `patient`: for as long as it takes. `revision`: what is changed must be at
+        this one, 0 for new.
 
         Raises:
             IslandError: the island refused.
             LinkLost: nobody answered, or somebody who is not an island.
         """
-        response = await self._send(operation, operation.url(**parameters), body, patient)
+        response = await self._send(operation, operation.url(**parameters), body, patient, revision)
         try:
             return operation.read(response.status_code, response.content)
         except NotAnIsland as error:
             raise LinkLost(f"{self.base} {error}") from None
 
     async def _send(
-        self, operation: Operation[Any], url: str, body: object = None, patient: bool = False
+        self,
+        operation: Operation[Any],
+        url: str,
+        body: object = None,
+        patient: bool = False,
+        revision: int | None = None,
     ) -> httpx.Response:
+        headers = {} if body is None else {"Content-Type": JSON}
+        if revision is not None:
+            headers |= {"If-Match": f'"{revision}"'} if revision else {"If-None-Match": "*"}
         try:
             return await self._client.request(
                 operation.method,
                 url,
                 content=None if body is None else encode(body),
-                headers=None if body is None else {"Content-Type": JSON},
+                headers=headers,
                 timeout=None if patient else TIMEOUT_S,
             )
         except (httpx.HTTPError, OSError) as error:
@@ -209,7 +226,9 @@ class RemotePort:
         return len(evicted)
 
     async def invoke(self, request: FunctionRequest) -> Called:
-        response = await self._send(op.INVOKE, op.INVOKE.path, request, patient=True)
+        return self._called(await self._send(op.INVOKE, op.INVOKE.path, request, patient=True))
+
+    def _called(self, response: httpx.Response) -> Called:
         try:
             return read_call(response.status_code, response.content)
         except NotAnIsland as error:
@@ -220,6 +239,33 @@ class RemotePort:
 
     async def function(self, function: str, window: Window = Window.five_minutes) -> FunctionPage:
         return await self._ask(op.FUNCTION, function=function, window=window)
+
+    async def names(self) -> list[Named]:
+        return await self._ask(op.NAMES)
+
+    async def revisions(self, name: str) -> list[Revision]:
+        return await self._ask(op.REVISIONS, name=name)
+
+    async def call(self, name: str, asked: NamedCall) -> Called:
+        return self._called(await self._send(op.CALL, op.CALL.url(name=name), asked, patient=True))
+
+    async def define(self, name: str, definition: Definition, revision: int | None = None) -> None:
+        await self._ask(op.DEFINE, name=name, body=definition, revision=revision, patient=True)
+
+    async def move(self, name: str, version: str | None = None) -> None:
+        await self._ask(op.MOVE, name=name, body=MoveBody(version=version), patient=True)
+
+    async def roll_back(self, name: str, to: int | None = None) -> None:
+        await self._ask(op.ROLL_BACK, name=name, body=RollbackBody(revision=to), patient=True)
+
+    async def pause(self, name: str) -> None:
+        await self._ask(op.PAUSE, name=name)
+
+    async def resume(self, name: str) -> None:
+        await self._ask(op.RESUME, name=name)
+
+    async def forget(self, name: str) -> None:
+        await self._ask(op.FORGET, name=name)
 
     def curl(self, request: FunctionRequest) -> str:
         return curl_line(self.base, request)

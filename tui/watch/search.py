@@ -72,6 +72,13 @@ KINDS = (
         lambda b: b.functions.values(),
         lambda f: f"{f.label}",
     ),
+    Kind(
+        "names",
+        "name",
+        ("names",),
+        lambda b: b.names.values(),
+        lambda n: f"{n.name}  {n.function}",
+    ),
     Kind("logs", "view", ("logs",)),
     Kind("host", "view", ("host",)),
 )

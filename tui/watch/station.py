@@ -57,6 +57,8 @@ class Station:
         """A view shows log lines, so they are asked for at every poll."""
         self.wants_snapshots = False
         """A view shows what only snapshots have, so one is taken at every poll."""
+        self.wants_names = False
+        """A view shows names, which are in no snapshot, so they are asked for at every poll."""
         self._snapshot_due = False
         self._changed = changed
         self._refused = refused
@@ -127,6 +129,24 @@ class Station:
                 self.receive(await self.port.snapshot())
             if self.wants_log:
                 await self.fetch_log()
+            if self.wants_names and not self.paused:
+                await self.fetch_names()
+
+    async def fetch_names(self) -> None:
+        """Take the list of names.
+
+        Raises:
+            IslandError, LinkLost
+        """
+        self.board.load_names(await self.port.names())
+
+    async def fetch_history(self, name: str) -> None:
+        """Take what a name stood for.
+
+        Raises:
+            IslandError, LinkLost
+        """
+        self.board.histories[name] = await self.port.revisions(name)
 
     async def fetch_log(self) -> None:
         """Take the log lines that came since the last request.

@@ -1,0 +1,120 @@
+"""The names of an island, at a console: on a real island of fake rooms, in process and attached."""
+
+from __future__ import annotations
+
+from textual.widgets import Input
+
+from skyisland.named.definition import Definition
+from tests.support.fake_island import FakeIsland
+from tests.support.operating import World, operating
+from tui.dialogs import Ask
+from tui.watch.inprocess import InProcessPort
+from tui.watch.port import Port
+
+GEOHASH = Definition(url="github.com/mmcloughlin/geohash", function="Encode", env={"PRECISION": "9"})
+
+
+async def test_a_name_is_seen_paused_moved_and_taken_back(port: Port, world: World) -> None:
+    named = world.island.named
+    await named.define("encode", GEOHASH, by="deploy")
+    async with operating(port) as operator:
+        await operator.press("9")
+        await operator.reads("github.com/mmcloughlin/geohash.Encode")
+        await operator.reads("defined by deploy")
+        await operator.reads("PRECISION=9")
+        await operator.press("H")
+        await operator.reads("Pause encode?")
+        await operator.press("enter")
+        assert not isinstance(operator.console.screen, Ask)
+        assert not named.get("encode").paused
+        await operator.press("H", "y")
+        await operator.is_told("paused encode")
+        assert named.get("encode").paused
+        await operator.reads("2   since")
+        await operator.press("H")
+        await operator.reads("Resume encode?")
+        await operator.press("y")
+        await operator.is_told("resumed encode")
+        assert not named.get("encode").paused
+        await operator.press("M")
+        await operator.reads("Move encode")
+        await operator.press(*"v2", "enter")
+        await operator.is_told("moved encode")
+        assert named.get("encode").definition.version == "v2"
+        await operator.press("d")
+        await operator.reads("history")
+        await operator.reads("resumed")
+        await operator.press("U")
+        await operator.reads("To which revision?")
+        await operator.press("enter")
+        await operator.is_told("rolled back encode")
+        now = named.get("encode")
+        assert now.why == "rolled back to 3"
+        assert now.definition.version is None
+        await operator.reads("rolled back to 3")
+
+
+async def test_a_name_is_defined_called_defined_anew_and_forgotten(world: World) -> None:
+    named = world.island.named
+    port = InProcessPort(world.island, world.ring, "http://127.0.0.1:3280")
+    async with operating(port, size=(140, 40)) as operator:
+        await operator.press("9")
+        await operator.reads("no function has a name")
+        await operator.press("a")
+        await operator.reads("Define a name")
+        await operator.press(*"No!", "ctrl+r")
+        await operator.reads("name: up to 64 characters")
+        for field, text in (("name", "encode"), ("url", GEOHASH.url), ("function", "Encode")):
+            operator.console.screen.query_one(f"#name-{field}", Input).value = text
+        await operator.press("ctrl+r")
+        await operator.is_told("defined encode")
+        assert named.get("encode").definition == Definition(url=GEOHASH.url, function="Encode")
+        await operator.press("i")
+        await operator.reads("Call encode")
+        await operator.press(*"[1,", "ctrl+r")
+        await operator.reads("arguments: not JSON")
+        await operator.press(*"2]", "ctrl+r")
+        await operator.reads("gxnpxr2bq7dt")
+        await operator.press("escape", "E")
+        await operator.reads("Define encode")
+        await named.define("encode", GEOHASH)
+        await operator.press("ctrl+r")
+        await operator.reads("encode is another by now")
+        await operator.press("escape")
+        await operator.sees(lambda: operator.console.board.names["encode"].info.revision == 2)
+        await operator.press("E", "tab", "tab", "tab", *"v2", "ctrl+r")
+        await operator.sees(lambda: named.get("encode").revision == 3)
+        assert named.get("encode").definition.env == GEOHASH.env
+        assert named.get("encode").definition.version == "v2"
+        await operator.sees(lambda: operator.console.screen is operator.console.home)
+        await operator.press("F")
+        await operator.reads("Forget encode?")
+        await operator.press("y")
+        await operator.reads("no function has a name")
+        assert not named.all()
+
+
+async def test_what_a_name_cannot_do_is_told() -> None:
+    island = FakeIsland()
+    async with operating(island) as operator:
+        await operator.press("9")
+        await operator.reads("trouble")
+        await operator.press("down", "i")
+        await operator.is_told("hook is a handler: it answers requests to /fn/hook")
+        await operator.press("U")
+        await operator.is_told("hook has stood for nothing else")
+        await operator.press("up", "U")
+        await operator.reads("To which revision?")
+        await operator.press("0", "enter")
+        await operator.is_told("encode has no revision 0")
+        assert island.asked == []
+
+
+async def test_who_may_only_watch_changes_no_name() -> None:
+    island = FakeIsland()
+    async with operating(island, readonly=True) as operator:
+        await operator.press("9")
+        await operator.reads("trouble")
+        await operator.press("H", "M", "U", "F", "a", "E", "i")
+        assert operator.console.screen is operator.console.home
+        assert "Move" not in operator.screen

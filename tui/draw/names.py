@@ -1,0 +1,107 @@
+"""The page of a name: what it stands for, its figures, and what it stood for."""
+
+from __future__ import annotations
+
+import contextlib
+
+from skyisland.errors import IslandError
+from tui.draw.canvas import Line
+from tui.draw.charts import wrapped
+from tui.draw.details import Detail, counted, facts
+from tui.watch.names import NameRow, version_of
+from tui.watch.port import LinkLost
+from tui.words import age, brief, duration, line, size
+
+
+class NameDetail(Detail[NameRow]):
+    """A name in full."""
+
+    nothing = "no name is selected"
+    _asked: tuple[str, int] | None = None
+    """The name, and its revision, whose history was asked for."""
+
+    def lines(self, row: NameRow, width: int) -> list[Line]:
+        self._ask_for_history(row)
+        info, now, glyphs = row.info, self.station.now, self.glyphs
+        glyph, tone = glyphs.state("changing" if row.changing else row.state, row.state)
+        since = f"{age(now - info.at)}, {info.why}{f' by {info.by}' if info.by else ''}"
+        lines = facts([("state", glyph, tone)])
+        if row.trouble:
+            lines += wrapped(row.trouble, width, "bad", "          ")
+        lines += facts(
+            [
+                ("function", row.function, "strong"),
+                ("version", f"{row.version}, at {line(info.commit)[:12]}", "text"),
+                ("revision", f"{info.revision}   since {line(since)}", "text"),
+                ("calls", self._calls(row), "text"),
+                *((name, line(value), "text") for name, value in _terms(row)),
+            ]
+        )
+        history = self.board.histories.get(row.key, [])
+        if history:
+            lines += [Line([]), Line([(" history", "strong")])]
+        for one in history:
+            lines.append(
+                Line(
+                    [
+                        (f" {one.revision:>8} ", "key" if one.revision == info.revision else "dim"),
+                        (f"{line(one.commit)[:8]}  {age(now - one.at):>5} ago  ", "text"),
+                        (f"{line(one.why)}{f' by {line(one.by)}' if one.by else ''}  ", "text"),
+                        (version_of(one.definition), "dim"),
+                    ]
+                )
+            )
+        return lines
+
+    def _calls(self, row: NameRow) -> str:
+        """How many run, and the figures of the last five minutes."""
+        told = f"{row.info.running} under way"
+        figures = next((one.figures for one in self.board.functions.values() if one.title == row.name), None)
+        if figures is None:
+            return told
+        recent = figures.recent
+        times = f"p50 {duration(recent.p50_s)}  p99 {duration(recent.p99_s)}"
+        return f"{told}   last 5m: {counted(recent.calls, recent.errors)}  {times}"
+
+    def _ask_for_history(self, row: NameRow) -> None:
+        """Once for each revision: nothing else changes the history."""
+        wanted = (row.key, row.info.revision)
+        history = self.board.histories.get(row.key)
+        if wanted != self._asked and (not history or history[0].revision != row.info.revision):
+            self._asked = wanted
+            self.run_worker(self._take_history(row.key), group="history", exclusive=True)
+
+    async def _take_history(self, name: str) -> None:
+        with contextlib.suppress(IslandError, LinkLost):
+            await self.station.fetch_history(name)
+            self.paint()
+
+    def name_of(self, row: NameRow) -> str:
+        return f"Name  {row.name}"
+
+
+def _terms(row: NameRow) -> list[tuple[str, str]]:
+    """What the definition says beside the function, as far as it says anything."""
+    definition, info = row.info.definition, row.info
+    limits = definition.limits.given() if definition.limits is not None else {}
+    told = [
+        f"{name.removesuffix('_bytes').replace('_', ' ')} {size(int(value)) if 'bytes' in name else value}"
+        for name, value in limits.items()
+    ]
+    told += [f"time {brief(definition.timeout_s)}"] if definition.timeout_s else []
+    told += [f"{definition.concurrency} at a time"] if definition.concurrency else []
+    slo = definition.slo
+    pairs = [
+        ("handler", f"/fn/{info.name}" if definition.handler else ""),
+        ("webhook", f"signed as {definition.webhook.scheme}" if definition.webhook else ""),
+        ("types", ", ".join(definition.types)),
+        ("verified", f"{info.verified} Examples pass" if definition.verify else ""),
+        ("env", ", ".join(f"{name}={value}" for name, value in definition.env.items())),
+        ("secrets", ", ".join(f"{name} from {secret}" for name, secret in definition.secrets.items())),
+        ("limits", ", ".join(told)),
+        ("network", "an address of its own" if definition.egress == "address" else ""),
+        ("callers", ", ".join(definition.callers)),
+        ("warm", f"{definition.warm.min} jails wait" if definition.warm.min else ""),
+        ("slo", f"{slo.target:.1%} within {slo.latency_ms} ms" if slo is not None else ""),
+    ]
+    return [(name, value) for name, value in pairs if value]
