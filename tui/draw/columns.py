@@ -246,8 +246,8 @@ NAMES: list[Column] = [
     Column("REV", 4, lambda n, ink: (str(n.info.revision), "text"), lambda n, now: n.info.revision, ">",
            falling=True),
     Column("SINCE", 5, lambda n, ink: (age(ink.now - n.info.at), "text"), lambda n, now: n.info.at, ">",
-           falling=True),
+           2, falling=True),
     Column("BY", 8, lambda n, ink: (line(n.info.by) or "-", "dim"), lambda n, now: n.info.by, rank=5, grow=8),
     Column("CALLS", 5, lambda n, ink: (str(n.info.running or "-"), "info" if n.info.running else "dim"),
-           lambda n, now: n.info.running, ">", falling=True),
+           lambda n, now: n.info.running, ">", 1, falling=True),
 ]  # fmt: skip
