@@ -5,7 +5,7 @@ shows the first in a browser. Importing this costs nothing; Textual is loaded by
 
     supervisor, terminal, web    who runs the console, and on what
     console                      keys and frame, and what operators do: going, looking, orders, naming,
-                                 invoke, defining, questions
+                                 deferred, invoke, defining, questions
     desk, dialogs, keyboard,
     catalogue, answer, calls,
     jump, memory, output         what these are made of

@@ -2,8 +2,8 @@
 
 The `Console` is the same for an island in this process and for one far away, because its `Station` knows a
 `Port` only. It is made in layers: a keyboard, a desk with what all parts share, actions that choose what is
-shown (`looking`), actions that change the island (`orders`). The console paints the view that is shown at a
-steady pace, and at once after a key.
+shown (`looking`), actions that change the island (`orders`, `deferred`). The console paints the view that is
+shown at a steady pace, and at once after a key.
 """
 
 from __future__ import annotations
@@ -26,9 +26,10 @@ from textual.screen import Screen
 from textual.widgets import ContentSwitcher
 
 from skyisland.model import FunctionRequest
+from tui.deferred import Deferred
 from tui.dialogs import FilterBar
 from tui.draw.canvas import Canvas, Hint, Line
-from tui.draw.chrome import VIEWS, Banner, Head, HostStrip, Keys, Meters, Tabs, connection_banner
+from tui.draw.chrome import VIEW_KEYS, VIEWS, Banner, Head, HostStrip, Keys, Meters, Tabs, connection_banner
 from tui.draw.details import Detail
 from tui.draw.glyphs import Glyphs
 from tui.draw.logs import Logs
@@ -49,7 +50,7 @@ USUAL_REFRESH_S = 0.5
 """Between two pictures."""
 
 
-class Console(Naming):
+class Console(Deferred, Naming):
     """The console on one island."""
 
     TITLE = "Sky Island"
@@ -100,6 +101,9 @@ class Console(Naming):
             "U", "roll_back", "Roll back", tooltip="take this name back to a revision; asks", id="name.back"
         ),
         Binding("F", "forget_name", "forget this name; asks", show=False, id="name.forget"),
+        Binding("x", "cancel_calls", "Cancel", tooltip="cancel the marked calls; asks", id="cancel_calls"),
+        Binding("A", "redrive", "Again", tooltip="run dead or cancelled calls again; asks", id="redrive"),
+        Binding("F", "forget_calls", "Forget", tooltip="forget calls that are over; asks", id="forget_calls"),
         Binding("l", "logs", "Logs", tooltip="the log, of this jail", id="logs"),
         Binding("o", "output", "Output", tooltip="what its jail writes, or wrote", id="output"),
         Binding("i", "invoke", "Invoke", tooltip="call a function by hand", id="invoke"),
@@ -113,14 +117,14 @@ class Console(Naming):
         Binding("C", "curl", "copy the request as curl", show=False, id="curl"),
         *(
             Binding(
-                str(n),
+                key,
                 f"view('{view}')",
                 name,
                 show=False,
                 tooltip="the view with this number",
                 id=f"view.{view}",
             )
-            for n, (view, name, _) in enumerate(VIEWS, 1)
+            for key, (view, name, _) in zip(VIEW_KEYS, VIEWS, strict=True)
         ),
         Binding("plus", "pace(-1)", "faster", show=False, tooltip=_PACE, id="faster"),
         Binding("minus", "pace(1)", "slower", show=False, tooltip=_PACE, id="slower"),

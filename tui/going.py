@@ -13,6 +13,7 @@ from textual.widgets import ContentSwitcher
 
 from skyisland.errors import IslandError
 from tui.desk import Desk
+from tui.draw.calls import CallsView
 from tui.draw.details import Detail
 from tui.draw.logs import Logs
 from tui.draw.table import Table
@@ -28,6 +29,7 @@ from tui.draw.views import (
     View,
 )
 from tui.jump import Jump
+from tui.watch.calls import CallRow
 from tui.watch.filter import Filter
 from tui.watch.names import NameRow
 from tui.watch.port import LinkLost
@@ -43,6 +45,7 @@ _VIEWS: dict[str, Callable[..., View]] = {
     "host": HostView,
     "functions": FunctionsView,
     "names": NamesView,
+    "calls": CallsView,
 }
 """The views that are made when they are first shown; the console starts with the overview."""
 _VIEW_OF = {
@@ -52,6 +55,7 @@ _VIEW_OF = {
     ArtifactRow: "cache",
     FunctionRow: "functions",
     NameRow: "names",
+    CallRow: "calls",
 }
 """The view that shows a row of each kind in full."""
 MAX_STEPS = 50
@@ -165,7 +169,10 @@ class Going(Desk):
         self.station.wants_log = view in ("logs", "jails")
         self.station.wants_snapshots = view in ("cache", "host", "functions", "names")
         self.station.wants_names = view == "names"
+        self.station.wants_calls = view == "calls"
         self.station.snapshot_soon()
+        if self.station.wants_calls and self.follows and self.station.connection.state == "live":
+            self.run_worker(self._quietly(self.station.fetch_calls()), group="calls", exclusive=True)
         if self.station.wants_log and self.follows and self.station.connection.state == "live":
             self.run_worker(self._quietly(self.station.fetch_log()), group="logs", exclusive=True)
         if self.station.wants_names and self.follows and self.station.connection.state == "live":
@@ -261,7 +268,15 @@ class Going(Desk):
         view.zoom(detail)
         self._described = True
         self.home.set_focus(detail)
+        if isinstance(detail.row, CallRow):
+            self._open(detail.row)
         self.call_after_refresh(self.paint_all)
+
+    def _open(self, row: CallRow) -> None:
+        """Ask for the call's result, which no list has, now or when it is over."""
+        row.opened = True
+        if row.lacks_result and self.follows:
+            self.run_worker(self._quietly(self.station.fetch_result(row)), group="calls")
 
     def _undescribe(self) -> None:
         if self._described:
@@ -272,7 +287,7 @@ class Going(Desk):
         """From a detail, go on to what its row is about.
 
         To a jail's log; to the jail of a call or an address; to the function of a call that is over, or of a
-        binary, or of a name; to the calls of a function.
+        binary, or of a name; to the requests of a function; to that of a call that answers later.
         """
         row = self.row
         if isinstance(row, JailRow):
@@ -281,6 +296,11 @@ class Going(Desk):
             await self.go_among("requests", f"fn:{row.title}")
         elif isinstance(row, NameRow):
             await self._go_to_function(row.name)
+        elif isinstance(row, CallRow):
+            attempt = row.record.attempts[-1].id if row.record.attempts else ""
+            if attempt in self.board.invocations:
+                await self.go_to("requests", attempt)
+                self._describe(step=False)
         elif jails := self.chosen_jails():
             await self.go_to("jails", jails[0].key)
             self._describe(step=False)

@@ -23,7 +23,8 @@ SHOWN = 6
 NO = Choice("n", "No", "no")
 
 
-def _listed(rows: Sequence[Spans]) -> list[Spans]:
+def listed(rows: Sequence[Spans]) -> list[Spans]:
+    """The first of the targets, and how many more there are."""
     more: list[Spans] = [[(f"and {len(rows) - SHOWN} more", "dim")]] if len(rows) > SHOWN else []
     return [*rows[:SHOWN], *more, []]
 
@@ -42,7 +43,7 @@ def kill(jails: Sequence[JailRow], glyphs: Glyphs) -> Ask:
         )
     title = f"Kill {len(jails)} jails?" if len(jails) > 1 else "Kill this jail?"
     choices = (NO, Choice("y", "Kill", "yes", "error"))
-    return Ask(title, [*_listed(rows), *_consequences(jails)], choices, danger=True)
+    return Ask(title, [*listed(rows), *_consequences(jails)], choices, danger=True)
 
 
 def _consequences(jails: Sequence[JailRow]) -> list[Spans]:
@@ -71,7 +72,7 @@ def address_state(slots: Sequence[AddressRow], glyphs: Glyphs) -> Ask:
         glyph, tone = glyphs.state(slot.state, slot.word)
         rows.append([(f"{slot.ip:<16}", "strong"), (fit(glyph, 15), tone), (slot.info.jail or "", "text")])
     lines = [
-        *_listed(rows),
+        *listed(rows),
         [("free       ", "strong"), ("jails may lease it", "dim")],
         [("taken out  ", "strong"), ("no jail gets it until an operator gives it back", "dim")],
     ]
@@ -89,7 +90,7 @@ def evict(rows: Sequence[ArtifactRow], glyphs: Glyphs) -> Ask:
         [(fit(row.label, 44, more=glyphs["more"]), "text"), (f"  {row.key[:12]}", "dim")] for row in rows
     ]
     title = f"Evict {len(rows)} binaries?" if len(rows) > 1 else "Evict this binary?"
-    lines: list[Spans] = [*_listed(names), [("The next call of each is built anew.", "dim")]]
+    lines: list[Spans] = [*listed(names), [("The next call of each is built anew.", "dim")]]
     return Ask(title, lines, (NO, Choice("y", "Evict", "yes", "warning")))
 
 
@@ -110,7 +111,7 @@ def pause_names(rows: Sequence[NameRow], glyphs: Glyphs) -> Ask:
     names: list[Spans] = [_name(row, glyphs) for row in rows]
     title = f"Pause {len(rows)} names?" if len(rows) > 1 else f"Pause {rows[0].name}?"
     lines: list[Spans] = [
-        *_listed(names),
+        *listed(names),
         [("Calls are refused until it is resumed; running ones go on.", "dim")],
     ]
     return Ask(title, lines, (NO, Choice("y", "Pause", "yes", "warning")))
@@ -119,14 +120,14 @@ def pause_names(rows: Sequence[NameRow], glyphs: Glyphs) -> Ask:
 def resume_names(rows: Sequence[NameRow], glyphs: Glyphs) -> Ask:
     names: list[Spans] = [_name(row, glyphs) for row in rows]
     title = f"Resume {len(rows)} names?" if len(rows) > 1 else f"Resume {rows[0].name}?"
-    return Ask(title, _listed(names), (NO, Choice("y", "Resume", "yes", "warning")))
+    return Ask(title, listed(names), (NO, Choice("y", "Resume", "yes", "warning")))
 
 
 def forget_names(rows: Sequence[NameRow], glyphs: Glyphs) -> Ask:
     names: list[Spans] = [_name(row, glyphs) for row in rows]
     title = f"Forget {len(rows)} names?" if len(rows) > 1 else f"Forget {rows[0].name}?"
     lines: list[Spans] = [
-        *_listed(names),
+        *listed(names),
         [("Their history goes, too. Whoever calls them is told 404.", "dim")],
     ]
     return Ask(title, lines, (NO, Choice("y", "Forget", "yes", "error")), danger=True)

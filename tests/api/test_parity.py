@@ -122,6 +122,11 @@ CONSOLE = {
     "pause": ("pause_name", "pause"),
     "resume": ("pause_name", "resume"),
     "forget": ("forget_name", "forget"),
+    "calls": ("view('calls')", "calls"),
+    "kept": ("view('calls')", "kept"),
+    "cancel": ("cancel_calls", "cancel"),
+    "redrive": ("redrive", "redrive"),
+    "forget_calls": ("forget_calls", "forget_calls"),
 }
 """The action of a key that shows or does it, and the port's method that it goes through."""
 NO_CONSOLE = {
@@ -131,11 +136,6 @@ NO_CONSOLE = {
     "metrics": "Prometheus reads its text itself",
     "stats": "the meters are about calls; HTTP traffic is for monitoring",
     **dict.fromkeys(("secrets", "set_secret", "forget_secret"), "no screen takes a secret, lest it be seen"),
-    "calls": "callers follow their calls by the command; their attempts are in the view of requests",
-    "kept": "callers follow their calls by the command; their attempts are in the view of requests",
-    "cancel": "the jail of an attempt can be killed, which ends the call",
-    "redrive": "callers run their calls again by the command",
-    "forget_calls": "results are forgotten by themselves",
     "callback_secret": "a program needs it, no screen",
 }
 SAMPLES: dict[str, Any] = {

@@ -11,16 +11,18 @@ import hashlib
 import random
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
+from typing import Any
 
-from msgspec import structs
+from msgspec import UNSET, Raw, structs
 
 from skyisland import events as ev
 from skyisland import fakes
 from skyisland.cause import Cause
-from skyisland.errors import ArtifactNotFound, BuildFailed, IslandError, JailNotFound
+from skyisland.errors import ArtifactNotFound, BuildFailed, CallNotFound, IslandError, JailNotFound
 from skyisland.events import Event, InvocationFinished
 from skyisland.figures import Window
 from skyisland.golang.catalogue import Catalogue
+from skyisland.later.calls import Attempt, Callback, CallbackState, CallState, Delivery, Record
 from skyisland.model import (
     Artifact,
     FunctionRequest,
@@ -134,6 +136,8 @@ class FakeIsland:
         self.called.recall(reversed(self.recent))
         self.lines = self._log()
         self.histories = self._names() if requests else {}
+        self.deferred = {record.id: record for record in self._deferred()} if requests else {}
+        """The calls that answer later."""
 
     # Making it up
 
@@ -311,6 +315,84 @@ class FakeIsland:
             ],
             "slug": [revision("slug", 2, 2, slug, "followed"), revision("slug", 1, 5, slug, "defined")],
         }
+
+    def _deferred(self) -> Iterator[Record]:
+        url, hook = "git.example/etl/nightly", "https://shop.example/hooks/skyisland"
+
+        def record(n: int, ago_s: float, state: CallState, **more: Any) -> Record:
+            more.setdefault("client", "alice")
+            record_id = f"call-{hashlib.sha256(str(n).encode()).hexdigest()[:24]}"
+            more = {"url": url, "call": f"Run(2026, 1, {n})", **more}
+            return Record(id=record_id, state=state, created_at=self.now - ago_s, **more)
+
+        def attempt(n: int, ago_s: float, took_s: float | None, verdict: str = "", why: str = "") -> Attempt:
+            at = self.now - ago_s
+            ended = None if took_s is None else at + took_s
+            return Attempt(
+                number=n, id=f"inv-{n:012x}", started_at=at, ended_at=ended, verdict=verdict, message=why
+            )
+
+        slow = "the function ran longer than 5 s"
+        yield record(8, 2, CallState.queued)
+        yield record(7, 6, CallState.running, attempts=[attempt(1, 3.2, None)])
+        yield record(
+            6,
+            95,
+            CallState.queued,
+            due_at=self.now + 41,
+            attempts=[attempt(1, 90, 5, "timed_out", slow), attempt(2, 60, 5, "timed_out", slow)],
+            message=slow,
+            caller_id="report-6",
+        )
+        answer = (
+            b'{"timestamp":1767960500,"data":"812 rows","id":"inv-1","jail":"sky-main-9a00","version":"6d",'
+            b'"cached":true,"stale":false,"warm":true,"exit_code":0,"stderr":"read 3 files","timings_ms":{}}'
+        )
+        yield record(
+            5,
+            900,
+            CallState.done,
+            ended_at=self.now - 897,
+            attempts=[attempt(1, 899, 1.9, "ok")],
+            verdict="ok",
+            result=Raw(answer),
+            callback=Callback(
+                url=hook,
+                state=CallbackState.delivered,
+                deliveries=[
+                    Delivery(at=self.now - 896, took_s=0.21, status=503, error="it answered 503"),
+                    Delivery(at=self.now - 866, took_s=0.09, status=204),
+                ],
+            ),
+        )
+        yield record(
+            4,
+            4100,
+            CallState.dead,
+            ended_at=self.now - 3800,
+            attempts=[attempt(n, 4200 - 100 * n, 5, "timed_out", slow) for n in (1, 2, 3)],
+            verdict="timed_out",
+            message=slow,
+            callback=Callback(
+                url=hook,
+                state=CallbackState.dead,
+                deliveries=[Delivery(at=self.now - 3799, took_s=0.04, status=410, error="it answered 410")],
+            ),
+        )
+        yield record(3, 7300, CallState.cancelled, ended_at=self.now - 7200, client="10.1.7.24")
+        yield record(
+            2,
+            9000,
+            CallState.done,
+            name="slug",
+            url="github.com/gosimple/slug",
+            call='("A Sky Island")',
+            ended_at=self.now - 8999,
+            attempts=[attempt(1, 9000, 0.009, "ok")],
+            verdict="ok",
+            callback=Callback(url=hook, due_at=self.now + 300),
+            client="shop",
+        )
 
     def capabilities(self) -> list[Capability]:
         return [
@@ -523,6 +605,33 @@ class FakeIsland:
     async def forget(self, name: str) -> None:
         self._act("forget", name)
         del self.histories[name]
+
+    async def calls(self) -> list[Record]:
+        return [structs.replace(record, result=UNSET) for record in self.deferred.values()]
+
+    async def kept(self, kept: str) -> Record:
+        if kept not in self.deferred:
+            raise CallNotFound(f"no call {kept!r}")
+        return self.deferred[kept]
+
+    async def cancel(self, kept: str) -> None:
+        self._act("cancel", kept)
+        self.deferred[kept] = structs.replace(
+            self.deferred[kept], state=CallState.cancelled, due_at=None, ended_at=self.now
+        )
+
+    async def redrive(self, kept: str) -> None:
+        self._act("redrive", kept)
+        self.deferred[kept] = structs.replace(
+            self.deferred[kept], state=CallState.queued, attempts=[], ended_at=None, message=""
+        )
+
+    async def forget_calls(self, state: CallState | None = None) -> int:
+        self._act("forget_calls", str(state or ""))
+        gone = [one.id for one in self.deferred.values() if one.state.final and state in (None, one.state)]
+        for one in gone:
+            del self.deferred[one]
+        return len(gone)
 
     def curl(self, request: FunctionRequest) -> str:
         return f"curl -X POST http://{self.where}/api/v1/function -d '{request.url} {request.call}'"

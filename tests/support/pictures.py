@@ -47,6 +47,7 @@ class Stage:
         if self.island.jails:
             self.console.station.receive(self.living())
         await self.console.station.fetch_names()
+        await self.console.station.fetch_calls()
         self.console.station.journal.take(await self.island.logs())
         await self.settle(pilot)
 
@@ -119,6 +120,11 @@ async def _look(stage: Stage, pilot: Pilot[int]) -> None:
     await type_ahead(stage.console, "down")
 
 
+async def _open_call(stage: Stage, pilot: Pilot[int]) -> None:
+    await type_ahead(stage.console, "d")
+    await stage.console.station.fetch_calls()
+
+
 async def _type_filter(stage: Stage, pilot: Pilot[int]) -> None:
     await type_ahead(stage.console, "slash", *"fn:geohash >10ms")
 
@@ -137,6 +143,9 @@ SCENES = (
     Scene("names-page", ("9", "d"), sizes=((120, 35),), shown=()),
     Scene("names-back", ("9", "U"), sizes=((80, 24),), shown=()),
     Scene("names-define", ("9", "E"), sizes=((80, 24),), shown=()),
+    Scene("calls", ("0",)),
+    Scene("calls-page", ("0", "down", "down", "down"), then=_open_call, shown=()),
+    Scene("calls-forget", ("0", "F"), sizes=((80, 24),), shown=()),
     Scene("failure", ("5", "n", "d")),
     Scene("kill", ("space", "space", "K")),
     Scene("kill-all", ("X",), shown=()),

@@ -15,6 +15,8 @@ from textual.widgets import Input
 
 from skyisland.drivers.fake import FakeJail
 from skyisland.errors import BuildFailed, Forbidden, JailNotFound
+from skyisland.later.calls import CallState, Record
+from skyisland.later.keeping import NotKept
 from skyisland.model import FunctionRequest, Verdict
 from skyisland.status import AddressState, JailInfo, Usage
 from tests.support.fake_island import FakeIsland
@@ -22,6 +24,7 @@ from tests.support.operating import HEADER, SLOW, TOKEN, World, operating, type_
 from tui.answer import COMPARED, changes
 from tui.dialogs import Ask, AskToken, Help
 from tui.invoke import CHOICES, TEXTS, Invoke
+from tui.watch.inprocess import InProcessPort
 from tui.watch.port import Port
 from tui.watch.remote import RemotePort
 from tui.watch.rows import InvocationRow, JailRow
@@ -601,6 +604,62 @@ async def test_functions_that_were_called_are_listed(port: Port, world: World) -
         await operator.reads("github.com/mmcloughlin/geohash.Encode")
         await operator.press("enter")
         await operator.reads("1 call, 0 errors")
+
+
+async def test_calls_that_answer_later_are_listed_and_opened(port: Port, world: World) -> None:
+    record = await world.island.later.accept(QUICK, "alice", caller_id="report-6")
+    await world.island.later.settled(record.id, 30)
+    async with operating(port) as operator:
+        await operator.press("colon", *"calls", "enter")
+        await operator.reads("done")
+        await operator.reads("enter asks for it")
+        await operator.press("slash", *"st:dead", "enter")
+        await operator.reads("no row matches")
+        await operator.press("slash", *("backspace",) * 4, *"done", "enter", "enter")
+        await operator.reads("gxnpxr2bq7dt")
+        await operator.reads("called report-6")
+        (attempt,) = (await world.island.later.get(record.id)).attempts
+        await operator.reads(attempt.id)
+        await operator.press("enter")
+        await operator.reads(f"Request  {attempt.id}")
+
+
+async def test_a_call_that_answers_later_is_cancelled_run_again_and_forgotten(world: World) -> None:
+    later = world.island.later
+    record = await later.accept(SLOW, "alice")
+    async with operating(InProcessPort(world.island, world.ring, "http://127.0.0.1:3280")) as operator:
+        await operator.press("0")
+        await operator.reads(record.id)
+        await operator.press("A")
+        await operator.is_told("no dead or cancelled call")
+        await operator.press("x")
+        await operator.reads("Cancel this call?")
+        await operator.press("y")
+        await operator.is_told("cancelled")
+        await operator.reads("◌ cancelled")
+        assert (await later.get(record.id)).state is CallState.cancelled
+        await operator.press("A", "y")
+        await operator.is_told("runs again")
+        assert not (await later.get(record.id)).state.final
+        await operator.reads("● running")
+        await operator.press("x", "y")
+        await operator.reads("◌ cancelled")
+        await operator.press("F", "x")
+        await operator.is_told("forgot 0 calls")
+        await operator.press("F", "a")
+        await operator.is_told("forgot 1 call")
+        await operator.reads("no call answers later")
+
+
+async def test_an_island_that_keeps_no_calls_is_watched_all_the_same() -> None:
+    class Keepless(FakeIsland):
+        async def calls(self) -> list[Record]:
+            raise NotKept("the disk is full")
+
+    async with operating(Keepless()) as operator:
+        await operator.press("0")
+        await operator.reads("the disk is full")
+        assert operator.console.station.connection.state == "live"
 
 
 async def test_goes_to_whatever_has_a_name() -> None:

@@ -1,4 +1,5 @@
-"""How the console draws: what frames it (`chrome`), and nine `views` of `panels`, tables and `logs`.
+"""How the console draws: what frames it (`chrome`), and `views` of `panels`, tables and `logs`; `calls` is
+one of them.
 
 A `canvas` is asked for its lines and repaints those that changed. A line is spans, and a span is a text with
 one of the `tones`. A `table` has `columns`; `charts` are figures as lines; `glyphs` are the signs that this

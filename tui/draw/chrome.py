@@ -17,13 +17,16 @@ VIEWS = (
     ("jails", "Jails", "Jails"),
     ("ips", "IPs", "IPs"),
     ("cache", "Cache", "Cache"),
-    ("requests", "Requests", "Reqs"),
-    ("logs", "Logs", "Logs"),
+    ("requests", "Requests", "Req"),
+    ("logs", "Logs", "Log"),
     ("host", "Host", "Host"),
     ("functions", "Functions", "Fns"),
     ("names", "Names", "Names"),
+    ("calls", "Calls", "Calls"),
 )
 """Id, name and short name of each view, in the order of their keys."""
+VIEW_KEYS = "1234567890"
+"""The key of each."""
 
 
 class Head(Canvas):
@@ -139,9 +142,9 @@ class Tabs(Canvas):
         names = [(view, full if width >= 110 else brief) for view, full, brief in VIEWS]
         left: Spans = []
         self._click_ranges: list[tuple[int, str]] = []
-        for n, (view, name) in enumerate(names, 1):
+        for key, (view, name) in zip(VIEW_KEYS, names, strict=True):
             pad = " " if width >= 110 else ""
-            left.append((f"{pad}{n} {name} ", "on" if view == self.desk.view else "dim"))
+            left.append((f"{pad}{key} {name} ", "on" if view == self.desk.view else "dim"))
             self._click_ranges.append((sum(len(text) for text, _ in left), view))
         right = [span for group in self._load(width - sum(len(text) for text, _ in left)) for span in group]
         return [Line(spread(left, right, width))]

@@ -30,7 +30,7 @@ PATH_CELLS = 3
 package's name."""
 
 
-def _function(url: str, call: str, label: str, ink: Ink) -> str:
+def call_in_room(url: str, call: str, label: str, ink: Ink) -> str:
     """A call with as much of its URL as there is room for, cut from the left; its arguments go first."""
     if not (url and call):
         return label
@@ -42,7 +42,7 @@ def _function(url: str, call: str, label: str, ink: Ink) -> str:
 
 
 def _jail_function(jail: JailRow, ink: Ink) -> Span:
-    return _function(jail.info.url, jail.info.call, jail.label, ink), "text"
+    return call_in_room(jail.info.url, jail.info.call, jail.label, ink), "text"
 
 
 def _cpu(jail: JailRow, ink: Ink) -> Span:
@@ -113,7 +113,7 @@ def _phases(invocation: InvocationRow, ink: Ink) -> Spans:
 REQUESTS: list[Column] = [
     Column("TIME", 8, lambda r, ink: (clock(r.at), "text"), lambda r, now: r.at, falling=True),
     Column("REQUEST", 8, lambda r, ink: (r.short, "dim"), None, rank=7),
-    Column("FUNCTION", 18, lambda r, ink: (_function(r.url, r.call, r.label, ink), "text"),
+    Column("FUNCTION", 18, lambda r, ink: (call_in_room(r.url, r.call, r.label, ink), "text"),
            lambda r, now: r.label, grow=20),
     Column("RESULT", 13, _result, lambda r, now: r.verdict, grow=7),
     _spent(Phase.resolve),
@@ -157,7 +157,7 @@ def _build_time(row: ArtifactRow, ink: Ink) -> Span:
 
 
 CACHE: list[Column] = [
-    Column("FUNCTION", 14, lambda c, ink: (_function(c.url, c.function, c.label, ink), "text"),
+    Column("FUNCTION", 14, lambda c, ink: (call_in_room(c.url, c.function, c.label, ink), "text"),
            lambda c, now: c.label, grow=60),
     Column("COMMIT", 8, lambda c, ink: (c.artifact.commit[:8] if c.artifact else "-", "dim"), None, rank=7),
     Column("KEY", 8, lambda c, ink: (c.key[:8], "dim"), None, rank=9),

@@ -1,4 +1,4 @@
-"""The nine views: their tables and panels, and where each stands."""
+"""Views: their tables and panels, and where each stands."""
 
 from __future__ import annotations
 

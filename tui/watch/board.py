@@ -13,10 +13,12 @@ from msgspec import structs
 
 from skyisland import events as ev
 from skyisland.events import Event, InvocationFinished
+from skyisland.later.calls import Record
 from skyisland.model import Phase
 from skyisland.named.definition import Revision
 from skyisland.named.functions import Named
 from skyisland.status import USAGE_S, AddressInfo, AddressState, JailInfo, JailState, Status
+from tui.watch.calls import CallRow
 from tui.watch.figures import Figures
 from tui.watch.names import NameRow
 from tui.watch.port import Snapshot
@@ -46,6 +48,8 @@ class Board:
         self.names: dict[str, NameRow] = {}
         self.histories: dict[str, list[Revision]] = {}
         """By a name that was asked for: what it stood for, latest first."""
+        self.calls: dict[str, CallRow] = {}
+        """The calls that answer later, as they were last asked for; no snapshot has them."""
         self.figures = Figures()
         """The calls that ended, as figures."""
         self._cpu_samples: dict[str, tuple[float, float]] = {}
@@ -178,6 +182,13 @@ class Board:
                 if not invocation.verdict and at - invocation.at > 2:
                     invocation.verdict = "unknown"
                     invocation.total_s = at - invocation.at
+
+    def take_calls(self, records: Iterable[Record]) -> None:
+        """Take the calls that answer later; those that are not among them are gone."""
+        before, self.calls = self.calls, {}
+        for record in records:
+            row = self.calls[record.id] = before.get(record.id) or CallRow(record)
+            row.take(record)
 
     def fold(self, event: Event) -> None:
         """Take one event."""

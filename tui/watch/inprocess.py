@@ -10,6 +10,8 @@ from skyisland.events import Event, Pulse
 from skyisland.figures import Window
 from skyisland.golang.catalogue import Catalogue
 from skyisland.island import Island
+from skyisland.later.calls import CallState, Record
+from skyisland.later.keeping import Wanted
 from skyisland.model import FunctionRequest, NamedCall
 from skyisland.named.definition import Definition, Revision
 from skyisland.named.functions import Named
@@ -17,6 +19,7 @@ from skyisland.record.logs import LogLine, LogRing
 from skyisland.status import AddressState, Written
 from skyisland.watching import Watch
 from skyisland.wire import Called, FunctionPage, Snapshot
+from tui.watch.calls import LISTED
 from tui.watch.port import curl_line
 
 PAUSE_S = 0.1
@@ -25,6 +28,8 @@ BY = "console"
 """Who changes a name: the island's own terminal shows no token."""
 RECENT = 500
 """Invocations of a snapshot: the console's table holds as many without asking for more."""
+FORGOTTEN_AT_ONCE = 10_000
+"""Calls that one order forgets at most, as by the API."""
 
 
 class InProcessPort:
@@ -115,6 +120,21 @@ class InProcessPort:
 
     async def forget(self, name: str) -> None:
         await self._island.named.delete(name)
+
+    async def calls(self) -> list[Record]:
+        return await self._island.later.find(Wanted(limit=LISTED))
+
+    async def kept(self, kept: str) -> Record:
+        return await self._island.later.get(kept)
+
+    async def cancel(self, kept: str) -> None:
+        await self._island.later.cancel(kept)
+
+    async def redrive(self, kept: str) -> None:
+        await self._island.later.redrive(kept)
+
+    async def forget_calls(self, state: CallState | None = None) -> int:
+        return len(await self._island.later.forget(Wanted(state=state, limit=FORGOTTEN_AT_ONCE)))
 
     def curl(self, request: FunctionRequest) -> str:
         return curl_line(self.url, request)

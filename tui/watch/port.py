@@ -16,6 +16,7 @@ from skyisland.errors import IslandError
 from skyisland.events import Event
 from skyisland.figures import Window
 from skyisland.golang.catalogue import Catalogue
+from skyisland.later.calls import CallState, Record
 from skyisland.model import FunctionRequest, NamedCall
 from skyisland.named.definition import Definition, Revision
 from skyisland.named.functions import Named
@@ -106,6 +107,23 @@ class Port(Protocol):
 
     async def forget(self, name: str) -> None:
         """Forget a name and its history."""
+
+    async def calls(self) -> list[Record]:
+        """Calls that answer later, the newest, without their results."""
+        ...
+
+    async def kept(self, kept: str) -> Record:
+        """One of them, with its result if it is over."""
+        ...
+
+    async def cancel(self, kept: str) -> None: ...
+
+    async def redrive(self, kept: str) -> None:
+        """Run a dead or cancelled one again, or send the callback of one that is done."""
+        ...
+
+    async def forget_calls(self, state: CallState | None = None) -> int:
+        """Forget those that are over, or are in this state; returns how many there were."""
         ...
 
     def curl(self, request: FunctionRequest) -> str:

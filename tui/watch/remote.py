@@ -18,6 +18,7 @@ from skyisland.events import Event
 from skyisland.figures import Window
 from skyisland.golang.catalogue import Catalogue
 from skyisland.host.trust import OwnCertificate, distrust
+from skyisland.later.calls import CallState, Record
 from skyisland.model import FunctionRequest, NamedCall
 from skyisland.named.definition import Definition, MoveBody, Revision, RollbackBody
 from skyisland.named.functions import Named
@@ -25,6 +26,7 @@ from skyisland.operations import JSON, Operation
 from skyisland.record.logs import LogLine
 from skyisland.status import AddressState, Written
 from skyisland.wire import AddressBody, Called, FunctionPage, Snapshot
+from tui.watch.calls import LISTED
 from tui.watch.port import LinkLost, curl_line
 
 T = TypeVar("T")
@@ -266,6 +268,22 @@ class RemotePort:
 
     async def forget(self, name: str) -> None:
         await self._ask(op.FORGET, name=name)
+
+    async def calls(self) -> list[Record]:
+        return await self._ask(op.CALLS, limit=LISTED)
+
+    async def kept(self, kept: str) -> Record:
+        return await self._ask(op.KEPT, kept=kept)
+
+    async def cancel(self, kept: str) -> None:
+        await self._ask(op.CANCEL, kept=kept)
+
+    async def redrive(self, kept: str) -> None:
+        await self._ask(op.REDRIVE, kept=kept)
+
+    async def forget_calls(self, state: CallState | None = None) -> int:
+        gone = await self._ask(op.FORGET_CALLS, state=state)
+        return len(gone)
 
     def curl(self, request: FunctionRequest) -> str:
         return curl_line(self.base, request)

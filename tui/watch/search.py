@@ -61,7 +61,7 @@ KINDS = (
     Kind(
         "requests",
         "request",
-        ("requests", "invocations", "calls"),
+        ("requests", "invocations"),
         lambda b: reversed(b.invocations.values()),
         lambda r: f"{r.id}  {r.label}  {r.verdict or r.phase}",
     ),
@@ -78,6 +78,13 @@ KINDS = (
         ("names",),
         lambda b: b.names.values(),
         lambda n: f"{n.name}  {n.function}",
+    ),
+    Kind(
+        "calls",
+        "call",
+        ("calls", "later"),
+        lambda b: b.calls.values(),
+        lambda c: f"{c.id}  {c.label}  {c.word}",
     ),
     Kind("logs", "view", ("logs",)),
     Kind("host", "view", ("host",)),

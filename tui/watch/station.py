@@ -13,9 +13,10 @@ from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
-from skyisland.errors import Forbidden, IslandError, Unauthorized
+from skyisland.errors import CallNotFound, Forbidden, IslandError, Unauthorized
 from skyisland.events import BuildFinished, Event, Gap, Pulse
 from tui.watch.board import Board
+from tui.watch.calls import CallRow
 from tui.watch.connection import ConnectionState
 from tui.watch.journal import Journal
 from tui.watch.port import LinkLost, Port, Snapshot
@@ -59,6 +60,10 @@ class Station:
         """A view shows what only snapshots have, so one is taken at every poll."""
         self.wants_names = False
         """A view shows names, which are in no snapshot, so they are asked for at every poll."""
+        self.wants_calls = False
+        """A view shows the calls that answer later, so they are asked for at every poll."""
+        self.calls_fault = ""
+        """Why the island did not tell them; empty if it did."""
         self._snapshot_due = False
         self._changed = changed
         self._refused = refused
@@ -131,6 +136,8 @@ class Station:
                 await self.fetch_log()
             if self.wants_names and not self.paused:
                 await self.fetch_names()
+            if self.wants_calls and not self.paused:
+                await self.fetch_calls()
 
     async def fetch_names(self) -> None:
         """Take the list of names.
@@ -155,6 +162,32 @@ class Station:
             IslandError, LinkLost
         """
         self.journal.take(await self.port.logs(self.journal.last))
+
+    async def fetch_calls(self) -> None:
+        """Take the calls that answer later, and the results of those that were opened.
+
+        Raises:
+            IslandError, LinkLost
+        """
+        try:
+            self.board.take_calls(await self.port.calls())
+            self.calls_fault = ""
+        except (Unauthorized, Forbidden):
+            raise
+        except IslandError as failure:  # it keeps none, or cannot read them: all else goes on
+            self.calls_fault = line(str(failure))
+        for row in list(self.board.calls.values()):
+            if row.lacks_result:
+                await self.fetch_result(row)
+
+    async def fetch_result(self, row: CallRow) -> None:
+        """Take a call with its result; one that is no longer kept stays as it was.
+
+        Raises:
+            IslandError, LinkLost
+        """
+        with contextlib.suppress(CallNotFound):
+            row.take_result(await self.port.kept(row.id))
 
     def receive(self, news: Snapshot | Sequence[Event]) -> None:
         """Take a snapshot or some events; while paused they are kept for later."""
