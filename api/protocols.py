@@ -138,15 +138,18 @@ class Http2(H2Protocol):
                 await super().handle(RawData(piece))
 
     async def _handle_events(self, events: list[h2.events.Event]) -> None:
-        """Hypercorn fails on the rest of a body whose request is answered already."""
-        still_handled = []
+        """Hypercorn fails on the rest of a body whose request is answered already.
+
+        Which is known of each event only when those before it are handled: a request, its body and its end
+        may come at once.
+        """
         for event in events:
             if isinstance(event, h2.events.DataReceived) and event.stream_id not in self.streams:
                 with contextlib.suppress(h2.exceptions.ProtocolError):
                     self.connection.acknowledge_received_data(event.flow_controlled_length, event.stream_id)
             else:
-                still_handled.append(event)
-        await super()._handle_events(still_handled)
+                await super()._handle_events([event])
+        await self._flush()
 
     async def _priority_updated(self, event: h2.events.PriorityUpdated) -> None:
         """Nothing: all streams are equal."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import logging
 import struct
 import time
@@ -150,6 +151,25 @@ def test_noise_is_counted_whatever_the_pieces() -> None:
 def hear(noise: Noise, text: bytes, size: int) -> None:
     for start in range(0, len(text), size):
         noise.hear(text[start : start + size])
+
+
+async def test_a_request_its_body_and_its_end_may_come_at_once(world: World) -> None:
+    client = h2.connection.H2Connection(h2.config.H2Configuration(client_side=True))
+    client.initiate_connection()
+    head = [(":method", "POST"), (":path", "/api/v1/function"), (":scheme", "http"), (":authority", "island")]
+    for stream in (1, 3):
+        client.send_headers(stream, head)
+        client.send_data(stream, json.dumps(CALL).encode(), end_stream=True)
+    statuses: list[bytes] = []
+    async with world.served(http2=True) as server:
+        reader, writer = await server.connect()
+        writer.write(client.data_to_send())
+        while len(statuses) < 2:
+            for event in client.receive_data(await reader.read(65536)):
+                if isinstance(event, h2.events.ResponseReceived):
+                    statuses += [value for name, value in event.headers or () if name == b":status"]
+        writer.close()
+    assert statuses == [b"200", b"200"]
 
 
 async def test_the_rest_of_a_body_that_nobody_wants_harms_nobody(world: World) -> None:
