@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import fcntl
+import functools
 import os
 import sys
 from collections.abc import AsyncIterator, Callable
@@ -72,7 +73,8 @@ async def opened(
     """
     layout = settings.layout
     # A root that runs bubblewrap gives up its rights before it looks for the folders of a jail.
-    gives_up = chosen_driver(settings) == "bubblewrap" and os.geteuid() == 0
+    driver = await asyncio.to_thread(chosen_driver, settings)
+    gives_up = driver == "bubblewrap" and os.geteuid() == 0
     builder = settings.jails.uid_start if gives_up else None
     lock = await asyncio.to_thread(_claim, layout, builder, succeeds)
     try:
@@ -307,7 +309,10 @@ def toolchains_for(settings: Settings, search_path: str) -> Toolchains:
 
 
 def chosen_driver(settings: Settings) -> str:
-    """The driver of jails, by its name: for "auto", the first that works with the rights that there are."""
+    """The driver of jails, by its name: for "auto", the first that works with the rights that there are.
+
+    Blocks when it is first asked for "auto".
+    """
     if settings.jails.driver != "auto":
         return settings.jails.driver
     if not LINUX:
@@ -315,8 +320,9 @@ def chosen_driver(settings: Settings) -> str:
     return "namespaces" if os.geteuid() == 0 and _administers() else "bubblewrap"
 
 
+@functools.cache
 def _administers() -> bool:
-    """Whether this process has CAP_SYS_ADMIN, which root in a container may lack (proc(5))."""
+    """Whether this process began with CAP_SYS_ADMIN, which root in a container may lack (proc(5)). Blocks."""
     text = Path("/proc/self/status").read_text()
     effective = next(line.split()[1] for line in text.splitlines() if line.startswith("CapEff:"))
     return bool(int(effective, 16) >> CAP_SYS_ADMIN & 1)

@@ -368,7 +368,8 @@ def confinement(uid: int | None) -> Confinement:
 
 
 def _git_program() -> str:
-    program = shutil.which(_gitpython().GIT_PYTHON_GIT_EXECUTABLE or "git")
+    # What GitPython takes for Git is none while another thread imports it.
+    program = shutil.which("git")
     if program is None:
         raise HostUnfit("there is no Git on this host; install the package git")
     return program
