@@ -27,6 +27,7 @@ from skyisland.errors import (
     HostUnfit,
     IslandError,
     NotFound,
+    Paused,
     TooBusy,
 )
 from skyisland.events import shortened
@@ -223,8 +224,9 @@ class Runner:
             attempt.ended_at, attempt.verdict = time.time(), "cancelled"
             record.verdict = "cancelled"
             await finish(self.end(record, CallState.cancelled))
-        except (TooBusy, Draining) as refusal:
+        except (TooBusy, Draining, Paused) as refusal:
             record.attempts.pop()  # nothing ran
+            record.message = shortened(refusal.message, SHOWN_CHARACTERS)
             await self._put_back(record, refusal.retry_after_s or AGAIN_S)
         except IslandError as refusal:
             record.error = Problem(refusal.message, refusal.code, refusal.details or msgspec.UNSET)

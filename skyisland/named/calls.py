@@ -24,6 +24,8 @@ from skyisland.named.webhooks import check_signature
 
 HASHED_AT_ONCE_BYTES = 256 << 10
 """A longer body is hashed on a thread: this much takes half a millisecond."""
+PAUSED_AGAIN_S = 5.0
+"""When to ask again for a paused name. So late a call that waits for it begins once it is resumed."""
 EVERYBODY = "*"
 """Among a name's callers: whoever reaches it."""
 
@@ -90,6 +92,18 @@ class NamedCalls:
         _check_caller(revision, who)
         return request_of(revision.definition, revision.commit, asked)
 
+    def check(self, name: str, *, who: str, later: bool) -> None:
+        """Refuse whom an earlier answer of the name is not for any more. `later`: its call may wait.
+
+        Raises:
+            NameNotFound, Paused
+            Forbidden: another's token may call it.
+        """
+        revision = current(self._names, name)
+        _check_caller(revision, who)
+        if revision.paused and not later:
+            raise _paused(name)
+
     def handler(self, name: str) -> Definition:
         """What a name stands for that answers requests.
 
@@ -151,7 +165,7 @@ class NamedCalls:
         name, definition = revision.name, revision.definition
         _check_caller(revision, who)
         if revision.paused:
-            raise Paused(f"{name} is paused by an admin; try again later", name=name)
+            raise _paused(name)
         if definition.concurrency and self._running[name] >= definition.concurrency:
             raise TooBusy(f"{name} has {definition.concurrency} calls under way", retry_after_s=1, name=name)
         self._follow(revision)
@@ -190,6 +204,11 @@ class NamedCalls:
     def limits(self, definition: Definition) -> Limits | None:
         """Of its jails, in place of the island's; None for those."""
         return definition.limits.over(self._runner.limits) if definition.limits is not None else None
+
+
+def _paused(name: str) -> Paused:
+    text = f"{name} is paused by an admin; try again later"
+    return Paused(text, retry_after_s=PAUSED_AGAIN_S, name=name)
 
 
 def _check_function(revision: Revision) -> None:

@@ -21,6 +21,8 @@ from skyisland.errors import (
     CallNotFound,
     CallStands,
     Draining,
+    IslandError,
+    Paused,
     SourceUnavailable,
     TooBusy,
 )
@@ -156,11 +158,25 @@ async def test_what_no_further_attempt_mends_is_dead_at_once(
         assert (record.state, record.verdict, len(runner.ran)) == ("dead", verdict, runs)
 
 
-async def test_a_refusal_for_want_of_room_is_no_attempt(runner: Runner) -> None:
-    runner.plays = [*[TooBusy("full", retry_after_s=0.001) for _ in range(5)], invocation()]
+@pytest.mark.parametrize("refusal", [TooBusy, Draining, Paused])
+async def test_a_refusal_for_now_is_no_attempt(runner: Runner, refusal: type[IslandError]) -> None:
+    runner.plays = [*[refusal("not now", retry_after_s=0.001) for _ in range(5)], invocation()]
     async with living(runner) as later:
         record = await over(later, (await later.accept(REQUEST, "ann")).id)
         assert (record.state, len(record.attempts), len(runner.ran)) == ("done", 1, 6)
+        assert record.message == ""
+
+
+async def test_a_call_that_waits_for_a_paused_name_says_so(runner: Runner) -> None:
+    runner.plays = [Paused("n is paused", retry_after_s=60)]
+    async with living(runner) as later:
+        call = (await later.accept(REQUEST, "ann")).id
+        with later.news(call) as news:
+            async with asyncio.timeout(20):
+                while not runner.ran or (record := await later.get(call)).state != "queued":
+                    await news.get()
+        assert (record.attempts, record.message, later.waiting) == ([], "n is paused", 1)
+        assert 50 < (record.due_at or 0.0) - time.time() <= 60
 
 
 async def test_places_are_shared_and_calls_whose_callers_wait_come_first(runner: Runner) -> None:
