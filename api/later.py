@@ -152,6 +152,8 @@ async def deferred(
         digest = hashlib.sha256(name.encode() + b"\0" + body).digest()
         claim = Claim(client=client, key=deferral.key, body=digest, call=deferral.call)
         held = await later.claim(claim)
+        if held is not None and name:
+            island.named.calls.check(name, who=who, later=bool(held.call))
         if held is not None and held.call:
             record = await island.later.get(held.call)
             return await _told(island, record, deferral.prefers, error_form, base_path)

@@ -70,6 +70,30 @@ async def test_only_the_callers_of_a_name_call_it() -> None:
     assert statuses == [401, 403, 403, 200]
 
 
+async def test_an_earlier_answer_is_for_those_who_may_call_now() -> None:
+    world = make_world(settings=ApiSettings(callers={"shop": "shop's", "other": "other's"}, open=False))
+    await world.island.start()
+    key = {HEADER: "shop's", "Idempotency-Key": "k"}
+    later = {HEADER: "shop's", "Idempotency-Key": "l", "Prefer": "respond-async"}
+    async with world.client() as client:
+        path = "/api/v1/names/encode"
+
+        async def both() -> list[int]:
+            return [(await client.post(path, headers=headers)).status_code for headers in (key, later)]
+
+        await client.put(path, json=ENCODE | {"callers": ["shop"]}, headers=ADMIN)
+        assert await both() == [200, 202]
+        assert await both() == [200, 202]
+        await client.post(f"{path}/pause", headers=ADMIN)
+        assert await both() == [503, 202]
+        await client.post(f"{path}/resume", headers=ADMIN)
+        await client.put(path, json=ENCODE | {"callers": ["other"]}, headers=ADMIN)
+        assert await both() == [403, 403]
+        await client.delete(path, headers=ADMIN)
+        assert await both() == [404, 404]
+    await world.island.stop()
+
+
 async def test_no_answer_log_or_event_has_a_secret(
     world: World, admin: httpx.AsyncClient, client: httpx.AsyncClient
 ) -> None:
