@@ -24,6 +24,7 @@ from skyisland.cli.printing import (
     size,
     span,
 )
+from skyisland.errors import FunctionNotFound
 from skyisland.events import InvocationFinished
 from skyisland.figures import Figures, Report, Window
 from skyisland.model import Artifact
@@ -206,14 +207,14 @@ def _print_log(lines: list[LogLine], *, as_json: bool) -> None:
 @click.argument("function", required=False, shell_complete=functions_called)
 @click.option(
     "--window",
-    type=click.Choice([*Window]),
-    default=Window.five_minutes,
+    type=click.Choice([window.value for window in Window]),  # of an enum, click takes its members' names
+    default=Window.five_minutes.value,
     show_default=True,
     help="Of how long, until now.",
 )
 @as_json
 @click.pass_obj
-def top(options: GlobalOptions, function: str | None, window: Window, as_json: bool) -> None:
+def top(options: GlobalOptions, function: str | None, window: str, as_json: bool) -> None:
     """List the functions that were called, most calls first.
 
     With FUNCTION, by its id or as github.com/user/repo.Name, all about one: its errors by cause, commits,
@@ -221,16 +222,16 @@ def top(options: GlobalOptions, function: str | None, window: Window, as_json: b
     """
     with options.client() as client:
         if function is not None and function.startswith("fn-"):
-            page = client.function(function, window)
+            page = client.function(function, Window(window))
         else:
-            report = client.report(window)
+            report = client.report(Window(window))
             if function is None:
                 print_json(report) if as_json else _print_report(report)
                 return
             known = [one.id for one in report.functions if one.title == function]
             if not known:
-                raise click.ClickException(f"no function {function} was called of late; `top` lists those")
-            page = client.function(known[0], window)
+                raise FunctionNotFound(f"no function {function} was called of late; `top` lists those")
+            page = client.function(known[0], Window(window))
     print_json(page) if as_json else _print_page(page)
 
 

@@ -18,7 +18,8 @@ from skyisland.cli import EXIT_FUNCTION, GlobalOptions, main
 from skyisland.cli.printing import moment
 from skyisland.client import Client
 from skyisland.drivers.fake import Script
-from skyisland.errors import ArtifactNotFound, BadCall
+from skyisland.errors import ArtifactNotFound, BadCall, FunctionNotFound
+from skyisland.figures import Window
 from skyisland.settings import Api
 from skyisland.status import AddressState
 from tests.support.api import CALL, HEADER, REQUEST, TOKEN, Server, World, answers, make_world
@@ -246,3 +247,20 @@ async def test_invoke_shows_the_token_where_it_may_read_it(tmp_path: Path, known
         )
     await world.island.stop()
     assert (done.exit_code == 0) is known, done.output
+
+
+@pytest.mark.parametrize("window", ["5m", "1h"])
+async def test_top_of_a_window_as_the_docs_spell_it(here: Here, world: World, window: str) -> None:
+    await world.island.invoke(REQUEST)
+    every = await run(here, "top", "--window", window, "--json")
+    assert (every.exit_code, json.loads(every.output)["every"]["window"]) == (0, window)
+    (one,) = world.island.report(Window(window)).functions
+    for function in (one.id, one.title):
+        page = json.loads((await run(here, "top", function, "--window", window, "--json")).output)
+        assert page["figures"]["recent"]["window"] == window
+
+
+async def test_top_of_a_function_that_nobody_called(here: Here) -> None:
+    for words in ("fn-0", "nope"):
+        refused = await run(here, "top", words)
+        assert isinstance(refused.exception, FunctionNotFound), words
