@@ -98,6 +98,9 @@ class Front:
         self._under_way: set[asyncio.Task[object]] = set()
 
     async def __call__(self, scope: Scope, receive: ASGIReceiveCallable, send: ASGISendCallable) -> None:
+        if scope["type"] == "websocket":  # by CONNECT of HTTP/2 alone; nothing here speaks WebSocket
+            await send({"type": "websocket.close", "code": 1000, "reason": None})  # which is a 403
+            return
         if scope["type"] != "http":
             await self._rest(scope, receive, send)
             return

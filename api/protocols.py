@@ -103,6 +103,18 @@ class Http1(H11Protocol):
                 raise NotSpoken
             await super()._check_protocol(event)  # raises H2ProtocolAssumedError
 
+    async def _create_stream(self, request: h11.Request) -> None:
+        """Who wants another protocol is answered by this one (RFC 9110, section 7.8). Hypercorn would speak
+        WebSocket, which the application does not."""
+        if any(name == b"upgrade" for name, _ in request.headers):
+            request = h11.Request(
+                method=request.method,
+                target=request.target,
+                headers=[(name, value) for name, value in request.headers if name != b"upgrade"],
+                http_version=request.http_version,
+            )
+        await super()._create_stream(request)
+
 
 class _Heads(hpack.Decoder):
     """Adds an empty Host to the headers of a request that names none. h2 would end the whole connection for

@@ -81,6 +81,41 @@ async def test_http2_is_off(world: World, start: bytes) -> None:
     assert b"101" not in answer.split(b"\r\n")[0]
 
 
+@pytest.mark.parametrize("path", ["healthcheck", "api/v1/admin/status", "fn/nobody", "nowhere"])
+async def test_who_wants_a_websocket_is_answered_by_http(
+    world: World, caplog: pytest.LogCaptureFixture, path: str
+) -> None:
+    plain = f"GET /{path} HTTP/1.1\r\nHost: a\r\n".encode()
+    wish = (
+        b"Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n"
+        b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
+    )
+    async with world.served() as server:
+        wanted = (await server.say(plain + b"Connection: close\r\n\r\n")).split(b"\r\n")[0]
+        answers = await server.say(plain + wish + plain + b"Connection: close\r\n\r\n")
+    assert answers.count(wanted) == 2, "and the connection lives on"
+    assert [record for record in caplog.records if record.levelno >= logging.WARNING] == []
+
+
+async def test_connect_by_http2_is_refused(world: World, caplog: pytest.LogCaptureFixture) -> None:
+    client = h2.connection.H2Connection(h2.config.H2Configuration(client_side=True))
+    client.initiate_connection()
+    websocket = [(":protocol", "websocket"), (":scheme", "http"), (":path", "/healthcheck")]
+    more = [(":authority", "island"), ("sec-websocket-version", "13")]
+    statuses: list[bytes] = []
+    async with world.served(http2=True) as server:
+        reader, writer = await server.connect()
+        client.send_headers(1, [(":method", "CONNECT"), *websocket, *more])
+        writer.write(client.data_to_send())
+        while not statuses:
+            for event in client.receive_data(await reader.read(65536)):
+                if isinstance(event, h2.events.ResponseReceived):
+                    statuses += [value for name, value in event.headers or () if name == b":status"]
+        writer.close()
+    assert statuses == [b"403"]
+    assert [record for record in caplog.records if record.levelno >= logging.WARNING] == []
+
+
 async def test_http2_works_where_it_is_on(world: World) -> None:
     client = h2.connection.H2Connection(h2.config.H2Configuration(client_side=True))
     client.initiate_connection()
