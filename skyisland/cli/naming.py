@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from typing import Any, BinaryIO
 
@@ -12,12 +13,20 @@ from skyisland.cli import EXIT_FUNCTION, GlobalOptions, Listing, completing
 from skyisland.cli.calling import data_of, input_of, piped, print_output
 from skyisland.cli.printing import PAIRS, as_json, moment, print_json, print_list, print_table, say
 from skyisland.model import NamedCall, Verdict
-from skyisland.named.definition import Ceilings, Definition, Revision, Warm
+from skyisland.named.definition import Definition, Revision, checked_name
 from skyisland.named.functions import Named
 from skyisland.named.webhooks import Scheme
 
 COMMIT_CHARACTERS = 12
 PAST = ("REVISION", "AT", "BY", "WHY", "VERSION", "COMMIT")
+
+
+def _name(ctx: click.Context, param: click.Parameter, value: str) -> str:
+    return value if ctx.resilient_parsing else checked_name(value)
+
+
+name_argument = click.argument("name", callback=_name, shell_complete=completing.names)
+"""Refused here if it can be none: the island would be asked for another path."""
 
 
 @click.group(cls=Listing, invoke_without_command=True)
@@ -63,7 +72,7 @@ def _version(definition: Definition) -> str:
 
 
 @names.command()
-@click.argument("name", shell_complete=completing.names)
+@name_argument
 @as_json
 @click.pass_obj
 def show(options: GlobalOptions, name: str, as_json: bool) -> None:
@@ -116,7 +125,7 @@ def _past(revision: Revision) -> tuple[object, ...]:
 
 
 @names.command()
-@click.argument("name", shell_complete=completing.names)
+@name_argument
 @click.argument("url", required=False, shell_complete=completing.packages)
 @click.argument("function", default="main", shell_complete=completing.names_offered)
 @click.option("--file", type=click.File("rb"), help="The whole definition as JSON; - to read it.")
@@ -127,6 +136,7 @@ def _past(revision: Revision) -> tuple[object, ...]:
 @click.option("--env", multiple=True, metavar="NAME=VALUE", help="An environment variable; may be repeated.")
 @click.option(
     "--secret",
+    "secrets",
     multiple=True,
     metavar="NAME[=SECRET]",
     help="A variable whose value is a secret; may be repeated.",
@@ -139,7 +149,9 @@ def _past(revision: Revision) -> tuple[object, ...]:
 @click.option("--cpus", type=float, help="Cores of a call.")
 @click.option("--concurrency", type=int, default=0, help="Calls at one time.")
 @click.option("--warm", type=int, default=0, help="Jails that wait even when nobody calls.")
-@click.option("--revision", type=int, help="The revision that the name must be at; 0 for a new name.")
+@click.option(
+    "--revision", type=click.IntRange(0), help="The revision that the name must be at; 0 for a new name."
+)
 @as_json
 @click.pass_obj
 def define(
@@ -152,7 +164,7 @@ def define(
     handler: bool,
     webhook: str | None,
     env: tuple[str, ...],
-    secret: tuple[str, ...],
+    secrets: tuple[str, ...],
     memory_bytes: int | None,
     cpus: float | None,
     warm: int,
@@ -169,22 +181,35 @@ def define(
     if file is not None:
         definition = _definition(file.read())
     else:
-        limits = Ceilings(memory_bytes=memory_bytes, cpus=cpus)
-        definition = msgspec.convert(
+        given = {"memory_bytes": memory_bytes, "cpus": cpus}
+        limits = {name: value for name, value in given.items() if value is not None}
+        definition = _converted(
             {
                 **fields,
                 "url": url,
                 "handler" if handler else "function": function,
                 "env": dict(_pair(text, "--env") for text in env),
-                "secrets": dict(_pair(text, "--secret", alone=True) for text in secret),
+                "secrets": dict(_pair(text, "--secret", alone=True) for text in secrets),
                 "webhook": _webhook(webhook) if webhook else None,
-                "limits": limits if limits != Ceilings() else None,
-                "warm": Warm(min=warm),
-            },
-            Definition,
+                "limits": limits or None,
+                "warm": {"min": warm},
+            }
         )
     with options.client() as client:
         _say_where(client.define(name, definition, revision), as_json)
+
+
+def _converted(fields: dict[str, Any]) -> Definition:
+    """The definition that the options make; one that is out of bounds is told by the option's own name."""
+    try:
+        return msgspec.convert(fields, Definition)
+    except msgspec.ValidationError as error:
+        ctx = click.get_current_context()
+        reason, _, place = str(error).partition(" - at ")
+        parts = re.findall(r"\w+", place)
+        option = next((param for param in ctx.command.params if param.name in parts), None)
+        wrong = reason.replace("Expected", "expected", 1)
+        raise click.BadParameter(wrong, ctx=ctx, param=option, param_hint=None if option else place) from None
 
 
 def _definition(content: bytes) -> Definition:
@@ -218,7 +243,7 @@ def _say_where(named: Named, as_json: bool) -> None:
 
 
 @names.command()
-@click.argument("name", shell_complete=completing.names)
+@name_argument
 @click.argument("arg", nargs=-1)
 @click.option("--args", help="Arguments as JSON: an array, or an object by the parameters' names.")
 @click.option("--inputs", type=click.File("rb"), help="Arguments of many calls, a line each; - to read them.")
@@ -253,7 +278,7 @@ def call(
 
 
 @names.command()
-@click.argument("name", shell_complete=completing.names)
+@name_argument
 @click.argument("version", required=False)
 @as_json
 @click.pass_obj
@@ -264,8 +289,8 @@ def move(options: GlobalOptions, name: str, version: str | None, as_json: bool) 
 
 
 @names.command()
-@click.argument("name", shell_complete=completing.names)
-@click.argument("revision", type=int, required=False)
+@name_argument
+@click.argument("revision", type=click.IntRange(1), required=False)
 @as_json
 @click.pass_obj
 def rollback(options: GlobalOptions, name: str, revision: int | None, as_json: bool) -> None:
@@ -278,7 +303,7 @@ def rollback(options: GlobalOptions, name: str, revision: int | None, as_json: b
 
 
 @names.command()
-@click.argument("name", shell_complete=completing.names)
+@name_argument
 @as_json
 @click.pass_obj
 def pause(options: GlobalOptions, name: str, as_json: bool) -> None:
@@ -288,7 +313,7 @@ def pause(options: GlobalOptions, name: str, as_json: bool) -> None:
 
 
 @names.command()
-@click.argument("name", shell_complete=completing.names)
+@name_argument
 @as_json
 @click.pass_obj
 def resume(options: GlobalOptions, name: str, as_json: bool) -> None:
@@ -298,7 +323,7 @@ def resume(options: GlobalOptions, name: str, as_json: bool) -> None:
 
 
 @names.command()
-@click.argument("name", shell_complete=completing.names)
+@name_argument
 @as_json
 @click.pass_obj
 def history(options: GlobalOptions, name: str, as_json: bool) -> None:
@@ -309,7 +334,7 @@ def history(options: GlobalOptions, name: str, as_json: bool) -> None:
 
 
 @names.command()
-@click.argument("name", shell_complete=completing.names)
+@name_argument
 @as_json
 @click.pass_obj
 def delete(options: GlobalOptions, name: str, as_json: bool) -> None:

@@ -24,7 +24,7 @@ from skyisland.cli.printing import (
     size,
     span,
 )
-from skyisland.errors import FunctionNotFound
+from skyisland.errors import FunctionNotFound, JailNotFound
 from skyisland.events import InvocationFinished
 from skyisland.figures import Figures, Report, Window
 from skyisland.model import Artifact
@@ -328,10 +328,15 @@ def output(options: GlobalOptions, jail: str, as_json: bool) -> None:
     """Print what a jail writes, as it comes.
 
     Until its end; by its number or name, or by the id of its call. Of a call that is over, the end of what
-    it wrote, for as long as that is kept. Its standard error goes to standard error. --json prints a line
-    for each part.
+    it wrote, for as long as that is kept. Of a call that answers later, the latest attempt. Its standard
+    error goes to standard error. --json prints a line for each part.
     """
     with options.client() as client:
+        if jail.startswith("call-"):
+            attempts = client.kept(jail).attempts
+            if not attempts:
+                raise JailNotFound(f"{jail} was not tried yet; `calls show {jail}` says when it is")
+            jail = attempts[-1].id
         for part in client.output(jail):
             if as_json:
                 click.echo(line_of_json(part))

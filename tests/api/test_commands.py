@@ -20,6 +20,7 @@ from skyisland.client import Client
 from skyisland.drivers.fake import Script
 from skyisland.errors import ArtifactNotFound, BadCall, FunctionNotFound
 from skyisland.figures import Window
+from skyisland.named.definition import Ceilings
 from skyisland.settings import Api
 from skyisland.status import AddressState
 from tests.support.api import CALL, HEADER, REQUEST, TOKEN, Server, World, answers, make_world
@@ -264,3 +265,67 @@ async def test_top_of_a_function_that_nobody_called(here: Here) -> None:
     for words in ("fn-0", "nope"):
         refused = await run(here, "top", words)
         assert isinstance(refused.exception, FunctionNotFound), words
+
+
+@pytest.mark.parametrize("json_wanted", [False, True])
+@pytest.mark.parametrize(
+    ("given", "option"),
+    [
+        (("--timeout", "99999999"), "--timeout"),
+        (("--timeout", "0"), "--timeout"),
+        (("--timeout", "nan"), "--timeout"),
+        (("--concurrency", "-3"), "--concurrency"),
+        (("--cpus", "nan"), "--cpus"),
+        (("--cpus", "inf"), "--cpus"),
+        (("--memory", "1"), "--memory"),
+        (("--warm", "-1"), "--warm"),
+        (("--revision", "-1"), "--revision"),
+        (("--env", "A" * 65 + "=1"), "--env"),
+        (("--secret", "A=" + "s" * 65), "--secret"),
+        (("--webhook", "github=" + "s" * 65), "--webhook"),
+        (("--caller", "c" * 65), "--caller"),
+        (("--version", "v" * 256), "--version"),
+    ],
+)
+def test_what_no_name_can_have_is_told_by_its_option(
+    given: tuple[str, str], option: str, json_wanted: bool
+) -> None:
+    words = ["names", "define", "encode", REQUEST.url, "Encode", *given]
+    refused = CliRunner().invoke(main, [*words, "--json"] if json_wanted else words)
+    assert refused.exit_code == 2
+    if json_wanted:
+        told = json.loads(refused.stderr)
+        assert (told["code"], option in told["error"]) == ("usage", True)
+    else:
+        assert f"Invalid value for '{option}'" in refused.stderr
+
+
+@pytest.mark.parametrize("name", ["x/y", "..", ".", "X"])
+@pytest.mark.parametrize("words", [("define", REQUEST.url), ("show",), ("delete",)])
+def test_what_can_be_no_name_is_refused_before_the_island_is_asked(name: str, words: tuple[str, ...]) -> None:
+    refused = CliRunner().invoke(main, ["names", words[0], name, *words[1:], "--json"])
+    told = json.loads(refused.stderr)
+    assert (refused.exit_code, told["code"]) == (1, "bad_request")
+    assert told["error"].startswith("name: up to 64 characters")
+
+
+async def test_a_name_has_the_limits_that_were_given(here: Here, world: World) -> None:
+    given = ("--cpus", "0.5", "--timeout", "3", "--warm", "1", "--env", "A=1")
+    done = await run(here, "names", "define", "encode", REQUEST.url, "Encode", *given)
+    assert done.exit_code == 0, done.output
+    definition = world.island.named.get("encode").definition
+    assert (definition.limits, definition.timeout_s) == (Ceilings(cpus=0.5), 3)
+    assert (definition.warm.min, definition.env) == (1, {"A": "1"})
+
+
+async def test_output_of_a_call_that_answers_later_is_that_of_its_latest_attempt(
+    here: Here, world: World
+) -> None:
+    world.driver.script = lambda data: Script(stdout=b"jcc92ytsf8kn")
+    accepted = await run(here, "invoke", *CALL.values(), "--async")
+    call = accepted.output.strip()
+    shown = await run(here, "calls", "show", call, "--wait", "20", "--json")
+    latest = json.loads(shown.output)["attempts"][-1]["id"]
+    one, same = await run(here, "output", latest), await run(here, "output", call)
+    assert "jcc92ytsf8kn" in one.output
+    assert (same.exit_code, same.output) == (0, one.output)
