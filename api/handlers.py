@@ -19,7 +19,7 @@ from hypercorn.typing import ASGIReceiveCallable, ASGISendCallable, HTTPScope
 
 from api.auth import Gate
 from api.bodies import HungUp, read_body
-from api.clients import Clients
+from api.clients import UNIX, Clients
 from api.function import Asked, FunctionEndpoint, UntilHangUp, asked_by, send_reply
 from api.problems import Reply, misfortune, reply
 from skyisland.errors import BadRequest, NotFound, TooBusy
@@ -156,21 +156,21 @@ class HandlerEndpoint:
         return bool(token) and self._gate.who(token) is not None
 
     def _forwarded(self, scope: HTTPScope, name: str) -> Iterator[tuple[bytes, bytes]]:
-        """Who asks, for whom, by which way."""
+        """Who asks, for whom, by which way: names and paths are those that the caller used."""
         host = next((value for header, value in scope["headers"] if header == b"host"), b"")
+        scheme = self._told(scope, b"x-forwarded-proto").lower()
         yield b"X-Forwarded-For", self._clients.address_of(scope).encode()
-        if host:
+        if host := self._told(scope, b"x-forwarded-host") or host:
             yield b"X-Forwarded-Host", host
-        yield b"X-Forwarded-Proto", self._scheme(scope)
-        yield b"X-Forwarded-Prefix", f"{PREFIX}{quote(name)}".encode()
+        yield b"X-Forwarded-Proto", scheme if scheme in (b"http", b"https") else scope["scheme"].encode()
+        yield b"X-Forwarded-Prefix", quote(self._function.settings.base_path + PREFIX + name).encode()
 
-    def _scheme(self, scope: HTTPScope) -> bytes:
-        """How the caller came; a proxy that is believed knows it better."""
-        if self._clients.trusts((scope["client"] or ("", 0))[0]):
-            for header, value in scope["headers"]:
-                if header == b"x-forwarded-proto" and value in (b"http", b"https"):
-                    return value
-        return scope["scheme"].encode()
+    def _told(self, scope: HTTPScope, header: bytes) -> bytes:
+        """What a proxy that is believed says by this header: the last of a list, as each proxy appends."""
+        if not self._clients.trusts(scope["client"][0] if scope["client"] else UNIX):
+            return b""
+        values = [value for name, value in scope["headers"] if name == header]
+        return values[-1].rpartition(b",")[2].strip() if values else b""
 
 
 def _target(scope: HTTPScope) -> tuple[str, bytes]:

@@ -89,14 +89,32 @@ async def test_what_a_handler_is_sent(site: Site) -> None:
 
 
 async def test_a_proxy_that_is_believed_says_for_whom_it_asks(site: Site) -> None:
-    sent = {"X-Forwarded-For": "203.0.113.7", "X-Forwarded-Proto": "https", HEADER: "shop's"}
-    for proxy, told in (("10.0.0.1", (b"203.0.113.7", b"https")), ("192.0.2.1", (b"192.0.2.1", b"http"))):
-        transport = httpx.ASGITransport(app=site.world.app, client=(proxy, 1))  # type: ignore[arg-type]
+    sent = {
+        "X-Forwarded-For": "203.0.113.7",
+        "X-Forwarded-Proto": "https",
+        "X-Forwarded-Host": "forged.example, shop.example",
+        HEADER: "shop's",
+    }
+    site.world.app.clients.trust(("10.0.0.0/8", "unix"))
+    believed = (b"203.0.113.7", b"https", b"shop.example")
+    told = {("10.0.0.1", 1): believed, None: believed, ("192.0.2.1", 1): (b"192.0.2.1", b"http", b"island")}
+    for proxy, (address, scheme, host) in told.items():
+        transport = httpx.ASGITransport(app=site.world.app, client=proxy)  # type: ignore[arg-type]
         async with httpx.AsyncClient(transport=transport, base_url="http://island") as client:
             assert (await client.get("/fn/hook", headers=sent)).status_code == 201
         request = site.requests[-1].lower()
-        assert b"x-forwarded-for: %b\r\n" % told[0] in request
-        assert b"x-forwarded-proto: %b\r\n" % told[1] in request
+        assert b"x-forwarded-for: %b\r\n" % address in request
+        assert b"x-forwarded-proto: %b\r\n" % scheme in request
+        assert b"x-forwarded-host: %b\r\n" % host in request
+        assert b"\r\nhost: island\r\n" in request
+
+
+@pytest.mark.parametrize("path", ["/island/fn/hook/x", "/fn/hook/x"])
+async def test_a_handler_knows_where_a_proxy_shows_it(site: Site, path: str) -> None:
+    site.world.app.reload(ApiSettings(callers={"shop": "shop's"}, open=False, base_path="/island"), TOKEN)
+    assert (await site.ask("GET", path)).status_code == 201
+    assert site.requests[0].startswith(b"GET /x HTTP/1.1\r\n")
+    assert b"X-Forwarded-Prefix: /island/fn/hook\r\n" in site.requests[0]
 
 
 @pytest.mark.parametrize(
