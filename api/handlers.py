@@ -128,7 +128,6 @@ class HandlerEndpoint:
             headers.insert(0, (b"Host", b"localhost"))
         if body and not any(header in (b"content-length", b"transfer-encoding") for header, _ in headers):
             headers.append((b"content-length", str(len(body)).encode()))  # HTTP/2 needs none
-        headers.append((b"connection", b"close"))
         try:
             return answer.asked(scope["method"].encode(), target, headers, body)
         except h11.LocalProtocolError as error:

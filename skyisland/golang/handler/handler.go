@@ -40,7 +40,9 @@ func Serve(target interface{}) {
 		island.Write(first[:])
 		io.Copy(island, os.Stdin) // the end of the request is no end of the connection
 	}()
-	go http.Serve(&listener{conn{server, address(harness.Peer())}}, h)
+	once := &http.Server{Handler: h}
+	once.SetKeepAlivesEnabled(false) // one request, without a header that tells the handler so
+	go once.Serve(&listener{conn{server, address(harness.Peer())}})
 	io.Copy(output, island)
 }
 
