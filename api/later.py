@@ -286,7 +286,7 @@ def calls(
                 record = await later.settled(kept, prefers.wait_s, by.whose)
         else:
             record = await later.settled(kept, prefers.wait_s or 0.0, by.whose)
-        response = Response(op.KEPT.write(record), 200, content_type=JSON)
+        response = Response(op.KEPT.write(record.shown_to(by.client)), 200, content_type=JSON)
         if prefers.wait_s is not None:
             response.headers["Preference-Applied"] = f"wait={prefers.wait_s:g}"
         if not record.state.final:
@@ -298,7 +298,7 @@ def calls(
     async def watch(call: str, by: Looker) -> Response:
         if len(watching) >= streams():
             raise TooBusy(f"{len(watching)} calls are watched; ask with Prefer: wait=30", retry_after_s=1)
-        stream = await live.kept(island, call, by.whose)
+        stream = await live.kept(island, call, by.whose, by.client)
         mine = f"{call} {secrets.token_hex(4)}"
 
         async def counted() -> AsyncGenerator[bytes, None]:
@@ -319,14 +319,14 @@ def calls(
         by = looker()
         record = await later.cancel(kept, by.change())
         changed(by, "cancelled", record.id)
-        return record
+        return record.shown_to(by.client)
 
     @answers(app, op.REDRIVE)
     async def redrive(kept: str) -> Record:
         by = looker()
         record = await later.redrive(kept, by.change())
         changed(by, "had run again", record.id)
-        return record
+        return record.shown_to(by.client)
 
     @answers(app, op.FORGET_CALLS)
     async def forget(state: str | None) -> list[str]:

@@ -171,19 +171,20 @@ def _read(body: bytes) -> dict[str, Any]:
     return found
 
 
-async def kept(island: Island, call: str, client: str) -> AsyncGenerator[bytes, None]:
-    """A call that answers later, until it is over. `client`: whose it must be, empty for anybody's.
+async def kept(island: Island, call: str, client: str, watcher: str) -> AsyncGenerator[bytes, None]:
+    """A call that answers later, until it is over. `client`: whose it must be, empty for anybody's;
+    `watcher`: the client who is told.
 
     Raises:
         CallNotFound
     """
     record = await island.later.get(call, client)
-    return _kept(island, record, client)
+    return _kept(island, record, client, watcher)
 
 
-async def _kept(island: Island, record: Record, client: str) -> AsyncGenerator[bytes, None]:
+async def _kept(island: Island, record: Record, client: str, watcher: str) -> AsyncGenerator[bytes, None]:
     watched = Watched(island)
-    telling = asyncio.create_task(_tell(island, watched, record, client))
+    telling = asyncio.create_task(_tell(island, watched, record, client, watcher))
     try:
         async for page in watched.pages():
             yield page
@@ -192,7 +193,7 @@ async def _kept(island: Island, record: Record, client: str) -> AsyncGenerator[b
         watched.close()
 
 
-async def _tell(island: Island, watched: Watched, record: Record, client: str) -> None:
+async def _tell(island: Island, watched: Watched, record: Record, client: str, watcher: str) -> None:
     try:
         with island.later.news(record.id) as attempts:
             record = await island.later.get(record.id, client)
@@ -206,6 +207,7 @@ async def _tell(island: Island, watched: Watched, record: Record, client: str) -
                 record = await island.later.get(record.id, client)
                 if island.later.stopping:
                     break
+        record = record.shown_to(watcher)
         if not isinstance(record.result, msgspec.UnsetType):
             watched.rest(msgspec.json.decode(record.result))
         watched.add("call" if not record.state.final else "result", encode(record))

@@ -97,12 +97,14 @@ class Cause(Struct, frozen=True, kw_only=True, omit_defaults=True):
         )
 
     @classmethod
-    def of_error(cls, error: Exception) -> Cause:
-        """Why the island refused or failed: of what nobody foresaw, no more than its kind."""
+    def of_error(cls, error: Exception, secrets: tuple[str, ...] = ()) -> Cause:
+        """Why the island refused or failed: of what nobody foresaw, no more than its kind. `secrets`: as for
+        an outcome; a jail has its word in what arguments are refused."""
         if not isinstance(error, IslandError):
             return cls(kind=IslandError.code, text=_line(IslandError.code, type(error).__name__))
         if not isinstance(error, BuildFailed):
-            return cls(kind=error.code, text=_line(error.code.replace("_", " "), error.message))
+            said = masked(secrets, error.message)
+            return cls(kind=error.code, text=_line(error.code.replace("_", " "), said))
         output = str(error.details.get("output", ""))[:COMPILER_CHARACTERS]
         place = _FIRST_PLACE.search(output)
         return cls(
@@ -122,6 +124,13 @@ class Cause(Struct, frozen=True, kw_only=True, omit_defaults=True):
         return sum(len(text) if text.isascii() else 4 * len(text) for text in (*texts, *trace))
 
 
+def masked(secrets: tuple[str, ...], told: str) -> str:
+    """A text with a mark in place of each secret."""
+    for secret in secrets:
+        told = told.replace(secret, HIDDEN)
+    return told
+
+
 def without(secrets: tuple[str, ...], outcome: Outcome) -> Outcome:
     """The outcome with a mark in place of each secret, and no more of standard output than is told."""
     longest = max(len(secret.encode()) for secret in secrets)
@@ -131,7 +140,8 @@ def without(secrets: tuple[str, ...], outcome: Outcome) -> Outcome:
         stdout = stdout.replace(secret.encode(), HIDDEN.encode())
         stderr = stderr.replace(secret.encode(), HIDDEN.encode())
         if error is not None:
-            error = structs.replace(error, message=error.message.replace(secret, HIDDEN))
+            trace = tuple(line.replace(secret, HIDDEN) for line in error.trace)
+            error = structs.replace(error, message=error.message.replace(secret, HIDDEN), trace=trace)
     if len(outcome.stdout) > room:
         stdout = stdout[:-longest]  # it may end in the beginning of one
     return structs.replace(outcome, stdout=stdout, stderr=stderr, error=error)

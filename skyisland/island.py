@@ -148,6 +148,7 @@ class Island:
             places=policy.max_running,
             busy=lambda: self._calling.places.waiting > 0,
             check=self._check_order,
+            secrets_of=self.named.calls.secrets_of,
         )
 
     @property

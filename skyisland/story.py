@@ -10,7 +10,7 @@ import secrets
 import time
 
 from skyisland import trace
-from skyisland.cause import CANCELLED, Cause
+from skyisland.cause import CANCELLED, Cause, masked
 from skyisland.errors import IslandError
 from skyisland.events import (
     REQUEST_BYTES,
@@ -165,10 +165,10 @@ class Story:
     def fail(self, error: Exception) -> None:
         """Note the error that ends it."""
         if isinstance(error, IslandError):
-            self.verdict, self.error = error.code, error.message
+            self.verdict, self.error = error.code, masked(self.secrets, error.message)
         else:
             self.verdict, self.error = IslandError.code, type(error).__name__
-        self.cause = Cause.of_error(error)
+        self.cause = Cause.of_error(error, self.secrets)
 
     def close(self) -> None:
         """Publish its end."""

@@ -139,8 +139,16 @@ class Record(Struct, kw_only=True, omit_defaults=True):
     error: Problem | None = None
     """Why the last attempt did not run to its end."""
     callback: Callback | None = None
+    private: bool = False
+    """Its function was given secrets: the result is for its client alone."""
     result: Raw | UnsetType = UNSET
     """What a call that waits would have had as its answer; left out of lists."""
+
+    def shown_to(self, client: str) -> Record:
+        """The record as this client may see it."""
+        if not self.private or client == self.client:
+            return self
+        return msgspec.structs.replace(self, result=UNSET)
 
 
 class Claim(Struct, frozen=True, kw_only=True):

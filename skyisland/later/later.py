@@ -32,7 +32,7 @@ from skyisland.later.calls import (
 )
 from skyisland.later.keeping import NotKept, Store, Wanted
 from skyisland.later.memory import MemoryStore
-from skyisland.later.running import Run, Runner
+from skyisland.later.running import Run, Runner, SecretsOf
 from skyisland.model import FunctionRequest, NamedCall
 from skyisland.settings import Async
 
@@ -62,6 +62,7 @@ class Later:
         places: int,
         busy: Callable[[], bool],
         check: Check = _unchecked,
+        secrets_of: SecretsOf = lambda _: (),
     ) -> None:
         """`store`: or why nothing can be kept. The others: see `Runner`."""
         self._unusable = store if isinstance(store, NotKept) else None
@@ -69,7 +70,9 @@ class Later:
         self._settings = settings
         self._check = check
         self.callbacks = Callbacks(self._store, settings)
-        self._runner = Runner(self._store, self.callbacks, run, settings, places=places, busy=busy)
+        self._runner = Runner(
+            self._store, self.callbacks, run, settings, places=places, busy=busy, secrets_of=secrets_of
+        )
         self._expiring: asyncio.Task[None] | None = None
 
     # Life

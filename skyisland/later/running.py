@@ -14,10 +14,12 @@ import secrets
 import time
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterator
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import msgspec
+from msgspec import structs
 
+from skyisland.cause import masked, without
 from skyisland.codec import encode
 from skyisland.errors import (
     BadRequest,
@@ -43,6 +45,8 @@ from skyisland.wire import Called, Problem
 log = logging.getLogger(__name__)
 T = TypeVar("T")
 
+SecretsOf = Callable[[str], tuple[str, ...]]
+"""What a call of this name is given and nobody is shown but its caller."""
 Run = Callable[[Order, str], Awaitable[Invocation]]
 """Runs an order once, as the invocation of this id."""
 
@@ -68,12 +72,14 @@ class Runner:
         *,
         places: int,
         busy: Callable[[], bool],
+        secrets_of: SecretsOf,
     ) -> None:
         """`places`: of the island, for calls of every kind. `busy`: whether calls whose callers wait have no
         place."""
         self._store = store
         self._callbacks = callbacks
         self._run = run
+        self._secrets_of = secrets_of
         self._settings = settings
         self._places = settings.max_running or max(1, places // 2)
         self._per_client = settings.running_per_client or max(1, self._places // 2)
@@ -216,6 +222,8 @@ class Runner:
         record.state, record.due_at = CallState.running, None
         await self.insist(lambda: self._store.results.note(record))
         self._spread(order.id, attempt.id)
+        hidden = self._secrets_of(order.name) if order.name else ()
+        record.private |= bool(hidden)
         try:
             invocation = await self._run(order, attempt.id)
         except asyncio.CancelledError:
@@ -229,17 +237,18 @@ class Runner:
             record.message = shortened(refusal.message, SHOWN_CHARACTERS)
             await self._put_back(record, refusal.retry_after_s or AGAIN_S)
         except IslandError as refusal:
-            record.error = Problem(refusal.message, refusal.code, refusal.details or msgspec.UNSET)
-            await self._failed(record, refusal.code, refusal.message, again=not isinstance(refusal, HOPELESS))
+            message = masked(hidden, refusal.message)
+            record.error = Problem(message, refusal.code, _masked(hidden, refusal.details) or msgspec.UNSET)
+            await self._failed(record, refusal.code, message, again=not isinstance(refusal, HOPELESS))
         except Exception as failure:
             log.exception("an attempt at %s failed", order.id)
             record.error = Problem("the island failed; its log says why", IslandError.code)
             await self._failed(record, IslandError.code, type(failure).__name__)
         else:
-            await self._told(record, invocation)
+            await self._told(record, invocation, hidden)
 
-    async def _told(self, record: Record, invocation: Invocation) -> None:
-        """Note how the function ended, or try again."""
+    async def _told(self, record: Record, invocation: Invocation, hidden: tuple[str, ...]) -> None:
+        """Note how the function ended, or try again. `hidden`: secrets; the result alone may have them."""
         outcome = invocation.outcome
         if outcome.verdict is Verdict.killed and self.paused:
             record.attempts.pop()
@@ -252,12 +261,14 @@ class Runner:
             record.error = None
             await self.end(record, CallState.done, result)
             return
+        message = called.message
+        if hidden:
+            bare = structs.replace(invocation, outcome=without(hidden, outcome))
+            message = (await asyncio.to_thread(Called.of, bare)).message
         wish_s = outcome.error.retry_after_s if outcome.error is not None else None
         again = outcome.verdict is not Verdict.killed and (wish_s is None or wish_s >= 0)
         record.error = None
-        await self._failed(
-            record, str(outcome.verdict), called.message, again=again, result=result, wish_s=wish_s
-        )
+        await self._failed(record, str(outcome.verdict), message, again=again, result=result, wish_s=wish_s)
 
     def _close_attempt(self, record: Record, verdict: str, message: str) -> None:
         attempt = record.attempts[-1]
@@ -321,3 +332,15 @@ class Runner:
                     log.error("%s; it is tried until there is room", error.message)
                     told = True
                 await asyncio.sleep(AGAIN_S)
+
+
+def _masked(hidden: tuple[str, ...], told: Any) -> Any:
+    """Details of an error with a mark in place of each secret."""
+    match told:
+        case str():
+            return masked(hidden, told)
+        case dict():
+            return {name: _masked(hidden, part) for name, part in told.items()}
+        case list() | tuple():
+            return [_masked(hidden, part) for part in told]
+    return told

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 
 from msgspec import structs
 
-from skyisland.errors import BadRequest, Forbidden, Paused, TooBusy
+from skyisland.errors import BadRequest, Forbidden, NotFound, Paused, TooBusy
 from skyisland.golang.conversation import Heard
 from skyisland.host.fair import LOCAL
 from skyisland.model import Exchange, FunctionRequest, Invocation, Limits, NamedCall, Terms
@@ -183,10 +183,22 @@ class NamedCalls:
             name=revision.name,
             resolved=resolved_of(revision),
             environment=self.environment(definition),
-            secrets=tuple(value for _, value in self._secrets.values(definition.secrets)),
+            secrets=self._given(definition),
             limits=self.limits(definition),
             timeout_s=definition.timeout_s,
         )
+
+    def secrets_of(self, name: str) -> tuple[str, ...]:
+        """What a call of the name would be given now and nobody is shown; none where it cannot run."""
+        try:
+            return self._given(current(self._names, name).definition)
+        except NotFound:
+            return ()
+
+    def _given(self, definition: Definition) -> tuple[str, ...]:
+        """Values of secrets, the longest first: one may be a part of another."""
+        values = (value for _, value in self._secrets.values(definition.secrets))
+        return tuple(sorted(values, key=len, reverse=True))
 
     def environment(self, definition: Definition) -> tuple[tuple[str, str], ...]:
         """Variables with their values, secrets among them.

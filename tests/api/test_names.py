@@ -145,6 +145,40 @@ async def test_a_function_that_prints_its_secret_tells_its_caller_alone(
     assert end["cause"]["stdout"] == "[secret]"
 
 
+async def test_a_call_that_answers_later_tells_a_secret_to_its_caller_alone() -> None:
+    settings = ApiSettings(callers={"shop": "shop's"}, operators={"eve": "eve's"})
+    world = make_world(settings=settings)
+    await world.island.start()
+    async with world.client() as client:
+        await client.put("/api/v1/secrets/KEY", json={"value": SECRET}, headers=ADMIN)
+        await client.put("/api/v1/secrets/PART", json={"value": SECRET[:6]}, headers=ADMIN)
+        made = ENCODE | {"secrets": {"PART": "PART", "TOKEN": "KEY"}}
+        await client.put("/api/v1/names/encode", json=made, headers=ADMIN)
+        error = {"message": "x" * 455 + SECRET, "type": "*errors.errorString", "retry_after_s": -1.0}
+        for said, results in (({"results": [SECRET]}, [SECRET]), ({"error": error}, None)):
+            answers(world, SECRET.encode(), said)
+            ours = {HEADER: "shop's", "Prefer": "respond-async"}
+            where = (await client.post("/api/v1/names/encode", headers=ours)).headers["location"]
+            mine = await client.get(where, headers={HEADER: "shop's", "Prefer": "wait=20"})
+            assert mine.json()["result"]["results"] == results
+            assert SECRET in repr(mine.json()["result"])
+            assert SECRET[:4] not in repr(mine.json() | {"result": None})
+            told = [
+                (await client.get(path, headers=token | {b"Accept": accept})).text
+                for token in ({HEADER.encode(): b"eve's"}, ADMIN)
+                for path, accept in (
+                    (where, b"*/*"),
+                    (where, b"text/event-stream"),
+                    ("/api/v1/calls", b"*/*"),
+                    (f"/api/v1/admin/jails/{mine.json()['attempts'][0]['id']}/output", b"*/*"),
+                )
+            ]
+            told.append((await client.delete(where, headers=ADMIN)).text)
+            assert [text for text in told if SECRET[:4] in text] == []
+            assert all(mine.json()["attempts"][0]["id"] in text for text in (*told[:3], *told[4:7]))
+    await world.island.stop()
+
+
 async def test_what_changes_at_the_same_time_changes_once(admin: httpx.AsyncClient) -> None:
     path = "/api/v1/names/encode"
     await admin.put(path, json=ENCODE)

@@ -916,13 +916,15 @@ CASES = (
     ),
     Case(
         "S1",
-        "a secret looked for in /proc, state folder, logs, history, events, snapshots, metrics, errors",
-        "it is in its own file, mode 0600, and in the function that has it",
+        "a secret looked for in /proc, state folder, logs, history, events, snapshots, metrics, errors, "
+        "outputs, calls that answer later",
+        "it is in its own file, mode 0600, in the function that has it, and in its caller's own result",
         (
             *_tests(
                 "tests/api/test_names.py",
                 "test_no_answer_log_or_event_has_a_secret",
                 "test_a_function_that_prints_its_secret_tells_its_caller_alone",
+                "test_a_call_that_answers_later_tells_a_secret_to_its_caller_alone",
             ),
             *_tests(
                 "tests/unit/test_named.py",

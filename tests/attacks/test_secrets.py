@@ -61,6 +61,23 @@ def test_s1_a_secret_is_in_its_function_and_nowhere_else(island: Daemon) -> None
     )
     assert found.stdout.split() == [str(island.state / "secrets/KEY")]
     assert (island.state / "secrets/KEY").stat().st_mode & 0o777 == 0o600
+    later = island.request(
+        "POST", "/api/v1/names/setting", json={"args": ["TOKEN"]}, headers={"Prefer": "respond-async"}
+    ).json()["id"]
+    mine = island.request("GET", f"/api/v1/calls/{later}", headers={"Prefer": "wait=20"}).json()
+    assert mine["result"]["results"] == [SECRET]  # its caller's; of the rest nobody sees it
+    for path in (
+        f"jails/{started['invocation']}/output",
+        f"jails/{mine['attempts'][0]['id']}/output",
+        "../calls",
+        f"../calls/{later}",
+    ):
+        told = island.admin.get(path)
+        assert told.status_code == 200, path
+        assert SECRET not in told.text, path
+    for command in (("calls",), ("output", mine["attempts"][0]["id"])):
+        shown = island.command(*command)
+        assert (shown.returncode, SECRET in shown.stdout) == (0, False), command
     assert SECRET not in repr(island.log)
 
 

@@ -179,6 +179,20 @@ async def test_a_call_that_waits_for_a_paused_name_says_so(runner: Runner) -> No
         assert 50 < (record.due_at or 0.0) - time.time() <= 60
 
 
+async def test_no_message_has_a_secret_of_the_name(runner: Runner) -> None:
+    runner.plays = [BadCall("wants k3y-1", parameters=[{"is": "k3y-1"}], position=1)]
+    later = Later(
+        MemoryStore(), runner, QUICK, places=8, busy=lambda: False, secrets_of={"n": ("k3y-1",)}.__getitem__
+    )
+    later.start()
+    record = await over(later, (await later.accept(REQUEST, "ann", name="n")).id)
+    await later.close()
+    assert (record.private, record.message) == (True, "wants [secret]")
+    assert record.error is not None
+    assert record.error.details == {"parameters": [{"is": "[secret]"}], "position": 1}
+    assert "k3y" not in repr(record)
+
+
 async def test_places_are_shared_and_calls_whose_callers_wait_come_first(runner: Runner) -> None:
     busy = True
     runner.gate.clear()

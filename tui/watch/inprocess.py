@@ -125,7 +125,7 @@ class InProcessPort:
         return await self._island.later.find(Wanted(limit=LISTED))
 
     async def kept(self, kept: str) -> Record:
-        return await self._island.later.get(kept)
+        return (await self._island.later.get(kept)).shown_to(BY)
 
     async def cancel(self, kept: str) -> None:
         await self._island.later.cancel(kept)
