@@ -169,20 +169,46 @@ class CallName(NameDialog):
     )
     CHOICES = (("cold", "new jail"),)
 
-    def __init__(self, row: NameRow) -> None:
+    def __init__(self, row: NameRow, asked: NamedCall | None = None) -> None:
+        """`asked`: a call that was made before, to start from."""
         super().__init__()
         self.row = row
+        self._given = asked or NamedCall()
 
     def compose(self) -> ComposeResult:
         with Vertical(classes="dialog wide", id="invoke") as box:
             box.border_title = Content(f"Call {self.row.name}")
             box.border_subtitle = "ctrl+r send  esc close"
             yield Label(Content(f"{self.row.function} at {self.row.info.commit[:12]}"))
-            yield from self.fields({})
+            yield from self.fields(self._texts())
             yield AnswerPane()
 
     def on_mount(self) -> None:
         self.set_focus(self.query_one("#name-args", Input))
+        self.query_one("#name-cold", Toggle).set(self._given.cold)
+        if self._left_out():
+            self.say("its input does not fit into these lines; C on its row copies all of it")
+
+    def _texts(self) -> dict[str, str]:
+        """The arguments and input of the call before, but for what these lines would change."""
+        given = self._given
+        args = (
+            bytes(given.args).decode().translate({9: " ", 10: " ", 13: " "})
+            if isinstance(given.args, Raw)
+            else ""
+        )
+        stdin = given.stdin or ""
+        texts = {"args": args, "stdin": "" if "\\n" in stdin else stdin.replace("\n", "\\n")}
+        return {name: text for name, text in texts.items() if line(text) == text}
+
+    def _left_out(self) -> bool:
+        given, texts = self._given, self._texts()
+        return (
+            given.inputs is not UNSET
+            or given.stdin_base64 is not None
+            or (isinstance(given.args, Raw) and not texts.get("args"))
+            or bool(given.stdin and not texts.get("stdin"))
+        )
 
     def action_send(self) -> None:
         """Send it in the background; closing the dialog hangs up."""

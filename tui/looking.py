@@ -118,13 +118,22 @@ class Looking(Going):
     def action_curl(self) -> None:
         row = self.row
         if isinstance(row, InvocationRow):
-            request = row.again()
+            if row.handled:
+                text = f"a request to a handler is not kept: nothing was copied; send it to /fn/{row.name}"
+                self.say(text, bad=True)
+                return
+            request = row.again_by_name() if row.name else row.again()
             if request is None:
                 why = "was too long to be kept" if row.verdict else "is known when it has ended"
                 self.say(f"the request {why}: nothing was copied", bad=True)
                 return
-            self.copy_to_clipboard(self.station.port.curl(request))
-            self.say("copied as curl: the same request, of the same commit")
+            self.copy_to_clipboard(self.station.port.curl(request, row.name))
+            what = (
+                f"a call of {row.name}, as it stands then"
+                if row.name
+                else "the same request, of the same commit"
+            )
+            self.say(f"copied as curl: {what}")
 
     def action_picture(self) -> None:
         self.deliver_screenshot()

@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Awaitable, Sequence
 
 from skyisland.errors import IslandError
+from skyisland.figures import NAMES
+from skyisland.model import NamedCall
 from skyisland.named.definition import Revision
 from tui import questions
 from tui.defining import CallName, Define
@@ -16,6 +18,7 @@ from tui.dialogs import AskText
 from tui.orders import Orders
 from tui.watch.names import NameRow, other_revision
 from tui.watch.port import LinkLost
+from tui.watch.rows import FunctionRow, InvocationRow
 
 
 class Naming(Orders):
@@ -160,9 +163,27 @@ class Naming(Orders):
 
     def action_invoke(self) -> None:
         row = self.row
-        if not isinstance(row, NameRow):
+        if isinstance(row, NameRow):
+            self._call(row)
+        elif (isinstance(row, InvocationRow) and row.name) or (
+            isinstance(row, FunctionRow) and row.figures.repository == NAMES
+        ):
+            self.run_worker(self._call_again(row), group="act")
+        else:
             super().action_invoke()
-        elif row.info.definition.handler:
+
+    def _call(self, row: NameRow, asked: NamedCall | None = None) -> None:
+        if row.info.definition.handler:
             self.say(f"{row.name} is a handler: it answers requests to /fn/{row.name}", bad=True)
         else:
-            self.push_screen(CallName(row))
+            self.push_screen(CallName(row, asked))
+
+    async def _call_again(self, over: InvocationRow | FunctionRow) -> None:
+        """Ask for a call of the name that was called: as a plain one it had neither environment nor
+        secrets."""
+        await self._quietly(self.station.fetch_names())
+        row = self.board.names.get(over.name)
+        if row is None:
+            self.say(f"{over.name} is no name any more", bad=True)
+        else:
+            self._call(row, over.again_by_name() if isinstance(over, InvocationRow) else None)

@@ -633,7 +633,9 @@ class FakeIsland:
             del self.deferred[one]
         return len(gone)
 
-    def curl(self, request: FunctionRequest) -> str:
+    def curl(self, request: FunctionRequest | NamedCall, name: str = "") -> str:
+        if isinstance(request, NamedCall):
+            return f"curl -X POST http://{self.where}/api/v1/names/{name}"
         return f"curl -X POST http://{self.where}/api/v1/function -d '{request.url} {request.call}'"
 
     def authorize(self, token: str) -> None:

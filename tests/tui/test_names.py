@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import json
+import shlex
+
+import msgspec
+from msgspec import Raw
 from textual.widgets import Input
 
+from skyisland.model import Exchange, NamedCall
 from skyisland.named.definition import Definition
 from tests.support.fake_island import FakeIsland
 from tests.support.operating import World, operating
-from tui.dialogs import Ask
+from tui.dialogs import Ask, Toggle
 from tui.watch.inprocess import InProcessPort
 from tui.watch.port import Port
 
@@ -118,3 +124,61 @@ async def test_who_may_only_watch_changes_no_name() -> None:
         await operator.press("H", "M", "U", "F", "a", "E", "i")
         assert operator.console.screen is operator.console.home
         assert "Move" not in operator.screen
+
+
+async def test_a_call_by_name_is_made_again_by_its_name(port: Port, world: World) -> None:
+    named = world.island.named
+    await named.define("encode", GEOHASH)
+    asked = NamedCall(args=Raw(b"[100.10,\n 80.9]"), stdin="a line\nand more", cold=True)
+    await named.calls.call("encode", asked)
+    async with operating(port) as operator:
+        await operator.press("5")
+        await operator.reads("encode: geohash.Encode")
+        await operator.press("C")
+        await operator.is_told("a call of encode")
+        *_, where, _, body = shlex.split(operator.console.clipboard)
+        assert where.endswith("/api/v1/names/encode")
+        copied = msgspec.json.decode(body, type=NamedCall)
+        assert (copied.stdin, copied.cold) == (asked.stdin, True)
+        assert isinstance(copied.args, Raw)
+        assert json.loads(bytes(copied.args)) == [100.1, 80.9]
+        await operator.press("i")
+        await operator.reads("Call encode")
+        fields = operator.console.screen
+        assert fields.query_one("#name-args", Input).value == "[100.10,  80.9]"
+        assert fields.query_one("#name-stdin", Input).value == "a line\\nand more"
+        assert fields.query_one("#name-cold", Toggle).value
+        await operator.press("ctrl+r")
+        await operator.reads("gxnpxr2bq7dt")
+        await operator.press("escape")
+        await named.delete("encode")
+        await operator.press("i")
+        await operator.is_told("encode is no name any more")
+
+
+async def test_what_the_lines_of_a_call_would_change_is_left_out_of_them(world: World) -> None:
+    named = world.island.named
+    await named.define("encode", GEOHASH)
+    await named.calls.call("encode", NamedCall(stdin="\x1b[31m"))
+    port = InProcessPort(world.island, world.ring, "http://127.0.0.1:3280")
+    async with operating(port, size=(140, 40)) as operator:
+        await operator.press("5")
+        await operator.reads("encode: geohash.Encode")
+        await operator.press("i")
+        await operator.reads("its input does not fit into these lines")
+        assert operator.console.screen.query_one("#name-stdin", Input).value == ""
+
+
+async def test_a_request_to_a_handler_is_not_made_again(world: World) -> None:
+    named = world.island.named
+    await named.define("hook", Definition(url=GEOHASH.url, handler="Hook"))
+    await named.calls.answer("hook", Exchange(request=b"GET /fn/hook HTTP/1.1\r\n\r\n"))
+    port = InProcessPort(world.island, world.ring, "http://127.0.0.1:3280")
+    async with operating(port, size=(160, 40)) as operator:
+        await operator.press("5")
+        await operator.reads("hook: geohash.Hook")
+        await operator.press("C")
+        await operator.is_told("a request to a handler is not kept")
+        assert not operator.console.clipboard
+        await operator.press("i")
+        await operator.is_told("hook is a handler: it answers requests to /fn/hook")

@@ -97,6 +97,12 @@ def _spent(phase: Phase) -> Column:
     )
 
 
+def _called(invocation: InvocationRow, ink: Ink) -> Span:
+    if invocation.name:
+        return invocation.label, "text"
+    return call_in_room(invocation.url, invocation.call, invocation.label, ink), "text"
+
+
 def _result(invocation: InvocationRow, ink: Ink) -> Span:
     return ink.glyphs.state(invocation.state, invocation.word(ink.now))
 
@@ -113,8 +119,7 @@ def _phases(invocation: InvocationRow, ink: Ink) -> Spans:
 REQUESTS: list[Column] = [
     Column("TIME", 8, lambda r, ink: (clock(r.at), "text"), lambda r, now: r.at, falling=True),
     Column("REQUEST", 8, lambda r, ink: (r.short, "dim"), None, rank=7),
-    Column("FUNCTION", 18, lambda r, ink: (call_in_room(r.url, r.call, r.label, ink), "text"),
-           lambda r, now: r.label, grow=20),
+    Column("FUNCTION", 18, _called, lambda r, now: r.label, grow=20),
     Column("RESULT", 13, _result, lambda r, now: r.verdict, grow=7),
     _spent(Phase.resolve),
     _spent(Phase.clone),

@@ -136,8 +136,8 @@ class InProcessPort:
     async def forget_calls(self, state: CallState | None = None) -> int:
         return len(await self._island.later.forget(Wanted(state=state, limit=FORGOTTEN_AT_ONCE)))
 
-    def curl(self, request: FunctionRequest) -> str:
-        return curl_line(self.url, request)
+    def curl(self, request: FunctionRequest | NamedCall, name: str = "") -> str:
+        return curl_line(self.url, request, name)
 
     def authorize(self, token: str) -> None:
         """Nothing to do: the island's own terminal needs no token."""

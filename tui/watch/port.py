@@ -20,7 +20,7 @@ from skyisland.later.calls import CallState, Record
 from skyisland.model import FunctionRequest, NamedCall
 from skyisland.named.definition import Definition, Revision
 from skyisland.named.functions import Named
-from skyisland.operations import INVOKE
+from skyisland.operations import CALL, INVOKE
 from skyisland.record.logs import LogLine
 from skyisland.status import AddressState, Written
 from skyisland.wire import Called, FunctionPage, Snapshot
@@ -126,8 +126,9 @@ class Port(Protocol):
         """Forget those that are over, or are in this state; returns how many there were."""
         ...
 
-    def curl(self, request: FunctionRequest) -> str:
-        """The same call as a line for a shell; it needs no token where functions are open to all."""
+    def curl(self, request: FunctionRequest | NamedCall, name: str = "") -> str:
+        """The same call as a line for a shell, `name` for one of a name; it needs no token where functions
+        are open to all."""
         ...
 
     def authorize(self, token: str) -> None:
@@ -137,7 +138,7 @@ class Port(Protocol):
     async def close(self) -> None: ...
 
 
-def curl_line(base: str, request: FunctionRequest) -> str:
+def curl_line(base: str, request: FunctionRequest | NamedCall, name: str = "") -> str:
     """The call as a command line, quoted for sh. Other characters than ASCII are escaped: some would show the
     operator another line than the one that the shell runs."""
     # The arguments stand as they were sent: read and written again, a number might be another one. Line ends
@@ -147,7 +148,8 @@ def curl_line(base: str, request: FunctionRequest) -> str:
     way = shlex.quote(base)
     if base.startswith("unix:"):
         way = f"--unix-socket {shlex.quote(base.removeprefix('unix:'))} http://localhost"
-    return f"curl -sS {way}{INVOKE.path} -d {shlex.quote(body)}"
+    path = CALL.url(name=name) if name else INVOKE.path
+    return f"curl -sS {way}{path} -d {shlex.quote(body)}"
 
 
 def _escaped(character: str) -> str:

@@ -285,8 +285,8 @@ class RemotePort:
         gone = await self._ask(op.FORGET_CALLS, state=state)
         return len(gone)
 
-    def curl(self, request: FunctionRequest) -> str:
-        return curl_line(self.base, request)
+    def curl(self, request: FunctionRequest | NamedCall, name: str = "") -> str:
+        return curl_line(self.base, request, name)
 
 
 def _event(block: bytes) -> Event | None:

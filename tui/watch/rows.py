@@ -8,12 +8,12 @@ from __future__ import annotations
 
 from itertools import pairwise
 
-from msgspec import structs
+from msgspec import UNSET, structs
 
 from skyisland.cause import Cause
 from skyisland.events import BuildFinished, BuildStarted, InvocationFinished
 from skyisland.figures import FunctionFigures, title
-from skyisland.model import Artifact, FunctionRequest, Phase, Purpose, Timings, Verdict
+from skyisland.model import Artifact, FunctionRequest, NamedCall, Phase, Purpose, Timings, Verdict
 from skyisland.status import AddressInfo, AddressState, JailInfo, JailState
 from tui.words import age, label, line, short
 
@@ -108,6 +108,7 @@ class InvocationRow:
         "id",
         "jail",
         "label",
+        "name",
         "named",
         "phase",
         "request",
@@ -144,6 +145,8 @@ class InvocationRow:
         """What its caller calls it, for who looks for that."""
         self.client = ""
         """Who called."""
+        self.name = ""
+        """The name that was called; empty for a plain call, and while it runs."""
         self.request: FunctionRequest | None = None
         """What its caller sent; None while it runs, and where that was too long to keep."""
         self.title = self.named
@@ -177,6 +180,9 @@ class InvocationRow:
         self.caller_id = line(end.caller_id)
         self.client = line(end.client)
         self.request = end.request
+        if end.name:
+            self.name = line(end.name)
+            self.label = f"{self.name}: {label(self.url, self.call)}"
         self.spent = {phase: spent for phase in Phase if (spent := seconds_of(end.timings, phase))}
         self.total_s = end.timings.total_s
 
@@ -194,6 +200,25 @@ class InvocationRow:
         if self.request is None:
             return None
         return structs.replace(self.request, version=self.commit or self.request.version)
+
+    @property
+    def handled(self) -> bool:
+        """A handler answered it: else a call by name has its arguments as data, or is of a program."""
+        sent = self.request
+        return bool(
+            self.name
+            and sent is not None
+            and sent.args is sent.inputs is UNSET
+            and sent.call not in ("", "main")
+        )
+
+    def again_by_name(self) -> NamedCall | None:
+        """The same call of the name, which may stand for another commit by now; None where not all of it is
+        known."""
+        sent = self.request
+        if sent is None:
+            return None
+        return NamedCall(**{field: getattr(sent, field) for field in NamedCall.__struct_fields__})
 
     def field(self, name: str) -> str:
         if name == "function":
@@ -213,7 +238,7 @@ class InvocationRow:
         return (
             f"{self.id} {self.url} {self.call} {self.label} {self.verdict or self.phase} "
             f"{self.error} {self.cause.text if self.cause else ''} {self.jail} {self.commit} {cache} "
-            f"{self.caller_id} {self.client}"
+            f"{self.caller_id} {self.client} {self.name}"
         ).lower()
 
     def seconds(self, now: float) -> float:
