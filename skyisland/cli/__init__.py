@@ -43,6 +43,7 @@ import sys
 from collections.abc import Callable, Iterator, MutableMapping
 from importlib import import_module
 from io import TextIOWrapper
+from math import isnan
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -248,6 +249,12 @@ class GlobalOptions:
         return trusting(settings.url, own=settings.api.tls_cert, authorities=self.authorities)
 
 
+def _number(ctx: click.Context, param: click.Parameter, value: float | None) -> float | None:
+    if value is not None and isnan(value):  # which lies in every range of click's
+        raise click.BadParameter("nan is no number", ctx=ctx, param=param)
+    return value
+
+
 def console_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """Decorate a command with the options of a console: its glyphs, colours and keys, its refresh interval.
     Theme and interval are remembered for the next time."""
@@ -266,6 +273,7 @@ def console_options(command: Callable[..., Any]) -> Callable[..., Any]:
             "refresh_s",
             metavar="SECONDS",
             type=click.FloatRange(0.1, 60),
+            callback=_number,
             help="Seconds between two refreshes of the screen; at first 0.5.",
         ),
     ):

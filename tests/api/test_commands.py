@@ -300,6 +300,11 @@ def test_what_no_name_can_have_is_told_by_its_option(
         assert f"Invalid value for '{option}'" in refused.stderr
 
 
+def test_a_console_refreshes_after_a_number_of_seconds() -> None:
+    refused = CliRunner().invoke(main, ["console", "--refresh", "nan"])
+    assert (refused.exit_code, "Invalid value for '--refresh'" in refused.stderr) == (2, True)
+
+
 @pytest.mark.parametrize("name", ["x/y", "..", ".", "X"])
 @pytest.mark.parametrize("words", [("define", REQUEST.url), ("show",), ("delete",)])
 def test_what_can_be_no_name_is_refused_before_the_island_is_asked(name: str, words: tuple[str, ...]) -> None:
