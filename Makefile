@@ -94,8 +94,9 @@ check: $(READY)
 bench: $(READY)
 	$(BIN)/python -m bench
 
+# Of a real island, which root starts on the examples; five minutes.
 screenshots: $(READY)
-	$(BIN)/python -m tests.support.pictures
+	$(BIN)/python -m tests.support.screenshots
 
 # Into a virtual environment of its own, with the service's files for this system. CONSOLE=no: without Textual.
 # Below DESTDIR nothing names that folder: what is there can be moved to where it belongs.

@@ -6,6 +6,7 @@
 - `workshop`, `fakekernel`, `fake_island`, `standins`: who plays Go, cgroups, an island, FreeBSD's tools.
 - `hostility`, `seccomp_attempts`: what attacks are made with.
 - `pictures`, `subject`, `browser`: consoles to draw, to torment, and to look at as users do.
+- `screenshots`: the pictures that pages show, of a real island.
 - `records`, `zpool`, `freebsd_commands`: values that several tests speak of.
 
 It imports nothing, for the programs of `standins` start often.

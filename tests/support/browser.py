@@ -11,7 +11,7 @@ import re
 import signal
 import socket
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -23,7 +23,7 @@ from tests.support.places import ROOT
 SERVER = """
 import sys
 from tui.web import serve_web
-serve_web([sys.executable, "-m", "tests.support.subject", "attach", sys.argv[1]], port=int(sys.argv[2]))
+serve_web(sys.argv[2:], port=int(sys.argv[1]))
 """
 
 
@@ -54,9 +54,11 @@ async def _running(*words: str, **options: Any) -> AsyncIterator[asyncio.subproc
 
 
 @asynccontextmanager
-async def served(folder: Path) -> AsyncIterator[Served]:
+async def served(folder: Path, console: Sequence[str] = ()) -> AsyncIterator[Served]:
+    """`console`: the command of each tab's console; without it, the seeded island's."""
     port = _free_port()
-    command = (sys.executable, "-c", SERVER, str(folder), str(port))
+    seeded = (sys.executable, "-m", "tests.support.subject", "attach", str(folder))
+    command = (sys.executable, "-c", SERVER, str(port), *(console or seeded))
     environment = os.environ | {"XDG_STATE_HOME": str(folder / "xdg")}
     async with _running(*command, stdout=asyncio.subprocess.PIPE, cwd=ROOT, env=environment) as server:
         assert server.stdout is not None

@@ -103,7 +103,7 @@ def prepared(host_dir: Path, launcher: Launcher) -> Path:
     CACHE.mkdir(exist_ok=True)
     with (CACHE / "preparing").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        _prepare(host_dir, state)
+        prepare(host_dir, state)
     # Of today's source, whatever the state was prepared with. (Asynchronous fixtures have a loop here.)
     with ThreadPoolExecutor() as pool:
         program = pool.submit(asyncio.run, launcher.program()).result()
@@ -112,7 +112,8 @@ def prepared(host_dir: Path, launcher: Launcher) -> Path:
     return state
 
 
-def _prepare(host_dir: Path, state: Path) -> None:
+def prepare(host_dir: Path, state: Path) -> None:
+    """Make a state folder that is ready to build in; what it takes to do so goes to `host_dir`."""
     kept = CACHE / f"island-{_fingerprint()}"
     if kept.is_dir():
         os.utime(kept)

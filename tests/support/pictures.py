@@ -1,6 +1,8 @@
-"""The scenes of which pictures are kept: every view and dialog, seeded, on a frozen clock.
+"""The scenes of which the text is kept: every view and dialog, seeded, on a frozen clock.
 
-python -m tests.support.pictures [FOLDER [SCENE…]]     PNG into screenshots/, by a headless Chromium
+The pictures in README.md and docs/ are none of these: `screenshots` takes them of a real island.
+
+python -m tests.support.pictures FOLDER [SCENE…]       PNG, to look at, by a headless Chromium
 python -m tests.support.pictures --accept [SCENE…]     the text that tests/tui compares with
 """
 
@@ -91,7 +93,7 @@ class Scene(NamedTuple):
     then: Callable[[Stage, Pilot[int]], Awaitable[None]] | None = None
     sizes: tuple[tuple[int, int], ...] = SIZES
     shown: tuple[tuple[int, int], ...] = ((120, 35),)
-    """At which sizes its PNG is kept."""
+    """At which sizes its PNG is drawn, unless scenes are named."""
 
 
 async def _down(stage: Stage, pilot: Pilot[int]) -> None:
@@ -244,7 +246,9 @@ def main(argv: list[str]) -> None:
                 kept(scene).parent.mkdir(exist_ok=True)
                 kept(scene).write_text(as_text(asyncio.run(play(scene, scene.sizes))))
         return
-    folder = Path(argv[0]) if argv else ROOT / "screenshots"
+    if not argv:
+        sys.exit(__doc__)
+    folder = Path(argv[0])
     folder.mkdir(parents=True, exist_ok=True)
     for scene in SCENES:
         for picture in asyncio.run(play(scene, scene.sizes, drawn=True)):
@@ -257,21 +261,6 @@ def main(argv: list[str]) -> None:
             target = folder / f"{name if argv[1:] or len(scene.shown) > 1 else scene.name}.png"
             draw_png(picture.svg, target)
             print(target)
-    if not argv[1:] or "browser" in argv[1:]:
-        asyncio.run(draw_browser(folder / "browser.png"))
-
-
-async def draw_browser(target: Path) -> None:
-    """The console in a tab."""
-    from tests.support.browser import opened, served
-
-    with tempfile.TemporaryDirectory() as folder:
-        async with served(Path(folder)) as (_, login, _):  # noqa: SIM117
-            async with opened(login, Path(folder) / "profile", (1500, 900)) as page:
-                await page.draws("sky-main-9a00")
-                await asyncio.sleep(2)  # the fade-in, and the second picture
-                target.write_bytes(await page.picture())
-    print(target)
 
 
 if __name__ == "__main__":
