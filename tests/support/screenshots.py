@@ -263,7 +263,6 @@ async def _views(at: Photographer, callers: Callers) -> None:
     await asyncio.to_thread(callers.compile)
     await asyncio.sleep(3)
     await at.operator.press("5")
-    await at.operator.reads("Repeat")
     await at.find("textkit.New")
     await at.keep("requests")
     await at.home()
