@@ -403,8 +403,7 @@ class Gone(FakeSources):
 @pytest.mark.case("R19")
 @pytest.mark.parametrize(("kept_s", "asked"), [(0.0, 3), (3600.0, 1)])
 async def test_r19_a_missing_repository_is_not_asked_for_again_at_once(kept_s: float, asked: int) -> None:
-    world = make_world(fakes.policy(failures_kept_s=kept_s))
-    world.island.sources = gone = Gone()
+    world = make_world(fakes.policy(failures_kept_s=kept_s), sources=(gone := Gone()))
     await world.island.start()
     async with world.client() as client:
         answers = [await client.post("/api/v1/function", json=CALL) for _ in range(3)]
@@ -431,8 +430,7 @@ class Pushed(Gone):
 @pytest.mark.case("R23")
 @pytest.mark.parametrize(("who", "found"), [("greedy", False), ("modest", True)])
 async def test_r23_what_one_client_did_not_find_another_may(who: str, found: bool) -> None:
-    world = make_world(fakes.policy(failures_kept_s=3600.0))
-    world.island.sources = Pushed()
+    world = make_world(fakes.policy(failures_kept_s=3600.0), sources=Pushed())
     await world.island.start()
     with pytest.raises(SourceUnavailable):
         await world.island.invoke(REQUEST, client="greedy")

@@ -25,7 +25,7 @@ from skyisland.later.keeping import NotKept, Store
 from skyisland.model import FunctionRequest
 from skyisland.record.logs import LogRing
 from skyisland.record.metrics import Metrics
-from skyisland.rooms import AddressRoom
+from skyisland.rooms import AddressRoom, SourceRoom
 from skyisland.settings import Api as ApiSettings
 from skyisland.status import Policy
 
@@ -114,6 +114,7 @@ def make_world(
     token: str = TOKEN,
     addresses: AddressRoom | None = None,
     store: Store | NotKept | None = None,
+    sources: SourceRoom | None = None,
     **feed: Any,
 ) -> World:
     events, driver, builds = Events(), FakeJails(), FakeBuilds()
@@ -123,7 +124,7 @@ def make_world(
         version="0.1",
         policy=policy or fakes.policy(),
         events=events,
-        sources=FakeSources(),
+        sources=sources or FakeSources(),
         builds=builds,
         jails=Jails(driver, FakeClones(), addresses, events, island="t", uids=None),
         network=addresses,
