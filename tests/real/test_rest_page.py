@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 
@@ -21,8 +20,7 @@ ON_THE_PAGE, HERE = "10.61.0.", "10.213.98."
 @pytest.fixture(scope="module")
 def island(make_daemon: Callable[..., Daemon]) -> Iterator[Daemon]:
     """With a pool of five addresses, and a deadline that lets a call be seen while it runs."""
-    bridge = f"{BRIDGE}{os.getpid() % 100000}"
-    with make_daemon(network={"ip4": {"bridge": bridge, "cidr": f"{HERE}0/29"}}) as running:
+    with make_daemon(network={"ip4": {"bridge": BRIDGE, "cidr": f"{HERE}0/29"}}) as running:
         yield running
 
 

@@ -477,8 +477,7 @@ SUBNET = "10.213.97"
 @pytest.fixture(scope="module")
 def networked(make_daemon: Callable[..., Daemon]) -> Iterator[Daemon]:
     """A daemon whose jails have addresses on a bridge of their own; a pool of five."""
-    bridge = f"{BRIDGE}{os.getpid() % 100000}"
-    with make_daemon(network={"ip4": {"bridge": bridge, "cidr": f"{SUBNET}.0/29"}}) as running:
+    with make_daemon(network={"ip4": {"bridge": BRIDGE, "cidr": f"{SUBNET}.0/29"}}) as running:
         yield running
 
 

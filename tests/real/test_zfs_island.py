@@ -41,7 +41,7 @@ def running(request: pytest.FixtureRequest, make_daemon: Serve) -> Iterator[Daem
         jails={"driver": request.param, "exec_timeout": "300s", "build_timeout": "30m"},
         filesystem={"storage": "zfs", "zfs_dataset": POOL, "quota": "16m"},
         limits={"memory": "64m", "pids": 64},
-        network={"ip4": {"bridge": f"{BRIDGE}{os.getpid() % 100000}", "cidr": f"{SUBNET}.0/29"}},
+        network={"ip4": {"bridge": BRIDGE, "cidr": f"{SUBNET}.0/29"}},
     )
     with made:
         yield made

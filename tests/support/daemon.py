@@ -28,8 +28,8 @@ from skyisland.jails.driver import island_tag
 
 SKYISLAND = Path(sys.executable).with_name("skyisland")
 HOST = "examples.skyisland.test"
-BRIDGE = "skyt"
-"""How the bridges of these tests are called, which share the host with whatever else runs there."""
+BRIDGE = f"skyt{os.getpid() % 100000}"
+"""How the bridge of these tests is called: others run beside them, each in a process of its own."""
 TOKEN = "0123456789abcdef-host-tests"
 PATIENCE_S = float(os.environ.get("TEST_PATIENCE_S", "60"))
 """A busy machine may take so long for anything, an emulated one longer; what takes longer has failed."""
