@@ -46,7 +46,6 @@ ASK_AGAIN_S = 1
 FORGOTTEN_AT_ONCE = 10_000
 HEADERS = frozenset({b"prefer", b"idempotency-key", b"x-callback-url"})
 """A request without any of these is answered as if this module were not there."""
-_PREFERENCE = re.compile(r'\s*([a-z-]+)\s*(?:=\s*"?([^",;]*)"?)?\s*(?:;[^,]*)?', re.IGNORECASE)
 _KEY = re.compile(r"[!-~]{1,255}")
 
 
@@ -69,14 +68,11 @@ def preferences(header: str) -> Preferences:
     """Read the header Prefer; what is unknown, or not understood, is ignored as RFC 7240 has it."""
     later, wait_s = False, None
     for one in header.split(",")[:16]:
-        match = _PREFERENCE.fullmatch(one)
-        if match is None:
-            continue
-        name, value = match[1].lower(), (match[2] or "").strip()
-        if name == "respond-async":
+        name, _, value = (part.strip() for part in one.partition(";")[0].partition("="))
+        if name.lower() == "respond-async":
             later = True
-        elif name == "wait" and wait_s is None and re.fullmatch(r"[0-9]{1,6}", value):
-            wait_s = min(float(value), LONGEST_WAIT_S)
+        elif name.lower() == "wait" and wait_s is None and re.fullmatch(r"[0-9]{1,6}", value.strip('"')):
+            wait_s = min(float(value.strip('"')), LONGEST_WAIT_S)
     return Preferences(later, wait_s)
 
 

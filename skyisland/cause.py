@@ -131,17 +131,22 @@ def masked(secrets: tuple[str, ...], told: str) -> str:
     return told
 
 
+def masked_bytes(secrets: tuple[str, ...], told: bytes) -> bytes:
+    """The same of what a jail wrote."""
+    for secret in secrets:
+        told = told.replace(secret.encode(), HIDDEN.encode())
+    return told
+
+
 def without(secrets: tuple[str, ...], outcome: Outcome) -> Outcome:
     """The outcome with a mark in place of each secret, and no more of standard output than is told."""
     longest = max(len(secret.encode()) for secret in secrets)
     room = STDOUT_BYTES + longest
-    stdout, stderr, error = outcome.stdout[:room], outcome.stderr, outcome.error
-    for secret in secrets:
-        stdout = stdout.replace(secret.encode(), HIDDEN.encode())
-        stderr = stderr.replace(secret.encode(), HIDDEN.encode())
-        if error is not None:
-            trace = tuple(line.replace(secret, HIDDEN) for line in error.trace)
-            error = structs.replace(error, message=error.message.replace(secret, HIDDEN), trace=trace)
+    stdout, stderr = (masked_bytes(secrets, text) for text in (outcome.stdout[:room], outcome.stderr))
+    error = outcome.error
+    if error is not None:
+        trace = tuple(masked(secrets, line) for line in error.trace)
+        error = structs.replace(error, message=masked(secrets, error.message), trace=trace)
     if len(outcome.stdout) > room:
         stdout = stdout[:-longest]  # it may end in the beginning of one
     return structs.replace(outcome, stdout=stdout, stderr=stderr, error=error)

@@ -13,7 +13,7 @@ from collections.abc import AsyncGenerator
 
 from msgspec import Struct
 
-from skyisland.cause import HIDDEN
+from skyisland.cause import masked_bytes
 from skyisland.errors import TooBusy
 from skyisland.events import Latest
 from skyisland.jails.inmate import Inmate
@@ -114,10 +114,7 @@ class Outputs:
 
     def keep(self, jail: str, invocation: str, outcome: Outcome, secrets: tuple[str, ...] = ()) -> None:
         """Keep the end of what a call's jail wrote, without the secrets that it was given."""
-        out, err = outcome.stdout, outcome.stderr
-        for secret in secrets:
-            out = out.replace(secret.encode(), HIDDEN.encode())
-            err = err.replace(secret.encode(), HIDDEN.encode())
+        out, err = (masked_bytes(secrets, text) for text in (outcome.stdout, outcome.stderr))
         if out or err:
             cut = max(0, len(out) - TAIL_BYTES) + max(0, len(err) - TAIL_BYTES)
             if cut:

@@ -45,7 +45,7 @@ REASONS = (
     ),
     (
         "key file",
-        r"Load key .*(denied|format|libcrypto|passphrase|No such)|UNPROTECTED PRIVATE KEY",
+        r"Load key .{,300}?(denied|format|libcrypto|passphrase|No such)|UNPROTECTED PRIVATE KEY",
         "the key cannot be read; it must have no passphrase, belong to the island's user and have mode 600",
     ),
     (

@@ -119,6 +119,7 @@ LONGEST = {
     "origin": 1 << 16,
     "answer": (2 << 20) + (1 << 17),
     "webhook": 1 << 16,
+    "headers": 16 << 10,
     "package": GO_MOD_BYTES,
     "callee": 1 << 10,
     "parameters": FILE_BYTES,
@@ -137,6 +138,8 @@ for pattern in PATTERNS:
     around = [(b"", b""), (b'{"call":"', b'"}')]
     if name == "body":
         around.append((b'{"url":"a.b/c","call":"F","args":[', b"0]}"))
+    if name == "headers":
+        around.append((b"wait", b"x"))
     if name == "call":
         around.append((b"F(func(){", b"})"))
     for before, after in around:

@@ -272,6 +272,19 @@ def webhook(data: bytes) -> None:
             raise AssertionError(f"{scheme} let it in")
 
 
+def headers(data: bytes) -> None:
+    from api.later import LONGEST_WAIT_S, preferences
+    from api.media import wanted
+    from skyisland.errors import IslandError
+    from skyisland.trace import read
+
+    text = data.decode("latin-1")
+    assert 0 <= (preferences(text).wait_s or 0.0) <= LONGEST_WAIT_S
+    with contextlib.suppress(IslandError):
+        wanted(text)
+    assert len(read(text)) in (0, 55)
+
+
 def package(data: bytes) -> None:
     from skyisland.errors import BuildFailed, Complaint
     from skyisland.golang.complaints import OUTPUT_CHARACTERS, add_reasons
@@ -353,6 +366,7 @@ TARGETS: dict[str, Callable[[bytes], None]] = {
         origin,
         answer,
         webhook,
+        headers,
         package,
         callee,
         parameters,
