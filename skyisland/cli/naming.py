@@ -296,7 +296,7 @@ def move(options: GlobalOptions, name: str, version: str | None, as_json: bool) 
 def rollback(options: GlobalOptions, name: str, revision: int | None, as_json: bool) -> None:
     """Have NAME stand for what an earlier REVISION stood for; without it, the latest other one.
 
-    The next call runs it. The name stays there: it follows no branch until it is moved.
+    The next call runs it. The name stays there: it follows no branch until it is moved to one.
     """
     with options.client() as client:
         _say_where(client.roll_back(name, revision), as_json)
