@@ -14,7 +14,7 @@ from skyisland.island import Island
 from skyisland.record.logs import set_level
 from skyisland.settings import Api as ApiSettings
 from skyisland.settings import Settings, admin_token
-from skyisland.settings.sections import Section
+from skyisland.settings.section import Section
 
 if TYPE_CHECKING:
     from api import Api

@@ -16,8 +16,9 @@ console TEXTUAL_DRIVER (`tui/supervisor`); all else enters by `Settings.load`, a
 own section. These functions block: call them before the event loop runs, or in a
 thread.
 
-`sections` has every key with its default, `values` their types, `layout` the paths below the state folder;
-`reading`, `writing` and `files` are the way from and to a file. Uses: model and errors.
+`machine` and `service` have every key with its default, `section` what a section is, `values` their types,
+`layout` the paths below the state folder; `reading`, `writing` and `files` are the way from and to a file.
+Uses: model and errors.
 """
 
 from __future__ import annotations
@@ -33,23 +34,25 @@ from msgspec import structs
 from skyisland.figures import Slo
 from skyisland.settings.files import check_file, others_read, stored_token, write_private
 from skyisland.settings.layout import Layout
-from skyisland.settings.reading import WrongKey, overlay, read_file, settings_error
-from skyisland.settings.sections import (
+from skyisland.settings.machine import (
     IP4,
-    Api,
-    Async,
     Build,
     CallLimits,
-    ConsoleSettings,
-    Credential,
     Filesystem,
-    Git,
     JailLimits,
     Jails,
+    Network,
+)
+from skyisland.settings.reading import WrongKey, overlay, read_file, settings_error
+from skyisland.settings.section import Section
+from skyisland.settings.service import (
+    Api,
+    Async,
+    ConsoleSettings,
+    Credential,
+    Git,
     Log,
     Metrics,
-    Network,
-    Section,
     SloTargets,
     Traces,
     Warm,

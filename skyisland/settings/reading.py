@@ -20,7 +20,7 @@ import msgspec
 from msgspec import Meta, Struct, structs
 
 from skyisland.errors import SettingsError
-from skyisland.settings.sections import Section
+from skyisland.settings.section import Section
 from skyisland.settings.values import Refused
 
 S = TypeVar("S", bound=Section)

@@ -12,7 +12,7 @@ from typing import Any
 import tomli_w
 
 from skyisland.settings.reading import attribute, field_types, kind
-from skyisland.settings.sections import Section
+from skyisland.settings.section import Section
 
 _WIDTH = 100
 
