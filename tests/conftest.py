@@ -23,7 +23,7 @@ from skyisland.settings import Settings
 from tests.support import gotool
 from tests.support.places import CACHE, ROOT
 
-pytest_plugins = ["tests.support.islands"]
+pytest_plugins = ["tests.support.fleets", "tests.support.islands"]
 
 
 def _package(name: str) -> ModuleType:

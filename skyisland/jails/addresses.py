@@ -224,6 +224,11 @@ class Addresses:
             if self._leases.get(address.ip) is lease:
                 self._end(address.ip)
 
+    @property
+    def free(self) -> int:
+        """How many could be leased at once."""
+        return 0 if self._unfit is not None else self._queue.free
+
     def addresses(self) -> list[AddressInfo]:
         return [self._info(ip) for ip in self._pool]
 

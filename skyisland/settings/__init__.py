@@ -50,6 +50,7 @@ from skyisland.settings.service import (
     Async,
     ConsoleSettings,
     Credential,
+    Fleet,
     Git,
     Log,
     Metrics,
@@ -84,6 +85,7 @@ __all__ = [
     "CallLimits",
     "Credential",
     "Filesystem",
+    "Fleet",
     "Git",
     "JailLimits",
     "Jails",
@@ -150,6 +152,7 @@ class Settings(Section, frozen=True, kw_only=True):
     metrics: Metrics = Metrics()
     slo: SloTargets = SloTargets()
     traces: Traces = Traces()
+    fleet: Fleet = Fleet()
     log: Log = Log()
     console: ConsoleSettings = ConsoleSettings()
 

