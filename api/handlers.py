@@ -94,10 +94,15 @@ class HandlerEndpoint:
             request = self._request(scope, name, target, body, answer)
             address, port = self._clients.address_of(scope), (scope["client"] or ("", 0))[1]
             pieces: asyncio.Queue[bytes | None] = asyncio.Queue()
+
+            def hear(piece: bytes) -> bool:
+                pieces.put_nowait(piece)
+                return False  # whether that is all shows when it is read
+
             exchange = Exchange(
                 request=request,
                 peer=f"[{address}]:{port}" if ":" in address else f"{address}:{port}",
-                heard=pieces.put_nowait,
+                heard=hear,
             )
             running = asyncio.ensure_future(
                 self._island.named.calls.answer(

@@ -205,8 +205,8 @@ class Exchange(Struct, frozen=True, kw_only=True):
     """The whole request; empty to look whether there is a handler, and no more."""
     peer: str = ""
     """Address and port of who sent it."""
-    heard: Callable[[bytes], None] | None = None
-    """Called with the answer, piece by piece as it comes."""
+    heard: Callable[[bytes], bool] | None = None
+    """Called with the answer, piece by piece as it comes; true where no more is wanted."""
 
 
 class Terms(Struct, frozen=True, kw_only=True):

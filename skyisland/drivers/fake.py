@@ -33,6 +33,8 @@ class Script(Struct, frozen=True, kw_only=True):
     """How long it runs; infinite for one that must be killed."""
     out_of_memory: bool = False
     disk_full: bool = False
+    stays: bool = False
+    """Its time over, it writes what it has, and runs on."""
 
 
 class FakeProcess:
@@ -77,6 +79,8 @@ class FakeProcess:
                     data = data[os.write(fd, data) :]
                 except (BlockingIOError, BrokenPipeError):
                     break  # what does not fit into the pipe is lost
+        if self.script.stays:
+            return
         self._end(-signal.SIGKILL if self.script.out_of_memory else self.script.exit_code)
 
     def _end(self, returncode: int) -> None:

@@ -14,7 +14,7 @@ from msgspec import structs
 
 from skyisland.golang import harness
 from skyisland.golang.callee import EXAMPLE_WORDS, command_line
-from skyisland.golang.outcome import ManyAnswers, told, told_of_program
+from skyisland.golang.outcome import ManyAnswers, OneAnswer, told_of_program
 from skyisland.model import Call, Exchange, FunctionRequest, Outcome, Returned
 
 Heard = Callable[[list[Returned]], None]
@@ -45,7 +45,7 @@ class Conversation:
         self.timeout_s = timeout_s
         self._most_bytes = most_bytes
         self._nonce = secrets.token_hex(16)
-        self._many: ManyAnswers | None = None
+        self._answers: OneAnswer | ManyAnswers | None = None
         self._exchange = exchange
         self.words: tuple[str, ...] | None = None
         """The command line of a program; None for a function."""
@@ -62,7 +62,9 @@ class Conversation:
         if data is not None:
             self.shown = request.shown
             if data.many:
-                self._many = ManyAnswers(self._nonce, data.json, heard)
+                self._answers = ManyAnswers(self._nonce, data.json, heard)
+        if exchange is None and self._answers is None:
+            self._answers = OneAnswer(self._nonce)
         frame = harness.frame(
             call,
             self._nonce,
@@ -81,11 +83,14 @@ class Conversation:
         return b"" if self.words is not None else self._nonce.encode()
 
     @property
-    def heard(self) -> Callable[[bytes], None] | None:
-        """Who takes its standard output as it comes; None if it is taken at the end."""
+    def heard(self) -> Callable[[bytes], bool] | None:
+        """Who takes its standard output as it comes, and returns whether all is said; None if it is taken at
+        the end.
+
+        The function could forge its last word: it concerns its own answer alone."""
         if self._exchange is not None:
             return self._exchange.heard
-        return None if self._many is None else self._many.take
+        return None if self._answers is None else self._answers.take
 
     def told(self, outcome: Outcome) -> Outcome:
         """What the caller is told of the jail's outcome.
@@ -97,8 +102,6 @@ class Conversation:
             return told_of_program(outcome, self._most_bytes)
         if refusal := harness.rejection(outcome, self._nonce):
             raise refusal
-        if self._exchange is not None:  # its output was heard
+        if self._answers is None:  # what a handler wrote was heard
             return structs.replace(outcome, stdout=b"", printed=b"")
-        if self._many is not None:
-            return self._many.told(outcome, self._most_bytes)
-        return told(outcome, self._nonce, self._most_bytes)
+        return self._answers.told(outcome, self._most_bytes)

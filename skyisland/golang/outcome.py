@@ -32,36 +32,53 @@ _OURS = (f"{harness.LIBRARY}.", "main.main", "created by ")
 _RUNTIME = ("panic", "runtime.", "internal/")
 
 
-def told(outcome: Outcome, nonce: str, most_bytes: int) -> Outcome:
-    """The outcome of a call without the harness's record, and with what that says.
+class OneAnswer:
+    """What a call of a function gives back."""
 
-    `most_bytes`: as much output may a call have; the jail's limit has room for the record, too.
-    """
-    stdout, answers = harness.returned(outcome.stdout, nonce)
-    verdict, exit_code = outcome.verdict, outcome.exit_code
-    printed, results, error = stdout, None, None
-    if answers:
-        (answer,) = answers
-        printed, results, error = stdout, answer.results, answer.error
-        if answer.text:
-            printed = answer.printed + stdout[len(answer.printed) + len(answer.text) :]
-    if len(stdout) > most_bytes:
-        stdout, printed, results = stdout[:most_bytes], printed[:most_bytes], None
-        if verdict in (Verdict.ok, Verdict.exited):
-            verdict, exit_code = Verdict.output_limit, None
-    if exit_code == EXIT_PANIC:
-        error = panic(outcome.stderr) or error
-    if verdict is Verdict.ok and error is not None:
-        verdict = Verdict.failed
-    return structs.replace(
-        outcome,
-        verdict=verdict,
-        exit_code=exit_code,
-        stdout=stdout,
-        printed=printed,
-        results=results,
-        error=error,
-    )
+    def __init__(self, nonce: str) -> None:
+        self._records = harness.Records(nonce, most=1)
+        self._answer: Returned | None = None
+
+    def take(self, output: bytes) -> bool:
+        """Take more of the jail's standard output; returns whether the answer is there.
+
+        It is the last that the main program does: it ends with code 0 then. What the function's own
+        goroutines write later than that, or end the process with, is a race that they had lost before, but
+        for moments.
+        """
+        for answer in self._records.take(output):
+            self._answer = answer
+        return self._answer is not None
+
+    def told(self, outcome: Outcome, most_bytes: int) -> Outcome:
+        """The outcome of a call without the harness's record, and with what that says.
+
+        `most_bytes`: as much output may a call have; the jail's limit has room for the record, too.
+        """
+        answer, rest = self._answer, self._records.rest
+        stdout = printed = rest
+        results, error = None, None
+        if answer is not None:
+            stdout, printed = b"".join((answer.printed, answer.text, rest)), answer.printed + rest
+            results, error = answer.results, answer.error
+        verdict, exit_code = outcome.verdict, outcome.exit_code
+        if len(stdout) > most_bytes:
+            stdout, printed, results = stdout[:most_bytes], printed[:most_bytes], None
+            if verdict in (Verdict.ok, Verdict.exited):
+                verdict, exit_code = Verdict.output_limit, None
+        if exit_code == EXIT_PANIC:
+            error = panic(outcome.stderr) or error
+        if verdict is Verdict.ok and error is not None:
+            verdict = Verdict.failed
+        return structs.replace(
+            outcome,
+            verdict=verdict,
+            exit_code=exit_code,
+            stdout=stdout,
+            printed=printed,
+            results=results,
+            error=error,
+        )
 
 
 def told_of_program(outcome: Outcome, most_bytes: int) -> Outcome:
@@ -81,20 +98,21 @@ class ManyAnswers:
 
     def __init__(self, nonce: str, json: bytes, heard: Callable[[list[Returned]], None] | None) -> None:
         """`json`: the inputs. `heard`: who gets the answers; without it they are kept."""
-        self._json = json
-        self._records = harness.Records(nonce, most=len(json) // 2)  # an input has two bytes at least
+        self._inputs = len(_ELEMENTS.decode(json))
+        self._records = harness.Records(nonce, most=self._inputs)
         self._count = 0
         self._kept: list[Returned] = []
         self._heard = heard
 
-    def take(self, output: bytes) -> None:
-        """Take more of the jail's standard output."""
+    def take(self, output: bytes) -> bool:
+        """Take more of the jail's standard output; returns whether each input has its answer."""
         answers = self._records.take(output)
         self._count += len(answers)
         if self._heard is None:
             self._kept += answers
         elif answers:
             self._heard(answers)
+        return self._count == self._inputs
 
     def told(self, outcome: Outcome, most_bytes: int) -> Outcome:
         """The outcome with the answers that were kept; its output is what belongs to no input. A process that
@@ -102,11 +120,11 @@ class ManyAnswers:
         rest = self._records.rest[:most_bytes]
         error = panic(outcome.stderr) if outcome.exit_code == EXIT_PANIC else None
         answers = tuple(self._kept) if self._heard is None else None
-        verdict, inputs = outcome.verdict, len(_ELEMENTS.decode(self._json))
-        if self._count < inputs:
+        verdict = outcome.verdict
+        if self._count < self._inputs:
             verdict = Verdict.exited if verdict is Verdict.ok else verdict
             error = error or GoError(
-                message=f"{self._count} of {inputs} inputs were answered", type=UNANSWERED
+                message=f"{self._count} of {self._inputs} inputs were answered", type=UNANSWERED
             )
         return structs.replace(
             outcome, verdict=verdict, stdout=rest, printed=rest, error=error, answers=answers

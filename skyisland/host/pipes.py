@@ -106,13 +106,17 @@ class Capture:
             # Nothing more is read: the pipe fills up, and the program waits there until it is killed.
             self.close()
 
-    def drain(self) -> None:
-        """Read what is in the pipe now, and close it."""
+    def take(self) -> None:
+        """Read what is in the pipe now."""
         while self._fd is not None:
             before = len(self.data)
             self._read()
             if len(self.data) == before:
                 break
+
+    def drain(self) -> None:
+        """Read what is in the pipe now, and close it."""
+        self.take()
         self.close()
 
     def close(self) -> None:

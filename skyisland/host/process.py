@@ -17,7 +17,8 @@ import resource
 import signal
 import subprocess
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from enum import Enum
 from typing import Protocol
 
 from msgspec import Struct
@@ -28,6 +29,14 @@ from skyisland.host.pipes import Capture, News, Piped, Pipes
 READ_DELAY_S = 0.005
 """How long a process runs before its outputs are read as they come. Most functions end before, with less than
 a pipe holds, and are read at their end: that saves a turn of the event loop."""
+
+
+class Ended(Enum):
+    """How a process came to its end, for whoever waited for that."""
+
+    itself = "by itself, or its output was full"
+    late = "its time was up"
+    word = "it said that it has said all"
 
 
 class Completed(Struct, frozen=True):
@@ -208,41 +217,61 @@ async def run(
         stdout_bytes=stdout_bytes,
         stderr_bytes=stderr_bytes,
     )
-    timed_out = await until_ended(process, stdin, timeout_s)
+    how = await until_ended(process, stdin, timeout_s)
     returncode = await process.wait()
     return Completed(
         returncode,
         bytes(process.stdout.data),
         bytes(process.stderr.data),
-        timed_out=timed_out,
+        timed_out=how is Ended.late,
         overflowed=process.stdout.overflowed or process.stderr.overflowed,
     )
 
 
-async def until_ended(process: Running, stdin: bytes, timeout_s: float) -> bool:
+async def until_ended(
+    process: Running, stdin: bytes, timeout_s: float, heard: Callable[[bytes], bool] | None = None
+) -> Ended:
     """Write `stdin` to a process and wait for its end; kill it after `timeout_s`, when an output is full, or
     when this is cancelled.
 
-    Returns whether the time was up. Afterwards `process.wait()` returns without delay, and `overflowed` of
-    its outputs says whether they were full.
+    `heard` is called with its standard output, piece by piece as it comes; true is the process's word that it
+    has said all, and counts as its end: it may still run, and whoever started it has to take it away.
+
+    Afterwards, but for a word, `process.wait()` returns without delay; and `overflowed` of its outputs says
+    whether they were full.
     """
+    loop = asyncio.get_running_loop()
+    over: asyncio.Future[Ended] = loop.create_future()
+
+    def end(how: Ended = Ended.itself) -> None:
+        if not over.done():
+            over.set_result(how)
+
+    def hear(piece: bytes) -> None:
+        assert heard is not None  # noqa: S101 - set where there is one
+        if heard(piece):
+            end(Ended.word)
+
     rest = process.offer(stdin)
     feeding = asyncio.ensure_future(process.feed(rest)) if rest else None
-    loop = asyncio.get_running_loop()
-    over: asyncio.Future[bool] = loop.create_future()
-
-    def end(timed_out: bool = False) -> None:
-        if not over.done():
-            over.set_result(timed_out)
-
-    timers = (loop.call_later(timeout_s, end, True), loop.call_later(READ_DELAY_S, process.listen))
+    if heard is None:
+        reading = loop.call_later(READ_DELAY_S, process.listen)
+    else:
+        hear(bytes(process.stdout.data))
+        process.stdout.heard = hear
+        process.stdout.listen()
+        reading = loop.call_later(READ_DELAY_S, process.stderr.listen)
+    timers = (loop.call_later(timeout_s, end, Ended.late), reading)
     process.news.listen(end)
     try:
-        timed_out = await over
+        how = await over
+        if how is Ended.word:
+            process.stderr.take()  # all that it wrote before is there; what comes later is nobody's
+            return how
         if process.returncode is None:
             process.kill()
         await process.wait()
-        return timed_out
+        return how
     except BaseException:
         process.kill()
         raise

@@ -15,7 +15,7 @@ from collections.abc import Callable
 from msgspec import Struct
 
 from skyisland.events import shortened
-from skyisland.host.process import until_ended
+from skyisland.host.process import Ended, until_ended
 from skyisland.jails.driver import Jail
 from skyisland.model import Artifact, JailSpec, Limits, Mount, NetworkAccess, Outcome, Purpose, Verdict
 from skyisland.status import USAGE_S, JailInfo, JailState, Usage
@@ -158,11 +158,13 @@ class Inmate:
         )
 
     async def converse(
-        self, data: bytes, timeout_s: float, heard: Callable[[bytes], None] | None = None
+        self, data: bytes, timeout_s: float, heard: Callable[[bytes], bool] | None = None
     ) -> Outcome:
         """Hand `data` to the process and wait for its end, its deadline or a full output.
 
-        `heard` is called with its standard output, piece by piece as it comes.
+        `heard` is called with its standard output, piece by piece as it comes. True is the process's word
+        that it has said all and ends well: the outcome is there then, and the jail's end comes with its
+        taking away, which nobody waits for.
 
         Raises:
             DriverError: the process never started.
@@ -170,12 +172,9 @@ class Inmate:
         jail = self.jail
         assert jail is not None  # noqa: S101 - `Jails.make` returns no inmate without one
         process = jail.process
-        if heard is not None:
-            heard(bytes(process.stdout.data))
-            process.stdout.heard = heard
         budget = Budget(jail)
         try:
-            timed_out = await until_ended(process, data, timeout_s)
+            how = await until_ended(process, data, timeout_s, heard)
         finally:
             budget.close()
         verdict, code, signal = Verdict.ok, None, None
@@ -183,12 +182,14 @@ class Inmate:
             verdict = Verdict.killed
         elif budget.used_up:
             verdict = Verdict.cpu_time
-        elif process.returncode != 0 and jail.ran_out_of_memory():
+        elif how is not Ended.word and process.returncode != 0 and jail.ran_out_of_memory():
             verdict = Verdict.out_of_memory
-        elif timed_out:
+        elif how is Ended.late:
             verdict = Verdict.timed_out
         elif process.stdout.overflowed or process.stderr.overflowed:
             verdict = Verdict.output_limit
+        elif how is Ended.word:
+            code = 0
         else:
             code, signal = jail.ended()
             if (signal is not None or code) and jail.filled_its_disk():

@@ -46,6 +46,7 @@ CLIENTS, FLOOD = "tests/api/test_clients.py", "tests/api/test_flood.py"
 PROXIES = "tests/api/test_proxies.py"
 HARNESS = "tests/unit/test_harness.py"
 OUTCOME = "tests/unit/test_outcome.py"
+JAILS = "tests/contract/test_jails.py"
 CGROUPS = "tests/real/test_cgroups.py"
 ISLAND = "tests/unit/test_island.py"
 FAILURES = "tests/unit/test_failures.py"
@@ -175,6 +176,12 @@ CASES = (
         "a function finds the nonce in its memory, and writes records in the harness's name",
         "they concern its own answer; one is read, what is no JSON is dropped, output is bounded as ever",
         _tests(OUTCOME, "TestForged::test_a_record_concerns_its_own_answer"),
+    ),
+    Case(
+        "R27",
+        "a function gives its answer, or forges one, and runs on behind it",
+        "its caller has the answer; the jail is killed and taken away as any other",
+        _tests(JAILS, "test_its_last_word_is_its_end_and_it_does_not_outlive_that"),
     ),
     Case("K1", "kill(-1), signals to the host's processes", "ESRCH"),
     Case("K2", "other processes traced, read, their descriptors taken", "EPERM or ESRCH"),

@@ -74,6 +74,8 @@ def play(order: bytes) -> Script:
             return Script(exit_code=int(rest))
         case "signal":
             return Script(exit_code=-int(rest))
+        case "linger":
+            return Script(stdout=b"lingering", stays=True)
         case "sleep":
             return Script(duration_s=float("inf"))
         case "flood":
@@ -241,6 +243,27 @@ async def test_a_stray_child_delays_nobody_and_dies_with_the_jail(perform: Perfo
     assert (outcome.verdict, outcome.stdout) == (Verdict.ok, b"left a stray")
     assert time.monotonic() - started < 5
     await jails.drain()
+    assert await jails.driver.existing() == []
+
+
+async def test_its_last_word_is_its_end_and_it_does_not_outlive_that(jails: Jails, actor: Path) -> None:
+    """It says that all is said, and runs on: its caller has the answer, and the jail is taken away."""
+    heard = bytearray()
+
+    def last_word(piece: bytes) -> bool:
+        heard.extend(piece)
+        return heard == b"lingering"
+
+    order = JailOrder(
+        argv=("/function",), purpose=Purpose.function, mounts=(Mount(actor, "/function"),), limits=LIMITS
+    )
+    async with jails.jail(order) as inmate:
+        outcome = await inmate.converse(b"linger", 60, last_word)
+        assert (outcome.verdict, outcome.exit_code, outcome.stdout) == (Verdict.ok, 0, b"lingering")
+        assert inmate.jail is not None
+        assert inmate.jail.process.returncode is None
+    await jails.drain()
+    assert jails.living() == []
     assert await jails.driver.existing() == []
 
 

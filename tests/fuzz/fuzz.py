@@ -199,13 +199,16 @@ def page(data: bytes) -> None:
 def outcome(data: bytes) -> None:
     from skyisland.cause import LINE_CHARACTERS, Cause
     from skyisland.codec import encode
-    from skyisland.golang.outcome import told
+    from skyisland.golang.outcome import OneAnswer
     from skyisland.model import Outcome, Verdict
 
     for code in (0, 2):
         verdict = Verdict.exited if code else Verdict.ok
         left = Outcome(verdict=verdict, exit_code=code, stdout=data, stderr=data)
-        read = told(left, "n0", len(data) // 2)
+        answer = OneAnswer("n0")
+        answer.take(data[:7])
+        answer.take(data[7:])
+        read = answer.told(left, len(data) // 2)
         assert len(read.stdout) <= len(data) // 2
         for result in (read.results, encode(read.error)):
             assert result is None or encode(msgspec.Raw(result)).decode()

@@ -11,12 +11,20 @@ from hypothesis import strategies as st
 from msgspec import structs
 
 from skyisland.codec import encode
-from skyisland.golang.outcome import FRAMES, ManyAnswers, panic, told
+from skyisland.golang.outcome import FRAMES, ManyAnswers, OneAnswer, panic
 from skyisland.model import FunctionRequest, GoError, Invocation, Outcome, Timings, Verdict
 from skyisland.wire import Answer, Called
 
 NONCE = "0123456789abcdef"
 OK = Outcome(verdict=Verdict.ok, exit_code=0)
+
+
+def told(outcome: Outcome, nonce: str, most_bytes: int) -> Outcome:
+    answer = OneAnswer(nonce)
+    answer.take(outcome.stdout)
+    return answer.told(outcome, most_bytes)
+
+
 INDEX = b"""on the way
 panic: runtime error: index out of range [5] with length 3
 

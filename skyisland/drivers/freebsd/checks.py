@@ -23,7 +23,7 @@ from skyisland.drivers.freebsd import commands, network
 from skyisland.drivers.freebsd.jails import FreeBSDJail, FreeBSDJails
 from skyisland.drivers.zfs.clones import ZfsClones
 from skyisland.errors import DriverError, IslandError
-from skyisland.host.process import until_ended
+from skyisland.host.process import Ended, until_ended
 from skyisland.host.programs import ProgramFailed
 from skyisland.model import Clone, JailSpec, Limits, NetworkAccess, Snapshot
 
@@ -239,8 +239,8 @@ class FreeBSDChecks:
             return "not tried: RACCT is off"
         started = time.monotonic()
         async with self._jail('a=x; while :; do a="$a$a"; done') as jail:
-            timed_out = await until_ended(jail.process, b"", OOM_TIMEOUT_S)
-            if timed_out:
+            how = await until_ended(jail.process, b"", OOM_TIMEOUT_S)
+            if how is Ended.late:
                 raise WrongAssumption(f"a process with a limit of 64 MB grew for {OOM_TIMEOUT_S} s")
             if not jail.ran_out_of_memory():
                 raise WrongAssumption(f"it ended with {jail.process.returncode}, and nothing tells why")

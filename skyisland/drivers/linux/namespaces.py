@@ -98,6 +98,11 @@ class LaunchedProcess(Piped):
         assert self.returncode is not None  # noqa: S101 - it has ended
         return self.returncode
 
+    def leave(self) -> None:
+        """Listen no more to a process that has been killed: how it ended is known."""
+        self._close()
+        self.collect()
+
     @property
     def pidfd(self) -> int | None:
         """Init's; None once it is known to be gone."""
@@ -139,7 +144,7 @@ class NamespaceJail:
 
     async def destroy(self) -> None:
         self.process.kill()
-        await self.process.wait()
+        self.process.leave()
         await self.process.gone()
         await self._cgroups.give_back(self._group)
 

@@ -39,6 +39,9 @@ The answer ends standard output. After what the function printed itself, the har
 a part of the call (`harness.Fail`) has in `at` which part. A process may write several of these, one after
 another, one for each input of many; whatever stands behind the last one was printed, too.
 
+The record is the process's last word: it ends with code 0 then. So the island answers as soon as the record
+is there, with what was written until then, and takes the jail away; nobody waits for the process's end.
+
 A function can find the nonce in its memory and forge a record, of which its own answer is the only victim.
 
 A main program calls, of the package `harness` (answer.go):
