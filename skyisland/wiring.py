@@ -130,14 +130,13 @@ async def _fleet(settings: Settings) -> AsyncIterator[Fleet | None]:
     from skyisland.fleet.subjects import Subjects
 
     section = structs.replace(section, node=section.node or node_name(socket.gethostname()))
-    pool = [str(address) for address in settings.network.ip4.pool()]
     subjects = Subjects(section.name, section.node)
     line = NatsLine(section, subjects.inbox)
     origin = Origin(
         platform="-".join(this_platform()),
         version=__version__,
         segment=section.segment,
-        pool=(pool[0], pool[-1]) if pool else None,
+        pools=tuple((str(one.first), str(one.last)) for one in settings.network.ip4.ranges),
     )
     fleet = Fleet(subjects, line, origin)
     try:

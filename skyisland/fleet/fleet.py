@@ -54,7 +54,7 @@ class Origin(Struct, frozen=True, kw_only=True):
     platform: str
     version: str = ""
     segment: str = ""
-    pool: tuple[str, str] | None = None
+    pools: tuple[tuple[str, str], ...] = ()
 
 
 class Fleet:
@@ -147,7 +147,7 @@ class Fleet:
             go_version=self.go_version,
             version=self._origin.version,
             segment=self._origin.segment,
-            pool=self._origin.pool,
+            pools=self._origin.pools,
             leaves=leaves,
         )
         with contextlib.suppress(Away):
@@ -165,23 +165,27 @@ class Fleet:
             if pulse.node == self.subjects.node:
                 name = self.subjects.node
                 self.line.refuse(f"another island is called {name} there; give this one another fleet.node")
-            elif self._overlaps(pulse):
-                assert pulse.pool is not None  # noqa: S101
-                first, last = pulse.pool
+            elif (shared := self._shared(pulse)) is not None:
+                first, last = shared
                 self.line.refuse(
                     f"{pulse.node} has addresses of this island in segment {pulse.segment}, from {first} to "
                     f"{last}; give this one another network.ip4"
                 )
 
-    def _overlaps(self, pulse: Pulse) -> bool:
+    def _shared(self, pulse: Pulse) -> tuple[IPv4Address, IPv4Address] | None:
+        """The addresses of both islands that are in one segment; None where there are none."""
         mine = self._origin
-        if not mine.segment or mine.segment != pulse.segment or mine.pool is None or pulse.pool is None:
-            return False
+        if not mine.segment or mine.segment != pulse.segment:
+            return None
         try:
-            first, last = (IPv4Address(ip) for ip in pulse.pool)
+            theirs = [(IPv4Address(first), IPv4Address(last)) for first, last in pulse.pools]
         except ValueError:
-            return False
-        return first <= IPv4Address(mine.pool[1]) and IPv4Address(mine.pool[0]) <= last
+            return None
+        for first, last in ((IPv4Address(first), IPv4Address(last)) for first, last in mine.pools):
+            for their_first, their_last in theirs:
+                if first <= their_last and their_first <= last:
+                    return max(first, their_first), min(last, their_last)
+        return None
 
     # What operators see
 

@@ -45,9 +45,9 @@ class Pulse(Struct, frozen=True, kw_only=True, omit_defaults=True):
     go_version: str = ""
     version: str = ""
     segment: str = ""
-    """The network that its address pool lies in; empty if it shares none."""
-    pool: tuple[str, str] | None = None
-    """First and last address of the pool."""
+    """The network that its addresses lie in; empty if it shares none."""
+    pools: tuple[tuple[str, str], ...] = ()
+    """First and last address of each pool."""
     leaves: bool = False
     """It is its last one."""
 

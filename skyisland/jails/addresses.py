@@ -1,10 +1,10 @@
-"""The pool of addresses: which jail holds which, and which the operator has taken out.
+"""The pools of addresses: which jail holds which, and which the operator has taken out.
 
 A call with `"ip4": true` waits for its turn, because no client has more than its share. Then it leases the
-lowest free address for its jail, which is free again when the jail is gone. Two jails never hold the same
-address: a lease is on record before anything is awaited, and ends only after its interface is gone. A state
-that the operator sets (`set_state`) outlives the island; a lease does not. An address that is taken out while
-a jail holds it stays with that jail, and leaves the pool when the lease ends.
+lowest free address for its jail, of the first pool that has one; it is free again when the jail is gone. Two
+jails never hold the same address: a lease is on record before anything is awaited, and ends only after its
+interface is gone. A state that the operator sets (`set_state`) outlives the island; a lease does not. An
+address that is taken out while a jail holds it stays with that jail, and leaves the pool when the lease ends.
 
 A `NetworkDriver` makes the interfaces. `prepare` finds out what the host can do and removes leftovers, but
 makes nothing: an island without such calls leaves the host's network as it is. What all jails share, such as
@@ -108,7 +108,7 @@ class Addresses:
         self._states = states
         self._events = events
         self._pool = tuple(str(address) for address in ip4.pool())
-        """Lowest first."""
+        """In the order in which they are leased."""
         self._queue = FairQueue(
             "an address",
             len(self._pool),
@@ -189,11 +189,9 @@ class Addresses:
         except BaseException:
             self._end(ip)
             raise
+        gateway = self._ip4.gateway_of(ip)
         return Address(
-            ip=ip,
-            prefix=self._ip4.subnet.prefixlen,
-            gateway=str(self._ip4.gateway_address),
-            dns=self.name_servers,
+            ip=ip, prefix=gateway.network.prefixlen, gateway=str(gateway.ip), dns=self.name_servers
         )
 
     def _end(self, ip: str) -> None:
@@ -242,7 +240,7 @@ class Addresses:
             AddressInUse: a jail holds it, and it was not taken out, so there is nothing to give back.
         """
         if ip not in self._pool:
-            pool = f"{self._pool[0]} to {self._pool[-1]}" if self._pool else "no address"
+            pool = ", ".join(f"{one.first} to {one.last}" for one in self._ip4.ranges)
             raise AddressNotFound(f"{ip} is not in the pool, which has {pool}", ip=ip)
         async with self._setting:
             lease = self._leases.get(ip)

@@ -16,9 +16,9 @@ console TEXTUAL_DRIVER (`tui/supervisor`); all else enters by `Settings.load`, a
 own section. These functions block: call them before the event loop runs, or in a
 thread.
 
-`machine` and `service` have every key with its default, `section` what a section is, `values` their types,
-`layout` the paths below the state folder; `reading`, `writing` and `files` are the way from and to a file.
-Uses: model and errors.
+`machine`, `pools` and `service` have every key with its default, `section` what a section is, `values` their
+types, `layout` the paths below the state folder; `reading`, `writing` and `files` are the way from and to a
+file. Uses: model and errors.
 """
 
 from __future__ import annotations
@@ -35,7 +35,6 @@ from skyisland.figures import Slo
 from skyisland.settings.files import check_file, others_read, stored_token, write_private
 from skyisland.settings.layout import Layout
 from skyisland.settings.machine import (
-    IP4,
     Build,
     CallLimits,
     Filesystem,
@@ -43,6 +42,7 @@ from skyisland.settings.machine import (
     Jails,
     Network,
 )
+from skyisland.settings.pools import IP4, Pool
 from skyisland.settings.reading import WrongKey, overlay, read_file, settings_error
 from skyisland.settings.section import Section
 from skyisland.settings.service import (
@@ -93,6 +93,7 @@ __all__ = [
     "Log",
     "Metrics",
     "Network",
+    "Pool",
     "Refused",
     "Settings",
     "Traces",

@@ -1,15 +1,13 @@
-"""Sections about jails: what copies them, their addresses and network, their limits, and builds."""
+"""Sections about jails: what copies them, their limits, and builds."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from ipaddress import IPv4Address, IPv4Network
 from typing import Literal
 
 from skyisland import model
+from skyisland.settings.pools import IP4
 from skyisland.settings.section import Section
 from skyisland.settings.values import (
-    Address,
     Cores,
     Count,
     Dataset,
@@ -17,19 +15,13 @@ from skyisland.settings.values import (
     DurationLimit,
     GoProxy,
     HostUid,
-    Interface,
-    Mask,
     Name,
-    Nameserver,
-    NetworkOf4,
-    Octet,
     OptionalPath,
     Positive,
     Refused,
     Size,
     SizeLimit,
     StatsdAddress,
-    Subnet,
     Text,
 )
 
@@ -50,120 +42,6 @@ class Filesystem(Section, frozen=True, kw_only=True):
     def __post_init__(self) -> None:
         if self.storage == "zfs" and not self.zfs_dataset:
             raise Refused("zfs_dataset", "", 'a dataset such as "zroot", because storage is "zfs"')
-
-
-DEFAULT_CIDR = "10.61.0.0/24"
-
-
-class IP4(Section, frozen=True, kw_only=True):
-    """The addresses that calls with "ip4": true lease, lowest first."""
-
-    interface: Interface = ""
-    """The host's interface to the outside. On FreeBSD it carries the jails' addresses, on Linux NAT leaves
-    through it. If empty: the interface of the default route."""
-    bridge: Interface = "sky0"
-    """The bridge that joins the jails' interfaces (Linux, and FreeBSD with vnet)."""
-    vnet: bool = False
-    """Give each jail a network stack of its own (FreeBSD). If false, a jail with an address shares the host's
-    stack, and its address is an alias on the interface."""
-    nat: bool = False
-    """Let jails with an address reach the outside through the host. Turns on forwarding and adds one nftables
-    table. If false, they reach the bridge only."""
-    egress: tuple[NetworkOf4, ...] = ()
-    """The only networks that jails reach by NAT, beside their name servers. If empty: all public networks. A
-    private network must be listed here or in open_networks."""
-    open_networks: tuple[NetworkOf4, ...] = ()
-    """Private networks that jails reach by NAT, in addition to the public ones."""
-    cidr: Subnet = DEFAULT_CIDR
-    """The pool as a subnet: all its addresses except the gateway's. Ignored if start_addr is set."""
-    start_addr: Address = ""
-    """The pool as a range within a subnet: its first address. Needs mask and range."""
-    mask: Mask = ""
-    """The mask of start_addr's subnet."""
-    range: Octet = 0
-    """The last octet of the pool's last address: with start_addr = "192.168.0.20", a range of 220 ends the
-    pool at 192.168.0.220."""
-    gateway: Address = ""
-    """The jails' default route, outside the pool. If empty: the first address of the subnet."""
-    dns: tuple[Nameserver, ...] = ()
-    """Name servers of jails with an address. If empty: the host's."""
-    leases_per_client: Count = 0
-    """Addresses that one client may have leased at one time; its other calls wait, as many and as long as for
-    a place to run (jails.max_queued, jails.queue_timeout). 0 for half of the pool."""
-
-    def __post_init__(self) -> None:
-        if not self.bridge:
-            raise Refused("bridge", "", "the name of an interface")
-        if self.start_addr:
-            self._check_range()
-        elif self.mask or self.range:
-            key, value = ("mask", self.mask) if self.mask else ("range", self.range)
-            raise Refused(key, value, "nothing without start_addr; the pool's subnet is cidr")
-        for key in ("egress", "open_networks"):
-            if getattr(self, key) and not self.nat:
-                raise Refused(key, list(getattr(self, key)), "nothing without nat")
-        subnet = self.subnet
-        if any((subnet.is_loopback, subnet.is_multicast, subnet.is_link_local, subnet.is_reserved)):
-            key = "start_addr" if self.start_addr else "cidr"
-            raise Refused(key, str(subnet), "a subnet that hosts can have")
-        gateway = self.gateway_address
-        if not _has(subnet, gateway):
-            raise Refused("gateway", self.gateway, f"a host's address in {subnet}")
-        if self.start_addr and self._first <= gateway <= self._last:
-            raise Refused(
-                "gateway", self.gateway, f"an address outside the pool {self._first} to {self._last}"
-            )
-
-    def _check_range(self) -> None:
-        if not self.mask:
-            raise Refused("mask", "", 'the mask of start_addr\'s subnet, such as "255.255.255.0"')
-        if IPv4Network(f"0.0.0.0/{self.mask}").prefixlen > 30:
-            raise Refused("mask", self.mask, "a mask of 30 bits at most")
-        subnet = self.subnet
-        if self.cidr not in (DEFAULT_CIDR, str(subnet)):
-            raise Refused("cidr", self.cidr, "either cidr, or start_addr with mask and range")
-        if not _has(subnet, self._first):
-            raise Refused("start_addr", self.start_addr, f"a host's address in its subnet {subnet}")
-        if self._last < self._first:
-            raise Refused(
-                "range", self.range, f"a last octet from {self._first.packed[3]}, that of start_addr"
-            )
-        if not _has(subnet, self._last):
-            raise Refused(
-                "range", self.range, f"a pool that stays in its subnet {subnet}; this ends at {self._last}"
-            )
-
-    @property
-    def subnet(self) -> IPv4Network:
-        if self.start_addr:
-            return IPv4Network(f"{self.start_addr}/{self.mask}", strict=False)
-        return IPv4Network(self.cidr)
-
-    @property
-    def gateway_address(self) -> IPv4Address:
-        return IPv4Address(self.gateway) if self.gateway else self.subnet.network_address + 1
-
-    def pool(self) -> Iterator[IPv4Address]:
-        """The addresses that may be leased, lowest first."""
-        gateway = self.gateway_address
-        for number in range(int(self._first), int(self._last) + 1):
-            if number != int(gateway):
-                yield IPv4Address(number)
-
-    @property
-    def _first(self) -> IPv4Address:
-        return IPv4Address(self.start_addr) if self.start_addr else self.subnet.network_address + 1
-
-    @property
-    def _last(self) -> IPv4Address:
-        if self.start_addr:
-            return IPv4Address(IPv4Address(self.start_addr).packed[:3] + bytes([self.range]))
-        return self.subnet.broadcast_address - 1
-
-
-def _has(subnet: IPv4Network, address: IPv4Address) -> bool:
-    """Whether a host of the subnet can have the address."""
-    return subnet.network_address < address < subnet.broadcast_address
 
 
 class Network(Section, frozen=True, kw_only=True):

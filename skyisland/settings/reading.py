@@ -125,12 +125,13 @@ def _value(hint: Any, value: object, key: str, problems: list[WrongKey]) -> obje
     meta, bare = kind(hint)
     match get_origin(bare), get_args(bare), value:
         case (origin, (item, _), list()) if origin is tuple:
-            return tuple(_value(item, each, f"{key}[{i}]", problems) for i, each in enumerate(value))
+            read = _new if _is_section(item) else _value
+            return tuple(read(item, each, f"{key}[{i}]", problems) for i, each in enumerate(value))
         case (origin, (_, item), dict()) if origin is dict:
             for name in value:
                 if not name.isprintable():
                     problems.append(WrongKey(_key(key, name), "control characters", "printable characters"))
-            if isinstance(item, type) and issubclass(item, Section):
+            if _is_section(item):
                 return {name: _new(item, each, _key(key, name), problems) for name, each in value.items()}
             return {name: _value(item, each, _key(key, name), problems) for name, each in value.items()}
     extra = (meta.extra if meta else None) or {}
@@ -142,6 +143,10 @@ def _value(hint: Any, value: object, key: str, problems: list[WrongKey]) -> obje
         found = "a value not shown here" if "secret" in extra else _show(value)
         problems.append(WrongKey(key, found, allowed(hint)))
         return None
+
+
+def _is_section(hint: Any) -> bool:
+    return isinstance(hint, type) and issubclass(hint, Section)
 
 
 def _new(kind: type[Section], table: object, key: str, problems: list[WrongKey]) -> object:
@@ -192,7 +197,7 @@ def allowed(hint: Any) -> str:
             *most, last = (f'"{option}"' for option in options)
             return f"{', '.join(most)} or {last}"
         case (origin, (item, _)) if origin is tuple:
-            return f"an array; in it {allowed(item)}"
+            return f"an array; in it {'tables' if _is_section(item) else allowed(item)}"
         case (origin, _) if origin is dict:
             return "a table of texts"
     return {bool: "true or false", str: "a text"}[bare]

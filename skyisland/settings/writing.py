@@ -10,6 +10,7 @@ from functools import cache
 from typing import Any
 
 import tomli_w
+from msgspec import structs
 
 from skyisland.settings.reading import attribute, field_types, kind
 from skyisland.settings.section import Section
@@ -38,7 +39,15 @@ def _plain(section: Section, secrets: bool) -> dict[str, Any]:
 def _as_toml(value: object) -> object:
     if isinstance(value, dict):
         return {name: _plain(one, True) if isinstance(one, Section) else one for name, one in value.items()}
-    return list(value) if isinstance(value, tuple) else value
+    if isinstance(value, tuple):
+        return [_given(one) if isinstance(one, Section) else one for one in value]
+    return value
+
+
+def _given(section: Section) -> dict[str, Any]:
+    """What a table of an array says, without what it leaves at its default."""
+    defaults = {info.name: info.default for info in structs.fields(section)}
+    return {name: value for name, value in _plain(section, True).items() if value != defaults[name]}
 
 
 def commented(settings: Section, preface: str) -> str:

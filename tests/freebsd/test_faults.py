@@ -22,7 +22,7 @@ from skyisland.jails.driver import Jail
 from skyisland.jails.inmate import JailOrder
 from skyisland.jails.register import Jails
 from skyisland.model import Address, JailSpec, Limits, Mount, Purpose, Snapshot, Verdict
-from skyisland.settings import IP4
+from skyisland.settings import IP4, Pool
 from tests.support.standins.base import TinyBase
 from tests.support.standins.island import freebsd_driver, freebsd_jails, zfs_clones
 from tests.support.standins.world import World
@@ -314,10 +314,11 @@ async def test_a_bridge_of_somebody_else(world: World) -> None:
 
 
 async def test_the_first_leases_together_make_one_bridge(world: World) -> None:
-    driver = network(world, vnet=True)
+    driver = network(world, vnet=True, pools=(Pool(cidr="10.62.0.0/24"),))
     await driver.prepare()
     await asyncio.gather(*(driver.open(()) for _ in range(6)))
     assert set(world.look()["interfaces"]) == {"em0", "lo0", "sky0"}
+    assert world.look()["interfaces"]["sky0"]["inet"] == [["10.61.0.1", 24], ["10.62.0.1", 24]]
     await driver.close()
     assert world.left() == {}
 

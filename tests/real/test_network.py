@@ -28,7 +28,7 @@ from skyisland.errors import DriverError, HostUnfit
 from skyisland.events import Events
 from skyisland.jails.addresses import Addresses
 from skyisland.model import Address
-from skyisland.settings import IP4
+from skyisland.settings import IP4, Pool
 from skyisland.status import AddressState
 from tests.support.netspaces import (
     ANSWERED_S,
@@ -174,12 +174,20 @@ CLOSED = {
 EVERYTHING = OPEN_WITH_NAT | set(CLOSED.values())
 
 
-async def attack(world: World, ip4: IP4, opens: Set[Target], *, guarded: bool = True, **options: Any) -> None:
+async def attack(
+    world: World,
+    ip4: IP4,
+    opens: Set[Target],
+    *,
+    guarded: bool = True,
+    network: str = "10.61.0",
+    **options: Any,
+) -> None:
     """A jail tries everything there is, and reaches what `opens` names and nothing else."""
     jail, other = world.jail(), world.jail()
     async with island(ip4, **options) as driver:
         await driver.open((NAME_SERVER,))
-        await driver.attach(address(2), jail.name, jail.pid)
+        await driver.attach(address(2, network), jail.name, jail.pid)
         await driver.attach(address(3), other.name, other.pid)
         for netns in (world.own, world.outside, other.netns):
             for port in (PORT, DNS):
@@ -214,6 +222,11 @@ async def test_without_the_guard_a_jail_reaches_everything(world: World) -> None
 
 async def test_with_nat_a_jail_reaches_the_internet_and_its_name_server_alone(world: World) -> None:
     await attack(world, IP4(nat=True), OPEN_WITH_NAT)
+
+
+async def test_a_jail_of_the_second_pool_reaches_the_same_and_none_of_the_first(world: World) -> None:
+    both = IP4(nat=True, pools=(Pool(cidr="10.62.0.0/24"),))
+    await attack(world, both, OPEN_WITH_NAT, network="10.62.0")
 
 
 async def test_without_nat_a_jail_reaches_nothing(world: World) -> None:

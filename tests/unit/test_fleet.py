@@ -83,6 +83,9 @@ async def test_of_two_islands_with_one_name_the_later_one_stays_out() -> None:
         assert first.line.state is LineState.joined
 
 
+LAN = (("10.5.0.2", "10.5.0.9"), ("10.0.0.2", "10.0.0.9"))
+
+
 @pytest.mark.parametrize(
     ("segment", "pool", "joins"),
     [
@@ -96,9 +99,9 @@ async def test_address_pools_of_one_segment_must_not_overlap(
     segment: str, pool: tuple[str, str], joins: bool
 ) -> None:
     hub = Hub()
-    async with member(hub, "a", segment="lan", pool=("10.0.0.2", "10.0.0.9")) as a:
+    async with member(hub, "a", segment="lan", pools=LAN) as a:
         await hub.until(lambda: a.members.nodes() == ["a"])
-        async with member(hub, "b", segment=segment, pool=pool) as b:
+        async with member(hub, "b", segment=segment, pools=(("10.9.0.2", "10.9.0.9"), pool)) as b:
             if joins:
                 await hub.until(lambda: a.members.nodes() == ["a", "b"])
             else:

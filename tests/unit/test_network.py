@@ -17,7 +17,7 @@ from skyisland.events import AddressStateSet, Event, Events
 from skyisland.jails.addresses import Addresses, NoInterfaces, name_servers
 from skyisland.jails.driver import resolv_conf
 from skyisland.model import Address
-from skyisland.settings import IP4, Jails
+from skyisland.settings import IP4, Jails, Pool
 from skyisland.status import AddressInfo, AddressState, Capability
 
 AVAILABLE, UNAVAILABLE = AddressState.available, AddressState.unavailable
@@ -137,7 +137,26 @@ def test_pool_is_what_the_settings_say(ip4: IP4, first: str, last: str, count: i
     assert str(ip4.gateway_address) not in ips
 
 
+def test_several_pools_are_one_after_another_without_any_gateway(host: Host) -> None:
+    pools = (Pool(cidr="10.8.0.0/30"), Pool(start_addr="10.9.0.20", mask="255.255.255.0", range=21))
+    both = structs.replace(FOUR, pools=pools)
+    ips = [address.ip for address in Addresses(both, host, States(), Events()).addresses()]
+    assert ips == [*(f"10.9.0.{n}" for n in range(10, 14)), "10.8.0.2", "10.9.0.20", "10.9.0.21"]
+    assert list(map(str, both.gateways)) == ["10.9.0.1/24", "10.8.0.1/30"]
+
+
 # Leases
+
+
+async def test_each_pool_has_its_gateway(host: Host, states: States) -> None:
+    ip4 = IP4(cidr="10.9.0.0/30", pools=(Pool(cidr="10.8.4.0/23", gateway="10.8.4.9"),))
+    pool = Addresses(ip4, host, states, Events())
+    first, second = await lease(pool, "sky-t-1"), await lease(pool, "sky-t-2")
+    assert (first.ip, first.prefix, first.gateway) == ("10.9.0.2", 30, "10.9.0.1")
+    assert (second.ip, second.prefix, second.gateway) == ("10.8.4.1", 23, "10.8.4.9")
+    await pool.set_state("10.8.5.254", UNAVAILABLE)
+    with pytest.raises(AddressNotFound, match=r"10\.9\.0\.1 to 10\.9\.0\.2, 10\.8\.4\.1 to 10\.8\.5\.254"):
+        await pool.set_state("10.7.0.1", UNAVAILABLE)
 
 
 async def test_lease_carries_what_the_interface_needs(pool: Addresses, host: Host) -> None:

@@ -313,6 +313,11 @@ plausible = st.fixed_dictionaries(
                         "cidr": st.integers(0, 255).map(lambda octet: f"10.{octet}.0.0/16"),
                         "dns": st.lists(st.ip_addresses().map(str), max_size=3),
                         "nat": st.booleans(),
+                        "pools": st.lists(
+                            st.integers(0, 255).map(lambda octet: {"cidr": f"172.16.{octet}.0/24"}),
+                            max_size=3,
+                            unique_by=str,
+                        ),
                     },
                 )
             },

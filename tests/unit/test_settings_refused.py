@@ -12,6 +12,7 @@ import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec import structs
 
 from skyisland.errors import SettingsError
 from skyisland.settings import (
@@ -19,6 +20,7 @@ from skyisland.settings import (
     Git,
     JailLimits,
     Jails,
+    Pool,
     Refused,
     Settings,
     Warm,
@@ -152,6 +154,10 @@ def test_a_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
         assert str(path) in str(error.value)
 
 
+NINE: dict[str, Any] = {"start_addr": "10.9.0.10", "mask": "255.255.255.0", "range": 19}
+NEXT = NINE | {"start_addr": "10.9.0.20", "range": 30}
+
+
 @pytest.mark.parametrize(
     ("key", "ip4"),
     [
@@ -173,6 +179,16 @@ def test_a_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
         ("gateway", {"gateway": "10.62.0.1"}),
         ("gateway", {"gateway": "10.61.0.255"}),
         ("bridge", {"bridge": ""}),
+        ("pools", {"pools": (Pool(cidr="10.61.0.0/25"),)}),
+        ("pools", {"cidr": "10.0.0.0/24", "pools": (Pool(cidr="10.1.0.0/24"), Pool(cidr="10.1.0.0/24"))}),
+        ("pools", {"cidr": "10.0.0.0/30", "pools": (Pool(**NINE), Pool(**NINE))}),
+        (
+            "pools",
+            {
+                **NINE,
+                "pools": (Pool(**{**NINE, "range": 30, "start_addr": "10.9.0.20"}, gateway="10.9.0.9"),),
+            },
+        ),
     ],
 )
 def test_an_impossible_pool_is_refused(key: str, ip4: dict[str, Any]) -> None:
@@ -180,8 +196,30 @@ def test_an_impossible_pool_is_refused(key: str, ip4: dict[str, Any]) -> None:
         IP4(**ip4)
     assert refused.value.key == key
     with pytest.raises(SettingsError) as error:
-        overlay(Settings(), {"network": {"ip4": ip4}}, "file")
+        overlay(Settings(), {"network": {"ip4": tables(ip4)}}, "file")
     assert list(problems(error)) == [f"network.ip4.{key}"]
+
+
+def tables(ip4: dict[str, Any]) -> dict[str, Any]:
+    """As a file has them."""
+    pools = [structs.asdict(pool) for pool in ip4.get("pools", ())]
+    return ip4 | (
+        {"pools": [{key: value for key, value in pool.items() if value} for pool in pools]} if pools else {}
+    )
+
+
+def test_a_wrong_pool_of_several_is_named(load_settings: Callable[..., Settings]) -> None:
+    for text, key in (
+        ("[{cidr = '10.0.0.1/24'}]", "pools[0].cidr"),
+        ("[{cidr = '10.0.0.0/24'}, {}]", "pools[1].cidr"),
+        ("[{start_addr = '10.0.0.9'}]", "pools[0].mask"),
+        ("[{subnet = '10.0.0.0/24'}]", "pools[0].subnet"),
+        ("['10.0.0.0/24']", "pools[0]"),
+        ("'10.0.0.0/24'", "pools"),
+    ):
+        with pytest.raises(SettingsError) as error:
+            load_settings(f"[network.ip4]\npools = {text}")
+        assert list(problems(error)) == [f"network.ip4.{key}"]
 
 
 def test_sections_check_themselves_in_code_too() -> None:

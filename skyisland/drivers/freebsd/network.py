@@ -263,8 +263,10 @@ class FreeBSDNetwork:
         else:
             await self._programs.run(bridge_argv(bridge, self._island))
         # The gateway's address is the bridge's own: since FreeBSD 15 a member can have none (if_bridge(4)).
-        prefix = self._ip4.subnet.prefixlen
-        await self._programs.run(gateway_argv(bridge, str(self._ip4.gateway_address), prefix))
+        first, *more = self._ip4.gateways
+        await self._programs.run(gateway_argv(bridge, str(first.ip), first.network.prefixlen))
+        for gateway in more:
+            await self._programs.run(("ifconfig", bridge, "inet", str(gateway), "alias"))
 
     # For the jail driver
 

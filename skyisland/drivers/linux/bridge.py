@@ -219,7 +219,8 @@ class BridgeNetwork:
 
     def _assess(self, host: HostNetwork, filter_refusal: str | None) -> list[Capability]:
         ip4 = self._ip4
-        network = f"addresses of {ip4.subnet} on the bridge {ip4.bridge}"
+        subnets = ", ".join(str(gateway.network) for gateway in ip4.gateways)
+        network = f"addresses of {subnets} on the bridge {ip4.bridge}"
         apart = "bridge ports keep jails apart"
         filtered = f"{apart}, the nftables table {host.table} keeps them off the host and private networks"
         isolation = Capability(name="isolation", enforced=True, how=filtered)
@@ -332,9 +333,9 @@ class HostNetwork:
         self.refuse_conflicts()
         if self._alive is None:
             self._alive = _hold(bridge_mac(self.island))
-        gateway = IPv4Interface(f"{self.ip4.gateway_address}/{self.ip4.subnet.prefixlen}")
+        gateways, mac = self.ip4.gateways, bridge_mac(self.island)
         bridge = self.interfaces.find(name)
-        index = bridge.index if bridge else self.interfaces.add_bridge(name, bridge_mac(self.island), gateway)
+        index = bridge.index if bridge else self.interfaces.add_bridge(name, mac, *gateways)
         # With IPv6 the bridge would have a link-local address, which jails can derive from its hardware
         # address.
         _write(SYSCTL / "ipv6/conf" / name / "disable_ipv6", "1", optional=True)
@@ -390,7 +391,7 @@ class HostNetwork:
         at = {
             index
             for index, address in self.interfaces.addresses()
-            if address.network.overlaps(self.ip4.subnet)
+            if any(address.network.overlaps(gateway.network) for gateway in self.ip4.gateways)
         }
         taken = 0
         for each in self.interfaces.all():
@@ -438,9 +439,10 @@ class HostNetwork:
                 f"the interface {ip4.bridge} is {whose}", "set network.ip4.bridge to a name that is free"
             )
         for index, address in self.interfaces.addresses():
-            if address.network.overlaps(ip4.subnet) and (namesake is None or index != namesake.index):
-                text = f"the pool's subnet {ip4.subnet} overlaps with this host's {address}"
-                raise _unfit(text, "set network.ip4.cidr to a subnet that is free")
+            for subnet in (gateway.network for gateway in ip4.gateways):
+                if address.network.overlaps(subnet) and (namesake is None or index != namesake.index):
+                    text = f"the pool's subnet {subnet} overlaps with this host's {address}"
+                    raise _unfit(text, "set network.ip4.cidr to a subnet that is free")
 
     def uplink(self) -> str | None:
         """The name of the interface that leads outside; None if there is none."""
@@ -459,8 +461,7 @@ class HostNetwork:
         return BridgeFilter(
             table=self.table,
             bridge=self.ip4.bridge,
-            subnet=self.ip4.subnet,
-            gateway=self.ip4.gateway_address,
+            gateways=self.ip4.gateways,
             dns=tuple(server for server in servers if isinstance(server, IPv4Address)),
             nat=self.ip4.nat,
             uplink=self.ip4.interface,

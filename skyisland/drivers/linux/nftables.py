@@ -5,7 +5,7 @@ What a jail may send:
     to the host            replies only; DNS too, if the gateway is a configured name server
     to other jails         nothing, not even routed through the host
     outside, without NAT   replies only
-    outside, with NAT      IPv4 from the pool's subnet, except to `closed` networks; DNS to configured
+    outside, with NAT      IPv4 from the pools' subnets, except to `closed` networks; DNS to configured
                            name servers and anything to `open` networks even there; if `egress` names
                            networks, nothing beside these, `open` ones and the name servers
 
@@ -25,7 +25,7 @@ from __future__ import annotations
 import errno
 import sys
 from collections.abc import Iterator
-from ipaddress import IPv4Address, IPv4Network
+from ipaddress import IPv4Address, IPv4Interface, IPv4Network
 from typing import Any
 
 from msgspec import Struct
@@ -87,8 +87,8 @@ class BridgeFilter(Struct, frozen=True, kw_only=True):
     table: str
     """The table's name."""
     bridge: str
-    subnet: IPv4Network
-    gateway: IPv4Address
+    gateways: tuple[IPv4Interface, ...]
+    """Of the subnets of the pools, with their prefixes."""
     dns: tuple[IPv4Address, ...] = ()
     nat: bool = False
     uplink: str = ""
@@ -183,11 +183,12 @@ def rules(filter_: BridgeFilter) -> Iterator[tuple[str, Expressions]]:
 
     yield "input", from_jail + _replies() + ACCEPT
     too_many = _too_many(filter_.connections) if filter_.connections is not None else None
-    if filter_.gateway in filter_.dns:
-        if too_many is not None:
-            yield "input", from_jail + too_many + DROP
+    servers = [gateway.ip for gateway in filter_.gateways if gateway.ip in filter_.dns]
+    if servers and too_many is not None:
+        yield "input", from_jail + too_many + DROP
+    for server in servers:
         for protocol in (UDP, TCP):
-            yield "input", from_jail + _dns(protocol, filter_.gateway) + ACCEPT
+            yield "input", from_jail + _dns(protocol, server) + ACCEPT
     yield "input", from_jail + DROP
 
     yield "forward", from_jail + _replies() + ACCEPT
@@ -197,11 +198,13 @@ def rules(filter_: BridgeFilter) -> Iterator[tuple[str, Expressions]]:
     # To another jail, routed through the host.
     yield "forward", from_jail + _interface(Meta.NFT_META_OIFNAME, filter_.bridge) + DROP
     if filter_.uplink:
-        elsewhere = _interface(Meta.NFT_META_OIFNAME, filter_.uplink, Cmp.NFT_CMP_NEQ)
-        yield "forward", from_jail + elsewhere + DROP
+        other = _interface(Meta.NFT_META_OIFNAME, filter_.uplink, Cmp.NFT_CMP_NEQ)
+        yield "forward", from_jail + other + DROP
     # IPv6, and source addresses that no jail has.
     yield "forward", from_jail + _meta(Meta.NFT_META_NFPROTO, NFPROTO_IPV4, Cmp.NFT_CMP_NEQ) + DROP
-    yield "forward", from_jail + _network(SOURCE, filter_.subnet, Cmp.NFT_CMP_NEQ) + DROP
+    subnets = [gateway.network for gateway in filter_.gateways]
+    elsewhere = [part for subnet in subnets for part in _network(SOURCE, subnet, Cmp.NFT_CMP_NEQ)]
+    yield "forward", from_jail + elsewhere + DROP
     if too_many is not None:
         yield "forward", from_jail + too_many + DROP
     for server in filter_.dns:
@@ -216,7 +219,8 @@ def rules(filter_: BridgeFilter) -> Iterator[tuple[str, Expressions]]:
 
     # NAT for what passed.
     outside = _interface(Meta.NFT_META_OIFNAME, filter_.bridge, Cmp.NFT_CMP_NEQ)
-    yield "postrouting", _network(SOURCE, filter_.subnet) + outside + masq()
+    for subnet in subnets:
+        yield "postrouting", _network(SOURCE, subnet) + outside + masq()
 
 
 # Each of these is the part of a rule that matches certain packets; with NFT_CMP_NEQ, all others.

@@ -198,15 +198,16 @@ class Interfaces:
         index = _decode(rtmsg, reply).get_attr("RTA_OIF")
         return next((interface for interface in self.all() if interface.index == index), None)
 
-    def add_bridge(self, name: str, mac: str, address: IPv4Interface) -> int:
-        """Make a bridge with this address and set it up; return its index. A failure leaves no bridge."""
+    def add_bridge(self, name: str, mac: str, *addresses: IPv4Interface) -> int:
+        """Make a bridge with these addresses and set it up; return its index. A failure leaves no bridge."""
         kind = {"attrs": [("IFLA_INFO_KIND", "bridge")]}
         self._netlink.transact(
             [_link_message(RTM_NEWLINK, CREATE, IFLA_IFNAME=name, IFLA_ADDRESS=mac, IFLA_LINKINFO=kind)]
         )
         try:
             index = socket.if_nametoindex(name)
-            self._netlink.transact([_address_message(index, address), link_up(index=index)])
+            messages = [_address_message(index, address) for address in addresses]
+            self._netlink.transact([*messages, link_up(index=index)])
         except BaseException:
             self.delete(name)
             raise

@@ -59,11 +59,11 @@ def _ifconfig(state: State, world: Facts, words: list[str]) -> str:
         case ["inet"]:
             lines = [f"\tinet {ip} netmask {_hex(bits)} broadcast 0.0.0.0\n" for ip, bits in found["inet"]]
             return f"{name}: flags=8843<UP,BROADCAST,RUNNING> metric 0 mtu 1500\n" + "".join(lines)
-        case ["inet", address, "alias"] if address.endswith("/32"):
-            ip = address.removesuffix("/32")
+        case ["inet", address, "alias"]:
+            ip, _, bits = address.partition("/")
             if any(ip == known for other in interfaces.values() for known, _ in other["inet"]):
                 return ""  # an alias that is there already is no error (seen on 15.0)
-            found["inet"].append([ip, 32])
+            found["inet"].append([ip, int(bits)])
         case ["inet", ip, "-alias"]:
             if ip not in [known for known, _ in found["inet"]]:
                 state.die("SIOCDIFADDR: Can't assign requested address")
