@@ -19,7 +19,7 @@ from skyisland.jails.outputs import Outputs
 from skyisland.jails.pool import Confines, WarmPool
 from skyisland.jails.register import Jails
 from skyisland.model import Artifact, FunctionRequest, Invocation, Limits, Outcome, Phase, Terms
-from skyisland.rooms import AddressRoom, BuildRoom
+from skyisland.rooms import AddressRoom, BuildRoom, Elsewhere, Errand, Ran, Visit
 from skyisland.status import Policy
 from skyisland.story import Story
 from skyisland.supply import Supply
@@ -46,7 +46,9 @@ class Calling:
         jails: Jails,
         pool: WarmPool,
         outputs: Outputs,
+        elsewhere: Elsewhere | None = None,
     ) -> None:
+        """`elsewhere`: who may run a call for which there is no room here."""
         self.policy = policy
         self._events = events
         self._supply = supply
@@ -55,6 +57,7 @@ class Calling:
         self._jails = jails
         self._pool = pool
         self._outputs = outputs
+        self._elsewhere = elsewhere
         self.closed = False
         """The island stops: no new call is taken."""
         self.running: dict[asyncio.Task[object], Story] = {}
@@ -77,13 +80,16 @@ class Calling:
         text_only: bool = False,
         heard: Heard | None = None,
         terms: Terms | None = None,
+        repeatable: bool = False,
+        visit: Visit | None = None,
     ) -> Invocation:
         """Run one call in a jail of its own. `client`: whose share of the island it counts to.
 
         `id`: the invocation's, one that nothing else has; `caller_id`: what the caller calls it;
         `traceparent`: the trace that it is a part of. `text_only`: nobody wants the results as JSON.
         `heard`: called with the answers of many inputs as they come; they are not in the outcome then.
-        `terms`: of a call by name.
+        `terms`: of a call by name. `repeatable`: it may be run again when nobody knows whether it ran.
+        `visit`: who waits for a call that another island sent; it runs at once or not at all.
 
         Raises:
             IslandError: the request was refused or could not be carried out. What happens inside the jail is
@@ -99,7 +105,9 @@ class Calling:
             story.name, story.secrets = terms.name, terms.secrets
         self._builds.disturb()
         try:
-            return story.finish(await self._carry_out(request, story, text_only, heard, terms or PLAIN))
+            return story.finish(
+                await self._carry_out(request, story, text_only, heard, terms or PLAIN, repeatable, visit)
+            )
         except Exception as error:
             story.fail(error)
             raise
@@ -114,6 +122,8 @@ class Calling:
         text_only: bool,
         heard: Heard | None,
         terms: Terms,
+        repeatable: bool,
+        visit: Visit | None,
     ) -> Outcome:
         if terms.examples:
             call = EXAMPLES
@@ -140,6 +150,16 @@ class Calling:
             raise DriverError(f"the host failed us: {error.strerror}; see its log") from error
         story.function = artifact.function
         with self._builds.using(artifact):
+            alone = self._elsewhere is None and visit is None
+            if not alone and not self.has_room(story.client, ip4=request.ip4):
+                if visit is not None:
+                    raise self.places.refusal_full()
+                ran = await self._run_elsewhere(request, artifact, story, text_only, terms, repeatable)
+                if ran is not None:
+                    if heard is not None and ran.outcome.answers:
+                        heard([*ran.outcome.answers])
+                        return structs.replace(ran.outcome, answers=None)
+                    return ran.outcome
             try:
                 with story.phase(Phase.queue):
                     if request.ip4:
@@ -148,15 +168,60 @@ class Calling:
                         story.queued()
                         await self.places.wait(story.client)
                 try:
-                    return await self._run(request, talk, artifact, story, terms)
+                    return await self._run(request, talk, artifact, story, terms, visit)
                 finally:
                     self.places.leave(story.client)
             finally:
                 if request.ip4:
                     self._network.end_turn(story.id)
 
+    def has_room(self, client: str, *, ip4: bool = False) -> bool:
+        """Whether one more call of a client would have a place at once, and an address."""
+        return not self.closed and self.places.has_room(client) and (not ip4 or self._network.free > 0)
+
+    async def _run_elsewhere(
+        self,
+        request: FunctionRequest,
+        artifact: Artifact,
+        story: Story,
+        text_only: bool,
+        terms: Terms,
+        repeatable: bool,
+    ) -> Ran | None:
+        """Have another island run it; None if none has room, or it is for this one alone."""
+        here_alone = request.cold or request.cache_bust or terms.examples or terms.exchange is not None
+        if self._elsewhere is None or story.resolved is None or here_alone:
+            return None
+        errand = Errand(
+            id=story.id,
+            request=request,
+            resolved=story.resolved,
+            client=story.client,
+            caller_id=story.caller_id,
+            traceparent=story.traceparent,
+            text_only=text_only,
+            limits=terms.limits or self.policy.limits,
+            timeout_s=terms.timeout_s or self.policy.exec_timeout_s,
+            name=terms.name,
+            revision=terms.revision,
+            key=artifact.key,
+            repeatable=repeatable,
+        )
+        ran = await self._elsewhere.run(errand)
+        if ran is not None:
+            story.node, story.jail, story.warm = ran.node, ran.jail, ran.warm
+            story.spend(Phase.jail, ran.timings.jail_s)
+            story.spend(Phase.exec, ran.timings.exec_s)
+        return ran
+
     async def _run(
-        self, request: FunctionRequest, talk: Conversation, artifact: Artifact, story: Story, terms: Terms
+        self,
+        request: FunctionRequest,
+        talk: Conversation,
+        artifact: Artifact,
+        story: Story,
+        terms: Terms,
+        visit: Visit | None,
     ) -> Outcome:
         """Say to a jail's process what is to be said, and wait for its end."""
         with self._pool.call():
@@ -174,6 +239,8 @@ class Calling:
             try:
                 story.jail, story.warm = inmate.spec.name, inmate.warm
                 inmate.mark, inmate.secrets = talk.mark, story.secrets
+                if visit is not None:
+                    await visit.begins()
                 with story.phase(Phase.exec):
                     outcome = await inmate.converse(talk.input, talk.timeout_s, talk.heard)
             finally:

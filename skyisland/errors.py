@@ -21,6 +21,7 @@ fault, 502 and 504 a service that we called, 500 and 503 ourselves.
     ├── BuildFailed                 422   compiler output in `details`
     ├── TooBusy                     429   Retry-After
     ├── SourceUnavailable           502   the remote did not answer, or has no such version
+    ├── NodeLost                    502   another island of the fleet ran the call, and is gone
     ├── Unavailable                 503   Retry-After
     │   ├── NoAddress · Draining · Paused
     │   └── HostUnfit               503   this host cannot do what was asked; the remedy is in the text
@@ -182,6 +183,12 @@ class SourceUnavailable(IslandError):
     """The remote did not answer in time, refused us, or has no such version."""
 
     code = "source_unavailable"
+
+
+class NodeLost(IslandError):
+    """The island of the fleet that ran the call is not heard of any more; `details["node"]` is its name."""
+
+    code = "node_lost"
 
 
 class Unavailable(IslandError):

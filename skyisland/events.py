@@ -266,6 +266,8 @@ class InvocationFinished(Event, frozen=True, kw_only=True):
     """Who called: the name of a token, or an address."""
     name: str = ""
     """The name that was called; empty for a plain call."""
+    node: str = ""
+    """The island of the fleet that ran it, if that was another one."""
     repository: str = ""
     """Which one the URL means, by its canonical name; empty if that was not found out."""
     package: str = ""

@@ -109,6 +109,9 @@ class FakeSources:
         commit = hashlib.sha1(f"{name}@{version}".encode(), usedforsecurity=False).hexdigest()
         return Resolved(url=name, package="/".join(parts[3:]), commit=commit, version=version)
 
+    def permitted(self, resolved: Resolved, client: str) -> Resolved:
+        return resolved
+
     def recorded(self, url: str, package: str, commit: str) -> Resolved:
         return Resolved(url=url, package=package, commit=commit, version=commit)
 

@@ -45,13 +45,14 @@ from skyisland.model import (
     Invocation,
     Limits,
     NamedCall,
+    Terms,
 )
 from skyisland.named.functions import NamedFunctions
 from skyisland.named.names import MemoryNames, Names
 from skyisland.named.secrets import Secrets
 from skyisland.record.failed import FailedBuilds
 from skyisland.record.functions import Functions
-from skyisland.rooms import AddressRoom, BuildRoom, FleetRoom, HistoryRoom, SourceRoom
+from skyisland.rooms import AddressRoom, BuildRoom, Errand, FleetRoom, HistoryRoom, SourceRoom, Visit
 from skyisland.settings import Async
 from skyisland.status import (
     AddressInfo,
@@ -133,9 +134,21 @@ class Island:
             jails, policy.warm, confines.limits, events, environment=confines.environment, pace=pace
         )
         self._supply = Supply(sources, builds, policy.failures_kept_s)
-        self._calling = Calling(policy, events, self._supply, builds, network, jails, self.pool, self.outputs)
+        self._calling = Calling(
+            policy,
+            events,
+            self._supply,
+            builds,
+            network,
+            jails,
+            self.pool,
+            self.outputs,
+            fleet.elsewhere if fleet is not None else None,
+        )
         self.invoke = self._calling.invoke
         """Run one call in a jail of its own."""
+        self.has_room = self._calling.has_room
+        """Whether one more call would run at once."""
         self.functions = self._supply.functions
         """What a package offers."""
         self.build, self.build_at = self._supply.build, self._supply.build_at
@@ -279,6 +292,36 @@ class Island:
         request = self.named.calls.asked_for(name, asks, who=who) if isinstance(asks, NamedCall) else asks
         await understand(request)
         return request
+
+    async def receive(self, errand: Errand, visit: Visit) -> Invocation:
+        """Run a call of another island of the fleet (`rooms.Home`). This one's settings rule it, too.
+
+        Raises:
+            HostUnfit: it may use more than a call of this island may.
+            IslandError: as for any call, or this island has no secret of the name.
+        """
+        policy = self.policy
+        if errand.name:
+            terms = self.named.calls.terms_at(errand.name, errand.revision)
+        elif not errand.limits.within(policy.limits) or errand.timeout_s > policy.exec_timeout_s:
+            raise HostUnfit("a call of this island may not use so much")
+        else:
+            terms = Terms()
+        return await self.invoke(
+            errand.request,
+            client=errand.client,
+            id=errand.id,
+            caller_id=errand.caller_id,
+            traceparent=errand.traceparent,
+            text_only=errand.text_only,
+            terms=structs.replace(
+                terms,
+                resolved=self.sources.permitted(errand.resolved, errand.client),
+                limits=None if errand.limits == policy.limits else errand.limits,
+                timeout_s=errand.timeout_s,
+            ),
+            visit=visit,
+        )
 
     # What names need (`named.functions.Runner`)
 

@@ -213,6 +213,7 @@ class Terms(Struct, frozen=True, kw_only=True):
     """What a function's name adds to its calls: nothing for a plain call."""
 
     name: str = ""
+    revision: int = 0
     resolved: Resolved | None = None
     """What runs, whatever the request's version means by now."""
     environment: tuple[tuple[str, str], ...] = ()
@@ -308,6 +309,11 @@ class Limits(Struct, frozen=True, kw_only=True):
     """All files together, where the jail's disk is memory; None for as much as `memory_bytes`."""
     file_bytes: int | None = None
     """Largest single file."""
+
+    def within(self, most: Limits) -> bool:
+        """Whether each of these is as tight as the other's, at least."""
+        pairs = zip(structs.astuple(self), structs.astuple(most), strict=True)
+        return all(limit is None or (own is not None and own <= limit) for own, limit in pairs)
 
 
 class NetworkAccess(StrEnum):
@@ -481,6 +487,8 @@ class Invocation(Struct, frozen=True, kw_only=True):
     stale: bool
     warm: bool = False
     """The jail was made ahead of the call."""
+    node: str = ""
+    """The island of the fleet that ran it, if that was another one."""
 
 
 class Purpose(StrEnum):

@@ -9,11 +9,23 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager
 from typing import Protocol
 
+from msgspec import Struct
+
 from skyisland.events import InvocationFinished
 from skyisland.golang.catalogue import Catalogue
 from skyisland.host.tasks import Progress, silent
 from skyisland.jails.register import AddressPool
-from skyisland.model import Artifact, Call, Resolved, Source
+from skyisland.model import (
+    Artifact,
+    Call,
+    FunctionRequest,
+    Invocation,
+    Limits,
+    Outcome,
+    Resolved,
+    Source,
+    Timings,
+)
 from skyisland.status import AddressInfo, AddressState, Capability, FleetStatus, Vacancy
 
 
@@ -24,6 +36,7 @@ class SourceRoom(Protocol):
         self, url: str, version: str | None, *, refresh: bool, client: str = ""
     ) -> Resolved: ...
     def recorded(self, url: str, package: str, commit: str) -> Resolved: ...
+    def permitted(self, resolved: Resolved, client: str) -> Resolved: ...
     async def checkout(self, resolved: Resolved, client: str = "") -> Source: ...
     def using(self, source: Source) -> AbstractContextManager[object]: ...
     async def sweep(self) -> int: ...
@@ -69,16 +82,81 @@ class AddressRoom(AddressPool, Protocol):
     async def close(self) -> None: ...
 
 
+class Errand(Struct, frozen=True, kw_only=True):
+    """A call that another island of the fleet may run. No secret is in it."""
+
+    id: str
+    """The invocation's; the same wherever it runs."""
+    request: FunctionRequest
+    resolved: Resolved
+    client: str
+    caller_id: str
+    traceparent: str
+    text_only: bool
+    limits: Limits
+    """Of its jail."""
+    timeout_s: float
+    name: str = ""
+    """By which it was called, if by one; whoever runs it has that name's secrets."""
+    revision: int = 0
+    key: str = ""
+    """Of its binary: says which islands are its homes."""
+    repeatable: bool = False
+    """It may be run again when it is not known whether it ran."""
+
+
+class Ran(Struct, frozen=True, kw_only=True):
+    """What came of an errand."""
+
+    outcome: Outcome
+    timings: Timings
+    jail: str | None
+    warm: bool
+    node: str
+    """The island that ran it."""
+
+
+class Elsewhere(Protocol):
+    """Runs calls for which this island has no room."""
+
+    async def run(self, errand: Errand) -> Ran | None:
+        """What came of it; None if no other island has room either, and nothing of it ran.
+
+        Raises:
+            NodeLost: an island began it and was not heard of again.
+            IslandError: it could not be carried out there.
+        """
+
+
+class Visit(Protocol):
+    """Whoever waits for a call that came from another island."""
+
+    async def begins(self) -> None:
+        """Called before the call's process is told anything: from now on it may have effects."""
+
+
 class Home(Protocol):
     """What the fleet asks of its island."""
 
     def vacancy(self) -> Vacancy:
         """How much room it has; asked each second."""
 
+    def has_room(self, client: str, *, ip4: bool = False) -> bool:
+        """Whether one more call of a client would have a place at once, and an address."""
+
+    async def receive(self, errand: Errand, visit: Visit) -> Invocation:
+        """Run a call of another island.
+
+        Raises:
+            IslandError: it was refused, or could not be carried out.
+        """
+
 
 class FleetRoom(Protocol):
     """What `Fleet` (fleet/) gives the island, where the settings name one."""
 
+    @property
+    def elsewhere(self) -> Elsewhere: ...
     async def join(self, home: Home) -> None: ...
     async def drain(self) -> None: ...
     async def leave(self) -> None: ...

@@ -21,7 +21,7 @@ from skyisland.events import (
     PhaseFinished,
     shortened,
 )
-from skyisland.model import FunctionRequest, Invocation, Outcome, Phase, Timings, Verdict
+from skyisland.model import FunctionRequest, Invocation, Outcome, Phase, Resolved, Timings, Verdict
 from skyisland.status import CallInfo
 
 
@@ -75,6 +75,8 @@ class Story:
         self.started_at = time.time()
         self.jail: str | None = None
         """The name of its jail, as soon as it has one."""
+        self.resolved: Resolved | None = None
+        """What is called, once that is known."""
         self.commit = ""
         self.cached = False
         self.stale = False
@@ -83,6 +85,8 @@ class Story:
         """What is called, as far as it is known: see `InvocationFinished`."""
         self.name = ""
         """By which name; empty for a plain call."""
+        self.node = ""
+        """The island of the fleet that runs it; empty for this one."""
         self.verdict, self.error = CANCELLED, ""
         """What `close` publishes; a caller who leaves changes nothing here."""
         self.cause: Cause | None = None
@@ -160,6 +164,7 @@ class Story:
             cached=self.cached,
             stale=self.stale,
             warm=self.warm,
+            node=self.node,
         )
 
     def fail(self, error: Exception) -> None:
@@ -186,6 +191,7 @@ class Story:
                 cause=self.cause,
                 client=self.client,
                 name=self.name,
+                node=self.node,
                 repository=self.repository,
                 package=self.package,
                 function=self.function,

@@ -33,7 +33,7 @@ class Supply:
             resolved = terms.resolved or await self._sources.resolve(
                 request.url, request.version, refresh=anew, client=story.client
             )
-        story.commit, story.stale = resolved.commit, resolved.stale
+        story.resolved, story.commit, story.stale = resolved, resolved.commit, resolved.stale
         story.repository, story.package = resolved.url, resolved.package
         artifact = None if anew else self._builds.known(resolved, call, story.client)
         if artifact is not None:

@@ -21,7 +21,9 @@ from typing import Protocol
 
 from msgspec import Struct
 
+from skyisland.fleet.elsewhere import Forwarding
 from skyisland.fleet.frames import pack
+from skyisland.fleet.guests import Guests
 from skyisland.fleet.line import Away, Line, Message
 from skyisland.fleet.members import PULSE_S, Members, Pulse
 from skyisland.fleet.subjects import Subjects
@@ -64,6 +66,8 @@ class Fleet:
         self.subjects = subjects
         self.line = line
         self.members = Members(subjects.node)
+        self.elsewhere = Forwarding(subjects, line, self.members, origin.platform)
+        self._guests = Guests(subjects, line, self.members, origin.platform)
         self._origin = origin
         self._life = secrets.token_hex(8)
         self._started_at = time.time()
@@ -82,15 +86,18 @@ class Fleet:
         """Hear who is there, as soon as the line can be reached."""
         await self.line.listen(self.subjects.pulses, self._hear)
         await self.line.listen(self.subjects.hello, self._greeted)
+        await self.elsewhere.open()
         await self.line.whenever_joined(self._enter)
 
     async def join(self, home: Home) -> None:
         """Take part: the island is ready to run calls."""
         self._home = home
+        await self._guests.open(home)
         self._beating = asyncio.create_task(self._beat())
 
     async def drain(self) -> None:
         """Tell the others that nothing more is to be sent here. May be repeated."""
+        await self._guests.close()
         self._wanted.set()
 
     async def leave(self) -> None:

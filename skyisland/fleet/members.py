@@ -101,6 +101,10 @@ class Members:
         member = self._members.get(node)
         return member.pulse if member is not None else None
 
+    def live(self, node: str) -> Member | None:
+        """An island that is alive."""
+        return None if self.is_silent(node) else self._members[node]
+
     def is_silent(self, node: str) -> bool:
         """Whether nothing was heard of it lately, or ever."""
         member = self._members.get(node)

@@ -77,6 +77,10 @@ class FairQueue:
         """How many wait, in all lines."""
         return self._waiting
 
+    def has_room(self, client: str) -> bool:
+        """Whether `take` would give a place."""
+        return self._free > 0 and self._held.get(client, 0) < self.places_per_client
+
     def take(self, client: str) -> bool:
         """A place at once, or False: all are taken, or the client has as many as one may have."""
         held = self._held.get(client, 0)

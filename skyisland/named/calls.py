@@ -17,7 +17,7 @@ from skyisland.golang.conversation import Heard
 from skyisland.host.fair import LOCAL
 from skyisland.model import Exchange, FunctionRequest, Invocation, Limits, NamedCall, Terms
 from skyisland.named.definition import Definition, Revision, check_size
-from skyisland.named.names import Names, current
+from skyisland.named.names import Names, current, stale
 from skyisland.named.runner import Runner, request_of, resolved_of
 from skyisland.named.secrets import Secrets
 from skyisland.named.webhooks import check_signature
@@ -56,6 +56,7 @@ class NamedCalls:
         traceparent: str = "",
         text_only: bool = False,
         heard: Heard | None = None,
+        repeatable: bool = False,
     ) -> Invocation:
         """Run the function that has this name. `who`: the name of the token that the caller showed; the rest
         is as for a plain call.
@@ -78,6 +79,7 @@ class NamedCalls:
                 text_only=text_only,
                 heard=heard,
                 terms=self._terms(revision),
+                repeatable=repeatable,
             )
 
     def asked_for(self, name: str, asked: NamedCall, *, who: str) -> FunctionRequest:
@@ -181,12 +183,25 @@ class NamedCalls:
         definition = revision.definition
         return Terms(
             name=revision.name,
+            revision=revision.revision,
             resolved=resolved_of(revision),
             environment=self.environment(definition),
             secrets=self._given(definition),
             limits=self.limits(definition),
             timeout_s=definition.timeout_s,
         )
+
+    def terms_at(self, name: str, number: int) -> Terms:
+        """The terms of a call that another island of the fleet admitted.
+
+        Raises:
+            NotFound: there is no such name here, or one of its secrets is not.
+            StaleRevision: it stands for something else here.
+        """
+        revision = current(self._names, name)
+        if revision.revision != number:
+            raise stale(name, revision.revision)
+        return self._terms(revision)
 
     def secrets_of(self, name: str) -> tuple[str, ...]:
         """What a call of the name would be given now and nobody is shown; none where it cannot run."""

@@ -39,6 +39,7 @@ class Runner(Protocol):
         text_only: bool = False,
         heard: Heard | None = None,
         terms: Terms | None = None,
+        repeatable: bool = False,
     ) -> Invocation: ...
 
     def keep_warm(self, name: str, artifact: Artifact | None, limits: Limits | None, number: int) -> None:

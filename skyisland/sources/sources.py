@@ -216,6 +216,16 @@ class Sources:
         named = self._commits.is_named(url, commit, commit)
         return Resolved(url=url, package=package, commit=commit, version=commit, named=named)
 
+    def permitted(self, resolved: Resolved, client: str) -> Resolved:
+        """What another island resolved, if the settings of this one let the client call it, too. No I/O.
+
+        Raises:
+            SourceRefused: they do not.
+        """
+        parse_url(resolved.url, self._git.allowed_schemes)
+        self._credentials.admit(resolved.url, client)
+        return resolved
+
     # The files of a commit
 
     async def checkout(self, resolved: Resolved, client: str = LOCAL) -> Source:

@@ -1,0 +1,196 @@
+"""Where a call runs that has no room here (`rooms.Elsewhere`).
+
+1. One of the two homes of its binary that says it has a place: there the function is warm.
+2. Any island of this platform, if one says that it has a place.
+3. None: it waits here.
+
+An island that is asked either begins the call, or refuses and has done nothing. What is not heard of in time
+was not begun, or is lost: then its caller is told, and by which island.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import secrets
+import time
+from collections.abc import Iterator
+
+from msgspec import Struct, field
+
+from skyisland.errors import NodeLost
+from skyisland.fleet.errands import LOST_S, RESULT_BYTES, CallFrame, Kind, ResultFrame, Word
+from skyisland.fleet.frames import BadFrame, pack, unpack
+from skyisland.fleet.line import Away, Line, Message
+from skyisland.fleet.members import Member, Members
+from skyisland.fleet.subjects import Subjects
+from skyisland.rooms import Errand, Ran
+
+log = logging.getLogger(__name__)
+
+LATE_S = 0.05
+"""What came while this process stood still is read first, before anybody is called lost."""
+READ_AT_ONCE_BYTES = 1 << 20
+"""A longer result is read on a thread: this much takes half a millisecond."""
+
+
+class _NotTaken(Exception):
+    """Nothing of it was run there."""
+
+
+class _Talk(Struct):
+    """With the island that was asked to run a call."""
+
+    done: asyncio.Future[bytes]
+    heard_at: float
+    """Monotonic: when the last word came."""
+    node: str = ""
+    began: bool = False
+    parts: list[bytes] = field(default_factory=list)
+    size_bytes: int = 0
+
+
+class Forwarding:
+    """Sends calls to other islands, and hears what becomes of them."""
+
+    def __init__(self, subjects: Subjects, line: Line, members: Members, platform: str) -> None:
+        self._subjects, self._line, self._members, self._platform = subjects, line, members, platform
+        self._talks: dict[str, _Talk] = {}
+        """By the last word of the subject that their answers come on."""
+        self.sent = self.lost = 0
+
+    async def open(self) -> None:
+        """Hear answers, as soon as the servers can be reached."""
+        await self._line.listen(f"{self._subjects.inbox}.call.*", self._hear)
+
+    async def run(self, errand: Errand) -> Ran | None:
+        for subject, node in self._candidates(errand):
+            try:
+                ran = await self._ask(subject, node, errand)
+            except (_NotTaken, Away):
+                continue
+            except NodeLost as lost:
+                self.lost += 1
+                log.warning("call %s: %s", errand.id, lost.message)
+                if not errand.repeatable:
+                    raise
+            else:
+                return ran
+        return None
+
+    def _candidates(self, errand: Errand) -> Iterator[tuple[str, str]]:
+        """Subjects to ask, with the island where it is one. What one of them answers, the next may depend on:
+        so it is made one by one."""
+        asked = {self._subjects.node}
+        for node in self._members.homes(errand.key, self._platform):
+            member = self._members.live(node)
+            if node not in asked and member is not None and _has_room(member, errand):
+                asked.add(node)
+                yield self._subjects.at(node, "call"), node
+        able = [
+            member
+            for member in self._members.others()
+            if member.pulse.node not in asked
+            and member.pulse.platform == self._platform
+            and _has_room(member, errand)
+        ]
+        if not able:
+            return
+        if errand.request.ip4:
+            roomiest = max(able, key=lambda member: member.pulse.vacancy.free_addresses)
+            yield self._subjects.at(roomiest.pulse.node, "call"), roomiest.pulse.node
+        else:
+            yield self._subjects.call(self._platform), ""
+
+    # One talk
+
+    async def _ask(self, subject: str, node: str, errand: Errand) -> Ran:
+        frame = pack(CallFrame.of(errand, self._subjects.node, time.time()))
+        if len(frame) > self._line.largest_bytes:
+            raise _NotTaken
+        token = secrets.token_hex(12)
+        loop = asyncio.get_running_loop()
+        talk = self._talks[token] = _Talk(loop.create_future(), loop.time(), node)
+        try:
+            await self._line.publish(subject, frame, reply=f"{self._subjects.inbox}.call.{token}")
+            self.sent += 1
+            self._members.sent_to(node)
+            data = await self._hear_out(talk)
+        except (asyncio.CancelledError, NodeLost):
+            await self._hang_up(errand.id)
+            raise
+        finally:
+            del self._talks[token]
+        if len(data) <= READ_AT_ONCE_BYTES:
+            result = unpack(data, ResultFrame)
+        else:
+            result = await asyncio.to_thread(unpack, data, ResultFrame, most_bytes=RESULT_BYTES)
+        return result.ran(talk.node)
+
+    async def _hear_out(self, talk: _Talk) -> bytes:
+        """The result's bytes.
+
+        Raises:
+            _NotTaken, NodeLost
+        """
+        loop = asyncio.get_running_loop()
+        while not talk.done.done():
+            left_s = talk.heard_at + LOST_S - loop.time()
+            if left_s <= 0:
+                heard_at = talk.heard_at
+                await asyncio.wait({talk.done}, timeout=LATE_S)
+                if talk.heard_at == heard_at and not talk.done.done():
+                    raise self._lost(talk)
+            else:
+                await asyncio.wait({talk.done}, timeout=left_s)
+        return talk.done.result()
+
+    def _lost(self, talk: _Talk) -> Exception:
+        if not talk.began:
+            return _NotTaken()
+        return NodeLost(
+            f"the island {talk.node} began the call and was not heard of for {LOST_S:g} s; it may have run, "
+            "wholly or in part; with an Idempotency-Key it would have been run again",
+            node=talk.node,
+        )
+
+    async def _hang_up(self, id: str) -> None:  # noqa: A002
+        """Nobody waits for the call any more."""
+        try:
+            await self._line.publish(self._subjects.hung_up, id.encode())
+        except Away:
+            log.info("call %s: its caller left while the fleet was away; it is killed where it runs", id)
+
+    def _hear(self, message: Message) -> None:
+        talk = self._talks.get(message.subject.rpartition(".")[2])
+        if talk is None or talk.done.done():
+            return
+        if message.nobody:
+            talk.done.set_exception(_NotTaken())
+            return
+        try:
+            word = unpack(message.data, Word)
+        except BadFrame as bad:
+            log.warning("%s answered a call with %s", talk.node or "an island", bad.message)
+            return
+        if talk.node and word.node != talk.node:
+            return  # it is not the one that was asked
+        talk.node, talk.heard_at = word.node, asyncio.get_running_loop().time()
+        match word.kind:
+            case Kind.refused:
+                talk.done.set_exception(_NotTaken())
+            case Kind.began:
+                talk.began = True
+            case Kind.part | Kind.done:
+                talk.parts.append(word.data)
+                talk.size_bytes += len(word.data)
+                if talk.size_bytes > RESULT_BYTES:
+                    talk.done.set_exception(self._lost(talk))
+                elif word.kind is Kind.done:
+                    talk.done.set_result(b"".join(talk.parts))
+
+
+def _has_room(member: Member, errand: Errand) -> bool:
+    vacancy = member.pulse.vacancy
+    addresses = vacancy.free_addresses > 0 or not errand.request.ip4
+    return member.free > 0 and addresses and not vacancy.draining
