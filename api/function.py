@@ -213,6 +213,7 @@ class FunctionEndpoint:
                 caller_id=asked.caller_id,
                 traceparent=asked.traceparent,
                 text_only=form not in (JSON, LINES, EVENT_STREAM),
+                repeatable=asked.deferral is not None and bool(asked.deferral.key),
                 heard=lines.add if isinstance(lines, Lines) else None,
             )
             if invocation.outcome.answers:  # thousands take longer than the event loop may stand still
@@ -292,6 +293,8 @@ def _in_headers(invocation: Invocation) -> list[tuple[str, str]]:
     }
     if outcome.error is not None:
         values |= {"Error": outcome.error.message, "Error-Type": outcome.error.type}
+    if invocation.node:
+        values["Node"] = invocation.node
     if outcome.stderr:
         values["Stderr"] = outcome.stderr.decode(errors="replace")
     return [(f"X-Sky-Island-{name}", _header_text(value)) for name, value in values.items()]

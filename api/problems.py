@@ -61,6 +61,7 @@ STATUS = {
     "bad_settings": 500,
     "driver_error": 500,
     "source_unavailable": 502,
+    "node_lost": 502,
     "unavailable": 503,
     "no_address": 503,
     "draining": 503,

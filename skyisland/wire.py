@@ -152,6 +152,8 @@ class Answer(Struct, frozen=True, kw_only=True):
     answers: list[InputAnswer] | UnsetType = UNSET
     """Of many inputs, one each, in order; fewer where the call ended before. `data` is then what was printed
     apart from them."""
+    node: str | UnsetType = UNSET
+    """The island of the fleet that ran it, if that was another one."""
 
     @classmethod
     def of(cls, invocation: Invocation) -> Answer:
@@ -178,6 +180,7 @@ class Answer(Struct, frozen=True, kw_only=True):
             answers=UNSET
             if outcome.answers is None
             else [InputAnswer.of(returned) for returned in outcome.answers],
+            node=invocation.node or UNSET,
         )
 
     @property

@@ -6,6 +6,9 @@ An island in a fleet is a whole island. What it can answer alone it answers alon
 the servers are away it does alone all that one can, and says so. Without `[fleet]` nothing here is imported.
 
     fleet       `Fleet`: joins and leaves, says a pulse each second, tells operators who is there
+    elsewhere   where a call runs that has no room here; told when it is lost
+    guests      calls of other islands that run here
+    errands     what both say to each other
     members     what is known of each island, by its last pulse; which ones are home to a function
     line        what the room asks of a connection: publish, listen, serve, request, gather
     natsline    that, to NATS servers (nats-py)

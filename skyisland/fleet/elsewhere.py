@@ -1,7 +1,7 @@
 """Where a call runs that has no room here (`rooms.Elsewhere`).
 
 1. One of the two homes of its binary that says it has a place: there the function is warm.
-2. Any island of this platform, if one says that it has a place.
+2. Another island of this platform that says so, the roomiest first.
 3. None: it waits here.
 
 An island that is asked either begins the call, or refuses and has done nothing. What is not heard of in time
@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import random
 import secrets
 import time
 from collections.abc import Iterator
@@ -28,6 +29,9 @@ from skyisland.rooms import Errand, Ran
 
 log = logging.getLogger(__name__)
 
+MORE_ASKED = 2
+"""Islands that are asked beside the homes. What they said they have may be taken by now; a refusal takes a
+third of a millisecond, and the queue here is no worse."""
 LATE_S = 0.05
 """What came while this process stood still is read first, before anybody is called lost."""
 READ_AT_ONCE_BYTES = 1 << 20
@@ -38,13 +42,17 @@ class _NotTaken(Exception):
     """Nothing of it was run there."""
 
 
+class _Silent(_NotTaken):
+    """And nothing was heard, so that it may have stopped."""
+
+
 class _Talk(Struct):
     """With the island that was asked to run a call."""
 
     done: asyncio.Future[bytes]
     heard_at: float
     """Monotonic: when the last word came."""
-    node: str = ""
+    node: str
     began: bool = False
     parts: list[bytes] = field(default_factory=list)
     size_bytes: int = 0
@@ -64,9 +72,11 @@ class Forwarding:
         await self._line.listen(f"{self._subjects.inbox}.call.*", self._hear)
 
     async def run(self, errand: Errand) -> Ran | None:
-        for subject, node in self._candidates(errand):
+        for node in self._candidates(errand):
             try:
-                ran = await self._ask(subject, node, errand)
+                ran = await self._ask(node, errand)
+            except _Silent:
+                return None  # its caller has waited long enough for others
             except (_NotTaken, Away):
                 continue
             except NodeLost as lost:
@@ -78,33 +88,22 @@ class Forwarding:
                 return ran
         return None
 
-    def _candidates(self, errand: Errand) -> Iterator[tuple[str, str]]:
-        """Subjects to ask, with the island where it is one. What one of them answers, the next may depend on:
-        so it is made one by one."""
-        asked = {self._subjects.node}
-        for node in self._members.homes(errand.key, self._platform):
-            member = self._members.live(node)
-            if node not in asked and member is not None and _has_room(member, errand):
-                asked.add(node)
-                yield self._subjects.at(node, "call"), node
-        able = [
-            member
+    def _candidates(self, errand: Errand) -> Iterator[str]:
+        """Islands to ask, one after another."""
+        able = {
+            member.pulse.node: member
             for member in self._members.others()
-            if member.pulse.node not in asked
-            and member.pulse.platform == self._platform
-            and _has_room(member, errand)
-        ]
-        if not able:
-            return
-        if errand.request.ip4:
-            roomiest = max(able, key=lambda member: member.pulse.vacancy.free_addresses)
-            yield self._subjects.at(roomiest.pulse.node, "call"), roomiest.pulse.node
-        else:
-            yield self._subjects.call(self._platform), ""
+            if member.pulse.platform == self._platform and _has_room(member, errand)
+        }
+        homes = [node for node in self._members.homes(errand.key, self._platform) if node in able]
+        yield from homes
+        # Of those alike one at random: else all islands that are full send to the same one.
+        rest = random.sample(sorted(able.keys() - homes), len(able) - len(homes))
+        yield from sorted(rest, key=lambda node: able[node].free, reverse=True)[:MORE_ASKED]
 
     # One talk
 
-    async def _ask(self, subject: str, node: str, errand: Errand) -> Ran:
+    async def _ask(self, node: str, errand: Errand) -> Ran:
         frame = pack(CallFrame.of(errand, self._subjects.node, time.time()))
         if len(frame) > self._line.largest_bytes:
             raise _NotTaken
@@ -112,26 +111,32 @@ class Forwarding:
         loop = asyncio.get_running_loop()
         talk = self._talks[token] = _Talk(loop.create_future(), loop.time(), node)
         try:
-            await self._line.publish(subject, frame, reply=f"{self._subjects.inbox}.call.{token}")
+            reply = f"{self._subjects.inbox}.call.{token}"
+            await self._line.publish(self._subjects.at(node, "call"), frame, reply=reply)
             self.sent += 1
-            self._members.sent_to(node)
-            data = await self._hear_out(talk)
-        except (asyncio.CancelledError, NodeLost):
+            with self._members.sent_to(node):
+                data = await self._hear_out(talk)
+        except (asyncio.CancelledError, NodeLost, _Silent):
             await self._hang_up(errand.id)
             raise
         finally:
             del self._talks[token]
-        if len(data) <= READ_AT_ONCE_BYTES:
-            result = unpack(data, ResultFrame)
-        else:
-            result = await asyncio.to_thread(unpack, data, ResultFrame, most_bytes=RESULT_BYTES)
-        return result.ran(talk.node)
+        try:
+            if len(data) <= READ_AT_ONCE_BYTES:
+                result = unpack(data, ResultFrame)
+            else:
+                result = await asyncio.to_thread(unpack, data, ResultFrame, most_bytes=RESULT_BYTES)
+        except BadFrame as bad:
+            raise NodeLost(
+                f"the island {node} ran the call and answered with {bad.message}", node=node
+            ) from bad
+        return result.ran(node)
 
     async def _hear_out(self, talk: _Talk) -> bytes:
         """The result's bytes.
 
         Raises:
-            _NotTaken, NodeLost
+            _NotTaken, _Silent, NodeLost
         """
         loop = asyncio.get_running_loop()
         while not talk.done.done():
@@ -147,7 +152,7 @@ class Forwarding:
 
     def _lost(self, talk: _Talk) -> Exception:
         if not talk.began:
-            return _NotTaken()
+            return _Silent()
         return NodeLost(
             f"the island {talk.node} began the call and was not heard of for {LOST_S:g} s; it may have run, "
             "wholly or in part; with an Idempotency-Key it would have been run again",
@@ -171,11 +176,11 @@ class Forwarding:
         try:
             word = unpack(message.data, Word)
         except BadFrame as bad:
-            log.warning("%s answered a call with %s", talk.node or "an island", bad.message)
+            log.warning("%s answered a call with %s", talk.node, bad.message)
             return
-        if talk.node and word.node != talk.node:
+        if word.node != talk.node:
             return  # it is not the one that was asked
-        talk.node, talk.heard_at = word.node, asyncio.get_running_loop().time()
+        talk.heard_at = asyncio.get_running_loop().time()
         match word.kind:
             case Kind.refused:
                 talk.done.set_exception(_NotTaken())

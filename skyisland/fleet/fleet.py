@@ -67,7 +67,7 @@ class Fleet:
         self.line = line
         self.members = Members(subjects.node)
         self.elsewhere = Forwarding(subjects, line, self.members, origin.platform)
-        self._guests = Guests(subjects, line, self.members, origin.platform)
+        self._guests = Guests(subjects, line, self.members)
         self._origin = origin
         self._life = secrets.token_hex(8)
         self._started_at = time.time()

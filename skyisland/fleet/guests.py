@@ -17,7 +17,7 @@ from skyisland.fleet.errands import BEAT_S, LOST_S, CallFrame, Kind, ResultFrame
 from skyisland.fleet.frames import BadFrame, pack, unpack
 from skyisland.fleet.line import Away, Line, Listening, Message
 from skyisland.fleet.members import Members
-from skyisland.fleet.subjects import QUEUE, Subjects
+from skyisland.fleet.subjects import Subjects
 from skyisland.host.recent import Recent
 from skyisland.host.tasks import Background
 from skyisland.rooms import Home
@@ -33,10 +33,10 @@ EARLY_S = 1.0
 class Guests:
     """Takes calls from other islands, while it is open."""
 
-    def __init__(self, subjects: Subjects, line: Line, members: Members, platform: str) -> None:
-        self._subjects, self._line, self._members, self._platform = subjects, line, members, platform
+    def __init__(self, subjects: Subjects, line: Line, members: Members) -> None:
+        self._subjects, self._line, self._members = subjects, line, members
         self._home: Home | None = None
-        self._listening: list[Listening] = []
+        self._listening: Listening | None = None
         self._running: dict[str, asyncio.Task[None]] = {}
         """By the id of the call."""
         self._background = Background()
@@ -46,19 +46,14 @@ class Guests:
     async def open(self, home: Home) -> None:
         """Take calls for this island."""
         self._home = home
-        own, any_ = self._subjects.at(self._subjects.node, "call"), self._subjects.call(self._platform)
-        self._listening = [
-            await self._line.listen(own, self._hear),
-            await self._line.listen(any_, self._hear, queue=QUEUE),
-            await self._line.listen(self._subjects.hung_up, self._hear_hang_up),
-        ]
+        await self._line.listen(self._subjects.hung_up, self._hear_hang_up)
+        self._listening = await self._line.listen(self._subjects.at(self._subjects.node, "call"), self._hear)
 
     async def close(self) -> None:
         """Take no more; those that run come to their end. May be repeated."""
         self._home = None
-        listening, self._listening = self._listening[:2], self._listening[2:]
-        for one in listening:
-            await one.end()
+        if self._listening is not None:
+            await self._listening.end()
 
     def _hear_hang_up(self, message: Message) -> None:
         if len(message.data) < 200 and (task := self._running.get(message.data.decode(errors="replace"))):

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 from msgspec import Struct, structs
 
@@ -61,7 +62,7 @@ class Member(Struct):
     ahead_s: float = 0.0
     """How far its clock is ahead of this host's, as far as the pulse's way lets that be seen."""
     sent: int = 0
-    """Calls that were sent there since."""
+    """Calls that were sent there since, less those that have ended."""
 
     @property
     def free(self) -> int:
@@ -138,10 +139,19 @@ class Members:
         ]
         return sorted(able, key=lambda node: _weight(node, key), reverse=True)[:HOMES]
 
-    def sent_to(self, node: str) -> None:
-        """A call was sent there: until its next pulse, it has one place less."""
+    @contextmanager
+    def sent_to(self, node: str) -> Iterator[None]:
+        """A call is there for the length of the block. A pulse that comes meanwhile counts it by itself; then
+        it leaves a place more than that pulse says."""
+        self._count(node, 1)
+        try:
+            yield
+        finally:
+            self._count(node, -1)
+
+    def _count(self, node: str, calls: int) -> None:
         if (member := self._members.get(node)) is not None:
-            member.sent += 1
+            member.sent += calls
 
     def room_at(self, node: str) -> int:
         """About how many places an island has free; 0 for one that is silent."""

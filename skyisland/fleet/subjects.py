@@ -7,9 +7,6 @@ from __future__ import annotations
 
 from msgspec import Struct
 
-QUEUE = "islands"
-"""The group of all islands, of which one gets each message."""
-
 
 class Subjects(Struct, frozen=True):
     """Of one island in one fleet."""
@@ -39,10 +36,6 @@ class Subjects(Struct, frozen=True):
     def at(self, node: str, what: str) -> str:
         """What one island alone hears: `call`, `admin` …"""
         return self.of("node", node, what)
-
-    def call(self, platform: str) -> str:
-        """A call for any island of a platform."""
-        return self.of("call", platform)
 
     @property
     def hung_up(self) -> str:

@@ -16,6 +16,8 @@ from skyisland.fleet.fleet import Fleet, Origin
 from skyisland.fleet.line import Away, Message, Nobody, gather, request, serve
 from skyisland.fleet.natsline import NatsLine
 from skyisland.fleet.subjects import Subjects
+from skyisland.model import Invocation
+from skyisland.rooms import Errand, Visit
 from skyisland.settings import Fleet as FleetSettings
 from skyisland.status import LineState, Vacancy
 from tests.support.fleets import NatsServer, free_port, newest_binary
@@ -42,7 +44,7 @@ async def test_what_goes_over_it(nats_server: NatsServer, fleet_name: str) -> No
     async with line_to(nats_server, fleet_name, "a") as a, line_to(nats_server, fleet_name, "b") as b:
         assert (a.state, a.largest_bytes, a.why) == (LineState.joined, 4 << 20, "")
         subjects = Subjects(fleet_name, "a")
-        echo, one = subjects.at("b", "echo"), subjects.call("linux")
+        echo, one = subjects.at("b", "echo"), subjects.of("one")
 
         async def answer(message: Message) -> bytes:
             return message.data
@@ -126,6 +128,12 @@ async def test_an_island_starts_without_servers_and_joins_when_they_are_there(tm
     class Home:
         def vacancy(self) -> Vacancy:
             return Vacancy(places=1, free=1)
+
+        def has_room(self, client: str, *, ip4: bool = False) -> bool:
+            return False
+
+        async def receive(self, errand: Errand, visit: Visit) -> Invocation:
+            raise AssertionError
 
     await line.start(0.05)
     await fleet.open()

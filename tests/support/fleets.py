@@ -56,11 +56,12 @@ class Hub:
         groups: dict[tuple[str, str], list[Heard]] = {}
         for line in self.lines:
             for one in line.listening:
-                if not line.cut and matches(one.subject, message.subject):
+                if matches(one.subject, message.subject):
+                    take = one.heard if not line.cut else _swallow
                     if one.queue:
-                        groups.setdefault((one.subject, one.queue), []).append(one.heard)
+                        groups.setdefault((one.subject, one.queue), []).append(take)
                     else:
-                        heard.append(one.heard)
+                        heard.append(take)
         heard += [secrets.choice(group) for group in groups.values()]
         loop = asyncio.get_running_loop()
         for take in heard:
@@ -70,11 +71,15 @@ class Hub:
             loop.call_soon(self.carry, Message(message.reply, b"", nobody=True))
 
     async def until(self, true: Callable[[], object]) -> None:
-        """Wait until that is so, which it can only become when something was heard."""
+        """Wait until that is so; looked at whenever something was heard, which pulses see to."""
         async with asyncio.timeout(PATIENCE_S):
             while not true():
                 self.moved.clear()
                 await self.moved.wait()
+
+
+def _swallow(message: Message) -> None:
+    """The server has sent it, and it never came."""
 
 
 def matches(pattern: str, subject: str) -> bool:

@@ -18,6 +18,8 @@ from skyisland.fleet.frames import FORM, BadFrame, pack, unpack
 from skyisland.fleet.line import Message, Nobody, gather, request, serve
 from skyisland.fleet.members import SILENT_S, Members, Pulse
 from skyisland.fleet.subjects import Subjects
+from skyisland.model import Invocation
+from skyisland.rooms import Errand, Visit
 from skyisland.settings import Fleet as FleetSettings
 from skyisland.settings import Refused, Settings
 from skyisland.status import LineState, Vacancy
@@ -35,6 +37,12 @@ class Island:
 
     def vacancy(self) -> Vacancy:
         return Vacancy(places=4, free=self.free)
+
+    def has_room(self, client: str, *, ip4: bool = False) -> bool:
+        return self.free > 0
+
+    async def receive(self, errand: Errand, visit: Visit) -> Invocation:
+        raise AssertionError
 
 
 @asynccontextmanager
@@ -146,13 +154,14 @@ def test_a_function_keeps_its_homes_when_islands_come_and_go() -> None:
     assert ten.homes("key", "freebsd-amd64") == []
 
 
-def test_a_place_counts_as_taken_until_the_next_pulse_says_otherwise() -> None:
+def test_a_call_takes_a_place_until_it_ends() -> None:
     now = 0.0
     members = members_of(2, lambda: now)
-    members.sent_to("n1")
-    assert (members.room_at("n1"), members.room_at("n7")) == (2, 0)
-    members.hear(pulse_of("n1", vacancy=Vacancy(places=4, free=1)))
-    assert members.room_at("n1") == 1
+    with members.sent_to("n1"):
+        assert (members.room_at("n1"), members.room_at("n7")) == (2, 0)
+        members.hear(pulse_of("n1", vacancy=Vacancy(places=4, free=1)))
+        assert members.room_at("n1") == 1
+    assert members.room_at("n1") == 2
     now = SILENT_S + 0.1
     assert (members.room_at("n1"), members.silent(), list(members.others())) == (0, ["n0", "n1"], [])
     members.hear(pulse_of("n1", leaves=True))
