@@ -1,9 +1,9 @@
 """The REST API of an island.
 
-`create_app(island, …)` makes a Quart application; `api.serve` puts it on sockets (`sockets`) (`api.tls`:
-with TLS) and
-`api.protocols` bounds what a connection may cost. Handlers translate between JSON and the island's methods
-and do nothing else. Errors of every kind become responses in `problems`, in a form that the caller accepts
+`create_app(island, …)` makes a Quart application; `api.serve` puts it on sockets (`sockets`), with TLS where
+that is wanted (`tls`). `api.protocols` bounds what a connection may cost, and `plain` has plain requests past
+h11. Handlers translate between JSON and the island's methods and do nothing else. Errors of every kind
+become responses in `problems`, in a form that the caller accepts
 (`media`; `lines` for many inputs, `live` for whoever watches). `target` and `bodies` make requests alike,
 whatever way they took. Whose share a request counts to stands in `clients`, which operations there are in
 `skyisland.operations`, their shapes in `skyisland.wire`.

@@ -23,7 +23,9 @@ from hypercorn.config import Config
 from hypercorn.events import Closed, Event, RawData
 from hypercorn.protocol import ProtocolWrapper
 from hypercorn.protocol.h2 import H2Protocol
-from hypercorn.protocol.h11 import H2ProtocolAssumedError, H11Protocol
+from hypercorn.protocol.h11 import H2ProtocolAssumedError
+
+from api.plain import PlainFirst
 
 log = logging.getLogger(__name__)
 
@@ -93,7 +95,7 @@ class Noise:
             raise TooNoisy
 
 
-class Http1(H11Protocol):
+class Http1(PlainFirst):
     """HTTP/1.1, which no request turns into HTTP/2 where that is off, and no `Upgrade` ever does."""
 
     async def _check_protocol(self, event: h11.Request) -> None:

@@ -36,6 +36,7 @@ from hypercorn.utils import wrap_app
 
 from api import Api
 from api.clients import Clients, share_of
+from api.plain import Whole
 from api.protocols import Limits, Protocols, short
 from api.sockets import BACKLOG
 from api.tls import LOOK_S, Tls, renewing
@@ -218,6 +219,9 @@ class Connection(TCPServer):
         elif not isinstance(event, RawData) or self._backed_up:
             self._send_head()
             await super().protocol_send(event)
+        elif isinstance(event, Whole):
+            self.writer.write(self._head + event.data)
+            self._head = b""
         elif event.data.startswith(b"HTTP/1.") and not self._head:
             self._head = event.data
             self.loop.call_soon(self._send_head)

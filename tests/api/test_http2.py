@@ -242,7 +242,7 @@ async def test_a_client_that_fails_us_is_one_short_line(
 
     monkeypatch.setattr(protocols.Http1, "_check_protocol", fail)
     async with world.served() as server:
-        await server.say(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")
+        await server.say(b"HEAD / HTTP/1.1\r\nHost: a\r\n\r\n")
     (line,) = [record.getMessage() for record in caplog.records if record.levelno >= logging.WARNING]
     assert line.startswith("a connection from 127.0.0.1 failed: KeyError: ")
     assert len(line) < 200

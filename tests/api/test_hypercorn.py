@@ -12,6 +12,7 @@ from types import CodeType
 
 import hypercorn.asyncio.run
 import pytest
+from hypercorn.asyncio.task_group import TaskGroup
 from hypercorn.asyncio.tcp_server import TCPServer
 from hypercorn.asyncio.worker_context import AsyncioSingleTask, WorkerContext
 from hypercorn.config import Config
@@ -19,6 +20,7 @@ from hypercorn.events import RawData, Updated
 from hypercorn.protocol import ProtocolWrapper
 from hypercorn.protocol.h2 import H2Protocol
 from hypercorn.protocol.h11 import H11Protocol
+from hypercorn.protocol.http_stream import HTTPStream
 from hypercorn.utils import wrap_app
 
 from api import protocols, serve
@@ -114,6 +116,11 @@ def test_a_connection_finds_the_class_of_its_protocols_by_name() -> None:
         (H2Protocol, "_priority_updated"),
         (H2Protocol, "_flush"),
         (H2Protocol, "initiate"),
+        (H11Protocol, "handle"),
+        (HTTPStream, "app_send"),
+        (HTTPStream, "handle"),
+        (TaskGroup, "spawn_app"),
+        (WorkerContext, "mark_request"),
         (ProtocolWrapper, "handle"),
     ],
 )
@@ -131,6 +138,16 @@ def test_protocols_are_made_alike_and_call_what_is_overridden() -> None:
     assert "_handle_events" in names(H2Protocol.handle.__code__)
     assert "_priority_updated" in names(H2Protocol._handle_events.__code__)
     assert {"closed", "streams"} <= names(H2Protocol.__init__.__code__)
+
+
+def test_a_stream_has_what_is_handed_over_to_it() -> None:
+    """`Exchange.hand_over` makes one of a request that has begun, and sets what its `handle` would set."""
+    handled = names(HTTPStream.handle.__code__)
+    assert {"start_time", "scope", "app_put", "spawn_app", "root_path"} <= handled
+    parts = ("app", "config", "context", "task_group", "ssl", "client", "server", "send", "stream_id")
+    assert tuple(inspect.signature(HTTPStream).parameters) == parts
+    held = names(H11Protocol.__init__.__code__) | names(H11Protocol._create_stream.__code__)
+    assert {"connection", "stream", "keep_alive_requests", "connection_state", "mark_request"} <= held
 
 
 @pytest.mark.parametrize("name", SET)

@@ -47,6 +47,7 @@ PROXIES = "tests/api/test_proxies.py"
 HARNESS = "tests/unit/test_harness.py"
 OUTCOME = "tests/unit/test_outcome.py"
 JAILS = "tests/contract/test_jails.py"
+PLAIN = "tests/api/test_plain.py"
 CGROUPS = "tests/real/test_cgroups.py"
 ISLAND = "tests/unit/test_island.py"
 FAILURES = "tests/unit/test_failures.py"
@@ -748,7 +749,8 @@ CASES = (
             "test_malformed_requests",
             "test_bad_chunks_run_nothing",
             "test_length_and_chunks_cannot_smuggle",
-        ),
+        )
+        + _tests(PLAIN, "test_what_is_taken_is_what_h11_takes", "test_all_else_is_not"),
     ),
     Case(
         "H2",

@@ -20,7 +20,7 @@ from skyisland.golang.modules import GO_MOD_BYTES
 from skyisland.golang.parameters import FILE_BYTES
 from skyisland.sources.remotes import EVERY_REFERENCE_BYTES
 from skyisland.sources.vanity import PAGE_BYTES
-from tests.fuzz.fuzz import TARGETS
+from tests.fuzz.fuzz import SEEDS, TARGETS
 
 CPU_S = 5
 PATTERNS = (
@@ -120,6 +120,7 @@ LONGEST = {
     "answer": (2 << 20) + (1 << 17),
     "webhook": 1 << 16,
     "headers": 16 << 10,
+    "request": 1 << 16,
     "package": GO_MOD_BYTES,
     "callee": 1 << 10,
     "parameters": FILE_BYTES,
@@ -129,7 +130,7 @@ LONGEST = {
 
 READ = """
 import signal, sys, time
-from tests.fuzz.fuzz import TARGETS
+from tests.fuzz.fuzz import SEEDS, TARGETS
 from tests.attacks.test_linear import CPU_S, LONGEST, PATTERNS
 name = sys.argv[1]
 target, longest = TARGETS[name], LONGEST[name]
@@ -177,3 +178,7 @@ def test_a_quadratic_reader_would_be_ended() -> None:
     )
     read = subprocess.run([sys.executable, "-c", script], check=False)
     assert read.returncode == -signal.SIGPROF
+
+
+def test_each_reader_has_its_bound_and_seeds_to_begin_with() -> None:
+    assert set(TARGETS) == set(LONGEST) == set(SEEDS)

@@ -63,6 +63,12 @@ SEEDS = {
         b'hi n0000000010000000f{"results":[3]}bye',
         b"panic: no\n\ngoroutine 1 [running]:\nm.F(...)\n\tm/f.go:3 +0x1\nmain.main()\n\tmain.go:1\n",
     ],
+    "headers": [
+        b"wait=5, respond-async",
+        b"00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01",
+        b"text/*;q=0",
+    ],
+    "request": [b"POST /a?b HTTP/1.1\r\nHost: a\r\nContent-Length: 2\r\n\r\n{}", b"X: a\r\n\r\n"],
     "watched": [b"hi n00000002000000021two{}bye"],
     "package": [b"module example.com/m\n\nrequire x.org/y v1.0.0\n", b"/* a */ // b\n\npackage sub\n"],
 }
@@ -288,6 +294,21 @@ def headers(data: bytes) -> None:
     assert len(read(text)) in (0, 55)
 
 
+def request(data: bytes) -> None:
+    import h11
+
+    from api.plain import plain
+
+    begun = b"GET / HTTP/1.1\r\nHost: a\r\n"
+    for text in (data, begun + data, begun + b"X:" + data + b"\r\n\r\n"):
+        if (taken := plain(text)) is not None:
+            connection = h11.Connection(h11.SERVER)
+            connection.receive_data(text)
+            asked = connection.next_event()
+            assert isinstance(asked, h11.Request)
+            assert (taken.target, taken.headers) == (asked.target, list(asked.headers))
+
+
 def package(data: bytes) -> None:
     from skyisland.errors import BuildFailed, Complaint
     from skyisland.golang.complaints import OUTPUT_CHARACTERS, add_reasons
@@ -370,6 +391,7 @@ TARGETS: dict[str, Callable[[bytes], None]] = {
         answer,
         webhook,
         headers,
+        request,
         package,
         callee,
         parameters,
