@@ -413,18 +413,21 @@ class Latest(Generic[T]):
     """The latest of some things, in their order: as many as fit into some bytes, and no more than `most`."""
 
     def __init__(self, size: Callable[[T], int], limit_bytes: int, most: int | None = None) -> None:
-        """`size`: the bytes of one; it must always say the same of the same."""
+        """`size`: the bytes of one, asked once."""
         self._things: deque[T] = deque()
+        self._sizes: deque[int] = deque()
         self._size, self._limit_bytes = size, limit_bytes
         self._most = maxsize if most is None else most
         self._bytes = 0
 
     def add(self, thing: T) -> None:
-        things, size = self._things, self._size
+        things, sizes, size = self._things, self._sizes, self._size(thing)
         things.append(thing)
-        count = self._bytes + size(thing)
+        sizes.append(size)
+        count = self._bytes + size
         while count > self._limit_bytes or len(things) > self._most:
-            count -= size(things.popleft())
+            things.popleft()
+            count -= sizes.popleft()
         self._bytes = count
 
     def __len__(self) -> int:
