@@ -23,7 +23,7 @@ from quart import Quart, request
 from api.auth import NOBODY, Gate
 from api.bodies import HungUp, read_body
 from api.clients import Clients, Request
-from api.later import HEADERS, Deferral, deferred
+from api.later import HEADERS, Deferral, deferred, is_behind
 from api.lines import Lines
 from api.live import Live
 from api.media import JSON, TEXT, Wanted, wanted
@@ -40,7 +40,7 @@ from skyisland.operations import EVENT_STREAM, LINES
 from skyisland.record.metrics import Metrics
 from skyisland.settings import Api
 from skyisland.story import new_id
-from skyisland.wire import Answer, FunctionBody, NamedCallBody
+from skyisland.wire import Answer, FunctionBody, NamedCallBody, Versions
 
 WATCH_CALLER_AFTER_S = 0.005
 """Delay before we watch for a disconnect. Most calls finish sooner, and watching costs a task."""
@@ -215,6 +215,7 @@ class FunctionEndpoint:
                 text_only=form not in (JSON, LINES, EVENT_STREAM),
                 repeatable=asked.deferral is not None and bool(asked.deferral.key),
                 heard=lines.add if isinstance(lines, Lines) else None,
+                behind=asked.behind,
             )
             if invocation.outcome.answers:  # thousands take longer than the event loop may stand still
                 return await asyncio.to_thread(answered, invocation, form, asked.wanted.error)
@@ -254,6 +255,11 @@ def look(app: Quart, island: Island, endpoint: FunctionEndpoint) -> None:
     async def functions(url: str, version: str | None) -> Catalogue:
         with endpoint.admitted(request.scope) as client:
             return await island.functions(url, version or None, client=client.share)
+
+    @answers(app, op.VERSIONS)
+    async def versions(url: str, after: str | None, until: str | None) -> Versions:
+        with endpoint.admitted(request.scope) as client:
+            return await island.versions(url, after=after or None, until=until or None, client=client.share)
 
 
 def answered(invocation: Invocation, form: str, error_form: str) -> Reply:
@@ -324,6 +330,8 @@ class Asked(Struct, frozen=True):
     """How the body is packed; empty if it is not."""
     deferral: Deferral | None = None
     """When, and how often, it is answered; None at once, and each time."""
+    behind: bool = False
+    """It may wait until nobody else does."""
 
 
 def server_timing(timings: Timings) -> str:
@@ -397,7 +405,8 @@ def asked_by(scope: HTTPScope) -> Asked:
             later[name] = b"%b,%b" % (later[name], value) if name in later else value
     deferral = Deferral.of(later) if later else None
     call_id = deferral.call if deferral is not None and deferral.call else new_id()
-    return Asked(call_id, wanted(accept.decode("latin-1")), caller_id, traceparent, coding, deferral)
+    behind = b"priority" in later and is_behind(later[b"priority"])
+    return Asked(call_id, wanted(accept.decode("latin-1")), caller_id, traceparent, coding, deferral, behind)
 
 
 async def send_reply(answer: Reply, send: ASGISendCallable, *more: tuple[str, str]) -> None:

@@ -44,9 +44,14 @@ LONGEST_WAIT_S = 60.0
 ASK_AGAIN_S = 1
 """Retry-After of a call that is not over."""
 FORGOTTEN_AT_ONCE = 10_000
-HEADERS = frozenset({b"prefer", b"idempotency-key", b"x-callback-url"})
+HEADERS = frozenset({b"prefer", b"idempotency-key", b"x-callback-url", b"priority"})
 """A request without any of these is answered as if this module were not there."""
 _KEY = re.compile(r"[!-~]{1,255}")
+
+
+def is_behind(header: bytes) -> bool:
+    """Whether the header Priority (RFC 9218) leaves the way to all other calls: urgency 7, `background`."""
+    return any(part.strip() == b"u=7" for part in header.split(b","))
 
 
 class Preferences(Struct, frozen=True):

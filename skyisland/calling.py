@@ -25,6 +25,8 @@ from skyisland.story import Story
 from skyisland.supply import Supply
 
 PLAIN = Terms()
+BEHIND_WAITS = 6
+"""Calls behind others wait so many times as long for their turn as these do. A judgement: a build or two."""
 
 
 def confined(limits: Limits) -> Confines:
@@ -68,6 +70,16 @@ class Calling:
             max_waiting=policy.max_queued,
             timeout_s=policy.queue_timeout_s,
         )
+        self._behind = FairQueue(
+            "a place behind all other calls",
+            policy.behind_running,
+            places_per_client=policy.behind_running,
+            max_waiting=policy.max_queued,
+            timeout_s=BEHIND_WAITS * policy.queue_timeout_s,
+        )
+        """Also for the time of their builds: a sweep over versions is builds, most of all."""
+        self._left_to_others = min(policy.max_running - 1, max(1, policy.max_running // 4))
+        """Places that no call behind others takes. A judgement."""
 
     async def invoke(
         self,
@@ -82,6 +94,7 @@ class Calling:
         terms: Terms | None = None,
         repeatable: bool = False,
         visit: Visit | None = None,
+        behind: bool = False,
     ) -> Invocation:
         """Run one call in a jail of its own. `client`: whose share of the island it counts to.
 
@@ -90,6 +103,7 @@ class Calling:
         `heard`: called with the answers of many inputs as they come; they are not in the outcome then.
         `terms`: of a call by name. `repeatable`: it may be run again when nobody knows whether it ran.
         `visit`: who waits for a call that another island sent; it runs at once or not at all.
+        `behind`: it may wait until nobody else does.
 
         Raises:
             IslandError: the request was refused or could not be carried out. What happens inside the jail is
@@ -105,6 +119,12 @@ class Calling:
             story.name, story.secrets = terms.name, terms.secrets
         self._builds.disturb()
         try:
+            if behind:
+                async with self._behind.claim(client):
+                    outcome = await self._carry_out(
+                        request, story, text_only, heard, terms or PLAIN, repeatable, visit, behind=True
+                    )
+                return story.finish(outcome)
             return story.finish(
                 await self._carry_out(request, story, text_only, heard, terms or PLAIN, repeatable, visit)
             )
@@ -124,6 +144,7 @@ class Calling:
         terms: Terms,
         repeatable: bool,
         visit: Visit | None,
+        behind: bool = False,
     ) -> Outcome:
         if terms.examples:
             call = EXAMPLES
@@ -151,7 +172,7 @@ class Calling:
         story.function = artifact.function
         with self._builds.using(artifact):
             alone = self._elsewhere is None and visit is None
-            if not alone and not self.has_room(story.client, ip4=request.ip4):
+            if not (alone or behind or self.has_room(story.client, ip4=request.ip4)):
                 if visit is not None:
                     raise self.places.refusal_full()
                 ran = await self._run_elsewhere(request, artifact, story, text_only, terms, repeatable)
@@ -164,6 +185,8 @@ class Calling:
                 with story.phase(Phase.queue):
                     if request.ip4:
                         await self._network.await_turn(story.id, story.client)
+                    if behind:
+                        await self._stand_back()
                     if not self.places.take(story.client):
                         story.queued()
                         await self.places.wait(story.client)
@@ -213,6 +236,18 @@ class Calling:
             story.spend(Phase.jail, ran.timings.jail_s)
             story.spend(Phase.exec, ran.timings.exec_s)
         return ran
+
+    async def _stand_back(self) -> None:
+        """Wait until nobody waits for a place, and more are free than are left to others.
+
+        Raises:
+            TooBusy: it took too long.
+        """
+        try:
+            async with asyncio.timeout(self._behind.timeout_s):
+                await self.places.stand_back(self._left_to_others)
+        except TimeoutError:
+            raise self._behind.refusal_late() from None
 
     async def _run(
         self,

@@ -28,11 +28,13 @@ from skyisland.operations import JSON, LINES, Operation
 from skyisland.record.logs import LogLine
 from skyisland.record.traffic import ApiStats
 from skyisland.status import AddressInfo, AddressState, Capability, Written
-from skyisland.wire import AddressBody, Called, FunctionPage, InputAnswer, Jail, Snapshot
+from skyisland.wire import AddressBody, Called, FunctionPage, InputAnswer, Jail, Snapshot, Versions
 
 T = TypeVar("T")
 
 NO_ARGUMENTS = NamedCall()
+BEHIND = "u=7"
+"""RFC 9218's urgency of what may wait until nobody else does."""
 
 
 class Unreachable(Unavailable):
@@ -49,6 +51,10 @@ def way_to(url: str, tls: ssl.SSLContext | None) -> tuple[str, str]:
     if not url.startswith("unix:"):
         return url, ""
     return f"{'https' if tls else 'http'}://localhost", url.removeprefix("unix:")
+
+
+def _way(behind: bool) -> dict[str, str] | None:
+    return {"Priority": BEHIND} if behind else None
 
 
 class Client:
@@ -152,13 +158,13 @@ class Client:
 
     # Open to all
 
-    def invoke(self, request: FunctionRequest) -> Called:
-        """Run a call, however long it takes."""
-        return self._called(self._send(op.INVOKE, {}, request, patient=True))
+    def invoke(self, request: FunctionRequest, *, behind: bool = False) -> Called:
+        """Run a call, however long it takes. `behind`: it leaves the way to all others."""
+        return self._called(self._send(op.INVOKE, {}, request, patient=True, more=_way(behind)))
 
-    def call(self, name: str, asked: NamedCall = NO_ARGUMENTS) -> Called:
+    def call(self, name: str, asked: NamedCall = NO_ARGUMENTS, *, behind: bool = False) -> Called:
         """Run the function that has this name, however long it takes."""
-        return self._called(self._send(op.CALL, {"name": name}, asked, patient=True))
+        return self._called(self._send(op.CALL, {"name": name}, asked, patient=True, more=_way(behind)))
 
     def _called(self, response: httpx.Response) -> Called:
         try:
@@ -169,6 +175,10 @@ class Client:
     def functions(self, url: str, version: str | None = None, *, patient: bool = True) -> Catalogue:
         """What the package at `url` offers; if `patient`, however long that takes the first time."""
         return self._ask(op.FUNCTIONS, url=url, version=version, patient=patient)
+
+    def versions(self, url: str, *, after: str | None = None, until: str | None = None) -> Versions:
+        """The releases of the package at `url`; or the commits after the version `after`, up to `until`."""
+        return self._ask(op.VERSIONS, url=url, after=after, until=until, patient=True)
 
     def invoke_later(
         self, request: FunctionRequest, *, key: str = "", callback: str = "", wait_s: int = 0

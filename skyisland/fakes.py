@@ -7,6 +7,7 @@ pictures, measurements and `jails.driver = "fake"`. Nothing here fetches, compil
 from __future__ import annotations
 
 import hashlib
+import re
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
@@ -23,6 +24,7 @@ from skyisland.host.tasks import Progress, silent
 from skyisland.model import Address, Artifact, Call, Resolved, Source
 from skyisland.settings import Settings
 from skyisland.status import AddressInfo, AddressState, Bounds, Capability, Policy
+from skyisland.wire import PastVersion, Versions
 
 
 def _offered(signature: str, synopsis: str, *parameters: Parameter, **more: Any) -> Entry:
@@ -106,11 +108,25 @@ class FakeSources:
     async def resolve(self, url: str, version: str | None, *, refresh: bool, client: str = "") -> Resolved:
         parts = url.removeprefix("https://").split("/")
         name = "/".join(parts[:3])
-        commit = hashlib.sha1(f"{name}@{version}".encode(), usedforsecurity=False).hexdigest()
+        commit = version or ""
+        if re.fullmatch("[0-9a-f]{40}", commit) is None:
+            commit = hashlib.sha1(f"{name}@{version}".encode(), usedforsecurity=False).hexdigest()
         return Resolved(url=name, package="/".join(parts[3:]), commit=commit, version=version)
 
     def permitted(self, resolved: Resolved, client: str) -> Resolved:
         return resolved
+
+    async def versions(
+        self, url: str, *, after: str | None = None, until: str | None = None, client: str = ""
+    ) -> Versions:
+        """The releases v1.0.0 to v1.9.0; or the commits of four after `after`."""
+        names = [f"v1.{n}.0" for n in range(10)] if after is None else [f"{after}+{n}" for n in range(1, 5)]
+        found = [await self.resolve(url, name, refresh=False) for name in names]
+        told = [
+            PastVersion(name if after is None else one.commit, one.commit)
+            for name, one in zip(names, found, strict=True)
+        ]
+        return Versions(url=found[0].url, package=found[0].package, versions=told)
 
     def recorded(self, url: str, package: str, commit: str) -> Resolved:
         return Resolved(url=url, package=package, commit=commit, version=commit)

@@ -151,6 +151,8 @@ class Island:
         """Whether one more call would run at once."""
         self.functions = self._supply.functions
         """What a package offers."""
+        self.versions = self._supply.versions
+        """At which versions it can be called."""
         self.build, self.build_at = self._supply.build, self._supply.build_at
         """For names, before anybody calls them."""
         self.rebuild = self._supply.rebuild

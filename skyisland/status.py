@@ -125,6 +125,8 @@ class Policy(Struct, frozen=True, kw_only=True):
     """Calls that may wait for such a place; one more is refused."""
     queue_timeout_s: float
     """A call that waits longer for a place is refused."""
+    behind_running: int
+    """Calls behind all others that may be under way at one time, with their builds."""
     failures_kept_s: float
     """What failed at building, or at fetching, is not tried again for so long."""
     require: tuple[str, ...]

@@ -11,6 +11,7 @@ from skyisland.host.fair import LOCAL
 from skyisland.model import Artifact, Call, FunctionRequest, Phase, Resolved, Terms
 from skyisland.rooms import BuildRoom, SourceRoom
 from skyisland.story import Story
+from skyisland.wire import Versions
 
 
 class Supply:
@@ -68,6 +69,23 @@ class Supply:
         except OSError as error:
             raise DriverError(f"the host failed us: {error.strerror}; see its log") from error
         return structs.replace(offered, stale=resolved.stale)
+
+    async def versions(
+        self, url: str, *, after: str | None = None, until: str | None = None, client: str = LOCAL
+    ) -> Versions:
+        """The releases of the package at `url`, oldest first; or the commits after the version `after`. Of
+        both, up to `until`. The remote is asked each time.
+
+        Raises:
+            BadRequest: there is no such version, or `until` does not come after `after`.
+            IslandError: the repository is refused, or out of reach.
+        """
+        if self.closed:
+            raise Draining("the island is stopping and takes no new requests", retry_after_s=5)
+        try:
+            return await self._sources.versions(url, after=after, until=until, client=client)
+        except OSError as error:
+            raise DriverError(f"the host failed us: {error.strerror}; see its log") from error
 
     async def build(
         self, url: str, version: str | None, call: Call, *, refresh: bool, client: str = LOCAL

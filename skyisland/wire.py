@@ -345,6 +345,26 @@ class Version(Struct, frozen=True, kw_only=True):
     """When the latest of them ended."""
 
 
+class PastVersion(Struct, frozen=True):
+    """A version of a repository that can be called."""
+
+    version: str
+    """A tag; of a commit among others, its forty digits."""
+    commit: str
+
+
+class Versions(Struct, frozen=True, kw_only=True):
+    """Versions of a package, oldest first."""
+
+    url: str
+    """The repository's canonical name: `github.com/user/repo`."""
+    package: str
+    """Folder of the package below the repository, empty for its root."""
+    versions: list[PastVersion]
+    omitted: int = 0
+    """So many older ones are left out."""
+
+
 class FunctionPage(Struct, frozen=True, kw_only=True):
     """All about one function that was called."""
 

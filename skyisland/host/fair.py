@@ -60,6 +60,8 @@ class FairQueue:
         self._lines: dict[str, dict[Claim, None]] = {}
         """Who waits, oldest first, by client; the client whose turn is next comes first."""
         self._waiting = 0
+        self._behind: list[asyncio.Future[None]] = []
+        """Who stands back for all others."""
         self.resize(places)
 
     @property
@@ -100,6 +102,8 @@ class FairQueue:
             del self._held[client]
         if self._lines:
             self._serve()
+        if self._behind:
+            self._look_again()
 
     def resize(self, places: int) -> None:
         """Have so many places from now on. Who has one keeps it, also beyond their number."""
@@ -115,6 +119,20 @@ class FairQueue:
             TooBusy: the queue is full, or the place did not come in time; the text says which.
         """
         await Claim(self, client).stand()
+
+    async def stand_back(self, left: int) -> None:
+        """Wait until nobody stands in line, and more than `left` places are free. Takes none: who wants one
+        takes it before anything else is awaited."""
+        while self._waiting or self._free <= left:
+            turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+            self._behind.append(turn)
+            await turn
+
+    def _look_again(self) -> None:
+        behind, self._behind = self._behind, []
+        for turn in behind:
+            if not turn.done():  # cancelled
+                turn.set_result(None)
 
     def claim(self, client: str) -> Claim:
         """A place for the length of an `async with`, for work that several clients may come to want."""

@@ -57,6 +57,7 @@ class NamedCalls:
         text_only: bool = False,
         heard: Heard | None = None,
         repeatable: bool = False,
+        behind: bool = False,
     ) -> Invocation:
         """Run the function that has this name. `who`: the name of the token that the caller showed; the rest
         is as for a plain call.
@@ -80,6 +81,7 @@ class NamedCalls:
                 heard=heard,
                 terms=self._terms(revision),
                 repeatable=repeatable,
+                behind=behind,
             )
 
     def asked_for(self, name: str, asked: NamedCall, *, who: str) -> FunctionRequest:

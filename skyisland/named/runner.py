@@ -40,6 +40,7 @@ class Runner(Protocol):
         heard: Heard | None = None,
         terms: Terms | None = None,
         repeatable: bool = False,
+        behind: bool = False,
     ) -> Invocation: ...
 
     def keep_warm(self, name: str, artifact: Artifact | None, limits: Limits | None, number: int) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from skyisland.golang.catalogue import Catalogue
 from skyisland.later.calls import CallState, Record
 from skyisland.operations.operation import Operation, Parameter, Role
-from skyisland.wire import Answer, FunctionBody
+from skyisland.wire import Answer, FunctionBody, Versions
 
 INVOKE = Operation(
     name="invoke",
@@ -29,6 +29,21 @@ FUNCTIONS = Operation(
         Parameter(name="version", meaning="Branch, tag or commit; the default branch without it."),
     ),
     answer=Catalogue,
+)
+
+VERSIONS = Operation(
+    name="versions",
+    method="GET",
+    path="/api/v1/versions",
+    summary="The releases of a package, oldest first, as its repository has them now; or, with `after`, the "
+    "commits after that version. Takes a token where the island is not open to all.",
+    role=Role.caller,
+    query=(
+        Parameter(name="url", meaning="Repository, and the package in it.", required=True),
+        Parameter(name="after", meaning="Commits after this branch, tag or commit, along first parents."),
+        Parameter(name="until", meaning="Up to this one; else to the latest, or to the default branch."),
+    ),
+    answer=Versions,
 )
 
 CALLS = Operation(

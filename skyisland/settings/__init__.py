@@ -206,6 +206,7 @@ class Settings(Section, frozen=True, kw_only=True):
             running_per_client=self.jails.running_per_client,
             max_queued=self.jails.max_queued,
             queue_timeout_s=self.jails.queue_timeout,
+            behind_running=self.jails.behind_running or max(1, self.build.max_running // 2),
             failures_kept_s=self.jails.failures_expire,
             require=self.limits.require,
             keep_s=self.jails.cache_purge_after,

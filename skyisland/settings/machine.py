@@ -85,6 +85,9 @@ class Jails(Section, frozen=True, kw_only=True):
     running_per_client: Count = 0
     """Calls of one client that run at one time; more of them wait, and the other places are kept for others.
     0 for half of max_running. Clients are told apart as for api.calls_per_client."""
+    behind_running: Count = 0
+    """Calls behind all others (`Priority: u=7`, as those of a sweep over versions) that are under way at one
+    time, with their builds. They leave a quarter of max_running free. 0 for half of build.max_running."""
     max_queued: Count = 256
     """Calls that wait for one of those places, served in turns of their clients. Beyond it, one of the client
     who has most of them waiting is refused with 429."""

@@ -19,6 +19,7 @@ from skyisland.host.tasks import aside
 from skyisland.model import KnownCommit
 from skyisland.sources.git import GitFailed, Trouble
 from skyisland.sources.mirror import Mirrors, folder_of
+from skyisland.sources.releases import releases_among
 from skyisland.sources.remotes import EVERY_REFERENCE_BYTES, LISTING_BYTES
 from skyisland.sources.space import Space
 from skyisland.sources.versions import (
@@ -38,6 +39,7 @@ from skyisland.sources.versions import (
     near,
     refs_of,
 )
+from skyisland.wire import PastVersion
 
 RETRY_S = 30.0
 """After a remote could not be reached, calls get its last known commit for this long before we ask it again.
@@ -46,6 +48,8 @@ A judgement: half of the default git.timeout, which each new attempt may cost on
 NAMES_KEPT = 10_000
 """Names of repositories that are remembered, of each kind. A judgement: 20 MiB at worst."""
 
+COMMITS_BETWEEN = 1000
+"""Commits between two versions that are told. A judgement: ten calls find one among them."""
 BRANCHES_NAMED = 10
 """How many branches an error names."""
 
@@ -86,6 +90,7 @@ class Commits:
         """(repository, commit) → seconds. Commits fetched while resolving the default branch."""
         self._questions: FairFlights[Resolution] = FairFlights(places)
         self._splits: FairFlights[int] = FairFlights(places)
+        self._lists: FairFlights[list[PastVersion]] = FairFlights(places)
         self._splits_known: Recent[tuple[str, ...], int] = Recent(NAMES_KEPT)
         """(repository, versions that begin alike) → place of the one that it has; -1 for none."""
 
@@ -135,6 +140,7 @@ class Commits:
         """Cancel all questions and wait for their end."""
         await self._questions.close()
         await self._splits.close()
+        await self._lists.close()
 
     async def split(self, name: str, versions: Sequence[str], *, refresh: bool, client: str) -> int | None:
         """Which of these versions the repository has, the longest of its branches and tags; None if none.
@@ -168,6 +174,47 @@ class Commits:
                 await self._remember(name, key_of(version, ""), commit)
                 return place
         return -1
+
+    async def releases(self, name: str, package: str, *, client: str) -> list[PastVersion]:
+        """The releases of a package that the remote has now, oldest first.
+
+        Raises:
+            SourceUnavailable, SourceRefused: the remote does not say.
+        """
+
+        async def ask() -> list[PastVersion]:
+            try:
+                listing = await self._list(name, "latest", package)
+            except GitFailed as failure:
+                raise self._mirrors.remotes.explain(name, failure) from None
+            return await aside(releases_among, listing, package)
+
+        return await self._lists.join((name, package), client, ask)
+
+    async def between(self, name: str, before: str, last: str, *, client: str) -> list[PastVersion]:
+        """The commits after `before` up to `last`, along the first parents, oldest first.
+
+        Raises:
+            BadRequest: `last` does not come after `before`, or after too many others.
+            SourceUnavailable, SourceRefused: their history cannot be fetched.
+        """
+
+        async def ask() -> list[PastVersion]:
+            try:
+                commits = await self._mirrors.commits_between(name, before, last, COMMITS_BETWEEN)
+            except GitFailed as failure:
+                raise self._mirrors.remotes.explain(name, failure) from None
+            if commits is None:
+                text = f"after: {last[:12]} does not come after {before[:12]} in the history of {name}"
+                raise BadRequest(text, field="after")
+            if len(commits) > COMMITS_BETWEEN:
+                text = (
+                    f"after: more than {COMMITS_BETWEEN} commits come after {before[:12]}; name a later one"
+                )
+                raise BadRequest(text, field="after")
+            return [PastVersion(commit, commit) for commit in commits]
+
+        return await self._lists.join((name, before, last), client, ask)
 
     # Asking the remote
 

@@ -40,6 +40,8 @@ MAX_PATH_BYTES = 1024
 ENTRY_BYTES = 256
 """Of a listing, for each file that git.max_files permits: 54 bytes and the path, which is rarely longer."""
 
+COMMIT_LINE_BYTES = 41
+"""A commit and the end of its line, in a list."""
 MAX_BEGUN = 20
 """How many objects that begin alike are looked at. Seven digits tell 268 million apart."""
 
@@ -173,6 +175,33 @@ class Mirrors:
             await self.remotes.run(name, [*_FETCH, "--filter=tree:0"], _EVERY_REF, mirror)
             found = (await self._run_local(mirror, "rev-parse", f"--disambiguate={digits}")).decode().split()
             return {commit for commit in found[:MAX_BEGUN] if await self._has_commit(mirror, commit)}
+
+    async def commits_between(self, name: str, before: str, last: str, most: int) -> list[str] | None:
+        """The commits after `before` up to `last`, oldest first, along the first parents: at most one more
+        than `most`. None if `last` does not come after `before`.
+
+        Their history is fetched without files, and not kept, as in `commits_begun_by`.
+        """
+        async with folders.partial(self._repos) as draft:
+            mirror = draft / "mirror"
+            await aside(bare.make_empty, mirror, name, self.remotes.uid_for(name))
+            refs = [f"{commit}:refs/sky/{commit}" for commit in (before, last)]
+            try:
+                await self.remotes.run(name, [*_FETCH, "--filter=tree:0"], refs, mirror)
+            except GitFailed as failure:
+                if failure.trouble is not Trouble.only_whole:
+                    raise
+                await self.remotes.run(name, [*_FETCH, "--filter=tree:0"], _EVERY_REF, mirror)
+            try:
+                await self._run_local(mirror, "merge-base", "--is-ancestor", before, last)
+            except GitFailed:
+                return None
+            listed = await self._run_local(
+                mirror,
+                *("rev-list", "--first-parent", "--reverse", f"--max-count={most + 1}", last, f"^{before}"),
+                output_limit_bytes=(most + 2) * COMMIT_LINE_BYTES,
+            )
+            return listed.decode().split()
 
     async def _has_commit(self, mirror: Path, commit: str) -> bool:
         """Whether the mirror has an object of this name that is a commit (it may be a tag)."""

@@ -41,7 +41,10 @@ from skyisland.sources.space import Space
 from skyisland.sources.url import parse_url
 from skyisland.sources.versions import is_commit, is_short
 from skyisland.sources.written import URL_CACHED, Written, read, with_place
+from skyisland.wire import Versions
 
+VERSIONS_TOLD = 1000
+"""Releases that are told, the latest of them. A judgement: nobody calls more in a row."""
 SETTLED_KEPT = 2000
 """How many names are remembered that took a look at the references. A judgement: 20 MiB at worst."""
 
@@ -225,6 +228,29 @@ class Sources:
         parse_url(resolved.url, self._git.allowed_schemes)
         self._credentials.admit(resolved.url, client)
         return resolved
+
+    # Which versions there are
+
+    async def versions(
+        self, url: str, *, after: str | None = None, until: str | None = None, client: str = LOCAL
+    ) -> Versions:
+        """The releases of the package at `url`, as the remote has them now; or, with `after`, the commits
+        after that version. Of both, up to `until`.
+
+        Raises:
+            BadRequest: there is no such version, or `until` does not come after `after`.
+            As `resolve` does.
+        """
+        last = await self.resolve(url, until, client=client)
+        if after is None:
+            found = await self._commits.releases(last.url, last.package, client=client)
+            ends = [place for place, one in enumerate(found, 1) if one.commit == last.commit]
+            found = found[: ends[-1]] if until is not None and ends else found
+        else:
+            before = await self.resolve(url, after, client=client)
+            found = await self._commits.between(last.url, before.commit, last.commit, client=client)
+        omitted = max(0, len(found) - VERSIONS_TOLD)
+        return Versions(url=last.url, package=last.package, versions=found[omitted:], omitted=omitted)
 
     # The files of a commit
 

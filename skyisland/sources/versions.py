@@ -132,7 +132,7 @@ def refs_of(version: str | None, package: str = "") -> tuple[str, ...]:
     wanted = _wanted(version)
     patterns: list[str] = []
     if wanted is not None:
-        for prefix in _prefixes(version, package):
+        for prefix in prefixes_of(version, package):
             # `*` of ls-remote matches whatever follows: `_releases` looks closer.
             patterns += [f"refs/tags/{prefix}{head}" for head in _heads(wanted)]
     return ("HEAD", *exact(version, package), *patterns)
@@ -150,9 +150,9 @@ def exact(version: str, package: str = "") -> tuple[str, ...]:
     else:
         tags = [version]
         if is_release(version):
-            tags = [f"{prefix}{version}" for prefix in _prefixes(version, package)]
+            tags = [f"{prefix}{version}" for prefix in prefixes_of(version, package)]
             other = version[1:] if version.startswith("v") else f"v{version}"
-            tags += [f"{prefix}{other}" for prefix in _prefixes(version, package)]
+            tags += [f"{prefix}{other}" for prefix in prefixes_of(version, package)]
         names = [f"refs/heads/{version}", *(f"refs/tags/{tag}" for tag in tags)]
     refs = [form for ref in names for form in _forms(ref)]
     return (*refs, f"refs/{version}") if is_request(version) else tuple(refs)
@@ -179,7 +179,7 @@ def _heads(wanted: tuple[int, ...]) -> tuple[str, str]:
     return f"v{text}*", f"{text}*"
 
 
-def _prefixes(version: str, package: str) -> list[str]:
+def prefixes_of(version: str, package: str) -> list[str]:
     """What the tags of a package's release begin with: its folder, or one above, and the root's nothing."""
     if match := _SERIES.fullmatch(version):
         return [f"{match[1]}/" if match[1] else ""]
@@ -202,7 +202,7 @@ def commit_among(listing: bytes, version: str | None, package: str = "") -> str 
     release = version == "latest" or version.startswith("/")
     if not release and (commit := first(listing, version, package)):
         return commit
-    if commit := _highest(listing, wanted, _prefixes(version, package)):
+    if commit := _highest(listing, wanted, prefixes_of(version, package)):
         return commit
     if release and (commit := first(listing, version, package)):
         return commit
@@ -269,9 +269,13 @@ _Order = tuple[bool, tuple[int, int, int], tuple[tuple[bool, int, str], ...]]
 
 def _order(release: re.Match[str]) -> _Order:
     """What releases are sorted by: a whole one before any other, then by its numbers, then by its suffix."""
-    suffix = release[4]
-    parts = tuple(_suffix_part(part) for part in suffix.split(".")) if suffix else ()
-    return (suffix is None, (int(release[1]), int(release[2]), int(release[3])), parts)
+    numbers = (int(release[1]), int(release[2]), int(release[3]))
+    return (release[4] is None, numbers, suffix_parts(release[4]))
+
+
+def suffix_parts(suffix: str | None) -> tuple[tuple[bool, int, str], ...]:
+    """What the suffixes of releases are sorted by: part for part, a number before a text."""
+    return tuple(_suffix_part(part) for part in suffix.split(".")) if suffix else ()
 
 
 def _suffix_part(part: str) -> tuple[bool, int, str]:
@@ -290,7 +294,7 @@ def branches_among(listing: bytes) -> list[str]:
 
 def majors_among(listing: bytes, wanted: str) -> list[str]:
     """The major versions of which there are releases, beside those of a series; the highest first."""
-    (prefix,) = _prefixes(wanted, "")
+    (prefix,) = prefixes_of(wanted, "")
     tags = (match[2].decode(errors="replace") for match in _TAG.finditer(listing))
     releases = (_RELEASE.fullmatch(tag[len(prefix) :]) for tag in tags if tag.startswith(prefix))
     majors = {int(release[1]) for release in releases if release is not None}

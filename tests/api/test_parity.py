@@ -43,6 +43,7 @@ NO_CLIENT = {
 COMMANDS = {
     "invoke": "invoke github.com/user/repo 'F(1)'",
     "functions": "functions github.com/user/repo",
+    "versions": "sweep github.com/user/repo 'F(1)' --versions v9..",
     "calls": "calls",
     "kept": "calls show call-1",
     "cancel": "calls cancel call-1",
@@ -137,6 +138,7 @@ NO_CONSOLE = {
     "stats": "the meters are about calls; HTTP traffic is for monitoring",
     **dict.fromkeys(("secrets", "set_secret", "forget_secret"), "no screen takes a secret, lest it be seen"),
     "callback_secret": "a program needs it, no screen",
+    "versions": "the dialog takes any version; what calls at many of them is a command",
 }
 SAMPLES: dict[str, Any] = {
     "jail": "1",

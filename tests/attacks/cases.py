@@ -51,6 +51,7 @@ PLAIN = "tests/api/test_plain.py"
 CGROUPS = "tests/real/test_cgroups.py"
 ISLAND = "tests/unit/test_island.py"
 FAILURES = "tests/unit/test_failures.py"
+PAST = "tests/api/test_past.py"
 RELOADING, COMMANDS = "tests/api/test_reloading.py", "tests/api/test_commands.py"
 
 
@@ -81,6 +82,7 @@ GROUPS = {
     "T": "Terminals and logs",
     "S": "Functions with a name: secrets, webhooks, handlers",
     "A": "Calls that answer later",
+    "P": "Other versions, receipts",
     "D": "Faults of daemon and host",
 }
 
@@ -1024,6 +1026,18 @@ CASES = (
             ),
             *_tests("tests/api/test_later.py", "test_an_island_that_cannot_keep_calls_still_runs_the_others"),
         ),
+    ),
+    Case(
+        "P1",
+        "calls at hundreds of versions, each a build, from several clients",
+        "behind all other calls: none begins while somebody waits, some places stay free",
+        _tests(PAST, "test_a_call_behind_others_waits_until_nobody_does_and_leaves_a_place"),
+    ),
+    Case(
+        "P2",
+        "a name's environment and secrets for a commit that no admin gave them to, by a sweep or a replay",
+        "other commits run as plain calls, without them",
+        _tests(PAST, "test_a_name_is_replayed_by_name_while_it_stands_for_the_same"),
     ),
     Case(
         "D1",

@@ -146,6 +146,7 @@ def settings(data: bytes) -> None:
 def git(data: bytes) -> None:
     from skyisland.errors import IslandError
     from skyisland.sources.git import trouble_of
+    from skyisland.sources.releases import order_of, releases_among
     from skyisland.sources.remotes import presentable
     from skyisland.sources.versions import begun_by, commit_among, default_branch, is_commit, near
 
@@ -155,6 +156,7 @@ def git(data: bytes) -> None:
             assert found is None or is_commit(found)
     default_branch(data)
     near("main", data)
+    assert all(order_of(one.version) and is_commit(one.commit) for one in releases_among(data, "sub"))
     assert all(is_commit(commit) for commit in begun_by("a", data))
     said = data.decode(errors="replace")
     trouble_of(said)
@@ -282,7 +284,7 @@ def webhook(data: bytes) -> None:
 
 
 def headers(data: bytes) -> None:
-    from api.later import LONGEST_WAIT_S, preferences
+    from api.later import LONGEST_WAIT_S, is_behind, preferences
     from api.media import wanted
     from skyisland.errors import IslandError
     from skyisland.trace import read
@@ -292,6 +294,7 @@ def headers(data: bytes) -> None:
     with contextlib.suppress(IslandError):
         wanted(text)
     assert len(read(text)) in (0, 55)
+    assert is_behind(data) is (b"u=7" in [one.strip() for one in data.split(b",")])
 
 
 def request(data: bytes) -> None:

@@ -356,3 +356,34 @@ async def test_a_commit_that_no_branch_or_tag_names_shares_nothing_with_the_repo
     async with room(state_dir, mirrored, known=it.known) as it:
         assert it.sources.recorded(URL, "", tip).named
         assert not it.sources.recorded(URL, "", forks).named
+
+
+async def test_the_versions_that_there_are_and_the_commits_between_two(
+    state_dir: Path, repository: Repository, mirrored: dict[str, str]
+) -> None:
+    first = repository.git("rev-parse", "HEAD")
+    commits = []
+    for tag in ("v1.0.0", "v1.1.0", "v1.10.0"):
+        commits.append(repository.commit(a_go=f"package a // {tag}\n"))
+        repository.git("tag", "--annotate", "--message", "x", tag)
+    repository.git("checkout", "--quiet", "-b", "side", first)
+    aside = repository.commit(b_go="package a // aside\n")
+    repository.git("checkout", "--quiet", "main")
+    repository.git("merge", "--quiet", "--no-ff", "--message", "x", "side")
+    merged = repository.git("rev-parse", "HEAD")
+    async with room(state_dir, mirrored) as it:
+        told = await it.sources.versions(f"{URL}/sub")
+        assert (told.url, told.package, told.omitted) == (URL, "sub", 0)
+        assert [(one.version, one.commit) for one in told.versions] == [
+            ("v1.0.0", commits[0]),
+            ("v1.1.0", commits[1]),
+            ("v1.10.0", commits[2]),
+        ]
+        assert len((await it.sources.versions(URL, until="v1.1.0")).versions) == 2
+        between = await it.sources.versions(URL, after=first)
+        assert [one.commit for one in between.versions] == [*commits, merged]
+        between = await it.sources.versions(URL, after="v1.0.0", until="v1.1.0")
+        assert [one.commit for one in between.versions] == [commits[1]]
+        for after, until in (("v1.1.0", "v1.0.0"), (aside, "v1.0.0")):
+            with pytest.raises(BadRequest, match="does not come after"):
+                await it.sources.versions(URL, after=after, until=until)

@@ -275,3 +275,22 @@ def test_whatever_happens_places_are_neither_lost_nor_made(
         assert sum(room.places.take(f"{n}") for n in range(places + 1)) == places
 
     asyncio.run(play())
+
+
+async def test_who_stands_back_goes_when_nobody_waits_and_some_places_are_free() -> None:
+    places = queue(4, each=4)
+    room = Room(places)
+    await room.come("a", "a", "b", "b", "c")
+    behind = asyncio.create_task(places.stand_back(1))
+    await turn()
+    await room.leave("a")  # c has it
+    await room.leave("a")
+    assert not behind.done(), "one place is free, and it is left to others"
+    await room.leave("b")
+    await behind
+    gone = asyncio.create_task(places.stand_back(4))
+    await turn()
+    gone.cancel()
+    await room.leave("b", "c")
+    await places.stand_back(3)
+    assert gone.cancelled()

@@ -150,6 +150,7 @@ def test_what_rules_a_call_is_of_three_sections(load_settings: Callable[..., Set
         running_per_client=2,
         max_queued=7,
         queue_timeout_s=11.0,
+        behind_running=1,
         failures_kept_s=30.0,
         keep_s=13.0,
         slo=Slo(target_s=0.029, functions={"example.com/r.F": 0.031}),
