@@ -195,7 +195,7 @@ async def _kept(island: Island, record: Record, client: str, watcher: str) -> As
 
 async def _tell(island: Island, watched: Watched, record: Record, client: str, watcher: str) -> None:
     try:
-        with island.later.news(record.id) as attempts:
+        async with island.later.news(record.id) as attempts:
             record = await island.later.get(record.id, client)
             if record.attempts and not record.state.final:
                 watched.watch(record.attempts[-1].id, runs=True)

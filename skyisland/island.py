@@ -39,6 +39,7 @@ from skyisland.later.calls import Order
 from skyisland.later.keeping import NotKept, Store
 from skyisland.later.later import Later
 from skyisland.later.memory import MemoryStore
+from skyisland.later.running import always
 from skyisland.model import (
     Artifact,
     FunctionRequest,
@@ -168,6 +169,8 @@ class Island:
             busy=lambda: self._calling.places.waiting > 0,
             check=self._check_order,
             secrets_of=self.named.calls.secrets_of,
+            able=always if fleet is None else self._able,
+            node="" if fleet is None else fleet.status().node,
         )
 
     @property
@@ -324,6 +327,10 @@ class Island:
             ),
             visit=visit,
         )
+
+    async def _able(self, order: Order) -> bool:
+        """Whether a call is for this island: the secrets of its name never leave an island that has them."""
+        return not order.name or await self.named.calls.able(order.name)
 
     # What names need (`named.functions.Runner`)
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import fcntl
 import functools
+import logging
 import os
 import re
 import socket
@@ -43,13 +44,15 @@ from skyisland.named.secrets import Secrets
 from skyisland.named.sqlite import SqliteNames
 from skyisland.record.state import State
 from skyisland.rooms import BuildRoom, SourceRoom
-from skyisland.settings import Layout, Settings
+from skyisland.settings import Async, Layout, Settings
 from skyisland.settings.files import check_folder, make_private
 from skyisland.sources.sources import Sources
 
 if TYPE_CHECKING:
     from skyisland.drivers.zfs.clones import BaseSystem
     from skyisland.fleet.fleet import Fleet
+
+log = logging.getLogger(__name__)
 
 LINUX = sys.platform.startswith("linux")
 CAP_SYS_ADMIN = 21
@@ -88,8 +91,8 @@ async def opened(
         state = await State.open(layout.db)
         try:
             async with _fleet(settings) as fleet:
-                names, secrets = await SqliteNames.open(layout.names), Secrets(layout.secrets)
-                store = await _keeping(settings)
+                names, secrets = await _names(settings, fleet), Secrets(layout.secrets)
+                store = await _keeping(settings, fleet)
                 try:
                     await secrets.load()
                     yield _wire(
@@ -159,20 +162,62 @@ def node_name(host: str) -> str:
     return name
 
 
-async def _keeping(settings: Settings) -> Store | NotKept:
+async def _names(settings: Settings, fleet: Fleet | None) -> Names:
+    """What keeps names: this island, or its fleet."""
+    if fleet is None:
+        return await SqliteNames.open(settings.layout.names)
+    from skyisland.fleet.names import NatsNames
+    from skyisland.fleet.natsline import NatsLine
+
+    assert isinstance(fleet.line, NatsLine)  # noqa: S101
+    return await NatsNames.open(
+        fleet.line, fleet.subjects, settings.layout.fleet_names, replicas=settings.fleet.replicas
+    )
+
+
+async def _keeping(settings: Settings, fleet: Fleet | None) -> Store | NotKept:
     """What keeps calls that answer later; or why nothing does: the island runs the others all the same."""
-    bounds, layout = settings.async_, settings.layout
-    room = Room(
+    own = await _keeping_here(settings)
+    if fleet is None:
+        return own
+    from skyisland.fleet.natsline import NatsLine
+    from skyisland.fleet.spool import SpooledStore
+    from skyisland.fleet.store import NatsStore
+
+    assert isinstance(fleet.line, NatsLine)  # noqa: S101
+    bounds = settings.async_
+    shared = await NatsStore.open(
+        fleet.line,
+        fleet.subjects,
+        _room(bounds),
+        keep_s=bounds.keep,
+        keep_dead_s=bounds.keep_dead,
+        limit_bytes=bounds.results_limit,
+        replicas=settings.fleet.replicas,
+    )
+    if isinstance(own, NotKept):
+        log.error("calls of this island's own are not kept: %s", own.message)
+        return shared
+    return await SpooledStore.open(shared, own, lambda: settings.fleet.spool and not fleet.up)
+
+
+def _room(bounds: Async) -> Room:
+    return Room(
         orders=bounds.max_queued,
         orders_per_client=bounds.queued_per_client or max(1, bounds.max_queued // 2),
         size_bytes=bounds.queue_limit,
         size_bytes_per_client=bounds.queue_limit // 2,
     )
+
+
+async def _keeping_here(settings: Settings) -> Store | NotKept:
+    """What keeps them in files of this island."""
+    bounds, layout = settings.async_, settings.layout
     try:
         return await SqliteStore.open(
             layout.calls,
             layout.results,
-            room,
+            _room(bounds),
             keep_s=bounds.keep,
             keep_dead_s=bounds.keep_dead,
             limit_bytes=bounds.results_limit,

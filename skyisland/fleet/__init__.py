@@ -13,6 +13,16 @@ the servers are away it does alone all that one can, and says so. Without `[flee
     line        what the room asks of a connection: publish, listen, serve, request, gather
     natsline    that, to NATS servers (nats-py)
     buckets     small things that all share, by key
+    store       calls that answer later, kept by the servers
+    orders      their queues: one island has each order, until it is done or that island is lost
+    lanes       how an island asks a queue, client after client
+    results     their records, and Idempotency-Keys
+    index       which calls there are, for lists
+    pieces      results that are longer than a message
+    spool       the same for what one island alone keeps, while the servers are away
+    names       functions with a name, the same on all islands
+    streams     a stream of the servers: made, written to, read
+    words       what may stand in a subject; refusals in the words of `later`
     frames      what islands say to each other: msgpack, bounded, of one form
     subjects    the names of subjects, buckets and streams
 

@@ -27,6 +27,7 @@ from skyisland.fleet.guests import Guests
 from skyisland.fleet.line import Away, Line, Message
 from skyisland.fleet.members import PULSE_S, Members, Pulse
 from skyisland.fleet.subjects import Subjects
+from skyisland.host.tasks import cancel_all
 from skyisland.rooms import Home
 from skyisland.status import FleetStatus, LineState, Vacancy
 
@@ -103,10 +104,8 @@ class Fleet:
     async def leave(self) -> None:
         """Tell the others that this island is gone. May be repeated."""
         home, self._home = self._home, None
-        if self._beating is not None:
-            self._beating.cancel()
-            await asyncio.wait({self._beating})
-            self._beating = None
+        beating, self._beating = self._beating, None
+        await cancel_all(beating)
         if home is not None:
             await self._say(home.vacancy(), leaves=True)
 

@@ -22,7 +22,7 @@ from nats.aio.subscription import Subscription
 
 from skyisland.errors import SettingsError
 from skyisland.fleet.line import Away, Heard, Listening, Message
-from skyisland.host.tasks import Background
+from skyisland.host.tasks import Background, cancel_all
 from skyisland.settings import Fleet
 from skyisland.status import LineState
 
@@ -97,9 +97,7 @@ class NatsLine:
 
     async def close(self) -> None:
         """May be repeated."""
-        if self._connecting is not None and not self._connecting.done():
-            self._connecting.cancel()
-            await asyncio.wait({self._connecting})
+        await cancel_all(self._connecting)
         self._set(LineState.closed, "the island stops")
         await self._background.drain()
         await self._disconnect()

@@ -51,6 +51,19 @@ class Subjects(Struct, frozen=True):
         """What a remote said of a version."""
         return self.of("commit")
 
+    def kept(self, *words: str) -> str:
+        """What the servers keep: orders, records, keys, names."""
+        return self.of("kept", *words)
+
+    def told(self, bucket: str, call: str) -> str:
+        """An island has noted something of a call; calls are told of in 256 buckets."""
+        return self.of("told", bucket, call)
+
+    @property
+    def renamed(self) -> str:
+        """A name was changed."""
+        return self.of("renamed")
+
     @property
     def inbox(self) -> str:
         """What every subject for answers to this island begins with."""

@@ -17,6 +17,7 @@ P = ParamSpec("P")
 T = TypeVar("T")
 K = TypeVar("K", bound=Hashable)
 
+CANCEL_AGAIN_S = 0.2
 Progress = Callable[[str, int, int], None]
 """Receives what long work is at, how much of it is done, and how much there is (0: unknown)."""
 
@@ -48,6 +49,19 @@ async def finish(work: Awaitable[T], *, cancelled: Callable[[], object] | None =
 async def aside(work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
     """Do blocking work on a thread, and `finish` it."""
     return await finish(asyncio.to_thread(work, *args, **kwargs))
+
+
+async def cancel_all(*tasks: asyncio.Task[Any] | None) -> None:
+    """Cancel tasks and wait until they are done, whatever they end with. They are cancelled until they are:
+    Python 3.11's `wait_for` drops a cancellation that comes in the same turn as what it waits for."""
+    left = {task for task in tasks if task is not None}
+    while left:
+        for task in left:
+            task.cancel()
+        done, left = await asyncio.wait(left, timeout=CANCEL_AGAIN_S)
+        for task in done:
+            if not task.cancelled():
+                task.exception()  # else asyncio logs that nobody asked for it
 
 
 class Background:

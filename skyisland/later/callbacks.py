@@ -25,6 +25,7 @@ from msgspec import Raw, structs
 from skyisland.codec import encode
 from skyisland.errors import BadRequest
 from skyisland.host.outbound import Lookup, Refused, check_url, lookup, post
+from skyisland.host.tasks import cancel_all
 from skyisland.later.calls import Callback, CallbackState, Delivery, Order, Record
 from skyisland.later.keeping import NotKept, Store
 from skyisland.later.pauses import pause
@@ -97,13 +98,11 @@ class Callbacks:
         self._work.set()
 
     def start(self) -> None:
+        self._store.callbacks.follow(self._work.set)
         self._dispatching = asyncio.create_task(self._dispatch())
 
     async def close(self) -> None:
-        tasks = [*self._sending.values(), *([self._dispatching] if self._dispatching else [])]
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await cancel_all(self._dispatching, *self._sending.values())
 
     async def _dispatch(self) -> None:
         while True:

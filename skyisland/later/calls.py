@@ -83,6 +83,8 @@ class Attempt(Struct, kw_only=True, omit_defaults=True):
     """How the function ended, or the code of the error that kept it from running."""
     message: str = ""
     """The same for people; empty where it ended well."""
+    node: str = ""
+    """The island of the fleet that ran it; empty outside of one."""
 
 
 class Delivery(Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -139,6 +141,8 @@ class Record(Struct, kw_only=True, omit_defaults=True):
     error: Problem | None = None
     """Why the last attempt did not run to its end."""
     callback: Callback | None = None
+    durable: str = ""
+    """`node`: one island of the fleet keeps it, for the fleet's servers were away. Else empty."""
     private: bool = False
     """Its function was given secrets: the result is for its client alone."""
     result: Raw | UnsetType = UNSET

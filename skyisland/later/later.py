@@ -13,13 +13,14 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections.abc import Awaitable, Callable
-from contextlib import AbstractContextManager
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
 
 import msgspec
 from msgspec import structs
 
 from skyisland.errors import CallNotFound, CallStands, Draining, KeyInUse, KeyReused, TooBusy
+from skyisland.host.tasks import cancel_all
 from skyisland.later.callbacks import Callbacks
 from skyisland.later.calls import (
     Callback,
@@ -32,7 +33,7 @@ from skyisland.later.calls import (
 )
 from skyisland.later.keeping import NotKept, Store, Wanted
 from skyisland.later.memory import MemoryStore
-from skyisland.later.running import Run, Runner, SecretsOf
+from skyisland.later.running import Able, Run, Runner, SecretsOf, always
 from skyisland.model import FunctionRequest, NamedCall
 from skyisland.settings import Async
 
@@ -63,6 +64,8 @@ class Later:
         busy: Callable[[], bool],
         check: Check = _unchecked,
         secrets_of: SecretsOf = lambda _: (),
+        able: Able = always,
+        node: str = "",
     ) -> None:
         """`store`: or why nothing can be kept. The others: see `Runner`."""
         self._unusable = store if isinstance(store, NotKept) else None
@@ -71,7 +74,15 @@ class Later:
         self._check = check
         self.callbacks = Callbacks(self._store, settings)
         self._runner = Runner(
-            self._store, self.callbacks, run, settings, places=places, busy=busy, secrets_of=secrets_of
+            self._store,
+            self.callbacks,
+            run,
+            settings,
+            places=places,
+            busy=busy,
+            secrets_of=secrets_of,
+            able=able,
+            node=node,
         )
         self._expiring: asyncio.Task[None] | None = None
 
@@ -94,9 +105,7 @@ class Later:
         """End everything; what did not come to its end is run again by the next life."""
         await self._runner.close()
         await self.callbacks.close()
-        if self._expiring is not None:
-            self._expiring.cancel()
-            await asyncio.gather(self._expiring, return_exceptions=True)
+        await cancel_all(self._expiring)
         await self._store.close()
 
     @property
@@ -176,19 +185,26 @@ class Later:
         Raises:
             CallNotFound
         """
-        with self._runner.awaited(id) as ended:
-            record = await self.get(id, client)
-            if record.state.final or wait_s <= 0 or self._runner.paused:
-                return record
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(wait_s):
-                    await ended
-            return await self.get(id, client)
+        record = await self.get(id, client)
+        if record.state.final or wait_s <= 0 or self._runner.paused:
+            return record
+        async with self._store.results.watched(id):
+            with self._runner.awaited(id) as ended:
+                record = await self.get(id, client)
+                if record.state.final or self._runner.paused:
+                    return record
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(wait_s):
+                        await ended
+                return await self.get(id, client)
 
-    def news(self, id: str) -> AbstractContextManager[asyncio.Queue[str]]:  # noqa: A002
+    @asynccontextmanager
+    async def news(self, id: str) -> AsyncIterator[asyncio.Queue[str]]:  # noqa: A002
         """What happens to a call: the id of each attempt that begins, "" when it changes otherwise or the
         island stops."""
-        return self._runner.news(id)
+        async with self._store.results.watched(id):
+            with self._runner.news(id) as news:
+                yield news
 
     @property
     def stopping(self) -> bool:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import heapq
 from collections import Counter, deque
-from collections.abc import Container
+from collections.abc import Collection
 
 from msgspec import Struct
 
@@ -94,7 +94,7 @@ class Lines:
         place.number = self._number
         heapq.heappush(self._due, (due_at, self._number, call_id))
 
-    def take(self, now: float, full: Container[str] = ()) -> str | None:
+    def take(self, now: float, full: Collection[str] = ()) -> str | None:
         """The next one; None if none is due, or only of clients in `full`."""
         while self._due and self._due[0][0] <= now:
             entry = heapq.heappop(self._due)

@@ -5,10 +5,11 @@ from __future__ import annotations
 
 import secrets
 import time
-from collections.abc import Container
+from collections.abc import Callable, Collection
+from contextlib import AbstractAsyncContextManager, nullcontext
 
 from skyisland.later.calls import Callback, Claim, Order, Record, read, written
-from skyisland.later.keeping import Wanted
+from skyisland.later.keeping import Change, Wanted
 from skyisland.later.lines import Lines, Room
 
 ROOMY = Room(orders=10_000, orders_per_client=5_000, size_bytes=1 << 28, size_bytes_per_client=1 << 27)
@@ -32,9 +33,15 @@ class MemoryQueue:
             self._orders[order.id] = order
             self._lines.wait(order.id, due_at)
 
-    async def take(self, now: float, full: Container[str] = ()) -> Order | None:
+    async def take(self, now: float, full: Collection[str] = ()) -> Order | None:
         taken = self._lines.take(now, full)
         return None if taken is None else self._orders[taken]
+
+    def follow(self, wake: Callable[[], None]) -> None:
+        pass  # nobody else has it
+
+    async def rest(self) -> None:
+        pass
 
     def due_at(self) -> float | None:
         return self._lines.due_at()
@@ -68,6 +75,12 @@ class MemoryResults:
         self._records: dict[str, bytes] = {}
         self._results: dict[str, bytes] = {}
         self._claims: dict[tuple[str, str], tuple[Claim, float]] = {}
+
+    def follow(self, changed: Callable[[Change], None]) -> None:
+        pass
+
+    def watched(self, call_id: str) -> AbstractAsyncContextManager[None]:
+        return nullcontext()
 
     async def note(self, record: Record, result: bytes | None = None, *, anew: bool = False) -> bool:
         if not anew and record.id in self._records and read(self._records[record.id]).state.final:

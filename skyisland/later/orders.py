@@ -8,7 +8,7 @@ one finds every order waiting again.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Container
+from collections.abc import Callable, Collection
 
 import msgspec
 
@@ -63,7 +63,7 @@ class SqliteQueue:
             raise
         self._lines.wait(order.id, due_at)
 
-    async def take(self, now: float, full: Container[str] = ()) -> Order | None:
+    async def take(self, now: float, full: Collection[str] = ()) -> Order | None:
         taken = self._lines.take(now, full)
         if taken is None:
             return None
@@ -75,6 +75,12 @@ class SqliteQueue:
             self._lines.wait(taken, now + 1)
             raise
         return _decoder.decode(rows[0][0])
+
+    def follow(self, wake: Callable[[], None]) -> None:
+        pass  # this process holds the file
+
+    async def rest(self) -> None:
+        pass
 
     def due_at(self) -> float | None:
         return self._lines.due_at()

@@ -33,10 +33,10 @@ from skyisland.errors import (
     TooBusy,
 )
 from skyisland.events import shortened
-from skyisland.host.tasks import finish
+from skyisland.host.tasks import Background, cancel_all, finish
 from skyisland.later.callbacks import Callbacks
 from skyisland.later.calls import Attempt, CallbackState, CallState, Order, Record, accepted
-from skyisland.later.keeping import NotKept, Store
+from skyisland.later.keeping import Change, NotKept, Store
 from skyisland.later.pauses import pause
 from skyisland.model import Invocation, Verdict
 from skyisland.settings import Async
@@ -49,15 +49,24 @@ SecretsOf = Callable[[str], tuple[str, ...]]
 """What a call of this name is given and nobody is shown but its caller."""
 Run = Callable[[Order, str], Awaitable[Invocation]]
 """Runs an order once, as the invocation of this id."""
+Able = Callable[[Order], Awaitable[bool]]
+"""Whether this island has what the order needs; if not, another one of its fleet may."""
 
 YIELD_S = 0.05
 """How long to stand back while calls whose callers wait have no place. A judgement: most end sooner."""
 AGAIN_S = 1.0
 """Between two attempts to note what became of a call, while the disk is full."""
+PASS_ON_S = 0.5
+"""How long an order is left to others that this island lacks something for."""
 SHOWN_CHARACTERS = 500
 """How much of a message a record has."""
 HOPELESS = (BadRequest, Forbidden, NotFound, BuildFailed, HostUnfit)
 """Errors that come again however often it is tried."""
+
+
+async def always(order: Order) -> bool:
+    """Of an island that is alone: what it lacks, no other has."""
+    return True
 
 
 class Runner:
@@ -73,13 +82,17 @@ class Runner:
         places: int,
         busy: Callable[[], bool],
         secrets_of: SecretsOf,
+        able: Able,
+        node: str,
     ) -> None:
         """`places`: of the island, for calls of every kind. `busy`: whether calls whose callers wait have no
-        place."""
+        place. `node`: the island's name in its fleet, which attempts get; empty outside of one."""
         self._store = store
         self._callbacks = callbacks
         self._run = run
         self._secrets_of = secrets_of
+        self._able = able
+        self._node = node
         self._settings = settings
         self._places = settings.max_running or max(1, places // 2)
         self._per_client = settings.running_per_client or max(1, self._places // 2)
@@ -95,8 +108,11 @@ class Runner:
         self._work = asyncio.Event()
         self.paused = False
         self._dispatching: asyncio.Task[None] | None = None
+        self._stopping = Background()
 
     def start(self) -> None:
+        self._store.orders.follow(self.wake)
+        self._store.results.follow(self.changed)
         self._dispatching = asyncio.create_task(self._dispatch())
 
     def wake(self) -> None:
@@ -106,16 +122,15 @@ class Runner:
     def pause(self) -> None:
         """Begin no more. What runs is put back when its jail is killed; who waits for its end goes on."""
         self.paused = True
+        self._work.set()
         for call in {*self._ended, *self._news}:
             self._tell(call)
 
     async def close(self) -> None:
         """End everything; what did not come to its end is run again by the next life."""
         self.pause()
-        tasks = [*self.running.values(), *([self._dispatching] if self._dispatching else [])]
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await cancel_all(self._dispatching, *self.running.values())
+        await self._stopping.drain()
 
     # Who waits
 
@@ -154,15 +169,36 @@ class Runner:
             if not one.done():
                 one.set_result(None)
 
+    def changed(self, change: Change) -> None:
+        """Another island of the fleet noted something of a call that is watched here."""
+        self._spread(change.call, change.attempt)
+        if change.final:
+            self._tell(change.call)
+            if change.call in self.running:
+                self._stopping.start(self._stop_if_over(change.call))
+
+    async def _stop_if_over(self, call: str) -> None:
+        with contextlib.suppress(NotKept):
+            record = await self._store.results.get(call)
+            if record is not None and record.state.final:
+                await self._stop(call)
+
+    async def _stop(self, call: str) -> bool:
+        """Kill the jail of an attempt; False if there is none here."""
+        task = self.running.get(call)
+        if task is None:
+            return False
+        self._cancelled.add(call)
+        await cancel_all(task)
+        self._cancelled.discard(call)
+        return True
+
     async def cancel(self, record: Record) -> None:
-        """Run it no more: its jail is killed. One that is over stays as it is."""
-        task = self.running.get(record.id)
-        if task is not None:
-            self._cancelled.add(record.id)
-            task.cancel()
-            await asyncio.wait({task})
-            self._cancelled.discard(record.id)
+        """Run it no more: its jail is killed, wherever it is. One that is over stays as it is."""
+        if await self._stop(record.id):
             record = await self._store.results.get(record.id) or record
+        elif record.attempts and not record.attempts[-1].verdict:  # another island runs it
+            self._close_attempt(record, "cancelled", "")
         await self.end(record, CallState.cancelled)  # whose attempt had not begun, or does not end by itself
 
     # Attempts
@@ -174,6 +210,7 @@ class Runner:
             pause_s = await self._begin()
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._work.wait(), pause_s)
+        await self._store.orders.rest()
 
     async def _begin(self) -> float | None:
         """Begin what can begin now; returns after which time to look again, None for when there is news."""
@@ -205,22 +242,37 @@ class Runner:
 
     async def _carry_out(self, order: Order) -> None:
         """One attempt, from the order to what is noted of it."""
+        async with self._store.results.watched(order.id):  # another island may cancel it
+            await self._attempt(order)
+
+    async def _attempt(self, order: Order) -> None:
         record = await self.insist(lambda: self._store.results.get(order.id))
         if record is None:
             record = accepted(order)
         if record.state.final:  # the process was killed when it had noted this
             await self.end(record, record.state)
             return
+        if record.due_at is not None and record.due_at > time.time():  # who was to wait for that is gone
+            await self.insist(lambda: self._store.orders.put_back(record.id, record.due_at or 0.0))
+            return
+        if not await self._able(order):
+            await self.insist(lambda: self._store.orders.put_back(record.id, time.time() + PASS_ON_S))
+            return
         if record.attempts and not record.attempts[-1].verdict:
             # After a pause, too: what it runs may be what killed the island.
             await self._failed(record, "interrupted", "the island was killed while it ran")
             return
         attempt = Attempt(
-            number=len(record.attempts) + 1, id=f"inv-{secrets.token_hex(6)}", started_at=time.time()
+            number=len(record.attempts) + 1,
+            id=f"inv-{secrets.token_hex(6)}",
+            started_at=time.time(),
+            node=self._node,
         )
         record.attempts.append(attempt)
         record.state, record.due_at = CallState.running, None
-        await self.insist(lambda: self._store.results.note(record))
+        if not await self.insist(lambda: self._store.results.note(record)):
+            await self.end(record, CallState.cancelled)  # it was cancelled a moment ago
+            return
         self._spread(order.id, attempt.id)
         hidden = self._secrets_of(order.name) if order.name else ()
         record.private |= bool(hidden)

@@ -11,6 +11,8 @@ from __future__ import annotations
 import os
 import secrets
 import time
+from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager, nullcontext
 from pathlib import Path
 
 import msgspec
@@ -18,7 +20,7 @@ import msgspec
 from skyisland.host.tasks import aside
 from skyisland.later.calls import Callback, Claim, Record, read, written
 from skyisland.later.journal import Journal, Statement, telling
-from skyisland.later.keeping import Wanted
+from skyisland.later.keeping import Change, Wanted
 from skyisland.later.lines import Room
 from skyisland.later.orders import SqliteQueue
 
@@ -62,6 +64,12 @@ class SqliteResults:
     async def prepare(self) -> None:
         """Keep the secret."""
         await self._journal.write(("INSERT OR IGNORE INTO secrets VALUES ('callbacks', ?)", (self.secret,)))
+
+    def follow(self, changed: Callable[[Change], None]) -> None:
+        pass  # this process holds the file
+
+    def watched(self, call_id: str) -> AbstractAsyncContextManager[None]:
+        return nullcontext()
 
     async def note(self, record: Record, result: bytes | None = None, *, anew: bool = False) -> bool:
         content = written(record)

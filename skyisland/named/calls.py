@@ -16,7 +16,7 @@ from skyisland.errors import BadRequest, Forbidden, NotFound, Paused, TooBusy
 from skyisland.golang.conversation import Heard
 from skyisland.host.fair import LOCAL
 from skyisland.model import Exchange, FunctionRequest, Invocation, Limits, NamedCall, Terms
-from skyisland.named.definition import Definition, Revision, check_size
+from skyisland.named.definition import Definition, Revision, check_size, secrets_of
 from skyisland.named.names import Names, current, stale
 from skyisland.named.runner import Runner, request_of, resolved_of
 from skyisland.named.secrets import Secrets
@@ -204,6 +204,14 @@ class NamedCalls:
         if revision.revision != number:
             raise stale(name, revision.revision)
         return self._terms(revision)
+
+    async def able(self, name: str) -> bool:
+        """Whether this island has the secrets of a name; if not, another one of its fleet may. Of a name that
+        nobody has any more, too: that is the call's to find."""
+        if self._names.get(name) is None:
+            await self._names.refresh()
+        revision = self._names.get(name)
+        return revision is None or self._secrets.has(secrets_of(revision.definition))
 
     def secrets_of(self, name: str) -> tuple[str, ...]:
         """What a call of the name would be given now and nobody is shown; none where it cannot run."""

@@ -15,7 +15,7 @@ from collections.abc import Callable
 
 from msgspec import Struct, structs
 
-from skyisland.errors import BadRequest, IslandError, NotFound
+from skyisland.errors import BadRequest, IslandError, NotFound, StaleRevision
 from skyisland.host.tasks import Background
 from skyisland.model import Artifact, Exchange, NamedCall, Resolved, Terms
 from skyisland.named.calls import NamedCalls
@@ -72,10 +72,24 @@ class NamedFunctions:
 
         A name whose binary is gone is built again, in the background.
         """
+        self._names.follow(self._changed)
         for revision in self._names.all():
             self._aim(revision)
             if revision.definition.warm.min:
                 self._following.start(self._warm_again(revision))
+
+    def _changed(self, name: str) -> None:
+        """Another island of the fleet changed a name."""
+        self._forget(name)
+        revision = self._names.get(name)
+        if revision is None:
+            self._drop(name)
+            return
+        self._aim(revision)
+        if revision.definition.warm.min:
+            self._following.start(self._warm_again(revision))
+        else:
+            self._runner.keep_warm(name, None, None, 0)
 
     async def close(self) -> None:
         """Wait until no name is being moved."""
@@ -224,6 +238,9 @@ class NamedFunctions:
         """
         await self._names.delete(name, current(self._names, name).revision)
         self._forget(name)
+        self._drop(name)
+
+    def _drop(self, name: str) -> None:
         self._runner.keep_warm(name, None, None, 0)
         self._runner.aim(name, None)
 
@@ -348,6 +365,8 @@ class NamedFunctions:
                     verified=verified,
                 )
                 log.info("%s follows its branch to %s", name, resolved.commit)
+        except StaleRevision:
+            log.info("%s was moved by somebody else meanwhile", name)
         except IslandError as error:
             if self._trouble.get(name) != error.message:
                 log.warning("%s stays at %s: %s", name, revision.commit, error.message)

@@ -6,6 +6,7 @@ islands, never overwrite each other unseen. `get` and `all` wait for nothing: a 
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Protocol
 
 from skyisland.errors import NameNotFound, StaleRevision
@@ -31,7 +32,7 @@ class Names(Protocol):
 
         Raises:
             StaleRevision: it does not follow the latest; nothing is changed.
-            DriverError: it cannot be written; nothing is changed.
+            DriverError, Unavailable: it cannot be written; nothing is changed.
         """
         ...
 
@@ -45,8 +46,16 @@ class Names(Protocol):
         Raises:
             NameNotFound
             StaleRevision: another one is the last.
-            DriverError: it cannot be written; nothing is changed.
+            DriverError, Unavailable: it cannot be written; nothing is changed.
         """
+        ...
+
+    def follow(self, changed: Callable[[str], None]) -> None:
+        """Call this with each name that others changed, where islands keep their names together."""
+        ...
+
+    async def refresh(self) -> None:
+        """Learn what others changed, up to now; nothing, if they cannot be asked."""
         ...
 
     async def close(self) -> None:
@@ -119,6 +128,12 @@ class MemoryNames:
         if latest == 0:
             raise name_not_found(name)
         del self._revisions[name]
+
+    def follow(self, changed: Callable[[str], None]) -> None:
+        pass  # nobody else has it
+
+    async def refresh(self) -> None:
+        pass
 
     async def close(self) -> None:
         pass

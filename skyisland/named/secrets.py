@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import re
 import stat
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from skyisland.errors import BadRequest, DriverError, NotFound
@@ -51,6 +51,10 @@ class Secrets:
     def names(self) -> list[str]:
         """Of every secret, sorted."""
         return sorted(self._values)
+
+    def has(self, names: Iterable[str]) -> bool:
+        """Whether all of these are there."""
+        return all(name in self._values for name in names)
 
     def values(self, wanted: Mapping[str, str]) -> tuple[tuple[str, str], ...]:
         """Variables with their values. `wanted`: by variable, the secret's name.

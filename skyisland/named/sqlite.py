@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import os
 import sqlite3
+from collections.abc import Callable
 from pathlib import Path
 
 import aiosqlite
@@ -114,6 +115,12 @@ class SqliteNames:
                 raise name_not_found(name)
             await self._commit(("DELETE FROM revisions WHERE name = ?", (name,)))
             del self._latest[name]
+
+    def follow(self, changed: Callable[[str], None]) -> None:
+        pass  # this process holds the file
+
+    async def refresh(self) -> None:
+        pass
 
     async def _commit(self, *writes: tuple[str, tuple[object, ...]]) -> None:
         """Write all or nothing; whoever is cancelled waits for the end."""

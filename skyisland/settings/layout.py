@@ -90,6 +90,11 @@ class Layout(Struct, frozen=True):
         return self.state_dir / "results"
 
     @property
+    def fleet_names(self) -> Path:
+        """The fleet's names, as this island knew them last."""
+        return self.state_dir / "names-fleet.json"
+
+    @property
     def names(self) -> Path:
         """The SQLite database of functions with a name."""
         return self.state_dir / "names.db"

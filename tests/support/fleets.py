@@ -18,14 +18,16 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Awaitable, Callable, Iterator
-from contextlib import suppress
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from signal import Signals
 
 import pytest
 
 from skyisland.fleet.line import Away, Heard, Message
+from skyisland.fleet.natsline import NatsLine
+from skyisland.fleet.subjects import Subjects
 from skyisland.settings import Fleet as FleetSettings
 from skyisland.status import LineState
 from tests.support.places import CACHE
@@ -187,6 +189,18 @@ class NatsServer:
         return FleetSettings(name=name, node=node, servers=(self.url,), **more)  # type: ignore[arg-type]
 
 
+@asynccontextmanager
+async def joined(server: NatsServer, fleet: str, node: str = "a") -> AsyncIterator[tuple[NatsLine, Subjects]]:
+    """The line of an island in a fleet of this server."""
+    subjects = Subjects(fleet, node)
+    line = NatsLine(server.settings(fleet, node), subjects.inbox)
+    try:
+        await line.start(PATIENCE_S)
+        yield line, subjects
+    finally:
+        await line.close()
+
+
 def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
@@ -215,7 +229,7 @@ def nats_server() -> Iterator[NatsServer]:
     server = NatsServer(binary or newest_binary(), folder)
     server.start()
     yield server
-    server.stop()
+    server.stop(Signals.SIGKILL)  # nobody needs what it keeps
     shutil.rmtree(folder)
 
 

@@ -171,7 +171,7 @@ async def test_a_call_that_waits_for_a_paused_name_says_so(runner: Runner) -> No
     runner.plays = [Paused("n is paused", retry_after_s=60)]
     async with living(runner) as later:
         call = (await later.accept(REQUEST, "ann")).id
-        with later.news(call) as news:
+        async with later.news(call) as news:
             async with asyncio.timeout(20):
                 while not runner.ran or (record := await later.get(call)).state != "queued":
                     await news.get()

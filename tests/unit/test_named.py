@@ -6,6 +6,7 @@ from __future__ import annotations
 import asyncio
 import stat
 from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,7 @@ from skyisland.errors import (
     StaleRevision,
     TooBusy,
 )
+from skyisland.fleet.names import NatsNames
 from skyisland.model import NamedCall
 from skyisland.named.definition import Ceilings, Definition, Egress, Objective, Revision, Warm
 from skyisland.named.functions import NamedFunctions
@@ -33,6 +35,7 @@ from skyisland.named.names import KEPT, MemoryNames, Names
 from skyisland.named.secrets import Secrets
 from skyisland.named.sqlite import SqliteNames
 from tests.support.api import World, answers, make_world
+from tests.support.fleets import NatsServer, joined
 
 ENCODE = Definition(url="github.com/mmcloughlin/geohash", function="Encode", version="main")
 ARGUMENTS = NamedCall(args=Raw(b"[1, 2]"))
@@ -42,19 +45,25 @@ ARGUMENTS = NamedCall(args=Raw(b"[1, 2]"))
 Opened = Callable[[], Awaitable[Names]]
 
 
-@pytest.fixture(params=["memory", "sqlite"])
+@pytest.fixture(params=["memory", "sqlite", "nats"])
 async def opened(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Opened]:
-    """Opens the names; for SQLite again and again, as the island of the next day does."""
-    memory, made = MemoryNames(), []
+    """Opens the names; but for memory again and again, as the island of the next day does."""
+    memory, made = MemoryNames(), AsyncExitStack()
 
     async def open_names() -> Names:
-        names: Names = memory if request.param == "memory" else await SqliteNames.open(tmp_path / "names.db")
-        made.append(names)
+        names: Names = memory
+        if request.param == "sqlite":
+            names = await SqliteNames.open(tmp_path / "names.db")
+        elif request.param == "nats":
+            server: NatsServer = request.getfixturevalue("nats_server")
+            line, subjects = await made.enter_async_context(joined(server, fleet))
+            names = await NatsNames.open(line, subjects, tmp_path / "names.json")
+        made.push_async_callback(names.close)
         return names
 
-    yield open_names
-    for names in made:
-        await names.close()
+    fleet = request.getfixturevalue("fleet_name")
+    async with made:
+        yield open_names
 
 
 def revision(number: int, name: str = "encode", **more: Any) -> Revision:

@@ -7,6 +7,7 @@ import threading
 
 import pytest
 
+from skyisland.host import tasks
 from skyisland.host.tasks import Background, InUse, aside, finish
 
 
@@ -112,3 +113,24 @@ def test_a_thing_is_in_use_until_its_last_holder_lets_go() -> None:
     assert "a" in users
     assert users.let_go("a")
     assert set(users) == {"b"}
+
+
+async def test_a_task_that_misses_a_cancellation_is_cancelled_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tasks, "CANCEL_AGAIN_S", 0.001)
+    missed = 0
+
+    async def deaf() -> None:
+        nonlocal missed
+        while True:
+            try:
+                await asyncio.Event().wait()
+            except asyncio.CancelledError:
+                missed += 1
+                if missed == 2:
+                    raise RuntimeError("at its end") from None
+
+    task = asyncio.create_task(deaf())
+    await asyncio.sleep(0)
+    await tasks.cancel_all(task, None)
+    assert (task.done(), missed) == (True, 2)
+    await tasks.cancel_all(task)

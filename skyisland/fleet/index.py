@@ -1,0 +1,101 @@
+"""Which calls there are, in memory: read from the headers of their records, each time from where it stood."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+
+import msgspec
+from msgspec import Struct
+
+from skyisland.fleet.streams import Stream
+from skyisland.later.calls import CallState
+from skyisland.later.keeping import Wanted
+
+ABOUT = "Sky-About"
+"""The header of a record with what lists are made by, as JSON in ASCII: a header is a line of text."""
+MOST = 200_000
+"""Calls in the index; the oldest are forgotten, in it alone. A judgement: 60 MB."""
+
+
+class About(Struct, frozen=True, array_like=True):
+    """What lists of calls are made by."""
+
+    client: str
+    state: CallState
+    name: str
+    created_at: float
+    ended_at: float | None
+    size: int
+    """Bytes of a call that is over."""
+    pieces: str
+    """The name of its result's pieces."""
+
+
+class Index:
+    """Calls by their ids, in the order in which they were accepted."""
+
+    def __init__(self, records: Stream) -> None:
+        self._records = records
+        self._calls: dict[str, About] = {}
+        self._read = 0
+        """The number of the last record that is in it."""
+        self._reading = asyncio.Lock()
+
+    async def refresh(self) -> None:
+        """Read what came since.
+
+        Raises:
+            Away
+        """
+        async with self._reading:
+            if (last := await self._records.last_seq()) < self._read:
+                self._calls, self._read = {}, 0  # it is another stream
+            if last == self._read:
+                return
+            async for page in self._records.headers(self._read):
+                for message in page:
+                    about = (message.headers or {}).get(ABOUT, "")
+                    try:
+                        self._calls[message.subject.rpartition(".")[2]] = msgspec.convert(
+                            json.loads(about), About
+                        )
+                    except (ValueError, RecursionError):
+                        continue  # no island wrote it
+                while len(self._calls) > MOST:
+                    del self._calls[next(iter(self._calls))]
+            self._read = last
+
+    def find(self, wanted: Wanted) -> list[str]:
+        """The ids of those that are wanted, newest first."""
+        found = [
+            (one.created_at, number, call_id)
+            for number, (call_id, one) in enumerate(self._calls.items())
+            if wanted.client in ("", one.client)
+            and wanted.state in (None, one.state)
+            and wanted.name in ("", one.name)
+            and one.created_at >= wanted.since
+        ]
+        return [call_id for _, _, call_id in sorted(found, reverse=True)[: wanted.limit]]
+
+    def old(self, since: float, dead_since: float, most_bytes: int) -> list[str]:
+        """The ids of those that are over and were before `since` (dead ones: `dead_since`), and of the oldest
+        where all take more than this."""
+        over = sorted(
+            (one.ended_at or one.created_at, call_id)
+            for call_id, one in self._calls.items()
+            if one.state.final
+        )
+        gone, size = [], sum(self._calls[call_id].size for _, call_id in over)
+        most_bytes = most_bytes if size <= most_bytes else most_bytes * 9 // 10
+        for ended_at, call_id in over:
+            one = self._calls[call_id]
+            if ended_at < (dead_since if one.state is CallState.dead else since) or size > most_bytes:
+                gone.append(call_id)
+                size -= one.size
+        return gone
+
+    def forget(self, call_id: str) -> str:
+        """Take a call out; returns the name of its pieces."""
+        about = self._calls.pop(call_id, None)
+        return about.pieces if about is not None else ""
