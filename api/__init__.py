@@ -14,6 +14,7 @@ whatever way they took. Whose share a request counts to stands in `clients`, whi
                                                          ─┬─▶ what is seen (observe.py, stream.py)
                                                           ├─▶ calls that answer later (later.py)
                                                           ├─▶ what is done (admin.py, names.py)
+                                                          ├─▶ other nodes of the fleet (nodes.py)
                                                           └─▶ /openapi.json, /docs (description.py)
 
 It uses the island, its record, wire and operations; it chooses no driver and makes no island.
@@ -42,6 +43,7 @@ from api.clients import Clients
 from api.function import FunctionEndpoint, called_name, look, send_reply
 from api.handlers import PREFIX, HandlerEndpoint
 from api.media import wanted
+from api.nodes import Everywhere
 from api.origin import ForeignOrigin, Origins, shown_to, welcome
 from api.problems import Reply
 from api.stream import Feed
@@ -226,6 +228,7 @@ def create_app(
         return routes.respond(problems.reply(error, form, admin=admin))
 
     app.register_error_handler(Exception, refuse)
+    Everywhere(app, island.fleet.nodes if island.fleet is not None else None)
     routes.guard(app, gate, clients)
     observe.open_to_all(app, island)
     observe.for_operators(app, island, metrics, logs, app.feed)

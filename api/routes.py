@@ -15,6 +15,7 @@ from quart import Quart, Response, g, request
 
 from api.auth import Gate
 from api.clients import Clients
+from api.nodes import NODES, Everywhere, admitted
 from api.problems import Reply
 from skyisland.codec import decode
 from skyisland.errors import BadRequest
@@ -41,6 +42,9 @@ def guard(app: Quart, gate: Gate, clients: Clients) -> None:
 
     async def admit() -> None:
         operation = NAMED.get(request.endpoint or "")
+        if (asked := admitted(operation, request.scope)) is not None:
+            g.who, g.address = asked.who, asked.address
+            return
         # Callers are counted as well as admitted, by `FunctionEndpoint.admitted`.
         if operation is not None and operation.role not in (None, Role.caller):
             token = gate.token_of(request.scope["headers"])
@@ -86,6 +90,11 @@ def responds(
                 _refuse_others(operation.query)
             for parameter in operation.query:
                 parameters[parameter.name] = _value(parameter, request.args.get(parameter.name))
+            if operation.takes_node and (node := parameters.pop("node")) is not None:
+                everywhere: Everywhere = app.extensions[NODES]
+                response = await everywhere.elsewhere(operation, node)
+                if response is not None:
+                    return response
             return await handle(**parameters)
 
         for path in operation.paths:

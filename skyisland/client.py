@@ -15,7 +15,7 @@ import httpx
 
 from skyisland import operations as op
 from skyisland.codec import NotAnIsland, encode, read_call, read_last, read_line
-from skyisland.errors import Unavailable
+from skyisland.errors import BadRequest, Unavailable
 from skyisland.events import InvocationFinished
 from skyisland.figures import Report
 from skyisland.golang.catalogue import Catalogue
@@ -25,6 +25,7 @@ from skyisland.model import Artifact, FunctionRequest, NamedCall
 from skyisland.named.definition import Definition, MoveBody, Revision, RollbackBody, SecretBody
 from skyisland.named.functions import Named
 from skyisland.operations import JSON, LINES, Operation
+from skyisland.operations.gathered import ALL, Gathered, read_all
 from skyisland.record.logs import LogLine
 from skyisland.record.traffic import ApiStats
 from skyisland.status import AddressInfo, AddressState, Capability, Written
@@ -73,10 +74,13 @@ class Client:
         remedy: str = "start one by `skyisland serve`",
         tls: ssl.SSLContext | None = None,
         transport: httpx.BaseTransport | None = None,
+        node: str = "",
     ) -> None:
         """`timeout_s`: how long to wait for an answer; calls and builds wait for as long as they take.
-        `remedy`: what the user of this client may do where nobody listens. `tls`: as `trusting` makes it."""
+        `remedy`: what the user of this client may do where nobody listens. `tls`: as `trusting` makes it.
+        `node`: the one of the fleet that is to answer, if it is not this one."""
         self.url = url
+        self.node = node
         self._remedy = remedy
         base, path = way_to(url, tls)
         if path:
@@ -133,6 +137,8 @@ class Client:
         headers = {} if body is None else {"Content-Type": JSON}
         if revision is not None:
             headers |= {"If-Match": f'"{revision}"'} if revision else {"If-None-Match": "*"}
+        if self.node and "node" not in parameters:
+            parameters = {**parameters, "node": self._named(operation)}
         try:
             return self._http.request(
                 operation.method,
@@ -147,6 +153,24 @@ class Client:
             raise Unreachable(f"no answer in time from {self.url}; is the island overloaded?") from None
         except (httpx.HTTPError, httpx.InvalidURL, OSError) as error:
             raise self._unreachable(error) from None
+
+    def _named(self, operation: Operation[Any]) -> str:
+        """The node that this is asked of.
+
+        Raises:
+            BadRequest: it is not asked of nodes.
+        """
+        if not operation.takes_node:
+            raise BadRequest(f"{operation.name} is not asked of a node; leave the node out", field="node")
+        return self.node
+
+    def everywhere(self, operation: Operation[T], **parameters: object) -> Gathered[T]:
+        """What all nodes of the island's fleet answer."""
+        response = self._send(operation, {**parameters, "node": ALL}, None, patient=False)
+        try:
+            return read_all(operation, response.status_code, response.content)
+        except NotAnIsland as error:
+            raise Unreachable(f"{self.url} {error}") from None
 
     def _unreachable(self, error: Exception) -> Unreachable:
         if text := distrust(error):
@@ -294,6 +318,8 @@ class Client:
 
     def output(self, jail: str) -> Iterator[Written]:
         """What a jail writes, as it comes, to its end. Its number, its name, or the id of its call."""
+        if self.node:
+            self._named(op.OUTPUT)
         timeout = httpx.Timeout(self._http.timeout.connect, read=None)
         request = self._http.build_request(op.OUTPUT.method, op.OUTPUT.url(jail=jail), timeout=timeout)
         try:

@@ -12,7 +12,7 @@ fault, 502 and 504 a service that we called, 500 and 503 ourselves.
     │   └── SourceRefused           403   the settings do not permit this repository
     ├── NotFound                    404
     │   ├── JailNotFound · AddressNotFound · ArtifactNotFound · CallNotFound
-    │   └── InvocationNotFound · FunctionNotFound · NameNotFound
+    │   └── InvocationNotFound · FunctionNotFound · NameNotFound · NodeNotFound
     ├── AddressInUse                409
     ├── CallStands                  409   there is nothing about this call to do again
     ├── KeyInUse                    409   the call with this Idempotency-Key still runs; Retry-After
@@ -22,6 +22,7 @@ fault, 502 and 504 a service that we called, 500 and 503 ourselves.
     ├── TooBusy                     429   Retry-After
     ├── SourceUnavailable           502   the remote did not answer, or has no such version
     ├── NodeLost                    502   another island of the fleet ran the call, and is gone
+    ├── NodeSilent                  502   another node of the fleet did not answer
     ├── Unavailable                 503   Retry-After
     │   ├── NoAddress · Draining · Paused
     │   └── HostUnfit               503   this host cannot do what was asked; the remedy is in the text
@@ -109,6 +110,12 @@ class CallNotFound(NotFound):
     code = "call_not_found"
 
 
+class NodeNotFound(NotFound):
+    """The fleet has no such node, or this island is in none."""
+
+    code = "node_not_found"
+
+
 class AddressInUse(IslandError):
     code = "address_in_use"
 
@@ -189,6 +196,12 @@ class NodeLost(IslandError):
     """The island of the fleet that ran the call is not heard of any more; `details["node"]` is its name."""
 
     code = "node_lost"
+
+
+class NodeSilent(IslandError):
+    """Another node of the fleet did not answer in time."""
+
+    code = "node_silent"
 
 
 class Unavailable(IslandError):

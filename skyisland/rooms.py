@@ -26,6 +26,7 @@ from skyisland.model import (
     Source,
     Timings,
 )
+from skyisland.nodes import Nodes
 from skyisland.status import AddressInfo, AddressState, Capability, FleetStatus, Vacancy
 from skyisland.wire import Versions
 
@@ -161,6 +162,12 @@ class FleetRoom(Protocol):
 
     @property
     def elsewhere(self) -> Elsewhere: ...
+
+    @property
+    def nodes(self) -> Nodes:
+        """The others, for operators."""
+        ...
+
     async def join(self, home: Home) -> None: ...
     async def drain(self) -> None: ...
     async def leave(self) -> None: ...

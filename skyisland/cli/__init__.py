@@ -13,6 +13,8 @@
     publishing     folders of the user's own machine, as repositories for the island
     operating      commands that act on a running island: kill, cache, console …
     watching       commands that only read from one: jails, logs …
+    joining        fleet: several machines that are one
+    gathering      what all nodes of a fleet answer (`--node all`), printed
     naming         functions with a name, and their secrets
     completing     words that a shell completes by asking the island
     printing       answers as tables or JSON
@@ -103,6 +105,9 @@ SECTIONS: dict[str, dict[str, tuple[str, str]]] = {
         "cache": ("operating", "List, evict, rebuild or purge the binaries that are kept."),
         "rebuild": ("operating", "Build a binary anew."),
     },
+    "Several machines": {
+        "fleet": ("joining", "Write what a fleet needs, or show how it is."),
+    },
     "Your shell": {
         "completion": ("configuring", "Print the script that completes commands."),
     },
@@ -189,15 +194,22 @@ class Commands(Listing):
 class GlobalOptions:
     """The values of the options that stand before the command; click hands it to each command."""
 
-    def __init__(self, file: Path | None = None, authorities: Path | None = None) -> None:
-        """`authorities`: whose certificates to trust, in place of the island's own."""
-        self.file, self.authorities = file, authorities
+    def __init__(
+        self, file: Path | None = None, authorities: Path | None = None, node: str | None = None
+    ) -> None:
+        """`authorities`: whose certificates to trust, in place of the island's own. `node`: of the island's
+        fleet, the one that a command is about, or `all`."""
+        self.file, self.authorities, self.node = file, authorities, node
 
     @property
     def words(self) -> list[str]:
         """Those that were given, as words of a command line."""
-        given = (("-c", self.file), ("--cacert", self.authorities))
+        given = (("-c", self.file), ("--cacert", self.authorities), ("--node", self.node))
         return [word for option, file in given if file is not None for word in (option, str(file))]
+
+    def at(self, node: str) -> GlobalOptions:
+        """The same for another node."""
+        return GlobalOptions(self.file, self.authorities, node)
 
     def line(self, *words: str) -> str:
         """A command line of ours as the user would type it, with the options that were given."""
@@ -227,7 +239,13 @@ class GlobalOptions:
         def connected(token: str) -> Client:
             header = settings.admin_token_header
             return Client(
-                settings.url, token=token, header=header, timeout_s=timeout_s, remedy=remedy, tls=tls
+                settings.url,
+                token=token,
+                header=header,
+                timeout_s=timeout_s,
+                remedy=remedy,
+                tls=tls,
+                node=self.node or "",
             )
 
         try:
@@ -307,15 +325,22 @@ def console_options(command: Callable[..., Any]) -> Callable[..., Any]:
     type=click.Path(path_type=Path, dir_okay=False, exists=True),
     help="Whose certificates to trust (PEM). Without it: the island's own, as the settings name it.",
 )
+@click.option(
+    "--node",
+    metavar="NAME|all",
+    help="Of the island's fleet: the node that a command asks or changes; of lists also all.",
+)
 @click.option("-i", "--init", "init_only", is_flag=True, help="Prepare this host and stop.")
 @click.pass_context
-def main(ctx: click.Context, file: Path | None, authorities: Path | None, init_only: bool) -> None:
+def main(
+    ctx: click.Context, file: Path | None, authorities: Path | None, node: str | None, init_only: bool
+) -> None:
     """Functions as a service on your own machine: any Go function, answered from a fresh jail.
 
     Without a command, runs the island (`serve`).
     """
     _open_standard_descriptors()
-    ctx.obj = GlobalOptions(file, authorities)
+    ctx.obj = GlobalOptions(file, authorities, node)
     if ctx.invoked_subcommand is None:
         ctx.invoke(main.commands["init" if init_only else "serve"])
     elif init_only:

@@ -30,10 +30,14 @@ if TYPE_CHECKING:
 def kill(options: GlobalOptions, jail: str | None, everyone: bool, yes: bool, as_json: bool) -> None:
     """Kill a jail, or all of them.
 
-    JAIL is its number or name; its caller is told. On a terminal, --all asks first.
+    JAIL is its number or name, of another node of the fleet node/JAIL; its caller is told. On a terminal,
+    --all asks first.
     """
     if (jail is None) is not everyone:
         raise click.UsageError("name one jail, or use --all")
+    if jail is not None and "/" in jail:
+        node, _, jail = jail.partition("/")
+        options = options.at(node)
     with options.client() as client:
         if everyone and not yes and sys.stdin.isatty() and not _agreed(client):
             say("nothing was killed", err=True)

@@ -11,6 +11,7 @@ import click
 from skyisland import operations as op
 from skyisland.cli import GlobalOptions
 from skyisland.cli.completing import functions_called, jail_names, requests_over
+from skyisland.cli.gathering import nodes_addresses, nodes_rows
 from skyisland.cli.printing import (
     PAIRS,
     as_json,
@@ -29,8 +30,9 @@ from skyisland.events import InvocationFinished
 from skyisland.figures import Figures, Report, Window
 from skyisland.model import Artifact
 from skyisland.operations import Operation
+from skyisland.operations.gathered import ALL
 from skyisland.record.logs import LogLine, printable
-from skyisland.status import AddressState, Capability
+from skyisland.status import AddressInfo, AddressState, Capability
 from skyisland.wire import FunctionPage, Jail, Snapshot, milliseconds
 
 POLL_S = 0.5
@@ -104,9 +106,11 @@ def _capability(one: Capability) -> tuple[object, ...]:
 @click.pass_obj
 def requests(options: GlobalOptions, limit: int, as_json: bool) -> None:
     """List the latest calls that are over, newest first."""
+    columns, texts = _REQUEST_COLUMNS, ("FUNCTION", "WHY")
+    if nodes_rows(options, op.INVOCATIONS, columns, _request, as_json=as_json, texts=texts, limit=limit):
+        return
     with options.client() as client:
         ends = client.invocations(limit)
-    columns, texts = _REQUEST_COLUMNS, ("FUNCTION", "WHY")
     print_list(ends, columns, _request, "no call is over", as_json=as_json, texts=texts)
 
 
@@ -178,6 +182,10 @@ def logs(options: GlobalOptions, jail: str | None, follow: bool, limit: int, as_
 
     Oldest first. With --follow, --json prints one line of JSON for each.
     """
+    if options.node == ALL and not follow:
+        columns, texts = ("TIME", "LEVEL", "FROM", "TEXT"), ("TEXT",)
+        nodes_rows(options, op.LOGS, columns, _line, as_json=as_json, texts=texts, jail=jail, limit=limit)
+        return
     with options.client() as client:
         lines = client.logs(jail=jail, limit=limit)
         if as_json and not follow:
@@ -192,6 +200,10 @@ def logs(options: GlobalOptions, jail: str | None, follow: bool, limit: int, as_
                 say(f"{lines[0].seq - last - 1} lines came too fast", err=True)
             _print_log(lines, as_json=as_json)
             last = max((line.seq for line in lines), default=last)
+
+
+def _line(line: LogLine) -> tuple[object, ...]:
+    return moment(line.at), line.level, line.jail or line.logger, line.text
 
 
 def _print_log(lines: list[LogLine], *, as_json: bool) -> None:
@@ -285,9 +297,12 @@ def _print_page(page: FunctionPage) -> None:
 @click.pass_obj
 def jails(options: GlobalOptions, as_json: bool) -> None:
     """List the living jails."""
+    columns, texts = _JAIL_COLUMNS, ("FUNCTION",)
+    if nodes_rows(options, op.JAILS, columns, _jail, as_json=as_json, texts=texts):
+        return
     with options.client() as client:
         alive = client.jails()
-    print_list(alive, _JAIL_COLUMNS, _jail, "no jail is alive", as_json=as_json, texts=("FUNCTION",))
+    print_list(alive, columns, _jail, "no jail is alive", as_json=as_json, texts=texts)
 
 
 _JAIL_COLUMNS = ("JID", "NAME", "STATE", "PID", "IP4", "AGE", "MEMORY", "FUNCTION")
@@ -356,13 +371,19 @@ def output(options: GlobalOptions, jail: str, as_json: bool) -> None:
 @click.pass_obj
 def ips(options: GlobalOptions, state: AddressState | None, as_json: bool) -> None:
     """List the addresses of the pool."""
+    columns = ("ADDRESS", "STATE", "JAIL", "SINCE")
+    if nodes_addresses(options, columns, lambda pool: _addresses(pool, state), state, as_json=as_json):
+        return
     with options.client() as client:
         if as_json:
             print_json(client.addresses() if state is None else client.addresses_in(state))
             return
         pool = client.snapshot().addresses
-    rows = ((one.ip, one.word, one.jail, _since(one.since)) for one in pool if state in (None, one.state))
-    print_table(("ADDRESS", "STATE", "JAIL", "SINCE"), rows, "no address")
+    print_table(columns, _addresses(pool, state), "no address")
+
+
+def _addresses(pool: list[AddressInfo], state: AddressState | None) -> list[tuple[object, ...]]:
+    return [(one.ip, one.word, one.jail, _since(one.since)) for one in pool if state in (None, one.state)]
 
 
 def _since(at: float | None) -> str:
@@ -384,10 +405,12 @@ def stats(options: GlobalOptions, as_json: bool) -> None:
 @click.pass_obj
 def cache_list(options: GlobalOptions, as_json: bool) -> None:
     """List them, latest use first."""
+    columns, texts = _ARTIFACT_COLUMNS, ("FUNCTION",)
+    if nodes_rows(options, op.ARTIFACTS, columns, _artifact, as_json=as_json, texts=texts):
+        return
     with options.client() as client:
         artifacts = client.artifacts()
     artifacts.sort(key=lambda artifact: -artifact.used_at)
-    columns, texts = _ARTIFACT_COLUMNS, ("FUNCTION",)
     print_list(artifacts, columns, _artifact, "nothing is cached", as_json=as_json, texts=texts)
 
 

@@ -9,6 +9,7 @@ the servers are away it does alone all that one can, and says so. Without `[flee
     elsewhere   where a call runs that has no room here; told when it is lost
     guests      calls of other islands that run here
     errands     what both say to each other
+    operators   what an operator asks of other islands, and their answers
     members     what is known of each island, by its last pulse; which ones are home to a function
     line        what the room asks of a connection: publish, listen, serve, request, gather
     natsline    that, to NATS servers (nats-py)
@@ -25,6 +26,7 @@ the servers are away it does alone all that one can, and says so. Without `[flee
     words       what may stand in a subject; refusals in the words of `later`
     frames      what islands say to each other: msgpack, bounded, of one form
     subjects    the names of subjects, buckets and streams
+    serverfiles what `skyisland fleet init` writes for servers and nodes
 
 To add a subject, give it a name in `subjects` and a struct for its frames, and then, at any time, whether the
 servers can be reached or not:

@@ -26,6 +26,7 @@ from skyisland.fleet.frames import pack
 from skyisland.fleet.guests import Guests
 from skyisland.fleet.line import Away, Line, Message
 from skyisland.fleet.members import PULSE_S, Members, Pulse
+from skyisland.fleet.operators import Operators
 from skyisland.fleet.subjects import Subjects
 from skyisland.host.tasks import cancel_all
 from skyisland.rooms import Home
@@ -69,6 +70,8 @@ class Fleet:
         self.members = Members(subjects.node)
         self.elsewhere = Forwarding(subjects, line, self.members, origin.platform)
         self._guests = Guests(subjects, line, self.members)
+        self.nodes = Operators(line, subjects, self.members)
+        """The other islands, for operators."""
         self._origin = origin
         self._life = secrets.token_hex(8)
         self._started_at = time.time()
@@ -88,6 +91,7 @@ class Fleet:
         await self.line.listen(self.subjects.pulses, self._hear)
         await self.line.listen(self.subjects.hello, self._greeted)
         await self.elsewhere.open()
+        await self.nodes.start()
         await self.line.whenever_joined(self._enter)
 
     async def join(self, home: Home) -> None:

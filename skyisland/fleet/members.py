@@ -119,6 +119,10 @@ class Members:
         """All that are alive, this one too, by name."""
         return sorted(node for node in self._members if not self.is_silent(node))
 
+    def known(self) -> list[str]:
+        """All that were heard of late but this one, silent or not, by name."""
+        return sorted(node for node in self._members if node != self._node)
+
     def others(self) -> Iterator[Member]:
         """All that are alive, but this one."""
         since = self._clock() - SILENT_S

@@ -4,6 +4,7 @@
     calling       of callers: functions, and calls that answer later
     naming        of functions with a name
     operating     of operators
+    gathered      what all nodes of a fleet answer to one of them
 
     routes        `api.routes` registers a handler for each, reads its parameters and admits by its role
     description   /openapi.json and /docs are made of it

@@ -11,6 +11,9 @@ from skyisland.record.traffic import ApiStats
 from skyisland.status import AddressInfo, AddressState, Capability, Written
 from skyisland.wire import AddressBody, FunctionPage, Jail, Snapshot
 
+_NODE = Parameter(name="node", meaning="Of this node of the fleet, or of `all`.")
+_AT = Parameter(name="node", meaning="At this node of the fleet.")
+
 HEALTH = Operation(
     name="health",
     method="GET",
@@ -65,6 +68,7 @@ STATS = Operation(
     path="/api/v1/admin/api-stats",
     summary="Traffic since the start.",
     role=Role.operator,
+    query=(_NODE,),
     answer=ApiStats,
 )
 
@@ -74,6 +78,7 @@ SNAPSHOT = Operation(
     path="/api/v1/admin/snapshot",
     summary="The island at this moment.",
     role=Role.operator,
+    query=(_NODE,),
     answer=Snapshot,
 )
 
@@ -83,7 +88,7 @@ INVOCATIONS = Operation(
     path="/api/v1/admin/invocations",
     summary="The latest calls that are over, newest first.",
     role=Role.operator,
-    query=(Parameter(name="limit", meaning="How many at most.", default=100, most=1000),),
+    query=(Parameter(name="limit", meaning="How many at most.", default=100, most=1000), _NODE),
     answer=list[InvocationFinished],
     field="invocations",
 )
@@ -95,6 +100,7 @@ INVOCATION = Operation(
     summary="One of them. `cause` says why it did not end well: the end of its stderr, the beginning of its "
     "output, the compiler's lines.",
     role=Role.operator,
+    query=(_NODE,),
     answer=InvocationFinished,
     field="invocation",
 )
@@ -109,7 +115,7 @@ REPORT = Operation(
     path="/api/v1/admin/functions",
     summary="Figures of a window of time that ends now: of all calls, and of each function that was called.",
     role=Role.operator,
-    query=(_WINDOW,),
+    query=(_WINDOW, _NODE),
     answer=Report,
 )
 
@@ -119,7 +125,7 @@ FUNCTION = Operation(
     path="/api/v1/admin/functions/{function}",
     summary="One function that was called: its figures, commits, binaries, jails and latest calls.",
     role=Role.operator,
-    query=(_WINDOW,),
+    query=(_WINDOW, _NODE),
     answer=FunctionPage,
 )
 
@@ -133,6 +139,7 @@ LOGS = Operation(
         Parameter(name="jail", meaning="Only those of this jail, by its name."),
         Parameter(name="after", meaning="Only those with a higher `seq`.", default=0, most=1 << 62),
         Parameter(name="limit", meaning="How many at most.", default=500, most=5000),
+        _NODE,
     ),
     answer=list[LogLine],
     field="logs",
@@ -163,6 +170,7 @@ JAILS = Operation(
     path="/api/v1/admin/jails",
     summary="The jails that are alive.",
     role=Role.operator,
+    query=(_NODE,),
     answer=list[Jail],
     field="jails",
 )
@@ -173,6 +181,7 @@ KILL_ALL = Operation(
     path="/api/v1/admin/jails",
     summary="Kill all jails.",
     role=Role.admin,
+    query=(_AT,),
     answer=list[int],
     field="deleted",
 )
@@ -183,6 +192,7 @@ JAIL = Operation(
     path="/api/v1/admin/jail/{jail}",
     summary="One jail.",
     role=Role.operator,
+    query=(_NODE,),
     answer=Jail,
     field="details",
 )
@@ -204,6 +214,7 @@ KILL = Operation(
     path="/api/v1/admin/jail/{jail}",
     summary="Kill a jail; its caller is told.",
     role=Role.admin,
+    query=(_AT,),
     answer=int,
     field="deleted",
 )
@@ -215,7 +226,7 @@ ADDRESSES = Operation(
     aliases=("/api/v1/admin/network/ips",),
     summary="The pool of addresses: each with the jail that holds it, or those of one state.",
     role=Role.operator,
-    query=(Parameter(name="state", meaning="Only these.", among=tuple(AddressState)),),
+    query=(Parameter(name="state", meaning="Only these.", among=tuple(AddressState)), _NODE),
     answer=dict[str, str | list[str] | None],
 )
 
@@ -226,6 +237,7 @@ SET_ADDRESS = Operation(
     aliases=("/api/v1/admin/network/ips", "/api/v1/admin/network/ip"),
     summary="Take an address out of the pool, or give it back.",
     role=Role.admin,
+    query=(_AT,),
     body=AddressBody,
     answer=AddressInfo,
 )
@@ -236,6 +248,7 @@ ARTIFACTS = Operation(
     path="/api/v1/admin/cache",
     summary="The compiled functions.",
     role=Role.operator,
+    query=(_NODE,),
     answer=list[Artifact],
     field="artifacts",
 )
@@ -246,6 +259,7 @@ EVICT = Operation(
     path="/api/v1/admin/cache/{key}",
     summary="Forget a compiled function.",
     role=Role.admin,
+    query=(_AT,),
     answer=str,
     field="evicted",
 )
@@ -256,6 +270,7 @@ REBUILD = Operation(
     path="/api/v1/admin/cache/{key}/rebuild",
     summary="Fetch and compile anew what a function was made of.",
     role=Role.admin,
+    query=(_AT,),
     answer=str,
     field="rebuilt",
 )
@@ -266,6 +281,7 @@ PURGE = Operation(
     path="/api/v1/admin/cache/purge",
     summary="Forget all compiled functions that no call is using.",
     role=Role.admin,
+    query=(_AT,),
     answer=list[str],
     field="evicted",
 )

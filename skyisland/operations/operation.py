@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from enum import StrEnum
-from typing import Generic, TypeVar
+from typing import Generic, TypeVar, get_args, get_origin
 from urllib.parse import quote, urlencode
 
 from msgspec import Struct
@@ -69,6 +69,17 @@ class Operation(Struct, Generic[T], frozen=True, kw_only=True):
     @property
     def paths(self) -> tuple[str, ...]:
         return self.path, *self.aliases
+
+    @property
+    def takes_node(self) -> bool:
+        """Whether another node of the fleet can be asked."""
+        return any(parameter.name == "node" for parameter in self.query)
+
+    @property
+    def rows(self) -> bool:
+        """Whether it answers a list of objects, to which those of other nodes can be added."""
+        (row, *_) = get_args(self.answer) or (None,)
+        return get_origin(self.answer) is list and isinstance(row, type) and issubclass(row, Struct)
 
     def url(self, **parameters: object) -> str:
         """Path and query with these parameters; None leaves one of the query out."""

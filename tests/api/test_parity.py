@@ -24,7 +24,7 @@ from skyisland.client import Client
 from skyisland.errors import IslandError
 from skyisland.model import FunctionRequest, NamedCall
 from skyisland.named.definition import Definition
-from skyisland.operations import NAMED, OPERATIONS
+from skyisland.operations import NAMED, OPERATIONS, Role
 from skyisland.status import AddressState
 from tests.support.api import HEADER, REQUEST, TOKEN, Server, World
 from tui.console import Console
@@ -140,6 +140,16 @@ NO_CONSOLE = {
     "callback_secret": "a program needs it, no screen",
     "versions": "the dialog takes any version; what calls at many of them is a command",
 }
+NO_NODE = {
+    "metrics": "Prometheus scrapes each node",
+    **dict.fromkeys(("events", "output"), "streams without end, which the node itself sends"),
+    **dict.fromkeys(("secrets", "set_secret", "forget_secret"), "secrets never travel"),
+    **dict.fromkeys(
+        ("names", "named", "define", "forget", "revisions", "move", "roll_back", "pause", "resume"),
+        "names are the whole fleet's",
+    ),
+}
+"""What operators cannot ask of another node, though it is theirs to ask."""
 SAMPLES: dict[str, Any] = {
     "jail": "1",
     "key": "k",
@@ -210,6 +220,12 @@ def test_every_operation_has_a_way_or_a_reason(ways: dict[str, Any], reasons: di
     assert len(NAMED) == len(OPERATIONS)
     assert set(ways) | set(reasons) == set(NAMED)
     assert not set(ways) & set(reasons)
+
+
+def test_operators_can_ask_every_node_or_there_is_a_reason() -> None:
+    theirs = [one for one in OPERATIONS if one.role in (Role.operator, Role.admin)]
+    assert {one.name for one in theirs if not one.takes_node} == set(NO_NODE)
+    assert all(one.role in (Role.operator, Role.admin) for one in OPERATIONS if one.takes_node)
 
 
 def test_every_operation_has_a_route_and_every_route_an_operation(world: World) -> None:

@@ -52,6 +52,7 @@ CGROUPS = "tests/real/test_cgroups.py"
 ISLAND = "tests/unit/test_island.py"
 FAILURES = "tests/unit/test_failures.py"
 PAST = "tests/api/test_past.py"
+NODES = "tests/api/test_nodes.py"
 RELOADING, COMMANDS = "tests/api/test_reloading.py", "tests/api/test_commands.py"
 
 
@@ -84,6 +85,7 @@ GROUPS = {
     "A": "Calls that answer later",
     "P": "Other versions, receipts",
     "D": "Faults of daemon and host",
+    "W": "Between the islands of a fleet",
 }
 
 CASES = (
@@ -1119,5 +1121,49 @@ CASES = (
         "a start with standard descriptors closed",
         "opened on /dev/null; it starts, calls and stops",
         _tests(LIFE, "test_closed_standard_descriptors_harm_nobody"),
+    ),
+    Case(
+        "W1",
+        "a node says a pulse in another's name, or garbage",
+        "the server refuses to publish it; on its own subject it is counted and not believed",
+    ),
+    Case(
+        "W2",
+        "a node listens to another's calls, answers or admin's questions",
+        "the server refuses each subscription",
+    ),
+    Case("W3", "another account of the same server", "hears nothing of the fleet, and is not heard"),
+    Case(
+        "W4",
+        "no certificate, one of another authority, a server's",
+        "no connection",
+    ),
+    Case("W5", "a message longer than max_payload", "its sender is cut off; nobody else notices"),
+    Case(
+        "W6",
+        "a node that does not read what it is sent",
+        "it is cut off before 60 MB wait for it; who sends is not held up",
+    ),
+    Case("W7", "a node deletes a stream", "the server refuses it"),
+    Case(
+        "W8",
+        "a node joins the servers' cluster with its certificate",
+        "no route: only hosts that the configuration names are servers",
+    ),
+    Case(
+        "W9",
+        "a node asks another, as an admin, for what is not operators' business: secrets, names, calls",
+        "403; what an operator may not change, he may not by another node either",
+        _tests(
+            NODES,
+            "test_a_node_may_ask_what_operators_may_and_no_more",
+            "test_a_node_that_asks_needs_a_token_like_anybody",
+        ),
+    ),
+    Case(
+        "W10",
+        "an answer of a node that is none: a bomb of zlib, cut off, of another form, in another's name",
+        "counts as silence",
+        _tests(NODES, "test_answers_that_are_no_answers_count_as_silence"),
     ),
 )

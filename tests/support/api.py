@@ -25,7 +25,7 @@ from skyisland.later.keeping import NotKept, Store
 from skyisland.model import FunctionRequest
 from skyisland.record.logs import LogRing
 from skyisland.record.metrics import Metrics
-from skyisland.rooms import AddressRoom, SourceRoom
+from skyisland.rooms import AddressRoom, FleetRoom, SourceRoom
 from skyisland.settings import Api as ApiSettings
 from skyisland.status import Policy
 
@@ -115,6 +115,7 @@ def make_world(
     addresses: AddressRoom | None = None,
     store: Store | NotKept | None = None,
     sources: SourceRoom | None = None,
+    fleet: FleetRoom | None = None,
     **feed: Any,
 ) -> World:
     events, driver, builds = Events(), FakeJails(), FakeBuilds()
@@ -130,6 +131,7 @@ def make_world(
         network=addresses,
         history=FakeHistory(events),
         store=store,
+        fleet=fleet,
     )
     metrics, logs = Metrics(), LogRing()
     events.tap(metrics.fold)

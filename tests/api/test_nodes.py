@@ -1,0 +1,283 @@
+"""One fleet for operators: another node answers, or all do; a change is made where it is asked for."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import zlib
+from collections.abc import AsyncIterator
+
+import httpx
+import pytest
+from click.testing import CliRunner
+from msgspec import structs
+
+from skyisland import operations as op
+from skyisland.cli import GlobalOptions, main
+from skyisland.client import Client
+from skyisland.drivers.fake import Script
+from skyisland.errors import BadRequest, JailNotFound, NodeNotFound
+from skyisland.events import JailCreated
+from skyisland.fleet.frames import pack
+from skyisland.fleet.line import Message, serve
+from skyisland.fleet.operators import MOST_BYTES, Operators
+from skyisland.fleet.subjects import Subjects
+from skyisland.model import Invocation
+from skyisland.nodes import Question, Told
+from skyisland.rooms import Errand, Home, Ran
+from skyisland.settings import Api as ApiSettings
+from skyisland.status import FleetStatus, LineState
+from tests.support.api import ADMIN, HEADER, REQUEST, TOKEN, World, make_world
+from tests.support.fleets import Hub
+
+OPERATOR = {HEADER: "an operator's token"}
+NAMES = ("a", "b")
+
+
+CALLS: set[asyncio.Task[Invocation]] = set()
+"""Those that are running."""
+
+
+class Nowhere:
+    async def run(self, errand: Errand) -> Ran | None:
+        return None
+
+
+class Room:
+    """A fleet (`rooms.FleetRoom`) of which only the operators' part is there."""
+
+    def __init__(self, nodes: Operators) -> None:
+        self.nodes = nodes
+        self.elsewhere = Nowhere()
+
+    async def join(self, home: Home) -> None: ...
+
+    async def drain(self) -> None: ...
+
+    async def leave(self) -> None: ...
+
+    def status(self) -> FleetStatus:
+        return FleetStatus(fleet="f", node=self.nodes.node, state=LineState.joined, since=0.0)
+
+
+class Known:
+    def __init__(self, node: str) -> None:
+        self.node = node
+        self.silent = ["c"]
+        """Known, and never heard."""
+
+    def known(self) -> list[str]:
+        return [name for name in (*NAMES, *self.silent) if name != self.node]
+
+
+@pytest.fixture
+def hub() -> Hub:
+    return Hub()
+
+
+@pytest.fixture
+def known() -> dict[str, Known]:
+    """What each node knows of the others."""
+    return {name: Known(name) for name in NAMES}
+
+
+@pytest.fixture
+async def nodes(hub: Hub, known: dict[str, Known]) -> AsyncIterator[dict[str, World]]:
+    worlds = {}
+    for name in NAMES:
+        operators = Operators(hub.line(name), Subjects("f", name), known[name], ask_s=0.3, gather_s=0.3)
+        worlds[name] = make_world(
+            settings=ApiSettings(operators={"olga": OPERATOR[HEADER]}, admins={"alice": "alice's token"}),
+            fleet=Room(operators),
+        )
+        await operators.start()
+        await worlds[name].island.start()
+    yield worlds
+    for world in worlds.values():
+        await world.island.stop()
+
+
+async def running_jail(world: World) -> int:
+    """The number of a jail that works until it is killed."""
+    world.driver.script = lambda _: Script(duration_s=float("inf"))
+    call = asyncio.create_task(world.island.invoke(REQUEST))
+    CALLS.add(call)
+    call.add_done_callback(CALLS.discard)
+    return (await world.next(JailCreated)).jid
+
+
+async def test_another_node_answers_and_all_do(nodes: dict[str, World]) -> None:
+    jid = await running_jail(nodes["b"])
+    async with nodes["a"].client(headers=ADMIN) as client:
+        assert (await client.get("/api/v1/admin/jails")).json() == {"jails": []}
+        assert (await client.get("/api/v1/admin/jails?node=a")).json() == {"jails": []}
+        there = (await client.get("/api/v1/admin/jails?node=b")).json()
+        assert [jail["jid"] for jail in there["jails"]] == [jid]
+        every = (await client.get("/api/v1/admin/jails?node=all")).json()
+        assert every["silent"] == ["c"]
+        assert [(jail["node"], jail["jid"]) for jail in every["jails"]] == [("b", jid)]
+        stats = (await client.get("/api/v1/admin/ips?state=available&node=all")).json()
+        assert stats["nodes"].keys() == {"a", "b"}
+        assert set(stats["nodes"]["b"]["available"]) == set(stats["nodes"]["a"]["available"])
+        one = (await client.get(f"/api/v1/admin/jail/{jid}?node=all")).json()
+        assert one["refused"]["a"]["code"] == "jail_not_found"
+        assert one["nodes"]["b"]["details"]["jid"] == jid
+
+
+async def test_a_change_is_made_where_it_is_asked_for_and_noted_there(
+    nodes: dict[str, World], caplog: pytest.LogCaptureFixture
+) -> None:
+    jid = await running_jail(nodes["b"])
+    caplog.set_level(logging.INFO, "api.audit")
+    async with nodes["a"].client(headers={HEADER: "alice's token"}) as client:
+        assert (await client.delete(f"/api/v1/admin/jail/{jid}")).json()["code"] == "jail_not_found"
+        killed = await client.delete(f"/api/v1/admin/jail/{jid}?node=b")
+        assert killed.json() == {"deleted": jid}
+        (record,) = caplog.records
+        assert record.__dict__["who"] == "alice"
+        assert record.__dict__["address"].endswith(" by way of a")
+        body = {"ip": "10.61.0.2", "state": "unavailable"}
+        put = await client.put("/api/v1/admin/ips?node=b", json=body)
+        assert put.json()["state"] == "unavailable"
+    taken = {name: world.island.network.addresses()[0].state for name, world in nodes.items()}
+    assert taken == {"a": "available", "b": "unavailable"}
+
+
+async def test_what_cannot_be_asked_is_refused(nodes: dict[str, World], world: World) -> None:
+    async with nodes["a"].client(headers=ADMIN) as client:
+
+        async def code(method: str, path: str) -> tuple[int, str]:
+            response = await client.request(method, path)
+            return response.status_code, response.json()["code"]
+
+        assert await code("DELETE", "/api/v1/admin/jails?node=all") == (400, "bad_request")
+        assert await code("GET", "/api/v1/admin/jails?node=x") == (404, "node_not_found")
+        assert await code("GET", "/api/v1/admin/jails?node=c") == (502, "node_silent")
+        assert await code("GET", "/api/v1/admin/invocations?node=b&limit=x") == (400, "bad_request")
+        assert await code("GET", "/api/v1/admin/jail/7?node=b") == (404, "jail_not_found")
+        assert await code("GET", "/api/v1/admin/jails?nod=b") == (400, "bad_request")
+    async with world.client(headers=ADMIN) as client:
+        alone = await client.get("/api/v1/admin/jails?node=all")
+        assert (alone.status_code, alone.json()["code"]) == (404, "node_not_found")
+
+
+async def test_a_node_may_ask_what_operators_may_and_no_more(nodes: dict[str, World], hub: Hub) -> None:
+    rogue = Operators(hub.line("r"), Subjects("f", "r"), Known("r"), ask_s=0.2)
+
+    async def asked(method: str, url: str, role: str) -> tuple[int, object]:
+        told = await rogue.ask("b", Question(method=method, url=url, who="mallory", role=role))
+        return told.status, json.loads(told.body).get("code")
+
+    assert await asked("GET", "/api/v1/admin/jails", "operator") == (200, None)
+    assert await asked("DELETE", "/api/v1/admin/jails", "operator") == (403, "forbidden")
+    assert await asked("DELETE", "/api/v1/admin/jails", "caller") == (403, "forbidden")
+    for method, url in (
+        ("PUT", "/api/v1/names/x"),
+        ("GET", "/api/v1/secrets"),
+        ("POST", "/api/v1/function"),
+        ("GET", "/metrics"),
+        ("GET", "/openapi.json"),
+        ("GET", "/api/v1/admin/events"),
+        ("GET", "/nowhere"),
+    ):
+        assert await asked(method, url, "admin") == (403, "forbidden"), url
+    assert await asked("GET", "/api/v1/admin/jails?node=a", "admin") == (400, "bad_request")
+
+
+async def test_answers_that_are_no_answers_count_as_silence(hub: Hub, nodes: dict[str, World]) -> None:
+    line, ours = hub.line("c"), Subjects("f", "c")
+    bomb = zlib.compress(bytes(MOST_BYTES + 1), 9)
+    good = Told(node="c", status=200, body=b'{"jails":[]}')
+    answers = [
+        pack(structs.replace(good, body=bomb, packed=True)),
+        pack(structs.replace(good, body=bomb[:100], packed=True)),
+        pack(structs.replace(good, body=b"x", packed=True)),
+        pack(good)[:20],
+        b"\x02" + pack(good)[1:],
+        pack(structs.replace(good, node="b")),
+    ]
+
+    async def said(data: bytes) -> tuple[int, str]:
+        async def answer(_: Message) -> bytes:
+            return data
+
+        listening = await serve(line, f"{ours.at('c', 'admin')}.a", answer)
+        async with nodes["a"].client(headers=ADMIN) as client:
+            response = await client.get("/api/v1/admin/jails?node=c")
+        await listening.end()
+        return response.status_code, response.json().get("code", "")
+
+    for data in answers:
+        assert await said(data) == (502, "node_silent")
+    assert await said(pack(good)) == (200, "")
+
+
+async def test_an_answer_that_no_message_can_hold_says_so(nodes: dict[str, World], hub: Hub) -> None:
+    hub.lines[1].largest_bytes = 200
+    async with nodes["a"].client(headers=ADMIN) as client:
+        told = await client.get("/api/v1/admin/snapshot?node=b")
+        assert (told.status_code, told.json()["code"]) == (413, "too_large")
+
+
+async def test_client_and_commands_ask_other_nodes(nodes: dict[str, World], known: dict[str, Known]) -> None:
+    jid = await running_jail(nodes["b"])
+    async with nodes["a"].served() as server:
+
+        class Here(GlobalOptions):
+            def at(self, node: str) -> GlobalOptions:
+                here = Here()
+                here.node = node
+                return here
+
+            def client(self, *, admin: bool = True, timeout_s: float = 30.0) -> Client:
+                return Client(server.url, token=TOKEN, header=HEADER, node=self.node or "")
+
+        def with_client() -> None:
+            with Client(server.url, token=TOKEN, header=HEADER, node="b") as client:
+                assert [jail.jid for jail in client.jails()] == [jid]
+                with pytest.raises(BadRequest, match="not asked of a node"):
+                    client.set_secret("KEY", "value")
+                with pytest.raises(BadRequest, match="not asked of a node"):
+                    client.output("1")
+                with pytest.raises(JailNotFound):
+                    client.jail("99")
+            with Client(server.url, token=TOKEN, header=HEADER, node="x") as client:
+                with pytest.raises(NodeNotFound, match="the fleet has b, c"):
+                    client.jails()
+                every = client.everywhere(op.JAILS)
+            assert every.silent == ["c"]
+            assert {node: [jail.jid for jail in jails] for node, jails in every.answers.items()} == {
+                "b": [jid]
+            }
+
+        def run(node: str, *words: str) -> tuple[str, str]:
+            command, *rest = words
+            result = CliRunner().invoke(main.commands[command], rest, obj=Here().at(node))
+            assert result.exception is None, result.exception
+            return result.stdout, result.stderr
+
+        def with_commands() -> None:
+            out, told = run("all", "jails")
+            assert told == "c did not answer\n"
+            known["a"].silent.clear()
+            for words in (("requests",), ("cache",), ("logs",), ("ips",), ("ips", "--json")):
+                shown, told = run("all", *words)
+                assert "b" in shown.split() or told == "no node has any\n" or '"b": {' in shown, words
+            assert out.splitlines()[0].startswith("NODE  JID")
+            assert out.splitlines()[1].split()[:2] == ["b", str(jid)]
+            assert json.loads(run("all", "jails", "--json")[0])["silent"] == []
+            assert run("", "kill", f"b/{jid}")[0] == f"killed: {jid}\n"
+
+        await asyncio.to_thread(with_client)
+        await asyncio.to_thread(with_commands)
+
+
+async def test_a_node_that_asks_needs_a_token_like_anybody(nodes: dict[str, World]) -> None:
+    async with nodes["a"].client() as client:
+        assert (await client.get("/api/v1/admin/jails?node=b")).status_code == httpx.codes.UNAUTHORIZED
+        olga = await client.delete("/api/v1/admin/jails?node=b", headers=OPERATOR)
+        assert olga.status_code == httpx.codes.FORBIDDEN
+        assert (
+            await client.get("/api/v1/admin/jails?node=b", headers=OPERATOR)
+        ).status_code == httpx.codes.OK
