@@ -178,6 +178,11 @@ class FakeBuilds:
 
     ahead = ""
 
+    shares = False
+
+    async def borrow(self, resolved: Resolved, call: Call, client: str = "") -> Artifact | None:
+        return None
+
     def known(self, resolved: Resolved, call: Call, client: str) -> Artifact | None:
         key = self._key(resolved.url, resolved.package, resolved.commit, call)
         artifact = self.store.get(key)

@@ -37,6 +37,9 @@ class Supply:
         story.resolved, story.commit, story.stale = resolved, resolved.commit, resolved.stale
         story.repository, story.package = resolved.url, resolved.package
         artifact = None if anew else self._builds.known(resolved, call, story.client)
+        if artifact is None and self._builds.shares and not anew:
+            with story.phase(Phase.build):
+                artifact = await self._builds.borrow(resolved, call, story.client)
         if artifact is not None:
             story.cached = True
             return artifact

@@ -12,15 +12,11 @@ import fcntl
 import functools
 import logging
 import os
-import re
-import socket
 import sys
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
-
-from msgspec import structs
 
 from skyisland import __version__
 from skyisland.builds.builds import Builds
@@ -30,7 +26,7 @@ from skyisland.events import Events
 from skyisland.host.load import HostMeter
 from skyisland.host.programs import Programs
 from skyisland.host.tasks import Progress, silent
-from skyisland.host.toolchain import Toolchains, this_platform
+from skyisland.host.toolchain import Toolchains
 from skyisland.host.uids import LOCKS
 from skyisland.island import Island
 from skyisland.jails.addresses import Addresses, NoInterfaces
@@ -57,8 +53,6 @@ log = logging.getLogger(__name__)
 LINUX = sys.platform.startswith("linux")
 CAP_SYS_ADMIN = 21
 """linux/capability.h"""
-FLEET_PATIENCE_S = 2.0
-"""For the first connection to a fleet's servers. An island that cannot have it starts alone."""
 FREEBSD = sys.platform.startswith("freebsd")
 
 
@@ -90,7 +84,7 @@ async def opened(
     try:
         state = await State.open(layout.db)
         try:
-            async with _fleet(settings) as fleet:
+            async with _fleet(settings, state) as fleet:
                 names, secrets = await _names(settings, fleet), Secrets(layout.secrets)
                 store = await _keeping(settings, fleet)
                 try:
@@ -118,48 +112,18 @@ async def opened(
 
 
 @asynccontextmanager
-async def _fleet(settings: Settings) -> AsyncIterator[Fleet | None]:
+async def _fleet(settings: Settings, state: State) -> AsyncIterator[Fleet | None]:
     """The fleet that the settings name, begun and not yet joined; None where they name none. Nothing of it is
     imported then."""
-    section = settings.fleet
-    if not section.name:
+    if not settings.fleet.name:
         yield None
         return
     try:
-        from skyisland.fleet.natsline import NatsLine
+        from skyisland.fleet.opening import opened as fleet_opened
     except ModuleNotFoundError as error:
         raise SettingsError("fleet: nats-py is not installed; pip install 'skyisland[fleet]'") from error
-    from skyisland.fleet.fleet import Fleet, Origin
-    from skyisland.fleet.subjects import Subjects
-
-    section = structs.replace(section, node=section.node or node_name(socket.gethostname()))
-    subjects = Subjects(section.name, section.node)
-    line = NatsLine(section, subjects.inbox)
-    origin = Origin(
-        platform="-".join(this_platform()),
-        version=__version__,
-        segment=section.segment,
-        pools=tuple((str(one.first), str(one.last)) for one in settings.network.ip4.ranges),
-    )
-    fleet = Fleet(subjects, line, origin)
-    try:
-        await line.start(FLEET_PATIENCE_S)
-        await fleet.open()
+    async with fleet_opened(settings, state) as fleet:
         yield fleet
-    finally:
-        await line.close()
-
-
-def node_name(host: str) -> str:
-    """The name of an island in its fleet, made of its host's name.
-
-    Raises:
-        SettingsError: that cannot be one.
-    """
-    name = host.partition(".")[0].lower()
-    if not re.fullmatch(r"[a-z0-9][a-z0-9_-]{0,31}", name):
-        raise SettingsError(f"fleet.node: the host's name {host!r} cannot be the island's; set one")
-    return name
 
 
 async def _names(settings: Settings, fleet: Fleet | None) -> Names:
@@ -312,6 +276,7 @@ def _wire(
             events=events,
             uid=first_uid + 1 if root else None,
             credentials_dir=credentials_dir,
+            common=fleet.commits if fleet is not None else None,
         )
         builds = Builds(
             settings.build,
@@ -324,6 +289,7 @@ def _wire(
             unused_s=settings.jails.cache_purge_after,
             uid=first_uid if root else None,
             failures_kept_s=settings.jails.failures_expire,
+            exchange=fleet.binaries if fleet is not None else None,
         )
     return Island(
         name=state.island,

@@ -26,6 +26,7 @@ from skyisland.builds.ahead import Ahead
 from skyisland.builds.artifacts import Artifacts, Id, Records, id_for, key_of
 from skyisland.builds.catalogues import Catalogues
 from skyisland.builds.described import Described, Job
+from skyisland.builds.exchange import Borrower, Exchange, Offer
 from skyisland.builds.store import Store
 from skyisland.cause import Cause
 from skyisland.errors import BadCall, BuildFailed, Complaint, IslandError
@@ -75,10 +76,12 @@ class Builds:
         unused_s: float,
         uid: int | None,
         failures_kept_s: float = 0.0,
+        exchange: Exchange | None = None,
     ) -> None:
         """`timeout_s`: for one compilation. `unused_s`: binaries and caches not used for longer are removed.
         `failures_kept_s`: what did not compile is not compiled again for so long.
         `uid`: host uid of all build jails when the island is root; no other jail may have it.
+        `exchange`: binaries of the fleet that the island is a part of.
         """
         self.settings = settings
         self.records = records
@@ -108,6 +111,9 @@ class Builds:
         self._catalogues = Catalogues(layout.catalogues, self._compiler, places)
         self._failures = Failures(failures_kept_s)
         self._described = Described(self._compiler, places, self._failures)
+        self._exchange = exchange
+        limit_bytes = settings.file_size or NO_LIMIT_BYTES
+        self._borrower = Borrower(exchange, self._artifacts, limit_bytes) if exchange is not None else None
         self._upkeep: asyncio.Task[None] | None = None
         self._under_way = 0
         """Builds and catalogues that somebody waits for."""
@@ -163,6 +169,8 @@ class Builds:
             self._upkeep.cancel()
             await asyncio.wait([self._upkeep])
             self._upkeep = None
+        if self._borrower is not None:
+            await self._borrower.close()
         await self._building.close()
         await self._catalogues.close()
         await self._described.close()
@@ -352,7 +360,53 @@ class Builds:
             if artifact := self._artifacts.get(id_):
                 return self._artifacts.use(artifact, job.client)
 
+    # Binaries of the fleet
+
+    @property
+    def shares(self) -> bool:
+        """Whether other islands may have a binary."""
+        return self._exchange is not None
+
+    async def borrow(self, resolved: Resolved, call: Call, client: str = LOCAL) -> Artifact | None:
+        """The binary for a call that another island of the fleet compiled; None if there is none."""
+        reading: Call | None = call
+        while reading is not None:
+            form = self._remembered_form(resolved, reading)
+            if (
+                artifact := await self._borrow(id_for(resolved, form), client, reading.qualifier)
+            ) is not None:
+                return artifact
+            if form is reading and form.arguments is not None and not form.takes_data:
+                id_ = id_for(resolved, harness.as_expression(form))
+                if (artifact := await self._borrow(id_, client, reading.qualifier)) is not None:
+                    self.records.note_expression(_function(resolved, reading))
+                    return artifact
+            reading = reading.otherwise
+        return None
+
+    async def _borrow(self, id_: Id, client: str, qualifier: str | None = None) -> Artifact | None:
+        if self._borrower is None:
+            return None
+        artifact = await self._borrower.get(id_, self._key(id_), client, qualifier)
+        if artifact is not None:
+            await self._artifacts.make_room(artifact)
+        return artifact
+
     async def _compile(self, job: Job) -> Artifact:
+        """Compile, unless another island of the fleet has or does."""
+        if self._exchange is None:
+            return await self._compile_here(job)
+        id_ = id_for(job.source, job.call)
+        key = self._key(id_)
+        async with self._exchange.turn(key):
+            if not job.refresh and (artifact := await self._borrow(id_, job.client)) is not None:
+                return artifact
+            artifact = await self._compile_here(job)
+            with self._artifacts.using(artifact):
+                await self._exchange.offer(key, Offer.of(artifact), artifact.path)
+        return artifact
+
+    async def _compile_here(self, job: Job) -> Artifact:
         """Compile, and keep the binary."""
         source, call = job.source, job.call
         id_ = id_for(source, call)

@@ -51,13 +51,17 @@ class Store:
             return False
         return stat.S_ISREG(status.st_mode) and status.st_size == size_bytes
 
+    def draft(self) -> tempfile.TemporaryDirectory[str]:
+        """A folder for a file that may become one of these; what is left of it the next start removes."""
+        return tempfile.TemporaryDirectory(prefix="sky-", dir=self.folder)
+
     def add(self, binary: Path, limit_bytes: int) -> tuple[str, int]:
         """Copy a binary out of a jail's folder; returns its SHA-256 and its size.
 
         Raises:
             BuildFailed: it is not there, no regular file, or too large.
         """
-        with tempfile.TemporaryDirectory(prefix="sky-", dir=self.folder) as folder:
+        with self.draft() as folder:
             fresh = Path(folder, "binary")
             sha256, size = copy_out(binary, fresh, limit_bytes)
             target = self.path(sha256)

@@ -5,11 +5,15 @@
 An island in a fleet is a whole island. What it can answer alone it answers alone, with no message sent; while
 the servers are away it does alone all that one can, and says so. Without `[fleet]` nothing here is imported.
 
+    opening     from settings to a fleet
     fleet       `Fleet`: joins and leaves, says a pulse each second, tells operators who is there
     elsewhere   where a call runs that has no room here; told when it is lost
     guests      calls of other islands that run here
     errands     what both say to each other
     operators   what an operator asks of other islands, and their answers
+    commits     what remotes said to any island: one answer for all
+    binaries    one build for all: leases, and who compiled what
+    files       the bytes of binaries, by hash
     members     what is known of each island, by its last pulse; which ones are home to a function
     line        what the room asks of a connection: publish, listen, serve, request, gather
     natsline    that, to NATS servers (nats-py)

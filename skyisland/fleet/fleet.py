@@ -21,6 +21,8 @@ from typing import Protocol
 
 from msgspec import Struct
 
+from skyisland.fleet.binaries import Binaries
+from skyisland.fleet.commits import SharedCommits
 from skyisland.fleet.elsewhere import Forwarding
 from skyisland.fleet.frames import pack
 from skyisland.fleet.guests import Guests
@@ -64,7 +66,14 @@ class Origin(Struct, frozen=True, kw_only=True):
 class Fleet:
     """All islands, as this one knows them (`rooms.FleetRoom`)."""
 
-    def __init__(self, subjects: Subjects, line: FleetLine, origin: Origin) -> None:
+    def __init__(
+        self,
+        subjects: Subjects,
+        line: FleetLine,
+        origin: Origin,
+        commits: SharedCommits | None = None,
+        binaries: Binaries | None = None,
+    ) -> None:
         self.subjects = subjects
         self.line = line
         self.members = Members(subjects.node)
@@ -72,6 +81,7 @@ class Fleet:
         self._guests = Guests(subjects, line, self.members)
         self.nodes = Operators(line, subjects, self.members)
         """The other islands, for operators."""
+        self.commits, self.binaries = commits, binaries
         self._origin = origin
         self._life = secrets.token_hex(8)
         self._started_at = time.time()
@@ -92,6 +102,9 @@ class Fleet:
         await self.line.listen(self.subjects.hello, self._greeted)
         await self.elsewhere.open()
         await self.nodes.start()
+        for room in (self.commits, self.binaries):
+            if room is not None:
+                await room.open()
         await self.line.whenever_joined(self._enter)
 
     async def join(self, home: Home) -> None:
@@ -112,6 +125,8 @@ class Fleet:
         await cancel_all(beating)
         if home is not None:
             await self._say(home.vacancy(), leaves=True)
+        if self.commits is not None:
+            await self.commits.close()
 
     # Pulses
 

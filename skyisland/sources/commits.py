@@ -63,6 +63,15 @@ class KnownCommits(Protocol):
     async def put(self, url: str, version: str, known: KnownCommit) -> None: ...
 
 
+class CommonCommits(Protocol):
+    """What remotes said to any island of the fleet (`fleet.commits`). While that cannot be reached nothing is
+    known, and no error raised."""
+
+    async def look(self, url: str, version: str) -> KnownCommit | None: ...
+    def tell(self, url: str, version: str, known: KnownCommit) -> None:
+        """A remote said this to this island."""
+
+
 class Resolution(Struct, frozen=True):
     """The commit of a version."""
 
@@ -75,9 +84,17 @@ class Commits:
     """Says which commit a version of a repository is. Callers who want the same share one question."""
 
     def __init__(
-        self, mirrors: Mirrors, space: Space, places: FairQueue, known: KnownCommits, trust_s: float
+        self,
+        mirrors: Mirrors,
+        space: Space,
+        places: FairQueue,
+        known: KnownCommits,
+        trust_s: float,
+        common: CommonCommits | None = None,
     ) -> None:
-        """`trust_s`: how long the commit of a branch or tag is used before the remote is asked again."""
+        """`trust_s`: how long the commit of a branch or tag is used before the remote is asked again.
+        `common`: of the fleet that the island is a part of."""
+        self._common = common
         self._mirrors = mirrors
         self._space = space
         self._known = known
@@ -127,7 +144,7 @@ class Commits:
         # The default branch of a new repository is fetched at once.
         turns = [self._space.turns(folder_of(name))] if version is None and last_known is None else []
         return await self._questions.join(
-            (name, key), client, lambda: self._ask_remote(name, version, package, last_known), *turns
+            (name, key), client, lambda: self._ask(name, version, package, last_known, refresh), *turns
         )
 
     async def doubt(self, name: str, version: str | None, package: str) -> None:
@@ -217,6 +234,20 @@ class Commits:
         return await self._lists.join((name, before, last), client, ask)
 
     # Asking the remote
+
+    async def _ask(
+        self, name: str, version: str | None, package: str, last_known: KnownCommit | None, refresh: bool
+    ) -> Resolution:
+        """Ask the fleet what a remote said to it, or else the remote."""
+        if self._common is not None and not refresh:
+            key = key_of(version, package)
+            heard = await self._common.look(name, key)
+            if heard is not None and 0.0 <= time.time() - heard.at < self._trust_s:
+                if not is_request(key):
+                    self._named[name, heard.commit] = True
+                await self._known.put(name, key, heard)
+                return Resolution(heard.commit)
+        return await self._ask_remote(name, version, package, last_known)
 
     async def _ask_remote(
         self, name: str, version: str | None, package: str, last_known: KnownCommit | None
@@ -357,5 +388,8 @@ class Commits:
     async def _remember(self, name: str, key: str, commit: str) -> Resolution:
         if not is_request(key):
             self._named[name, commit] = True
-        await self._known.put(name, key, KnownCommit(commit, time.time()))
+        known = KnownCommit(commit, time.time())
+        await self._known.put(name, key, known)
+        if self._common is not None:
+            self._common.tell(name, key, known)
         return Resolution(commit)

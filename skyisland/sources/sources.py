@@ -31,7 +31,7 @@ from skyisland.host.tasks import aside
 from skyisland.host.tree import Tree
 from skyisland.model import Resolved, Source
 from skyisland.settings import Git as GitSettings
-from skyisland.sources.commits import NAMES_KEPT, Commits, KnownCommits
+from skyisland.sources.commits import NAMES_KEPT, Commits, CommonCommits, KnownCommits
 from skyisland.sources.credentials import Credentials
 from skyisland.sources.git import GitFailed, Trouble
 from skyisland.sources.mirror import Mirrors, folder_of
@@ -69,10 +69,11 @@ class Sources:
         lookup: Lookup = lookup,
         uid: int | None = None,
         credentials_dir: str = "",
+        common: CommonCommits | None = None,
     ) -> None:
         """`trust_s`: how long the commit of a branch or tag is used before the remote is asked again.
         `uid`: as whom Git works on what strangers wrote, if the island is root; no jail may have it.
-        `credentials_dir`: where systemd put the credentials of this service.
+        `credentials_dir`: where systemd put the credentials of this service. `common`: of the fleet.
         """
         self._git = git
         self._checkouts = checkouts
@@ -92,7 +93,7 @@ class Sources:
             timeout_s=git.queue_timeout,
         )
         self._names = Names(git, self._mirrors.remotes, places, lookup, trust_s)
-        self._commits = Commits(self._mirrors, self._space, places, known, trust_s)
+        self._commits = Commits(self._mirrors, self._space, places, known, trust_s, common)
         self._new_checkouts: FairFlights[None] = FairFlights(places)
 
     # Which commit

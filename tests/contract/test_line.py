@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
+import random
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -12,6 +14,7 @@ import pytest
 
 from skyisland.errors import SettingsError
 from skyisland.fleet.buckets import Entry, NatsBucket
+from skyisland.fleet.files import PIECE_BYTES, NatsFiles
 from skyisland.fleet.fleet import Fleet, Origin
 from skyisland.fleet.line import Away, Message, Nobody, gather, request, serve
 from skyisland.fleet.natsline import NatsLine
@@ -89,6 +92,26 @@ async def test_a_bucket_keeps_small_things(nats_server: NatsServer, fleet_name: 
         await bucket.delete("many.gone")
         found = await other.below("many")
         assert {word: entry.value for word, entry in found.items()} == {"a": b"a", "b": b"b"}
+
+
+async def test_files_come_back_as_they_went(nats_server: NatsServer, fleet_name: str, tmp_path: Path) -> None:
+    async with line_to(nats_server, fleet_name, "a") as line:
+        name = Subjects(fleet_name, "a").bucket("BIN")
+        files, others = (NatsFiles(line, name, keep_s=60, limit_bytes=16 << 20) for _ in range(2))
+        assert not await files.has("none")
+        for size in (0, 1, PIECE_BYTES, 3 * PIECE_BYTES + 7):
+            data = random.Random(size).randbytes(size)  # noqa: S311
+            sha256 = hashlib.sha256(data).hexdigest()
+            source, target = tmp_path / sha256, tmp_path / f"got {sha256}"
+            source.write_bytes(data)
+            await files.put(sha256, source)
+            assert await others.has(sha256)
+            assert (await others.get(sha256, target, size)).hex() == sha256
+            assert target.read_bytes() == data
+        with pytest.raises(Away, match="longer than its island said"):
+            await files.get(sha256, tmp_path / "short", size - 1)
+        with pytest.raises(Away):
+            await files.get("none", tmp_path / "none", 1)
 
 
 async def test_it_comes_back_with_all_that_was_listened_to(own_server: NatsServer) -> None:

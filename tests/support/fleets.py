@@ -8,6 +8,7 @@ own (`NatsServer`).
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import itertools
 import os
 import re
@@ -25,6 +26,7 @@ from signal import Signals
 
 import pytest
 
+from skyisland.fleet.buckets import Entry
 from skyisland.fleet.line import Away, Heard, Message
 from skyisland.fleet.natsline import NatsLine
 from skyisland.fleet.subjects import Subjects
@@ -135,6 +137,84 @@ class HubLine:
     def refuse(self, why: str) -> None:
         self.state, self.why = LineState.refused, why
         self.listening.clear()
+
+
+class DictBucket:
+    """A bucket (`buckets.Bucket`) in memory, with revisions of its own."""
+
+    def __init__(self) -> None:
+        self.entries: dict[str, Entry] = {}
+        self.away = False
+        self.asked = 0
+        self._numbers = itertools.count(1)
+        self._moved = asyncio.Event()
+
+    async def asked_again(self, times: int) -> None:
+        """Wait until it was asked so often."""
+        until = self.asked + times
+        async with asyncio.timeout(PATIENCE_S):
+            while self.asked < until:
+                self._moved.clear()
+                await self._moved.wait()
+
+    def _check(self) -> None:
+        self.asked += 1
+        self._moved.set()
+        if self.away:
+            raise Away("it was cut")
+
+    def _write(self, key: str, value: bytes) -> int:
+        self.entries[key] = Entry(value, next(self._numbers))
+        return self.entries[key].revision
+
+    async def get(self, key: str) -> Entry | None:
+        self._check()
+        return self.entries.get(key)
+
+    async def below(self, prefix: str) -> dict[str, Entry]:
+        self._check()
+        split = ((*key.rpartition("."), entry) for key, entry in self.entries.items())
+        return {word: entry for before, _, word, entry in split if before == prefix}
+
+    async def create(self, key: str, value: bytes) -> int | None:
+        self._check()
+        return None if key in self.entries else self._write(key, value)
+
+    async def update(self, key: str, value: bytes, revision: int) -> int | None:
+        self._check()
+        entry = self.entries.get(key)
+        return self._write(key, value) if entry is not None and entry.revision == revision else None
+
+    async def put(self, key: str, value: bytes) -> None:
+        self._check()
+        self._write(key, value)
+
+    async def delete(self, key: str, revision: int | None = None) -> bool:
+        self._check()
+        entry = self.entries.get(key)
+        if entry is None or revision not in (None, entry.revision):
+            return False
+        del self.entries[key]
+        return True
+
+
+class DictFiles:
+    """Files (`binaries.Files`) in memory."""
+
+    def __init__(self) -> None:
+        self.files: dict[str, bytes] = {}
+
+    async def has(self, sha256: str) -> bool:
+        return sha256 in self.files
+
+    async def put(self, sha256: str, file: Path) -> None:
+        self.files[sha256] = await asyncio.to_thread(file.read_bytes)
+
+    async def get(self, sha256: str, into: Path, most_bytes: int) -> bytes:
+        if sha256 not in self.files:
+            raise Away("it is not there")
+        await asyncio.to_thread(into.write_bytes, self.files[sha256])
+        return hashlib.sha256(self.files[sha256]).digest()
 
 
 # Real servers

@@ -17,13 +17,13 @@ from skyisland.fleet.fleet import Fleet, Origin
 from skyisland.fleet.frames import FORM, BadFrame, pack, unpack
 from skyisland.fleet.line import Message, Nobody, gather, request, serve
 from skyisland.fleet.members import SILENT_S, Members, Pulse
+from skyisland.fleet.opening import node_name
 from skyisland.fleet.subjects import Subjects
 from skyisland.model import Invocation
 from skyisland.rooms import Errand, Visit
 from skyisland.settings import Fleet as FleetSettings
 from skyisland.settings import Refused, Settings
 from skyisland.status import LineState, Vacancy
-from skyisland.wiring import node_name
 from tests.support.fleets import Hub
 
 LINUX = "linux-amd64"
