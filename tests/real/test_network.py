@@ -22,7 +22,8 @@ from pyroute2.netlink.nfnetlink.nftsocket import NFT_MSG_NEWTABLE, Meta
 
 from skyisland.doctor import TRIAL_ISLAND
 from skyisland.drivers.linux import nftables, rtnetlink
-from skyisland.drivers.linux.bridge import LIBC, BridgeNetwork, HostNetwork, port_name
+from skyisland.drivers.linux.bridge import BridgeNetwork
+from skyisland.drivers.linux.hostnetwork import LIBC, HostNetwork, port_name
 from skyisland.drivers.linux.nftables import CONNECTIONS
 from skyisland.errors import DriverError, HostUnfit
 from skyisland.events import Events

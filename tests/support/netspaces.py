@@ -20,7 +20,8 @@ from typing import Any, TypeVar
 from pyroute2 import IPRoute
 
 from skyisland.drivers.linux import rtnetlink
-from skyisland.drivers.linux.bridge import CLONE_NEWNET, LIBC, BridgeNetwork
+from skyisland.drivers.linux.bridge import BridgeNetwork
+from skyisland.drivers.linux.hostnetwork import CLONE_NEWNET, LIBC
 from skyisland.model import Address
 from skyisland.settings import IP4
 from skyisland.status import Capability

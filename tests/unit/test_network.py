@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from msgspec import structs
 
-from skyisland.drivers.linux.bridge import bridge_mac, jail_mac, port_name
+from skyisland.drivers.linux.hostnetwork import bridge_mac, jail_mac, port_name
 from skyisland.errors import AddressInUse, AddressNotFound, DriverError, HostUnfit, NoAddress, TooBusy
 from skyisland.events import AddressStateSet, Event, Events
 from skyisland.jails.addresses import Addresses, NoInterfaces, name_servers
