@@ -16,7 +16,8 @@ from skyisland.errors import BadRequest
 from skyisland.events import InvocationFinished
 from skyisland.figures import Report, Window
 from skyisland.island import Island
-from skyisland.record.logs import LogLine, LogRing
+from skyisland.record.lines import LogLine
+from skyisland.record.logs import LogRing
 from skyisland.record.metrics import Metrics
 from skyisland.record.traffic import ApiStats
 from skyisland.status import Capability

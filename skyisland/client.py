@@ -26,7 +26,7 @@ from skyisland.named.definition import Definition, MoveBody, Revision, RollbackB
 from skyisland.named.functions import Named
 from skyisland.operations import JSON, LINES, Operation
 from skyisland.operations.gathered import ALL, Gathered, read_all
-from skyisland.record.logs import LogLine
+from skyisland.record.lines import LogLine
 from skyisland.record.traffic import ApiStats
 from skyisland.status import AddressInfo, AddressState, Capability, Written
 from skyisland.wire import AddressBody, Called, FunctionPage, InputAnswer, Jail, Snapshot, Versions

@@ -20,7 +20,7 @@ from skyisland.cli.publishing import found, is_folder
 from skyisland.codec import encode
 from skyisland.golang.catalogue import Entry
 from skyisland.model import FunctionRequest, Phase, Verdict
-from skyisland.record.logs import printable
+from skyisland.record.lines import printable
 from skyisland.wire import Called, InputAnswer
 
 QUIET_S = 2.0

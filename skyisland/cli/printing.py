@@ -19,7 +19,7 @@ import click
 import msgspec
 
 from skyisland.codec import encode
-from skyisland.record.logs import printable, printable_lines
+from skyisland.record.lines import printable, printable_lines
 
 T = TypeVar("T")
 

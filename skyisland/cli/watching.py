@@ -31,7 +31,7 @@ from skyisland.figures import Figures, Report, Window
 from skyisland.model import Artifact
 from skyisland.operations import Operation
 from skyisland.operations.gathered import ALL
-from skyisland.record.logs import LogLine, printable
+from skyisland.record.lines import LogLine, printable
 from skyisland.status import AddressInfo, AddressState, Capability
 from skyisland.wire import FunctionPage, Jail, Snapshot, milliseconds
 

@@ -6,7 +6,7 @@ from skyisland.events import PULSE_S, InvocationFinished
 from skyisland.figures import Report, Window
 from skyisland.model import Artifact
 from skyisland.operations.operation import EVENT_STREAM, LINES, Operation, Parameter, Role
-from skyisland.record.logs import LogLine
+from skyisland.record.lines import LogLine
 from skyisland.record.traffic import ApiStats
 from skyisland.status import AddressInfo, AddressState, Capability, Written
 from skyisland.wire import AddressBody, FunctionPage, Jail, Snapshot

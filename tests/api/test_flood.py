@@ -23,7 +23,8 @@ from skyisland.events import TEXT, Event, Events, InvocationFinished, Ring, size
 from skyisland.golang.call import MAX_BYTES
 from skyisland.golang.outcome import FRAME_CHARACTERS, FRAMES
 from skyisland.model import GoError, Outcome, Purpose, Timings, Verdict
-from skyisland.record.logs import RING_BYTES, JsonLines, LogRing
+from skyisland.record.jsonlines import JsonLines
+from skyisland.record.logs import RING_BYTES, LogRing
 from skyisland.record.state import HISTORY_BYTES, State
 from skyisland.sources.url import URL_LIMIT
 from skyisland.sources.versions import VERSION_LIMIT

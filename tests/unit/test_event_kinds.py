@@ -9,7 +9,7 @@ import pytest
 
 from skyisland import events as ev
 from skyisland.model import Phase, Purpose, Timings
-from skyisland.record.logs import TEXTS
+from skyisland.record.lines import TEXTS
 from skyisland.record.metrics import Metrics
 from tui.draw.glyphs import Glyphs
 from tui.draw.panels import fact

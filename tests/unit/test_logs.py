@@ -19,7 +19,9 @@ from hypothesis import strategies as st
 from skyisland import events
 from skyisland.cause import Cause
 from skyisland.model import Phase, Purpose, Timings
-from skyisland.record.logs import JsonLines, LogRing, is_journal, logging_to, printable, set_level
+from skyisland.record.jsonlines import JsonLines, is_journal
+from skyisland.record.lines import printable
+from skyisland.record.logs import LogRing, logging_to, set_level
 
 FORGERY = 'x\n{"level":"INFO"}\r\x1b]52;c;aGk=\x07\x85\u2028\u202e\x9b31m\x7f'
 

@@ -32,7 +32,7 @@ from skyisland.later.calls import Attempt, Callback, Delivery, Record
 from skyisland.model import Artifact, GoError, Phase, Purpose, Timings
 from skyisland.named.definition import Ceilings, Definition
 from skyisland.named.functions import Named
-from skyisland.record.logs import LogLine
+from skyisland.record.lines import LogLine
 from skyisland.record.metrics import Metrics, StatsD
 from skyisland.record.traffic import ApiStats
 from skyisland.settings import Layout

@@ -11,7 +11,7 @@ from msgspec import Raw
 
 from skyisland.events import REQUEST_BYTES, Event, Events, InvocationFinished, size_of
 from skyisland.model import FunctionRequest
-from skyisland.record.logs import JsonLines
+from skyisland.record.jsonlines import JsonLines
 from skyisland.story import Story
 
 

@@ -15,7 +15,8 @@ from skyisland.later.keeping import Wanted
 from skyisland.model import FunctionRequest, NamedCall
 from skyisland.named.definition import Definition, Revision
 from skyisland.named.functions import Named
-from skyisland.record.logs import LogLine, LogRing
+from skyisland.record.lines import LogLine
+from skyisland.record.logs import LogRing
 from skyisland.status import AddressState, Written
 from skyisland.watching import Watch
 from skyisland.wire import Called, FunctionPage, Snapshot

@@ -21,7 +21,7 @@ from skyisland.model import FunctionRequest, NamedCall
 from skyisland.named.definition import Definition, Revision
 from skyisland.named.functions import Named
 from skyisland.operations import CALL, INVOKE
-from skyisland.record.logs import LogLine
+from skyisland.record.lines import LogLine
 from skyisland.status import AddressState, Written
 from skyisland.wire import Called, FunctionPage, Snapshot
 

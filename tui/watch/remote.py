@@ -23,7 +23,7 @@ from skyisland.model import FunctionRequest, NamedCall
 from skyisland.named.definition import Definition, MoveBody, Revision, RollbackBody
 from skyisland.named.functions import Named
 from skyisland.operations import JSON, Operation
-from skyisland.record.logs import LogLine
+from skyisland.record.lines import LogLine
 from skyisland.status import AddressState, Written
 from skyisland.wire import AddressBody, Called, FunctionPage, Snapshot
 from tui.watch.calls import LISTED
