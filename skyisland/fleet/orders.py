@@ -65,6 +65,14 @@ class _Put(Struct, frozen=True, omit_defaults=True):
 _put = msgspec.json.Decoder(_Put)
 
 
+def put_of(data: bytes) -> _Put | None:
+    """An order as it lies in the stream; None if no island wrote that. Linear, of a message."""
+    try:
+        return _put.decode(data)
+    except (msgspec.MsgspecError, RecursionError, ValueError):
+        return None
+
+
 class _Held(Struct):
     """An order that this island has to itself."""
 
@@ -230,17 +238,13 @@ class NatsQueue:
 
     def _hold(self, lane: Lane, message: Message) -> bool:
         """Have an order to itself; False if there is nothing more to take for it."""
-        try:
-            put = _put.decode(message.data)
-            order = put.order
-            seq, lane.waiting = _numbers(message.reply)
-            fits = is_word(order.id) and message.subject == self._subject(order)
-        except (msgspec.MsgspecError, RecursionError, ValueError):
-            fits = False
-        if not fits:
+        put = put_of(message.data)
+        if put is None or not is_word(put.order.id) or message.subject != self._subject(put.order):
             log.error("an order on %s is none that an island wrote; it is dropped", message.subject)
             self._say(message.reply, TERM)
             return False
+        order = put.order
+        seq, lane.waiting = _numbers(message.reply)
         now, delay_s = time.monotonic(), put.due_at - time.time()
         if self._resting or delay_s > 0:
             self._say(message.reply, _nak(delay_s))
@@ -344,9 +348,9 @@ class NatsQueue:
             return False
         with kept():
             stored: Stored | None = await self._dead.last(self._grave(call_id))
-            if stored is None:
+            if stored is None or (put := put_of(stored.body)) is None:
                 return False
-            await self.put(_put.decode(stored.body).order)
+            await self.put(put.order)
             await self._dead.purge(self._grave(call_id))
         return True
 
@@ -362,14 +366,9 @@ class NatsQueue:
 
 
 def _numbers(reply: str) -> tuple[int, int]:
-    """A message's number in its stream, and how many wait behind it; both are in the subject of its answer.
-
-    Raises:
-        ValueError
-    """
+    """A message's number in its stream, and how many wait behind it; both are in the subject of its answer,
+    which the servers write."""
     words = reply.split(".")
-    if words[:2] != ["$JS", "ACK"] or len(words) not in (9, 11, 12):
-        raise ValueError(reply)
     # The form with the account in it (2.15) has two words more in front, and one behind.
     return (int(words[5]), int(words[8])) if len(words) == 9 else (int(words[7]), int(words[10]))
 

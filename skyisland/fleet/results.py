@@ -52,7 +52,7 @@ PIECES = "Sky-Pieces"
 CHANGE_BYTES = 1024
 
 
-class _Told(Struct, frozen=True):
+class Told(Struct, frozen=True):
     """What an island tells others of a call that it noted something of."""
 
     node: str
@@ -190,7 +190,7 @@ class NatsResults:
 
     def _hear(self, message: Message) -> None:
         try:
-            told = unpack(message.data, _Told, most_bytes=CHANGE_BYTES)
+            told = unpack(message.data, Told, most_bytes=CHANGE_BYTES)
         except BadFrame:
             return
         if told.node != self._subjects.node:
@@ -199,7 +199,7 @@ class NatsResults:
 
     async def _tell(self, record: Record) -> None:
         attempt = record.attempts[-1].id if record.state == "running" and record.attempts else ""
-        told = _Told(self._subjects.node, attempt, record.state.final)
+        told = Told(self._subjects.node, attempt, record.state.final)
         with contextlib.suppress(Away):
             await self._line.publish(self._subjects.told(_bucket(record.id), record.id), pack(told))
 
@@ -233,7 +233,7 @@ class NatsResults:
                 await self._pieces.drop(pieces)
                 raise
             last = before.seq if before is not None else 0
-            there = _record(before)
+            there = record_of(before)
             if there is not None and not anew:
                 # Whoever notes what was so before another island went on, or ended it, comes too late.
                 late = not record.state.final and len(there.attempts) > len(record.attempts)
@@ -267,7 +267,7 @@ class NatsResults:
             return
         with kept():
             while (before := await self._records.last(self._subject(call_id))) is not None:
-                if (record := _record(before)) is None:
+                if (record := record_of(before)) is None:
                     return
                 record.callback = callback
                 content, result = written(record), before.body.partition(b"\n")[2] or None
@@ -282,7 +282,7 @@ class NatsResults:
             return None
         with kept():
             stored = await self._records.last(self._subject(call_id))
-            record = _record(stored)
+            record = record_of(stored)
             if stored is None or record is None:
                 return None
             if not record.state.final and call_id not in self._seen:
@@ -301,7 +301,7 @@ class NatsResults:
             for some in _some(ids):
                 stored = await asyncio.gather(*(self._records.last(self._subject(one)) for one in some))
                 for call_id, one in zip(some, stored, strict=True):
-                    if (record := _record(one)) is None:  # another island deleted it, or it was too old
+                    if (record := record_of(one)) is None:  # another island deleted it, or it was too old
                         self._index.forget(call_id)
                     else:
                         record.result = msgspec.UNSET
@@ -350,7 +350,12 @@ class NatsResults:
                         continue
                     reply = await self._pieces.get(held.pieces) if held.pieces else held.reply
                     return Claim(
-                        client=claim.client, key=claim.key, body=held.body, call=held.call, reply=reply
+                        client=claim.client,
+                        key=claim.key,
+                        body=held.body,
+                        call=held.call,
+                        reply=reply,
+                        at=held.at,
                     )
                 if not claim.call:
                     self._mine[subject] = claim, seq
@@ -387,7 +392,8 @@ class NatsResults:
                         self._mine[subject] = claim, seq
 
 
-def _record(stored: Stored | None) -> Record | None:
+def record_of(stored: Stored | None) -> Record | None:
+    """A record as it lies in the stream; None if there is none, or no island wrote it. Linear."""
     if stored is None:
         return None
     content, _, result = stored.body.partition(b"\n")

@@ -78,8 +78,9 @@ def publishes(fleet: str, node: str) -> list[str]:
         own.hung_up,
         own.built("*"),
         own.commit,
-        own.of("async", ">"),
-        own.of("dead"),
+        own.kept(">"),
+        own.told("*", "*"),
+        own.renamed,
         "$JS.API.>",
         "$JS.ACK.>",
         "$JS.FC.>",
@@ -104,6 +105,8 @@ def subscribes(fleet: str, node: str) -> list[str]:
         own.hung_up,
         own.built("*"),
         own.commit,
+        own.told("*", "*"),
+        own.renamed,
     ]
 
 

@@ -166,6 +166,8 @@ class Claim(Struct, frozen=True, kw_only=True):
     """The call that answers later; empty for one whose caller waits."""
     reply: bytes | None = None
     """What that caller was answered; None while the call runs."""
+    at: float = 0.0
+    """When it was first used."""
 
 
 _encoder = msgspec.json.Encoder(enc_hook=str)

@@ -8,6 +8,8 @@ import time
 from collections.abc import Callable, Collection
 from contextlib import AbstractAsyncContextManager, nullcontext
 
+from msgspec import structs
+
 from skyisland.later.calls import Callback, Claim, Order, Record, read, written
 from skyisland.later.keeping import Change, Wanted
 from skyisland.later.lines import Lines, Room
@@ -135,8 +137,8 @@ class MemoryResults:
         return gone
 
     async def claim(self, claim: Claim, now: float) -> Claim:
-        held, _ = self._claims.setdefault((claim.client, claim.key), (claim, now))
-        return held
+        held, at = self._claims.setdefault((claim.client, claim.key), (claim, now))
+        return held if held is claim else structs.replace(held, at=at)
 
     async def answered(self, claim: Claim, reply: bytes) -> None:
         self._claims[claim.client, claim.key] = (

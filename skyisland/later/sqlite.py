@@ -206,12 +206,12 @@ class SqliteResults:
         try:
             with telling(self._journal.path):
                 rows = await self._journal.rows(
-                    "SELECT body, call, reply FROM claims WHERE client = ? AND key = ? AND at >= ?",
+                    "SELECT body, call, reply, at FROM claims WHERE client = ? AND key = ? AND at >= ?",
                     (*key, now - self._keep_s),
                 )
                 if rows:
-                    body, call, reply = rows[0]
-                    held = Claim(client=claim.client, key=claim.key, body=body, call=call, reply=reply)
+                    body, call, reply, at = rows[0]
+                    held = Claim(client=claim.client, key=claim.key, body=body, call=call, reply=reply, at=at)
                 elif claim.call:
                     held = claim
                     await self._journal.write((_CLAIM, (*key, claim.body, claim.call, None, now)))

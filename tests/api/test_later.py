@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import json
+import time
 from collections.abc import AsyncIterator
 from typing import Any
 
 import httpx
+import msgspec
 import pytest
 
 from skyisland.drivers.fake import Script
 from skyisland.errors import NotFound, SourceUnavailable
 from skyisland.events import InvocationFinished, InvocationStarted, JailCreated
+from skyisland.later.calls import Claim
 from skyisland.later.keeping import NotKept
 from skyisland.settings import Api as ApiSettings
 from tests.support.api import ADMIN, CALL, HEADER, World, make_world
@@ -141,6 +145,22 @@ async def test_a_key_whose_call_still_runs_or_was_refused(world: World, client: 
     plays(world)
     assert (await send(client, mended, call="G(1)")).status_code == 404
     assert (await send(client, mended, call="G(1)")).status_code == 200, "nothing had run"
+
+
+async def test_a_key_whose_island_was_killed_before_it_kept_the_call(
+    world: World, client: httpx.AsyncClient
+) -> None:
+    body = msgspec.json.encode(CALL)
+    digest = hashlib.sha256(b"\0" + body).digest()
+    for key, age_s, status in (("new", 0.0, 202), ("old", 100.0, 404)):
+        claim = Claim(client="127.0.0.1", key=key, body=digest, call=f"call-{key}")
+        assert await world.island.later._store.results.claim(claim, time.time() - age_s) is claim
+        headers = {"Idempotency-Key": key, "Prefer": "respond-async", "Content-Type": "application/json"}
+        answers = [await client.post(PATH, content=body, headers=headers) for _ in range(2)]
+        assert [one.status_code for one in answers] == [status] * 2
+        if status == 202:
+            assert {one.headers["location"] for one in answers} == {f"/api/v1/calls/call-{key}"}
+            await over(client, answers[0].headers["location"])
 
 
 @pytest.mark.parametrize(

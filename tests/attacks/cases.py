@@ -53,6 +53,7 @@ ISLAND = "tests/unit/test_island.py"
 FAILURES = "tests/unit/test_failures.py"
 PAST = "tests/api/test_past.py"
 NODES = "tests/api/test_nodes.py"
+TOGETHER = "tests/contract/test_keeping_together.py"
 RELOADING, COMMANDS = "tests/api/test_reloading.py", "tests/api/test_commands.py"
 
 
@@ -1165,5 +1166,36 @@ CASES = (
         "an answer of a node that is none: a bomb of zlib, cut off, of another form, in another's name",
         "counts as silence",
         _tests(NODES, "test_answers_that_are_no_answers_count_as_silence"),
+    ),
+    Case(
+        "W11",
+        "an order, a record or a name among those that servers keep that no island wrote: garbage, nesting, "
+        "another client's share, another name's revision",
+        "dropped and logged; what waits behind it is run, and nothing is shown that was not kept",
+        _tests(
+            TOGETHER, "test_messages_that_no_island_wrote_harm_nobody", "test_names_are_one_on_all_islands"
+        ),
+    ),
+    Case(
+        "W12",
+        "the order of a call that runs, or is over, is published again; two nodes run one call",
+        "a call that is over does not run again; it has the first result, and no other",
+        _tests(
+            TOGETHER,
+            "test_two_runs_leave_one_result_and_every_island_finds_it",
+            "test_a_call_is_awaited_cancelled_and_run_on_whichever_island",
+        ),
+    ),
+    Case(
+        "W13",
+        "a caller asks for, or cancels, the call `*` or `>`",
+        "404: an id is one word, never a pattern of the servers",
+        _tests(TOGETHER, "test_two_runs_leave_one_result_and_every_island_finds_it"),
+    ),
+    Case(
+        "W14",
+        "one client's calls fill the fleet's queue, or its servers' room, from whichever node",
+        "429 at its share, which the servers count; 503 where nothing more is kept; none is dropped",
+        _tests(TOGETHER, "test_while_the_servers_are_away_or_full_that_is_said_and_nothing_is_lost"),
     ),
 )

@@ -11,6 +11,7 @@ from signal import SIGKILL
 import msgspec
 import nats.errors
 import pytest
+from msgspec.json import encode
 
 from skyisland.errors import NameNotFound, TooBusy
 from skyisland.fleet import orders as fleet_orders
@@ -190,7 +191,7 @@ async def test_messages_that_no_island_wrote_harm_nobody(
     js = a.line.client.jetstream()
     await a.store.orders.put(order("good"))
     subject = a.store.orders._subject(order("x"))
-    good = msgspec.json.encode({"order": order("x")})
+    good = encode({"order": order("x")})
     for bad in (b"", b"\xff" * 1000, b'{"order":' * 5000, good.replace(b'"x"', b'"x.>"')):
         await js.publish(subject, bad)
     await js.publish(a.store.orders._subject(order("x", "bob")), good)  # on another client's account
@@ -199,7 +200,7 @@ async def test_messages_that_no_island_wrote_harm_nobody(
     await until(lambda: len([one for one in caplog.messages if "none that an island wrote" in one]) == 5)
     assert taken == {"good"}
     # A copy of one that runs is not run beside it, and is gone with it.
-    await js.publish(subject, msgspec.json.encode({"order": order("good")}))
+    await js.publish(subject, encode({"order": order("good")}))
     assert await a.store.orders.take(10.0) is None
     await a.store.orders.done("good")
     b = await joins("b")
@@ -276,6 +277,7 @@ async def test_a_call_is_awaited_cancelled_and_run_on_whichever_island(
     monkeypatch.setattr(running, "PASS_ON_S", 0.02)
     runners: list[Runner] = []
     laters: list[Later] = []
+    stores: list[NatsStore] = []
 
     async def able(_: object) -> bool:
         return False
@@ -287,6 +289,7 @@ async def test_a_call_is_awaited_cancelled_and_run_on_whichever_island(
         later.start()
         runners.append(runner)
         laters.append(later)
+        stores.append(node.store)
     a, b = laters
     ended = await a.settled((await a.accept(REQUEST, "ann")).id, PATIENCE_S)
     assert (ended.state, [one.node for one in ended.attempts]) == ("done", ["b"]), "a lacks what it needs"
@@ -302,9 +305,17 @@ async def test_a_call_is_awaited_cancelled_and_run_on_whichever_island(
     runners[1].gate.set()
     runners[1].plays = [invocation()]
     assert [one.id for one in await a.find(Wanted(state=CallState.cancelled))] == [call]
-    await until(lambda: call not in b._store.orders._held)  # type: ignore[attr-defined]
+    await until(lambda: call not in stores[1].orders._held)
     assert (await a.redrive(call)).state == "queued"
     assert (await a.settled(call, PATIENCE_S)).state == "done"
+    # An order that is sent again by whoever recorded it.
+    ran = len(runners[1].ran)
+    stream = stores[0].orders._stream
+    await stream.js.publish(subject := stores[0].orders._subject(order(call)), encode({"order": order(call)}))
+    async with asyncio.timeout(PATIENCE_S):
+        while await stream.last(subject) is not None:  # noqa: ASYNC110
+            await asyncio.sleep(0.01)
+    assert len(runners[1].ran) == ran
     for later in laters:
         await later.close()
 

@@ -23,6 +23,11 @@ CORPUS = Path(__file__).parents[2] / ".cache" / "fuzz"
 LONGEST_BYTES = 4096
 SLOWEST_S = 5
 SEEDS = {
+    "fleet": [
+        b'{"order":{"id":"call-1","client":"a","request":{"url":"a.b/c"}},"due_at":1}',
+        b'{"id":"call-1","state":"done","client":"a","url":"u","call":"F()","created_at":1}\n{"stdout":""}',
+        b"\x01\x83\xa4node\xa1a\xa7attempt\xa0\xa5final\xc2",
+    ],
     "call": [
         b"Encode(100.1, -80.9, \"a\\n\", 'x', nil)",
         b"geohash.New([]string{`a`}).Run(F(1)...)[0]",
@@ -376,6 +381,16 @@ def watched(data: bytes) -> None:
         assert mark or seen == len(data.decode(errors="replace"))
 
 
+def fleet(data: bytes) -> None:
+    """What another island wrote for all to find."""
+    from skyisland.fleet import frames, orders, results, streams
+
+    orders.put_of(data)
+    results.record_of(streams.Stored(1, "", data, {}))
+    with contextlib.suppress(frames.BadFrame):
+        frames.unpack(data, results.Told, most_bytes=results.CHANGE_BYTES)
+
+
 TARGETS: dict[str, Callable[[bytes], None]] = {
     target.__name__: target
     for target in (
@@ -399,6 +414,7 @@ TARGETS: dict[str, Callable[[bytes], None]] = {
         callee,
         parameters,
         watched,
+        fleet,
     )
 }
 
