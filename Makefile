@@ -5,10 +5,14 @@ VENV = .venv
 BIN = $(VENV)/bin
 READY = $(VENV)/.ready
 
-.PHONY: demo run test tools test-prometheus test-zfs test-zfs-qemu test-freebsd test-arm64 test-fleet chaos-fleet chaos fuzz security pages check bench screenshots install uninstall deb test-deb clean
+.PHONY: demo demo-fleet run test tools test-prometheus test-zfs test-zfs-qemu test-freebsd test-arm64 test-fleet chaos-fleet chaos fuzz security pages check bench screenshots install uninstall deb test-deb clean
 
 demo: $(READY)
 	$(BIN)/python examples/demo.py $(DEMO)
+
+# Three islands and a NATS server in network namespaces of this machine (Linux, root).
+demo-fleet: tools $(READY)
+	$(BIN)/python examples/fleet.py
 
 run: $(READY)
 	$(BIN)/skyisland serve

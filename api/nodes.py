@@ -3,7 +3,7 @@
     an operator ─▶ his node: token, role ─▶ node b: the same operation, in his name ─▶ its response
 
 A change goes to one named node, whose log names the admin and the node that he spoke to. What all say is put
-together: rows of lists get a field `node`, other answers stand in `nodes`, by their node's name; `silent`
+together: rows of lists get a field `from`, other answers stand in `nodes`, by their node's name; `silent`
 names the nodes that said nothing in time, `refused` has what a node could not answer.
 
 A question of another node is put to this very application, as a request whose scope says who asks: no header
@@ -194,7 +194,7 @@ def together(operation: Operation[Any], answers: Iterable[Told], silent: list[st
 
 def _rows(operation: Operation[Any], node: str, answer: msgspec.Raw) -> Iterable[msgspec.Raw]:
     """The rows of a list, each with the name of its node, without reading them."""
-    head = b'{"node":' + msgspec.json.encode(node)
+    head = b'{"from":' + msgspec.json.encode(node)
     for row in msgspec.json.decode(answer, type=dict[str, list[msgspec.Raw]])[operation.field]:
         rest = bytes(row).lstrip()[1:].lstrip()
         yield msgspec.Raw(head + (b"" if rest.startswith(b"}") else b",") + rest)

@@ -34,8 +34,9 @@ class _Body(Struct):
     nodes: dict[str, Raw] = {}
 
 
-class _Row(Struct):
+class _Row(Struct, rename={"node": "from"}):
     node: str
+    """Whose row it is; `node` of a call that is over is the one that ran it."""
 
 
 def read_all(operation: Operation[T], status: int, content: bytes) -> Gathered[T]:

@@ -116,7 +116,7 @@ async def test_another_node_answers_and_all_do(nodes: dict[str, World]) -> None:
         assert [jail["jid"] for jail in there["jails"]] == [jid]
         every = (await client.get("/api/v1/admin/jails?node=all")).json()
         assert every["silent"] == ["c"]
-        assert [(jail["node"], jail["jid"]) for jail in every["jails"]] == [("b", jid)]
+        assert [(jail["from"], jail["jid"]) for jail in every["jails"]] == [("b", jid)]
         stats = (await client.get("/api/v1/admin/ips?state=available&node=all")).json()
         assert stats["nodes"].keys() == {"a", "b"}
         assert set(stats["nodes"]["b"]["available"]) == set(stats["nodes"]["a"]["available"])

@@ -168,7 +168,7 @@ def known_fields() -> set[str]:
         "reason",
         "limit_bytes",
     }
-    details |= {"node", "nodes", "silent", "refused"}  # of a fleet
+    details |= {"from", "node", "nodes", "silent", "refused"}  # of a fleet
     return fields | around | details
 
 
