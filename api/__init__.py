@@ -9,7 +9,7 @@ whatever way they took. Whose share a request counts to stands in `clients`, whi
 `skyisland.operations`, their shapes in `skyisland.wire`.
 
     Hypercorn ─▶ count ─▶ whose page (origin.py) ─┬─▶ POST /api/v1/function, …/names/NAME (function.py)
-                                                  ├─▶ ANY /fn/NAME… (handlers.py)
+                                                  ├─▶ ANY /fn/NAME… (handlers.py), …/push (pushes.py)
                                                   └─▶ Quart ─▶ roles, parameters (routes.py, auth.py)
                                                          ─┬─▶ what is seen (observe.py, stream.py)
                                                           ├─▶ calls that answer later (later.py)
@@ -46,6 +46,7 @@ from api.media import wanted
 from api.nodes import Everywhere
 from api.origin import ForeignOrigin, Origins, shown_to, welcome
 from api.problems import Reply
+from api.pushes import PushEndpoint, pushed_name
 from api.stream import Feed
 from api.target import straight
 from skyisland.errors import Draining, IslandError
@@ -91,11 +92,13 @@ class Front:
         self,
         function: FunctionEndpoint,
         handlers: HandlerEndpoint,
+        pushes: PushEndpoint,
         rest: ASGIFramework,
         traffic: Traffic,
         settings: ApiSettings,
     ) -> None:
-        self._function, self._handlers, self._rest, self._traffic = function, handlers, rest, traffic
+        self._function, self._handlers, self._pushes = function, handlers, pushes
+        self._rest, self._traffic = rest, traffic
         self._settings, self._origins = settings, Origins(settings.origins)
         self._under_way: set[asyncio.Task[object]] = set()
 
@@ -138,6 +141,9 @@ class Front:
                 return
             if scope["method"] == "POST" and (name := called_name(scope["path"])):
                 await self._function(scope, receive, counted, name)
+                return
+            if name := pushed_name(scope["path"]):
+                await self._pushes(scope, receive, counted, name)
                 return
             if scope["path"].startswith(PREFIX):
                 await self._handlers(scope, receive, counted)
@@ -242,6 +248,7 @@ def create_app(
     look(app, island, function)
     later.calls(app, island, gate, clients, function.admitted, lambda: function.settings.event_streams)
     handlers = HandlerEndpoint(island, function, gate, clients)
-    app.front = Front(function, handlers, app.asgi_app, metrics.traffic, settings)
+    pushes = PushEndpoint(island, function)
+    app.front = Front(function, handlers, pushes, app.asgi_app, metrics.traffic, settings)
     app.asgi_app = app.front  # type: ignore[method-assign] # Quart's way to put something in front
     return app

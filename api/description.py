@@ -23,6 +23,7 @@ from skyisland.codec import encode
 from skyisland.golang.callee import MAX_WORDS
 from skyisland.named import definition
 from skyisland.named.definition import NAME, RESERVED, SECRET
+from skyisland.named.webhooks import PUSHERS
 from skyisland.operations import CALL, IN_PATHS, INVOKE, JSON, KEPT, OPERATIONS, Operation, Parameter, Role
 from skyisland.wire import Problem
 
@@ -172,12 +173,26 @@ def _refine_names(components: dict[str, Schema]) -> None:
     }
     fields["secrets"] |= {"propertyNames": variable, "additionalProperties": _in_path("secret")}
     components["Webhook"]["properties"]["secret"] |= _in_path("secret")
+    fields["push"] |= {"properties": {"scheme": {"enum": [*PUSHERS]}}}
+    components["Schedule"]["properties"]["cron"]["format"] = "cron"
+    components["Schedule"]["properties"]["zone"]["format"] = "iana-time-zone"
+    words: Schema = {
+        "type": "array",
+        "maxItems": 100,
+        "items": {"type": "string", "pattern": "^[^\0]{0,100}$"},
+    }
     no_handler: Schema = {"handler": {"enum": [""]}, "webhook": {"type": "null"}}
-    program: Schema = {"function": {"enum": ["", "main"]}, "types": {"maxItems": 0}} | no_handler
+    program: Schema = {
+        "function": {"enum": ["", "main"]},
+        "types": {"maxItems": 0},
+        "schedule": {"properties": {"args": {"anyOf": [{"type": "null"}, words]}}},
+    }
+    program |= no_handler
     handler: Schema = {
         "handler": {"format": "go-function"},
         "function": {"enum": [""]},
         "types": {"maxItems": 0},
+        "schedule": {"type": "null"},
     }
     _restrict(
         defined,

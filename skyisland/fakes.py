@@ -128,6 +128,9 @@ class FakeSources:
         ]
         return Versions(url=found[0].url, package=found[0].package, versions=told)
 
+    async def doubt(self, name: str) -> None:
+        pass
+
     def recorded(self, url: str, package: str, commit: str) -> Resolved:
         return Resolved(url=url, package=package, commit=commit, version=commit)
 

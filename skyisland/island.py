@@ -156,6 +156,8 @@ class Island:
         """At which versions it can be called."""
         self.build, self.build_at = self._supply.build, self._supply.build_at
         """For names, before anybody calls them."""
+        self.doubt = sources.doubt
+        """What its remote said of a repository."""
         self.rebuild = self._supply.rebuild
         """Compile an artifact anew."""
         self.named = NamedFunctions(names or MemoryNames(), secrets or Secrets(), self)
@@ -205,6 +207,7 @@ class Island:
         self.later.start()
         if self.fleet is not None:
             await self.fleet.join(self)
+        self.named.schedules.start(self.later)
         self.events.publish(IslandStarted(swept=swept))
 
     def _require(self) -> None:
@@ -256,6 +259,7 @@ class Island:
         await self.drain(0)
         if self.fleet is not None:
             await self.fleet.leave()
+        await self.named.schedules.close()
         await self.later.close()
         await self.named.close()
         if self._purging is not None:

@@ -16,6 +16,7 @@ from textual.widgets import Input, Label
 from skyisland.errors import IslandError, StaleRevision
 from skyisland.model import FunctionRequest, NamedCall
 from skyisland.named.definition import Definition, checked, checked_name
+from skyisland.named.schedule import FIELDS, Schedule
 from tui.answer import AnswerPane
 from tui.dialogs import Toggle
 from tui.watch.names import NameRow
@@ -86,6 +87,7 @@ class Define(NameDialog):
         ("function", "function", "Encode; empty or main for a program"),
         ("handler", "or handler", "a http.Handler, which answers /fn/NAME"),
         ("version", "version", "branch, tag or commit; empty: the default branch"),
+        ("schedule", "schedule", "0 8 * * MON-FRI Europe/Berlin; empty: only when called"),
     )
     CHOICES = (("pin", "stay at its commit"), ("verify", "only if its Examples pass"))
 
@@ -99,6 +101,8 @@ class Define(NameDialog):
         values = {name: given.get(name) or "" for name, _, _ in self.FIELDS}
         if self.row is not None:
             values["name"] = self.row.key
+            schedule = self.row.info.definition.schedule
+            values["schedule"] = f"{schedule.cron} {schedule.zone}" if schedule is not None else ""
         with Vertical(classes="dialog wide") as box:
             box.border_title = "Define a name" if self.row is None else Content(f"Define {self.row.name}")
             box.border_subtitle = "ctrl+r define  esc close"
@@ -119,7 +123,9 @@ class Define(NameDialog):
         base = self.row.info.definition if self.row is not None else Definition(url="")
         texts: dict[str, Any] = {name: self.typed(name) for name in ("url", "function", "handler")}
         choices = {name: self.chosen(name) for name, _ in self.CHOICES}
-        return structs.replace(base, **texts, version=self.typed("version") or None, **choices)
+        schedule = scheduled(self.typed("schedule"), base.schedule)
+        version = self.typed("version") or None
+        return structs.replace(base, **texts, version=version, schedule=schedule, **choices)
 
     def action_send(self) -> None:
         """Define it in the background: it is built first."""
@@ -158,6 +164,15 @@ class Define(NameDialog):
         self.desk.paint_all()
         if self.is_running:
             self.dismiss(None)
+
+
+def scheduled(text: str, base: Schedule | None) -> Schedule | None:
+    """The schedule of a line: cron's five fields and a time zone; what else `base` says stays."""
+    words = text.split()
+    if not words:
+        return None
+    cron, zone = " ".join(words[:FIELDS]), " ".join(words[FIELDS:]) or "UTC"
+    return structs.replace(base or Schedule(cron=""), cron=cron, zone=zone)
 
 
 class CallName(NameDialog):

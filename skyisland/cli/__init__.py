@@ -16,6 +16,7 @@
     joining        fleet: several machines that are one
     gathering      what all nodes of a fleet answer (`--node all`), printed
     naming         functions with a name, and their secrets
+    defining       what a name shall stand for, of options or a file
     completing     words that a shell completes by asking the island
     printing       answers as tables or JSON
     configuring    config, completion

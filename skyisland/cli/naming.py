@@ -2,31 +2,23 @@
 
 from __future__ import annotations
 
-import re
 import sys
-from typing import Any, BinaryIO
+import time
+from typing import BinaryIO
 
 import click
 import msgspec
 
 from skyisland.cli import EXIT_FUNCTION, GlobalOptions, Listing, completing
 from skyisland.cli.calling import data_of, input_of, piped, print_output
-from skyisland.cli.printing import PAIRS, as_json, moment, print_json, print_list, print_table, say
+from skyisland.cli.defining import COMMIT_CHARACTERS, define, name_argument, say_where
+from skyisland.cli.printing import PAIRS, as_json, moment, print_json, print_list, print_table, say, span
 from skyisland.model import NamedCall, Verdict
 from skyisland.named.definition import Definition, Revision, checked_name
 from skyisland.named.functions import Named
-from skyisland.named.webhooks import Scheme
+from skyisland.named.schedule import local
 
-COMMIT_CHARACTERS = 12
 PAST = ("REVISION", "AT", "BY", "WHY", "VERSION", "COMMIT")
-
-
-def _name(ctx: click.Context, param: click.Parameter, value: str) -> str:
-    return value if ctx.resilient_parsing else checked_name(value)
-
-
-name_argument = click.argument("name", callback=_name, shell_complete=completing.names)
-"""Refused here if it can be none: the island would be asked for another path."""
 
 
 @click.group(cls=Listing, invoke_without_command=True)
@@ -36,6 +28,9 @@ def names(ctx: click.Context, as_json: bool) -> None:
     """Functions with a name: list them, or what else the commands below do."""
     if ctx.invoked_subcommand is None:
         ctx.invoke(listing, as_json=as_json)
+
+
+names.add_command(define)
 
 
 @names.command("list")
@@ -108,9 +103,38 @@ def _facts(named: Named) -> list[tuple[str, object]]:
         ("callers", ", ".join(definition.callers)),
         ("concurrency", definition.concurrency or None),
         ("warm", definition.warm.min or None),
+        ("push", f"{definition.push.scheme} ({definition.push.secret})" if definition.push else ""),
+        ("pushed", _pushed(named)),
+        *_scheduled(named),
         ("trouble", named.trouble),
     ]
     return [(fact, value) for fact, value in facts if value not in ("", None)]
+
+
+def _pushed(named: Named) -> str:
+    if (pushed := named.pushed) is None:
+        return ""
+    return f"{moment(pushed.at)} {pushed.ref}: {pushed.state}{f', {pushed.why}' if pushed.why else ''}"
+
+
+def _scheduled(named: Named) -> list[tuple[str, object]]:
+    schedule, scheduled = named.definition.schedule, named.scheduled
+    if schedule is None or scheduled is None:
+        return []
+    passed = [
+        f"{number} {what}"
+        for number, what in (
+            (scheduled.calls, "calls"), (scheduled.missed, "missed"), (scheduled.skipped, "skipped"),
+        )
+        if number
+    ]  # fmt: skip
+    return [
+        ("schedule", _schedule(named)),
+        ("next", ", ".join(local(at, schedule.zone) for at in scheduled.next[:2])),
+        ("last", f"{local(scheduled.last, schedule.zone)}, {scheduled.call}" if scheduled.last else ""),
+        ("so far", ", ".join(passed)),
+        ("waits", scheduled.trouble),
+    ]
 
 
 def _past(revision: Revision) -> tuple[object, ...]:
@@ -122,124 +146,6 @@ def _past(revision: Revision) -> tuple[object, ...]:
         _version(revision.definition),
         revision.commit[:COMMIT_CHARACTERS],
     )
-
-
-@names.command()
-@name_argument
-@click.argument("url", required=False, shell_complete=completing.packages)
-@click.argument("function", default="main", shell_complete=completing.names_offered)
-@click.option("--file", type=click.File("rb"), help="The whole definition as JSON; - to read it.")
-@click.option("--handler", is_flag=True, help="FUNCTION is an HTTP handler: it answers ANY /fn/NAME.")
-@click.option("--version", help="Branch, tag or commit; the default branch without it.")
-@click.option("--pin", is_flag=True, help="Stay at the commit that the version means now.")
-@click.option("--verify", is_flag=True, help="Only once the package's own Examples pass.")
-@click.option("--env", multiple=True, metavar="NAME=VALUE", help="An environment variable; may be repeated.")
-@click.option(
-    "--secret",
-    "secrets",
-    multiple=True,
-    metavar="NAME[=SECRET]",
-    help="A variable whose value is a secret; may be repeated.",
-)
-@click.option("--webhook", metavar="SCHEME=SECRET", help=f"Who signs requests: {', '.join(Scheme)}.")
-@click.option("--caller", "callers", multiple=True, help="Whose token may call it; may be repeated.")
-@click.option("--egress", type=click.Choice(["none", "address"]), default="none", help="Its network.")
-@click.option("--timeout", "timeout_s", type=float, help="Seconds that a call may run.")
-@click.option("--memory", "memory_bytes", type=int, help="Bytes of memory of a call.")
-@click.option("--cpus", type=float, help="Cores of a call.")
-@click.option("--concurrency", type=int, default=0, help="Calls at one time.")
-@click.option("--warm", type=int, default=0, help="Jails that wait even when nobody calls.")
-@click.option(
-    "--revision", type=click.IntRange(0), help="The revision that the name must be at; 0 for a new name."
-)
-@as_json
-@click.pass_obj
-def define(
-    options: GlobalOptions,
-    /,
-    name: str,
-    url: str | None,
-    function: str,
-    file: BinaryIO | None,
-    handler: bool,
-    webhook: str | None,
-    env: tuple[str, ...],
-    secrets: tuple[str, ...],
-    memory_bytes: int | None,
-    cpus: float | None,
-    warm: int,
-    revision: int | None,
-    as_json: bool,
-    **fields: Any,
-) -> None:
-    """Have NAME stand for FUNCTION of the package at URL, once it is built.
-
-    skyisland names define encode github.com/mmcloughlin/geohash Encode
-    """
-    if (file is None) is (url is None):
-        raise click.UsageError("name the package's URL, or send the whole definition with --file")
-    if file is not None:
-        definition = _definition(file.read())
-    else:
-        given = {"memory_bytes": memory_bytes, "cpus": cpus}
-        limits = {name: value for name, value in given.items() if value is not None}
-        definition = _converted(
-            {
-                **fields,
-                "url": url,
-                "handler" if handler else "function": function,
-                "env": dict(_pair(text, "--env") for text in env),
-                "secrets": dict(_pair(text, "--secret", alone=True) for text in secrets),
-                "webhook": _webhook(webhook) if webhook else None,
-                "limits": limits or None,
-                "warm": {"min": warm},
-            }
-        )
-    with options.client() as client:
-        _say_where(client.define(name, definition, revision), as_json)
-
-
-def _converted(fields: dict[str, Any]) -> Definition:
-    """The definition that the options make; one that is out of bounds is told by the option's own name."""
-    try:
-        return msgspec.convert(fields, Definition)
-    except msgspec.ValidationError as error:
-        ctx = click.get_current_context()
-        reason, _, place = str(error).partition(" - at ")
-        parts = re.findall(r"\w+", place)
-        option = next((param for param in ctx.command.params if param.name in parts), None)
-        wrong = reason.replace("Expected", "expected", 1)
-        raise click.BadParameter(wrong, ctx=ctx, param=option, param_hint=None if option else place) from None
-
-
-def _definition(content: bytes) -> Definition:
-    try:
-        return msgspec.json.decode(content, type=Definition)
-    except msgspec.DecodeError as error:
-        raise click.UsageError(f"--file: {error}") from None
-
-
-def _pair(text: str, option: str, *, alone: bool = False) -> tuple[str, str]:
-    name, equals, value = text.partition("=")
-    if not equals and not alone:
-        raise click.UsageError(f"{option}: write NAME=VALUE")
-    return name, value if equals else name
-
-
-def _webhook(text: str) -> dict[str, str]:
-    scheme, secret = _pair(text, "--webhook")
-    if scheme not in set(Scheme):
-        raise click.UsageError(f"--webhook: there are {', '.join(Scheme)}, not {scheme}")
-    return {"scheme": scheme, "secret": secret}
-
-
-def _say_where(named: Named, as_json: bool) -> None:
-    if as_json:
-        print_json(named)
-        return
-    state = ", paused" if named.paused else ""
-    commit = named.commit[:COMMIT_CHARACTERS]
-    say(f"{named.name} is at {commit}, revision {named.revision} ({named.why}){state}")
 
 
 @names.command()
@@ -285,7 +191,7 @@ def call(
 def move(options: GlobalOptions, name: str, version: str | None, as_json: bool) -> None:
     """Move NAME to VERSION, or to where its branch is now, once that is built."""
     with options.client() as client:
-        _say_where(client.move(name, version), as_json)
+        say_where(client.move(name, version), as_json)
 
 
 @names.command()
@@ -299,7 +205,7 @@ def rollback(options: GlobalOptions, name: str, revision: int | None, as_json: b
     The next call runs it. The name stays there: it follows no branch until it is moved to one.
     """
     with options.client() as client:
-        _say_where(client.roll_back(name, revision), as_json)
+        say_where(client.roll_back(name, revision), as_json)
 
 
 @names.command()
@@ -309,7 +215,7 @@ def rollback(options: GlobalOptions, name: str, revision: int | None, as_json: b
 def pause(options: GlobalOptions, name: str, as_json: bool) -> None:
     """Refuse calls of NAME."""
     with options.client() as client:
-        _say_where(client.pause(name), as_json)
+        say_where(client.pause(name), as_json)
 
 
 @names.command()
@@ -319,7 +225,35 @@ def pause(options: GlobalOptions, name: str, as_json: bool) -> None:
 def resume(options: GlobalOptions, name: str, as_json: bool) -> None:
     """Take calls of NAME again."""
     with options.client() as client:
-        _say_where(client.resume(name), as_json)
+        say_where(client.resume(name), as_json)
+
+
+@names.command("next")
+@click.argument("name", required=False, shell_complete=completing.names)
+@as_json
+@click.pass_obj
+def next_times(options: GlobalOptions, name: str | None, as_json: bool) -> None:
+    """List when names are called by themselves next; with NAME, when that is, several times."""
+    with options.client() as client:
+        named = [client.named(checked_name(name))] if name else client.names()
+    times = [(at, one) for one in named if one.scheduled for at in one.scheduled.next[: 5 if name else 1]]
+    times.sort(key=lambda pair: pair[0])
+    if as_json:
+        print_json([{"name": one.name, "at": at} for at, one in times])
+        return
+    now = time.time()
+    rows = [(one.name, local(at, _zone(one)), span(max(0.0, at - now)), _schedule(one)) for at, one in times]
+    empty = f"{name} has no schedule, or is paused" if name else "no name is called by itself"
+    print_table(("NAME", "NEXT", "IN", "SCHEDULE"), rows, empty)
+
+
+def _zone(named: Named) -> str:
+    return named.definition.schedule.zone if named.definition.schedule is not None else ""
+
+
+def _schedule(named: Named) -> str:
+    schedule = named.definition.schedule
+    return f"{schedule.cron} {schedule.zone}" if schedule is not None else ""
 
 
 @names.command()

@@ -22,6 +22,7 @@ import msgspec
 from nats.js import api
 
 from skyisland.errors import DriverError
+from skyisland.fleet.buckets import NatsBucket
 from skyisland.fleet.line import Away, Listening, Message
 from skyisland.fleet.natsline import NatsLine
 from skyisland.fleet.streams import Conflict, Full, Stored, Stream, make_when_joined
@@ -29,6 +30,7 @@ from skyisland.fleet.subjects import Subjects
 from skyisland.host.tasks import aside, cancel_all
 from skyisland.named.definition import NAME, Revision
 from skyisland.named.names import KEPT, check_follows, name_not_found, stale
+from skyisland.named.schedule import Fired
 from skyisland.settings.files import write_private
 from skyisland.status import LineState
 
@@ -41,6 +43,7 @@ BEHIND = 64
 """Behind by more messages than this, an island reads every name's last one in place of each message."""
 
 _revision = msgspec.json.Decoder(Revision)
+_fired = msgspec.json.Decoder(Fired)
 _revisions = msgspec.json.Decoder(list[Revision])
 
 
@@ -60,6 +63,8 @@ class NatsNames:
                 duplicate_window=120.0,
             ),
         )
+        self._schedules = NatsBucket(line, subjects.bucket("FIRED"), replicas=replicas)
+        """How far each name's schedule is."""
         self._latest: dict[str, Revision] = {}
         self._numbers: dict[str, int] = {}
         """The number of each name's last message, of deleted ones too."""
@@ -219,6 +224,18 @@ class NatsNames:
         if latest == 0:
             raise name_not_found(name)
         await self._add(name, b"")
+        with contextlib.suppress(Away):
+            await self._schedules.delete(_key(name))
+
+    async def fired(self, name: str) -> Fired | None:
+        entry = await self._schedules.get(_key(name))
+        return _fired.decode(entry.value) if entry is not None else None
+
+    async def note_fired(self, name: str, fired: Fired | None) -> None:
+        if fired is None or name not in self._latest:
+            await self._schedules.delete(_key(name))
+        else:
+            await self._schedules.put(_key(name), msgspec.json.encode(fired))
 
     async def _add(self, name: str, content: bytes) -> None:
         """Have a message follow the last one that this island knows of a name.
@@ -242,4 +259,9 @@ class NatsNames:
             await self._line.publish(self._subjects.renamed, b"")
 
     def _subject(self, name: str) -> str:
-        return self._subjects.kept("name", name.replace(".", "/"))
+        return self._subjects.kept("name", _key(name))
+
+
+def _key(name: str) -> str:
+    """The name as one word of a subject, or of a bucket."""
+    return name.replace(".", "/")

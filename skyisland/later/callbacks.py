@@ -108,8 +108,10 @@ class Callbacks:
         while True:
             self._work.clear()
             pause_s = await self._begin()
+            # Not wait_for: that takes no cancellation where the event is set in the same moment.
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._work.wait(), pause_s)
+                async with asyncio.timeout(pause_s):
+                    await self._work.wait()
 
     async def _begin(self) -> float | None:
         queue = self._store.callbacks

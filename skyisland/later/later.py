@@ -29,6 +29,7 @@ from skyisland.later.calls import (
     Claim,
     Record,
     accepted,
+    new_call_id,
     ordered,
 )
 from skyisland.later.keeping import NotKept, Store, Wanted
@@ -167,6 +168,31 @@ class Later:
                 raise failure
         self._runner.wake()
         return record
+
+    async def accept_once(
+        self, key: str, asks: NamedCall, client: str, *, name: str = "", who: str = ""
+    ) -> str:
+        """Keep a call of a name, unless one was kept under this key of the client; returns the call's id.
+
+        The key is claimed first: whoever is cut off before the call is kept, or is one of several islands,
+        finds by it which call it is to be, and a queue takes each once.
+
+        Raises:
+            As `accept` does; then the key stands for a call that is not kept.
+        """
+        self._usable()
+        claim = Claim(client=client, key=key, body=b"", call=new_call_id())
+        held = await self._store.results.claim(claim, time.time())
+        if held is claim or await self._store.results.get(held.call) is None:
+            await self.accept(asks, client, name=name, who=who, id=held.call)
+        return held.call
+
+    async def ended_at(self, id: str) -> float | None:  # noqa: A002 - as the record's field is named
+        """When a call was over, seconds since the epoch; None if it is not. 0.0 for one that is forgotten."""
+        record = await self._store.results.get(id)
+        if record is None:
+            return 0.0
+        return (record.ended_at or record.created_at) if record.state.final else None
 
     async def get(self, id: str, client: str = "") -> Record:  # noqa: A002
         """A call, with its result; `client`: whose it must be, empty for anybody's.

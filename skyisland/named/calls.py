@@ -19,6 +19,7 @@ from skyisland.model import Exchange, FunctionRequest, Invocation, Limits, Named
 from skyisland.named.definition import Definition, Revision, check_size, secrets_of
 from skyisland.named.names import Names, current, stale
 from skyisland.named.runner import Runner, request_of, resolved_of
+from skyisland.named.schedule import client_of
 from skyisland.named.secrets import Secrets
 from skyisland.named.webhooks import check_signature
 
@@ -232,8 +233,9 @@ class NamedCalls:
             NotFound: a secret is not there.
             BadRequest: they are too long together.
         """
-        if definition.webhook is not None:
-            self._secrets.values({"": definition.webhook.secret})
+        for signed in (definition.webhook, definition.push):
+            if signed is not None:
+                self._secrets.values({"": signed.secret})
         environment = (*definition.env.items(), *self._secrets.values(definition.secrets))
         check_size(environment)
         return environment
@@ -258,6 +260,8 @@ def _check_caller(revision: Revision, who: str) -> None:
     callers = revision.definition.callers
     if revision.definition.webhook is not None:
         return  # the signature says who it is
+    if who == client_of(revision.name):
+        return
     if callers and who not in callers and EVERYBODY not in callers:
         text = f"{revision.name} is not for {who or 'callers without a token'}"
         raise Forbidden(text, name=revision.name)

@@ -15,7 +15,8 @@ from msgspec import Meta, Struct, structs
 
 from skyisland.errors import BadRequest
 from skyisland.model import Limits
-from skyisland.named.webhooks import Scheme
+from skyisland.named.schedule import Schedule
+from skyisland.named.webhooks import PUSHERS, Scheme
 
 NAME = re.compile(r"[a-z0-9](?:[a-z0-9._-]{0,62}[a-z0-9])?")
 """A name stands in URLs, in labels of metrics and on screens: 64 characters, none that any of them quotes."""
@@ -81,7 +82,7 @@ class Objective(Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_un
 
 
 class Webhook(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Who may send a handler requests: whoever signs them."""
+    """Who may send a handler requests, or tell of pushes: whoever signs them."""
 
     scheme: Scheme
     secret: Text
@@ -123,6 +124,10 @@ class Definition(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """Calls of it at one time; one more is refused with 429. 0 for no limit of its own."""
     warm: Warm = Warm()
     slo: Objective | None = None
+    schedule: Schedule | None = None
+    """When it is called by itself."""
+    push: Webhook | None = None
+    """Who tells of pushes to its repository, by POST /api/v1/names/NAME/push: GitHub, Gitea or GitLab."""
 
 
 class DefinitionBody(Definition, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -193,6 +198,11 @@ def checked(definition: Definition) -> Definition:
     check_size(definition.env.items())
     if definition.webhook is not None and not definition.handler:
         raise BadRequest("webhook: only a handler has one; name the handler", field="webhook")
+    if definition.push is not None and definition.push.scheme not in PUSHERS:
+        raise BadRequest(f"push: {', '.join(PUSHERS)} tell of pushes", field="push")
+    if definition.schedule is not None and definition.handler:
+        text = "schedule: a handler answers requests; name a function, or a program, to be called by itself"
+        raise BadRequest(text, field="schedule")
     if definition.handler:
         for field in ("function", "types"):
             if getattr(definition, field):
@@ -206,7 +216,7 @@ def checked(definition: Definition) -> Definition:
 
 def secrets_of(definition: Definition) -> set[str]:
     """The names of the secrets that it has."""
-    signs = {definition.webhook.secret} if definition.webhook is not None else set()
+    signs = {one.secret for one in (definition.webhook, definition.push) if one is not None}
     return signs | {*definition.secrets.values()}
 
 
@@ -241,7 +251,7 @@ class Revision(Struct, frozen=True, kw_only=True):
     by: str
     """The name of the admin's token; `island` where the name followed its branch."""
     why: str
-    """`defined`, `moved`, `followed`, `rolled back to 3`, `paused` or `resumed`."""
+    """`defined`, `moved`, `followed`, `pushed`, `rolled back to 3`, `paused` or `resumed`."""
     paused: bool = False
     """Calls are refused."""
     verified: int = 0

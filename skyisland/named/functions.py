@@ -2,9 +2,8 @@
 
 A name moves only to what was built: `define`, `move`, `roll_back` and following a branch all compile first,
 and the name stands for what it stood for until that is done. A call by name asks no remote: it runs the
-commit of the latest revision. Where that follows a branch, a call looks in the background whether the
-branch moved, as often as `FOLLOW_S`, and never waits for it. What was rolled back is pinned, or it would
-follow its branch right back.
+commit of the latest revision. Where that follows a branch, calls and pushes have somebody look whether the
+branch moved (`following`). What was rolled back is pinned, or it would follow its branch right back.
 """
 
 from __future__ import annotations
@@ -15,20 +14,23 @@ from collections.abc import Callable
 
 from msgspec import Struct, structs
 
-from skyisland.errors import BadRequest, IslandError, NotFound, StaleRevision
-from skyisland.host.tasks import Background
+from skyisland.errors import BadRequest, IslandError, NotFound
+from skyisland.golang.callee import command_line
+from skyisland.host.tasks import aside
 from skyisland.model import Artifact, Exchange, NamedCall, Resolved, Terms
 from skyisland.named.calls import NamedCalls
 from skyisland.named.definition import Definition, Revision, checked, checked_name, secrets_of
+from skyisland.named.firing import Schedules
+from skyisland.named.following import Following
 from skyisland.named.names import Names, current, stale
+from skyisland.named.pushes import Pushed, Pushes
 from skyisland.named.runner import Runner, call_of, request_of, resolved_of
+from skyisland.named.schedule import Scheduled, asked_by, checked_schedule
 from skyisland.named.secrets import Secrets
 from skyisland.named.verified import count_passed
 
 log = logging.getLogger(__name__)
 
-FOLLOW_S = 5.0
-"""Between two looks at the branch that a name follows. The remote is asked as rarely as for plain calls."""
 ISLAND = "island"
 """Who moves a name that follows its branch."""
 
@@ -52,6 +54,10 @@ class Named(Struct, frozen=True, kw_only=True):
     """Calls under way."""
     trouble: str = ""
     """Why it does not follow its branch to the latest commit; empty if it does."""
+    scheduled: Scheduled | None = None
+    """How its schedule goes; None without one."""
+    pushed: Pushed | None = None
+    """The latest push that it was told of, since the island runs."""
 
 
 class NamedFunctions:
@@ -61,11 +67,11 @@ class NamedFunctions:
         self, names: Names, secrets: Secrets, runner: Runner, clock: Callable[[], float] = time.time
     ) -> None:
         self._names, self.secrets, self._runner, self._clock = names, secrets, runner, clock
-        self.calls = NamedCalls(names, secrets, runner, self._follow)
-        self._trouble: dict[str, str] = {}
-        self._looked: dict[str, float] = {}
-        """When a branch was last looked at, by the name that follows it."""
-        self._following = Background()
+        self._following = Following(names, self._catch_up, clock)
+        self.calls = NamedCalls(names, secrets, runner, self._following.glance)
+        self.pushes = Pushes(names, secrets, runner, self._following, clock)
+        self.schedules = Schedules(names, clock)
+        """Start them when calls can be kept."""
 
     async def start(self) -> None:
         """Have warm jails made for the names that want them.
@@ -76,24 +82,25 @@ class NamedFunctions:
         for revision in self._names.all():
             self._aim(revision)
             if revision.definition.warm.min:
-                self._following.start(self._warm_again(revision))
+                self._following.background.start(self._warm_again(revision))
 
     def _changed(self, name: str) -> None:
         """Another island of the fleet changed a name."""
-        self._forget(name)
+        self._following.forget(name)
         revision = self._names.get(name)
         if revision is None:
             self._drop(name)
             return
         self._aim(revision)
         if revision.definition.warm.min:
-            self._following.start(self._warm_again(revision))
+            self._following.background.start(self._warm_again(revision))
         else:
             self._runner.keep_warm(name, None, None, 0)
 
     async def close(self) -> None:
         """Wait until no name is being moved."""
-        await self._following.drain()
+        await self.schedules.close()
+        await self._following.close()
         await self._names.close()
 
     # What there is
@@ -122,7 +129,13 @@ class NamedFunctions:
     def _shown(self, revision: Revision) -> Named:
         name = revision.name
         fields = {field: getattr(revision, field) for field in Revision.__struct_fields__}
-        return Named(**fields, running=self.calls.running(name), trouble=self._trouble.get(name, ""))
+        return Named(
+            **fields,
+            running=self.calls.running(name),
+            trouble=self._following.trouble(name),
+            scheduled=self.schedules.shown(revision),
+            pushed=self.pushes.latest(name),
+        )
 
     # Changes
 
@@ -141,6 +154,7 @@ class NamedFunctions:
         checked_name(name)
         checked(definition)
         self.calls.environment(definition)
+        await _check_schedule(definition)
         before = self._names.get(name)
         latest = before.revision if before is not None else 0
         if revision is not None and revision != latest:
@@ -237,10 +251,11 @@ class NamedFunctions:
             NameNotFound
         """
         await self._names.delete(name, current(self._names, name).revision)
-        self._forget(name)
+        self._following.forget(name)
         self._drop(name)
 
     def _drop(self, name: str) -> None:
+        self.pushes.forget(name)
         self._runner.keep_warm(name, None, None, 0)
         self._runner.aim(name, None)
 
@@ -272,7 +287,8 @@ class NamedFunctions:
             verified=verified,
         )
         await self._names.put(revision)
-        self._forget(name)
+        await self.schedules.changed(revision)
+        self._following.forget(name)
         self._warm(revision, artifact)
         self._aim(revision)
         return self._shown(revision)
@@ -297,11 +313,8 @@ class NamedFunctions:
     async def _put(self, revision: Revision, **changes: object) -> Named:
         changed = structs.replace(revision, revision=revision.revision + 1, at=self._clock(), **changes)
         await self._names.put(changed)
+        await self.schedules.changed(changed)
         return self._shown(changed)
-
-    def _forget(self, name: str) -> None:
-        self._trouble.pop(name, None)
-        self._looked.pop(name, None)
 
     def _aim(self, revision: Revision) -> None:
         slo = revision.definition.slo
@@ -334,47 +347,43 @@ class NamedFunctions:
 
     # Following a branch
 
-    def _follow(self, revision: Revision) -> None:
-        """Look in the background whether the branch moved, unless somebody just did."""
-        if not revision.follows:
-            return
-        now = self._clock()
-        if now - self._looked.get(revision.name, 0.0) >= FOLLOW_S:
-            self._looked[revision.name] = now
-            self._following.start(self._catch_up(revision))
+    async def _catch_up(self, revision: Revision, why: str) -> str:
+        """Move a name to where its branch is now, if that compiles; returns the branch's commit.
 
-    async def _catch_up(self, revision: Revision) -> None:
-        """Move a name to where its branch is now, if that compiles."""
-        name, definition = revision.name, revision.definition
-        try:
-            call = await call_of(definition)
-            resolved, artifact = await self._runner.build(
-                definition.url, definition.version, call, refresh=False
+        Raises:
+            IslandError: it stays where it is.
+        """
+        definition = revision.definition
+        call = await call_of(definition)
+        resolved, artifact = await self._runner.build(definition.url, definition.version, call, refresh=False)
+        if resolved.commit != revision.commit:
+            verified = await self._check(definition, resolved)
+            await self._move(
+                revision.name,
+                revision.revision,
+                definition,
+                resolved,
+                artifact,
+                ISLAND,
+                why,
+                paused=revision.paused,
+                verified=verified,
             )
-            if resolved.commit != revision.commit:
-                verified = await self._check(definition, resolved)
-                await self._move(
-                    name,
-                    revision.revision,
-                    definition,
-                    resolved,
-                    artifact,
-                    ISLAND,
-                    "followed",
-                    paused=revision.paused,
-                    verified=verified,
-                )
-                log.info("%s follows its branch to %s", name, resolved.commit)
-        except StaleRevision:
-            log.info("%s was moved by somebody else meanwhile", name)
-        except IslandError as error:
-            if self._trouble.get(name) != error.message:
-                log.warning("%s stays at %s: %s", name, revision.commit, error.message)
-            self._trouble[name] = error.message
-        except Exception:
-            log.exception("%s cannot follow its branch", name)
-        else:
-            self._trouble.pop(name, None)
+            log.info("%s follows its branch to %s", revision.name, resolved.commit)
+        return resolved.commit
+
+
+async def _check_schedule(definition: Definition) -> None:
+    """Check when a name is to be called by itself, and with what, as far as that can be told now.
+
+    Raises:
+        BadRequest
+    """
+    if definition.schedule is not None:
+        await aside(checked_schedule, definition.schedule)
+        request = request_of(definition, "", asked_by(definition.schedule))
+        if definition.function in ("", "main"):
+            command_line(request)
 
 
 def what_runs(revision: Revision) -> tuple[object, ...]:

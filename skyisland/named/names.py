@@ -11,6 +11,7 @@ from typing import Protocol
 
 from skyisland.errors import NameNotFound, StaleRevision
 from skyisland.named.definition import Revision
+from skyisland.named.schedule import Fired
 
 KEPT = 100
 """Revisions of a name that are kept, the latest. A judgement: nobody rolls back further."""
@@ -41,7 +42,7 @@ class Names(Protocol):
         ...
 
     async def delete(self, name: str, latest: int) -> None:
-        """Forget a name with all of its revisions, of which `latest` is the last.
+        """Forget a name with all of its revisions, of which `latest` is the last, and its schedule.
 
         Raises:
             NameNotFound
@@ -56,6 +57,23 @@ class Names(Protocol):
 
     async def refresh(self) -> None:
         """Learn what others changed, up to now; nothing, if they cannot be asked."""
+        ...
+
+    async def fired(self, name: str) -> Fired | None:
+        """How far the schedule of a name has come, as it was last noted by anybody.
+
+        Raises:
+            Unavailable: who keeps that cannot be asked.
+        """
+        ...
+
+    async def note_fired(self, name: str, fired: Fired | None) -> None:
+        """Note how far it is, on disk before this returns; None: there is no schedule any more. Nothing is
+        noted of a name that stands for nothing.
+
+        Raises:
+            DriverError, Unavailable: it cannot be written; nothing is changed.
+        """
         ...
 
     async def close(self) -> None:
@@ -106,6 +124,7 @@ class MemoryNames:
 
     def __init__(self) -> None:
         self._revisions: dict[str, list[Revision]] = {}
+        self._fired: dict[str, Fired] = {}
 
     def get(self, name: str) -> Revision | None:
         revisions = self._revisions.get(name)
@@ -128,6 +147,15 @@ class MemoryNames:
         if latest == 0:
             raise name_not_found(name)
         del self._revisions[name]
+        self._fired.pop(name, None)
+
+    async def fired(self, name: str) -> Fired | None:
+        return self._fired.get(name)
+
+    async def note_fired(self, name: str, fired: Fired | None) -> None:
+        self._fired.pop(name, None)
+        if fired is not None and name in self._revisions:
+            self._fired[name] = fired
 
     def follow(self, changed: Callable[[str], None]) -> None:
         pass  # nobody else has it

@@ -28,6 +28,10 @@ class Runner(Protocol):
         """The binary of a commit that is known."""
         ...
 
+    async def doubt(self, repository: str) -> None:
+        """Ask the remote again before what it said of any branch or tag of this repository is used."""
+        ...
+
     async def invoke(
         self,
         request: FunctionRequest,

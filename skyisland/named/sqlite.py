@@ -20,16 +20,19 @@ from skyisland.errors import DriverError, SettingsError
 from skyisland.host.tasks import finish
 from skyisland.named.definition import Revision
 from skyisland.named.names import KEPT, check_follows, name_not_found
+from skyisland.named.schedule import Fired
 
 SCHEMA = """
 CREATE TABLE IF NOT EXISTS revisions (
     name TEXT, revision INTEGER, record BLOB NOT NULL, PRIMARY KEY (name, revision)
-) WITHOUT ROWID
+) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS fired (name TEXT PRIMARY KEY, record BLOB NOT NULL) WITHOUT ROWID
 """
 VERSION = 1
 """SQLite's user_version of a file that this Sky Island writes."""
 
 _revision = msgspec.json.Decoder(Revision)
+_fired = msgspec.json.Decoder(Fired)
 
 
 class SqliteNames:
@@ -38,6 +41,7 @@ class SqliteNames:
     def __init__(self, path: Path, db: aiosqlite.Connection) -> None:
         self._path, self._db = path, db
         self._latest: dict[str, Revision] = {}
+        self._fired: dict[str, Fired] = {}
         self._writing = asyncio.Lock()
 
     @classmethod
@@ -83,6 +87,8 @@ class SqliteNames:
         for (record,) in rows:
             revision = _revision.decode(record)
             self._latest[revision.name] = revision
+        rows = await self._db.execute_fetchall("SELECT name, record FROM fired")
+        self._fired = {name: _fired.decode(record) for name, record in rows}
 
     def get(self, name: str) -> Revision | None:
         return self._latest.get(name)
@@ -113,8 +119,25 @@ class SqliteNames:
             check_follows(self._latest.get(name), latest + 1, name)
             if latest == 0:
                 raise name_not_found(name)
-            await self._commit(("DELETE FROM revisions WHERE name = ?", (name,)))
+            await self._commit(
+                ("DELETE FROM revisions WHERE name = ?", (name,)),
+                ("DELETE FROM fired WHERE name = ?", (name,)),
+            )
             del self._latest[name]
+            self._fired.pop(name, None)
+
+    async def fired(self, name: str) -> Fired | None:
+        return self._fired.get(name)
+
+    async def note_fired(self, name: str, fired: Fired | None) -> None:
+        async with self._writing:
+            if fired is None or name not in self._latest:
+                await self._commit(("DELETE FROM fired WHERE name = ?", (name,)))
+                self._fired.pop(name, None)
+                return
+            record = msgspec.json.encode(fired)
+            await self._commit(("INSERT OR REPLACE INTO fired VALUES (?, ?)", (name, record)))
+            self._fired[name] = fired
 
     def follow(self, changed: Callable[[str], None]) -> None:
         pass  # this process holds the file

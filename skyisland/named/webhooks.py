@@ -39,6 +39,10 @@ class Scheme(StrEnum):
     standard = "standard"
 
 
+PUSHERS = (Scheme.github, Scheme.gitea, Scheme.gitlab)
+"""Servers of repositories, which tell of pushes."""
+
+
 def check_signature(
     scheme: Scheme,
     secret: str,

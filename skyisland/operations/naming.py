@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from skyisland.named.definition import DefinitionBody, MoveBody, Revision, RollbackBody, SecretBody
 from skyisland.named.functions import Named
+from skyisland.named.pushes import Pushed
 from skyisland.operations.operation import Operation, Role
 from skyisland.wire import Answer, NamedCallBody
 
@@ -110,6 +111,16 @@ RESUME = Operation(
     role=Role.admin,
     answer=Named,
     tag="revision",
+)
+
+PUSH = Operation(
+    name="push",
+    method="POST",
+    path="/api/v1/names/{name}/push",
+    summary="Tell a name that something was pushed to its repository, as GitHub, Gitea and GitLab do by "
+    "themselves. The signature counts, and no token; the body is theirs.",
+    answer=Pushed,
+    field="push",
 )
 
 SECRETS = Operation(

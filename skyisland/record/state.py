@@ -365,6 +365,10 @@ class State:
         """The commit that the remote last named for `version`, if it is remembered."""
         return self._commits.get((url, version))
 
+    def versions(self, url: str) -> list[str]:
+        """The versions of a repository that are remembered. Looks at all that are: some 10,000."""
+        return [version for repository, version in self._commits if repository == url]
+
     async def put(self, url: str, version: str, known: KnownCommit) -> None:
         """Remember a commit. It is written later: if it is lost, the remote can be asked again."""
         self._commits.pop((url, version), None)

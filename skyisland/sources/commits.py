@@ -60,6 +60,9 @@ class KnownCommits(Protocol):
     def get(self, url: str, version: str) -> KnownCommit | None:
         """Called once per call of a function, so it must answer from memory."""
 
+    def versions(self, url: str) -> list[str]:
+        """The versions of a repository whose commit is remembered."""
+
     async def put(self, url: str, version: str, known: KnownCommit) -> None: ...
 
 
@@ -153,6 +156,13 @@ class Commits:
         if known := self._known.get(name, key):
             await self._known.put(name, key, KnownCommit(known.commit, 0.0))
 
+    async def doubt_all(self, name: str) -> None:
+        """The repository changed: the next call asks the remote again, whatever version it names."""
+        for version in self._known.versions(name):
+            self._retry_at.pop((name, version))
+            if known := self._known.get(name, version):
+                await self._known.put(name, version, KnownCommit(known.commit, 0.0))
+
     async def close(self) -> None:
         """Cancel all questions and wait for their end."""
         await self._questions.close()
@@ -239,7 +249,8 @@ class Commits:
         self, name: str, version: str | None, package: str, last_known: KnownCommit | None, refresh: bool
     ) -> Resolution:
         """Ask the fleet what a remote said to it, or else the remote."""
-        if self._common is not None and not refresh:
+        doubted = last_known is not None and not last_known.at  # others have not heard of that
+        if self._common is not None and not refresh and not doubted:
             key = key_of(version, package)
             heard = await self._common.look(name, key)
             if heard is not None and 0.0 <= time.time() - heard.at < self._trust_s:

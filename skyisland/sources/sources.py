@@ -210,6 +210,11 @@ class Sources:
             named=self._commits.is_named(name, version, resolution.commit),
         )
 
+    async def doubt(self, name: str) -> None:
+        """Ask the remote again before what it said of any branch or tag of this repository is used. If it is
+        out of reach then, what it said serves, as stale."""
+        await self._commits.doubt_all(name)
+
     def recorded(self, url: str, package: str, commit: str) -> Resolved:
         """Build the result of an earlier `resolve` from its recorded names. No I/O.
 

@@ -31,6 +31,8 @@ schemathesis.openapi.format("go-call", CALLS)
 schemathesis.openapi.format("go-function", st.sampled_from(("Encode", "geohash.Decode")))
 schemathesis.openapi.format("go-type", st.sampled_from(("int", "string", "[]byte")))
 schemathesis.openapi.format("go-package-url", URLS)
+schemathesis.openapi.format("cron", st.sampled_from(("0 8 * * MON-FRI", "*/5 * L * *")))
+schemathesis.openapi.format("iana-time-zone", st.sampled_from(("UTC", "Europe/Berlin")))
 schemathesis.openapi.format("git-version", VERSIONS)
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import gzip
+import hmac
 from typing import Any
 
 import httpx
@@ -186,3 +188,39 @@ async def test_what_changes_at_the_same_time_changes_once(admin: httpx.AsyncClie
         *(admin.put(path, json=ENCODE | {"pin": pin}, headers={"If-Match": '"1"'}) for pin in (True, False))
     )
     assert sorted(reply.status_code for reply in both) == [200, 412]
+
+
+async def test_a_push_is_let_in_by_its_signature_alone() -> None:
+    world = make_world(
+        settings=ApiSettings(callers={"shop": "the shop's own token"}, open=False, max_body=1000)
+    )
+    await world.island.start()
+    await world.island.named.secrets.set("HOOK", SECRET)
+    push = {"scheme": "github", "secret": "HOOK"}
+    async with world.client(headers=ADMIN) as admin, world.client() as github:
+        assert (await admin.put("/api/v1/names/encode", json=ENCODE | {"push": push})).status_code == 200
+        body = b'{"ref": "refs/heads/main", "repository": {"clone_url": "https://github.com/mmcloughlin/geohash.git"}}'
+        signature = hmac.new(SECRET.encode(), body, "sha256").hexdigest()
+        headers = {
+            "X-GitHub-Event": "push",
+            "X-GitHub-Delivery": "d-1",
+            "X-Hub-Signature-256": f"sha256={signature}",
+            "Content-Type": "application/json",
+        }
+        path = "/api/v1/names/encode/push"
+        taken = await github.post(path, content=body, headers=headers)
+        assert (taken.status_code, taken.json()["push"]["state"]) == (200, "taken")
+        assert (await github.post(path, content=body, headers=headers)).json()["push"]["again"] is True
+        packed = await github.post(
+            path, content=gzip.compress(body), headers=headers | {"Content-Encoding": "gzip"}
+        )
+        assert packed.json()["push"]["again"] is True
+        refused = await github.post(path, content=body + b" ", headers=headers)
+        assert (refused.status_code, refused.json()["code"]) == (403, "forbidden")
+        assert (await github.post(path, content=b"x" * 2000, headers=headers)).status_code == 413
+        assert (await github.post("/api/v1/names/a/b/push", content=body, headers=headers)).status_code == 404
+        assert (await github.get(path)).status_code == 405
+        await world.island.named._following.close()
+        pushed = (await admin.get("/api/v1/names/encode")).json()["pushed"]
+        assert (pushed["state"], pushed["delivery"], pushed["why"]) == ("idle", "d-1", "it is there already")
+    await world.island.stop()

@@ -39,6 +39,7 @@ NO_CLIENT = {
     "ready": "as health",
     "metrics": "Prometheus reads its text itself",
     "events": "a stream without end, which the console follows on its own connection",
+    "push": "the server of a repository asks for it, and signs",
 }
 COMMANDS = {
     "invoke": "invoke github.com/user/repo 'F(1)'",
@@ -90,6 +91,7 @@ NO_COMMAND = {
     "ready": "as health",
     "metrics": "Prometheus reads its text itself",
     "events": "`console` shows them as they happen, `logs` prints the latest",
+    "push": "the server of a repository asks for it, and signs",
 }
 CONSOLE = {
     "invoke": ("invoke", "invoke"),
@@ -139,6 +141,7 @@ NO_CONSOLE = {
     **dict.fromkeys(("secrets", "set_secret", "forget_secret"), "no screen takes a secret, lest it be seen"),
     "callback_secret": "a program needs it, no screen",
     "versions": "the dialog takes any version; what calls at many of them is a command",
+    "push": "the server of a repository asks for it, and signs",
 }
 NO_NODE = {
     "metrics": "Prometheus scrapes each node",
@@ -235,7 +238,11 @@ def test_every_operation_has_a_route_and_every_route_an_operation(world: World) 
         for method in (rule.methods or set()) - {"OPTIONS", "HEAD"}
     }
     described = {(operation.method, path) for operation in OPERATIONS for path in operation.paths}
-    in_front_of_quart = {("POST", "/api/v1/function"), ("POST", "/api/v1/names/{name}")}
+    in_front_of_quart = {
+        ("POST", "/api/v1/function"),
+        ("POST", "/api/v1/names/{name}"),
+        ("POST", "/api/v1/names/{name}/push"),
+    }
     assert described == (routed | in_front_of_quart) - {("GET", "/openapi.json"), ("GET", "/docs")}
 
 

@@ -33,6 +33,7 @@ ADMIN, OBSERVE, ROLES = (
     "tests/api/test_observe.py",
     "tests/api/test_roles.py",
 )
+PUSHES = "tests/unit/test_pushes.py"
 LATER, KEEPING = "tests/unit/test_later.py", "tests/contract/test_keeping.py"
 NETWORK, SECCOMP = "tests/real/test_network.py", "tests/unit/test_seccomp.py"
 LIFE, STATE, POOL = "tests/real/test_daemon.py", "tests/unit/test_state.py", "tests/unit/test_pool.py"
@@ -82,7 +83,7 @@ GROUPS = {
     "C": "The text of a call",
     "H": "HTTP",
     "T": "Terminals and logs",
-    "S": "Functions with a name: secrets, webhooks, handlers",
+    "S": "Functions with a name: secrets, webhooks, handlers, pushes, schedules",
     "A": "Calls that answer later",
     "P": "Other versions, receipts",
     "D": "Faults of daemon and host",
@@ -976,6 +977,38 @@ CASES = (
         "a request that forges X-Forwarded-…, or a handler that looks for its caller's token",
         "forged ones are dropped and ours are there; the island's token stays with the island",
         _tests("tests/api/test_handlers.py", "test_what_a_handler_is_sent"),
+    ),
+    Case(
+        "S6",
+        "a push that is forged, sent again, of another repository or branch, or names a commit of its own",
+        "403 without the secret; else Git is looked at, once for each delivery, and only Git says what runs",
+        (
+            *_tests(
+                PUSHES,
+                "test_who_does_not_know_the_secret_has_nothing_looked_at",
+                "test_a_push_moves_the_names_that_follow_the_branch",
+                "test_what_concerns_no_name_says_why_it_is_idle",
+                "test_pushes_during_a_look_have_one_more",
+            ),
+            *_tests("tests/api/test_names.py", "test_a_push_is_let_in_by_its_signature_alone"),
+        ),
+    ),
+    Case(
+        "S7",
+        "a push without end, deep, or of the wrong types",
+        "400 or 413 within its bounds, on a thread, in time in proportion to its length",
+        _tests(PUSHES, "test_no_body_breaks_the_reader", "test_what_is_no_push_is_refused"),
+    ),
+    Case(
+        "S8",
+        "a schedule that costs: an expression without a time, one that is nested, years of missed minutes",
+        "it is refused when it is defined, or counted within bounds, and looked at on a thread",
+        _tests(
+            "tests/unit/test_schedules.py",
+            "test_no_text_breaks_the_reader",
+            "test_what_is_no_schedule_names_the_remedy",
+            "test_what_was_due_in_years_is_counted_within_bounds",
+        ),
     ),
     Case(
         "A1",

@@ -119,6 +119,7 @@ LONGEST = {
     "origin": 1 << 16,
     "answer": (2 << 20) + (1 << 17),
     "webhook": 1 << 16,
+    "push": 1 << 20,
     "headers": 16 << 10,
     "request": 1 << 16,
     "package": GO_MOD_BYTES,

@@ -61,6 +61,7 @@ SEEDS = {
     ],
     "origin": [b"https://[::1]:3280\n[::1]:3280"],
     "answer": [b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n1\r\na\r\n0\r\n\r\n"],
+    "push": [b'{"ref":"refs/heads/main","repository":{"clone_url":"https://h/u/r.git"}}'],
     "webhook": [b"t=1700000000,v1=00,v1=11", b"v1,AAAA v1a,BBBB"],
     "callee": [b"geo.Max\nmap[string]geo.Box", b"F\n[]func(a int) string"],
     "parameters": [b"package p\n\nfunc F(a, b int, c ...string) {\n}\n", b"package p\n\nfunc F[T any](_ T)"],
@@ -288,6 +289,21 @@ def webhook(data: bytes) -> None:
             raise AssertionError(f"{scheme} let it in")
 
 
+def push(data: bytes) -> None:
+    """The body of a push: JSON, or a form."""
+    from skyisland.errors import BadRequest
+    from skyisland.named.pushes import bare, read_payload
+
+    for media in (b"application/json", b"application/x-www-form-urlencoded"):
+        for text in (data, b"payload=" + data):
+            try:
+                payload = read_payload(media, text)
+            except BadRequest:
+                continue
+            for url in payload.repository.names():
+                bare(url)
+
+
 def headers(data: bytes) -> None:
     from api.later import LONGEST_WAIT_S, is_behind, preferences
     from api.media import wanted
@@ -408,6 +424,7 @@ TARGETS: dict[str, Callable[[bytes], None]] = {
         origin,
         answer,
         webhook,
+        push,
         headers,
         request,
         package,

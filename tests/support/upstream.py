@@ -72,6 +72,9 @@ class CommitMemory:
     def get(self, url: str, version: str) -> KnownCommit | None:
         return self.commits.get((url, version))
 
+    def versions(self, url: str) -> list[str]:
+        return [version for repository, version in self.commits if repository == url]
+
     async def put(self, url: str, version: str, known: KnownCommit) -> None:
         self.commits[url, version] = known
 

@@ -32,6 +32,7 @@ from skyisland.model import NamedCall
 from skyisland.named.definition import Ceilings, Definition, Egress, Objective, Revision, Warm
 from skyisland.named.functions import NamedFunctions
 from skyisland.named.names import KEPT, MemoryNames, Names
+from skyisland.named.schedule import Fired
 from skyisland.named.secrets import Secrets
 from skyisland.named.sqlite import SqliteNames
 from tests.support.api import World, answers, make_world
@@ -107,6 +108,25 @@ async def test_a_change_that_follows_another_revision_changes_nothing(opened: Op
     assert [one.revision for one in await names.history("encode")] == [1]
     done = await asyncio.gather(*(names.put(revision(2, by=by)) for by in "ab"), return_exceptions=True)
     assert [*map(type, done)] == [type(None), StaleRevision]
+
+
+async def test_how_far_a_schedule_is_is_kept_as_long_as_its_name(opened: Opened) -> None:
+    names = await opened()
+    fired = Fired(cron="0 8 * * *", zone="UTC", until=2.0, last=1.0, call="call-1", calls=1)
+    await names.note_fired("dotted.name", fired)
+    assert await names.fired("dotted.name") is None
+    await names.put(revision(1, "dotted.name"))
+    await names.note_fired("dotted.name", structs.replace(fired, until=1.0))
+    await names.note_fired("dotted.name", fired)
+    await names.put(revision(2, "dotted.name"))
+    names = await opened()
+    assert await names.fired("dotted.name") == fired
+    await names.note_fired("dotted.name", None)
+    assert await names.fired("dotted.name") is None
+    await names.note_fired("dotted.name", fired)
+    await names.delete("dotted.name", 2)
+    await names.put(revision(1, "dotted.name"))
+    assert await (await opened()).fired("dotted.name") is None
 
 
 async def test_the_latest_revisions_are_kept(opened: Opened) -> None:
@@ -267,7 +287,7 @@ async def test_a_name_follows_its_branch_in_the_background(world: World) -> None
     await named.define("pinned", structs.replace(ENCODE, pin=True))
     commits.append("b" * 40)
     assert (await named.calls.call("encode", ARGUMENTS)).commit == "a" * 40  # no call waits for it
-    await named._following.drain()
+    await named._following.close()
     assert (await named.calls.call("encode", ARGUMENTS)).commit == "b" * 40
     assert [one.why for one in await named.history("encode")] == ["followed", "defined"]
     assert (await named.calls.call("pinned", ARGUMENTS)).commit == "a" * 40
@@ -275,12 +295,12 @@ async def test_a_name_follows_its_branch_in_the_background(world: World) -> None
     world.builds.fail = BuildFailed("does not compile")
     now[0] += 100
     await named.calls.call("encode", ARGUMENTS)
-    await named._following.drain()
+    await named._following.close()
     assert (named.get("encode").commit, named.get("encode").trouble) == ("b" * 40, "does not compile")
     await named.roll_back("encode")
     now[0] += 100
     await named.calls.call("encode", ARGUMENTS)
-    await named._following.drain()
+    await named._following.close()
     assert named.get("encode").commit == "a" * 40  # it does not follow right back
 
 

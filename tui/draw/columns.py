@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 from skyisland.model import Phase
 from tui.draw.charts import phase_bar, spark
 from tui.draw.table import Column, Ink
@@ -253,6 +255,8 @@ NAMES: list[Column] = [
     Column("SINCE", 5, lambda n, ink: (age(ink.now - n.info.at), "text"), lambda n, now: n.info.at, ">",
            2, falling=True),
     Column("BY", 8, lambda n, ink: (line(n.info.by) or "-", "dim"), lambda n, now: n.info.by, rank=5, grow=8),
+    Column("NEXT", 5, lambda n, ink: (age(n.next - ink.now) if n.next else "-", "text" if n.next else "dim"),
+           lambda n, now: n.next or math.inf, ">", 1),
     Column("CALLS", 5, lambda n, ink: (str(n.info.running or "-"), "info" if n.info.running else "dim"),
            lambda n, now: n.info.running, ">", 1, falling=True),
 ]  # fmt: skip

@@ -34,7 +34,7 @@ class NameDetail(Detail[NameRow]):
                 ("version", f"{row.version}, at {line(info.commit)[:12]}", "text"),
                 ("revision", f"{info.revision}   since {line(since)}", "text"),
                 ("calls", self._calls(row), "text"),
-                *((name, line(value), "text") for name, value in _terms(row)),
+                *((name, line(value), "text") for name, value in (*_terms(row), *_by_itself(row, now))),
             ]
         )
         history = self.board.histories.get(row.key, [])
@@ -80,6 +80,25 @@ class NameDetail(Detail[NameRow]):
         return f"Name  {row.name}"
 
 
+def _by_itself(row: NameRow, now: float) -> list[tuple[str, str]]:
+    """When it is called by itself, what was pushed, and what came of both."""
+    schedule, scheduled, pushed = row.info.definition.schedule, row.info.scheduled, row.info.pushed
+    pairs = []
+    if pushed is not None:
+        why = f", {pushed.why}" if pushed.why else ""
+        pairs.append(("pushed", f"{age(now - pushed.at)} ago, {pushed.ref}: {pushed.state}{why}"))
+    if schedule is not None and scheduled is not None:
+        numbers = {"calls": scheduled.calls, "missed": scheduled.missed, "skipped": scheduled.skipped}
+        pairs += [
+            ("schedule", f"{schedule.cron} {schedule.zone}"),
+            ("next", "  ".join(f"in {age(max(0.0, at - now))}" for at in scheduled.next[:3])),
+            ("last", f"{age(now - scheduled.last)} ago, {scheduled.call}" if scheduled.last else ""),
+            ("so far", "  ".join(f"{number} {what}" for what, number in numbers.items() if number)),
+            ("waits", scheduled.trouble),
+        ]
+    return [(name, value) for name, value in pairs if value]
+
+
 def _terms(row: NameRow) -> list[tuple[str, str]]:
     """What the definition says beside the function, as far as it says anything."""
     definition, info = row.info.definition, row.info
@@ -94,6 +113,7 @@ def _terms(row: NameRow) -> list[tuple[str, str]]:
     pairs = [
         ("handler", f"/fn/{info.name}" if definition.handler else ""),
         ("webhook", f"signed as {definition.webhook.scheme}" if definition.webhook else ""),
+        ("push", f"signed as {definition.push.scheme}" if definition.push else ""),
         ("types", ", ".join(definition.types)),
         ("verified", f"{info.verified} Examples pass" if definition.verify else ""),
         ("env", ", ".join(f"{name}={value}" for name, value in definition.env.items())),

@@ -29,6 +29,11 @@ class NameRow:
         return "paused" if self.info.paused else "trouble" if self.info.trouble else "active"
 
     @property
+    def next(self) -> float:
+        """When it is called by itself next; 0.0 if it is not."""
+        return self.info.scheduled.next[0] if self.info.scheduled and self.info.scheduled.next else 0.0
+
+    @property
     def version(self) -> str:
         return version_of(self.info.definition)
 
