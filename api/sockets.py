@@ -20,7 +20,8 @@ from skyisland.errors import SettingsError
 from skyisland.settings import Settings
 
 BACKLOG = 1024
-"""Connections that wait in the kernel to be accepted; Linux takes no more than net.core.somaxconn, 4096."""
+"""Connections that wait in the kernel to be accepted. Linux takes no more than net.core.somaxconn, 4096;
+FreeBSD half as many again as kern.ipc.soacceptqueue, 128, and it resets the others."""
 STALL_S = 30
 """How long a client may take nothing of what is sent to it."""
 _FREEBSD_TCP_MAXUNACKTIME = 68  # netinet/tcp.h, in seconds; Python has no name for it
