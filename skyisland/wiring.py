@@ -437,13 +437,16 @@ def jail_driver(
         return BubblewrapJails(island, run, probe_uid=settings.jails.uid_start if root else None)
     if driver == "freebsd" and FREEBSD:
         from skyisland.drivers.freebsd.jails import FreeBSDJails
+        from skyisland.drivers.freebsd.launching import Launcher as FreeBSDLauncher
         from skyisland.drivers.freebsd.network import FreeBSDNetwork
 
+        layout, uid = settings.layout, settings.jails.uid_start
         return FreeBSDJails(
             island,
+            FreeBSDLauncher(layout.launcher, toolchains, library=layout.gocache, uid=uid, progress=progress),
             jails=settings.layout.jails,
             network=network if isinstance(network, FreeBSDNetwork) else None,
-            build_uid=settings.jails.uid_start,
+            build_uid=uid,
             children_max=settings.jails.children_max,
             programs=programs,
         )

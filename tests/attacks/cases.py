@@ -221,7 +221,7 @@ CASES = (
         "K19",
         "FreeBSD: kldload, sysctl, jail_attach, jails within",
         "EPERM; children.max is 0",
-        unproved="needs a FreeBSD kernel; what the driver passes to jail(8) is tested on stand-ins that "
+        unproved="needs a FreeBSD kernel; what the driver asks of the launcher is tested on stand-ins that "
         "refuse unknown parameters (tests/freebsd)",
     ),
     Case(

@@ -22,6 +22,7 @@ from skyisland import events
 from skyisland.drivers.fake import FakeClones, FakeJails, Script
 from skyisland.drivers.freebsd.base import FreeBSDBase
 from skyisland.drivers.freebsd.jails import FreeBSDJails
+from skyisland.drivers.freebsd.launching import Launcher
 from skyisland.drivers.linux.bubblewrap import BubblewrapJails
 from skyisland.drivers.linux.namespaces import NamespaceJails
 from skyisland.drivers.linux.overlay import OverlayClones
@@ -30,6 +31,7 @@ from skyisland.errors import DriverError, JailNotFound
 from skyisland.events import Events
 from skyisland.fakes import FakeAddresses
 from skyisland.golang.runtime import function_environment
+from skyisland.host.toolchain import Toolchains
 from skyisland.jails.driver import JailDriver
 from skyisland.jails.inmate import Inmate, JailOrder
 from skyisland.jails.register import Jails
@@ -133,8 +135,10 @@ async def jails(
             source=os.environ.get("TEST_BASE", ""),
             update=False,
         )
+        toolchains = Toolchains(folder / "go", search_path=os.environ["PATH"])
+        launcher = Launcher(folder / "launcher", toolchains)
         service = Jails(
-            FreeBSDJails(ISLAND, jails=folder / "jails"),
+            FreeBSDJails(ISLAND, launcher, jails=folder / "jails"),
             ZfsClones(POOL, ISLAND, jails=folder / "jails", bases=folder / "bases", base=base),
             FakeAddresses(),
             stream,
@@ -153,8 +157,9 @@ async def jails(
         uids = range(1_950_000_000, 1_950_000_016) if os.geteuid() == 0 else None
         real: JailDriver = BubblewrapJails(ISLAND, base_dir)
         if request.param == "namespaces":
-            launcher = request.getfixturevalue("launcher")
-            real = NamespaceJails(ISLAND, base_dir, launcher, probe_uid=1_950_000_016)
+            real = NamespaceJails(
+                ISLAND, base_dir, request.getfixturevalue("launcher"), probe_uid=1_950_000_016
+            )
         service = Jails(real, OverlayClones(base_dir), FakeAddresses(), stream, island=ISLAND, uids=uids)
     await service.prepare()
     yield service

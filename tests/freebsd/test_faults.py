@@ -148,7 +148,7 @@ async def test_a_devfs_that_hides_nothing(world: World) -> None:
 async def test_devfs_rules_that_vanish_later(jails: Jails, prepared: World, say: Say) -> None:
     with prepared.change() as state:
         state["devfs"]["61"] = []
-    with pytest.raises(DriverError, match=r"would see .* in /dev.*service devfs restart"):
+    with pytest.raises(DriverError, match=r"hide \w+ in /dev.*service devfs restart"):
         await say()
 
 
@@ -160,7 +160,8 @@ async def test_an_older_kernel(world: World) -> None:
 
 
 async def test_a_parameter_that_the_kernel_does_not_know(jails: Jails, prepared: World, say: Say) -> None:
-    prepared.fail("^jail -ic", "jail: unknown parameter: allow.nounprivileged_proc_debug\n")
+    with prepared.change() as state:
+        state["sysctl"].pop("security.jail.param.allow.unprivileged_proc_debug")
     with pytest.raises(HostUnfit, match=r"unknown parameter.*14\.3"):
         await say()
     await jails.drain()
@@ -177,26 +178,35 @@ async def test_an_account_with_another_uid(world: World) -> None:
 
 # A step that fails
 
-STEPS = ["zfs clone", "zfs get", "mount -t nullfs", "rctl -a", "jail -ic", "jexec"]
+STEPS = [
+    *("zfs clone", "zfs get", "launcher make", "launcher rctl_add_rule", "launcher nmount nullfs"),
+    *("launcher nmount devfs", "launcher jail_set", "launcher execve"),
+]
 
 
 @pytest.mark.parametrize("step", STEPS)
 async def test_a_step_of_making_fails(jails: Jails, prepared: World, say: Say, step: str) -> None:
-    prepared.fail(f"^{step}", f"{step.split()[0]}: it is broken\n")
+    prepared.fail(f"^{step}", "it is broken\n")
     shared = prepared.folder / "shared"
-    with pytest.raises(DriverError, match=r"it is broken|never started|not mounted"):
+    with pytest.raises(DriverError, match=r"it is broken|not mounted"):
         await say(mounts=(Mount(shared, "/src"),))
     await jails.drain()
     await jails.clones.close()
     assert prepared.left() == {}
 
 
-@pytest.mark.parametrize("step", ["jail -f", "umount", "rctl -r", "zfs destroy", "mount -p"])
+@pytest.mark.parametrize(
+    "step",
+    [
+        *("launcher remove", "launcher jail_remove", "launcher unmount .*/src", "launcher unmount .*/dev"),
+        *("launcher rctl_remove_rule", "zfs destroy"),
+    ],
+)
 async def test_a_step_of_taking_back_fails_and_the_next_start_does_it(
     jails: Jails, prepared: World, say: Say, step: str
 ) -> None:
     shared = prepared.folder / "shared"
-    prepared.fail(f"^{step}", f"{step.split()[0]}: it is broken\n")
+    prepared.fail(f"^{step}", "it is broken\n")
     assert await say(mounts=(Mount(shared, "/src"),)) == b"hello"
     await jails.drain()
     assert prepared.left() != {}
@@ -204,16 +214,13 @@ async def test_a_step_of_taking_back_fails_and_the_next_start_does_it(
     assert prepared.left() == {}
 
 
-@pytest.mark.parametrize("said", ['jail: "sky-c0de-7" not found', "", "jail: 7: mount.devfs: No such file"])
-async def test_a_jail_that_is_gone_needs_no_removal(jails: Jails, prepared: World, said: str) -> None:
-    """A mount, a rule and a clone of a jail that an earlier life removed: its words are not asked."""
+async def test_a_jail_that_is_gone_needs_no_removal(jails: Jails, prepared: World) -> None:
+    """A mount, a rule and a clone of a jail that an earlier life removed."""
     clone = await jails.clones.clone(await jails.clones.prepare(), "sky-c0de-7")
     with prepared.change() as state:
         state["rules"].append("jail:sky-c0de-7:maxproc:deny=9")
         point = f"{clone.path}/dev"
         state["mounts"].append({"type": "devfs", "source": "devfs", "point": point, "options": "rw"})
-    if not said.endswith("not found"):
-        prepared.fail("^jail -f", said, times=9)
     await freebsd_jails(prepared, Events(), ahead=0).prepare()
     assert prepared.left() == {}
 
@@ -423,12 +430,6 @@ async def test_a_jail_has_the_number_that_jls_shows(
         go_on.set()
         with pytest.raises(DriverError, match="not to be"):
             await second
-
-
-def test_jail_that_says_no_number() -> None:
-    assert commands.parse_jid("devfs rule set\n71\n") == 71
-    with pytest.raises(DriverError, match="jail -i says"):
-        commands.parse_jid("")
 
 
 def test_jls_with_numbers_or_strings() -> None:

@@ -127,13 +127,13 @@ async def test_memory_that_was_refused_is_told_as_such(
         outcome = await inmate.converse(b"", 20)
     await made.close()
     assert outcome.verdict is verdict
-    rules = [word for words in world.calls("rctl") if words[1] == "-a" for word in words]
-    assert f"jail:sky-c0de-1:swapuse:deny={320 << 20}" in rules
+    rules = [word for words in world.calls("launcher") for word in words if word.startswith("q")]
+    assert f"qswapuse:deny={320 << 20}" in rules
 
 
 async def test_only_functions_have_the_hard_bound(world: World) -> None:
     """A build runs as many compilers as there are cores, each of which reserves much."""
-    assert not [rule for rule in commands.limit_argv("sky-1", LIMITS, hard=False) if "swapuse" in rule]
+    assert not [rule for rule in commands.limit_rules(LIMITS, hard=False) if "swapuse" in rule]
     made = freebsd_jails(world, Events(), ahead=0)
     await made.prepare()
     build = JailOrder(argv=("/bin/sh",), purpose=Purpose.build, limits=LIMITS, uid=1_950_000_100)
@@ -144,7 +144,7 @@ async def test_only_functions_have_the_hard_bound(world: World) -> None:
 
 
 async def test_the_environment_is_the_jails_own(world: World, actor: Path) -> None:
-    """jexec -u adds eight variables of its user's."""
+    """Neither the daemon's, nor what tells the launcher of its order."""
     made = freebsd_jails(world, Events(), ahead=0)
     await made.prepare()
     mounts = (Mount(actor, "/function"),)

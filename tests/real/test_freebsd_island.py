@@ -1,5 +1,5 @@
 """The whole island on the stand-ins for FreeBSD's programs: from a Git repository to an answer over REST,
-through jail(8), jexec(8), nullfs, rctl(8) and ZFS clones as the drivers of FreeBSD use them.
+through the launcher, rctl(8) and ZFS clones as the drivers of FreeBSD use them.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from msgspec import structs
 from api import create_app
 from skyisland import wiring
 from skyisland.cli import examining
+from skyisland.drivers.freebsd import launching
 from skyisland.events import Events
 from skyisland.host import programs
 from skyisland.island import Island
@@ -31,6 +32,7 @@ from skyisland.settings import IP4, Filesystem, Settings
 from tests.support.daemon import HOST
 from tests.support.freebsd_commands import PARTS, skeleton
 from tests.support.standins.base import fill
+from tests.support.standins.island import StandIn
 from tests.support.standins.world import World
 
 pytestmark = [pytest.mark.host, pytest.mark.root]
@@ -66,6 +68,7 @@ def wish(world: World, settings: Settings, release: Path, monkeypatch: pytest.Mo
     monkeypatch.setattr(wiring, "FREEBSD", True)
     monkeypatch.setattr(sys, "platform", "freebsd14")
     monkeypatch.setattr(programs, "SEARCH", str(world.bin))
+    monkeypatch.setattr(launching, "Launcher", lambda _, *more, **named: StandIn(world.bin, *more, **named))
     return structs.replace(
         settings,
         release=RELEASE,
@@ -112,10 +115,10 @@ async def test_calls_over_rest(freebsd: Island, world: World) -> None:
     known = {skeleton(line) for _, _, lines in PARTS for line in lines}
     assert {tuple(words) for words in world.calls() if skeleton(words) not in known} == set()
     argvs = [" ".join(words) for words in world.calls()]
-    assert any("jexec -u skybuild" in argv and "/usr/local/go/bin/go" in argv for argv in argvs)
-    assert any("jexec -u skyfn" in argv for argv in argvs)
+    assert any(" uskybuild=" in argv and " a/usr/local/go/bin/go " in argv for argv in argvs)
+    assert any(" uskyfn=" in argv for argv in argvs)
     assert any("ifconfig em0 inet 10.61.0.2/32 alias" in argv for argv in argvs)
-    assert any("ip4.addr=10.61.0.2 " in argv for argv in argvs)
+    assert any(" 4ip4.addr=10.61.0.2 " in argv for argv in argvs)
     assert any(f"zfs clone -o quota={99 << 20} " in argv for argv in argvs)
     assert any("zfs create" in argv and "compression=on" in argv for argv in argvs)
 

@@ -22,6 +22,7 @@ from skyisland.drivers.linux.overlay import OverlayClones
 from skyisland.errors import DriverError, HostUnfit
 from skyisland.events import Events
 from skyisland.fakes import FakeAddresses
+from skyisland.host import ownprogram
 from skyisland.host.process import Completed
 from skyisland.host.toolchain import Toolchains
 from skyisland.jails.inmate import JailOrder
@@ -162,7 +163,7 @@ async def test_what_was_compiled_on_the_way_is_handed_on(
 
         return await asyncio.to_thread(work)
 
-    monkeypatch.setattr(launchers, "run", compiled)
+    monkeypatch.setattr(ownprogram, "run", compiled)
     library = state_dir / "gocache"
     made = Launcher(state_dir / "launcher", launcher.toolchains, library=library, uid=UIDS[0])
     (made.folder / "sky-compiling-99999999-cut-short").mkdir(parents=True)

@@ -41,7 +41,18 @@ BUILD = JailSpec(
     cwd="/src",
     limits=Limits(memory_bytes=2 << 30, pids=512),
 )
-NO_ADDRESS = ("ip4=disable", "ip6=disable")
+FOLDERS = [
+    Mount(Path("/usr/local/go"), "/usr/local/go"),
+    Mount(Path("/sky/gocache/go1.25.4/own/ab12"), "/cache", writable=True),
+]
+
+
+def make(
+    spec: JailSpec, network: tuple[str, ...], folders: Sequence[Mount] = (), rules: Sequence[str] = ()
+) -> tuple[str, ...]:
+    user = (jail.BUILD_USER, 1_900_000_000) if spec is BUILD else (jail.FUNCTION_USER, 1_900_000_001)
+    return ("launcher", *jail.make_words(spec, ROOT, folders, network, user, island=4711, rules=rules))
+
 
 PARTS: list[tuple[str, str, list[tuple[str, ...]]]] = [
     (
@@ -108,11 +119,10 @@ PARTS: list[tuple[str, str, list[tuple[str, ...]]]] = [
     ),
     (
         "A jail for a function",
-        "The binary is copied into the clone. Limits come before the jail, for they go by its name.",
+        "The binary is copied into the clone. An order for the launcher is words on a socket. Their first "
+        "letters say what they are (`take` in `skyisland/drivers/freebsd/launcher/order.go`).",
         [
-            jail.limit_argv(SPEC.name, LIMITS),
-            jail.create_argv(SPEC, ROOT, NO_ADDRESS),
-            jail.exec_argv(SPEC, jail.FUNCTION_USER),
+            make(SPEC, jail.NO_ADDRESS, rules=jail.limit_rules(LIMITS)),
             jail.usage_argv(SPEC.name),
         ],
     ),
@@ -120,12 +130,8 @@ PARTS: list[tuple[str, str, list[tuple[str, ...]]]] = [
         "A jail for a build",
         "Folders are mounted by nullfs. The second of these jails downloads modules, on the host's network.",
         [
-            jail.mount_argv(Mount(Path("/usr/local/go"), "/usr/local/go"), ROOT),
-            jail.mount_argv(Mount(Path("/sky/gocache/go1.25.4/own/ab12"), "/cache", writable=True), ROOT),
-            jail.limit_argv(BUILD.name, BUILD.limits, hard=False),
-            jail.create_argv(BUILD, ROOT, NO_ADDRESS),
-            jail.create_argv(BUILD, ROOT, ("ip4=inherit", "ip6=inherit")),
-            jail.exec_argv(BUILD, jail.BUILD_USER),
+            make(BUILD, jail.NO_ADDRESS, FOLDERS, rules=jail.limit_rules(BUILD.limits, hard=False)),
+            make(BUILD, jail.HOST_NETWORK, FOLDERS, rules=jail.limit_rules(BUILD.limits, hard=False)),
         ],
     ),
     (
@@ -137,7 +143,7 @@ PARTS: list[tuple[str, str, list[tuple[str, ...]]]] = [
             network.alias_argv("em0", ADDRESS.ip),
             network.TABLE_SHOW,
             network.table_argv("add", ADDRESS.ip),
-            jail.create_argv(SPEC, ROOT, (f"ip4.addr={ADDRESS.ip}", "ip6=disable")),
+            make(SPEC, (f"4ip4.addr={ADDRESS.ip}", "iip6=0")),
             network.table_argv("delete", ADDRESS.ip),
             network.forget_argv(ADDRESS.ip),
             network.unalias_argv("em0", ADDRESS.ip),
@@ -152,7 +158,7 @@ PARTS: list[tuple[str, str, list[tuple[str, ...]]]] = [
             network.show_argv("sky0"),
             network.bridge_argv("sky0", "c0de"),
             network.gateway_argv("sky0", "10.61.0.1", 24),
-            jail.create_argv(SPEC, ROOT, ("vnet",)),
+            make(SPEC, ("ivnet=1",)),
             network.epair_argv("c0de"),
             network.join_argv("sky0", "epair0a"),
             network.give_argv("epair0b", SPEC.name),
@@ -164,14 +170,8 @@ PARTS: list[tuple[str, str, list[tuple[str, ...]]]] = [
     ),
     (
         "The end of a jail",
-        "With this on standard input: `" + jail.removal_config(SPEC.name, ROOT).decode().strip() + "`",
-        [
-            jail.remove_argv(SPEC.name),
-            jail.LIST_MOUNTS,
-            jail.umount_argv(f"{ROOT}/cache"),
-            jail.unlimit_argv(SPEC.name),
-            zfs.destroy_argv(CLONE),
-        ],
+        "With the mounts below its clone, and its rules.",
+        [("launcher", *jail.remove_words(SPEC.name, ROOT)), zfs.destroy_argv(CLONE)],
     ),
     (
         "The end of many clones",
@@ -196,8 +196,8 @@ PARTS: list[tuple[str, str, list[tuple[str, ...]]]] = [
 
 def skeleton(words: Sequence[str]) -> frozenset[str]:
     """What of a command line does not change with its values: program, verbs, flags, keys."""
-    if words[0] == "jexec":
-        words = words[: words.index("/usr/bin/limits") + 1]
+    if words[0] == "launcher":
+        words = [*words[:2], *(word[1:] for word in words[2:] if word[0] in "sib4")]
     if words[0] == "rctl":
         words = [re.sub(r"^jail:[^:]+", "jail:", word) for word in words]
     kept = [word.partition("=")[0] for word in words if "=" in word or re.fullmatch(r"-.*|[a-z:]+", word)]

@@ -22,6 +22,7 @@ GENERATED = ROOT / "tests/unit/golden"
 BESIDE_HARNESS = "skyisland/golang/handler"
 """It imports the harness from where a build's jail has that; every build of a handler compiles it."""
 ELSEWHERE: dict[str, tuple[dict[str, str], ...]] = {
+    "skyisland/drivers/freebsd/launcher": ({"GOOS": "freebsd"}, {"GOOS": "freebsd", "GOARCH": "arm64"}),
     "skyisland/drivers/linux/launcher": ({}, {"GOARCH": "arm64"}),
     "skyisland/golang": ({}, {"GOOS": "freebsd"}),
     "tests/arm64": ({"GOARCH": "arm64"},),

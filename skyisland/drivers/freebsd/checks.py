@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-import os
 import platform
 import signal
 import sqlite3
@@ -19,12 +18,11 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 from skyisland.doctor import TRIAL_ISLAND, Check, from_capabilities, vital
-from skyisland.drivers.freebsd import commands, network
+from skyisland.drivers.freebsd import commands, launching, network
 from skyisland.drivers.freebsd.jails import FreeBSDJail, FreeBSDJails
 from skyisland.drivers.zfs.clones import ZfsClones
 from skyisland.errors import DriverError, IslandError
 from skyisland.host.process import Ended, until_ended
-from skyisland.host.programs import ProgramFailed
 from skyisland.model import Clone, JailSpec, Limits, NetworkAccess, Snapshot
 
 NOT_AS_ASSUMED = "please report what was found, with the output of `freebsd-version -ku` and `zfs version`"
@@ -61,15 +59,20 @@ class FreeBSDChecks:
         checks = [await vital("zfs", self.clones.check_dataset), await vital("jails", self._fit)]
         checks += from_capabilities([*self.jails.capabilities(), *self.clones.capabilities()])
         if self.full and all(check.ok for check in checks if check.vital):
+            checks.append(await vital("launcher", self._compiled))
             checks.append(await vital("base system", self._sweep))
-            for name, trial in self.trials().items() if checks[-1].ok else ():
+            for name, trial in self.trials().items() if all(check.ok for check in checks[-2:]) else ():
                 checks.append(await self._try(name, trial))
             checks.append(await self._try("everything is taken back", self._remove_everything))
         return checks
 
     async def _fit(self) -> str:
+        await self.jails.check_host()
+        return "the kernel has every parameter, and there are users and devfs rules"
+
+    async def _compiled(self) -> str:
         await self.jails.prepare(NO_BASE)
-        return "jail(8) has every parameter, and there are users and devfs rules"
+        return f"compiled in {self.jails.launcher.folder}"
 
     async def _sweep(self) -> str:
         """Make the base, and remove what an interrupted examination left."""
@@ -140,23 +143,6 @@ class FreeBSDChecks:
         argv = ("/bin/sh", "-c", script)
         return JailSpec(name=clone.name, jid=1, clone=clone, argv=argv, limits=LIMITS, network=network)
 
-    @asynccontextmanager
-    async def _empty_jail(
-        self, *more: str, ruleset: int = commands.RULESET
-    ) -> AsyncIterator[tuple[JailSpec, Path]]:
-        """A jail without a process, with the parameters `more` beside the driver's. Its spec runs `true`."""
-        async with self._clone() as clone:
-            assert clone.path is not None  # noqa: S101 - clones by ZFS have one
-            spec = self._spec(clone, "true")
-            network = ("ip4=disable", "ip6=disable")
-            await self.jails.programs.run(
-                (*commands.create_argv(spec, clone.path, network, ruleset=ruleset), *more)
-            )
-            try:
-                yield spec, clone.path
-            finally:
-                await self.jails.undo(spec)
-
     async def _output(self, script: str) -> str:
         """What a script prints in a jail, errors included."""
         async with self._jail(script) as jail:
@@ -167,14 +153,14 @@ class FreeBSDChecks:
 
     async def _runs(self) -> str:
         _expect(await self._output("echo hello"), "hello")
-        return "jail, jexec, limits and sh work together"
+        return "the launcher makes it, and becomes sh"
 
     async def _codes(self) -> str:
         for script, expected in (("exit 77", (77, None)), ("kill -KILL $$", (None, signal.SIGKILL))):
             async with self._jail(script) as jail:
                 await until_ended(jail.process, b"", END_TIMEOUT_S)
                 _expect(jail.ended(), expected)
-        return "jexec becomes the program"
+        return "the launcher becomes the program"
 
     async def _identity(self) -> str:
         host, _, user = (await self._output('hostname; id -u 2>/dev/null || echo "$(id)"')).partition("\n")
@@ -187,13 +173,13 @@ class FreeBSDChecks:
         _expect((files, core), ("99", "0"))
         # sh(1) prints file sizes in blocks of 512 bytes.
         _expect(size, str((7 << 20) // 512))
-        return "limits(1) sets them, and takes kilobytes"
+        return "the launcher sets them"
 
     async def _environment(self) -> str:
-        """The reason for limits -E. sh(1) itself sets PWD and a few others, none of which is a user's."""
+        """sh(1) itself sets PWD and a few others, none of which is a user's."""
         environment = await self._output('echo "$HOME$USER$SHELL$MAIL$LANG$BLOCKSIZE$MM_CHARSET"')
         _expect(environment, "")
-        return "limits(1) drops what jexec adds"
+        return "nothing is added to it"
 
     async def _devices(self) -> str:
         visible = set((await self._output("cd /dev && echo *")).split())
@@ -202,30 +188,41 @@ class FreeBSDChecks:
         return f"it sees {' '.join(sorted(visible))}"
 
     async def _no_rules(self) -> str:
-        """The reason why the driver refuses an empty ruleset."""
+        """The reason why the launcher looks at /dev first."""
         if rules := (await self.jails.programs.run(commands.devices_argv(EMPTY_RULESET))).strip():
             raise DriverError(f"ruleset {EMPTY_RULESET} is not empty: {rules[:200]}")
-        async with self._empty_jail(ruleset=EMPTY_RULESET) as (_, root):
-            visible = set(await asyncio.to_thread(os.listdir, root / "dev"))
-        if not visible - commands.VISIBLE:
-            names = " ".join(sorted(visible)) or "an empty /dev"
-            raise WrongAssumption(f"such a jail sees nothing but {names}")
-        return f"such a jail would see {len(visible)} devices"
+        return await self._refused(f"d{EMPTY_RULESET}", "in /dev")
 
     async def _no_users(self) -> str:
         """The reason why `allow.nosuser` is not among the parameters."""
-        async with self._empty_jail("allow.nosuser") as (spec, _):
+        return f"so allow.nosuser cannot be used: {await self._refused('ballow.nosuser', 'not permitted')}"
+
+    async def _refused(self, word: str, expected: str) -> str:
+        """What is said of a jail whose order has one word more, with which it is not to be made."""
+        async with self._clone() as clone:
+            spec = self._spec(clone, "true")
             try:
-                await self.jails.programs.run(commands.exec_argv(spec, commands.FUNCTION_USER))
-            except ProgramFailed as failure:
-                return f"so allow.nosuser cannot be used: {failure.stderr}"
-        raise WrongAssumption("jexec -u works there all the same: jails could do with allow.nosuser")
+                process, _ = await launching.make(
+                    await self.jails.launcher.program(),
+                    [*self.jails.order(spec, []), word],
+                    stdout_bytes=0,
+                    stderr_bytes=0,
+                )
+                process.kill()
+                await process.wait()
+            except DriverError as failure:
+                if expected not in failure.message:
+                    raise
+                return failure.message
+            finally:
+                await self.jails.undo(spec)
+        raise WrongAssumption(f"a jail was made all the same, with {word}")
 
     async def _listing(self) -> str:
-        async with self._empty_jail() as (spec, root):
+        async with self._jail("sleep 1000") as jail:
             text = await self.jails.programs.run(commands.LIST_JAILS)
-        jails = {jail.name: (jail.path, jail.dying) for jail in commands.parse_jls(text)}
-        _expect(jails.get(spec.name), (str(root), False))
+        jails = {one.name: (one.jid, one.path, one.dying) for one in commands.parse_jls(text)}
+        _expect(jails.get(jail.spec.name), (jail.spec.jid, str(jail.spec.clone.path), False))
         return f"its format is {text[:40]} …"
 
     async def _no_network(self) -> str:

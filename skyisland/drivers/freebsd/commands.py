@@ -1,7 +1,7 @@
-"""The command lines of FreeBSD's programs for jails, and parsers for their output: pure functions.
+"""Orders for the launcher, command lines of FreeBSD's programs, parsers for their output: pure functions.
 
-Sources: the code and manuals of FreeBSD 14.3 and 15 (usr.sbin/jail, usr.sbin/jexec, usr.sbin/jls,
-usr.bin/rctl, usr.bin/limits, sbin/devfs). `docs/freebsd-commands.md` shows an example of every line.
+Sources: the code and manuals of FreeBSD 14.3 and 15 (sys/kern/kern_jail.c, usr.sbin/jls, usr.bin/rctl,
+sbin/devfs). `docs/freebsd-commands.md` shows an example of every order and line.
 """
 
 from __future__ import annotations
@@ -38,83 +38,76 @@ DENIED = (
     "allow.noread_msgbuf",
     "allow.nounprivileged_proc_debug",
 )
-"""Permissions that a jail does not get. `allow.nosuser` is missing: with it, jexec -u cannot change to its
-user (`jexec: setgid: Operation not permitted`, seen on 15.0)."""
+"""Permissions that a jail does not get. `allow.nosuser` is missing: with it, root cannot change to the user
+of the program once it is in the jail (seen on 15.0)."""
 JAIL_NAME = re.compile(r"[a-z][a-z0-9-]{0,62}")
-"""Not all digits, which jail(8) takes for a jid; no dot, which means a child jail."""
+"""Not all digits, which the kernel takes for a jid; no dot, which means a child jail."""
 PLAIN_PATH = re.compile(r"/[\w./-]+")
-"""A path that needs no escapes in mount tables and jail configurations."""
+"""A path that needs no escapes in mount tables."""
+NO_ADDRESS = ("iip4=0", "iip6=0")
+"""The parameters of a jail without IP; the numbers are JAIL_SYS_* of sys/jail.h."""
+HOST_NETWORK = ("iip4=2", "iip6=2")
+"""Those of a jail that shares the host's network."""
+CORE, FILE_BYTES, OPEN_FILES = 4, 1, 8
+"""Numbers of resource limits (sys/resource.h): Python knows only those of the host it runs on."""
 
 
-# Command lines
+# Orders. `order.take` in launcher/order.go explains the first letter of each word.
 
 
-def create_argv(
-    spec: JailSpec, root: Path, network: Iterable[str], *, ruleset: int = RULESET, children_max: int = 0
-) -> tuple[str, ...]:
-    """jail(8): make a jail without a process (`persist`). Prints its jid. Names the defaults that we rely
-    on, too."""
-    return (
-        *("jail", "-ic", f"name={spec.name}", f"path={root}", "persist", f"host.hostname={spec.name}"),
-        *network,
-        *("securelevel=3", f"children.max={children_max}", "enforce_statfs=2"),
-        *("mount.devfs", f"devfs_ruleset={ruleset}"),
-        *DENIED,
-    )
+def make_words(
+    spec: JailSpec,
+    root: Path,
+    folders: Iterable[Mount],
+    network: Iterable[str],
+    user: tuple[str, int],
+    *,
+    island: int,
+    rules: Iterable[str] = (),
+    ruleset: int = RULESET,
+    children_max: int = 0,
+) -> list[str]:
+    """Make a jail and run its program in it. Names the defaults that we rely on, too.
 
-
-def exec_argv(spec: JailSpec, user: str) -> tuple[str, ...]:
-    """jexec(8): run the jail's program in it, under limits(1), with the variables of `spec.env` alone.
-
-    jexec -u adds SHELL, HOME, USER and others (seen on 15.0), which `limits -E` drops again.
-    Another working directory than / needs the jail's own sh(1): jexec -d is newer than FreeBSD 14.
+    `folders`: of the host, which the jail sees. `network`: its parameters. `user`: who runs the program, with
+    the uid. `island`: the pid with which it dies. `rules`: see `limit_rules`.
     """
-    limits = ["-E", "-c", "0"]
-    if spec.limits.open_files is not None:
-        limits += ["-n", str(spec.limits.open_files)]
-    if spec.limits.file_bytes is not None:
-        limits += ["-f", f"{-(-spec.limits.file_bytes // 1024)}k"]
-    enter = () if spec.cwd == "/" else ("/bin/sh", "-c", 'cd "$0" && exec "$@"', spec.cwd)
-    variables = (f"{name}={value}" for name, value in spec.env)
-    return ("jexec", "-u", user, spec.name, "/usr/bin/limits", *limits, *variables, *enter, *spec.argv)
+    limits = {
+        CORE: 0,
+        OPEN_FILES: spec.limits.open_files,
+        FILE_BYTES: spec.limits.file_bytes,
+    }
+    return [
+        *("make", f"n{spec.name}", f"c{root}", f"p{island}"),
+        *(f"q{rule}" for rule in rules),
+        *(
+            word
+            for folder in folders
+            for word in (f"{'w' if folder.writable else 'r'}{folder.source}", f"t{folder.target}")
+        ),
+        *(f"shost.hostname={spec.name}", *network),
+        *("isecurelevel=3", f"ichildren.max={children_max}", "ienforce_statfs=2"),
+        *(f"idevfs_ruleset={ruleset}", f"d{ruleset}"),
+        *(f"v{name}" for name in sorted(VISIBLE)),
+        *(f"b{name}" for name in DENIED),
+        *(f"l{number}={maximum}" for number, maximum in limits.items() if maximum is not None),
+        *(f"u{user[0]}={user[1]}", f"h{spec.cwd}"),
+        *(f"a{word}" for word in spec.argv),
+        *(f"e{name}={value}" for name, value in spec.env),
+    ]
 
 
-def remove_argv(name: str) -> tuple[str, ...]:
-    """jail(8): kill a jail's processes and remove it, with `removal_config` on standard input.
-
-    Without -q, under which a failure has no words.
-    """
-    return ("jail", "-f", "-", "-r", name)
-
-
-def removal_config(name: str, root: Path) -> bytes:
-    """A jail.conf(5) of one jail. It tells jail(8) of the devfs to unmount, and not to wait after SIGTERM."""
-    return f'"{name}" {{ path="{root}"; mount.devfs; stop.timeout=0; }}\n'.encode()
-
-
-LIST_JAILS = ("jls", "-d", "--libxo", "json", "-n", "jid", "name", "path", "dying")
-LIST_MOUNTS = ("mount", "-p")
-LIST_RULES = ("rctl", "jail:")
-LIST_PARAMETERS = ("sysctl", "-N", "security.jail.param")
-RACCT = ("sysctl", "-n", "kern.racct.enable")
-
-
-def mount_argv(mount: Mount, root: Path) -> tuple[str, ...]:
-    """mount(8): show a folder of the host in a clone, by nullfs."""
-    options = "rw,nosuid" if mount.writable else "ro,nosuid"
-    return ("mount", "-t", "nullfs", "-o", options, str(mount.source), f"{root}{mount.target}")
-
-
-def umount_argv(point: str) -> tuple[str, ...]:
-    return ("umount", "-f", point)
+def remove_words(name: str, root: Path) -> list[str]:
+    """Kill what runs in a jail, and take it away with the mounts below its clone and its rules."""
+    return ["remove", f"n{name}", f"c{root}"]
 
 
 RESERVED_BYTES = 256 << 20
 """How much a function may reserve beyond its limit. A sleeping one counts 87 MB of swapuse (seen on 15.0)."""
 
 
-def limit_argv(name: str, limits: Limits, *, hard: bool = True) -> tuple[str, ...]:
-    """rctl(8): add the rules of a jail of this name; empty if nothing is limited.
+def limit_rules(limits: Limits, *, hard: bool = True) -> list[str]:
+    """The rctl(8) rules of a jail, without their subject.
 
     memoryuse has the action sigkill, because deny only pages memory out (vm_swapout.c). The kernel samples it
     once a second: 400 MB went through a limit of 256 (seen on 15.0). `hard`: bound swapuse too, which counts
@@ -130,11 +123,17 @@ def limit_argv(name: str, limits: Limits, *, hard: bool = True) -> tuple[str, ..
         rules += [f"maxproc:deny={limits.pids}", f"nthr:deny={limits.pids}"]
     if limits.cpus is not None:
         rules.append(f"pcpu:deny={max(1, round(limits.cpus * 100))}")
-    return ("rctl", "-a", *(f"jail:{name}:{rule}" for rule in rules)) if rules else ()
+    return rules
 
 
-def unlimit_argv(name: str) -> tuple[str, ...]:
-    return ("rctl", "-r", f"jail:{name}")
+# Command lines
+
+
+LIST_JAILS = ("jls", "-d", "--libxo", "json", "-n", "jid", "name", "path", "dying")
+LIST_MOUNTS = ("mount", "-p")
+LIST_RULES = ("rctl", "jail:")
+LIST_PARAMETERS = ("sysctl", "-N", "security.jail.param")
+RACCT = ("sysctl", "-n", "kern.racct.enable")
 
 
 def usage_argv(name: str) -> tuple[str, ...]:
@@ -171,18 +170,6 @@ class ListedJail(Struct, frozen=True):
     path: str
     dying: bool
     """It is removed, but something still pins it, such as a socket in TIME_WAIT."""
-
-
-def parse_jid(text: str) -> int:
-    """The number of a new jail, the last line that `create_argv` prints.
-
-    Raises:
-        DriverError: the output has another format.
-    """
-    try:
-        return int(text.split()[-1])
-    except (IndexError, ValueError) as error:
-        raise DriverError(f"jail -i says what nobody understands: {text[:200]!r}") from error
 
 
 def parse_jls(text: str) -> list[ListedJail]:

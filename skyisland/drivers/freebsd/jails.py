@@ -1,21 +1,16 @@
-"""Jails on FreeBSD: jail(8) on ZFS clones, with rctl(8) limits and a devfs of a few devices.
+"""Jails on FreeBSD: made by our own launcher on ZFS clones, with rctl(8) limits and a devfs of a few devices.
 
-Theory of operation. nullfs mounts the folders that a jail shall see into its clone. Single files are
-copied into the clone: so a function's binary cannot change while it runs, and there is no mount to undo.
-The rctl rules name the jail and are added before it exists, so it is never without limits. Then
-`jail -c … persist` makes the jail without a process. jexec(8) enters it and executes the program *in
-place*: same pid, and the program's own exit status or signal. The program waits for its standard input.
+Theory of operation. Single files are copied into the clone: so a function's binary cannot change while it
+runs, and there is no mount to undo. A process of the launcher (`launcher/main.go`) does the rest by system
+calls: it mounts the folders that the jail shall see, adds the rctl rules, which name the jail and are there
+before it is, makes the jail and enters it, and becomes the user and the program. So the program is this
+island's child, with its own exit status or signal, and dies with the island. It waits for its standard input.
 
-The end of a jail. Killing jexec kills one process; removing the jail kills all. But `jail -r NAME` gives
-processes ten seconds after SIGTERM, and knows nothing of mounts and addresses that came by the command
-line. So we give it a configuration of this one jail on standard input, with `stop.timeout=0` (command.c,
-term_procs). Mounts that remain are unmounted as the host's mount table lists them.
+The end of a jail. Another process of the launcher removes the jail, which kills all of its processes, then
+the mounts below its clone and its rules. It knows them by the names alone, so it takes back as well what an
+earlier life left, or a making that failed halfway.
 
-The user in a jail. jexec looks its user up on the host before it enters the jail: `skyfn` for functions,
-`skybuild` for builds, because their caches outlive their jails. limits(1) sets the resource limits inside:
-jexec calls setusercontext(3), which would overwrite limits that we set before.
-
-The command lines are in `commands`; `skyisland doctor --full` tries them on the host.
+The orders and command lines are in `commands`; `skyisland doctor --full` tries them on the host.
 """
 
 from __future__ import annotations
@@ -27,13 +22,13 @@ import os
 import re
 import signal
 import time
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 from msgspec import structs
 
-from skyisland.drivers.freebsd import clonefs, commands
+from skyisland.drivers.freebsd import clonefs, commands, launching
+from skyisland.drivers.freebsd.launching import Launcher
 from skyisland.drivers.freebsd.network import FreeBSDNetwork
 from skyisland.errors import DriverError, HostUnfit, IslandError
 from skyisland.host.process import Process
@@ -62,7 +57,7 @@ what one said that asked for much at once: `swapuse:deny` refused it by EINVAL (
 
 
 class FreeBSDJail:
-    """A jail that jail(8) made."""
+    """A jail that the launcher made."""
 
     def __init__(self, spec: JailSpec, process: Process, driver: FreeBSDJails) -> None:
         self.spec = spec
@@ -96,16 +91,14 @@ class FreeBSDJail:
             self._sampling.cancel()
             await asyncio.gather(self._sampling, return_exceptions=True)
         async with self._ending:
-            await self._driver.undo(self.spec, ended=self._ended)
+            if not self._ended:
+                await self._driver.undo(self.spec)
+                self._ended = True
 
     def ended(self) -> tuple[int | None, int | None]:
         code = self.process.returncode
-        stderr = bytes(self.process.stderr.data)
         if code is None:
             raise DriverError(f"the process of {self.spec.name} has not ended", jail=self.spec.name)
-        if code == 1 and stderr.startswith((b"jexec: ", b"limits: ")):
-            text = stderr.decode(errors="replace").strip()
-            raise DriverError(f"the process of {self.spec.name} never started: {text}", jail=self.spec.name)
         return (None, -code) if code < 0 else (code, None)
 
     def ran_out_of_memory(self) -> bool:
@@ -152,13 +145,14 @@ class FreeBSDJail:
 
 
 class FreeBSDJails:
-    """A `JailDriver` on jail(8)."""
+    """A `JailDriver` on jail(2), by the launcher."""
 
     name = "freebsd"
 
     def __init__(
         self,
         island: str,
+        launcher: Launcher,
         *,
         jails: Path,
         network: FreeBSDNetwork | None = None,
@@ -171,6 +165,7 @@ class FreeBSDJails:
         """`jails`: the folder where clones are mounted. `build_uid`: the host uid of build jails; functions
         have the next one. `peak_bytes`: the peak memory of a process that has ended. Only FreeBSD's wait4(2)
         gives the process's own; Linux's includes the parent's before the exec, so tests replace it."""
+        self.launcher = launcher
         self.prefix = jail_prefix(island)
         self.jails = jails
         self.programs = programs or Programs()
@@ -185,10 +180,20 @@ class FreeBSDJails:
         self._children_max = children_max
         self._ruleset = ruleset
         self._unlimited = "not looked at yet"
+        self._program: Path | None = None
 
     # Life of the island
 
     async def prepare(self, base: Snapshot) -> None:
+        """Check the host; compile the launcher if that is not done.
+
+        Raises:
+            HostUnfit: no jail can be made here; the text says what to do.
+        """
+        await self.check_host()
+        self._program = await self.launcher.program()
+
+    async def check_host(self) -> None:
         """Check the kernel; make the two users and the devfs rules if they are missing.
 
         Raises:
@@ -254,68 +259,66 @@ class FreeBSDJails:
     # One jail
 
     async def create(self, spec: JailSpec) -> FreeBSDJail:
-        root = self._root(spec)
         if not commands.JAIL_NAME.fullmatch(spec.name):
             raise DriverError(f"{spec.name!r} is no name for a jail")
         async with self.programs.places:
             try:
-                return await self._make(spec, root)
+                return await self._make(spec)
             except BaseException:
                 try:
-                    await self._undo(spec)
+                    await self.end(spec)
                 except IslandError as failure:
                     log.error("what was made of %s stays until the next start: %s", spec.name, failure)
                 raise
 
-    async def _make(self, spec: JailSpec, root: Path) -> FreeBSDJail:
-        builds = spec.uid == self._users[commands.BUILD_USER]
-        folders = await asyncio.to_thread(_furnish, spec, root)
-        for mount in folders:
-            await self.programs.run(commands.mount_argv(mount, root))
-        # A build runs many compilers at once, and each reserves memory that it does not use.
-        if self.limits and (rules := commands.limit_argv(spec.name, spec.limits, hard=not builds)):
-            await self.programs.run(rules)
+    async def _make(self, spec: JailSpec) -> FreeBSDJail:
+        folders = await asyncio.to_thread(_furnish, spec, self._root(spec))
         if spec.address is not None and self._network is not None and not self.connects_late:
             await self._network.attach(spec.address, spec.name, 0)
-        jid = await self._create(spec, root)
-        process = await self.programs.spawn(
-            commands.exec_argv(spec, commands.BUILD_USER if builds else commands.FUNCTION_USER),
-            env={},
-            stdout_bytes=spec.limits.stdout_bytes,
-            stderr_bytes=spec.limits.stderr_bytes,
-        )
+        try:
+            process, jid = await launching.make(
+                self._launching(),
+                self.order(spec, folders),
+                stdout_bytes=spec.limits.stdout_bytes,
+                stderr_bytes=spec.limits.stderr_bytes,
+            )
+        except DriverError as failure:
+            if "unknown parameter" in failure.message:
+                raise HostUnfit(f"{failure.message}; FreeBSD 14.3 or later is needed") from failure
+            if "in /dev" in failure.message:  # somebody emptied or changed the ruleset since `prepare`
+                remedy = "run: service devfs restart, then start the island anew"
+                raise DriverError(f"{failure.message}; {remedy}") from failure
+            raise
         return FreeBSDJail(structs.replace(spec, jid=jid), process, self)
 
-    async def _create(self, spec: JailSpec, root: Path) -> int:
-        """Make the jail, without a process; returns the number that the kernel gave it."""
-        argv = commands.create_argv(
+    def _launching(self) -> Path:
+        if self._program is None:
+            raise DriverError("the island has not looked for its launcher of jails")
+        return self._program
+
+    def order(self, spec: JailSpec, folders: list[Mount]) -> list[str]:
+        """The words of the order for a jail that sees these folders of the host."""
+        builds = spec.uid == self._users[commands.BUILD_USER]
+        user = commands.BUILD_USER if builds else commands.FUNCTION_USER
+        # A build runs many compilers at once, and each reserves memory that it does not use.
+        rules = commands.limit_rules(spec.limits, hard=not builds) if self.limits else []
+        return commands.make_words(
             spec,
-            root,
+            self._root(spec),
+            folders,
             self._network_parameters(spec),
+            (user, self._users[user]),
+            island=os.getpid(),
+            rules=rules,
             ruleset=self._ruleset,
             children_max=self._children_max,
         )
-        try:
-            jid = commands.parse_jid(await self.programs.run(argv))
-        except ProgramFailed as failure:
-            if "unknown parameter" in failure.stderr:
-                raise HostUnfit(f"{failure.message}; FreeBSD 14.3 or later is needed") from failure
-            raise
-        # Somebody may have emptied or changed the ruleset since `prepare`.
-        visible = set(await asyncio.to_thread(os.listdir, root / "dev"))
-        if more := sorted(visible - commands.VISIBLE):
-            raise DriverError(
-                f"the jail would see {', '.join(more[:5])} in /dev: devfs ruleset "
-                f"{self._ruleset} does not hide them; run: service devfs restart, then start the island anew",
-                jail=spec.name,
-            )
-        return jid
 
     def _network_parameters(self, spec: JailSpec) -> tuple[str, ...]:
         if spec.network is NetworkAccess.host:
-            return ("ip4=inherit", "ip6=inherit")
+            return commands.HOST_NETWORK
         if self._network is None:
-            return ("ip4=disable", "ip6=disable")
+            return commands.NO_ADDRESS
         return self._network.parameters(spec.address)
 
     def _root(self, spec: JailSpec) -> Path:
@@ -326,58 +329,18 @@ class FreeBSDJails:
     # Its end
 
     async def end(self, spec: JailSpec) -> None:
-        """Kill every process of a jail by removing the jail; that unmounts its devfs, too."""
+        """Kill every process of a jail and take away all that the launcher made. May be repeated."""
         if self._network is not None:
             await self._network.withdraw(spec.name)
-        await self._remove_jail(spec.name, self._root(spec))
+        await self._remove(spec.name, self._root(spec))
 
-    async def undo(self, spec: JailSpec, *, ended: bool = False) -> None:
-        """Remove everything that was made for a jail. What does not exist is no error.
-
-        `ended`: `end` was called already.
-        """
+    async def undo(self, spec: JailSpec) -> None:
+        """The same, when its turn comes."""
         async with self.programs.places:
-            await self._undo(spec, ended=ended)
+            await self.end(spec)
 
-    async def _undo(self, spec: JailSpec, *, ended: bool = False) -> None:
-        ending = () if ended else (self.end(spec),)
-        await self._run_all(*ending, self._unmount(self._root(spec)), self._unlimit(spec.name))
-
-    async def _run_all(self, *steps: Coroutine[Any, Any, None]) -> None:
-        """Run every step, even after a failure; then raise the first failure."""
-        failures: list[IslandError] = []
-        for step in steps:
-            try:
-                await step
-            except IslandError as failure:
-                failures.append(failure)
-        if failures:
-            raise failures[0]
-
-    async def _remove_jail(self, name: str, root: Path) -> None:
-        """Remove a jail. One that is gone is no error, whatever jail(8) said.
-
-        It fails too when only devfs cannot be unmounted (seen on 15.0), which is for `_unmount` to do.
-        """
-        try:
-            await self.programs.run(commands.remove_argv(name), stdin=commands.removal_config(name, root))
-        except ProgramFailed:
-            if name in [jail.name for jail in await self._living_jails()]:
-                raise
-
-    async def _unmount(self, root: Path) -> None:
-        """Unmount everything below a clone, the last mount first."""
-        points = commands.parse_mounts(await self.programs.run(commands.LIST_MOUNTS))
-        for point in reversed([point for point in points if point.startswith(f"{root}/")]):
-            await self.programs.run(commands.umount_argv(point))
-
-    async def _unlimit(self, name: str) -> None:
-        if self.limits:
-            try:
-                await self.programs.run(commands.unlimit_argv(name))
-            except ProgramFailed as failure:
-                if "No such process" not in failure.stderr:
-                    raise
+    async def _remove(self, name: str, root: Path) -> None:
+        await launching.remove(self._launching(), commands.remove_words(name, root))
 
     # Leftovers
 
@@ -400,8 +363,7 @@ class FreeBSDJails:
 
     async def remove(self, name: str) -> None:
         paths = [Path(jail.path) for jail in await self._living_jails() if jail.name == name]
-        root = paths[0] if paths else self.jails / name
-        await self._run_all(self._remove_jail(name, root), self._unmount(root), self._unlimit(name))
+        await self._remove(name, paths[0] if paths else self.jails / name)
 
     async def _living_jails(self) -> list[commands.ListedJail]:
         jails = commands.parse_jls(await self.programs.run(commands.LIST_JAILS))

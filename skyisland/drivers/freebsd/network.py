@@ -23,6 +23,7 @@ import contextlib
 import logging
 import re
 
+from skyisland.drivers.freebsd.commands import NO_ADDRESS
 from skyisland.errors import HostUnfit
 from skyisland.host.programs import ProgramFailed, Programs
 from skyisland.jails.driver import island_tag
@@ -271,13 +272,13 @@ class FreeBSDNetwork:
     # For the jail driver
 
     def parameters(self, address: Address | None) -> tuple[str, ...]:
-        """The network parameters of a jail for jail(8).
+        """The network parameters of a jail, as words of its order.
 
         A VNET may get an address later. With an alias, the address is a parameter and never changes.
         """
         if self.vnet:
-            return ("vnet",)
-        return (f"ip4.addr={address.ip}" if address else "ip4=disable", "ip6=disable")
+            return ("ivnet=1",)
+        return (f"4ip4.addr={address.ip}", "iip6=0") if address else NO_ADDRESS
 
     async def withdraw(self, jail: str) -> None:
         """Move a jail's end of its epair back to the host. Do this before the jail is removed: a jail that

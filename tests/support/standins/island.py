@@ -2,17 +2,30 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from skyisland.drivers.freebsd.jails import FreeBSDJails
+from skyisland.drivers.freebsd.launching import Launcher
 from skyisland.drivers.freebsd.network import FreeBSDNetwork
 from skyisland.drivers.zfs.clones import ZfsClones
 from skyisland.events import Events
 from skyisland.fakes import FakeAddresses
 from skyisland.host.programs import Programs
+from skyisland.host.toolchain import Toolchains
 from skyisland.jails.register import AddressPool, Jails
 from tests.support.standins.base import TinyBase
 from tests.support.standins.world import World
 
 BUILD_UID = 1_950_000_100
+
+
+class StandIn(Launcher):
+    """The stand-in of the launcher, which nobody has to compile."""
+
+    async def program(self) -> Path:
+        return self.folder / "launcher"
+
+
 ISLAND = "c0de"
 
 
@@ -36,6 +49,7 @@ def freebsd_driver(
 ) -> FreeBSDJails:
     return FreeBSDJails(
         ISLAND,
+        StandIn(world.bin, Toolchains(world.folder)),
         jails=world.folder / "jails",
         network=network,
         build_uid=BUILD_UID,

@@ -87,25 +87,35 @@ class State:
 
     def fault(self) -> None:
         """Fail here if the test says so."""
+        said, code = self.failure(" ".join([self.program, *self.words]))
+        if said or code:
+            sys.stderr.write(said)
+            raise SystemExit(code)
+
+    def failure(self, line: str) -> tuple[str, int]:
+        """What a test has this line say and end with."""
         try:
             with open(f"{self.folder}/faults", "rb") as file:
                 faults = marshal.load(file)
         except FileNotFoundError:
-            return
+            return "", 0
         import re
 
-        line = " ".join([self.program, *self.words])
         for fault in faults:
             if fault["times"] and re.search(fault["match"], line):
                 fault["times"] -= 1
                 with open(f"{self.folder}/faults", "wb") as file:
                     marshal.dump(faults, file)
-                sys.stderr.write(fault["stderr"])
-                raise SystemExit(fault["exit"])
+                return fault["stderr"], fault["exit"]
+        return "", 0
 
 
 def main(program: str, folder: str, words: list[str], caller: int) -> None:
     """Run as `program` with these words, for the process that called it."""
+    if program == "launcher":
+        from tests.support.standins import launcher
+
+        words = launcher.read()
     state = State(folder, program, words, caller)
     with open(f"{folder}/log", "a") as log:
         log.write(repr([program, *state.words]) + "\n")
@@ -116,7 +126,11 @@ def main(program: str, folder: str, words: list[str], caller: int) -> None:
 
 def _home(program: str) -> ModuleType:
     """The module of a stand-in; no other is imported."""
-    if program in ("jail", "jexec", "jls", "rctl"):
+    if program == "launcher":
+        from tests.support.standins import launcher
+
+        return launcher
+    if program in ("jls", "rctl"):
         from tests.support.standins import jails
 
         return jails

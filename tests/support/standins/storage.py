@@ -337,25 +337,22 @@ def mount(state: State) -> None:
                 f"{m['source']}\t{m['point']}\t{m['type']}\t{m['options']}\t0 0\n" for m in world["mounts"]
             ]
         sys.stdout.write("".join(lines))
-    elif words[:3] == ["-t", "nullfs", "-o"] and len(words) == 6:
-        _nullfs(state, *words[3:])
     else:
         state.usage()
 
 
-def _nullfs(state: State, options: str, source: str, point: str) -> None:
-    if options not in ("ro,nosuid", "rw,nosuid"):
-        state.usage()
-    if not os.path.isdir(source):
-        state.die(f"{source}: No such file or directory")
-    if os.path.realpath(point) != point or not os.path.isdir(point):
-        state.die(f"{point}: not a directory, or behind a symbolic link")
+def nullfs(state: State, writable: bool, source: str, point: str) -> str:
+    """Show a folder at another place; why not, if that cannot be."""
+    if not os.path.isdir(source) or not os.path.isdir(point):
+        return "no such file or directory"
+    if os.path.realpath(point) != point:
+        return "a stand-in does not like a symbolic link"
     with state.locked() as world:
         if any(mount["point"] == point for mount in world["mounts"]):
-            state.die(f"{point}: Resource deadlock avoided")
-        world["mounts"].append(
-            {"type": "nullfs", "source": source, "point": point, "options": options.partition(",")[0]}
-        )
+            return "resource deadlock avoided"
+        options = "rw" if writable else "ro"
+        world["mounts"].append({"type": "nullfs", "source": source, "point": point, "options": options})
+    return ""
 
 
 def umount(state: State) -> None:

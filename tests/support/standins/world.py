@@ -16,8 +16,8 @@ from skyisland.host.process import Process
 from tests.support.places import ROOT
 from tests.support.standins.state import Facts, Locked
 
-PROGRAMS = "jail jls rctl zfs mount umount devfs sysctl pw ifconfig route pfctl tar"
-PROCESSES = "jexec freebsd-update"
+PROGRAMS = "jls rctl zfs mount umount devfs sysctl pw ifconfig route pfctl tar"
+PROCESSES = "launcher freebsd-update"
 """Stand-ins that must be processes of the island's own: what they are given passes through them."""
 PARAMETERS = (
     "allow.chflags allow.mlock allow.mount allow.quotas allow.raw_sockets allow.read_msgbuf "

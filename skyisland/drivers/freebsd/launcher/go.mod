@@ -1,0 +1,3 @@
+module skyisland/launcher
+
+go 1.24
