@@ -49,6 +49,8 @@ PASS_ON_S = 1.0
 TICK_S = 0.5
 COUNT_S = 5.0
 """Between two counts of what waits in the fleet."""
+CALLBACKS_BYTES = 64 << 20
+"""Of callbacks that wait: 200,000 of them."""
 REMEMBERED = 100_000
 """Orders of this island whose place in the stream is known, so that they can be taken back."""
 ACK, NAK, MORE_TIME, TERM = b"+ACK", b"-NAK", b"+WPI", b"+TERM"
@@ -104,9 +106,14 @@ class NatsQueue:
         """`what`: of which orders, in a word: `calls`. `bounded`: by `room`; else each call has one place."""
         self._line, self._subjects, self._what = line, subjects, what
         self._room, self._bounded = room, bounded
-        limits: dict[str, object] = {"max_msgs_per_subject": 1}
+        # A server promises the room of all its streams, and makes none that it has no room for.
+        limits: dict[str, object] = {"max_msgs_per_subject": 1, "max_bytes": CALLBACKS_BYTES}
         if bounded:
-            limits = {"max_msgs": room.orders, "max_msgs_per_subject": room.orders_per_client}
+            limits = {
+                "max_msgs": room.orders,
+                "max_msgs_per_subject": room.orders_per_client,
+                "max_bytes": room.size_bytes,
+            }
         self._stream = Stream(
             line,
             api.StreamConfig(
@@ -118,7 +125,6 @@ class NatsQueue:
                 # A full queue refuses what comes; it never drops what was accepted. So it has no max_age.
                 discard=api.DiscardPolicy.NEW,
                 discard_new_per_subject=True,
-                max_bytes=room.size_bytes,
                 duplicate_window=120.0,
                 **limits,
             ),
@@ -132,7 +138,7 @@ class NatsQueue:
                 num_replicas=replicas,
                 max_msgs_per_subject=1,
                 max_age=keep_dead_s,
-                max_bytes=room.size_bytes,
+                max_bytes=limits["max_bytes"],
                 duplicate_window=min(120.0, keep_dead_s),
             ),
         )

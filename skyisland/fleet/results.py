@@ -100,11 +100,11 @@ class NatsResults:
         self._keep_s, self._keep_dead_s, self._limit_bytes = keep_s, keep_dead_s, limit_bytes
         longest_s = max(keep_s, keep_dead_s)
         # The servers' bounds are a second line: `expire` keeps closer ones, and knows what is over.
-        self._records = self._stream("RESULTS", "result", replicas, longest_s * 1.25, limit_bytes * 2)
-        self._keys = self._stream("IDEM", "idem", replicas, keep_s, limit_bytes)
-        self._pieces = Pieces(
-            self._stream("OUT", "out", replicas, longest_s * 1.25, limit_bytes * 2, words=2), subjects
-        )
+        keep_there_s, most_bytes = longest_s * 1.25, limit_bytes * 5 // 4
+        self._records = self._stream("RESULTS", "result", replicas, keep_there_s, most_bytes)
+        self._keys = self._stream("IDEM", "idem", replicas, keep_s, limit_bytes // 4)
+        out = self._stream("OUT", "out", replicas, keep_there_s, most_bytes, words=2)
+        self._pieces = Pieces(out, subjects)
         self._once = self._stream("ONCE", "once", replicas, 0.0, -1)
         self._index = Index(self._records)
         self._seen: Recent[str, int] = Recent(SEEN)
