@@ -19,6 +19,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import msgspec
+from msgspec import Struct
 from nats.js import api
 
 from skyisland.errors import DriverError
@@ -44,7 +45,16 @@ BEHIND = 64
 
 _revision = msgspec.json.Decoder(Revision)
 _fired = msgspec.json.Decoder(Fired)
-_revisions = msgspec.json.Decoder(list[Revision])
+
+
+class _Known(Struct):
+    """The file of an island: the names of a fleet."""
+
+    fleet: str
+    names: list[Revision]
+
+
+_known = msgspec.json.Decoder(_Known)
 
 
 class NatsNames:
@@ -86,7 +96,9 @@ class NatsNames:
         names = cls(line, subjects, path, replicas)
         try:
             content = await aside(path.read_bytes)
-            names._latest = {one.name: one for one in _revisions.decode(content)}
+            known = _known.decode(content)
+            if known.fleet == subjects.fleet:
+                names._latest = {one.name: one for one in known.names}
         except FileNotFoundError:
             pass
         except (OSError, msgspec.MsgspecError) as error:
@@ -101,6 +113,12 @@ class NatsNames:
 
     async def _make(self) -> None:
         await self._stream.make()
+        if self._latest and await self._stream.last_seq() == 0:
+            log.warning("the fleet's servers have lost all names; they get those that this island knows")
+            for revision in self.all():
+                with contextlib.suppress(Conflict):  # another island was sooner
+                    content = msgspec.json.encode(revision)
+                    await self._stream.publish(self._subject(revision.name), content, last=0)
         self._made = True
         await self._catch_up()
 
@@ -189,7 +207,7 @@ class NatsNames:
         return name
 
     async def _remember(self) -> None:
-        content = msgspec.json.encode(self.all()).decode()
+        content = msgspec.json.encode(_Known(self._subjects.fleet, self.all())).decode()
         try:
             await aside(write_private, self._path, content, replace=True)
         except OSError as error:

@@ -197,6 +197,10 @@ class NatsQueue:
         return self._lines.due_at()
 
     async def put(self, order: Order, due_at: float = 0.0) -> None:
+        await self._put(order, due_at)
+
+    async def _put(self, order: Order, due_at: float = 0.0, again: str = "") -> None:
+        """`again`: an id for an order that was there before."""
         if order.id in self._held or not is_word(order.id):
             return
         with kept():
@@ -206,7 +210,10 @@ class NatsQueue:
             lane.waiting += 1
             try:
                 content = msgspec.json.encode(_Put(order, due_at))
-                self._placed[order.id] = await self._stream.publish(self._subject(order), content)
+                # Two islands that accept one call at the same moment, as a schedule's, accept it once.
+                self._placed[order.id] = await self._stream.publish_once(
+                    self._subject(order), content, again or order.id
+                )
             except Full as full:
                 lane.waiting -= 1
                 self._refuse(str(full))
@@ -356,7 +363,7 @@ class NatsQueue:
             stored: Stored | None = await self._dead.last(self._grave(call_id))
             if stored is None or (put := put_of(stored.body)) is None:
                 return False
-            await self.put(put.order)
+            await self._put(put.order, again=f"{call_id}.{stored.seq}")
             await self._dead.purge(self._grave(call_id))
         return True
 

@@ -129,18 +129,34 @@ class Stream:
         all_headers = {api.Header.MSG_ID.value: secrets.token_hex(8)} | (headers or {})
         if last is not None:
             all_headers[api.Header.EXPECTED_LAST_SUBJECT_SEQUENCE.value] = str(last)
+        return (await self._publish(subject, body, all_headers))[0]
 
-        async def once() -> int:
+    async def publish_once(self, subject: str, body: bytes, id: str) -> int:  # noqa: A002
+        """The same, unless anybody published one with this id in the last two minutes, and it is there; then
+        the number of that one.
+
+        Raises:
+            Full, Away
+        """
+        seq, duplicate = await self._publish(subject, body, {api.Header.MSG_ID.value: id})
+        if duplicate and await self.at(seq) is None:
+            return await self.publish(subject, body)  # it was taken back
+        return seq
+
+    async def _publish(self, subject: str, body: bytes, headers: dict[str, str]) -> tuple[int, bool]:
+        """Returns its number, and whether there is one with this id."""
+
+        async def once() -> tuple[int, bool]:
             try:
                 # A copy, for the library writes into it.
-                acked = await self.js.publish(subject, body, timeout=TRY_S, headers=dict(all_headers))
+                acked = await self.js.publish(subject, body, timeout=TRY_S, headers=dict(headers))
             except nats.js.errors.APIError as error:
                 if error.err_code in WRONG_LAST:
                     raise Conflict from None
                 if error.err_code == STORE_FAILED:
                     raise Full(error.description or "") from None
                 raise
-            return int(acked.seq)
+            return int(acked.seq), bool(acked.duplicate)
 
         return await self._insist(once)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import shutil
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack
 from pathlib import Path
@@ -180,8 +181,17 @@ async def test_keys_and_callbacks_are_the_fleets(joins: Joins) -> None:
     taken = [await queue.take(10.0) for queue in (b.store.callbacks, b.store.callbacks, a.store.callbacks)]
     assert [one.id for one in taken if one is not None] == ["r"]
     await b.store.callbacks.done("r")
-    await a.store.callbacks.put(order("r"))
-    await until(lambda: a.store.callbacks.waiting > 0)
+    # A firing of a schedule, which every island accepts.
+    await asyncio.gather(*(node.store.orders.put(order("once")) for node in (a, b)))
+    assert await b.take() == "once"
+    assert [await node.store.orders.take(10.0) for node in (a, b)] == [None, None]
+    for queue in (a.store.callbacks, b.store.orders):
+        await b.store.orders.done("once")
+        await queue.put(order("once"))  # again, when it is over
+        async with asyncio.timeout(PATIENCE_S):
+            while (one := await queue.take(10.0)) is None:  # noqa: ASYNC110
+                await asyncio.sleep(0.01)
+        assert one.id == "once"
 
 
 async def test_messages_that_no_island_wrote_harm_nobody(
@@ -355,6 +365,19 @@ async def test_names_are_one_on_all_islands(own_server: NatsServer, fleet_name: 
     await line.start(0.0)
     alone = await NatsNames.open(line, Subjects(fleet_name, "b"), tmp_path / "b.json")
     assert [one.name for one in alone.all()] == ["en.code"], "known although the servers are away"
+    shutil.rmtree(own_server.folder / "js")  # the disk is lost
+    own_server.start()
+    async with joined(own_server, fleet_name, "c") as third:
+        c = await NatsNames.open(*third, tmp_path / "c.json")
+        told.clear()
+        c.follow(told.append)
+        await until(lambda: alone._made)
+        await c.refresh()
+        assert [one.by for one in c.all()] == ["bob"], "the servers get back what an island knows"
+        await c.close()
+    other_fleet = await NatsNames.open(line, Subjects("another", "b"), tmp_path / "b.json")
+    assert other_fleet.all() == []
+    await other_fleet.close()
     await alone.close()
     await line.close()
     await a.close()
