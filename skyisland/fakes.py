@@ -182,6 +182,7 @@ class FakeBuilds:
     ahead = ""
 
     shares = False
+    go_version = "go1.25"
 
     async def borrow(self, resolved: Resolved, call: Call, client: str = "") -> Artifact | None:
         return None

@@ -395,6 +395,11 @@ class Island:
             fleet=self.fleet.status() if self.fleet is not None else None,
         )
 
+    @property
+    def go_version(self) -> str:
+        """What it compiles with."""
+        return self.builds.go_version
+
     def vacancy(self) -> Vacancy:
         """How much room there is, for the rest of its fleet."""
         places, load = self._calling.places, self._load

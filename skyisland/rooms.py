@@ -60,6 +60,8 @@ class BuildRoom(Protocol):
     def ahead(self) -> str: ...
     def known(self, resolved: Resolved, call: Call, client: str) -> Artifact | None: ...
     @property
+    def go_version(self) -> str: ...
+    @property
     def shares(self) -> bool: ...
     async def borrow(self, resolved: Resolved, call: Call, client: str) -> Artifact | None: ...
     async def build(
@@ -146,6 +148,10 @@ class Visit(Protocol):
 
 class Home(Protocol):
     """What the fleet asks of its island."""
+
+    @property
+    def go_version(self) -> str:
+        """What it compiles with: islands share binaries of one version."""
 
     def vacancy(self) -> Vacancy:
         """How much room it has; asked each second."""

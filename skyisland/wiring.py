@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 import fcntl
 import functools
-import logging
 import os
 import sys
 from collections.abc import AsyncIterator, Callable
@@ -47,8 +46,6 @@ from skyisland.sources.sources import Sources
 if TYPE_CHECKING:
     from skyisland.drivers.zfs.clones import BaseSystem
     from skyisland.fleet.fleet import Fleet
-
-log = logging.getLogger(__name__)
 
 LINUX = sys.platform.startswith("linux")
 CAP_SYS_ADMIN = 21
@@ -130,13 +127,9 @@ async def _names(settings: Settings, fleet: Fleet | None) -> Names:
     """What keeps names: this island, or its fleet."""
     if fleet is None:
         return await SqliteNames.open(settings.layout.names)
-    from skyisland.fleet.names import NatsNames
-    from skyisland.fleet.natsline import NatsLine
+    from skyisland.fleet.opening import names_of
 
-    assert isinstance(fleet.line, NatsLine)  # noqa: S101
-    return await NatsNames.open(
-        fleet.line, fleet.subjects, settings.layout.fleet_names, replicas=settings.fleet.replicas
-    )
+    return await names_of(settings, fleet)
 
 
 async def _keeping(settings: Settings, fleet: Fleet | None) -> Store | NotKept:
@@ -144,25 +137,9 @@ async def _keeping(settings: Settings, fleet: Fleet | None) -> Store | NotKept:
     own = await _keeping_here(settings)
     if fleet is None:
         return own
-    from skyisland.fleet.natsline import NatsLine
-    from skyisland.fleet.spool import SpooledStore
-    from skyisland.fleet.store import NatsStore
+    from skyisland.fleet.opening import store_of
 
-    assert isinstance(fleet.line, NatsLine)  # noqa: S101
-    bounds = settings.async_
-    shared = await NatsStore.open(
-        fleet.line,
-        fleet.subjects,
-        _room(bounds),
-        keep_s=bounds.keep,
-        keep_dead_s=bounds.keep_dead,
-        limit_bytes=bounds.results_limit,
-        replicas=settings.fleet.replicas,
-    )
-    if isinstance(own, NotKept):
-        log.error("calls of this island's own are not kept: %s", own.message)
-        return shared
-    return await SpooledStore.open(shared, own, lambda: settings.fleet.spool and not fleet.up)
+    return await store_of(settings, fleet, own, _room(settings.async_))
 
 
 def _room(bounds: Async) -> Room:

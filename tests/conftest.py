@@ -40,6 +40,8 @@ hypothesis_settings.load_profile("sky")
 LINUX = sys.platform.startswith("linux")
 collect_ignore = [] if LINUX else ["attacks/test_kernel.py", "real/test_network.py", "unit/test_seccomp.py"]
 """They import what is a Linux package's alone."""
+if "SKYISLAND_FLEETS" not in os.environ:
+    collect_ignore.append("fleets")  # `make test-fleet` has the time for them
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -363,6 +363,11 @@ class Builds:
     # Binaries of the fleet
 
     @property
+    def go_version(self) -> str:
+        """The toolchain's, once that is found."""
+        return self._compiler.toolchain.version
+
+    @property
     def shares(self) -> bool:
         """Whether other islands may have a binary."""
         return self._exchange is not None

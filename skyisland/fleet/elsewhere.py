@@ -1,7 +1,7 @@
 """Where a call runs that has no room here (`rooms.Elsewhere`).
 
 1. One of the two homes of its binary that says it has a place: there the function is warm.
-2. Another island of this platform that says so, the roomiest first.
+2. Another one of this platform and version of Go that says so, the roomiest first.
 3. None: it waits here.
 
 An island that is asked either begins the call, or refuses and has done nothing. What is not heard of in time
@@ -93,13 +93,18 @@ class Forwarding:
         able = {
             member.pulse.node: member
             for member in self._members.others()
-            if member.pulse.platform == self._platform and _has_room(member, errand)
+            if self._is_alike(member) and _has_room(member, errand)
         }
         homes = [node for node in self._members.homes(errand.key, self._platform) if node in able]
         yield from homes
         # Of those alike one at random: else all islands that are full send to the same one.
         rest = random.sample(sorted(able.keys() - homes), len(able) - len(homes))
         yield from sorted(rest, key=lambda node: able[node].free, reverse=True)[:MORE_ASKED]
+
+    def _is_alike(self, member: Member) -> bool:
+        """Whether an island runs the same binaries."""
+        own, other = self._members.get(self._subjects.node), member.pulse
+        return other.platform == self._platform and (own is None or own.go_version == other.go_version)
 
     # One talk
 

@@ -32,7 +32,7 @@ from skyisland.fleet.operators import Operators
 from skyisland.fleet.subjects import Subjects
 from skyisland.host.tasks import cancel_all
 from skyisland.rooms import Home
-from skyisland.status import FleetStatus, LineState, Vacancy
+from skyisland.status import FleetStatus, LineState
 
 log = logging.getLogger(__name__)
 
@@ -91,8 +91,6 @@ class Fleet:
         """Somebody wants this island's pulse at once."""
         self._entered = False
         """It knows who is there."""
-        self.go_version = ""
-        """What this island compiles with, once that is known."""
 
     # Life
 
@@ -124,7 +122,7 @@ class Fleet:
         beating, self._beating = self._beating, None
         await cancel_all(beating)
         if home is not None:
-            await self._say(home.vacancy(), leaves=True)
+            await self._say(home, leaves=True)
         if self.commits is not None:
             await self.commits.close()
 
@@ -152,7 +150,7 @@ class Fleet:
         while True:
             self._wanted.clear()
             if self._home is not None and self._entered:
-                await self._say(self._home.vacancy())
+                await self._say(self._home)
             self.members.forget()
             await asyncio.sleep(SOONEST_S)
             try:
@@ -161,15 +159,15 @@ class Fleet:
             except TimeoutError:
                 pass
 
-    async def _say(self, vacancy: Vacancy, *, leaves: bool = False) -> None:
+    async def _say(self, home: Home, *, leaves: bool = False) -> None:
         pulse = Pulse(
             node=self.subjects.node,
             life=self._life,
             started_at=self._started_at,
             sent_at=time.time(),
-            vacancy=vacancy,
+            vacancy=home.vacancy(),
             platform=self._origin.platform,
-            go_version=self.go_version,
+            go_version=home.go_version,
             version=self._origin.version,
             segment=self._origin.segment,
             pools=self._origin.pools,

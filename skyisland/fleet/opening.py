@@ -1,7 +1,8 @@
-"""From settings to a fleet: its line, its buckets, and what stands on them."""
+"""From settings to a fleet: its line, its buckets, and what stands on them. Here its drivers are chosen."""
 
 from __future__ import annotations
 
+import logging
 import re
 import socket
 from collections.abc import AsyncIterator
@@ -16,10 +17,18 @@ from skyisland.fleet.buckets import NatsBucket
 from skyisland.fleet.commits import Known, SharedCommits
 from skyisland.fleet.files import NatsFiles
 from skyisland.fleet.fleet import Fleet, Origin
+from skyisland.fleet.names import NatsNames
 from skyisland.fleet.natsline import NatsLine
+from skyisland.fleet.spool import SpooledStore
+from skyisland.fleet.store import NatsStore
 from skyisland.fleet.subjects import Subjects
 from skyisland.host.toolchain import this_platform
+from skyisland.later.keeping import NotKept, Store
+from skyisland.later.lines import Room
+from skyisland.named.names import Names
 from skyisland.settings import Settings
+
+log = logging.getLogger(__name__)
 
 PATIENCE_S = 2.0
 """For the first connection to the servers. An island that cannot have it starts alone."""
@@ -68,6 +77,36 @@ async def opened(settings: Settings, known: Known) -> AsyncIterator[Fleet]:
         yield fleet
     finally:
         await line.close()
+
+
+async def names_of(settings: Settings, fleet: Fleet) -> Names:
+    """What keeps names, for all islands."""
+    return await NatsNames.open(
+        _line_of(fleet), fleet.subjects, settings.layout.fleet_names, replicas=settings.fleet.replicas
+    )
+
+
+async def store_of(settings: Settings, fleet: Fleet, own: Store | NotKept, room: Room) -> Store:
+    """What keeps calls that answer later, for all islands. `own`: what keeps those of this one alone."""
+    bounds = settings.async_
+    shared = await NatsStore.open(
+        _line_of(fleet),
+        fleet.subjects,
+        room,
+        keep_s=bounds.keep,
+        keep_dead_s=bounds.keep_dead,
+        limit_bytes=bounds.results_limit,
+        replicas=settings.fleet.replicas,
+    )
+    if isinstance(own, NotKept):
+        log.error("calls of this island's own are not kept: %s", own.message)
+        return shared
+    return await SpooledStore.open(shared, own, lambda: settings.fleet.spool and not fleet.up)
+
+
+def _line_of(fleet: Fleet) -> NatsLine:
+    assert isinstance(fleet.line, NatsLine)  # noqa: S101
+    return fleet.line
 
 
 def node_name(host: str) -> str:

@@ -124,6 +124,8 @@ def secured(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Secured]:
 class Home:
     """An island that only says how much room it has."""
 
+    go_version = "go1.25"
+
     def vacancy(self) -> Vacancy:
         return Vacancy(places=4, free=4)
 

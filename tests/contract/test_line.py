@@ -149,6 +149,8 @@ async def test_an_island_starts_without_servers_and_joins_when_they_are_there(tm
     fleet = Fleet(Subjects("f", "a"), line, Origin(platform="linux-amd64"))
 
     class Home:
+        go_version = "go1.25"
+
         def vacancy(self) -> Vacancy:
             return Vacancy(places=1, free=1)
 

@@ -32,6 +32,8 @@ LINUX = "linux-amd64"
 class Island:
     """Says how much room it has."""
 
+    go_version = "go1.25"
+
     def __init__(self, free: int = 4) -> None:
         self.free = free
 

@@ -12,68 +12,18 @@ import pytest
 from msgspec import UNSET, Raw, structs
 
 from skyisland import fakes
-from skyisland.drivers.fake import FakeClones, FakeJails, Script
+from skyisland.drivers.fake import Script
 from skyisland.errors import BadCall, NodeLost, TooBusy
-from skyisland.events import Events, InvocationFinished
-from skyisland.fakes import FakeAddresses, FakeBuilds, FakeHistory, FakeSources
 from skyisland.fleet import elsewhere, errands, fleet, guests
 from skyisland.fleet.errands import CallFrame, ResultFrame
-from skyisland.fleet.fleet import Fleet, Origin
 from skyisland.fleet.frames import pack, unpack
 from skyisland.fleet.subjects import Subjects
 from skyisland.golang.harness import EXIT_REJECTED
-from skyisland.island import Island
-from skyisland.jails.register import Jails
-from skyisland.model import FunctionRequest, Invocation, Limits, Outcome, Resolved, Terms, Verdict
+from skyisland.model import FunctionRequest, Limits, Outcome, Resolved, Terms, Verdict
 from skyisland.rooms import Errand
-from skyisland.status import AddressState, Policy
+from skyisland.status import AddressState
 from tests.support.fleets import Hub, HubLine
-
-URL = "github.com/mmcloughlin/geohash"
-FOREVER = float("inf")
-
-
-class World:
-    """One island of the fleet."""
-
-    def __init__(self, hub: Hub, node: str, policy: Policy, platform: str = "linux-amd64") -> None:
-        self.hub, self.node = hub, node
-        self.line: HubLine = hub.line(node)
-        self.fleet = Fleet(Subjects("f", node), self.line, Origin(platform=platform))
-        self.events = Events()
-        self.ended: list[InvocationFinished] = []
-        self.events.tap(lambda event: self.ended.append(event), InvocationFinished)
-        self.driver = FakeJails()
-        self.network = FakeAddresses(count=2)
-        self.island = Island(
-            name=node,
-            version="0",
-            policy=policy,
-            events=self.events,
-            sources=FakeSources(),
-            builds=FakeBuilds(),
-            jails=Jails(self.driver, FakeClones(), self.network, self.events, island=node, uids=None),
-            network=self.network,
-            history=FakeHistory(self.events),
-            fleet=self.fleet,
-        )
-
-    def behave(self, **script: Any) -> None:
-        self.driver.script = lambda data: Script(**script)
-
-    def call(self, text: str = "Encode(1, 2)", **more: Any) -> asyncio.Task[Invocation]:
-        fields = {name: more.pop(name) for name in ("args", "inputs", "ip4", "cold") if name in more}
-        request = FunctionRequest(url=URL, call=text, **fields)
-        return asyncio.create_task(self.island.invoke(request, **{"client": "ann"} | more))
-
-    async def fill(self) -> list[asyncio.Task[Invocation]]:
-        """Take all of its places, for ever."""
-        self.behave(duration_s=FOREVER)
-        places = self.island.vacancy().places
-        tasks = [self.call(client=f"someone {number}") for number in range(places)]
-        await self.hub.until(lambda: len(self.driver.alive) >= places and not self.island.vacancy().free)
-        self.behave()
-        return tasks
+from tests.support.fleetworlds import FOREVER, URL, World
 
 
 class Fleets:
@@ -87,9 +37,8 @@ class Fleets:
         worlds = []
         for node in nodes:
             given = {"max_running": 2, "running_per_client": 2, "queue_timeout_s": 0.05} | policy
-            world = World(self.hub, node, fakes.policy(**given), platform)
-            await world.fleet.open()
-            await world.island.start()
+            world = World(self.hub.line(node), Subjects("f", node), fakes.policy(**given), platform)
+            await world.start()
             self.stack.push_async_callback(world.island.stop)
             worlds.append(world)
         await self.know(*worlds)
@@ -104,6 +53,11 @@ class Fleets:
     def messages(self) -> list[str]:
         """What was sent but pulses."""
         return [one.subject for one in self.hub.seen if ".pulse." not in one.subject]
+
+
+def line_of(world: World) -> HubLine:
+    assert isinstance(world.fleet.line, HubLine)
+    return world.fleet.line
 
 
 @pytest.fixture
@@ -177,9 +131,9 @@ async def test_an_island_that_is_full_by_now_refuses(
     member = a.fleet.members.live("b")
     assert member is not None
     full = member.pulse
-    b.line.cut = True  # no pulse tells of it
+    line_of(b).cut = True  # no pulse tells of it
     member.pulse = structs.replace(full, vacancy=structs.replace(full.vacancy, free=1))
-    b.line.cut = False
+    line_of(b).cut = False
     with pytest.raises(TooBusy):
         await a.call()
     assert b.island.vacancy().queued == 0
@@ -236,7 +190,7 @@ async def test_an_island_that_dies_with_a_call_is_named(islands: Fleets) -> None
     call = a.call()
     await islands.hub.until(lambda: b.driver.alive)
     started = asyncio.get_running_loop().time()
-    b.line.cut = True
+    line_of(b).cut = True
     with pytest.raises(NodeLost, match="the island b began the call") as lost:
         await call
     assert asyncio.get_running_loop().time() - started < 1
@@ -257,7 +211,7 @@ async def test_a_call_that_may_run_twice_is_run_again_when_its_island_dies(islan
     await islands.hub.until(lambda: b.driver.alive or c.driver.alive)
     dead, well = (b, c) if b.driver.alive else (c, b)
     well.behave(stdout=b"again")
-    dead.line.cut = True
+    line_of(dead).cut = True
     ran = await call
     assert (ran.node, ran.outcome.stdout) == (well.node, b"again")
 
@@ -265,7 +219,7 @@ async def test_a_call_that_may_run_twice_is_run_again_when_its_island_dies(islan
 async def test_an_island_that_says_nothing_has_not_begun_and_the_call_waits_here(islands: Fleets) -> None:
     a, b = await islands.start("a", "b", queue_timeout_s=5)
     running = await a.fill()
-    b.line.cut = True
+    line_of(b).cut = True
     call = a.call()
     await islands.hub.until(lambda: "sky.f.hungup" in islands.messages())
     running[0].cancel()
@@ -331,16 +285,16 @@ async def test_a_call_that_is_sent_again_is_not_run_again(islands: Fleets) -> No
     assert len(b.ended) == 1
     sent = next(one for one in islands.hub.seen if one.subject == "sky.f.node.b.call")
     heard: list[bytes] = []
-    await a.line.listen(f"{sent.reply}", lambda message: heard.append(message.data))
+    await line_of(a).listen(f"{sent.reply}", lambda message: heard.append(message.data))
     frame = unpack(sent.data, CallFrame)
     late = pack(structs.replace(frame, sent_at=frame.sent_at - 60))
     foreign = f"_INBOX.x.call.{'0' * 24}"
     for data, reply in ((sent.data, sent.reply), (late, sent.reply[:-1] + "x"), (sent.data, foreign)):
-        await a.line.publish(sent.subject, data, reply=reply)
+        await line_of(a).publish(sent.subject, data, reply=reply)
     await islands.hub.until(lambda: heard)
     assert (len(b.ended), b.fleet._guests.taken) == (1, 1)
-    await a.line.publish(sent.subject, b"\x01\xff", reply=sent.reply)
-    await a.line.publish("sky.f.hungup", b"\xff" * 5000)
+    await line_of(a).publish(sent.subject, b"\x01\xff", reply=sent.reply)
+    await line_of(a).publish("sky.f.hungup", b"\xff" * 5000)
 
 
 def test_a_call_and_its_result_come_through_whole() -> None:
