@@ -13,6 +13,7 @@ whatever way they took. Whose share a request counts to stands in `clients`, whi
                                                   └─▶ Quart ─▶ roles, parameters (routes.py, auth.py)
                                                          ─┬─▶ what is seen (observe.py, stream.py)
                                                           ├─▶ calls that answer later (later.py)
+                                                          ├─▶ receipts of calls (receipts.py)
                                                           ├─▶ what is done (admin.py, names.py)
                                                           ├─▶ other nodes of the fleet (nodes.py)
                                                           └─▶ /openapi.json, /docs (description.py)
@@ -36,7 +37,7 @@ from hypercorn.typing import (
 )
 from quart import Quart, Response, request
 
-from api import admin, description, later, names, observe, problems, routes
+from api import admin, description, later, names, observe, problems, receipts, routes
 from api.auth import Gate
 from api.bodies import HungUp, unpacked
 from api.clients import Clients
@@ -246,6 +247,7 @@ def create_app(
     description.serve(app, token_header, lambda: app.front.base_path)
     function = FunctionEndpoint(island, metrics, gate, settings, clients)
     look(app, island, function)
+    receipts.receipts(app, island, function, gate)
     later.calls(app, island, gate, clients, function.admitted, lambda: function.settings.event_streams)
     handlers = HandlerEndpoint(island, function, gate, clients)
     pushes = PushEndpoint(island, function)

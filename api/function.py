@@ -17,13 +17,13 @@ from typing import NamedTuple
 from urllib.parse import quote
 
 from hypercorn.typing import ASGIReceiveCallable, ASGISendCallable, HTTPScope
-from msgspec import UNSET, Struct
+from msgspec import UNSET, Struct, structs
 from quart import Quart, request
 
 from api.auth import NOBODY, Gate
 from api.bodies import HungUp, read_body
 from api.clients import Clients, Request
-from api.later import HEADERS, Deferral, deferred, is_behind
+from api.later import HEADERS, Deferral, deferred, is_behind, preferences
 from api.lines import Lines
 from api.live import Live
 from api.media import JSON, TEXT, Wanted, wanted
@@ -217,9 +217,11 @@ class FunctionEndpoint:
                 heard=lines.add if isinstance(lines, Lines) else None,
                 behind=asked.behind,
             )
+            noted = asked.receipt and self._island.receipts.note(invocation, client.share)
             if invocation.outcome.answers:  # thousands take longer than the event loop may stand still
                 return await asyncio.to_thread(answered, invocation, form, asked.wanted.error)
-            return answered(invocation, form, asked.wanted.error)
+            told = answered(invocation, form, asked.wanted.error)
+            return structs.replace(told, headers=(*told.headers, _RECEIPT)) if noted else told
 
         if asked.deferral is None:
             with UntilHangUp(receive):
@@ -332,6 +334,8 @@ class Asked(Struct, frozen=True):
     """When, and how often, it is answered; None at once, and each time."""
     behind: bool = False
     """It may wait until nobody else does."""
+    receipt: bool = False
+    """Its caller fetches a receipt."""
 
 
 def server_timing(timings: Timings) -> str:
@@ -380,6 +384,7 @@ class UntilHangUp:
             raise HungUp from None
 
 
+_RECEIPT = ("Preference-Applied", "receipt")
 _ALLOW = (("Allow", "OPTIONS, POST"),)
 _OPTIONS = Reply(200, b"", _ALLOW)
 _NOT_ALLOWED = Reply(
@@ -406,7 +411,9 @@ def asked_by(scope: HTTPScope) -> Asked:
     deferral = Deferral.of(later) if later else None
     call_id = deferral.call if deferral is not None and deferral.call else new_id()
     behind = b"priority" in later and is_behind(later[b"priority"])
-    return Asked(call_id, wanted(accept.decode("latin-1")), caller_id, traceparent, coding, deferral, behind)
+    receipt = b"prefer" in later and preferences(later[b"prefer"].decode("latin-1")).receipt
+    form = wanted(accept.decode("latin-1"))
+    return Asked(call_id, form, caller_id, traceparent, coding, deferral, behind, receipt)
 
 
 async def send_reply(answer: Reply, send: ASGISendCallable, *more: tuple[str, str]) -> None:

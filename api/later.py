@@ -65,6 +65,8 @@ class Preferences(Struct, frozen=True):
     """`respond-async`."""
     wait_s: float | None = None
     """`wait`, no longer than we do."""
+    receipt: bool = False
+    """`receipt`: the call's receipt is fetched soon."""
 
     @property
     def applied(self) -> str:
@@ -75,14 +77,16 @@ class Preferences(Struct, frozen=True):
 
 def preferences(header: str) -> Preferences:
     """Read the header Prefer; what is unknown, or not understood, is ignored as RFC 7240 has it."""
-    later, wait_s = False, None
+    later, wait_s, receipt = False, None, False
     for one in header.split(",")[:16]:
         name, _, value = (part.strip() for part in one.partition(";")[0].partition("="))
         if name.lower() == "respond-async":
             later = True
+        elif name.lower() == "receipt":
+            receipt = True
         elif name.lower() == "wait" and wait_s is None and re.fullmatch(r"[0-9]{1,6}", value.strip('"')):
             wait_s = min(float(value.strip('"')), LONGEST_WAIT_S)
-    return Preferences(later, wait_s)
+    return Preferences(later, wait_s, receipt)
 
 
 class Deferral(Struct, frozen=True):

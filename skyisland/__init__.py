@@ -16,7 +16,7 @@
     codec        JSON, written and read                figures      what was called, and how it went
     calling      one call, through the rooms           supply       from a request to a binary
     trace        the trace that a call is a part of    fleet        several islands that are one
-    nodes        what is asked of the others
+    nodes        what is asked of the others           receipts     what was answered, signed
 
 A room uses the rooms below it and no others; `[tool.importlinter]` in pyproject.toml has the order. The HTTP
 API (`api`) and the console (`tui`) stand beside this package: it knows neither, but for the commands.

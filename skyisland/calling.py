@@ -153,12 +153,14 @@ class Calling:
         else:
             call = await understand(request)
         story.function = call.function
+        story.limits = terms.limits or self.policy.limits
+        story.timeout_s = terms.timeout_s or self.policy.exec_timeout_s
         talk = Conversation(
             request,
             call,
             text_only=text_only,
-            timeout_s=terms.timeout_s or self.policy.exec_timeout_s,
-            most_bytes=(terms.limits or self.policy.limits).stdout_bytes,
+            timeout_s=story.timeout_s,
+            most_bytes=story.limits.stdout_bytes,
             heard=heard,
             environment=(*story.environment, *terms.environment),
             exchange=terms.exchange,
@@ -169,7 +171,7 @@ class Calling:
             artifact = await self._supply.for_call(request, call, story, terms)
         except OSError as error:  # the disk is full, no descriptor is left …
             raise DriverError(f"the host failed us: {error.strerror}; see its log") from error
-        story.function = artifact.function
+        story.function, story.artifact = artifact.function, artifact
         with self._builds.using(artifact):
             alone = self._elsewhere is None and visit is None
             if not (alone or behind or self.has_room(story.client, ip4=request.ip4)):

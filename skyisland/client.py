@@ -26,6 +26,7 @@ from skyisland.named.definition import Definition, MoveBody, Revision, RollbackB
 from skyisland.named.functions import Named
 from skyisland.operations import JSON, LINES, Operation
 from skyisland.operations.gathered import ALL, Gathered, read_all
+from skyisland.receipts.receipt import Built, Provenance, Signed
 from skyisland.record.lines import LogLine
 from skyisland.record.traffic import ApiStats
 from skyisland.status import AddressInfo, AddressState, Capability, Written
@@ -182,9 +183,11 @@ class Client:
 
     # Open to all
 
-    def invoke(self, request: FunctionRequest, *, behind: bool = False) -> Called:
-        """Run a call, however long it takes. `behind`: it leaves the way to all others."""
-        return self._called(self._send(op.INVOKE, {}, request, patient=True, more=_way(behind)))
+    def invoke(self, request: FunctionRequest, *, behind: bool = False, receipt: bool = False) -> Called:
+        """Run a call, however long it takes. `behind`: it leaves the way to all others. `receipt`: with one,
+        to be fetched soon."""
+        more = {**(_way(behind) or {}), **({"Prefer": "receipt"} if receipt else {})}
+        return self._called(self._send(op.INVOKE, {}, request, patient=True, more=more))
 
     def call(self, name: str, asked: NamedCall = NO_ARGUMENTS, *, behind: bool = False) -> Called:
         """Run the function that has this name, however long it takes."""
@@ -203,6 +206,18 @@ class Client:
     def versions(self, url: str, *, after: str | None = None, until: str | None = None) -> Versions:
         """The releases of the package at `url`; or the commits after the version `after`, up to `until`."""
         return self._ask(op.VERSIONS, url=url, after=after, until=until, patient=True)
+
+    def receipt(self, invocation: str) -> Signed:
+        """The signed receipt of a call that was sent with `receipt=True`."""
+        return self._ask(op.RECEIPT, invocation=invocation)
+
+    def signers(self) -> str:
+        """What the island's receipts are verified with."""
+        return self._ask(op.SIGNERS)
+
+    def reproduce(self, built: Built) -> Provenance:
+        """Have built again what a receipt tells of, however long it takes."""
+        return self._ask(op.REPRODUCE, body=built, patient=True)
 
     def invoke_later(
         self, request: FunctionRequest, *, key: str = "", callback: str = "", wait_s: int = 0

@@ -22,6 +22,7 @@ from skyisland.events import Event, Events, InvocationFinished
 from skyisland.golang.catalogue import Catalogue, Entry, Example, Parameter, ReadyCall, Result
 from skyisland.host.tasks import Progress, silent
 from skyisland.model import Address, Artifact, Call, Resolved, Source
+from skyisland.receipts.receipt import Built, Provenance
 from skyisland.settings import Settings
 from skyisland.status import AddressInfo, AddressState, Bounds, Capability, Policy
 from skyisland.wire import PastVersion, Versions
@@ -239,6 +240,28 @@ class FakeBuilds:
     async def rebuild(self, artifact: Artifact, source: Source) -> Artifact:
         self.store[artifact.key] = structs.replace(artifact, built_at=time.time())
         return self.store[artifact.key]
+
+    async def reproduce(self, built: Built, source: Source, *, client: str) -> Artifact:
+        arguments = () if built.expression is None else None
+        call = Call(text=built.expression or "", function=built.function, arguments=arguments)
+        return await self.build(source, call, refresh=True, invocation=None, client=client)
+
+    async def made(self, artifact: Artifact, source: Source) -> Provenance:
+        return Provenance(
+            repository=artifact.url,
+            package=artifact.package,
+            commit=artifact.commit,
+            function=artifact.function,
+            expression=artifact.expression,
+            package_name=artifact.package_name,
+            go_mod_sha256="",
+            go_sum_sha256="",
+            toolchain="go1.0",
+            platform="none/none",
+            flags=(),
+            recipe=artifact.key,
+            binary_sha256=artifact.sha256,
+        )
 
     def artifacts(self) -> list[Artifact]:
         return list(self.store.values())

@@ -51,6 +51,8 @@ from skyisland.model import (
 from skyisland.named.functions import NamedFunctions
 from skyisland.named.names import MemoryNames, Names
 from skyisland.named.secrets import Secrets
+from skyisland.receipts.receipts import Confinement, Receipts
+from skyisland.receipts.signing import Signer
 from skyisland.record.failed import FailedBuilds
 from skyisland.record.functions import Functions
 from skyisland.rooms import AddressRoom, BuildRoom, Errand, FleetRoom, HistoryRoom, SourceRoom, Visit
@@ -108,12 +110,13 @@ class Island:
         store: Store | NotKept | None = None,
         later: Async | None = None,
         meter: HostMeter | None = None,
+        signer: Signer | None = None,
         fleet: FleetRoom | None = None,
     ) -> None:
         """`version`: of the program. `names`, `secrets`: kept in memory without them. `pace`: of the warm
         pool, for tests that cannot wait. `store`: of calls that answer later, or why there is none; without
         it they are forgotten with the process. `meter`: of the host; without one its load is not told.
-        `fleet`: what it is a part of, if it is."""
+        `signer`: of receipts; without one there are none. `fleet`: what it is a part of, if it is."""
         self.name = name
         self.version = version
         self.events = events
@@ -160,6 +163,10 @@ class Island:
         """What its remote said of a repository."""
         self.rebuild = self._supply.rebuild
         """Compile an artifact anew."""
+        self.receipts = Receipts(signer, self._supply.made, self._confinement)
+        """Of calls whose callers want one."""
+        self.reproduce = self._supply.reproduce
+        """Build again what a receipt tells of."""
         self.named = NamedFunctions(names or MemoryNames(), secrets or Secrets(), self)
         self.started_at = time.time()
         self._purging: asyncio.Task[None] | None = None
@@ -262,6 +269,7 @@ class Island:
         await self.named.schedules.close()
         await self.later.close()
         await self.named.close()
+        await self.receipts.close()
         if self._purging is not None:
             self._purging.cancel()
             await asyncio.gather(self._purging, return_exceptions=True)
@@ -335,6 +343,10 @@ class Island:
     async def _able(self, order: Order) -> bool:
         """Whether a call is for this island: the secrets of its name never leave an island that has them."""
         return not order.name or await self.named.calls.able(order.name)
+
+    def _confinement(self) -> Confinement:
+        enforced = tuple(sorted(one.name for one in self.capabilities() if one.enforced))
+        return Confinement(self.name, self.version, self.jails.driver.name, enforced)
 
     # What names need (`named.functions.Runner`)
 

@@ -489,6 +489,12 @@ class Invocation(Struct, frozen=True, kw_only=True):
     """The jail was made ahead of the call."""
     node: str = ""
     """The island of the fleet that ran it, if that was another one."""
+    artifact: Artifact | None = None
+    """The binary that ran."""
+    limits: Limits | None = None
+    """Of its jail."""
+    timeout_s: float = 0.0
+    """How long it might run."""
 
 
 class Purpose(StrEnum):

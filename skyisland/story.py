@@ -21,7 +21,17 @@ from skyisland.events import (
     PhaseFinished,
     shortened,
 )
-from skyisland.model import FunctionRequest, Invocation, Outcome, Phase, Resolved, Timings, Verdict
+from skyisland.model import (
+    Artifact,
+    FunctionRequest,
+    Invocation,
+    Limits,
+    Outcome,
+    Phase,
+    Resolved,
+    Timings,
+    Verdict,
+)
 from skyisland.status import CallInfo
 
 
@@ -79,6 +89,9 @@ class Story:
         """What is called, once that is known."""
         self.commit = ""
         self.cached = False
+        self.artifact: Artifact | None = None
+        self.limits: Limits | None = None
+        self.timeout_s = 0.0
         self.stale = False
         self.warm = False
         self.repository = self.package = self.function = ""
@@ -165,6 +178,9 @@ class Story:
             stale=self.stale,
             warm=self.warm,
             node=self.node,
+            artifact=self.artifact,
+            limits=self.limits,
+            timeout_s=self.timeout_s,
         )
 
     def fail(self, error: Exception) -> None:

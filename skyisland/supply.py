@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from msgspec import structs
 
-from skyisland.errors import Draining, DriverError
+from skyisland.errors import Draining, DriverError, NotFound
 from skyisland.golang.catalogue import Catalogue
 from skyisland.host.failures import Failures
 from skyisland.host.fair import LOCAL
 from skyisland.model import Artifact, Call, FunctionRequest, Phase, Resolved, Terms
+from skyisland.receipts.receipt import Built, Provenance
 from skyisland.rooms import BuildRoom, SourceRoom
 from skyisland.story import Story
 from skyisland.wire import Versions
@@ -114,6 +115,35 @@ class Supply:
         source = await self._sources.checkout(resolved, client)
         with self._sources.using(source):
             return await self._builds.build(source, call, refresh=False, invocation=None, client=client)
+
+    async def made(self, artifact: Artifact) -> Provenance:
+        """What a binary was made of, from its record and the files of its commit.
+
+        Raises:
+            IslandError: its repository cannot be had any more.
+        """
+        resolved = self._sources.recorded(artifact.url, artifact.package, artifact.commit)
+        source = await self._sources.checkout(resolved, LOCAL)
+        with self._sources.using(source):
+            return await self._builds.made(artifact, source)
+
+    async def reproduce(self, built: Built, *, client: str = LOCAL) -> Provenance:
+        """Fetch and compile anew what a receipt tells of, without running it.
+
+        Raises:
+            NotFound, BadRequest: there is no such package, or no such call of it.
+            IslandError: as for `rebuild`.
+        """
+        if self.closed:
+            raise Draining("the island is stopping and builds nothing new", retry_after_s=5)
+        url = f"{built.repository}/{built.package}" if built.package else built.repository
+        resolved = await self._sources.resolve(url, built.commit, refresh=False, client=client)
+        if (resolved.url, resolved.package) != (built.repository, built.package):
+            raise NotFound(f"{url} is no package of {built.repository} on this island; look at its URL")
+        source = await self._sources.checkout(resolved, client)
+        with self._sources.using(source):
+            artifact = await self._builds.reproduce(built, source, client=client)
+            return await self._builds.made(artifact, source)
 
     async def rebuild(self, key: str) -> Artifact:
         """Fetch and compile an artifact anew, without running it.

@@ -37,6 +37,7 @@ from skyisland.later.sqlite import SqliteStore
 from skyisland.named.names import Names
 from skyisland.named.secrets import Secrets
 from skyisland.named.sqlite import SqliteNames
+from skyisland.receipts.signing import Signer
 from skyisland.record.state import State
 from skyisland.rooms import BuildRoom, SourceRoom
 from skyisland.settings import Async, Layout, Settings
@@ -283,6 +284,7 @@ def _wire(
         store=store,
         later=settings.async_,
         meter=HostMeter(settings.layout.state_dir),
+        signer=Signer(Path(settings.receipts.key or layout.receipts / "key"), own=not settings.receipts.key),
         fleet=fleet,
     )
 

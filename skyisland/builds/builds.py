@@ -38,12 +38,15 @@ from skyisland.golang.callee import HANDLER, PROGRAM, parse_handler
 from skyisland.golang.catalogue import Catalogue, hint, some_functions
 from skyisland.golang.compiler import Compiler
 from skyisland.golang.complaints import of_data
+from skyisland.golang.generated import FLAGS
+from skyisland.golang.modules import sums_of
 from skyisland.host.failures import Failures
 from skyisland.host.fair import LOCAL, FairFlights, FairQueue
 from skyisland.host.tasks import Progress, silent
-from skyisland.host.toolchain import Toolchains
+from skyisland.host.toolchain import Toolchains, this_platform
 from skyisland.jails.register import Jails
 from skyisland.model import Artifact, Call, Resolved, Source
+from skyisland.receipts.receipt import Built, Provenance
 from skyisland.settings import Build, Layout
 
 log = logging.getLogger(__name__)
@@ -278,17 +281,40 @@ class Builds:
         Raises:
             As `build` does.
         """
-        call = PROGRAM
-        if artifact.expression and artifact.expression.startswith(HANDLER):
-            call = parse_handler(artifact.function)
-        elif artifact.function != PROGRAM.function:
-            call = await read_call(artifact.expression or f"{artifact.function}()")
-            call = structs.replace(
-                call.meant_in(artifact.package_name),
-                function=artifact.function,
-                arguments=() if artifact.expression is None else None,
-            )
+        call = await _call_of(artifact)
         return await self.build(source, call, refresh=True, invocation=None)
+
+    async def reproduce(self, built: Built, source: Source, *, client: str) -> Artifact:
+        """The same of a binary that is not on record, by what a receipt says of it.
+
+        Raises:
+            BadCall: that is no call.
+            As `build` does.
+        """
+        call = await _call_of(built)
+        if built.expression is not None and call.function != built.function:
+            text = f"expression: it calls {call.function[:80]}, and function says {built.function[:80]!r}"
+            raise BadCall(text, position=0)
+        return await self.build(source, call, refresh=True, invocation=None, client=client)
+
+    async def made(self, artifact: Artifact, source: Source) -> Provenance:
+        """What an artifact was made of."""
+        go_mod, go_sum = await asyncio.to_thread(sums_of, source)
+        return Provenance(
+            repository=artifact.url,
+            package=artifact.package,
+            commit=artifact.commit,
+            function=artifact.function,
+            expression=artifact.expression,
+            package_name=artifact.package_name,
+            go_mod_sha256=go_mod,
+            go_sum_sha256=go_sum,
+            toolchain=artifact.go_version,
+            platform="/".join(this_platform()),
+            flags=FLAGS,
+            recipe=artifact.key,
+            binary_sha256=artifact.sha256,
+        )
 
     # What a package offers
 
@@ -474,6 +500,23 @@ class Builds:
             )
         await self._artifacts.make_room(artifact)
         return artifact
+
+
+async def _call_of(made: Artifact | Built) -> Call:
+    """The call that a binary was compiled for.
+
+    Raises:
+        BadCall: there is none.
+    """
+    if made.expression and made.expression.startswith(HANDLER):
+        return parse_handler(made.function)
+    if made.function == PROGRAM.function:
+        return PROGRAM
+    call = await read_call(made.expression or f"{made.function}()")
+    call = call.meant_in(made.package_name)
+    if isinstance(made, Artifact):
+        call = structs.replace(call, function=made.function)
+    return structs.replace(call, arguments=() if made.expression is None else None)
 
 
 def _function(resolved: Resolved | Source, call: Call) -> tuple[str, str, str, str]:

@@ -8,6 +8,7 @@
     supervising    supervise: keeps the socket of an island that is started anew
     serving        init, serve (`preparing` shows how far, `reloading` on SIGHUP), doctor (`examining`)
     calling        invoke, functions: what callers do
+    receipts       receipt: what an island answered, signed, and whether it is true
     past           sweep, bisect, replay: calls at other versions
     deferring      calls: those that answer later
     publishing     folders of the user's own machine, as repositories for the island
@@ -81,6 +82,7 @@ SECTIONS: dict[str, dict[str, tuple[str, str]]] = {
         "sweep": ("past", "Make one call at each release of its repository, oldest first."),
         "bisect": ("past", "Find the first version that does not answer as expected."),
         "replay": ("past", "Make a call again that is over: its commit, arguments and input."),
+        "receipt": ("receipts", "Print the receipt of a call, or check one."),
         "calls": ("deferring", "List, show, cancel or run again the calls that answer later."),
     },
     "Watch a running island": {

@@ -7,7 +7,7 @@ import select
 import stat
 import sys
 from collections.abc import Iterator
-from typing import Any, BinaryIO
+from typing import IO, Any, BinaryIO
 
 import click
 import msgspec
@@ -20,6 +20,7 @@ from skyisland.cli.publishing import found, is_folder
 from skyisland.codec import encode
 from skyisland.golang.catalogue import Entry
 from skyisland.model import FunctionRequest, Phase, Verdict
+from skyisland.receipts.receipt import file_of
 from skyisland.record.lines import printable
 from skyisland.wire import Called, InputAnswer
 
@@ -63,6 +64,7 @@ QUIET_S = 2.0
 @click.option("--async", "later", is_flag=True, help="Have it kept and run later; prints its id.")
 @click.option("--key", default="", help="With --async: an Idempotency-Key, which runs it once.")
 @click.option("--callback", default="", help="With --async: the URL that gets its record.")
+@click.option("--receipt", type=click.File("wb", lazy=True), help="Write its signed receipt to this file.")
 @as_json
 @click.pass_obj
 def invoke(
@@ -76,6 +78,7 @@ def invoke(
     later: bool,
     key: str,
     callback: str,
+    receipt: IO[bytes] | None,
     as_json: bool,
     **fields: Any,
 ) -> None:
@@ -94,6 +97,8 @@ def invoke(
     """
     if (key or callback) and not later:
         raise click.UsageError("--key and --callback go with --async")
+    if receipt and (later or inputs):
+        raise click.UsageError("--receipt goes with one call that is waited for")
     if later and is_folder(fields["url"]):
         raise click.UsageError("a folder is published while the command runs; --async takes a repository")
     fields |= data_of(args, arg, inputs, texts=fields["call"] == "main")
@@ -108,7 +113,9 @@ def invoke(
             return
         if inputs is not None:
             sys.exit(_print_lines(client.invoke_many(request)))
-        called = client.invoke(request)
+        called = client.invoke(request, receipt=receipt is not None)
+        if receipt is not None:
+            receipt.write(file_of(client.receipt(called.answer.id)))
     if as_json:
         print_json({"verdict": called.verdict, **msgspec.to_builtins(called.answer)})
     else:

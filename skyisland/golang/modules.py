@@ -12,12 +12,15 @@ is not a plain word; folders out of the repository are left out.
 
 from __future__ import annotations
 
+import hashlib
 import posixpath
 import re
 from collections.abc import Iterator
 from enum import StrEnum
+from pathlib import PurePosixPath
 
 from skyisland.host.tree import Tree
+from skyisland.model import Source
 
 GO_MOD_BYTES = 1 << 20
 """How much of a go.mod or go.work is read. A judgement: Go permits 16 MiB, real ones have some KiB."""
@@ -181,3 +184,18 @@ def workspace_of(tree: Tree, module_folder: str) -> Workspace | None:
         folder = posixpath.dirname(folder)
     workspace = Workspace(tree, folder, module_folder)
     return workspace if workspace.applies else None
+
+
+def sums_of(source: Source) -> tuple[str, str]:
+    """The SHA-256 of the go.mod of a package's module, and of its go.sum; empty for one that is not there.
+    Blocks."""
+    tree = Tree(source.checkout)
+    path = PurePosixPath(source.package)
+    for folder in (path, *path.parents):
+        if "go.mod" in (tree.names(str(folder)) or ()):
+            break
+    hashes = []
+    for name, limit_bytes in (("go.mod", GO_MOD_BYTES), ("go.sum", GO_SUM_BYTES)):
+        content = tree.read(str(folder / name), limit_bytes)
+        hashes.append("" if content is None else hashlib.sha256(content).hexdigest())
+    return hashes[0], hashes[1]

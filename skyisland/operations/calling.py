@@ -5,6 +5,7 @@ from __future__ import annotations
 from skyisland.golang.catalogue import Catalogue
 from skyisland.later.calls import CallState, Record
 from skyisland.operations.operation import Operation, Parameter, Role
+from skyisland.receipts.receipt import Built, Provenance, Signed
 from skyisland.wire import Answer, FunctionBody, Versions
 
 INVOKE = Operation(
@@ -44,6 +45,36 @@ VERSIONS = Operation(
         Parameter(name="until", meaning="Up to this one; else to the latest, or to the default branch."),
     ),
     answer=Versions,
+)
+
+RECEIPT = Operation(
+    name="receipt",
+    method="GET",
+    path="/api/v1/receipts/{invocation}",
+    summary="The signed receipt of a call that was sent with `Prefer: receipt`: a caller's own, an "
+    "operator's all. It is kept in memory for a while.",
+    role=Role.caller,
+    answer=Signed,
+)
+
+SIGNERS = Operation(
+    name="signers",
+    method="GET",
+    path="/api/v1/receipt-signers",
+    summary="What the island's receipts are verified with: a line of allowed signers (ssh-keygen(1)).",
+    answer=str,
+    field="signers",
+)
+
+REPRODUCE = Operation(
+    name="reproduce",
+    method="POST",
+    path="/api/v1/reproduce",
+    summary="Build again what a receipt tells of, without running it: what comes of it. Takes a token where "
+    "the island is not open to all.",
+    role=Role.caller,
+    body=Built,
+    answer=Provenance,
 )
 
 CALLS = Operation(

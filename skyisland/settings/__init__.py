@@ -54,6 +54,7 @@ from skyisland.settings.service import (
     Git,
     Log,
     Metrics,
+    Receipts,
     SloTargets,
     Traces,
     Warm,
@@ -94,6 +95,7 @@ __all__ = [
     "Metrics",
     "Network",
     "Pool",
+    "Receipts",
     "Refused",
     "Settings",
     "Traces",
@@ -153,6 +155,7 @@ class Settings(Section, frozen=True, kw_only=True):
     metrics: Metrics = Metrics()
     slo: SloTargets = SloTargets()
     traces: Traces = Traces()
+    receipts: Receipts = Receipts()
     fleet: Fleet = Fleet()
     log: Log = Log()
     console: ConsoleSettings = ConsoleSettings()

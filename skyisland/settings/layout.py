@@ -105,6 +105,11 @@ class Layout(Struct, frozen=True):
         return self.state_dir / "secrets"
 
     @property
+    def receipts(self) -> Path:
+        """The key that signs receipts, where the settings name no other."""
+        return self.state_dir / "receipts"
+
+    @property
     def console_log(self) -> Path:
         """Output of libraries and children while the console has the terminal, and the reason of its end."""
         return self.state_dir / "console.log"

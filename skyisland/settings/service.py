@@ -285,6 +285,15 @@ class Log(Section, frozen=True, kw_only=True):
     """The lowest level that is logged. "info" has one line for each call, "debug" also its steps."""
 
 
+class Receipts(Section, frozen=True, kw_only=True):
+    """Receipts of calls that were sent with `Prefer: receipt`. ssh-keygen signs them, of OpenSSH 8.1 or
+    later."""
+
+    key: OptionalPath = ""
+    """The private key that signs them, without a passphrase, for the island alone (chmod 600); its public
+    half lies beside it as FILE.pub. If empty: one of the island's own, made when the first receipt is."""
+
+
 class Fleet(Section, frozen=True, kw_only=True):
     """Other islands that this one is one with, by servers of NATS that all of them reach. Without a name it
     is alone."""

@@ -25,6 +25,7 @@ from skyisland.errors import IslandError
 from skyisland.model import FunctionRequest, NamedCall
 from skyisland.named.definition import Definition
 from skyisland.operations import NAMED, OPERATIONS, Role
+from skyisland.receipts.receipt import Built
 from skyisland.status import AddressState
 from tests.support.api import HEADER, REQUEST, TOKEN, Server, World
 from tui.console import Console
@@ -45,6 +46,9 @@ COMMANDS = {
     "invoke": "invoke github.com/user/repo 'F(1)'",
     "functions": "functions github.com/user/repo",
     "versions": "sweep github.com/user/repo 'F(1)' --versions v9..",
+    "receipt": "receipt inv-000000000000",
+    "signers": "receipt signers",
+    "reproduce": "receipt check tests/api/receipt/good.json --signers tests/api/receipt/signers",
     "calls": "calls",
     "kept": "calls show call-1",
     "cancel": "calls cancel call-1",
@@ -140,6 +144,7 @@ NO_CONSOLE = {
     "stats": "the meters are about calls; HTTP traffic is for monitoring",
     **dict.fromkeys(("secrets", "set_secret", "forget_secret"), "no screen takes a secret, lest it be seen"),
     "callback_secret": "a program needs it, no screen",
+    **dict.fromkeys(("receipt", "signers", "reproduce"), "a receipt is a file"),
     "versions": "the dialog takes any version; what calls at many of them is a command",
     "push": "the server of a repository asks for it, and signs",
 }
@@ -168,6 +173,7 @@ SAMPLES: dict[str, Any] = {
     "secret": "KEY",
     "value": "a secret",
     "asked": NamedCall(),
+    "built": Built(repository=REQUEST.url, package="", commit="c" * 40, function="Encode"),
 }
 """An argument for each name of a parameter without a default."""
 
@@ -308,7 +314,7 @@ def test_every_field_of_a_request_has_an_option_and_a_place_in_the_dialog() -> N
     assert isinstance(command, click.Command)
     # --arg makes one argument of `args`.
     options = {parameter.name for parameter in command.params} - {"as_json", "raw", "arg"}
-    options -= {"later", "key", "callback"}  # headers
+    options -= {"later", "key", "callback", "receipt"}  # headers
     assert options == fields - {"stdin_base64"}  # --stdin reads bytes of every kind
     asked = {name for name, *_ in (*TEXTS, *CHOICES)}
     # Nobody types what is no text; many inputs come from a file.

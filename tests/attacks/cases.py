@@ -52,9 +52,9 @@ PLAIN = "tests/api/test_plain.py"
 CGROUPS = "tests/real/test_cgroups.py"
 ISLAND = "tests/unit/test_island.py"
 FAILURES = "tests/unit/test_failures.py"
-PAST = "tests/api/test_past.py"
 NODES = "tests/api/test_nodes.py"
 TOGETHER = "tests/contract/test_keeping_together.py"
+PAST, RECEIPTS = "tests/api/test_past.py", "tests/api/test_receipts.py"
 RELOADING, COMMANDS = "tests/api/test_reloading.py", "tests/api/test_commands.py"
 
 
@@ -1074,6 +1074,38 @@ CASES = (
         "a name's environment and secrets for a commit that no admin gave them to, by a sweep or a replay",
         "other commits run as plain calls, without them",
         _tests(PAST, "test_a_name_is_replayed_by_name_while_it_stands_for_the_same"),
+    ),
+    Case(
+        "P3",
+        "a receipt with one byte flipped, anywhere; written otherwise; signed by another key or purpose",
+        "refused: it has one form, and the signature is over all of it",
+        _tests(
+            RECEIPTS,
+            "test_a_receipt_is_refused_after_one_flipped_byte_of_anything",
+            "test_another_key_or_another_purpose_is_no_signature",
+        ),
+    ),
+    Case(
+        "P4",
+        "a receipt that its island's key signed, of a binary that the code is not",
+        "its code is built again, and what differs is named",
+        _tests(RECEIPTS, "test_commands_print_and_check_a_receipt"),
+    ),
+    Case(
+        "P5",
+        "another caller's receipt; receipts without end, to push out those of others",
+        "404; whoever has most loses its own",
+        _tests(
+            RECEIPTS,
+            "test_a_receipt_is_for_its_caller_and_operators",
+            "test_whoever_wants_many_receipts_loses_its_own",
+        ),
+    ),
+    Case(
+        "P6",
+        "the signing key readable for others",
+        "nothing is signed with it; the island makes its own for itself alone",
+        _tests(RECEIPTS, "test_the_key_is_private_and_stays"),
     ),
     Case(
         "D1",

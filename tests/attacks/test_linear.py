@@ -18,6 +18,7 @@ import pytest
 from skyisland.golang.catalogue import MOST_BYTES
 from skyisland.golang.modules import GO_MOD_BYTES
 from skyisland.golang.parameters import FILE_BYTES
+from skyisland.receipts.receipt import FILE_BYTES as RECEIPT_BYTES
 from skyisland.sources.remotes import EVERY_REFERENCE_BYTES
 from skyisland.sources.vanity import PAGE_BYTES
 from tests.fuzz.fuzz import SEEDS, TARGETS
@@ -126,6 +127,7 @@ LONGEST = {
     "callee": 1 << 10,
     "parameters": FILE_BYTES,
     "watched": (2 << 20) + (1 << 17),
+    "receipt": RECEIPT_BYTES,
 }
 """Bytes that reach each reader at most; more is refused, or cut off, before."""
 

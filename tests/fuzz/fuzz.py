@@ -76,6 +76,9 @@ SEEDS = {
     ],
     "request": [b"POST /a?b HTTP/1.1\r\nHost: a\r\nContent-Length: 2\r\n\r\n{}", b"X: a\r\n\r\n"],
     "watched": [b"hi n00000002000000021two{}bye"],
+    "receipt": [
+        b'{"receipt":{"form":"skyisland.receipt/1"},"signature":"-----BEGIN SSH SIGNATURE-----\\n"}\n'
+    ],
     "package": [b"module example.com/m\n\nrequire x.org/y v1.0.0\n", b"/* a */ // b\n\npackage sub\n"],
 }
 
@@ -407,6 +410,14 @@ def fleet(data: bytes) -> None:
         frames.unpack(data, results.Told, most_bytes=results.CHANGE_BYTES)
 
 
+def receipt(data: bytes) -> None:
+    from skyisland.errors import BadRequest
+    from skyisland.receipts.receipt import file_of, read_file
+
+    with contextlib.suppress(BadRequest):
+        assert file_of(read_file(data)) == data
+
+
 TARGETS: dict[str, Callable[[bytes], None]] = {
     target.__name__: target
     for target in (
@@ -432,6 +443,7 @@ TARGETS: dict[str, Callable[[bytes], None]] = {
         parameters,
         watched,
         fleet,
+        receipt,
     )
 }
 

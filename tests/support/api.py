@@ -23,6 +23,7 @@ from skyisland.island import Island
 from skyisland.jails.register import Jails
 from skyisland.later.keeping import NotKept, Store
 from skyisland.model import FunctionRequest
+from skyisland.receipts.signing import Signer
 from skyisland.record.logs import LogRing
 from skyisland.record.metrics import Metrics
 from skyisland.rooms import AddressRoom, FleetRoom, SourceRoom
@@ -116,6 +117,7 @@ def make_world(
     store: Store | NotKept | None = None,
     sources: SourceRoom | None = None,
     fleet: FleetRoom | None = None,
+    signer: Signer | None = None,
     **feed: Any,
 ) -> World:
     events, driver, builds = Events(), FakeJails(), FakeBuilds()
@@ -132,6 +134,7 @@ def make_world(
         history=FakeHistory(events),
         store=store,
         fleet=fleet,
+        signer=signer,
     )
     metrics, logs = Metrics(), LogRing()
     events.tap(metrics.fold)
