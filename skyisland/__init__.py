@@ -1,7 +1,7 @@
 """Sky Island: any Go function of any Git repository, answered from a fresh jail.
 
     cli          the commands                          golang       all that knows Go
-    wiring       makes an island, chooses drivers      record       what is remembered and counted
+    wiring       makes an island of its rooms          record       what is remembered and counted
     island       its life, what operators do           jails        jails, clones and addresses
     client       a running island, by its API          host         what we need of any machine
     drivers      what a host is told to do             settings     one file, checked
@@ -17,6 +17,7 @@
     calling      one call, through the rooms           supply       from a request to a binary
     trace        the trace that a call is a part of    fleet        several islands that are one
     nodes        what is asked of the others           receipts     what was answered, signed
+    choosing     which drivers an island has
 
 A room uses the rooms below it and no others; `[tool.importlinter]` in pyproject.toml has the order. The HTTP
 API (`api`) and the console (`tui`) stand beside this package: it knows neither, but for the commands.

@@ -10,6 +10,7 @@ import shutil
 import sys
 from pathlib import Path
 
+from skyisland.choosing import examiners, network_driver, toolchains_for
 from skyisland.cli.printing import folded, print_json, print_table, say
 from skyisland.client import Client
 from skyisland.doctor import TRIAL_ISLAND, Check, examine, from_capabilities
@@ -20,7 +21,6 @@ from skyisland.settings import Settings
 from skyisland.sources.credentials import SYSTEMD, Credentials
 from skyisland.sources.git import confinement
 from skyisland.status import Capability
-from skyisland.wiring import examiners, network_driver, toolchains_for
 
 OK, FAILS, LACKS = "✓", "✗", "○"
 NETWORK = ("network", "isolation", "nat")

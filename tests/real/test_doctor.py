@@ -77,9 +77,10 @@ def test_a_host_without_setpriv_is_told() -> None:
 
 def test_root_without_the_right_to_mount_takes_bubblewrap() -> None:
     code = (
-        "import json; from skyisland import wiring; from skyisland.settings import Settings; "
-        "chosen = wiring.examiners(Settings(), None, wiring.toolchains_for(Settings(), ''), full=False)[0]; "
-        "print(json.dumps([wiring.chosen_driver(Settings()), chosen._launcher is None, chosen._lacking]))"
+        "import json; from skyisland import choosing; from skyisland.settings import Settings; "
+        "toolchains = choosing.toolchains_for(Settings(), ''); "
+        "chosen = choosing.examiners(Settings(), None, toolchains, full=False)[0]; "
+        "print(json.dumps([choosing.chosen_driver(Settings()), chosen._launcher is None, chosen._lacking]))"
     )
     words = ["setpriv", "--bounding-set=-sys_admin", "--", sys.executable, "-c", code]
     assert json.loads(subprocess.check_output(words)) == ["bubblewrap", True, True]

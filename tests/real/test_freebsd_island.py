@@ -20,7 +20,7 @@ import pytest
 from msgspec import structs
 
 from api import create_app
-from skyisland import wiring
+from skyisland import choosing, wiring
 from skyisland.cli import examining
 from skyisland.drivers.freebsd import launching
 from skyisland.events import Events
@@ -64,8 +64,8 @@ def world(host_dir: Path) -> Iterator[World]:
 @pytest.fixture
 def wish(world: World, settings: Settings, release: Path, monkeypatch: pytest.MonkeyPatch) -> Settings:
     """An operator's settings on FreeBSD, where this now is."""
-    monkeypatch.setattr(wiring, "LINUX", False)
-    monkeypatch.setattr(wiring, "FREEBSD", True)
+    monkeypatch.setattr(choosing, "LINUX", False)
+    monkeypatch.setattr(choosing, "FREEBSD", True)
     monkeypatch.setattr(sys, "platform", "freebsd14")
     monkeypatch.setattr(programs, "SEARCH", str(world.bin))
     monkeypatch.setattr(launching, "Launcher", lambda _, *more, **named: StandIn(world.bin, *more, **named))
