@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 from skyisland import __version__
 from skyisland.builds.builds import Builds
 from skyisland.choosing import chosen_driver, clone_driver, jail_driver, network_driver, toolchains_for
+from skyisland.doctor import Examiner
 from skyisland.errors import SettingsError
 from skyisland.events import Events
 from skyisland.host.load import HostMeter
@@ -277,3 +278,18 @@ def _wire(
         signer=Signer(Path(settings.receipts.key or layout.receipts / "key"), own=not settings.receipts.key),
         fleet=fleet,
     )
+
+
+def fleet_examiners(settings: Settings) -> list[Examiner]:
+    """The checks of the fleet that the settings name.
+
+    Raises:
+        SettingsError: the host's name cannot be a node's, or nats-py is not installed.
+    """
+    if not settings.fleet.name:
+        return []
+    try:
+        from skyisland.fleet.checks import FleetChecks
+    except ModuleNotFoundError as error:
+        raise SettingsError("fleet: nats-py is not installed; pip install 'skyisland[fleet]'") from error
+    return [FleetChecks(settings)]

@@ -21,6 +21,7 @@ from skyisland.settings import Settings
 from skyisland.sources.credentials import SYSTEMD, Credentials
 from skyisland.sources.git import confinement
 from skyisland.status import Capability
+from skyisland.wiring import fleet_examiners
 
 OK, FAILS, LACKS = "✓", "✗", "○"
 NETWORK = ("network", "isolation", "nat")
@@ -38,7 +39,7 @@ async def report(settings: Settings, *, full: bool, as_json: bool) -> int:
         state_dir=settings.state_dir,
         uid=settings.jails.uid_start if os.geteuid() == 0 else None,
         toolchains=toolchains,
-        examiners=examiners(settings, network, toolchains, full=full),
+        examiners=[*examiners(settings, network, toolchains, full=full), *fleet_examiners(settings)],
         network=network,
         search_path=path,
     )

@@ -6,6 +6,7 @@ An island in a fleet is a whole island. What it can answer alone it answers alon
 the servers are away it does alone all that one can, and says so. Without `[fleet]` nothing here is imported.
 
     opening     from settings to a fleet
+    checks      what `skyisland doctor` says of it
     fleet       `Fleet`: joins and leaves, says a pulse each second, tells operators who is there
     elsewhere   where a call runs that has no room here; told when it is lost
     guests      calls of other islands that run here

@@ -16,7 +16,6 @@ import logging
 import secrets
 import time
 from collections.abc import Awaitable, Callable
-from ipaddress import IPv4Address
 from typing import Protocol
 
 from msgspec import Struct
@@ -27,7 +26,7 @@ from skyisland.fleet.elsewhere import Forwarding
 from skyisland.fleet.frames import pack
 from skyisland.fleet.guests import Guests
 from skyisland.fleet.line import Away, Line, Message
-from skyisland.fleet.members import PULSE_S, Members, Pulse
+from skyisland.fleet.members import PULSE_S, Members, Pulse, shared
 from skyisland.fleet.operators import Operators
 from skyisland.fleet.subjects import Subjects
 from skyisland.host.tasks import cancel_all
@@ -188,27 +187,12 @@ class Fleet:
             if pulse.node == self.subjects.node:
                 name = self.subjects.node
                 self.line.refuse(f"another island is called {name} there; give this one another fleet.node")
-            elif (shared := self._shared(pulse)) is not None:
-                first, last = shared
+            elif (both := shared(self._origin.segment, self._origin.pools, pulse)) is not None:
+                first, last = both
                 self.line.refuse(
                     f"{pulse.node} has addresses of this island in segment {pulse.segment}, from {first} to "
                     f"{last}; give this one another network.ip4"
                 )
-
-    def _shared(self, pulse: Pulse) -> tuple[IPv4Address, IPv4Address] | None:
-        """The addresses of both islands that are in one segment; None where there are none."""
-        mine = self._origin
-        if not mine.segment or mine.segment != pulse.segment:
-            return None
-        try:
-            theirs = [(IPv4Address(first), IPv4Address(last)) for first, last in pulse.pools]
-        except ValueError:
-            return None
-        for first, last in ((IPv4Address(first), IPv4Address(last)) for first, last in mine.pools):
-            for their_first, their_last in theirs:
-                if first <= their_last and their_first <= last:
-                    return max(first, their_first), min(last, their_last)
-        return None
 
     # What operators see
 

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from ipaddress import IPv4Address
 
 from msgspec import Struct, structs
 
@@ -187,3 +188,21 @@ class Members:
 
 def _weight(node: str, key: str) -> bytes:
     return hashlib.blake2b(f"{node} {key}".encode(), digest_size=8).digest()
+
+
+def shared(
+    segment: str, pools: Iterable[tuple[str, str]], pulse: Pulse
+) -> tuple[IPv4Address, IPv4Address] | None:
+    """The addresses that an island's pools have in common with those of another one of its segment: first and
+    last; None where there are none."""
+    if not segment or segment != pulse.segment:
+        return None
+    try:
+        theirs = [(IPv4Address(first), IPv4Address(last)) for first, last in pulse.pools]
+    except ValueError:
+        return None
+    for first, last in ((IPv4Address(first), IPv4Address(last)) for first, last in pools):
+        for their_first, their_last in theirs:
+            if first <= their_last and their_first <= last:
+                return max(first, their_first), min(last, their_last)
+    return None

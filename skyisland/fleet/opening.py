@@ -26,6 +26,7 @@ from skyisland.host.toolchain import this_platform
 from skyisland.later.keeping import NotKept, Store
 from skyisland.later.lines import Room
 from skyisland.named.names import Names
+from skyisland.settings import Fleet as Section
 from skyisland.settings import Settings
 
 log = logging.getLogger(__name__)
@@ -44,15 +45,14 @@ async def opened(settings: Settings, known: Known) -> AsyncIterator[Fleet]:
     Raises:
         SettingsError: a file of `[fleet]` cannot be used, or the host's name is no island's.
     """
-    section = settings.fleet
-    section = structs.replace(section, node=section.node or node_name(socket.gethostname()))
+    section = named(settings.fleet)
     subjects = Subjects(section.name, section.node)
     line = NatsLine(section, subjects.inbox)
     origin = Origin(
         platform="-".join(this_platform()),
         version=__version__,
         segment=section.segment,
-        pools=tuple((str(one.first), str(one.last)) for one in settings.network.ip4.ranges),
+        pools=pools_of(settings),
     )
 
     def bucket(kind: str, keep_s: float, replicas: int) -> NatsBucket:
@@ -107,6 +107,20 @@ async def store_of(settings: Settings, fleet: Fleet, own: Store | NotKept, room:
 def _line_of(fleet: Fleet) -> NatsLine:
     assert isinstance(fleet.line, NatsLine)  # noqa: S101
     return fleet.line
+
+
+def named(section: Section) -> Section:
+    """The section, with a name for this island where the host's is it.
+
+    Raises:
+        SettingsError: that cannot be one.
+    """
+    return structs.replace(section, node=section.node or node_name(socket.gethostname()))
+
+
+def pools_of(settings: Settings) -> tuple[tuple[str, str], ...]:
+    """First and last address of each pool."""
+    return tuple((str(one.first), str(one.last)) for one in settings.network.ip4.ranges)
 
 
 def node_name(host: str) -> str:
