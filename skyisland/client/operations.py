@@ -1,4 +1,4 @@
-"""The REST API of a running island, for commands; each method is one request.
+"""Every operation of the REST API of a running island, for commands; each method is one request.
 
 Shapes are those of `wire` and `model`. What the island refuses is raised as the error that it was there; how
 a function ended in its jail is no error but part of a `Called`.
@@ -14,8 +14,9 @@ from typing import Any, TypeVar
 import httpx
 
 from skyisland import operations as op
+from skyisland.client.asking import Unreachable, way_to
 from skyisland.codec import NotAnIsland, encode, read_call, read_last, read_line
-from skyisland.errors import BadRequest, Unavailable
+from skyisland.errors import BadRequest
 from skyisland.events import InvocationFinished
 from skyisland.figures import Report
 from skyisland.golang.catalogue import Catalogue
@@ -37,22 +38,6 @@ T = TypeVar("T")
 NO_ARGUMENTS = NamedCall()
 BEHIND = "u=7"
 """RFC 9218's urgency of what may wait until nobody else does."""
-
-
-class Unreachable(Unavailable):
-    """Nobody answers there, or somebody who is not an island."""
-
-    code = "unreachable"
-
-
-def way_to(url: str, tls: ssl.SSLContext | None) -> tuple[str, str]:
-    """The URL that requests are written for, and the path of the Unix socket that they go to, if they do.
-
-    `url`: `http://host:port`, or `unix:` and a path.
-    """
-    if not url.startswith("unix:"):
-        return url, ""
-    return f"{'https' if tls else 'http'}://localhost", url.removeprefix("unix:")
 
 
 def _way(behind: bool) -> dict[str, str] | None:
