@@ -209,13 +209,15 @@ class Schedules:
         since, overlapped = latest, False
         if fired.call:
             ended_at = await self._calls.ended_at(fired.call)
-            overlapped = ended_at is None or latest <= ended_at
+            # One that ended later than now ended while the clock was wrong.
+            overlapped = ended_at is None or latest <= ended_at <= now
             if overlapped and schedule.overlap is Overlap.skip:
                 log.info("%s: its schedule skips %s: the call before is not over", name, stamp(latest))
                 return structs.replace(passed, skipped=fired.skipped + number)
             if ended_at is None:
                 return "the call before is not over"
-            since = max(since, ended_at)
+            if overlapped:
+                since = ended_at
         if now - since > LATE_S and schedule.missed is Missed.skip:
             log.warning("%s: its schedule missed %d times, the latest was %s", name, number, stamp(latest))
             return structs.replace(passed, missed=fired.missed + number)

@@ -349,6 +349,7 @@ async def test_a_clock_that_is_turned_repeats_nothing_and_kills_no_schedule(
     assert (here.calls.times, here.counts) == (["08:00Z"], (1, 3, 0))
     await here.look("2026-11-28T12:00Z")
     await here.look("2099-01-01T00:00Z")  # a clock without a battery
+    here.calls.ended["report@2099-01-01T00:00Z"] = at("2099-01-01T00:00:01Z")
     await here.look("2026-11-28T12:30Z")
     assert "set back" in caplog.text
     await here.look("2026-11-28T13:00Z")
