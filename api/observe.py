@@ -78,7 +78,8 @@ def for_operators(app: Quart, island: Island, metrics: Metrics, logs: LogRing, f
     @responds(app, op.METRICS)
     async def prometheus() -> Response:
         opened = "application/openmetrics-text" in request.headers.get("Accept", "").lower()
-        text = metrics.prometheus(island.status(), open_metrics=opened)
+        by_itself = island.named.by_itself()
+        text = metrics.prometheus(island.status(), by_itself=by_itself, open_metrics=opened)
         return Response(text, 200, content_type=OPEN_METRICS if opened else PROMETHEUS)
 
     @answers(app, op.STATS)

@@ -307,3 +307,26 @@ class Written(Struct, frozen=True, omit_defaults=True):
     """The last part: the jail writes no more."""
     verdict: str = ""
     """In the last part, how the call ended; empty where that is not kept, and of a build."""
+
+
+class ScheduleFigures(Struct, frozen=True, kw_only=True):
+    """How the schedule of a name goes, for monitoring."""
+
+    name: str
+    next: float | None
+    """When the name is called next, seconds since the epoch; None while it is paused."""
+    last: float | None
+    """The latest time that it was called for."""
+    calls: int
+    missed: int
+    skipped: int
+    waits: bool
+    """A call that is due cannot be kept, or waits for the one before."""
+
+
+class ByItself(Struct, frozen=True, kw_only=True):
+    """What names do without being asked."""
+
+    schedules: list[ScheduleFigures]
+    pushes: dict[str, int]
+    """Pushes by what became of them, since the island runs."""

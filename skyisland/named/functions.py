@@ -28,6 +28,7 @@ from skyisland.named.runner import Runner, call_of, request_of, resolved_of
 from skyisland.named.schedule import Scheduled, asked_by, checked_schedule
 from skyisland.named.secrets import Secrets
 from skyisland.named.verified import count_passed
+from skyisland.status import ByItself, ScheduleFigures
 
 log = logging.getLogger(__name__)
 
@@ -135,6 +136,25 @@ class NamedFunctions:
             trouble=self._following.trouble(name),
             scheduled=self.schedules.shown(revision),
             pushed=self.pushes.latest(name),
+        )
+
+    def by_itself(self) -> ByItself:
+        """How schedules and pushes go."""
+        schedules = [
+            ScheduleFigures(
+                name=one.name,
+                next=one.scheduled.next[0] if one.scheduled.next else None,
+                last=one.scheduled.last,
+                calls=one.scheduled.calls,
+                missed=one.scheduled.missed,
+                skipped=one.scheduled.skipped,
+                waits=bool(one.scheduled.trouble),
+            )
+            for one in self.all()
+            if one.scheduled is not None
+        ]
+        return ByItself(
+            schedules=schedules, pushes={str(state): n for state, n in self.pushes.counted.items()}
         )
 
     # Changes

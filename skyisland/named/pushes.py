@@ -195,6 +195,7 @@ class Pushes:
                 state, why = PushState.idle, "it is there already"
                 if commit != after:  # the server may be ahead of its own references: ask it again
                     await self._runner.doubt(revision.repository)
+            log.info("%s: push %s of %s: %s", revision.name, told.delivery, told.ref, state)
             done = structs.replace(told, state=state, why=why, commit=commit)
             self.counted[state] += 1
             if self._names.get(revision.name) is not None:

@@ -56,8 +56,9 @@ from statsd import StatsClient
 from skyisland import events
 from skyisland.figures import FunctionFigures
 from skyisland.model import Phase
+from skyisland.record.schedules import of_names
 from skyisland.record.traffic import Traffic
-from skyisland.status import Status
+from skyisland.status import ByItself, Status
 
 log = logging.getLogger(__name__)
 
@@ -184,6 +185,7 @@ class Metrics:
         self.traffic = Traffic()
         self._registry = registry = prometheus.CollectorRegistry()
         self._status: Status | None = None
+        self._by_itself: ByItself | None = None
         self.phases = {str(phase): _Times() for phase in (*Phase, "total")}
         self._invocations = prometheus.Counter(
             "skyisland_invocations_total",
@@ -238,17 +240,19 @@ class Metrics:
         if self.statsd is not None:
             self.statsd.count(name)
 
-    def prometheus(self, status: Status, *, open_metrics: bool = False) -> bytes:
+    def prometheus(
+        self, status: Status, *, by_itself: ByItself | None = None, open_metrics: bool = False
+    ) -> bytes:
         """All figures in the text format of Prometheus, 0.0.4, or in that of OpenMetrics, 1.0.0. Gauges are
-        read from `status`."""
-        self._status = status
+        read from `status`, those of schedules and pushes from `by_itself`."""
+        self._status, self._by_itself = status, by_itself
         try:
             if open_metrics:
                 text: bytes = openmetrics.generate_latest(self._registry)  # type: ignore[no-untyped-call]
                 return text
             return prometheus.generate_latest(self._registry)
         finally:
-            self._status = None
+            self._status = self._by_itself = None
 
     def _time(self, name: str, duration_s: float) -> None:
         if self.statsd is not None:
@@ -326,6 +330,8 @@ class _Current(Collector):
             )
         if (status := self._metrics._status) is not None:
             yield from self._now(status)
+        if (by_itself := self._metrics._by_itself) is not None:
+            yield from of_names(by_itself)
 
     def _now(self, status: Status) -> Iterator[Metric]:
         pool = status.pool

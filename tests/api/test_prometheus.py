@@ -20,6 +20,8 @@ import yaml
 from prometheus_client.parser import text_string_to_metric_families
 
 from skyisland.drivers.fake import Script
+from skyisland.named.definition import Definition
+from skyisland.named.schedule import Schedule
 from skyisland.settings import Api
 from tests.support.api import CALL, World, make_world
 from tests.support.daemon import free_port
@@ -57,6 +59,8 @@ async def busy() -> AsyncIterator[World]:
     """An island that has something of everything to show."""
     world = make_world(settings=Api(operators={"prometheus": TOKEN}))
     await world.island.start()
+    schedule = Schedule(cron="0 8 * * *")
+    await world.island.named.define("report", Definition(url=CALL["url"], function="F", schedule=schedule))
     async with world.client() as client:
         await client.post("/api/v1/function", json=CALL)
         world.driver.script = lambda data: Script(exit_code=3)
@@ -67,7 +71,9 @@ async def busy() -> AsyncIterator[World]:
 
 async def test_board_and_rules_ask_for_what_there_is() -> None:
     async with busy() as world:
-        text = world.metrics.prometheus(world.island.status()).decode()
+        text = world.metrics.prometheus(
+            world.island.status(), by_itself=world.island.named.by_itself()
+        ).decode()
     labels: defaultdict[str, set[str]] = defaultdict(set)
     for family in text_string_to_metric_families(text):
         for sample in family.samples:
@@ -91,7 +97,7 @@ async def test_board_and_rules_ask_for_what_there_is() -> None:
 @installed
 async def test_promtool_finds_nothing_to_mend(tmp_path: Path) -> None:
     async with busy() as world:
-        text = world.metrics.prometheus(world.island.status())
+        text = world.metrics.prometheus(world.island.status(), by_itself=world.island.named.by_itself())
 
     def said(*words: str | Path, given: bytes = b"") -> str:
         done = subprocess.run(["promtool", "check", *words], input=given, capture_output=True, check=False)

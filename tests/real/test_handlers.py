@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import hmac
 import re
 import socket
 import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
+import msgspec
 import pytest
 
 from tests.support import gotool
 from tests.support.daemon import HOST, PATIENCE_S, Daemon
+from tests.support.islands import make_repository
 from tests.support.places import ROOT
 
 pytestmark = [pytest.mark.host, pytest.mark.root]
@@ -35,6 +39,16 @@ func main() {
 	server := &http.Server{Handler: web.Site}
 	server.SetKeepAlivesEnabled(false)
 	server.Serve(l)
+}
+"""
+GO = "package pushed\n\n// Two is two.\nfunc Two() int { return %d }\n"
+EXAMPLE = """package pushed
+
+import "fmt"
+
+func ExampleTwo() {
+	fmt.Println(Two())
+	// Output: 2
 }
 """
 REQUESTS = [
@@ -192,3 +206,52 @@ def test_examples_are_run_before_a_name_moves(island: Daemon) -> None:
     )
     assert (none.status_code, none.json()["code"]) == (422, "build_failed"), none.text
     assert "no Example" in none.json()["error"]
+
+
+def test_a_push_moves_a_name_once_its_examples_pass(island: Daemon, repositories: Path) -> None:
+    place = repositories / "pushed"
+
+    def write(result: int) -> str:
+        files = {"go.mod": f"module {HOST}/pushed\n", "a.go": GO % result, "a_test.go": EXAMPLE}
+        return make_repository(place, files)
+
+    def push(commit: str) -> Any:
+        body = msgspec.json.encode(
+            {
+                "ref": "refs/heads/main",
+                "after": commit,
+                "repository": {"clone_url": f"https://{HOST}/pushed.git"},
+            }
+        )
+        headers = {
+            "X-GitHub-Event": "push",
+            "X-GitHub-Delivery": commit,
+            "X-Hub-Signature-256": "sha256=" + hmac.new(b"hushed", body, "sha256").hexdigest(),
+        }
+        told = island.request("POST", "/api/v1/names/pushed/push", content=body, headers=headers)
+        assert told.status_code == 200, told.text
+        return told.json()["push"]
+
+    def become(commit: str, state: str) -> Any:
+        island.wait_for(message=f"pushed: push {commit} of refs/heads/main: {state}")
+        return island.admin.get("../names/pushed").json()
+
+    first = write(2)
+    island.admin.put("../secrets/HOOK", json={"value": "hushed"})
+    definition = {"url": f"{HOST}/pushed", "function": "Two", "version": "main", "verify": True}
+    definition |= {"push": {"scheme": "github", "secret": "HOOK"}}
+    made = island.admin.put("../names/pushed", json=definition)
+    assert made.json()["commit"] == first, made.text
+    plain = {"url": f"{HOST}/pushed", "version": "main", "call": "Two()"}
+    assert island.request("POST", "/api/v1/function", json=plain).json()["results"] == [2]
+    wrong = write(3)
+    assert push(wrong)["state"] == "taken"  # its Example says 2
+    stays = become(wrong, "stayed")
+    assert (stays["commit"], "ExampleTwo" in stays["pushed"]["why"]) == (first, True)
+    # For plain calls the hours are over in which the commit was trusted.
+    assert island.request("POST", "/api/v1/function", json=plain).json()["results"] == [3]
+    mended = write(2)
+    push(mended)
+    moved = become(mended, "moved")
+    assert (moved["commit"], moved["why"], moved["verified"]) == (mended, "pushed", 1)
+    assert push(mended)["again"]
