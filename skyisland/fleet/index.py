@@ -14,8 +14,8 @@ from skyisland.later.keeping import Wanted
 
 ABOUT = "Sky-About"
 """The header of a record with what lists are made by, as JSON in ASCII: a header is a line of text."""
-MOST = 200_000
-"""Calls in the index; the oldest are forgotten, in it alone. A judgement: 60 MB."""
+MOST = 100_000
+"""Calls in the index; the oldest are forgotten, in it alone. A judgement: 30 MB."""
 
 
 class About(Struct, frozen=True, array_like=True):
@@ -68,34 +68,38 @@ class Index:
 
     def find(self, wanted: Wanted) -> list[str]:
         """The ids of those that are wanted, newest first."""
-        found = [
-            (one.created_at, number, call_id)
-            for number, (call_id, one) in enumerate(self._calls.items())
-            if wanted.client in ("", one.client)
-            and wanted.state in (None, one.state)
-            and wanted.name in ("", one.name)
-            and one.created_at >= wanted.since
-        ]
-        return [call_id for _, _, call_id in sorted(found, reverse=True)[: wanted.limit]]
+        found: list[tuple[float, str]] = []
+        for call_id, one in reversed(self._calls.items()):
+            if (
+                wanted.client in ("", one.client)
+                and wanted.state in (None, one.state)
+                and wanted.name in ("", one.name)
+                and one.created_at >= wanted.since
+            ):
+                found.append((one.created_at, call_id))
+                if len(found) == wanted.limit:
+                    break
+        return [call_id for _, call_id in sorted(found, key=lambda one: one[0], reverse=True)]
 
-    def old(self, since: float, dead_since: float, most_bytes: int) -> list[str]:
+    async def old(self, since: float, dead_since: float, most_bytes: int) -> list[str]:
         """The ids of those that are over and were before `since` (dead ones: `dead_since`), and of the oldest
         where all take more than this."""
-        over = sorted(
-            (one.ended_at or one.created_at, call_id)
-            for call_id, one in self._calls.items()
-            if one.state.final
-        )
-        gone, size = [], sum(self._calls[call_id].size for _, call_id in over)
-        most_bytes = most_bytes if size <= most_bytes else most_bytes * 9 // 10
-        for ended_at, call_id in over:
-            one = self._calls[call_id]
-            if ended_at < (dead_since if one.state is CallState.dead else since) or size > most_bytes:
-                gone.append(call_id)
-                size -= one.size
-        return gone
+        calls = [*self._calls.items()]
+        return await asyncio.to_thread(_old, calls, since, dead_since, most_bytes)
 
     def forget(self, call_id: str) -> str:
         """Take a call out; returns the name of its pieces."""
         about = self._calls.pop(call_id, None)
         return about.pieces if about is not None else ""
+
+
+def _old(calls: list[tuple[str, About]], since: float, dead_since: float, most_bytes: int) -> list[str]:
+    over = sorted((one.ended_at or one.created_at, id_, one) for id_, one in calls if one.state.final)
+    size = sum(one.size for _, _, one in over)
+    most_bytes = most_bytes if size <= most_bytes else most_bytes * 9 // 10
+    gone = []
+    for ended_at, call_id, one in over:
+        if ended_at < (dead_since if one.state is CallState.dead else since) or size > most_bytes:
+            gone.append(call_id)
+            size -= one.size
+    return gone

@@ -321,7 +321,7 @@ class NatsResults:
     async def expire(self, now: float) -> list[str]:
         with kept():
             await self._index.refresh()
-            gone = self._index.old(now - self._keep_s, now - self._keep_dead_s, self._limit_bytes)
+            gone = await self._index.old(now - self._keep_s, now - self._keep_dead_s, self._limit_bytes)
         await self.delete(gone)
         return gone
 

@@ -260,7 +260,11 @@ class Runner:
             return
         if record.attempts and not record.attempts[-1].verdict:
             # After a pause, too: what it runs may be what killed the island.
-            await self._failed(record, "interrupted", "the island was killed while it ran")
+            lost = record.attempts[-1].node
+            why = (
+                f"nothing is heard of {lost}, which ran it" if lost else "the island was killed while it ran"
+            )
+            await self._failed(record, "interrupted", why)
             return
         attempt = Attempt(
             number=len(record.attempts) + 1,

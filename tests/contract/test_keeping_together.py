@@ -326,6 +326,16 @@ async def test_a_call_is_awaited_cancelled_and_run_on_whichever_island(
         while await stream.last(subject) is not None:  # noqa: ASYNC110
             await asyncio.sleep(0.01)
     assert len(runners[1].ran) == ran
+    # One that an island ran of which nothing is heard any more.
+    lost = record("lost", CallState.running)
+    lost.attempts.append(Attempt(number=1, id="inv-9", started_at=1.0, node="z"))
+    await stores[0].results.note(lost)
+    async with a.news("lost") as news:
+        await stores[0].orders.put(order("lost"))
+        ended = await a.settled("lost", PATIENCE_S)
+        assert news.qsize() > 0
+    told = [(one.verdict, one.message, one.node) for one in ended.attempts]
+    assert told == [("interrupted", "nothing is heard of z, which ran it", "z"), ("ok", "", "b")]
     for later in laters:
         await later.close()
 

@@ -353,7 +353,7 @@ class FakeIsland:
             900,
             CallState.done,
             ended_at=self.now - 897,
-            attempts=[attempt(1, 899, 1.9, "ok")],
+            attempts=[structs.replace(attempt(1, 899, 1.9, "ok"), node="lx2")],
             verdict="ok",
             result=Raw(answer),
             callback=Callback(

@@ -159,7 +159,8 @@ def tried(attempt: Attempt, now: float) -> str:
     """An attempt in a line: when, how it ended, how long that took, why."""
     how = line(attempt.verdict) if attempt.ended_at is not None else "running"
     took = duration(max(0.0, (attempt.ended_at or now) - attempt.started_at))
-    begin = f"{attempt.number}  {clock(attempt.started_at)}  {line(attempt.id)}  {how}  {took}"
+    where = f"  on {line(attempt.node)}" if attempt.node else ""
+    begin = f"{attempt.number}  {clock(attempt.started_at)}  {line(attempt.id)}{where}  {how}  {took}"
     return f"{begin}  {line(attempt.message)}".rstrip()
 
 
