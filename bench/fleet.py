@@ -89,12 +89,13 @@ def _costs(stands: list[Stand], url: str, calls: int) -> tuple[list[float], list
             for _ in range(calls // 5 + 3):
                 one.call("geohash", CALL)
             one.settle()
-        local = [_one(second, "") for _ in range(calls)]
         long = stack.enter_context(closing(Connection(first.port)))
         long.send(post(PATH, body("trouble", "Sleep", args=[int(LONG_S * 1e9)])))
         _until(lambda: first.snapshot()["places"] == 1)
-        forwarded = [_one(first, "b") for _ in range(calls)]
-    return local, forwarded
+        # In turns, so that what else the machine does is the same for both.
+        pairs = [(_one(second, ""), _one(first, "b")) for _ in range(calls)]
+    local, forwarded = zip(*pairs, strict=True)
+    return [*local], [*forwarded]
 
 
 def _one(stand: Stand, node: str) -> float:

@@ -20,7 +20,7 @@ import logging
 import secrets
 import time
 from collections import Counter
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Protocol
@@ -76,6 +76,8 @@ class Binaries:
         """`verify`: so many islands must have compiled a binary to the same bytes, before one takes it."""
         self._subjects, self._line = subjects, line
         self._leases, self._offers, self._files, self._verify = leases, offers, files, verify
+        self.reachable: Callable[[], bool] = lambda: line.state is LineState.joined
+        """Whether to ask at all: a server that answers nothing costs seconds each time."""
         self._life = secrets.token_hex(8)
         self._waiting: dict[str, asyncio.Event] = {}
         """By the key of a binary: its build has ended."""
@@ -96,7 +98,7 @@ class Binaries:
         """This island's turn to look for a binary, and to compile it if there is none: no other one does
         meanwhile, as far as the servers can be reached."""
         held: list[int] = []
-        if self._line.state is LineState.joined:
+        if self.reachable():
             try:
                 if (revision := await self._acquired(key)) is not None:
                     held.append(revision)
@@ -158,6 +160,8 @@ class Binaries:
 
     async def find(self, key: str) -> Offer | None:
         """The binary that enough islands agree on; None if there is none, or the servers are away."""
+        if not self.reachable():
+            return None
         try:
             offers = await self._all(key)
         except Away:
@@ -199,7 +203,7 @@ class Binaries:
 
     async def offer(self, key: str, offer: Offer, file: Path) -> None:
         """Give the others what this island compiled."""
-        if self._line.state is not LineState.joined:
+        if not self.reachable():
             return
         try:
             if not await self._files.has(offer.sha256):

@@ -12,6 +12,7 @@ import hashlib
 import logging
 import re
 import time
+from collections.abc import Callable
 from typing import Protocol
 
 from msgspec import Struct
@@ -56,6 +57,8 @@ class SharedCommits:
     def __init__(self, subjects: Subjects, line: Line, bucket: Bucket, known: Known) -> None:
         """`known`: what this island remembers itself."""
         self._subjects, self._line, self._bucket, self._known = subjects, line, bucket, known
+        self.reachable: Callable[[], bool] = lambda: line.state is LineState.joined
+        """Whether to ask at all."""
         self._background = Background()
 
     async def open(self) -> None:
@@ -69,7 +72,7 @@ class SharedCommits:
     async def look(self, url: str, version: str) -> KnownCommit | None:
         """What a remote said last to any island; None if that is not known, or the fleet cannot be
         reached."""
-        if self._line.state is not LineState.joined:
+        if not self.reachable():
             return None
         try:
             async with asyncio.timeout(LOOK_S):
@@ -84,7 +87,7 @@ class SharedCommits:
 
     def tell(self, url: str, version: str, known: KnownCommit) -> None:
         """A remote said this to this island: tell the others."""
-        if self._line.state is LineState.joined:
+        if self.reachable():
             node = self._subjects.node
             frame = CommitFrame(url=url, version=version, commit=known.commit, at=known.at, node=node)
             self._background.start(self._tell(frame))

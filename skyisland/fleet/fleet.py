@@ -81,6 +81,9 @@ class Fleet:
         self.nodes = Operators(line, subjects, self.members)
         """The other islands, for operators."""
         self.commits, self.binaries = commits, binaries
+        for room in (commits, binaries):
+            if room is not None:
+                room.reachable = lambda: self.up
         self._origin = origin
         self._life = secrets.token_hex(8)
         self._started_at = time.time()
