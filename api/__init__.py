@@ -10,6 +10,7 @@ whatever way they took. Whose share a request counts to stands in `clients`, whi
 
     Hypercorn ─▶ count ─▶ whose page (origin.py) ─┬─▶ POST /api/v1/function, …/names/NAME (function.py)
                                                   ├─▶ ANY /fn/NAME… (handlers.py), …/push (pushes.py)
+                                                  ├─▶ POST /mcp (mcp.py)
                                                   └─▶ Quart ─▶ roles, parameters (routes.py, auth.py)
                                                          ─┬─▶ what is seen (observe.py, stream.py)
                                                           ├─▶ calls that answer later (later.py)
@@ -43,6 +44,8 @@ from api.bodies import HungUp, unpacked
 from api.clients import Clients
 from api.function import FunctionEndpoint, called_name, look, send_reply
 from api.handlers import PREFIX, HandlerEndpoint
+from api.mcp import PATH as MCP
+from api.mcp import McpEndpoint
 from api.media import wanted
 from api.nodes import Everywhere
 from api.origin import ForeignOrigin, Origins, shown_to, welcome
@@ -94,11 +97,12 @@ class Front:
         function: FunctionEndpoint,
         handlers: HandlerEndpoint,
         pushes: PushEndpoint,
+        mcp: McpEndpoint,
         rest: ASGIFramework,
         traffic: Traffic,
         settings: ApiSettings,
     ) -> None:
-        self._function, self._handlers, self._pushes = function, handlers, pushes
+        self._function, self._handlers, self._pushes, self._mcp = function, handlers, pushes, mcp
         self._rest, self._traffic = rest, traffic
         self._settings, self._origins = settings, Origins(settings.origins)
         self._under_way: set[asyncio.Task[object]] = set()
@@ -148,6 +152,9 @@ class Front:
                 return
             if scope["path"].startswith(PREFIX):
                 await self._handlers(scope, receive, counted)
+                return
+            if scope["path"] == MCP and self._settings.mcp:
+                await self._mcp(scope, receive, counted)
                 return
             if b"content-encoding" in names:
                 try:
@@ -251,6 +258,7 @@ def create_app(
     later.calls(app, island, gate, clients, function.admitted, lambda: function.settings.event_streams)
     handlers = HandlerEndpoint(island, function, gate, clients)
     pushes = PushEndpoint(island, function)
-    app.front = Front(function, handlers, pushes, app.asgi_app, metrics.traffic, settings)
+    mcp = McpEndpoint(island, function, gate)
+    app.front = Front(function, handlers, pushes, mcp, app.asgi_app, metrics.traffic, settings)
     app.asgi_app = app.front  # type: ignore[method-assign] # Quart's way to put something in front
     return app

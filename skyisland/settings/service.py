@@ -216,6 +216,9 @@ class Api(Section, frozen=True, kw_only=True):
     """A connection without a complete request for this long is closed."""
     event_streams: Positive = 32
     """Event streams open at one time; one more is refused with 429."""
+    mcp: bool = False
+    """Let agents call functions by the Model Context Protocol, at /mcp: what its token may call, a client of
+    it may."""
     tls_cert: OptionalPath = ""
     """The file with the server's certificate and its chain, PEM. With it and tls_key, the API speaks only
     TLS. Both are read again when they are written anew. Commands on this host trust this certificate."""

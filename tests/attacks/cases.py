@@ -53,6 +53,7 @@ CGROUPS = "tests/real/test_cgroups.py"
 ISLAND = "tests/unit/test_island.py"
 FAILURES = "tests/unit/test_failures.py"
 NODES = "tests/api/test_nodes.py"
+MCP = "tests/api/test_mcp.py"
 TOGETHER = "tests/contract/test_keeping_together.py"
 PAST, RECEIPTS = "tests/api/test_past.py", "tests/api/test_receipts.py"
 RELOADING, COMMANDS = "tests/api/test_reloading.py", "tests/api/test_commands.py"
@@ -86,6 +87,7 @@ GROUPS = {
     "S": "Functions with a name: secrets, webhooks, handlers, pushes, schedules",
     "A": "Calls that answer later",
     "P": "Other versions, receipts",
+    "M": "Agents (MCP)",
     "D": "Faults of daemon and host",
     "W": "Between the islands of a fleet",
 }
@@ -1106,6 +1108,30 @@ CASES = (
         "the signing key readable for others",
         "nothing is signed with it; the island makes its own for itself alone",
         _tests(RECEIPTS, "test_the_key_is_private_and_stays"),
+    ),
+    Case(
+        "M1",
+        "an agent that lists, or calls, what its token may not; one without a token, or with an operator's",
+        "the list has what the token may call; another tool is unknown; 401, 403",
+        _tests(MCP, "test_a_token_limits_the_official_client"),
+    ),
+    Case(
+        "M2",
+        "a web page that speaks MCP; /mcp of an island whose operator did not ask for it",
+        "403; 404",
+        _tests(MCP, "test_a_foreign_page_and_other_methods_are_refused_and_it_is_off_by_default"),
+    ),
+    Case(
+        "M3",
+        "messages that are none: nested, cut off, not UTF-8, of other methods and types",
+        "an error of JSON-RPC each",
+        _tests(MCP, "test_what_is_no_message_is_answered_as_an_error"),
+    ),
+    Case(
+        "M4",
+        "thousands of types that refer to one another, for the schema of a tool",
+        "no recursion, and a bound: it takes a plain array then",
+        _tests(MCP, "test_schemas_are_bounded_and_need_no_recursion"),
     ),
     Case(
         "D1",
