@@ -161,9 +161,18 @@ class Http2(H2Protocol):
             if isinstance(event, h2.events.DataReceived) and event.stream_id not in self.streams:
                 with contextlib.suppress(h2.exceptions.ProtocolError):
                     self.connection.acknowledge_received_data(event.flow_controlled_length, event.stream_id)
+            elif isinstance(event, h2.events.RequestReceived) and (b":method", b"CONNECT") in event.headers:
+                self._refuse_tunnel(event.stream_id)
             else:
                 await super()._handle_events([event])
         await self._flush()
+
+    def _refuse_tunnel(self, stream: int) -> None:
+        """Answer CONNECT. It has no path (RFC 9113, section 8.5), at which Hypercorn fails, and one that has
+        is a WebSocket to it."""
+        with contextlib.suppress(h2.exceptions.ProtocolError):
+            head = [(b":status", b"501"), (b"content-length", b"0"), *self.config.response_headers("h2")]
+            self.connection.send_headers(stream, head, end_stream=True)
 
     async def _priority_updated(self, event: h2.events.PriorityUpdated) -> None:
         """Nothing: all streams are equal."""

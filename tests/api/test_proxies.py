@@ -113,8 +113,9 @@ async def test_a_named_page_may_ask_and_see(world: World) -> None:
 
 async def test_bodies_may_come_as_gzip_and_begin_with_a_mark(world: World) -> None:
     async with world.client(headers={"Content-Encoding": "gzip"}) as client:
-        for body in (BODY, b"\xef\xbb\xbf" + BODY):
-            answer = await client.post(FUNCTION, content=gzip.compress(body))
+        of_two = gzip.compress(BODY[:9]) + gzip.compress(BODY[9:])
+        for packed in (gzip.compress(BODY), gzip.compress(b"\xef\xbb\xbf" + BODY), of_two):
+            answer = await client.post(FUNCTION, content=packed)
             assert answer.json()["data"] == "fake"
         taken = json.dumps({"ip": "10.61.0.2", "state": "unavailable"}).encode()
         answer = await client.put("/api/v1/admin/ips", content=gzip.compress(taken), headers=ADMIN)
@@ -141,13 +142,16 @@ EMPTY_BLOCKS = b"\x1f\x8b\x08\x00\x00\x00\x00\x00\x00\xff" + b"\x00\x00\x00\xff\
         (BOMB, "too_large"),
         (EMPTY_BLOCKS, "bad_request"),
         (gzip.compress(BODY) * 2, "bad_request"),
+        (gzip.compress(BODY) + b"more", "bad_request"),
+        (gzip.compress(bytes(LIMIT // 2 + 1)) * 2, "too_large"),
+        (gzip.compress(BODY) + gzip.compress(b"") * 200, "bad_request"),
         (gzip.compress(BODY)[:-1], "bad_request"),
         (zlib.compress(BODY), "bad_request"),
         (BODY, "bad_request"),
         (b"x" * (LIMIT + 1), "too_large"),
         (b"", "bad_request"),
     ],
-    ids=["bomb", "blocks", "twice", "cut", "zlib", "plain", "long", "empty"],
+    ids=["bomb", "blocks", "two", "more", "two long", "many", "cut", "zlib", "plain", "long", "empty"],
 )
 async def test_packed_bodies_are_bounded(world: World, packed: bytes, code: str) -> None:
     started: list[InvocationStarted] = []
@@ -169,25 +173,28 @@ async def test_what_unpacks_to_just_the_limit_is_taken() -> None:
         await read_body(receive, limit=LIMIT - 1, **options)  # type: ignore[arg-type]
 
 
-async def test_http2_without_a_host_is_answered(world: World) -> None:
+async def test_http2_without_a_host_and_a_tunnel_are_answered(world: World) -> None:
     client = h2.connection.H2Connection(
         h2.config.H2Configuration(client_side=True, validate_outbound_headers=False)
     )
     client.initiate_connection()
-    statuses: list[bytes] = []
+    get = [(":method", "GET"), (":path", "/healthcheck"), (":scheme", "http")]
+    connect = [(":method", "CONNECT"), (":authority", "other.example:443")]
+    socket = [(":method", "CONNECT"), (":protocol", "websocket"), *get[1:], (":authority", "a")]
+    statuses: dict[int, bytes] = {}
     async with world.served(http2=True) as server:
         reader, writer = await server.connect()
-        for stream, more in ((1, []), (3, [("host", "island")]), (5, [])):
-            head = [(":method", "GET"), (":path", "/healthcheck"), (":scheme", "http"), *more]
-            client.send_headers(stream, head, end_stream=True)
+        for stream, head in ((1, get), (3, [*get, ("host", "island")]), (5, connect), (7, socket), (9, get)):
+            client.send_headers(stream, head, end_stream=stream != 5)
+        client.send_data(5, b"a tunnel's", end_stream=True)
         writer.write(client.data_to_send())
-        while len(statuses) < 3:
+        while len(statuses) < 5:
             for event in client.receive_data(await reader.read(65536)):
                 assert not isinstance(event, h2.events.ConnectionTerminated)
                 if isinstance(event, h2.events.ResponseReceived):
-                    statuses.append(dict(event.headers)[b":status"])
+                    statuses[event.stream_id] = dict(event.headers)[b":status"]
         writer.close()
-    assert statuses == [b"200"] * 3
+    assert statuses == {1: b"200", 3: b"200", 5: b"501", 7: b"501", 9: b"200"}
 
 
 OF_NGINX = """
