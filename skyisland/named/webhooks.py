@@ -108,8 +108,9 @@ def _standard(secret: str, headers: Mapping[bytes, bytes], body: bytes, now: flo
     name = "webhook-signature"
     id_, at = _header(headers, "webhook-id"), _header(headers, "webhook-timestamp")
     _check_time(at, now, "webhook-timestamp")
+    coded = secret.removeprefix("whsec_")
     try:
-        key = base64.b64decode(secret.removeprefix("whsec_"), validate=True)
+        key = base64.b64decode(coded + "=" * (-len(coded) % 4), validate=True)  # it may come unpadded
     except (binascii.Error, ValueError):
         key = secret.encode()
     digest = hmac.new(key, b"".join((id_, b".", at, b".", body)), hashlib.sha256).digest()

@@ -5,12 +5,15 @@ from __future__ import annotations
 import base64
 import hashlib
 import hmac
+import time
+from datetime import UTC, datetime
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from skyisland.errors import Forbidden
+from skyisland.later.callbacks import signed
 from skyisland.named.webhooks import TOLERANCE_S, Scheme, check_signature
 
 NOW = 1_700_000_000
@@ -74,6 +77,33 @@ def test_what_is_signed_passes_and_nothing_else(
         assert secret not in refused.value.message.split() or len(secret) == 1
     with pytest.raises(Forbidden, match="there twice"):
         check_signature(scheme, secret, [*headers.items(), *headers.items()], BODY, clock=lambda: NOW)
+
+
+def test_the_official_library_of_standard_webhooks_agrees() -> None:
+    """What it signs passes here, and what the island signs (a callback) passes there."""
+    library = pytest.importorskip("standardwebhooks", reason="pip install -e '.[dev]'")
+    long = "whsec_" + base64.b64encode(bytes(range(40))).decode()
+    for secret in (WHSEC, WHSEC.removeprefix("whsec_"), long, long.rstrip("=")):
+        theirs = library.Webhook(secret)
+        at = datetime.fromtimestamp(NOW, tz=UTC)
+        headers = {
+            b"webhook-id": b"msg_1",
+            b"webhook-timestamp": b"%d" % NOW,
+            b"webhook-signature": theirs.sign("msg_1", at, BODY.decode()).encode(),
+        }
+        check_signature(Scheme.standard, secret, headers.items(), BODY, clock=lambda: NOW)
+        coded = secret.removeprefix("whsec_")
+        key = base64.b64decode(coded + "=" * (-len(coded) % 4))
+        now = int(time.time())
+        assert theirs.verify(BODY, signed("call-1", now, BODY, key)) == {"a": "ä"}
+        for wrong in (
+            signed("call-1", now, BODY + b" ", key),
+            signed("call-1", now, BODY, key + b"x"),
+            signed("call-1", now - 301, BODY, key),
+            signed("call-1", now, BODY, key) | {"webhook-id": "call-2"},
+        ):
+            with pytest.raises(library.webhooks.WebhookVerificationError):
+                theirs.verify(BODY, wrong)
 
 
 def test_an_example_of_githubs_documentation() -> None:
