@@ -13,12 +13,16 @@ import random
 import sqlite3
 import subprocess
 import sys
+import threading
 from contextlib import closing
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import ClassVar
 
 import pytest
 
 from skyisland.later.calls import read
+from tests.faults.keeper import POINTS
 from tests.support.places import ROOT
 
 CALLS = int(os.environ.get("SKYISLAND_KEPT_CALLS", "90"))
@@ -73,3 +77,63 @@ def test_whatever_was_accepted_has_one_result(state_dir: Path, tmp_path: Path) -
     assert 1 <= min(attempts) <= max(attempts) <= ATTEMPTS
     assert all(result for _, _, result in kept.values())
     assert all(record.attempts[-1].verdict == "ok" for _, record, _ in kept.values())
+
+
+class Receiver(BaseHTTPRequestHandler):
+    """Takes callbacks."""
+
+    taken: ClassVar[list[tuple[str, bytes]]] = []
+
+    def do_POST(self) -> None:
+        body = self.rfile.read(int(self.headers["Content-Length"]))
+        self.taken.append((self.headers["webhook-id"], body))
+        self.send_response(204)
+        self.end_headers()
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+@pytest.mark.case("D1")
+def test_killed_at_each_point_of_a_call_it_has_one_result_and_its_callback(
+    state_dir: Path, tmp_path: Path
+) -> None:
+    Receiver.taken.clear()
+    receiver = ThreadingHTTPServer(("127.0.0.1", 0), Receiver)
+    threading.Thread(target=receiver.serve_forever, daemon=True).start()
+    callback = f"http://127.0.0.1:{receiver.server_port}/"
+    file = tmp_path / "skyisland.toml"
+    file.write_text(
+        f'state_dir = "{state_dir}"\n[jails]\ndriver = "fake"\n'
+        f'[async]\nbackoff = "1ms"\nlongest_backoff = "5ms"\ncallbacks = ["{callback}"]\n'
+    )
+    done = subprocess.run(
+        [sys.executable, "-m", "tests.faults.keeper", file, callback],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    receiver.shutdown()
+    receiver.server_close()
+    assert done.returncode == 0, done.stderr
+    told = [json.loads(line) for line in done.stdout.splitlines()]
+    killed = {line["point"]: line["killed"] for line in told if "point" in line}
+    assert killed == dict.fromkeys(POINTS, True) | {"": False}, done.stderr
+    with closing(sqlite3.connect(state_dir / "calls.db")) as db:
+        rows = db.execute("SELECT id, record, result, callback FROM calls").fetchall()
+        for queue in ("orders", "callbacks"):
+            assert db.execute(f"SELECT count(*) FROM {queue}").fetchone() == (0,)  # noqa: S608
+    accepted = {line["accepted"] for line in told if "accepted" in line}
+    assert accepted <= {call for call, *_ in rows} <= {f"call-{number}" for number in range(len(POINTS))}
+    assert len(accepted) == len(POINTS) - 1, "that of the first point was not told"
+    sent: dict[str, set[bytes]] = {}
+    for call, body in Receiver.taken:
+        sent.setdefault(call, set()).add(body)
+    for call, content, result, delivered in rows:
+        record = read(content)
+        assert (record.state, record.attempts[-1].verdict, bool(result)) == ("done", "ok", True), call
+        assert len(record.attempts) <= 2, call
+        assert json.loads(delivered)["state"] == "delivered", call
+        assert len(sent[call]) == 1, "a callback that comes twice says the same"
