@@ -8,6 +8,7 @@ import errno
 import gc
 import os
 import socket
+import struct
 from collections.abc import Iterator, Set
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, suppress
@@ -21,7 +22,7 @@ from pyroute2 import IPRoute
 from pyroute2.netlink.nfnetlink.nftsocket import NFT_MSG_NEWTABLE, Meta
 
 from skyisland.doctor import TRIAL_ISLAND
-from skyisland.drivers.linux import nftables, rtnetlink
+from skyisland.drivers.linux import nftables, rtnetlink, xtables
 from skyisland.drivers.linux.bridge import BridgeNetwork
 from skyisland.drivers.linux.hostnetwork import LIBC, HostNetwork, port_name
 from skyisland.drivers.linux.nftables import CONNECTIONS
@@ -540,6 +541,26 @@ async def test_a_firewall_that_drops_what_is_forwarded_is_told_with_its_remedy(w
         interface(Meta.NFT_META_OIFNAME, "sky0") + nftables.ACCEPT,
     )
     assert (await told())[::2] == (True, True)
+    drop_by_legacy_tables()
+    enforced, how, passes = await told()
+    assert (enforced, passes) == (False, False)
+    assert how.startswith("the chain FORWARD of iptables-legacy drops what it has no rule for")
+
+
+def drop_by_legacy_tables() -> None:
+    """`iptables-legacy -P FORWARD DROP` (struct ipt_replace)."""
+    with closing(socket.socket(socket.AF_INET, socket.SOCK_DGRAM)) as sock:
+        info, entries = xtables.table(sock)
+        name, hooks, *places, count, size = info
+        policy = places[5 + xtables.FORWARD]
+        (target,) = struct.unpack_from("=H", entries, policy + xtables.TARGET_OFFSET)
+        rules = bytearray(entries)
+        struct.pack_into("=i", rules, policy + target + xtables.VERDICT_OFFSET, xtables.DROP)
+        counters = ctypes.create_string_buffer(16 * count)
+        head = struct.pack(
+            "=32sIII10IIQ", name, hooks, count, size, *places, count, ctypes.addressof(counters)
+        )
+        sock.setsockopt(socket.IPPROTO_IP, 64, head + bytes(rules))  # IPT_SO_SET_REPLACE
 
 
 async def test_an_uplink_that_does_not_forward_is_told_with_its_remedy(world: World) -> None:

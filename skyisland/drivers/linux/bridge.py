@@ -192,8 +192,8 @@ class BridgeNetwork:
 
     def _assess_nat(self, host: HostNetwork) -> Capability:
         if not self._ip4.nat:
-            how, remedy = "not configured: jails reach the bridge alone", "set network.ip4.nat = true"
-            return Capability(name="nat", enforced=False, how=how, remedy=remedy)
+            how, remedy = "jails reach the bridge alone", "set network.ip4.nat = true"
+            return Capability(name="nat", enforced=False, how=how, remedy=remedy, wanted=False)
         uplink = host.uplink()
         if uplink is None:
             interface = self._ip4.interface

@@ -210,12 +210,15 @@ class HostNetwork:
 
     def who_drops(self) -> str | None:
         """Another's chain that lets nothing pass between the bridge and outside, in words."""
-        from skyisland.drivers.linux import nftables
+        from skyisland.drivers.linux import nftables, xtables
 
-        try:
-            return None if self._netfilter is None else nftables.who_drops(self._netfilter, self.ip4.bridge)
-        except OSError:
-            return None  # this kernel has no nf_tables, and so no chain
+        chain = None
+        with contextlib.suppress(OSError):  # this kernel has no nf_tables, and so no chain
+            if self._netfilter is not None:
+                chain = nftables.who_drops(self._netfilter, self.ip4.bridge)
+        with contextlib.suppress(OSError):  # nor the tables of iptables-legacy
+            chain = chain or xtables.who_drops(self.ip4.bridge)
+        return chain
 
     def refuse_conflicts(self) -> None:
         """Refuse a bridge's name or a subnet that another already uses on this host.
