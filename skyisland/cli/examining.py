@@ -18,7 +18,8 @@ from skyisland.errors import IslandError, SettingsError
 from skyisland.host.trust import trusting
 from skyisland.host.uids import LOCKS, Uids
 from skyisland.settings import Settings
-from skyisland.sources.credentials import SYSTEMD, Credentials
+from skyisland.settings.files import CREDENTIALS
+from skyisland.sources.credentials import Credentials
 from skyisland.sources.git import confinement
 from skyisland.status import Capability
 from skyisland.wiring import fleet_examiners
@@ -128,7 +129,7 @@ def _git_user(uid: int) -> Check:
 def _credentials(settings: Settings, folder: str) -> Check:
     """Whether the files of credentials are there and private; those of the unit only within it."""
     if folder or not any(
-        SYSTEMD in text for one in settings.git.credentials.values() for text in (one.token, one.key)
+        CREDENTIALS in text for one in settings.git.credentials.values() for text in (one.token, one.key)
     ):
         try:
             Credentials(settings.git.credentials, settings.git.rewrites, folder).check()

@@ -31,8 +31,16 @@ from typing import Any
 
 from msgspec import structs
 
+from skyisland.errors import SettingsError
 from skyisland.figures import Slo
-from skyisland.settings.files import check_file, others_read, stored_token, write_private
+from skyisland.settings.files import (
+    CREDENTIALS,
+    check_file,
+    credential,
+    others_read,
+    stored_token,
+    write_private,
+)
 from skyisland.settings.layout import Layout
 from skyisland.settings.machine import (
     Build,
@@ -134,8 +142,9 @@ class Settings(Section, frozen=True, kw_only=True):
     """The folder for everything that the island keeps. Without this key: /var/lib/skyisland for root, and
     skyisland in $XDG_STATE_HOME (~/.local/state) for other users."""
     admin_api_token: Token = ""
-    """The admin's token. If empty: the variable SKYISLAND_ADMIN_API_TOKEN, or else the file admin-token in
-    state_dir, where the first start stores a random one."""
+    """The admin's token, or "$CREDENTIALS_DIRECTORY/NAME": a credential of systemd's that holds it. If empty:
+    the variable SKYISLAND_ADMIN_API_TOKEN, or else the file admin-token in state_dir, where the first start
+    stores a random one."""
     admin_token_header: HeaderName = "X-Sky-Island-Token"  # noqa: S105
     """The header that carries a token."""
     go_version: GoVersion = ""
@@ -183,7 +192,9 @@ class Settings(Section, frozen=True, kw_only=True):
             log.warning("%s holds tokens and %s; chmod 600 it, and make new ones", path, fault)
         if "state_dir" not in tables:
             settings = structs.replace(settings, state_dir=_default_state_dir(environ))
-        if not settings.admin_api_token and (token := environ.get(TOKEN_VARIABLE)):
+        settings = _with_credentials(settings, environ.get(CREDENTIALS.removeprefix("$"), ""))
+        unknown = not settings.admin_api_token or settings.admin_api_token.startswith(CREDENTIALS)
+        if unknown and (token := environ.get(TOKEN_VARIABLE)):
             settings = overlay(settings, {"admin_api_token": token}, f"environment variable {TOKEN_VARIABLE}")
         return settings
 
@@ -287,14 +298,36 @@ def _xdg(environ: Mapping[str, str], variable: str, below_home: str) -> Path | N
     return None
 
 
+def _with_credentials(settings: Settings, folder: str) -> Settings:
+    """The settings with the credentials of this service, which systemd laid into `folder`. Whoever is no such
+    service has none."""
+    if not folder:
+        return settings
+    files = {
+        key: value.replace(CREDENTIALS, folder, 1)
+        for key in ("tls_cert", "tls_key")
+        if (value := getattr(settings.api, key)).startswith(CREDENTIALS)
+    }
+    token = settings.admin_api_token
+    if token.startswith(CREDENTIALS):
+        token = credential(Path(token.replace(CREDENTIALS, folder, 1)))
+    return structs.replace(settings, api=structs.replace(settings.api, **files), admin_api_token=token)
+
+
 def admin_token(settings: Settings, *, make: bool = True) -> str:
     """The admin's token: the settings' own, or else the one stored in the state folder.
 
     `make`: store a new one if there is none. The daemon does, clients do not.
 
     Raises:
-        SettingsError: there is none, it cannot be stored, or its file is not private.
+        SettingsError: there is none, it cannot be stored, or its file is not private; or the island's service
+            alone has it.
     """
+    if settings.admin_api_token.startswith(CREDENTIALS):
+        raise SettingsError(
+            f"admin_api_token: {settings.admin_api_token} is a credential of the island's unit, which alone "
+            f"has it; set {TOKEN_VARIABLE} for a command"
+        )
     return settings.admin_api_token or stored_token(settings.layout.token, make=make)
 
 

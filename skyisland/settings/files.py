@@ -15,6 +15,9 @@ from pathlib import Path
 
 from skyisland.errors import SettingsError
 
+CREDENTIALS = "$CREDENTIALS_DIRECTORY"
+"""What the path of a file begins with that lies where systemd chose: `LoadCredential=`, systemd.exec(5)."""
+
 
 def write_private(path: Path, text: str, *, replace: bool = False) -> None:
     """Write a file of mode 0600. It appears at `path` in one step, so a crash leaves no half of it.
@@ -105,6 +108,22 @@ def others_read(path: Path) -> str:
     if status.st_mode & stat.S_IRGRP and status.st_gid not in (0, os.getegid()):
         return f"has mode {stat.S_IMODE(status.st_mode):04o}: the group {status.st_gid} may read it"
     return ""
+
+
+def credential(path: Path) -> str:
+    """The token in a credential of this service, which systemd made private.
+
+    Raises:
+        SettingsError: it cannot be read, others may read it, or it holds no token.
+    """
+    fault = others_read(path)
+    try:
+        token = path.read_bytes()[:1024].strip()
+    except OSError as error:
+        fault = f"cannot be read: {error.strerror}; is there a LoadCredential= for it in the unit?"
+    if not fault and re.fullmatch(rb"[!-~]+", token):
+        return token.decode()
+    raise SettingsError(f"admin_api_token: {path} {fault or 'holds no token'}", origin=str(path))
 
 
 def stored_token(path: Path, *, make: bool) -> str:

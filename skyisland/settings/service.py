@@ -13,6 +13,7 @@ from skyisland.settings.values import (
     BasePath,
     Collector,
     Count,
+    CredentialFile,
     Duration,
     FleetName,
     FunctionTargets,
@@ -219,11 +220,11 @@ class Api(Section, frozen=True, kw_only=True):
     mcp: bool = False
     """Let agents call functions by the Model Context Protocol, at /mcp: what its token may call, a client of
     it may."""
-    tls_cert: OptionalPath = ""
+    tls_cert: CredentialFile = ""
     """The file with the server's certificate and its chain, PEM. With it and tls_key, the API speaks only
     TLS. Both are read again when they are written anew. Commands on this host trust this certificate."""
-    tls_key: OptionalPath = ""
-    """The file with the certificate's private key, PEM."""
+    tls_key: CredentialFile = ""
+    """The file with the certificate's private key, PEM; "$CREDENTIALS_DIRECTORY/NAME" is one of systemd's."""
 
     def __post_init__(self) -> None:
         for present, missing in (("tls_cert", "tls_key"), ("tls_key", "tls_cert")):

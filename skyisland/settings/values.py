@@ -318,6 +318,13 @@ AbsolutePath = Annotated[Path, _kind("an absolute path without ..", _read_path, 
 OptionalPath = Annotated[
     str, _kind("an absolute path without .., or nothing", _text(lambda text: text and _read_path(text)))
 ]
+CredentialFile = Annotated[
+    str,
+    _kind(
+        "an absolute path without .., which may begin with $CREDENTIALS_DIRECTORY, or nothing",
+        _text(lambda text: text and _read_path(text.removeprefix("$CREDENTIALS_DIRECTORY"))),
+    ),
+]
 SecretFile = Annotated[
     str,
     Meta(

@@ -23,11 +23,9 @@ from msgspec import Struct
 from skyisland.errors import SettingsError, SourceRefused
 from skyisland.host.fair import LOCAL
 from skyisland.settings import Credential
-from skyisland.settings.files import others_read
+from skyisland.settings.files import CREDENTIALS, others_read
 from skyisland.sources.url import covers, remote_of
 
-SYSTEMD = "$CREDENTIALS_DIRECTORY"
-"""What a path begins with that systemd chose: `LoadCredential=`, systemd.exec(5)."""
 TOKEN_BYTES = 4096
 """How much of a token's file is read."""
 
@@ -149,7 +147,7 @@ class Shown(Struct, frozen=True):
         return ""
 
     def _path(self, named: str) -> str:
-        return named.replace(SYSTEMD, self.folder or "/nonexistent", 1)
+        return named.replace(CREDENTIALS, self.folder or "/nonexistent", 1)
 
 
 class Credentials:

@@ -26,6 +26,33 @@ def test_the_token_of_the_file_wins_over_the_environment(load_settings: Callable
     assert admin_token(settings) == "from-file"
 
 
+def test_token_and_tls_may_be_credentials_of_systemd(
+    load_settings: Callable[..., Settings], tmp_path: Path
+) -> None:
+    text = (
+        "admin_api_token = '$CREDENTIALS_DIRECTORY/admin'\n"
+        "[api]\ntls_cert = '$CREDENTIALS_DIRECTORY/cert'\ntls_key = '$CREDENTIALS_DIRECTORY/key'\n"
+    )
+    (tmp_path / "admin").write_text("hush-hush\n")
+    (tmp_path / "admin").chmod(0o400)
+    settings = load_settings(text, CREDENTIALS_DIRECTORY=str(tmp_path), SKYISLAND_ADMIN_API_TOKEN="other")
+    assert admin_token(settings) == "hush-hush"
+    assert (settings.api.tls_cert, settings.api.tls_key) == (f"{tmp_path}/cert", f"{tmp_path}/key")
+    command = load_settings(text)  # which is started by hand
+    with pytest.raises(SettingsError, match="set SKYISLAND_ADMIN_API_TOKEN"):
+        admin_token(command)
+    assert command.api.tls_key == "$CREDENTIALS_DIRECTORY/key"
+    assert admin_token(load_settings(text, SKYISLAND_ADMIN_API_TOKEN="from-env")) == "from-env"
+    (tmp_path / "admin").chmod(0o444)
+    with pytest.raises(SettingsError, match="every user of this host"):
+        load_settings(text, CREDENTIALS_DIRECTORY=str(tmp_path))
+    (tmp_path / "admin").unlink()
+    with pytest.raises(SettingsError, match="LoadCredential="):
+        load_settings(text, CREDENTIALS_DIRECTORY=str(tmp_path))
+    with pytest.raises(SettingsError, match=r'tls_key: found "\$CREDENTIALS_DIRECTORY/../key"'):
+        load_settings("[api]\ntls_cert = '/c'\ntls_key = '$CREDENTIALS_DIRECTORY/../key'")
+
+
 def test_a_bad_token_is_refused_and_not_told(load_settings: Callable[..., Settings]) -> None:
     for text, environ in (
         ("admin_api_token = 'hush hush'", {}),
