@@ -4,6 +4,9 @@ The request is written as bytes of HTTP/1.1 for the handler, whose answer comes 
 reads both), and is passed on piece by piece as it comes. The handler sees the path behind its name; who asks,
 by which name and way, is in `X-Forwarded-…`. What is between two neighbours alone (RFC 9110, section 7.6.1)
 and the caller's token stay here.
+
+What is sent again with an Idempotency-Key gets the answer that was sent before, of which a `Copy` was kept.
+Where that broke off, the key stands for nothing.
 """
 
 from __future__ import annotations
@@ -11,20 +14,23 @@ from __future__ import annotations
 import asyncio
 import itertools
 import re
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterator
+from functools import partial
 from urllib.parse import quote
 
 import h11
-from hypercorn.typing import ASGIReceiveCallable, ASGISendCallable, HTTPScope
+from hypercorn.typing import ASGIReceiveCallable, ASGISendCallable, ASGISendEvent, HTTPScope
 
 from api.auth import Gate
 from api.bodies import HungUp, read_body
 from api.clients import UNIX, Clients
-from api.function import Asked, FunctionEndpoint, UntilHangUp, asked_by, send_reply
+from api.function import Asked, Client, FunctionEndpoint, UntilHangUp, asked_by, send_reply
+from api.later import REPLAYED, Kept
 from api.problems import Reply, misfortune, reply
 from skyisland.errors import BadRequest, NotFound, TooBusy
 from skyisland.island import Island
-from skyisland.model import Exchange, Invocation, Verdict
+from skyisland.later.calls import Claim
+from skyisland.model import Exchange, Verdict
 from skyisland.named.calls import EVERYBODY
 
 PREFIX = "/fn/"
@@ -59,31 +65,32 @@ class HandlerEndpoint:
 
     async def __call__(self, scope: HTTPScope, receive: ASGIReceiveCallable, send: ASGISendCallable) -> None:
         asked = asked_by(scope)
-        answer = Answering(send, asked.id)
+        copy = Copy(send) if asked.deferral is not None else None
+        answer = Answering(copy or send, asked.id)
         try:
-            invocation = await self._answered(scope, receive, answer, asked)
+            refusal = await self._answered(scope, receive, answer, asked, copy)
         except HungUp:
             return
-        except h11.RemoteProtocolError:
-            if not answer.begun:
-                await send_reply(NO_ANSWER, send, ("X-Call-Id", asked.id))
-            return
         except Exception as error:
-            if not answer.begun:
-                if isinstance(error, TooBusy):
-                    await self._function.refusals.turn()
-                refusal = reply(error, asked.wanted.error, admin=self._gate.is_admins(scope["headers"]))
-                await send_reply(refusal, send, ("X-Call-Id", asked.id))
-            return
-        if not answer.begun:
-            ended_well = invocation.outcome.verdict is Verdict.ok
-            refusal = NO_ANSWER if ended_well else misfortune(invocation, asked.wanted.error)
+            if answer.begun:
+                return
+            if isinstance(error, TooBusy):
+                await self._function.refusals.turn()
+            refusal = reply(error, asked.wanted.error, admin=self._gate.is_admins(scope["headers"]))
+        if refusal is not None:
             await send_reply(refusal, send, ("X-Call-Id", asked.id))
         # Where an answer broke off, nothing more is sent, and the server closes the connection.
 
     async def _answered(
-        self, scope: HTTPScope, receive: ASGIReceiveCallable, answer: Answering, asked: Asked
-    ) -> Invocation:
+        self,
+        scope: HTTPScope,
+        receive: ASGIReceiveCallable,
+        answer: Answering,
+        asked: Asked,
+        copy: Copy | None,
+    ) -> Reply | None:
+        """What is sent in place of the handler's answer, if there is none. `copy`: of what is sent, where
+        the request has an Idempotency-Key."""
         name, target = _target(scope)
         definition = self._island.named.calls.handler(name)
         public = definition.webhook is not None or EVERYBODY in definition.callers
@@ -92,39 +99,96 @@ class HandlerEndpoint:
             body = await read_body(receive, limit=settings.max_body, timeout_s=settings.body_timeout)
             await self._island.named.calls.check_signature(name, list(scope["headers"]), body)
             request = self._request(scope, name, target, body, answer)
-            address, port = self._clients.address_of(scope), (scope["client"] or ("", 0))[1]
-            pieces: asyncio.Queue[bytes | None] = asyncio.Queue()
-
-            def hear(piece: bytes) -> bool:
-                pieces.put_nowait(piece)
-                return False  # whether that is all shows when it is read
-
-            exchange = Exchange(
-                request=request,
-                peer=f"[{address}]:{port}" if ":" in address else f"{address}:{port}",
-                heard=hear,
+            run = partial(self._run, scope, receive, answer, asked, name, request, client)
+            if asked.deferral is None or copy is None:
+                return await run()
+            asked.deferral.check_handler()
+            claim = asked.deferral.claim(
+                client.share, PREFIX.encode(), name.encode(), scope["method"].encode(), target, body
             )
-            running = asyncio.ensure_future(
-                self._island.named.calls.answer(
-                    name,
-                    exchange,
-                    who=client.who,
-                    client=client.share,
-                    id=asked.id,
-                    caller_id=asked.caller_id,
-                    traceparent=asked.traceparent,
-                )
+            return await self._once(claim, name, client, copy, run)
+
+    async def _once(
+        self, claim: Claim, name: str, client: Client, copy: Copy, run: Callable[[], Awaitable[Reply | None]]
+    ) -> Reply | None:
+        """Run the request of a claim, unless it ran before: then the answer is sent again.
+
+        Raises:
+            KeyReused, KeyInUse
+        """
+        later = self._island.later
+        if (held := await later.claim(claim)) is not None:
+            self._island.named.calls.check(name, who=client.who, later=False)
+            await copy.again(Kept.of(held))
+            return None
+        try:
+            refusal = await run()
+        except BaseException:
+            await later.release(claim)
+            raise
+        if refusal is None and not copy.whole:
+            await later.release(claim)
+        else:
+            await later.answered(claim, copy.kept(refusal).encoded())
+        return refusal
+
+    async def _run(
+        self,
+        scope: HTTPScope,
+        receive: ASGIReceiveCallable,
+        answer: Answering,
+        asked: Asked,
+        name: str,
+        request: bytes,
+        client: Client,
+    ) -> Reply | None:
+        """Have the handler answer; what is sent in place of its answer, if there is none.
+
+        Raises:
+            HungUp
+            h11.RemoteProtocolError: its answer broke off.
+        """
+        address, port = self._clients.address_of(scope), (scope["client"] or ("", 0))[1]
+        pieces: asyncio.Queue[bytes | None] = asyncio.Queue()
+
+        def hear(piece: bytes) -> bool:
+            pieces.put_nowait(piece)
+            return False  # whether that is all shows when it is read
+
+        exchange = Exchange(
+            request=request,
+            peer=f"[{address}]:{port}" if ":" in address else f"{address}:{port}",
+            heard=hear,
+        )
+        running = asyncio.ensure_future(
+            self._island.named.calls.answer(
+                name,
+                exchange,
+                who=client.who,
+                client=client.share,
+                id=asked.id,
+                caller_id=asked.caller_id,
+                traceparent=asked.traceparent,
             )
-            running.add_done_callback(lambda _: pieces.put_nowait(None))
-            try:
-                with UntilHangUp(receive):
-                    while not answer.ended and (piece := await pieces.get()) is not None:
-                        await answer.take(piece)
-                # Who has the whole answer may leave before the handler's process ends.
-                return await running
-            finally:
-                running.cancel()
-                await asyncio.gather(running, return_exceptions=True)
+        )
+        running.add_done_callback(lambda _: pieces.put_nowait(None))
+        try:
+            with UntilHangUp(receive):
+                while not answer.ended and (piece := await pieces.get()) is not None:
+                    await answer.take(piece)
+            # Who has the whole answer may leave before the handler's process ends.
+            invocation = await running
+        except h11.RemoteProtocolError:
+            if answer.begun:
+                raise
+            return NO_ANSWER
+        finally:
+            running.cancel()
+            await asyncio.gather(running, return_exceptions=True)
+        if answer.begun:
+            return None
+        ended_well = invocation.outcome.verdict is Verdict.ok
+        return NO_ANSWER if ended_well else misfortune(invocation, asked.wanted.error)
 
     def _request(self, scope: HTTPScope, name: str, target: bytes, body: bytes, answer: Answering) -> bytes:
         """The request as the handler reads it."""
@@ -189,6 +253,45 @@ def _target(scope: HTTPScope) -> tuple[str, bytes]:
         raise NotFound("there is nothing here; handlers are at /fn/NAME")
     query = b"?" + scope["query_string"] if scope["query_string"] else b""
     return name.decode(), slash + path + query if slash else b"/" + query
+
+
+class Copy:
+    """Sends a handler's answer on, and keeps it for who sends the same Idempotency-Key again."""
+
+    def __init__(self, send: ASGISendCallable) -> None:
+        self._send = send
+        self._status = 0
+        self._headers: list[tuple[str, str]] = []
+        self._body = bytearray()
+        self.whole = False
+        """All of it was sent."""
+
+    async def __call__(self, message: ASGISendEvent) -> None:
+        if message["type"] == "http.response.start":
+            self._status = message["status"]
+            self._headers = [
+                (name.decode("latin-1"), value.decode("latin-1")) for name, value in message["headers"]
+            ]
+        elif message["type"] == "http.response.body":
+            self._body += message["body"]
+            self.whole = not message["more_body"]
+        await self._send(message)
+
+    def kept(self, refusal: Reply | None) -> Kept:
+        """What was sent; or what is sent in its place."""
+        if refusal is not None:
+            return Kept(refusal.status, refusal.body, refusal.headers, refusal.media)
+        return Kept(self._status, bytes(self._body), tuple(self._headers))
+
+    async def again(self, kept: Kept) -> None:
+        """Send what was sent before."""
+        media = (("content-type", kept.media), ("content-length", str(len(kept.body)))) if kept.media else ()
+        headers = [
+            (name.lower().encode("latin-1"), value.encode("latin-1"))
+            for name, value in (*kept.headers, *media, REPLAYED)
+        ]
+        await self._send({"type": "http.response.start", "status": kept.status, "headers": headers})
+        await self._send({"type": "http.response.body", "body": kept.body, "more_body": False})
 
 
 class Answering:

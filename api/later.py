@@ -114,9 +114,7 @@ class Deferral(Struct, frozen=True):
         Raises:
             BadRequest: names the header.
         """
-        if self.key and not _KEY.fullmatch(self.key):
-            text = "Idempotency-Key: send 1 to 255 printable characters of ASCII without spaces"
-            raise BadRequest(text, field="Idempotency-Key")
+        self._check_key()
         if self.callback and not self.call:
             text = (
                 "X-Callback-Url: only a call that answers later has one; send Prefer: respond-async with it"
@@ -126,14 +124,52 @@ class Deferral(Struct, frozen=True):
             text = f"this is answered in {JSON} only; accept it, or send neither Prefer nor Idempotency-Key"
             raise BadRequest(text, field="Accept")
 
+    def check_handler(self) -> None:
+        """Refuse what a handler does not do: its caller waits for its answer.
 
-class _Kept(Struct, frozen=True):
+        Raises:
+            BadRequest: names the header.
+        """
+        self._check_key()
+        for header, sent in (("Prefer", self.prefers.later), ("X-Callback-Url", self.callback)):
+            if sent:
+                text = (
+                    f"{header}: a handler answers at once; leave out respond-async and X-Callback-Url, or "
+                    "call a function with a name, POST /api/v1/names/NAME"
+                )
+                raise BadRequest(text, field=header)
+
+    def _check_key(self) -> None:
+        if self.key and not _KEY.fullmatch(self.key):
+            text = "Idempotency-Key: send 1 to 255 printable characters of ASCII without spaces"
+            raise BadRequest(text, field="Idempotency-Key")
+
+    def claim(self, client: str, *request: bytes) -> Claim:
+        """Its key, of this client, for a request of these parts."""
+        digest = hashlib.sha256(b"\0".join(request)).digest()
+        return Claim(client=client, key=self.key, body=digest, call=self.call)
+
+
+class Kept(Struct, frozen=True):
     """What a caller was answered, as it is kept for an Idempotency-Key."""
 
     status: int
     body: bytes
     headers: tuple[tuple[str, str], ...]
-    media: str
+    media: str = ""
+    """Empty where it is among the headers."""
+
+    def encoded(self) -> bytes:
+        return msgspec.json.encode(self)
+
+    @classmethod
+    def of(cls, held: Claim) -> Kept:
+        """What the caller of a claim was answered."""
+        return msgspec.json.decode(held.reply or b"", type=cls)
+
+
+REPLAYED = ("Idempotent-Replayed", "true")
+"""Of an answer that was given before."""
 
 
 async def deferred(
@@ -158,8 +194,7 @@ async def deferred(
     """
     later, claim = island.later, None
     if deferral.key:
-        digest = hashlib.sha256(name.encode() + b"\0" + body).digest()
-        claim = Claim(client=client, key=deferral.key, body=digest, call=deferral.call)
+        claim = deferral.claim(client, name.encode(), body)
         held = await later.claim(claim)
         if held is not None and name:
             island.named.calls.check(name, who=who, later=bool(held.call))
@@ -174,8 +209,8 @@ async def deferred(
             else:
                 return await _told(island, record, deferral.prefers, error_form, base_path)
         elif held is not None:
-            kept = msgspec.json.decode(held.reply or b"", type=_Kept)
-            return Reply(kept.status, kept.body, (*kept.headers, ("Idempotent-Replayed", "true")), kept.media)
+            kept = Kept.of(held)
+            return Reply(kept.status, kept.body, (*kept.headers, REPLAYED), kept.media)
     try:
         if deferral.call:
             record = await later.accept(
@@ -195,8 +230,7 @@ async def deferred(
             await later.release(claim)
         raise
     if claim is not None:
-        kept = _Kept(answer.status, answer.body, answer.headers, answer.media)
-        await later.answered(claim, msgspec.json.encode(kept))
+        await later.answered(claim, Kept(answer.status, answer.body, answer.headers, answer.media).encoded())
     return answer
 
 
@@ -345,8 +379,14 @@ def calls(
         return record.shown_to(by.client)
 
     @answers(app, op.FORGET_CALLS)
-    async def forget(state: str | None) -> list[str]:
+    async def forget(call: str | None, state: str | None) -> list[str]:
         by = looker()
+        if call:
+            if state:
+                raise BadRequest("state: one call is named; send either", field="state")
+            await later.forget_one(call, by.change())
+            changed(by, "had forgotten", call)
+            return [call]
         gone = await later.forget(Asked(client=by.change(), state=_state(state), limit=FORGOTTEN_AT_ONCE))
         changed(by, "had forgotten", f"{len(gone)} calls")
         return gone

@@ -39,17 +39,20 @@ def redrive(rows: Sequence[CallRow], glyphs: Glyphs) -> Ask:
     return Ask(title, [*_named(rows, glyphs), *about], (NO, Choice("y", "Run again", "yes", "warning")))
 
 
-def forget() -> Ask:
-    """Which calls are to be forgotten; answered with `all`, `done` or `dead`."""
+def forget(chosen: int) -> Ask:
+    """Which calls are to be forgotten; answered with `chosen`, `all`, `done` or `dead`. `chosen`: how many of
+    the chosen ones are over."""
+    these = [Choice("t", f"These {chosen}" if chosen > 1 else "This one", "chosen", "warning")]
     lines: list[Spans] = [
-        [("They go with their results, also those that are not listed.", "text")],
+        [("They go with their results; by kind also those that are not listed.", "text")],
         [("Whoever asks for one of them is told that there is none.", "dim")],
     ]
     choices = (
         NO,
+        *these[: chosen and 1],
         Choice("d", "Done", "done", "warning"),
         Choice("x", "Dead", "dead", "warning"),
-        Choice("a", "All that are over", "all", "error"),
+        Choice("a", "All over", "all", "error"),
     )
     return Ask("Forget which calls?", lines, choices, danger=True)
 
@@ -128,10 +131,18 @@ class Deferred(Orders):
         await self._quietly(self.station.fetch_calls())
 
     def action_forget_calls(self) -> None:
+        rows = self._chosen_calls(lambda row: row.state.final)
+
+        def answered(answer: str | None) -> None:
+            if answer == "chosen":
+                self._begin()
+                order = self._carry_out(rows, "forgot", self.station.port.forget_call)
+                self.run_worker(order, group="act")
+            elif answer not in (None, "no"):
+                self._forget_calls(answer)
+
         if self._may_act():
-            self.push_screen(
-                forget(), lambda answer: self._forget_calls(answer) if answer not in (None, "no") else None
-            )
+            self.push_screen(forget(len(rows)), answered)
 
     def _forget_calls(self, which: str | None) -> None:
         state = None if which in (None, "all") else CallState(which)

@@ -100,17 +100,20 @@ redrive = _one(
 
 
 @click.command()
+@click.argument("call", required=False, shell_complete=calls_kept)
 @click.option("--state", type=click.Choice(FINAL), help="Only those.")
 @as_json
 @click.pass_obj
-def forget(options: GlobalOptions, state: str | None, as_json: bool) -> None:
-    """Forget the calls that are over, with their results."""
+def forget(options: GlobalOptions, call: str | None, state: str | None, as_json: bool) -> None:
+    """Forget the calls that are over, with their results; with CALL, that one."""
+    if call is not None and state is not None:
+        raise click.UsageError("CALL is one; --state goes without it")
     with options.client(admin=False) as client:
-        gone = client.forget_calls(state=CallState(state) if state else None)
+        gone = client.forget_calls(call=call, state=CallState(state) if state else None)
     if as_json:
         print_json({"forgotten": gone})
     else:
-        say(f"forgotten: {len(gone)} calls")
+        say(f"forgotten: {call}" if call is not None else f"forgotten: {len(gone)} calls")
 
 
 @click.command()

@@ -133,6 +133,7 @@ FORGET_CALLS = Operation(
     summary="Forget calls that are over, with their results: a caller's own, an admin's all.",
     role=Role.caller,
     query=(
+        Parameter(name="call", meaning="Only this one, by its id."),
         Parameter(
             name="state",
             meaning="Only those.",

@@ -134,6 +134,52 @@ async def test_what_is_no_answer_is_a_502(site: Site, answer: bytes) -> None:
     assert (told.status_code, told.json()["code"]) == (502, "exited")
 
 
+async def test_what_is_sent_again_with_its_key_runs_once(site: Site) -> None:
+    key = {"Idempotency-Key": "k-1"}
+    first = await site.ask("POST", "/fn/hook/a?b", headers=key, content=b"body")
+    again = await site.ask("POST", "/fn/hook/a?b", headers=key, content=b"body")
+    assert again.headers.pop("idempotent-replayed") == "true"
+    assert (again.status_code, again.content, again.headers) == (201, b"ok", first.headers)
+    assert again.headers.get_list("x-a") == ["1", "2"]
+    for method, path, body in (
+        ("PUT", "/fn/hook/a?b", b"body"),
+        ("POST", "/fn/hook/a?c", b"body"),
+        ("POST", "/fn/hook/a?b", b""),
+    ):
+        other = await site.ask(method, path, headers=key, content=body)
+        assert (other.status_code, other.json()["code"]) == (422, "key_reused")
+    assert len(site.requests) == 1
+    site.answer = b"no HTTP at all\r\n\r\n"  # it ran, so its misfortune is the answer
+    broken = {"Idempotency-Key": "k-2"}
+    told = [await site.ask("POST", "/fn/hook", headers=broken) for _ in range(2)]
+    assert [(one.status_code, one.json()["code"]) for one in told] == [(502, "exited")] * 2
+    assert len(site.requests) == 2
+    site.answer = b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nha"
+    cut = {"Idempotency-Key": "k-3"}
+    with pytest.raises(AssertionError):  # of httpx: it is not whole
+        await site.ask("POST", "/fn/hook", headers=cut)
+    site.answer = ANSWER
+    assert (await site.ask("POST", "/fn/hook", headers=cut)).content == b"ok", "what broke off is no answer"
+    assert len(site.requests) == 4
+    await site.ask("POST", "/api/v1/names/hook/pause", headers=ADMIN)
+    assert (await site.ask("POST", "/fn/hook/a?b", headers=key, content=b"body")).status_code == 503
+
+
+@pytest.mark.parametrize(
+    ("headers", "field"),
+    [
+        ({"Idempotency-Key": "a b"}, "Idempotency-Key"),
+        ({"Prefer": "respond-async"}, "Prefer"),
+        ({"X-Callback-Url": "https://example.org/"}, "X-Callback-Url"),
+    ],
+)
+async def test_a_handler_answers_at_once_and_says_so(site: Site, headers: dict[str, str], field: str) -> None:
+    refused = await site.ask("POST", "/fn/hook", headers=headers)
+    assert (refused.status_code, refused.json()["details"]["field"]) == (400, field)
+    assert (await site.ask("POST", "/fn/hook", headers={"Prefer": "wait=5"})).status_code == 201
+    assert len(site.requests) == 1
+
+
 async def test_an_answer_of_many_chunks_leaves_others_their_turns() -> None:
     sent: list[Any] = []
 

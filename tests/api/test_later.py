@@ -180,6 +180,24 @@ async def test_a_header_that_cannot_be_honoured_is_named(
     assert (refused.status_code, refused.json()["details"]["field"]) == (400, field)
 
 
+async def test_one_call_is_forgotten_by_its_id(world: World, client: httpx.AsyncClient) -> None:
+    first, second = [(await send(client, ASYNC)).headers["x-call-id"] for _ in range(2)]
+    for call in (first, second):
+        await over(client, f"/api/v1/calls/{call}")
+    gone = await client.delete(f"/api/v1/calls?call={first}")
+    assert gone.json() == {"forgotten": [first]}
+    assert (await client.delete(f"/api/v1/calls?call={first}")).json()["code"] == "call_not_found"
+    assert [one["id"] for one in (await client.get("/api/v1/calls")).json()["calls"]] == [second]
+    both = await client.delete(f"/api/v1/calls?call={second}&state=done")
+    assert (both.status_code, both.json()["details"]["field"]) == (400, "state")
+    plays(world, duration_s=float("inf"))
+    runs = (await send(client, ASYNC)).headers["x-call-id"]
+    stands = await client.delete(f"/api/v1/calls?call={runs}")
+    assert (stands.status_code, stands.json()["code"]) == (409, "call_stands")
+    await client.delete(f"/api/v1/calls/{runs}")
+    assert (await client.delete(f"/api/v1/calls?call={runs}")).json() == {"forgotten": [runs]}
+
+
 async def test_a_state_that_is_none_is_named(client: httpx.AsyncClient) -> None:
     refused = await client.get("/api/v1/calls?state=lost")
     assert (refused.status_code, refused.json()["details"]["field"]) == (400, "state")
@@ -217,6 +235,8 @@ async def test_callers_see_their_own_calls_and_operators_change_none(closed: Wor
             assert (await client.delete(where, headers=tokens[name])).status_code == 404
             assert (await client.post(f"{where}/redrive", headers=tokens[name])).status_code == 404
             assert (await client.delete("/api/v1/calls", headers=tokens[name])).json() == {"forgotten": []}
+            alone = where.replace("calls/", "calls?call=")
+            assert (await client.delete(alone, headers=tokens[name])).status_code == 404
         secrets = {
             (await client.get("/api/v1/callback-secret", headers=token)).json()["secret"]
             for token in tokens.values()
