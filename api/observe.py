@@ -16,6 +16,7 @@ from skyisland.errors import BadRequest
 from skyisland.events import InvocationFinished
 from skyisland.figures import Report, Window
 from skyisland.island import Island
+from skyisland.later.keeping import NotKept
 from skyisland.record.lines import LogLine
 from skyisland.record.logs import LogRing
 from skyisland.record.metrics import Metrics
@@ -78,8 +79,12 @@ def for_operators(app: Quart, island: Island, metrics: Metrics, logs: LogRing, f
     @responds(app, op.METRICS)
     async def prometheus() -> Response:
         opened = "application/openmetrics-text" in request.headers.get("Accept", "").lower()
+        try:
+            backlog = await island.later.backlog()
+        except NotKept:  # the file is damaged: all else is told
+            backlog = None
         by_itself = island.named.by_itself()
-        text = metrics.prometheus(island.status(), by_itself=by_itself, open_metrics=opened)
+        text = metrics.prometheus(island.status(), backlog, by_itself=by_itself, open_metrics=opened)
         return Response(text, 200, content_type=OPEN_METRICS if opened else PROMETHEUS)
 
     @answers(app, op.STATS)

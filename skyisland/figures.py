@@ -83,6 +83,10 @@ class Figures(Struct, frozen=True, kw_only=True):
     """Those of them whose binary had to be built."""
     slow: int = 0
     """Those of them that took longer than their target (`Slo`)."""
+    kept: int = 0
+    """Those of them that ended well and within their target."""
+    kept_share: float | None = None
+    """Of those that ran."""
     error_share: float | None = None
     cold_share: float | None = None
     p50_s: float | None = None
@@ -118,6 +122,7 @@ class FunctionFigures(Struct, frozen=True, kw_only=True):
     reasons: dict[str, int] = {}
     ran: int = 0
     cold: int = 0
+    kept: int = 0
     spent_s: float = 0.0
     """The times of those that ran, together."""
     last_error: str = ""

@@ -363,6 +363,10 @@ class Island:
         """Calls of a name are slow beyond this time; None for the settings' own."""
         self.called.aim(name, target_s)
 
+    def resumed(self, name: str) -> None:
+        """Calls of a name are taken again, also those that wait for it."""
+        self.later.resumed(name)
+
     # What operators see and do
 
     async def sample_usage(self) -> None:

@@ -97,6 +97,8 @@ class Capability(Struct, frozen=True, kw_only=True):
     """The mechanism when it is enforced, the reason when it is not."""
     remedy: str = ""
     """What to do about it; empty when it is enforced, or nothing can be done."""
+    wanted: bool = True
+    """The settings ask for it."""
 
 
 class Bounds(Struct, frozen=True, kw_only=True):
@@ -186,6 +188,8 @@ class CallInfo(Struct, frozen=True, kw_only=True):
     call: str
     client: str
     """Who called."""
+    name: str = ""
+    """The name that was called; empty for a plain call."""
     started_at: float
     phase: Phase | None
     """The part of it that began last; None before the first."""
@@ -262,6 +266,24 @@ class FleetStatus(Struct, frozen=True, kw_only=True):
     """The NATS server that it is connected to, or was last, with its version."""
     members: list[MemberInfo] = []
     """All islands, this one too, by name."""
+
+
+class Backlog(Struct, frozen=True, kw_only=True):
+    """Calls that answer later, counted."""
+
+    waiting: int = 0
+    """For their first attempt, or the next one."""
+    running: int = 0
+    oldest_s: float = 0.0
+    """How long ago the oldest of those that wait was accepted; 0 if none waits."""
+    dead: int = 0
+    """Those that are kept."""
+    ended: dict[str, int] = {}
+    """Since the island's start, by their state: `done`, `dead`, `cancelled`."""
+    callbacks_waiting: int = 0
+    """Those to be sent, or sent again."""
+    callbacks_ended: dict[str, int] = {}
+    """Since the island's start: `delivered`, or `dead`."""
 
 
 class Status(Struct, frozen=True, kw_only=True):

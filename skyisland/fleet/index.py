@@ -10,7 +10,7 @@ from msgspec import Struct
 
 from skyisland.fleet.streams import Stream
 from skyisland.later.calls import CallState
-from skyisland.later.keeping import Wanted
+from skyisland.later.keeping import Standing, Wanted
 
 ABOUT = "Sky-About"
 """The header of a record with what lists are made by, as JSON in ASCII: a header is a line of text."""
@@ -81,6 +81,10 @@ class Index:
                     break
         return [call_id for _, call_id in sorted(found, key=lambda one: one[0], reverse=True)]
 
+    async def standing(self) -> Standing:
+        """When the oldest was accepted that waits, and how many are dead."""
+        return await asyncio.to_thread(_standing, [*self._calls.values()])
+
     async def old(self, since: float, dead_since: float, most_bytes: int) -> list[str]:
         """The ids of those that are over and were before `since` (dead ones: `dead_since`), and of the oldest
         where all take more than this."""
@@ -91,6 +95,12 @@ class Index:
         """Take a call out; returns the name of its pieces."""
         about = self._calls.pop(call_id, None)
         return about.pieces if about is not None else ""
+
+
+def _standing(calls: list[About]) -> Standing:
+    waiting = [one.created_at for one in calls if one.state is CallState.queued]
+    dead = sum(one.state is CallState.dead for one in calls)
+    return Standing(oldest_at=min(waiting, default=None), dead=dead)
 
 
 def _old(calls: list[tuple[str, About]], since: float, dead_since: float, most_bytes: int) -> list[str]:

@@ -34,7 +34,7 @@ from skyisland.fleet.words import is_word, kept
 from skyisland.host.recent import Recent
 from skyisland.host.tasks import cancel_all
 from skyisland.later.calls import Callback, Claim, Record, read, written
-from skyisland.later.keeping import Change, NotKept, Wanted
+from skyisland.later.keeping import Change, NotKept, Standing, Wanted
 from skyisland.status import LineState
 
 log = logging.getLogger(__name__)
@@ -307,6 +307,11 @@ class NatsResults:
                         record.result = msgspec.UNSET
                         found.append(record)
         return found
+
+    async def standing(self) -> Standing:
+        with kept():
+            await self._index.refresh()
+        return await self._index.standing()
 
     async def delete(self, ids: list[str]) -> None:
         with kept():

@@ -12,7 +12,7 @@ from collections.abc import Callable, Collection
 from contextlib import AbstractAsyncContextManager
 
 from skyisland.later.calls import Callback, CallState, Claim, Order, Record
-from skyisland.later.keeping import Change, NotKept, Queue, Results, Store, Wanted
+from skyisland.later.keeping import Change, NotKept, Queue, Results, Standing, Store, Wanted
 
 NODE = "node"
 """What `Record.durable` says of a call that one island has."""
@@ -69,6 +69,9 @@ class _Queue:
     async def put_back(self, call_id: str, due_at: float) -> None:
         await self._of(call_id).put_back(call_id, due_at)
 
+    def hurry(self, call_id: str) -> None:
+        self._of(call_id).hurry(call_id)
+
     async def done(self, call_id: str) -> None:
         await self._of(call_id).done(call_id)
 
@@ -119,6 +122,15 @@ class _Results:
             if not own:
                 raise
         return sorted(own, key=lambda record: record.created_at, reverse=True)[: wanted.limit]
+
+    async def standing(self) -> Standing:
+        own = await self._own.standing()
+        try:
+            fleet = await self._fleet.standing()
+        except NotKept:
+            return own
+        oldest = [at for at in (own.oldest_at, fleet.oldest_at) if at is not None]
+        return Standing(oldest_at=min(oldest, default=None), dead=own.dead + fleet.dead)
 
     async def delete(self, ids: list[str]) -> None:
         own = [one for one in ids if one in self._here.calls]

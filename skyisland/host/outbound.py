@@ -47,12 +47,21 @@ Lookup = Callable[[str, int], Awaitable[list[str]]]
 
 
 class Refused(Exception):
-    """A stranger's URL leads where it must not. `host` led to `address`, if one of them was the reason."""
+    """A stranger's URL leads where it must not. `host` led to `address`, if one of them was the reason.
+
+    The text is for operators: it may tell `address`, which is what the island's own name servers say. Who
+    asked is told no more than `told`.
+    """
 
     def __init__(self, reason: str, host: str = "", address: str = "") -> None:
         super().__init__(reason)
         self.host = host
         self.address = address
+
+    @property
+    def told(self) -> str:
+        """For whoever named the URL."""
+        return f"{self.host} leads to no address of the public Internet" if self.address else str(self)
 
 
 class Origin(Struct, frozen=True):
@@ -163,6 +172,21 @@ def check_url(url: str) -> None:
     path = url.partition("?")[0].lower().replace("%2e", ".")
     if len(url) > URL_LIMIT or not _URL.fullmatch(url) or not 1 <= port <= 0xFFFF or "/." in path:
         raise Refused("it is no URL that we send to; send https://host/path")
+
+
+def check_literal(url: str) -> None:
+    """Check the host of a URL that needs no name server: an address, or this very host.
+
+    Raises:
+        Refused: it is not the public Internet's.
+    """
+    host = urlsplit(url).hostname or ""
+    name = host.rstrip(".")
+    if name == "localhost" or name.endswith(".localhost"):  # RFC 6761
+        raise Refused(f"{host} leads to no address of the public Internet")
+    with contextlib.suppress(OSError):
+        # As the C library reads it: 2130706433, 0x7f.1 and 127.1 are addresses, too.
+        check_public(host, [socket.inet_ntoa(socket.inet_aton(name))], connected_networks())
 
 
 def pinned(url: str, addresses: list[str], method: str = "GET", body: bytes | None = None) -> httpx.Request:

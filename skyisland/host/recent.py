@@ -35,6 +35,10 @@ class Recent(Generic[K, V]):
             self._entries.move_to_end(key)
         return value
 
+    def items(self) -> list[tuple[K, V]]:
+        """All of them now, the one that was used longest ago first."""
+        return list(self._entries.items())
+
     def pop(self, key: K) -> V | None:
         """Forget an entry; returns what it was."""
         return self._entries.pop(key, None)

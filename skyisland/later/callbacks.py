@@ -6,8 +6,9 @@
 
 The secret is one of each client (`whsec_…`), made of one that the island keeps, so none can sign for another.
 Where a URL leads is `host.outbound`'s to judge, each time anew: the public Internet by https, or what the
-operator's settings trust. Redirects are not followed. Every attempt is on the record; 2xx is taken, 410 never
-asked again, and all else is tried again after a pause.
+operator's settings trust. An address that is neither is refused at once; what a name leads to is found when
+it is sent, and its caller is not told. Redirects are not followed. Every attempt is on the record; 2xx is
+taken, 410 never asked again, and all else is tried again after a pause.
 """
 
 from __future__ import annotations
@@ -19,12 +20,13 @@ import hashlib
 import hmac
 import logging
 import time
+from collections import Counter
 
 from msgspec import Raw, structs
 
 from skyisland.codec import encode
 from skyisland.errors import BadRequest
-from skyisland.host.outbound import Lookup, Refused, check_url, lookup, post
+from skyisland.host.outbound import Lookup, Refused, check_literal, check_url, lookup, post
 from skyisland.host.tasks import cancel_all
 from skyisland.later.calls import Callback, CallbackState, Delivery, Order, Record
 from skyisland.later.keeping import NotKept, Store
@@ -54,6 +56,8 @@ class Callbacks:
         self._work = asyncio.Event()
         self._sending: dict[str, asyncio.Task[None]] = {}
         self._clients: dict[str, int] = {}
+        self.ended: Counter[str] = Counter()
+        """Callbacks that are sent no more, since this was made, by their state."""
         self._dispatching: asyncio.Task[None] | None = None
 
     def secret_of(self, client: str) -> str:
@@ -74,8 +78,10 @@ class Callbacks:
         """
         try:
             check_url(url)
+            if not self._trusted(url):
+                check_literal(url)
         except Refused as refused:
-            raise BadRequest(f"X-Callback-Url: {refused}", field="X-Callback-Url") from None
+            raise BadRequest(f"X-Callback-Url: {refused.told}", field="X-Callback-Url") from None
         if not url.startswith("https://") and not self._trusted(url):
             raise BadRequest(
                 "X-Callback-Url: send an https URL; the operator permits others by async.callbacks",
@@ -96,6 +102,11 @@ class Callbacks:
             await self._store.results.note_callback(record.id, callback)
         await self._store.callbacks.put(Order(id=record.id, client=record.client, request=Raw(b"0")))
         self._work.set()
+
+    @property
+    def waiting(self) -> int:
+        """How many are to be sent, or are being sent."""
+        return self._store.callbacks.waiting + len(self._sending)
 
     def start(self) -> None:
         self._store.callbacks.follow(self._work.set)
@@ -160,6 +171,7 @@ class Callbacks:
                 callback.state = CallbackState.dead
             await results.note_callback(record.id, callback)
             if callback.due_at is None:
+                self.ended[callback.state] += 1
                 await queue.done(order.id)
             else:
                 await queue.put_back(order.id, callback.due_at)
@@ -186,7 +198,10 @@ class Callbacks:
                 error = f"it answered {status}"
             if retry_after_s is not None:
                 pause_s = min(max(pause_s, retry_after_s), LONGEST_PAUSE_S)
-        except (Refused, OSError) as failure:
+        except Refused as refused:
+            log.warning("the callback of %s: %s", record.id, refused)
+            error = refused.told
+        except OSError as failure:
             error = str(failure)
         return Delivery(at=at, took_s=time.perf_counter() - started, status=status, error=error), pause_s
 

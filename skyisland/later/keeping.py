@@ -46,6 +46,14 @@ class Wanted(Struct, frozen=True, kw_only=True):
     limit: int = 100
 
 
+class Standing(Struct, frozen=True, kw_only=True):
+    """How calls stand that are kept."""
+
+    oldest_at: float | None
+    """When the oldest of those that wait was accepted; None if none waits."""
+    dead: int
+
+
 class Queue(Protocol):
     """Orders that wait. One that was `put` is handed out until it is `done` or `buried`."""
 
@@ -76,6 +84,9 @@ class Queue(Protocol):
 
     async def put_back(self, call_id: str, due_at: float) -> None:
         """Hand it out again, at this time or later."""
+
+    def hurry(self, call_id: str) -> None:
+        """If it waits for a later time, hand it out now. What cannot do that lets it wait."""
 
     async def done(self, call_id: str) -> None:
         """It is over; forget it. May be repeated."""
@@ -120,6 +131,9 @@ class Results(Protocol):
 
     async def find(self, wanted: Wanted) -> list[Record]:
         """Records without results, newest first."""
+
+    async def standing(self) -> Standing:
+        """For monitoring, which asks every few seconds: a query of constant time, or nearly so."""
 
     async def delete(self, ids: list[str]) -> None:
         """Forget these."""

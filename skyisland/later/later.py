@@ -37,6 +37,7 @@ from skyisland.later.memory import MemoryStore
 from skyisland.later.running import Able, Run, Runner, SecretsOf, always
 from skyisland.model import FunctionRequest, NamedCall
 from skyisland.settings import Async
+from skyisland.status import Backlog
 
 log = logging.getLogger(__name__)
 
@@ -98,6 +99,10 @@ class Later:
         self._runner.start()
         self.callbacks.start()
 
+    def resumed(self, name: str) -> None:
+        """An admin resumed a name: what waits for that begins now."""
+        self._runner.resumed(name)
+
     def pause(self) -> None:
         """Accept and begin no more: the island stops."""
         self._runner.pause()
@@ -118,6 +123,22 @@ class Later:
     def waiting(self) -> int:
         """How many wait."""
         return self._store.orders.waiting
+
+    async def backlog(self) -> Backlog:
+        """For monitoring."""
+        if self._unusable is not None:
+            return Backlog()
+        standing = await self._store.results.standing()
+        oldest_at = standing.oldest_at
+        return Backlog(
+            waiting=self.waiting,
+            running=self.running,
+            oldest_s=0.0 if oldest_at is None else max(0.0, time.time() - oldest_at),
+            dead=standing.dead,
+            ended=dict(self._runner.ended),
+            callbacks_waiting=self.callbacks.waiting,
+            callbacks_ended=dict(self.callbacks.ended),
+        )
 
     def _usable(self) -> None:
         if self._unusable is not None:
@@ -300,6 +321,19 @@ class Later:
         await self._store.results.delete(gone)
         await self._drop(gone)
         return gone
+
+    async def forget_one(self, id: str, client: str = "") -> None:  # noqa: A002
+        """Forget a call that is over.
+
+        Raises:
+            CallNotFound
+            CallStands: it is not over.
+        """
+        record = await self.get(id, client)
+        if not record.state.final:
+            raise CallStands(f"{id} is {record.state}; cancel it first")
+        await self._store.results.delete([id])
+        await self._drop([id])
 
     async def _drop(self, ids: list[str]) -> None:
         for one in ids:

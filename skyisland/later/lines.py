@@ -94,6 +94,12 @@ class Lines:
         place.number = self._number
         heapq.heappush(self._due, (due_at, self._number, call_id))
 
+    def hurry(self, call_id: str, now: float) -> None:
+        """One that waits for a later time may be taken now."""
+        place = self._places.get(call_id)
+        if place is not None and place.due_at is not None and place.due_at > now:
+            self.wait(call_id, now)
+
     def take(self, now: float, full: Collection[str] = ()) -> str | None:
         """The next one; None if none is due, or only of clients in `full`."""
         while self._due and self._due[0][0] <= now:

@@ -10,8 +10,8 @@ from contextlib import AbstractAsyncContextManager, nullcontext
 
 from msgspec import structs
 
-from skyisland.later.calls import Callback, Claim, Order, Record, read, written
-from skyisland.later.keeping import Change, Wanted
+from skyisland.later.calls import Callback, CallState, Claim, Order, Record, read, written
+from skyisland.later.keeping import Change, Standing, Wanted
 from skyisland.later.lines import Lines, Room
 
 ROOMY = Room(orders=10_000, orders_per_client=5_000, size_bytes=1 << 28, size_bytes_per_client=1 << 27)
@@ -51,6 +51,9 @@ class MemoryQueue:
     async def put_back(self, call_id: str, due_at: float) -> None:
         if call_id in self._lines:
             self._lines.wait(call_id, due_at)
+
+    def hurry(self, call_id: str) -> None:
+        self._lines.hurry(call_id, time.time())
 
     async def done(self, call_id: str) -> None:
         self._lines.leave(call_id)
@@ -113,6 +116,12 @@ class MemoryResults:
             and record.created_at >= wanted.since
         ]
         return found[: wanted.limit]
+
+    async def standing(self) -> Standing:
+        records = [*map(read, self._records.values())]
+        waiting = [one.created_at for one in records if one.state is CallState.queued]
+        dead = sum(one.state is CallState.dead for one in records)
+        return Standing(oldest_at=min(waiting, default=None), dead=dead)
 
     async def delete(self, ids: list[str]) -> None:
         for call_id in ids:

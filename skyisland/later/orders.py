@@ -8,6 +8,7 @@ one finds every order waiting again.
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Callable, Collection
 
 import msgspec
@@ -94,6 +95,9 @@ class SqliteQueue:
         finally:
             if call_id in self._lines:
                 self._lines.wait(call_id, due_at)
+
+    def hurry(self, call_id: str) -> None:
+        self._lines.hurry(call_id, time.time())
 
     async def done(self, call_id: str) -> None:
         with telling(self._journal.path):

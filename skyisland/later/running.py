@@ -33,6 +33,7 @@ from skyisland.errors import (
     TooBusy,
 )
 from skyisland.events import shortened
+from skyisland.host.recent import Recent
 from skyisland.host.tasks import Background, cancel_all, finish
 from skyisland.later.callbacks import Callbacks
 from skyisland.later.calls import Attempt, CallbackState, CallState, Order, Record, accepted
@@ -60,6 +61,9 @@ PASS_ON_S = 0.5
 """How long an order is left to others that this island lacks something for."""
 SHOWN_CHARACTERS = 500
 """How much of a message a record has."""
+HELD = 10_000
+"""Calls that begin at once when their name is resumed; the others wait for their time, some seconds."""
+RESUMED = ""
 HOPELESS = (BadRequest, Forbidden, NotFound, BuildFailed, HostUnfit)
 """Errors that come again however often it is tried."""
 
@@ -99,12 +103,16 @@ class Runner:
         self._busy = busy
         self.running: dict[str, asyncio.Task[None]] = {}
         """The attempts under way, by their calls' ids."""
+        self.ended: Counter[str] = Counter()
+        """Calls that are over, since this was made, by their state."""
         self._clients: Counter[str] = Counter()
         self._cancelled: set[str] = set()
         self._ended: dict[str, set[asyncio.Future[None]]] = {}
         """Who waits for the end of a call, by its id."""
         self._news: dict[str, list[asyncio.Queue[str]]] = {}
         """Who watches a call, by its id."""
+        self._held: Recent[str, str] = Recent(HELD)
+        """Calls that wait because their name is paused, and that name."""
         self._work = asyncio.Event()
         self.paused = False
         self._dispatching: asyncio.Task[None] | None = None
@@ -117,6 +125,13 @@ class Runner:
 
     def wake(self) -> None:
         """There is an order more."""
+        self._work.set()
+
+    def resumed(self, name: str) -> None:
+        """Calls of this name are taken again: begin those that wait for it."""
+        for call in [call for call, held in self._held.items() if held == name]:
+            self._held[call] = RESUMED
+            self._store.orders.hurry(call)
         self._work.set()
 
     def pause(self) -> None:
@@ -195,6 +210,7 @@ class Runner:
 
     async def cancel(self, record: Record) -> None:
         """Run it no more: its jail is killed, wherever it is. One that is over stays as it is."""
+        self._held.pop(record.id)
         if await self._stop(record.id):
             record = await self._store.results.get(record.id) or record
         elif record.attempts and not record.attempts[-1].verdict:  # another island runs it
@@ -242,17 +258,20 @@ class Runner:
 
     async def _carry_out(self, order: Order) -> None:
         """One attempt, from the order to what is noted of it."""
+        resumed = self._held.pop(order.id) == RESUMED
         async with self._store.results.watched(order.id):  # another island may cancel it
-            await self._attempt(order)
+            await self._attempt(order, resumed)
 
-    async def _attempt(self, order: Order) -> None:
+    async def _attempt(self, order: Order, resumed: bool) -> None:
         record = await self.insist(lambda: self._store.results.get(order.id))
         if record is None:
             record = accepted(order)
         if record.state.final:  # the process was killed when it had noted this
             await self.end(record, record.state)
             return
-        if record.due_at is not None and record.due_at > time.time():  # who was to wait for that is gone
+        if (
+            record.due_at is not None and record.due_at > time.time() and not resumed
+        ):  # who was to wait for that is gone
             await self.insist(lambda: self._store.orders.put_back(record.id, record.due_at or 0.0))
             return
         if not await self._able(order):
@@ -291,7 +310,13 @@ class Runner:
         except (TooBusy, Draining, Paused) as refusal:
             record.attempts.pop()  # nothing ran
             record.message = shortened(refusal.message, SHOWN_CHARACTERS)
+            paused = isinstance(refusal, Paused)
+            if paused:
+                self._held[order.id] = order.name
             await self._put_back(record, refusal.retry_after_s or AGAIN_S)
+            if paused and self._held.get(order.id) == RESUMED:  # meanwhile
+                self._store.orders.hurry(order.id)
+                self._work.set()
         except IslandError as refusal:
             message = masked(hidden, refusal.message)
             record.error = Problem(message, refusal.code, _masked(hidden, refusal.details) or msgspec.UNSET)
@@ -364,7 +389,9 @@ class Runner:
         """Note that it is over, once; then have its callback sent, and take its order out of the queue."""
         if not record.state.final:
             record.state, record.due_at, record.ended_at = state, None, time.time()
-            if not await self.insist(lambda: self._store.results.note(record, result)):
+            if await self.insist(lambda: self._store.results.note(record, result)):
+                self.ended[state] += 1
+            else:
                 kept = await self.insist(lambda: self._store.results.get(record.id))
                 record = kept or record
         callback = record.callback

@@ -20,7 +20,7 @@ import msgspec
 from skyisland.host.tasks import aside
 from skyisland.later.calls import Callback, Claim, Record, read, written
 from skyisland.later.journal import Journal, Statement, telling
-from skyisland.later.keeping import Change, Wanted
+from skyisland.later.keeping import Change, Standing, Wanted
 from skyisland.later.lines import Room
 from skyisland.later.orders import SqliteQueue
 
@@ -146,6 +146,12 @@ class SqliteResults:
             rows = await self._journal.rows(f"{sql} ORDER BY number DESC LIMIT ?", (*values, wanted.limit))
         return await aside(lambda: [_with_callback(read(content), callback) for content, callback in rows])
 
+    async def standing(self) -> Standing:
+        with telling(self._journal.path):
+            oldest = await self._journal.rows(_OLDEST)
+            ((dead,),) = await self._journal.rows("SELECT count(*) FROM calls WHERE state = 'dead'")
+        return Standing(oldest_at=oldest[0][0] if oldest else None, dead=dead)
+
     async def delete(self, ids: list[str]) -> None:
         with telling(self._journal.path):
             sizes: dict[str, int] = {}
@@ -248,6 +254,9 @@ INSERT INTO calls
 ON CONFLICT (id) DO UPDATE SET
     state = excluded.state, final = excluded.final, ended_at = excluded.ended_at, record = excluded.record,
     callback = excluded.callback, result = excluded.result, size = excluded.size"""
+_OLDEST = """
+SELECT created_at FROM calls WHERE state = 'queued' AND ended_at IS NULL ORDER BY number LIMIT 1"""
+# Of the index by state and end, in which rows of one end stand by number: one row is read.
 _CLAIMS_SIZE = "SELECT coalesce(sum(length(reply)), 0) FROM claims"
 _FORGET_CLAIMS = """
 DELETE FROM claims WHERE (client, key) IN

@@ -55,6 +55,10 @@ class Runner(Protocol):
         """Calls of a name are slow beyond this time; None for the settings' own."""
         ...
 
+    def resumed(self, name: str) -> None:
+        """Calls of a name are taken again, also those that wait for it."""
+        ...
+
     @property
     def limits(self) -> Limits:
         """Of a jail, where a name has none of its own."""

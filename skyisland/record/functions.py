@@ -107,6 +107,7 @@ class Counted:
             reasons=most_first(whole.reasons),
             ran=whole.ran,
             cold=whole.cold,
+            kept=whole.kept,
             spent_s=whole.spent_s,
             last_error=self.last_error,
             last_error_at=self.last_error_at,

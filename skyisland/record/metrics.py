@@ -58,7 +58,7 @@ from skyisland.figures import FunctionFigures
 from skyisland.model import Phase
 from skyisland.record.schedules import of_names
 from skyisland.record.traffic import Traffic
-from skyisland.status import ByItself, Status
+from skyisland.status import Backlog, ByItself, Status
 
 log = logging.getLogger(__name__)
 
@@ -70,6 +70,11 @@ DATAGRAM_BYTES = 1432
 """StatsD's documentation recommends it for Ethernet, so that no datagram is split."""
 NAME_LENGTH = 200
 """Characters of a repository in a StatsD name, and of a function's in a label; honest ones are shorter."""
+
+
+LATER_ENDS = ("done", "dead", "cancelled")
+CALLBACK_ENDS = ("delivered", "dead")
+"""The states of what is over, each told from the start: a counter that begins at 1 has no rate."""
 
 
 class StatsD:
@@ -186,6 +191,7 @@ class Metrics:
         self._registry = registry = prometheus.CollectorRegistry()
         self._status: Status | None = None
         self._by_itself: ByItself | None = None
+        self._backlog: Backlog | None = None
         self.phases = {str(phase): _Times() for phase in (*Phase, "total")}
         self._invocations = prometheus.Counter(
             "skyisland_invocations_total",
@@ -241,18 +247,24 @@ class Metrics:
             self.statsd.count(name)
 
     def prometheus(
-        self, status: Status, *, by_itself: ByItself | None = None, open_metrics: bool = False
+        self,
+        status: Status,
+        backlog: Backlog | None = None,
+        *,
+        by_itself: ByItself | None = None,
+        open_metrics: bool = False,
     ) -> bytes:
         """All figures in the text format of Prometheus, 0.0.4, or in that of OpenMetrics, 1.0.0. Gauges are
-        read from `status`, those of schedules and pushes from `by_itself`."""
-        self._status, self._by_itself = status, by_itself
+        read from `status`, those of calls that answer later from `backlog`, those of schedules and pushes
+        from `by_itself`."""
+        self._status, self._backlog, self._by_itself = status, backlog, by_itself
         try:
             if open_metrics:
                 text: bytes = openmetrics.generate_latest(self._registry)  # type: ignore[no-untyped-call]
                 return text
             return prometheus.generate_latest(self._registry)
         finally:
-            self._status = self._by_itself = None
+            self._status = self._backlog = self._by_itself = None
 
     def _time(self, name: str, duration_s: float) -> None:
         if self.statsd is not None:
@@ -330,6 +342,8 @@ class _Current(Collector):
             )
         if (status := self._metrics._status) is not None:
             yield from self._now(status)
+        if (backlog := self._metrics._backlog) is not None:
+            yield from _later(backlog)
         if (by_itself := self._metrics._by_itself) is not None:
             yield from of_names(by_itself)
 
@@ -364,12 +378,37 @@ class _Current(Collector):
             yield from _by_function(status.report.functions)
 
 
+def _later(backlog: Backlog) -> Iterator[Metric]:
+    """Figures of calls that answer later."""
+    for name, text, value in (
+        ("later_waiting", "Calls that answer later and wait for an attempt.", backlog.waiting),
+        ("later_running", "Those of them that run.", backlog.running),
+        ("later_oldest_seconds", "Since when the oldest waits; 0 if none does.", backlog.oldest_s),
+        ("later_dead", "Dead ones that are kept.", backlog.dead),
+        ("callbacks_waiting", "Callbacks to be sent, or sent again.", backlog.callbacks_waiting),
+    ):
+        yield GaugeMetricFamily(f"skyisland_{name}", text, value=value)
+    for name, text, states, ended in (
+        ("later_ended", "Calls that answer later and are over.", LATER_ENDS, backlog.ended),
+        ("callbacks_ended", "Callbacks that are sent no more.", CALLBACK_ENDS, backlog.callbacks_ended),
+    ):
+        family = CounterMetricFamily(f"skyisland_{name}", text, labels=["state"])
+        for state in states:
+            family.add_metric([state], ended.get(state, 0))
+        yield family
+
+
 def _by_function(functions: Iterable[FunctionFigures]) -> Iterator[Metric]:
     """Figures of each function that has a row in a report, and of the `other` together: strangers choose the
     names, and there are no more series than rows."""
     calls = CounterMetricFamily("skyisland_function_calls", "Calls of a function.", labels=["function"])
     cold = CounterMetricFamily(
         "skyisland_function_cold", "Those for which no warm jail waited.", labels=["function"]
+    )
+    kept = CounterMetricFamily(
+        "skyisland_function_kept",
+        "Those that ran, ended well, and were within their target (SLO).",
+        labels=["function"],
     )
     errors = CounterMetricFamily(
         "skyisland_function_errors",
@@ -385,6 +424,7 @@ def _by_function(functions: Iterable[FunctionFigures]) -> Iterator[Metric]:
         label = one.title if len(one.title) <= NAME_LENGTH else one.id
         calls.add_metric([label], one.calls)
         cold.add_metric([label], one.cold)
+        kept.add_metric([label], one.kept)
         for cause, count in one.reasons.items():
             errors.add_metric([label, cause], count)
         of_times = {"0.5": one.recent.p50_s, "0.95": one.recent.p95_s, "0.99": one.recent.p99_s}
@@ -393,4 +433,4 @@ def _by_function(functions: Iterable[FunctionFigures]) -> Iterator[Metric]:
                 labels = {"function": label, "quantile": quantile}
                 seconds.add_sample("skyisland_function_seconds", labels, value_s)
         seconds.add_metric([label], one.ran, one.spent_s)
-    yield from (calls, cold, errors, seconds)
+    yield from (calls, cold, kept, errors, seconds)

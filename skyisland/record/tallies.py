@@ -41,6 +41,7 @@ class Tally:
         "calls",
         "cold",
         "errors",
+        "kept",
         "longest_s",
         "ran",
         "reasons",
@@ -50,7 +51,7 @@ class Tally:
     )
 
     def __init__(self) -> None:
-        self.calls = self.errors = self.ran = self.cold = self.built = self.slow = 0
+        self.calls = self.errors = self.ran = self.cold = self.built = self.slow = self.kept = 0
         self.spent_s = self.longest_s = 0.0
         self.times = array("I", bytes(4 * (len(BOUNDS_S) + 1)))
         self.reasons: dict[str, int] = {}
@@ -72,6 +73,8 @@ class Tally:
                     self.built += 1
             if total_s > slo_s:
                 self.slow += 1
+            elif verdict == "ok":
+                self.kept += 1
             if verdict == "ok":
                 return
         elif verdict == CANCELLED:
@@ -107,6 +110,7 @@ class Tally:
         self.cold += sign * other.cold
         self.built += sign * other.built
         self.slow += sign * other.slow
+        self.kept += sign * other.kept
         self.spent_s += sign * other.spent_s
 
     def percentiles(self, longest_s: float, *shares: float) -> tuple[float | None, ...]:
@@ -190,6 +194,8 @@ class Series:
             cold=total.cold,
             built=total.built,
             slow=total.slow,
+            kept=total.kept,
+            kept_share=total.kept / total.ran if total.ran else None,
             error_share=total.errors / total.calls if total.calls else None,
             cold_share=total.cold / total.ran if total.ran else None,
             p50_s=p50_s,

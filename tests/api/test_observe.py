@@ -68,6 +68,7 @@ async def test_prometheus(client: httpx.AsyncClient, admin: httpx.AsyncClient) -
     assert 'skyisland_invocations_total{cached="false",verdict="ok"} 1.0' in response.text
     assert 'skyisland_http_responses_total{status="200"} 1.0' in response.text
     assert f'skyisland_function_calls_total{{function="{CALL["url"]}.Encode"}} 1.0' in response.text
+    assert 'skyisland_later_ended_total{state="dead"} 0.0' in response.text
     accept = "application/openmetrics-text;version=1.0.0;q=0.75,text/plain;version=0.0.4;q=0.5"
     response = await admin.get("/metrics", headers={"Accept": accept})
     assert response.headers["content-type"] == "application/openmetrics-text; version=1.0.0; charset=utf-8"

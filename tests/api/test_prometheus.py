@@ -69,15 +69,22 @@ async def busy() -> AsyncIterator[World]:
     await world.island.stop()
 
 
+async def figures(world: World) -> bytes:
+    island = world.island
+    return world.metrics.prometheus(
+        island.status(), await island.later.backlog(), by_itself=island.named.by_itself()
+    )
+
+
 async def test_board_and_rules_ask_for_what_there_is() -> None:
     async with busy() as world:
-        text = world.metrics.prometheus(
-            world.island.status(), by_itself=world.island.named.by_itself()
-        ).decode()
+        text = (await figures(world)).decode()
     labels: defaultdict[str, set[str]] = defaultdict(set)
+    states: defaultdict[str, set[str]] = defaultdict(set)
     for family in text_string_to_metric_families(text):
         for sample in family.samples:
             labels[sample.name] |= set(sample.labels)
+            states[sample.name] |= {sample.labels.get("state", "")}
     asked = alerts() | board()
     assert len(asked) > 30
     for where, expression in asked.items():
@@ -89,6 +96,8 @@ async def test_board_and_rules_ask_for_what_there_is() -> None:
             assert name in labels, f"{where}: /metrics has no {name}"
             used = set(re.findall(r"(\w+)(?==|!=)", matchers)) - {"instance", "job"}
             assert used <= labels[name], where
+            asked_states = set(re.findall(r'\bstate!?="(\w+)"', matchers))
+            assert asked_states <= states[name], f"{where}: there is no such state"
     told = {name.removesuffix("_bucket") for name in labels}
     for name in ("skyisland_invocations_total", "skyisland_phase_seconds", "skyisland_places"):
         assert name in told
@@ -97,7 +106,7 @@ async def test_board_and_rules_ask_for_what_there_is() -> None:
 @installed
 async def test_promtool_finds_nothing_to_mend(tmp_path: Path) -> None:
     async with busy() as world:
-        text = world.metrics.prometheus(world.island.status(), by_itself=world.island.named.by_itself())
+        text = await figures(world)
 
     def said(*words: str | Path, given: bytes = b"") -> str:
         done = subprocess.run(["promtool", "check", *words], input=given, capture_output=True, check=False)

@@ -4,6 +4,7 @@ servers can do is in test_keeping_together.py."""
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from pathlib import Path
 
@@ -14,7 +15,7 @@ from skyisland.errors import TooBusy
 from skyisland.fleet.store import NatsStore
 from skyisland.later.calls import Callback, CallbackState, CallState, Claim, Order, Record
 from skyisland.later.journal import Journal, Statement
-from skyisland.later.keeping import NotKept, Store, Wanted
+from skyisland.later.keeping import NotKept, Standing, Store, Wanted
 from skyisland.later.lines import Room
 from skyisland.later.memory import MemoryStore
 from skyisland.later.sqlite import INLINE_BYTES, SqliteStore
@@ -72,6 +73,28 @@ def record(id: str, state: CallState = CallState.queued, **fields: object) -> Re
 async def taken(store: Store, now: float = 10.0, full: tuple[str, ...] = ()) -> str:
     one = await store.orders.take(now, full)
     return "" if one is None else one.id
+
+
+async def test_what_waits_for_later_can_be_hurried_and_nothing_else(store: Store) -> None:
+    queue, now = store.orders, time.time()
+    for id in ("taken", "late", "ready"):  # noqa: A001
+        await queue.put(order(id), due_at=now + 1000 if id == "late" else 0.0)
+    assert await taken(store, now) == "taken"
+    for id in ("taken", "late", "late", "ready", "none"):  # noqa: A001
+        queue.hurry(id)
+    if not isinstance(store, NatsStore):  # whose servers hand it out at its time
+        assert [await taken(store, now + 60) for _ in range(3)] == ["ready", "late", ""]
+
+
+async def test_how_the_calls_stand(store: Store) -> None:
+    results = store.results
+    assert await results.standing() == Standing(oldest_at=None, dead=0)
+    for number, state in enumerate(("done", "queued", "dead", "queued", "running", "dead", "cancelled")):
+        ended = {"ended_at": 2000.0} if CallState(state).final else {}
+        await results.note(record(f"c{number}", CallState(state), created_at=1000.0 + number, **ended))
+    assert await results.standing() == Standing(oldest_at=1001.0, dead=2)
+    await results.note(record("c1", CallState.running, created_at=1001.0))
+    assert await results.standing() == Standing(oldest_at=1003.0, dead=2)
 
 
 async def test_clients_take_turns_and_each_comes_in_its_order(store: Store) -> None:

@@ -18,7 +18,7 @@ from skyisland.events import InvocationFinished
 from skyisland.model import Purpose, Timings
 from skyisland.operations import OPERATIONS, Operation, Parameter
 from skyisland.record.metrics import Metrics, StatsD
-from skyisland.status import ByItself, JailInfo, JailState, ScheduleFigures
+from skyisland.status import Backlog, ByItself, JailInfo, JailState, ScheduleFigures
 from tests.support.api import make_world
 from tests.support.manual import PAGE, manual
 from tests.support.places import ROOT
@@ -68,7 +68,7 @@ def prometheus() -> str:
     rows = ["| name | kind | labels | |", "| --- | --- | --- | --- |"]
     one = ScheduleFigures(name="report", next=1.0, last=1.0, calls=1, missed=0, skipped=0, waits=False)
     by_itself = ByItself(schedules=[one], pushes={"moved": 1})
-    text = metrics.prometheus(status, by_itself=by_itself).decode()
+    text = metrics.prometheus(status, Backlog(), by_itself=by_itself).decode()
     for family in text_string_to_metric_families(text):
         if family.type == "gauge" and family.name.endswith("_created"):
             continue  # when each counter began: the library's own

@@ -128,6 +128,17 @@ def test_a_function_may_have_a_target_of_its_own() -> None:
     assert island.called.report().every.slow == 1
 
 
+def test_what_share_of_the_calls_kept_their_target(island: Island) -> None:
+    assert island.called.report().every.kept_share is None
+    for total_s, verdict in ((0.1, "ok"), (0.2, "ok"), (9.0, "ok"), (0.1, "exited"), (0.0, "too_busy")):
+        island.end(total_s=total_s, verdict=verdict)
+    island.end(verdict="cancelled")
+    (one,) = island.called.report().functions
+    assert (one.kept, one.recent.kept, one.recent.kept_share) == (2, 2, 0.5), "of the four that ran"
+    island.now += 3600
+    assert island.called.report().every.kept_share is None
+
+
 def test_counts_over_time_and_heat(island: Island) -> None:
     island.end(total_s=0.001)
     island.now += 10

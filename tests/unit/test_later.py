@@ -35,6 +35,7 @@ from skyisland.later.memory import MemoryStore
 from skyisland.later.pauses import pause
 from skyisland.model import FunctionRequest, GoError, Invocation, Outcome, Timings, Verdict
 from skyisland.settings import Async
+from skyisland.status import Backlog
 
 REQUEST = FunctionRequest(url="github.com/u/r", call="F(1)")
 QUICK = Async(backoff=0.001, longest_backoff=0.002)
@@ -133,10 +134,14 @@ async def test_what_ends_badly_is_tried_again_and_then_dead_until_it_is_run_agai
         assert record.attempts[1].message == "the function returned an error: no luck"
         assert record.error is not None
         assert [one.id for one in await later.find(Wanted(state=CallState.dead))] == [record.id]
+        backlog = await later.backlog()
+        assert (backlog.dead, backlog.ended, backlog.waiting) == (1, {"dead": 1}, 0)
         again = await later.redrive(record.id)
         assert (again.attempts == [], again.error) == (True, None) or again.state.final
         record = await over(later, record.id)
         assert (record.state, len(record.attempts), record.error) == ("done", 1, None)
+        backlog = await later.backlog()
+        assert (backlog.dead, backlog.ended) == (0, {"dead": 1, "done": 1})
 
 
 @pytest.mark.parametrize(
@@ -176,7 +181,27 @@ async def test_a_call_that_waits_for_a_paused_name_says_so(runner: Runner) -> No
                 while not runner.ran or (record := await later.get(call)).state != "queued":
                     await news.get()
         assert (record.attempts, record.message, later.waiting) == ([], "n is paused", 1)
+        backlog = await later.backlog()
+        assert (backlog.waiting, 0 < backlog.oldest_s < 20) == (1, True)
         assert 50 < (record.due_at or 0.0) - time.time() <= 60
+
+
+async def test_a_call_that_waits_for_a_paused_name_begins_as_soon_as_that_is_resumed(runner: Runner) -> None:
+    paused = Paused("n is paused", retry_after_s=3600)
+    runner.plays = [paused, paused, invocation()]
+    async with living(runner) as later:
+        waits, other = [(await later.accept(REQUEST, "ann", name=name)).id for name in ("n", "m")]
+        for call in (waits, other):
+            async with later.news(call) as news, asyncio.timeout(20):
+                while not (await later.get(call)).message:
+                    await news.get()
+        later.resumed("n")
+        later.resumed("n")
+        assert (await over(later, waits)).state == "done"
+        assert ((await later.get(other)).message, later.waiting, len(runner.ran)) == ("n is paused", 1, 3)
+        await later.cancel(other)
+        later.resumed("m")
+        assert (later.waiting, len(later._runner._held)) == (0, 0)
 
 
 async def test_no_message_has_a_secret_of_the_name(runner: Runner) -> None:
@@ -296,6 +321,7 @@ async def test_what_cannot_be_kept_is_refused(runner: Runner, monkeypatch: pytes
             await later.accept(REQUEST, "ann")
         with pytest.raises(CallNotFound):
             await later.get("call-1")
+        assert await later.backlog() == Backlog()
         with pytest.raises(NotKept):
             await later.claim(Claim(client="ann", key="k", body=b""))
         assert await later.find(Wanted()) == []
@@ -382,6 +408,7 @@ async def test_a_callback_is_signed_and_sent_until_it_is_taken(
         assert abs(stamp - time.time()) < 60
         assert headers == signed(call, stamp, body, key)
         assert later.callbacks.secret_of("ann") != later.callbacks.secret_of("bob")
+        assert later.callbacks.ended == {"delivered": 1}
 
 
 async def test_a_callback_that_nobody_takes_is_dead_until_it_is_sent_again(
@@ -417,6 +444,13 @@ async def test_a_callback_that_nobody_takes_is_dead_until_it_is_sent_again(
         "https://user@example.org/",
         "https://example.org/#f",
         "https://[::1]/",
+        "https://169.254.169.254/latest/",
+        "https://10.0.0.7/hooks/",
+        "https://127.0.0.1:8443/",
+        "https://2130706433/",
+        "https://0x7f.1/",
+        "https://localhost/",
+        "https://hook.localhost./",
         "https://example.org:99999/",
         "ftp://example.org/",
         "file:///etc/passwd",
@@ -471,7 +505,8 @@ async def test_a_callback_goes_nowhere_but_to_the_public_internet(runner: Runner
             call = (await later.accept(REQUEST, "ann", callback=callback)).id
             record = await delivered(later, call, "dead")
             assert record.callback is not None
-            assert "not on the public Internet" in record.callback.deliveries[0].error
+            told = record.callback.deliveries[0].error
+            assert told == f"{host} leads to no address of the public Internet"
         assert got == []
 
 

@@ -17,7 +17,7 @@ from skyisland.figures import OTHER, Figures, FunctionFigures, Report, Window
 from skyisland.model import Phase, Purpose, Timings
 from skyisland.record.metrics import Metrics, StatsD
 from skyisland.record.traffic import ApiStats, Traffic, go_duration
-from skyisland.status import AddressInfo, AddressState, JailInfo, JailState, PoolStatus, Status
+from skyisland.status import AddressInfo, AddressState, Backlog, JailInfo, JailState, PoolStatus, Status
 
 JAIL = JailInfo(
     jid=1,
@@ -216,6 +216,23 @@ async def test_an_unknown_server_is_looked_for_again(caplog: pytest.LogCaptureFi
     assert not running.done()
     running.cancel()
     await asyncio.wait([running])
+
+
+def test_the_backlog_of_calls_that_answer_later() -> None:
+    backlog = Backlog(waiting=3, running=1, oldest_s=2.5, dead=4, ended={"done": 7}, callbacks_waiting=2)
+    told = Metrics().prometheus(STATUS, backlog).decode()
+    for line in (
+        "skyisland_later_waiting 3.0",
+        "skyisland_later_running 1.0",
+        "skyisland_later_oldest_seconds 2.5",
+        "skyisland_later_dead 4.0",
+        'skyisland_later_ended_total{state="done"} 7.0',
+        'skyisland_later_ended_total{state="dead"} 0.0',
+        "skyisland_callbacks_waiting 2.0",
+        'skyisland_callbacks_ended_total{state="dead"} 0.0',
+    ):
+        assert line in told.splitlines()
+    assert "later" not in Metrics().prometheus(STATUS).decode()
 
 
 def test_prometheus() -> None:
