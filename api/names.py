@@ -57,7 +57,7 @@ def names(app: Quart, island: Island) -> None:
 
     @answers(app, op.MOVE)
     async def move(name: str, body: MoveBody) -> Named:
-        now = await named.move(name, body.version, by=g.who.name)
+        now = await named.move(name, body.version, follow=body.follow, by=g.who.name)
         audit("moved %s to %s", name, now.commit)
         return now
 

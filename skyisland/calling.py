@@ -111,22 +111,31 @@ class Calling:
         """
         if self.closed:
             raise Draining("the island is stopping and takes no new calls", retry_after_s=5)
-        story = Story(request, self._events, client, id=id, caller_id=caller_id, traceparent=traceparent)
+        if terms is None:
+            terms = PLAIN
+        story = Story(
+            request,
+            self._events,
+            client,
+            id=id,
+            caller_id=caller_id,
+            traceparent=traceparent,
+            name=terms.name,
+        )
+        story.secrets = terms.secrets
         task = asyncio.current_task()
         assert task is not None  # noqa: S101 - we are in a coroutine
         self.running[task] = story
-        if terms is not None:
-            story.name, story.secrets = terms.name, terms.secrets
         self._builds.disturb()
         try:
             if behind:
                 async with self._behind.claim(client):
                     outcome = await self._carry_out(
-                        request, story, text_only, heard, terms or PLAIN, repeatable, visit, behind=True
+                        request, story, text_only, heard, terms, repeatable, visit, behind=True
                     )
                 return story.finish(outcome)
             return story.finish(
-                await self._carry_out(request, story, text_only, heard, terms or PLAIN, repeatable, visit)
+                await self._carry_out(request, story, text_only, heard, terms, repeatable, visit)
             )
         except Exception as error:
             story.fail(error)

@@ -110,7 +110,12 @@ async def vital(name: str, trial: Callable[[], Awaitable[str]]) -> Check:
 def from_capabilities(capabilities: Iterable[Capability]) -> list[Check]:
     """A driver's capabilities as checks. None is vital: without it a call runs, less confined."""
     return [
-        Check(name=c.name, ok=c.enforced, found=c.how, remedy="" if c.enforced else c.remedy)
+        Check(
+            name=c.name,
+            ok=c.enforced or not c.wanted,
+            found=c.how,
+            remedy=c.remedy if c.wanted and not c.enforced else "",
+        )
         for c in capabilities
     ]
 

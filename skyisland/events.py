@@ -86,6 +86,8 @@ class InvocationStarted(Event, frozen=True, kw_only=True):
     """The trace that it is a part of, and the caller's span in it (`skyisland.trace`); empty if none."""
     client: str = ""
     """Who called: the name of a token, or an address."""
+    name: str = ""
+    """The name that is called; empty for a plain call."""
 
     def __post_init__(self) -> None:
         if len(self.url) > TEXT or len(self.call) > TEXT or len(self.version or "") > TEXT:

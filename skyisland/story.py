@@ -73,9 +73,10 @@ class Story:
         id: str = "",  # noqa: A002
         caller_id: str = "",
         traceparent: str = "",
+        name: str = "",
     ) -> None:
         """`id`: of the invocation, one that nothing else has; `caller_id`: what the caller calls it;
-        `traceparent`: the trace that it is a part of, as `trace.read` gives it."""
+        `traceparent`: the trace that it is a part of, as `trace.read` gives it; `name`: that is called."""
         self.id = id or new_id()
         self.caller_id, self.traceparent = caller_id, traceparent
         self.request = request
@@ -96,7 +97,7 @@ class Story:
         self.warm = False
         self.repository = self.package = self.function = ""
         """What is called, as far as it is known: see `InvocationFinished`."""
-        self.name = ""
+        self.name = name
         """By which name; empty for a plain call."""
         self.node = ""
         """The island of the fleet that runs it; empty for this one."""
@@ -121,6 +122,7 @@ class Story:
                 version=request.version,
                 ip4=request.ip4,
                 client=client,
+                name=name,
             )
         )
 
@@ -150,6 +152,7 @@ class Story:
             url=shortened(self.request.url),
             call=shortened(self.request.shown),
             client=self.client,
+            name=self.name,
             started_at=self.started_at,
             phase=self.began,
             since=self.started_at + self.began_after_s,

@@ -8,7 +8,7 @@ shows the first in a browser. Importing this costs nothing; Textual is loaded by
                                  deferred, invoke, defining, questions
     desk, dialogs, keyboard,
     catalogue, answer, calls,
-    jump, memory, output         what these are made of
+    jump, memory, output, terms  what these are made of
     draw/                        how it is drawn
     watch/                       what is known of the island, and the ways to it
     words                        how values are written

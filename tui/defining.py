@@ -17,6 +17,7 @@ from skyisland.errors import IslandError, StaleRevision
 from skyisland.model import FunctionRequest, NamedCall
 from skyisland.named.definition import Definition, checked, checked_name
 from skyisland.named.schedule import FIELDS, Schedule
+from tui import terms
 from tui.answer import AnswerPane
 from tui.dialogs import Toggle
 from tui.watch.names import NameRow
@@ -79,7 +80,7 @@ class NameDialog(ModalScreen[None]):
 
 
 class Define(NameDialog):
-    """Asks what a name shall stand for. What else a name has (environment, secrets, limits) stays."""
+    """Asks what a name shall stand for, on which terms. What else it has (webhook, warm jails) stays."""
 
     FIELDS = (
         ("name", "name", "a-z, 0-9, dot, dash, underscore"),
@@ -88,6 +89,10 @@ class Define(NameDialog):
         ("handler", "or handler", "a http.Handler, which answers /fn/NAME"),
         ("version", "version", "branch, tag or commit; empty: the default branch"),
         ("schedule", "schedule", "0 8 * * MON-FRI Europe/Berlin; empty: only when called"),
+        ("env", "environment", 'MODE=test GREETING="hello there"'),
+        ("secrets", "secrets", "TOKEN=STRIPE_KEY: the variable, and the secret's name"),
+        ("limits", "limits", "memory=64m cpus=0.5 cpu_time=2s pids=30 stdout=1m time=5s"),
+        ("callers", "callers", "names of tokens; empty: whoever may call; *: everybody"),
     )
     CHOICES = (("pin", "stay at its commit"), ("verify", "only if its Examples pass"))
 
@@ -98,7 +103,7 @@ class Define(NameDialog):
 
     def compose(self) -> ComposeResult:
         given = {} if self.row is None else structs.asdict(self.row.info.definition)
-        values = {name: given.get(name) or "" for name, _, _ in self.FIELDS}
+        values = {name: given.get(name) or "" for name, _, _ in self.FIELDS} | terms.shown(self._before)
         if self.row is not None:
             values["name"] = self.row.key
             schedule = self.row.info.definition.schedule
@@ -107,7 +112,11 @@ class Define(NameDialog):
             box.border_title = "Define a name" if self.row is None else Content(f"Define {self.row.name}")
             box.border_subtitle = "ctrl+r define  esc close"
             yield from self.fields(values)
-            yield Label(Content("Environment, secrets, limits and the like are not changed here."))
+            yield Label(Content("The value of a secret is set by: skyisland secrets set NAME"))
+
+    @property
+    def _before(self) -> Definition:
+        return self.row.info.definition if self.row is not None else Definition(url="")
 
     def on_mount(self) -> None:
         name = self.query_one("#name-name", Input)
@@ -119,8 +128,12 @@ class Define(NameDialog):
         self.set_focus(name if self.row is None else self.query_one("#name-url", Input))
 
     def definition(self) -> Definition:
-        """What the fields say."""
-        base = self.row.info.definition if self.row is not None else Definition(url="")
+        """What the fields say.
+
+        Raises:
+            BadRequest: one of the terms cannot be read.
+        """
+        base = terms.changed(self._before, {name: self.typed(name) for name in terms.TERMS})
         texts: dict[str, Any] = {name: self.typed(name) for name in ("url", "function", "handler")}
         choices = {name: self.chosen(name) for name, _ in self.CHOICES}
         schedule = scheduled(self.typed("schedule"), base.schedule)
@@ -131,10 +144,10 @@ class Define(NameDialog):
         """Define it in the background: it is built first."""
         if self._sending:
             return
-        name, definition = self.row.key if self.row is not None else self.typed("name"), self.definition()
+        name = self.row.key if self.row is not None else self.typed("name")
         try:
             checked_name(name)
-            checked(definition)
+            definition = checked(self.definition())
         except IslandError as wrong:
             self.say(wrong.message)
             return

@@ -18,7 +18,7 @@ from tui.dialogs import AskText
 from tui.orders import Orders
 from tui.watch.names import NameRow, other_revision
 from tui.watch.port import LinkLost
-from tui.watch.rows import FunctionRow, InvocationRow
+from tui.watch.rows import FunctionRow, InvocationRow, JailRow
 
 
 class Naming(Orders):
@@ -100,7 +100,10 @@ class Naming(Orders):
                 order = self._change(row, "moving", self.station.port.move(row.key, version or None))
                 self.run_worker(self._all("moved", [(row.name, order)]), group="act")
 
-        about = f"It is built first, and stays at {row.info.commit[:12]} until then.\nTo which version?"
+        pinned = "\nIt is pinned: name a branch, and it follows that." if row.info.definition.pin else ""
+        about = (
+            f"It is built first, and stays at {row.info.commit[:12]} until then.{pinned}\nTo which version?"
+        )
         hint = f"branch, tag or commit; empty: where {row.info.definition.version or 'the branch'} is now"
         self.push_screen(AskText(f"Move {row.name}", about, hint=hint, optional=True), given)
 
@@ -165,12 +168,19 @@ class Naming(Orders):
         row = self.row
         if isinstance(row, NameRow):
             self._call(row)
+        elif isinstance(row, JailRow) and (its_call := self._by_name_in(row)) is not None:
+            self.run_worker(self._call_again(its_call), group="act")
         elif (isinstance(row, InvocationRow) and row.name) or (
             isinstance(row, FunctionRow) and row.figures.repository == NAMES
         ):
             self.run_worker(self._call_again(row), group="act")
         else:
             super().action_invoke()
+
+    def _by_name_in(self, jail: JailRow) -> InvocationRow | None:
+        """The call that this jail works for, if it is one of a name."""
+        its_call = self.board.invocations.get(jail.info.invocation or "")
+        return its_call if its_call is not None and its_call.name else None
 
     def _call(self, row: NameRow, asked: NamedCall | None = None) -> None:
         if row.info.definition.handler:

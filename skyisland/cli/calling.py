@@ -6,7 +6,7 @@ import os
 import select
 import stat
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import IO, Any, BinaryIO
 
 import click
@@ -19,6 +19,7 @@ from skyisland.cli.printing import as_json, print_json, print_table, say
 from skyisland.cli.publishing import found, is_folder
 from skyisland.codec import encode
 from skyisland.golang.catalogue import Entry
+from skyisland.later.calls import Record
 from skyisland.model import FunctionRequest, Phase, Verdict
 from skyisland.receipts.receipt import file_of
 from skyisland.record.lines import printable
@@ -26,6 +27,28 @@ from skyisland.wire import Called, InputAnswer
 
 QUIET_S = 2.0
 """When nothing came on a pipe for so long, we say what we wait for."""
+
+
+def answering_later(command: Callable[..., Any]) -> Callable[..., Any]:
+    """The options of a call that may answer later."""
+    for option in (
+        click.option("--callback", default="", help="With --async: the URL that gets its record."),
+        click.option("--key", default="", help="With --async: an Idempotency-Key, which runs it once."),
+        click.option("--async", "later", is_flag=True, help="Have it kept and run later; prints its id."),
+    ):
+        command = option(command)
+    return command
+
+
+def check_later(later: bool, key: str, callback: str) -> None:
+    """Refuse options that nothing would come of."""
+    if (key or callback) and not later:
+        raise click.UsageError("--key and --callback go with --async")
+
+
+def print_accepted(record: Record, as_json: bool) -> None:
+    """What was kept: its id, for `skyisland calls show`."""
+    print_json(record) if as_json else click.echo(record.id)
 
 
 @click.command()
@@ -61,9 +84,7 @@ QUIET_S = 2.0
     help="What the function reads; without it, what is piped in.",
 )
 @click.option("--raw", is_flag=True, help="Write the output as it is to a terminal, too.")
-@click.option("--async", "later", is_flag=True, help="Have it kept and run later; prints its id.")
-@click.option("--key", default="", help="With --async: an Idempotency-Key, which runs it once.")
-@click.option("--callback", default="", help="With --async: the URL that gets its record.")
+@answering_later
 @click.option("--receipt", type=click.File("wb", lazy=True), help="Write its signed receipt to this file.")
 @as_json
 @click.pass_obj
@@ -95,8 +116,7 @@ def invoke(
     Prints what the function printed and returned; on a terminal, escapes in place of its control characters.
     Exit code 4 if it did not end well, or returned an error.
     """
-    if (key or callback) and not later:
-        raise click.UsageError("--key and --callback go with --async")
+    check_later(later, key, callback)
     if receipt and (later or inputs):
         raise click.UsageError("--receipt goes with one call that is waited for")
     if later and is_folder(fields["url"]):
@@ -108,8 +128,7 @@ def invoke(
     with options.client(admin=False) as client, found(options, url, version) as (url, version):
         request = FunctionRequest(url=url, version=version, **fields)
         if later:
-            record = client.invoke_later(request, key=key, callback=callback)
-            print_json(record) if as_json else click.echo(record.id)
+            print_accepted(client.invoke_later(request, key=key, callback=callback), as_json)
             return
         if inputs is not None:
             sys.exit(_print_lines(client.invoke_many(request)))

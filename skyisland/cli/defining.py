@@ -169,5 +169,6 @@ def say_where(named: Named, as_json: bool) -> None:
         print_json(named)
         return
     state = ", paused" if named.paused else ""
+    state += ", pinned there" if named.definition.pin else ""
     commit = named.commit[:COMMIT_CHARACTERS]
     say(f"{named.name} is at {commit}, revision {named.revision} ({named.why}){state}")

@@ -10,7 +10,15 @@ import click
 import msgspec
 
 from skyisland.cli import EXIT_FUNCTION, GlobalOptions, Listing, completing
-from skyisland.cli.calling import data_of, input_of, piped, print_output
+from skyisland.cli.calling import (
+    answering_later,
+    check_later,
+    data_of,
+    input_of,
+    piped,
+    print_accepted,
+    print_output,
+)
 from skyisland.cli.defining import COMMIT_CHARACTERS, define, name_argument, say_where
 from skyisland.cli.printing import PAIRS, as_json, moment, print_json, print_list, print_table, say, span
 from skyisland.model import NamedCall, Verdict
@@ -155,6 +163,7 @@ def _past(revision: Revision) -> tuple[object, ...]:
 @click.option("--inputs", type=click.File("rb"), help="Arguments of many calls, a line each; - to read them.")
 @click.option("--stdin", type=click.File("rb"), help="What the function reads; without it, what is piped in.")
 @click.option("--raw", is_flag=True, help="Write the output as it is to a terminal, too.")
+@answering_later
 @as_json
 @click.pass_obj
 def call(
@@ -165,16 +174,23 @@ def call(
     inputs: BinaryIO | None,
     stdin: BinaryIO | None,
     raw: bool,
+    later: bool,
+    key: str,
+    callback: str,
     as_json: bool,
 ) -> None:
     """Call NAME with arguments, each JSON or else a text: skyisland names call encode 100.1 80.9
 
     Exit code 4 if it did not end well, or returned an error.
     """
+    check_later(later, key, callback)
     given = data_of(args, arg, inputs, texts=False)
     if data := stdin.read() if stdin else piped():
         given |= input_of(data)
     with options.client(admin=False) as client:
+        if later:
+            print_accepted(client.call_later(name, NamedCall(**given), key=key, callback=callback), as_json)
+            return
         called = client.call(name, NamedCall(**given))
     if as_json:
         print_json({"verdict": called.verdict, **msgspec.to_builtins(called.answer)})
@@ -186,12 +202,16 @@ def call(
 @names.command()
 @name_argument
 @click.argument("version", required=False)
+@click.option("--follow", is_flag=True, help="Follow its branch from now on, though it was pinned.")
 @as_json
 @click.pass_obj
-def move(options: GlobalOptions, name: str, version: str | None, as_json: bool) -> None:
-    """Move NAME to VERSION, or to where its branch is now, once that is built."""
+def move(options: GlobalOptions, name: str, version: str | None, follow: bool, as_json: bool) -> None:
+    """Move NAME to VERSION, or to where its branch is now, once that is built.
+
+    Without VERSION, a name that is pinned, or was rolled back, stays pinned there; with --follow it does not.
+    """
     with options.client() as client:
-        say_where(client.move(name, version), as_json)
+        say_where(client.move(name, version, follow=follow), as_json)
 
 
 @names.command()

@@ -70,7 +70,7 @@ def status(options: GlobalOptions, as_json: bool) -> None:
 
 def _summary(island: Snapshot) -> list[tuple[str, object]]:
     available = sum(address.state is AddressState.available for address in island.addresses)
-    missing = [capability.name for capability in island.capabilities if not capability.enforced]
+    missing = [one.name for one in island.capabilities if one.wanted and not one.enforced]
     binaries = size(sum(artifact.size_bytes for artifact in island.artifacts))
     return [
         ("island", f"{island.island}, version {island.version}"),
@@ -97,7 +97,8 @@ def capabilities(options: GlobalOptions, as_json: bool) -> None:
 
 
 def _capability(one: Capability) -> tuple[object, ...]:
-    return one.name, "yes" if one.enforced else "no", one.how, one.remedy
+    word = "yes" if one.enforced else "no" if one.wanted else "not asked for"
+    return one.name, word, one.how, one.remedy
 
 
 @click.command()
@@ -125,7 +126,7 @@ def _request(end: InvocationFinished) -> tuple[object, ...]:
         f"{end.timings.total_s * 1000:.1f}ms",
         "cached" if end.cached else "built",
         end.jail,
-        f"{end.url} {end.call}",
+        f"{end.name}: {end.url} {end.call}" if end.name else f"{end.url} {end.call}",
         end.cause.text if end.cause else "",
     )
 
@@ -280,6 +281,8 @@ def _print_page(page: FunctionPage) -> None:
     one = page.figures
     say(f"{one.title}  {one.id}", bold=True)
     print_table(_FIGURES, [_figures(one.recent)], "")
+    if one.recent.kept_share is not None:
+        say(f"{one.recent.kept_share:.1%} of those that ran ended well within {_ms(one.slo_s)}")
     causes = ", ".join(f"{count} x {kind}" for kind, count in one.recent.reasons.items())
     say(f"errors in {one.recent.window}: {causes or 'none'}")
     if one.last_error:

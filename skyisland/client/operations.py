@@ -211,10 +211,32 @@ class Client:
 
         `key`: an Idempotency-Key. `callback`: the URL that gets its record when it is over.
         """
+        return self._later(op.INVOKE, {}, request, key, callback, wait_s)
+
+    def call_later(
+        self,
+        name: str,
+        asked: NamedCall = NO_ARGUMENTS,
+        *,
+        key: str = "",
+        callback: str = "",
+        wait_s: int = 0,
+    ) -> Record:
+        """The same for the function that has this name."""
+        return self._later(op.CALL, {"name": name}, asked, key, callback, wait_s)
+
+    def _later(
+        self,
+        operation: Operation[Any],
+        parameters: Mapping[str, object],
+        body: object,
+        key: str,
+        callback: str,
+        wait_s: int,
+    ) -> Record:
         headers = {"Prefer": "respond-async", "Idempotency-Key": key, "X-Callback-Url": callback}
-        response = self._send(
-            op.INVOKE, {}, request, patient=True, more={name: one for name, one in headers.items() if one}
-        )
+        more = {name: one for name, one in headers.items() if one}
+        response = self._send(operation, parameters, body, patient=True, more=more)
         try:
             record = op.KEPT.read(response.status_code, response.content)
         except NotAnIsland as error:
@@ -240,9 +262,9 @@ class Client:
         """Run a dead or cancelled one again."""
         return self._ask(op.REDRIVE, kept=kept)
 
-    def forget_calls(self, *, state: CallState | None = None) -> list[str]:
-        """Forget those that are over; returns their ids."""
-        return self._ask(op.FORGET_CALLS, state=state)
+    def forget_calls(self, *, call: str | None = None, state: CallState | None = None) -> list[str]:
+        """Forget those that are over, or this one of them; returns their ids."""
+        return self._ask(op.FORGET_CALLS, call=call, state=state)
 
     def callback_secret(self) -> str:
         """What this caller verifies callbacks with."""
@@ -406,9 +428,10 @@ class Client:
         """What a name stood for, latest first."""
         return self._ask(op.REVISIONS, name=name)
 
-    def move(self, name: str, version: str | None = None) -> Named:
-        """Move a name to another version, or to where its version points now, once that is built."""
-        return self._ask(op.MOVE, name=name, body=MoveBody(version=version), patient=True)
+    def move(self, name: str, version: str | None = None, *, follow: bool = False) -> Named:
+        """Move a name to another version, or to where its version points now, once that is built. `follow`:
+        it follows its branch from then on, although it was pinned."""
+        return self._ask(op.MOVE, name=name, body=MoveBody(version=version, follow=follow), patient=True)
 
     def roll_back(self, name: str, to: int | None = None) -> Named:
         """Have a name stand for what an earlier revision stood for; the latest other one without `to`."""

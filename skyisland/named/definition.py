@@ -148,6 +148,8 @@ class MoveBody(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
     version: Annotated[str, Meta(max_length=255)] | None = None
     """Branch, tag or commit; without it, where the version of the definition points now."""
+    follow: bool = False
+    """A name that is pinned, or was rolled back, follows its branch again."""
 
 
 class RollbackBody(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

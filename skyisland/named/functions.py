@@ -187,8 +187,13 @@ class NamedFunctions:
             name, latest, definition, resolved, artifact, by, "defined", paused=paused, verified=verified
         )
 
-    async def move(self, name: str, version: str | None = None, *, by: str = "") -> Named:
+    async def move(
+        self, name: str, version: str | None = None, *, follow: bool = False, by: str = ""
+    ) -> Named:
         """Move a name to another version, or to where its version points now. It is built first.
+
+        A name that is pinned, or was rolled back, stays so without a version, unless it is to `follow` its
+        branch again.
 
         Raises:
             NameNotFound, StaleRevision
@@ -197,7 +202,9 @@ class NamedFunctions:
         revision = current(self._names, name)
         definition = revision.definition
         if version is not None:
-            definition = structs.replace(definition, version=version, pin=False)
+            definition = structs.replace(definition, version=version)
+        if version is not None or follow:
+            definition = structs.replace(definition, pin=False)
         call = await call_of(definition)
         resolved, artifact = await self._runner.build(definition.url, definition.version, call, refresh=True)
         if definition == revision.definition and resolved.commit == revision.commit:
@@ -262,7 +269,10 @@ class NamedFunctions:
         if revision.paused == paused:
             return self._shown(revision)
         why = "paused" if paused else "resumed"
-        return await self._put(revision, by=by, why=why, paused=paused)
+        shown = await self._put(revision, by=by, why=why, paused=paused)
+        if not paused:
+            self._runner.resumed(name)
+        return shown
 
     async def delete(self, name: str) -> None:
         """Forget a name and its history.

@@ -76,8 +76,10 @@ class Secrets:
         if not SECRET.fullmatch(name):
             text = "secret: up to 64 letters, digits, dots, dashes and underscores, as STRIPE_KEY"
             raise BadRequest(text, field="secret")
-        if not value or "\0" in value or len(value.encode()) > ENVIRONMENT_BYTES // 2:
-            text = f"value: a text of 1 to {ENVIRONMENT_BYTES // 2} bytes without NUL"
+        if not value.strip():
+            raise BadRequest("value: it is blank; send the secret itself", field="value")
+        if "\0" in value or len(value.encode()) > ENVIRONMENT_BYTES // 2:
+            text = f"value: a text of at most {ENVIRONMENT_BYTES // 2} bytes without NUL"
             raise BadRequest(text, field="value")
         if len(self._values) >= MOST and name not in self._values:
             raise BadRequest(f"secret: there are {MOST} already; delete one", field="secret")

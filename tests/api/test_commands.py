@@ -323,6 +323,25 @@ async def test_a_name_has_the_limits_that_were_given(here: Here, world: World) -
     assert (definition.warm.min, definition.env) == (1, {"A": "1"})
 
 
+async def test_a_name_is_called_later_and_one_call_is_forgotten(here: Here, world: World) -> None:
+    await run(here, "names", "define", "encode", REQUEST.url, "Encode", "--pin")
+    accepted = await run(here, "names", "call", "encode", "1", "2", "--async", "--key", "k")
+    call = accepted.output.strip()
+    same = await run(here, "names", "call", "encode", "1", "2", "--async", "--key", "k", "--json")
+    assert json.loads(same.output)["id"] == call
+    shown = json.loads((await run(here, "calls", "show", call, "--wait", "20", "--json")).output)
+    assert (shown["name"], shown["state"], shown["call"]) == ("encode", "done", "Encode(1,2)")
+    assert f"encode: {REQUEST.url} Encode(" in (await run(here, "requests")).output
+    assert (await run(here, "names", "call", "encode", "--key", "k")).exit_code == 2
+    assert (await run(here, "calls", "forget", call, "--state", "done")).exit_code == 2
+    assert (await run(here, "calls", "forget", call)).output == f"forgotten: {call}\n"
+    assert "no call is kept" in (await run(here, "calls")).output
+    moved = await run(here, "names", "move", "encode", "--follow")
+    assert "revision 2" in moved.output
+    assert "pinned" not in moved.output
+    assert "pinned there" in (await run(here, "names", "rollback", "encode", "1")).output
+
+
 async def test_output_of_a_call_that_answers_later_is_that_of_its_latest_attempt(
     here: Here, world: World
 ) -> None:

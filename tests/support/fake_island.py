@@ -633,6 +633,10 @@ class FakeIsland:
             del self.deferred[one]
         return len(gone)
 
+    async def forget_call(self, kept: str) -> None:
+        self._act("forget_call", kept)
+        del self.deferred[kept]
+
     def curl(self, request: FunctionRequest | NamedCall, name: str = "") -> str:
         if isinstance(request, NamedCall):
             return f"curl -X POST http://{self.where}/api/v1/names/{name}"

@@ -649,6 +649,16 @@ async def test_a_call_that_answers_later_is_cancelled_run_again_and_forgotten(wo
         await operator.press("F", "a")
         await operator.is_told("forgot 1 call")
         await operator.reads("no call answers later")
+        record = await later.accept(SLOW, "alice")
+        await operator.reads(record.id)
+        await operator.press("F", "t")  # it is not over: there is no such choice
+        await operator.press("escape", "x", "y")
+        await operator.reads("◌ cancelled")
+        await operator.press("F")
+        await operator.reads("This one")
+        await operator.press("t")
+        await operator.is_told("forgot")
+        await operator.reads("no call answers later")
 
 
 async def test_an_island_that_keeps_no_calls_is_watched_all_the_same() -> None:

@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import shlex
 
 import msgspec
-from msgspec import Raw
+import pytest
+from msgspec import Raw, structs
 from textual.widgets import Input
 
+from skyisland.errors import BadRequest
 from skyisland.model import Exchange, NamedCall
-from skyisland.named.definition import Definition
+from skyisland.named.definition import Ceilings, Definition
 from tests.support.fake_island import FakeIsland
-from tests.support.operating import World, operating
+from tests.support.operating import SLOW, World, operating
+from tui import terms
 from tui.dialogs import Ask, Toggle
 from tui.watch.inprocess import InProcessPort
 from tui.watch.port import Port
+from tui.words import line
 
 GEOHASH = Definition(url="github.com/mmcloughlin/geohash", function="Encode", env={"PRECISION": "9"})
 
@@ -88,10 +93,19 @@ async def test_a_name_is_defined_called_defined_anew_and_forgotten(world: World)
         await operator.reads("encode is another by now")
         await operator.press("escape")
         await operator.sees(lambda: operator.console.board.names["encode"].info.revision == 2)
-        await operator.press("E", "tab", "tab", "tab", *"v2", "ctrl+r")
+        await operator.press("E", *["tab"] * 3, *"v2", *["tab"] * 4, *"disk=1g", "ctrl+r")
+        await operator.reads("limits: there are memory, cpus")
+        operator.console.screen.query_one("#name-limits", Input).value = "memory=64m time=2500ms"
+        operator.console.screen.query_one("#name-callers", Input).value = "shop ci"
+        await operator.press("ctrl+r")
         await operator.sees(lambda: named.get("encode").revision == 3)
-        assert named.get("encode").definition.env == GEOHASH.env
-        assert named.get("encode").definition.version == "v2"
+        assert named.get("encode").definition == structs.replace(
+            GEOHASH,
+            version="v2",
+            limits=Ceilings(memory_bytes=64 << 20),
+            timeout_s=2.5,
+            callers=("shop", "ci"),
+        )
         await operator.sees(lambda: operator.console.screen is operator.console.home)
         await operator.press("F")
         await operator.reads("Forget encode?")
@@ -182,3 +196,60 @@ async def test_a_request_to_a_handler_is_not_made_again(world: World) -> None:
         assert not operator.console.clipboard
         await operator.press("i")
         await operator.is_told("hook is a handler: it answers requests to /fn/hook")
+
+
+async def test_a_call_by_name_shows_its_name_while_it_runs(port: Port, world: World) -> None:
+    named = world.island.named
+    await named.define("sleep", Definition(url=SLOW.url, function="Sleep"))
+    running = asyncio.create_task(named.calls.call("sleep", NamedCall(args=Raw(b'["60"]'))))
+    async with operating(port) as operator:
+        await operator.press("5")
+        await operator.reads("sleep: repo.Sleep")  # of the snapshot
+        await operator.press("2")
+        await operator.reads("● running")
+        await operator.press("i")
+        await operator.reads("Call sleep")
+        await operator.press("escape", "5")
+        again = asyncio.create_task(named.calls.call("sleep", NamedCall(args=Raw(b'["60"]'))))
+        await operator.sees(  # of the event
+            lambda: [row.name for row in operator.console.board.invocations.values()] == ["sleep", "sleep"]
+        )
+    await world.island.kill_all()
+    await asyncio.gather(running, again)
+
+
+def test_terms_are_typed_as_they_are_shown() -> None:
+    full = Definition(
+        url="github.com/user/repo",
+        env={"A": "", "B": 'it\'s "x" = 1', "C": "-"},
+        secrets={"TOKEN": "STRIPE_KEY"},
+        limits=Ceilings(memory_bytes=(64 << 20) + 1, cpus=0.5, cpu_time_s=1.5, pids=30, stdout_bytes=1 << 20),
+        timeout_s=90,
+        callers=("shop", "*"),
+    )
+    shown = terms.shown(full)
+    assert shown["limits"] == "memory=67108865 cpus=0.5 cpu_time=1s500ms pids=30 stdout=1m time=1m30s"
+    assert terms.changed(Definition(url=full.url), shown) == full
+    assert terms.changed(full, dict.fromkeys(terms.TERMS, "")) == Definition(url=full.url)
+    control = structs.replace(full, env={"A": "two\nlines"})
+    assert (
+        terms.changed(control, {term: line(text) for term, text in terms.shown(control).items()}) == control
+    )
+
+
+@pytest.mark.parametrize(
+    ("term", "text"),
+    [
+        ("env", "A"),
+        ("env", "A='x"),
+        ("limits", "memory=much"),
+        ("limits", "memory=1"),
+        ("limits", "pids=0"),
+        ("limits", "cpus=nan"),
+        ("limits", "time=0s"),
+        ("limits", "disk=1g"),
+    ],
+)
+def test_a_term_that_cannot_be_is_named(term: str, text: str) -> None:
+    with pytest.raises(BadRequest, match=f"^{term}: "):
+        terms.changed(Definition(url="x"), dict.fromkeys(terms.TERMS, "") | {term: text})

@@ -180,7 +180,13 @@ async def test_secrets_lie_in_private_files_and_show_themselves_to_nobody(tmp_pa
 
 @pytest.mark.parametrize(
     ("name", "value", "field"),
-    [("../x", "v", "secret"), (".", "v", "secret"), ("K", "", "value"), ("K", "a\0", "value")],
+    [
+        ("../x", "v", "secret"),
+        (".", "v", "secret"),
+        ("K", "", "value"),
+        ("K", " \n", "value"),
+        ("K", "a\0", "value"),
+    ],
 )
 async def test_what_can_be_no_secret(name: str, value: str, field: str) -> None:
     with pytest.raises(BadRequest) as refused:
@@ -262,6 +268,11 @@ async def test_a_name_stays_where_it_is_until_what_it_moves_to_is_built(
     assert (back.revision, back.commit, back.why) == (3, first.commit, "rolled back to 1")
     assert back.definition.pin
     assert (await named.calls.call("encode", ARGUMENTS)).commit == first.commit
+    assert (await named.move("encode")) == back  # where its version points now, and it stays pinned
+    follows = await named.move("encode", follow=True)
+    assert (follows.revision, follows.definition.version, follows.definition.pin) == (4, "main", False)
+    assert (await named.roll_back("encode", 3)).definition.pin
+    assert not (await named.move("encode", "main")).definition.pin
     assert (await named.roll_back("encode", 2)).commit == second.commit
     with pytest.raises(NotFound, match="revision 9 of encode"):
         await named.roll_back("encode", 9)
@@ -269,7 +280,7 @@ async def test_a_name_stays_where_it_is_until_what_it_moves_to_is_built(
         await named.define("encode", ENCODE, revision=2)
     with pytest.raises(StaleRevision):
         await named.define("encode", ENCODE, revision=0)
-    await named.define("encode", ENCODE, revision=4)
+    await named.define("encode", ENCODE, revision=7)
     await named.delete("encode")
     assert named.all() == []
 

@@ -139,7 +139,11 @@ class Tabs(Canvas):
     """The views; and how many free addresses, waiting calls and taken places there are."""
 
     def draw(self, width: int, height: int) -> list[Line]:
-        names = [(view, full if width >= 110 else brief) for view, full, brief in VIEWS]
+        # 75 columns have room for the short names, 60 for three letters of each.
+        names = [
+            (view, full if width >= 110 else brief if width >= 75 else brief[:3])
+            for view, full, brief in VIEWS
+        ]
         left: Spans = []
         self._click_ranges: list[tuple[int, str]] = []
         for key, (view, name) in zip(VIEW_KEYS, names, strict=True):

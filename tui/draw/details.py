@@ -255,6 +255,8 @@ class FunctionDetail(Detail[FunctionRow]):
             when = f"{age(now - figures.last_error_at)} ago  {figures.last_failed or ''}"
             lines += self._part(f"last error, {when}", [row.last_error], width, "bad")
         slow = f"{recent.slow} took longer than {brief(figures.slo_s)}"
+        if recent.kept_share is not None:
+            slow += f", {recent.kept_share:.1%} ended well in time"
         lines += facts(
             [
                 ("slow", slow, "warn" if recent.slow else "dim"),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 
 from skyisland.errors import IslandError
+from skyisland.figures import Figures
 from tui.draw.canvas import Line
 from tui.draw.charts import wrapped
 from tui.draw.details import Detail, counted, facts
@@ -35,6 +36,7 @@ class NameDetail(Detail[NameRow]):
                 ("revision", f"{info.revision}   since {line(since)}", "text"),
                 ("calls", self._calls(row), "text"),
                 *((name, line(value), "text") for name, value in (*_terms(row), *_by_itself(row, now))),
+                *self._slo(row),
             ]
         )
         history = self.board.histories.get(row.key, [])
@@ -56,12 +58,27 @@ class NameDetail(Detail[NameRow]):
     def _calls(self, row: NameRow) -> str:
         """How many run, and the figures of the last five minutes."""
         told = f"{row.info.running} under way"
-        figures = next((one.figures for one in self.board.functions.values() if one.title == row.name), None)
-        if figures is None:
+        recent = self._recent(row)
+        if recent is None:
             return told
-        recent = figures.recent
         times = f"p50 {duration(recent.p50_s)}  p99 {duration(recent.p99_s)}"
         return f"{told}   last 5m: {counted(recent.calls, recent.errors)}  {times}"
+
+    def _recent(self, row: NameRow) -> Figures | None:
+        """The figures of the last five minutes; None if it was not called of late."""
+        rows = self.board.functions.values()
+        return next((one.figures.recent for one in rows if one.title == row.name), None)
+
+    def _slo(self, row: NameRow) -> list[tuple[str, str, str]]:
+        """What is wanted of it, and what share of its calls kept that."""
+        slo, recent = row.info.definition.slo, self._recent(row)
+        if slo is None:
+            return []
+        told, tone = f"{slo.target:.1%} within {slo.latency_ms:g} ms", "text"
+        if recent is not None and recent.kept_share is not None:
+            told += f"   last 5m: {recent.kept_share:.1%} kept it"
+            tone = "text" if recent.kept_share >= slo.target else "bad"
+        return [("slo", told, tone)]
 
     def _ask_for_history(self, row: NameRow) -> None:
         """Once for each revision: nothing else changes the history."""
@@ -109,7 +126,6 @@ def _terms(row: NameRow) -> list[tuple[str, str]]:
     ]
     told += [f"time {brief(definition.timeout_s)}"] if definition.timeout_s else []
     told += [f"{definition.concurrency} at a time"] if definition.concurrency else []
-    slo = definition.slo
     pairs = [
         ("handler", f"/fn/{info.name}" if definition.handler else ""),
         ("webhook", f"signed as {definition.webhook.scheme}" if definition.webhook else ""),
@@ -122,6 +138,5 @@ def _terms(row: NameRow) -> list[tuple[str, str]]:
         ("network", "an address of its own" if definition.egress == "address" else ""),
         ("callers", ", ".join(definition.callers)),
         ("warm", f"{definition.warm.min} jails wait" if definition.warm.min else ""),
-        ("slo", f"{slo.target:.1%} within {slo.latency_ms} ms" if slo is not None else ""),
     ]
     return [(name, value) for name, value in pairs if value]

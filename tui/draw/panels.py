@@ -141,10 +141,12 @@ class HostPanel(Pager):
         if status is None:
             return [Line([("  waiting for the island", "dim")])]
         lines: list[Line] = []
-        for capability in sorted(status.capabilities, key=lambda c: (c.enforced, c.name)):
+        for capability in sorted(status.capabilities, key=lambda c: (c.enforced or not c.wanted, c.name)):
             word: Span = (f" {glyphs['bad']} not enforced  ", "bad")
             if capability.enforced:
                 word = (f" {glyphs['ok']} enforced      ", "ok")
+            elif not capability.wanted:
+                word = (" - not asked for ", "dim")
             name = fit(line(capability.name), 16)
             how = flowed(line(capability.how), width - 34, "text")
             lines.append(Line([word, (f"{name} ", "strong"), *how[0].spans]))

@@ -162,6 +162,7 @@ class Board:
                     call.invocation, call.url, call.call, call.started_at
                 )
                 row.jail, row.client = call.jail and line(call.jail), line(call.client)
+                row.by_name(call.name)
                 row.since, row.slo_s = call.since, self.slo_of(row.title)
                 row.phase = "queued" if call.phase is Phase.queue else str(call.phase or NEXT[None])
         for jail in self.jails.values():
@@ -213,6 +214,7 @@ class Board:
         if key in self.invocations:
             return
         row = self.invocations[key] = InvocationRow(key, event.url, event.call, event.at)
+        row.by_name(event.name)
         row.client, row.slo_s = line(event.client), self.slo_of(row.title)
         while len(self.invocations) > MAX_INVOCATIONS:
             del self.invocations[next(iter(self.invocations))]

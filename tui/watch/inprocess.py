@@ -137,6 +137,9 @@ class InProcessPort:
     async def forget_calls(self, state: CallState | None = None) -> int:
         return len(await self._island.later.forget(Wanted(state=state, limit=FORGOTTEN_AT_ONCE)))
 
+    async def forget_call(self, kept: str) -> None:
+        await self._island.later.forget_one(kept)
+
     def curl(self, request: FunctionRequest | NamedCall, name: str = "") -> str:
         return curl_line(self.url, request, name)
 

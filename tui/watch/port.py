@@ -126,6 +126,9 @@ class Port(Protocol):
         """Forget those that are over, or are in this state; returns how many there were."""
         ...
 
+    async def forget_call(self, kept: str) -> None:
+        """Forget one that is over."""
+
     def curl(self, request: FunctionRequest | NamedCall, name: str = "") -> str:
         """The same call as a line for a shell, `name` for one of a name; it needs no token where functions
         are open to all."""

@@ -285,6 +285,9 @@ class RemotePort:
         gone = await self._ask(op.FORGET_CALLS, state=state)
         return len(gone)
 
+    async def forget_call(self, kept: str) -> None:
+        await self._ask(op.FORGET_CALLS, call=kept)
+
     def curl(self, request: FunctionRequest | NamedCall, name: str = "") -> str:
         return curl_line(self.base, request, name)
 

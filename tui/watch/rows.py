@@ -146,7 +146,7 @@ class InvocationRow:
         self.client = ""
         """Who called."""
         self.name = ""
-        """The name that was called; empty for a plain call, and while it runs."""
+        """The name that was called; empty for a plain call."""
         self.request: FunctionRequest | None = None
         """What its caller sent; None while it runs, and where that was too long to keep."""
         self.title = self.named
@@ -180,11 +180,15 @@ class InvocationRow:
         self.caller_id = line(end.caller_id)
         self.client = line(end.client)
         self.request = end.request
-        if end.name:
-            self.name = line(end.name)
-            self.label = f"{self.name}: {label(self.url, self.call)}"
+        self.by_name(end.name)
         self.spent = {phase: spent for phase in Phase if (spent := seconds_of(end.timings, phase))}
         self.total_s = end.timings.total_s
+
+    def by_name(self, name: str) -> None:
+        """It is a call of this name; empty for none."""
+        if name:
+            self.name = self.title = line(name)
+            self.label = f"{self.name}: {label(self.url, self.call)}"
 
     @property
     def key(self) -> str:
