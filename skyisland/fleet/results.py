@@ -404,7 +404,7 @@ def record_of(stored: Stored | None) -> Record | None:
     content, _, result = stored.body.partition(b"\n")
     try:
         return read(content, result or None)
-    except (msgspec.MsgspecError, RecursionError):
+    except (msgspec.MsgspecError, RecursionError, ValueError):
         log.error("what the fleet keeps on %s is no record that an island wrote", stored.subject)
         return None
 

@@ -84,8 +84,10 @@ def publishes(fleet: str, node: str) -> list[str]:
         "$JS.API.>",
         "$JS.ACK.>",
         "$JS.FC.>",
-        "$KV.*.>",
-        "$O.*.>",
+        *(f"$KV.{own.bucket(kind)}.>" for kind in ("COMMITS", "LEASE", "FIRED")),
+        # Who compiled what, each under its own name alone.
+        f"$KV.{own.bucket('BUILT')}.*.{node}",
+        f"$O.{own.bucket('BIN')}.>",
     ]
 
 

@@ -55,6 +55,7 @@ FAILURES = "tests/unit/test_failures.py"
 NODES = "tests/api/test_nodes.py"
 MCP = "tests/api/test_mcp.py"
 TOGETHER = "tests/contract/test_keeping_together.py"
+BUILDS, CALLS = "tests/unit/test_fleet_builds.py", "tests/unit/test_fleet_calls.py"
 PAST, RECEIPTS = "tests/api/test_past.py", "tests/api/test_receipts.py"
 RELOADING, COMMANDS = "tests/api/test_reloading.py", "tests/api/test_commands.py"
 
@@ -1288,5 +1289,28 @@ CASES = (
         "one client's calls fill the fleet's queue, or its servers' room, from whichever node",
         "429 at its share, which the servers count; 503 where nothing more is kept; none is dropped",
         _tests(TOGETHER, "test_while_the_servers_are_away_or_full_that_is_said_and_nothing_is_lost"),
+    ),
+    Case(
+        "W15",
+        "a node says that another one compiled a binary, or writes other bytes for one into the store",
+        "the server refuses another's name; other bytes do not have the hash, and are not run; islands that "
+        "differ are named in the log, and none is believed",
+        _tests(
+            BUILDS,
+            "test_bytes_that_are_not_what_was_said_are_not_run",
+            "test_islands_that_compiled_different_bytes_are_named",
+            "test_two_islands_must_agree_where_the_settings_say_so",
+        ),
+    ),
+    Case(
+        "W16",
+        "a call between islands sent again, late, cut off, with answers to another's subject, or for more "
+        "than this island lets its own calls use",
+        "not run",
+        _tests(
+            CALLS,
+            "test_a_call_that_is_sent_again_is_not_run_again",
+            "test_an_island_takes_no_call_that_may_use_more_than_its_own",
+        ),
     ),
 )

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import hashlib
 import socket
 import ssl
 import subprocess
@@ -23,7 +24,11 @@ from click.testing import CliRunner
 from nats.aio.client import Client
 from nats.aio.msg import Msg
 
+from skyisland.builds.exchange import Offer
 from skyisland.cli import GlobalOptions, main
+from skyisland.fleet.binaries import Binaries
+from skyisland.fleet.buckets import NatsBucket
+from skyisland.fleet.files import NatsFiles
 from skyisland.fleet.fleet import Fleet, Origin
 from skyisland.fleet.frames import pack
 from skyisland.fleet.members import Pulse
@@ -327,6 +332,32 @@ async def test_a_node_cannot_take_a_stream_away(secured: Secured) -> None:
             await b.jetstream(timeout=0.3).delete_stream("SKY_T")
         assert "permissions violation" in said[0].lower()
         assert (await a.jetstream().stream_info("SKY_T")).config.name == "SKY_T"
+
+
+@pytest.mark.case("W15")
+async def test_a_node_says_what_it_compiled_under_its_own_name_alone(secured: Secured) -> None:
+    """The islands' own way through the same permissions: a lease, the bytes, who compiled them."""
+    async with island(secured, "a") as a, secured.client("b") as (b, said):
+        assert isinstance(a.line, NatsLine)
+        built = NatsBucket(a.line, A.bucket("BUILT"), replicas=1, keep_s=60)
+        leases = NatsBucket(a.line, A.bucket("LEASE"), replicas=1, keep_s=60)
+        files = NatsFiles(a.line, A.bucket("BIN"), keep_s=60, limit_bytes=MIB)
+        binaries = Binaries(A, a.line, leases, built, files, verify=1)
+        file, data = secured.folder / "binary", b"compiled"
+        file.write_bytes(data)
+        sha256 = hashlib.sha256(data).hexdigest()
+        offer = Offer(
+            sha256=sha256, size_bytes=8, package_name="p", build_s=1, built_at=1, go_version="go1.25"
+        )
+        async with binaries.turn("key"):
+            await binaries.offer("key", offer, file)
+        assert await binaries.find("key") == offer
+        await b.publish(f"$KV.{A.bucket('BUILT')}.key.a", pack(offer))
+        await until(lambda: said)
+        assert "permissions violation for publish" in said[0].lower()
+        await b.publish(f"$KV.{A.bucket('BUILT')}.key.b", pack(offer))
+        await b.flush()
+        assert len(said) == 1
 
 
 @pytest.mark.case("W8")

@@ -26,6 +26,7 @@ SEEDS = {
     "fleet": [
         b'{"order":{"id":"call-1","client":"a","request":{"url":"a.b/c"}},"due_at":1}',
         b'{"id":"call-1","state":"done","client":"a","url":"u","call":"F()","created_at":1}\n{"stdout":""}',
+        b"\x01\x82\xa7outcome\x81\xa7verdict\xa2ok\xa7timings\x80",
         b"\x01\x83\xa4node\xa1a\xa7attempt\xa0\xa5final\xc2",
     ],
     "call": [
@@ -401,9 +402,21 @@ def watched(data: bytes) -> None:
 
 
 def fleet(data: bytes) -> None:
-    """What another island wrote for all to find."""
-    from skyisland.fleet import frames, orders, results, streams
+    """What another island wrote for all to find, and what it says."""
+    from skyisland.builds.exchange import Offer
+    from skyisland.fleet import binaries, commits, errands, frames, members, orders, results, streams
 
+    for shape in (
+        errands.CallFrame,
+        errands.ResultFrame,
+        errands.Word,
+        members.Pulse,
+        commits.CommitFrame,
+        binaries.Lease,
+        Offer,
+    ):
+        with contextlib.suppress(frames.BadFrame):
+            frames.unpack(data, shape, most_bytes=errands.RESULT_BYTES)
     orders.put_of(data)
     results.record_of(streams.Stored(1, "", data, {}))
     with contextlib.suppress(frames.BadFrame):
