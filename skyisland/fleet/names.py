@@ -26,7 +26,7 @@ from skyisland.errors import DriverError
 from skyisland.fleet.buckets import NatsBucket
 from skyisland.fleet.line import Away, Listening, Message
 from skyisland.fleet.natsline import NatsLine
-from skyisland.fleet.streams import Conflict, Full, Stored, Stream, make_when_joined
+from skyisland.fleet.streams import Conflict, Full, Making, Stored, Stream
 from skyisland.fleet.subjects import Subjects
 from skyisland.host.tasks import aside, cancel_all
 from skyisland.named.definition import NAME, Revision
@@ -85,6 +85,7 @@ class NatsNames:
         self._reading = asyncio.Lock()
         self._news = asyncio.Event()
         self._looking: asyncio.Task[None] | None = None
+        self._making = Making(line, self._make)
         self._listening: Listening | None = None
 
     # Life
@@ -109,7 +110,7 @@ class NatsNames:
     async def _begin(self) -> None:
         self._listening = await self._line.listen(self._subjects.renamed, self._hear)
         self._looking = asyncio.create_task(self._look())
-        await make_when_joined(self._line, self._make)
+        await self._making.start()
 
     async def _make(self) -> None:
         await self._stream.make()
@@ -123,6 +124,7 @@ class NatsNames:
         await self._catch_up()
 
     async def close(self) -> None:
+        await self._making.close()
         await cancel_all(self._looking)
         if self._listening is not None:
             await self._listening.end()

@@ -14,7 +14,7 @@ from __future__ import annotations
 from skyisland.fleet.natsline import NatsLine
 from skyisland.fleet.orders import NatsQueue
 from skyisland.fleet.results import NatsResults
-from skyisland.fleet.streams import make_when_joined
+from skyisland.fleet.streams import Making
 from skyisland.fleet.subjects import Subjects
 from skyisland.later.lines import Room
 
@@ -24,8 +24,9 @@ class NatsStore:
 
     name = "nats"
 
-    def __init__(self, orders: NatsQueue, callbacks: NatsQueue, results: NatsResults) -> None:
+    def __init__(self, line: NatsLine, orders: NatsQueue, callbacks: NatsQueue, results: NatsResults) -> None:
         self.orders, self.callbacks, self.results = orders, callbacks, results
+        self._making = Making(line, self._make)
 
     @classmethod
     async def open(
@@ -61,11 +62,11 @@ class NatsStore:
             limit_bytes=limit_bytes,
             replicas=replicas,
         )
-        store = cls(orders, callbacks, results)
+        store = cls(line, orders, callbacks, results)
         for queue in (orders, callbacks):
             await queue.open()
         results.open()
-        await make_when_joined(line, store._make)
+        await store._making.start()
         return store
 
     async def _make(self) -> None:
@@ -75,6 +76,7 @@ class NatsStore:
 
     async def close(self) -> None:
         """Give what this island has taken to others."""
+        await self._making.close()
         await self.orders.close()
         await self.callbacks.close()
         await self.results.close()

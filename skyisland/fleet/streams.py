@@ -25,6 +25,7 @@ from nats.js import JetStreamContext, api
 
 from skyisland.fleet.line import Away
 from skyisland.fleet.natsline import NatsLine
+from skyisland.host.tasks import cancel_all
 from skyisland.status import LineState
 
 log = logging.getLogger(__name__)
@@ -71,6 +72,8 @@ class Stream:
         self._line = line
         self._config = config
         self.name = config.name or ""
+        self._refused = ""
+        """Why the servers do not have it; empty as far as is known."""
         self._context: JetStreamContext | None = None
 
     @property
@@ -95,10 +98,12 @@ class Stream:
             await self.js.add_stream(self._config)
         except nats.js.errors.APIError as error:
             if error.err_code != CONFIG_DIFFERS:
-                raise Away(f"the stream {self.name}: {error.description}") from error
+                self._refused = f"the stream {self.name}: {_told(error)}"
+                raise Away(self._refused) from error
             await self._asked(lambda: self.js.update_stream(self._config))
         except nats.errors.Error as error:
             raise Away(f"the stream {self.name}: {_told(error)}") from error
+        self._refused = ""
 
     async def consume(self, config: api.ConsumerConfig) -> None:
         """Make a consumer, if it is not there.
@@ -315,29 +320,48 @@ class Stream:
             except nats.errors.MaxPayloadError:
                 raise Full("a message is longer than the servers take (max_payload)") from None
             except (nats.errors.Error, TimeoutError) as error:
-                problem = Away(f"the stream {self.name}: {_told(error)}")
+                problem = Away(self._refused or f"the stream {self.name}: {_told(error)}")
+                if self._refused:
+                    raise problem from error
             if time.monotonic() - began > PATIENCE_S:
                 raise problem
             await asyncio.sleep(AGAIN_S)
 
 
-async def make_when_joined(line: NatsLine, make: Callable[[], Awaitable[None]]) -> None:
-    """Call `make` each time that the servers are reached, until it succeeds; where they are there, now."""
+class Making:
+    """Makes something each time that the servers are reached: at once, and again until it succeeds. Nobody
+    waits for more than the first attempt. `start` comes first, `close` last."""
 
-    async def insist() -> None:
-        told = ""
-        while line.state is LineState.joined:
+    def __init__(self, line: NatsLine, make: Callable[[], Awaitable[None]]) -> None:
+        self._line, self._make = line, make
+        self._again: asyncio.Task[None] | None = None
+
+    async def start(self) -> None:
+        await self._line.whenever_joined(self._joined)
+
+    async def close(self) -> None:
+        await cancel_all(self._again)
+
+    async def _joined(self) -> None:
+        await cancel_all(self._again)
+        try:
+            await self._make()
+        except Away as away:
+            log.warning("%s; it is tried again", away.message)
+            self._again = asyncio.create_task(self._insist(away.message))
+
+    async def _insist(self, told: str) -> None:
+        while self._line.state is LineState.joined:
+            await asyncio.sleep(MAKE_AGAIN_S)
             try:
-                await make()
+                await self._make()
             except Away as away:
                 if away.message != told:
                     log.warning("%s; it is tried again", away.message)
                     told = away.message
-                await asyncio.sleep(MAKE_AGAIN_S)
             else:
+                log.info("the fleet's servers keep what they are given")
                 return
-
-    await line.whenever_joined(insist)
 
 
 async def pull(
@@ -368,5 +392,5 @@ def status_of(message: Msg) -> str:
 
 def _told(error: Exception) -> str:
     if isinstance(error, nats.js.errors.APIError):
-        return error.description or "the servers refuse"
+        return error.description or "no answer; is JetStream enabled on all servers?"
     return str(error).removeprefix("nats: ") or type(error).__name__

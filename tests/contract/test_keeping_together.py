@@ -32,7 +32,7 @@ from skyisland.later.memory import MemoryStore
 from skyisland.model import FunctionRequest
 from skyisland.status import LineState
 from tests.contract.test_keeping import order, record
-from tests.support.fleets import NatsServer, joined
+from tests.support.fleets import NatsServer, free_port, joined, newest_binary
 from tests.unit.test_later import QUICK, Runner, invocation
 from tests.unit.test_named import revision
 
@@ -162,7 +162,9 @@ async def test_two_runs_leave_one_result_and_every_island_finds_it(joins: Joins)
     assert await mine.get("r") is not None
 
 
-async def test_keys_and_callbacks_are_the_fleets(joins: Joins) -> None:
+async def test_keys_and_callbacks_are_the_fleets(joins: Joins, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(fleet_orders, "PASS_ON_S", 0.02)
+    monkeypatch.setattr(fleet_orders, "TICK_S", 0.01)
     a, b = await joins("a"), await joins("b")
     mine, others = a.store.results, b.store.results
     assert mine.secret == others.secret
@@ -279,6 +281,33 @@ async def test_while_the_servers_are_away_or_full_that_is_said_and_nothing_is_lo
         assert [one.id for one in kept if one is not None] == ["mine", "r"]
         assert await store.results.get("mine") is None
         await spooled.close()
+
+
+@pytest.mark.parametrize(
+    ("part", "why"),
+    [
+        ('jetstream {{ store_dir: "{folder}/js", max_file_store: 1MB }}', "insufficient storage"),
+        ("", "is JetStream enabled"),
+    ],
+)
+async def test_servers_that_have_no_room_or_keep_nothing_are_told_at_once(
+    tmp_path: Path, part: str, why: str
+) -> None:
+    port = free_port()
+    config = f"host: 127.0.0.1\nport: {port}\n{part.format(folder=tmp_path)}\n"
+    server = NatsServer(newest_binary(), tmp_path, port=port, config=config)
+    server.start()
+    try:
+        async with joined(server, "t") as (line, subjects):
+            store = await NatsStore.open(line, subjects, ROOM)
+            names = await NatsNames.open(line, subjects, tmp_path / "names.json")
+            with pytest.raises(NotKept, match=why):
+                await store.results.note(record("r"))
+            assert await store.orders.take(10.0) is None
+            await names.close()
+            await store.close()
+    finally:
+        server.stop(SIGKILL)
 
 
 async def test_a_call_is_awaited_cancelled_and_run_on_whichever_island(
