@@ -131,7 +131,8 @@ class Going(Desk):
                 names.append(row.info.jail or "")
             elif isinstance(row, InvocationRow) and not row.verdict:
                 names.append(row.jail or "")
-        return [self.board.jails[name] for name in dict.fromkeys(names) if name in self.board.jails]
+        jails = self.board.every_jail
+        return [jails[name] for name in dict.fromkeys(names) if name in jails]
 
     def refocus(self) -> None:
         """Give the focus back after the terminal was too small, which took it away."""

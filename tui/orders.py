@@ -114,6 +114,10 @@ class Orders(Looking):
 
         async def kill(jail: JailRow) -> str | None:
             name, gone = jail.info.name, False
+            if self.board.is_elsewhere(jail):
+                fault = await self.station.carry_out_elsewhere(self.station.port.kill(name, jail.node))
+                jail.killing = not fault
+                return fault
 
             async def order() -> None:
                 nonlocal gone
@@ -166,8 +170,8 @@ class Orders(Looking):
         for row in self.chosen:
             if isinstance(row, AddressRow):
                 slots.append(row)
-            elif isinstance(row, JailRow) and row.info.ip4 in self.board.addresses:
-                slots.append(self.board.addresses[row.info.ip4])
+            elif isinstance(row, JailRow):
+                slots += [one for one in self.board.every_address if one.info.jail == row.info.name]
         return slots
 
     def action_set_address(self) -> None:
@@ -185,7 +189,15 @@ class Orders(Looking):
             slot.setting = state
         self._begin()
 
-        async def put(ip: str) -> str:
+        async def put(slot: AddressRow) -> str:
+            ip = slot.info.ip
+            if self.board.is_elsewhere(slot):
+                order = self.station.port.set_address(ip, state, slot.node)
+                fault = await self.station.carry_out_elsewhere(order)
+                slot.setting = None
+                for row in self.board.every_address:
+                    row.setting = None if row.key == slot.key else row.setting
+                return fault
             fault = await self.station.carry_out(
                 lambda event: isinstance(event, ev.AddressStateSet) and event.ip == ip,
                 self.station.port.set_address(ip, state),
@@ -195,7 +207,7 @@ class Orders(Looking):
             return fault
 
         done = "gave back" if state is AddressState.available else "took out"
-        self.run_worker(self._all(done, [(slot.ip, put(slot.info.ip)) for slot in slots]), group="act")
+        self.run_worker(self._all(done, [(slot.ip, put(slot)) for slot in slots]), group="act")
 
     # The build cache
 
@@ -278,7 +290,9 @@ class Orders(Looking):
         """Show what the jail of this row writes, or wrote."""
         row = self.row
         name = row.info.name if isinstance(row, JailRow) else row.id if isinstance(row, InvocationRow) else ""
-        if name:
+        if isinstance(row, JailRow) and self.board.is_elsewhere(row):
+            self.say(f"what it writes, a console of {row.node} shows", bad=True)
+        elif name:
             self.push_screen(Output(name))
 
     async def action_quit(self) -> None:

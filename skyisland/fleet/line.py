@@ -53,8 +53,8 @@ class Message(Struct, frozen=True):
 
 Heard = Callable[[Message], None]
 """Takes a message. It is called on the event loop and must not raise; long work is a task."""
-Answers = Callable[[Message], Awaitable[bytes]]
-"""Makes the answer to a message. If it raises, who asked hears nothing."""
+Answers = Callable[[Message], Awaitable[bytes | None]]
+"""Makes the answer to a message; None for none. If it raises, who asked hears nothing."""
 
 
 class Line(Protocol):
@@ -91,7 +91,7 @@ async def serve(line: Line, subject: str, answers: Answers, *, queue: str = "") 
     async def answer(message: Message) -> None:
         try:
             reply = await answers(message)
-            if message.reply:
+            if message.reply and reply is not None:
                 await line.publish(message.reply, reply)
         except Away:
             log.info("an answer to %s was not sent: the line is away", subject)

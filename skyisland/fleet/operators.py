@@ -16,7 +16,7 @@ from typing import Protocol
 
 from msgspec import structs
 
-from skyisland.errors import NodeNotFound, NodeSilent, Unavailable
+from skyisland.errors import NodeNotFound, NodeSilent
 from skyisland.fleet.frames import BadFrame, pack, unpack
 from skyisland.fleet.line import Away, Line, Listening, Message, Nobody, gather, request, serve
 from skyisland.fleet.subjects import Subjects
@@ -113,11 +113,11 @@ class Operators:
             told[one.node] = one
         return Everybody(told=list(told.values()), silent=sorted(expected - told.keys()))
 
-    async def _heard(self, message: Message) -> bytes:
-        """If it raises, who asked hears nothing."""
+    async def _heard(self, message: Message) -> bytes | None:
+        """The answer to a question; none to this node's own, which it hears, too."""
         asker = message.subject.rpartition(".")[2]
         if self._answer is None or asker == self.node:
-            raise Unavailable("this node does not answer")
+            return None
         question = unpack(message.data, Question, most_bytes=QUESTION_BYTES)
         told = await self._answer(question, asker)
         return await asyncio.to_thread(self._written, told)

@@ -25,11 +25,10 @@ from skyisland.fleet.operators import MOST_BYTES, Operators
 from skyisland.fleet.subjects import Subjects
 from skyisland.model import Invocation
 from skyisland.nodes import Question, Told
-from skyisland.rooms import Errand, Home, Ran
 from skyisland.settings import Api as ApiSettings
-from skyisland.status import FleetStatus, LineState
 from tests.support.api import ADMIN, HEADER, REQUEST, TOKEN, World, make_world
 from tests.support.fleets import Hub
+from tests.support.nodes import Known, Room
 
 OPERATOR = {HEADER: "an operator's token"}
 NAMES = ("a", "b")
@@ -37,38 +36,6 @@ NAMES = ("a", "b")
 
 CALLS: set[asyncio.Task[Invocation]] = set()
 """Those that are running."""
-
-
-class Nowhere:
-    async def run(self, errand: Errand) -> Ran | None:
-        return None
-
-
-class Room:
-    """A fleet (`rooms.FleetRoom`) of which only the operators' part is there."""
-
-    def __init__(self, nodes: Operators) -> None:
-        self.nodes = nodes
-        self.elsewhere = Nowhere()
-
-    async def join(self, home: Home) -> None: ...
-
-    async def drain(self) -> None: ...
-
-    async def leave(self) -> None: ...
-
-    def status(self) -> FleetStatus:
-        return FleetStatus(fleet="f", node=self.nodes.node, state=LineState.joined, since=0.0)
-
-
-class Known:
-    def __init__(self, node: str) -> None:
-        self.node = node
-        self.silent = ["c"]
-        """Known, and never heard."""
-
-    def known(self) -> list[str]:
-        return [name for name in (*NAMES, *self.silent) if name != self.node]
 
 
 @pytest.fixture
@@ -79,19 +46,19 @@ def hub() -> Hub:
 @pytest.fixture
 def known() -> dict[str, Known]:
     """What each node knows of the others."""
-    return {name: Known(name) for name in NAMES}
+    return {name: Known(name, *NAMES, silent=("c",)) for name in NAMES}
 
 
 @pytest.fixture
 async def nodes(hub: Hub, known: dict[str, Known]) -> AsyncIterator[dict[str, World]]:
     worlds = {}
     for name in NAMES:
-        operators = Operators(hub.line(name), Subjects("f", name), known[name], ask_s=0.3, gather_s=0.3)
+        room = Room(hub, known[name])
         worlds[name] = make_world(
             settings=ApiSettings(operators={"olga": OPERATOR[HEADER]}, admins={"alice": "alice's token"}),
-            fleet=Room(operators),
+            fleet=room,
         )
-        await operators.start()
+        await room.nodes.start()
         await worlds[name].island.start()
     yield worlds
     for world in worlds.values():
@@ -163,7 +130,7 @@ async def test_what_cannot_be_asked_is_refused(nodes: dict[str, World], world: W
 
 
 async def test_a_node_may_ask_what_operators_may_and_no_more(nodes: dict[str, World], hub: Hub) -> None:
-    rogue = Operators(hub.line("r"), Subjects("f", "r"), Known("r"), ask_s=0.2)
+    rogue = Operators(hub.line("r"), Subjects("f", "r"), Known("r", *NAMES), ask_s=0.2)
 
     async def asked(method: str, url: str, role: str) -> tuple[int, object]:
         told = await rogue.ask("b", Question(method=method, url=url, who="mallory", role=role))

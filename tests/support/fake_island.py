@@ -50,7 +50,7 @@ from skyisland.status import (
     Written,
 )
 from skyisland.wire import Answer, Called, FunctionPage, Snapshot, milliseconds
-from tui.watch.port import LinkLost, LogLine
+from tui.watch.port import LinkLost, LogLine, Others
 
 NOON = 1_767_961_400.0
 """When the clock stands still: 2026-01-09 12:23:20 UTC."""
@@ -458,6 +458,9 @@ class FakeIsland:
             raise self.failure
         return Snapshot.of(self.status(), at=self.now, recent=self.recent)
 
+    async def others(self) -> Others:
+        return Others({}, [])
+
     async def events(self) -> AsyncIterator[list[Event]]:
         while True:
             bunch = await self.news.get()
@@ -488,7 +491,7 @@ class FakeIsland:
         yield Written(stdout="done\n")
         yield Written(ended=True, verdict="ok")
 
-    async def kill(self, jail: str) -> None:
+    async def kill(self, jail: str, node: str = "") -> None:
         self._act("kill", jail)
         self._end(jail)
 
@@ -508,7 +511,7 @@ class FakeIsland:
             ev.JailDestroyed(jail=jail, jid=info.jid, duration_s=0.002),
         )
 
-    async def set_address(self, ip: str, state: AddressState) -> None:
+    async def set_address(self, ip: str, state: AddressState, node: str = "") -> None:
         self._act("set_address", ip, str(state))
         self.addresses[ip] = structs.replace(self.addresses[ip], state=state, since=self.now)
         self.tell(ev.AddressStateSet(ip=ip, state=str(state)))

@@ -13,7 +13,7 @@ from textual.events import Key
 from textual.keys import _character_to_key
 from textual.pilot import Pilot
 
-from api import create_app
+from api import Api, create_app
 from api.serve import serve
 from api.sockets import listen
 from skyisland import fakes
@@ -25,6 +25,7 @@ from skyisland.jails.register import Jails
 from skyisland.model import Artifact, FunctionRequest, Invocation, Limits, Resolved
 from skyisland.record.logs import LogRing
 from skyisland.record.metrics import Metrics
+from skyisland.rooms import FleetRoom
 from skyisland.status import AddressInfo, AddressState
 from tui.console import Console
 from tui.watch.port import Port
@@ -73,22 +74,23 @@ class TellingBuilds(FakeBuilds):
 class World:
     """An island whose function `Sleep` runs until it is killed; every other one answers at once."""
 
-    def __init__(self) -> None:
+    def __init__(self, name: str = "test", fleet: FleetRoom | None = None) -> None:
         self.events, self.ring = Events(), LogRing()
         self.driver = FakeJails(self._script)
         self.addresses = TellingAddresses(self.events)
         self.builds = TellingBuilds(self.events)
         self.calls: list[asyncio.Task[Invocation]] = []
         self.island = Island(
-            name="test",
+            name=name,
             version="0",
             policy=fakes.policy(limits=Limits(memory_bytes=64 << 20), exec_timeout_s=60),
             events=self.events,
             sources=TrueSources(),
             builds=self.builds,
-            jails=Jails(self.driver, FakeClones(), self.addresses, self.events, island="test", uids=None),
+            jails=Jails(self.driver, FakeClones(), self.addresses, self.events, island=name, uids=None),
             network=self.addresses,
             history=FakeHistory(self.events),
+            fleet=fleet,
         )
         self.events.tap(self.ring.fold)
 
@@ -103,10 +105,13 @@ class World:
         self.calls.append(task)
         return task
 
+    def app(self) -> Api:
+        return create_app(self.island, token=TOKEN, token_header=HEADER, metrics=Metrics(), logs=self.ring)
+
     @asynccontextmanager
     async def served(self, port: int = 0) -> AsyncIterator[str]:
         """The API on a socket; gives its URL."""
-        app = create_app(self.island, token=TOKEN, token_header=HEADER, metrics=Metrics(), logs=self.ring)
+        app = self.app()
         sock = await asyncio.to_thread(listen, "127.0.0.1", port)
         stop = asyncio.Event()
         url = f"http://127.0.0.1:{sock.getsockname()[1]}"

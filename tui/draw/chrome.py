@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from textual import events
 
+from skyisland.status import LineState
 from tui.draw.canvas import Canvas, Line, spread
 from tui.draw.charts import host_spans, spark
 from tui.draw.glyphs import Glyphs
@@ -25,6 +26,8 @@ VIEWS = (
     ("calls", "Calls", "Calls"),
 )
 """Id, name and short name of each view, in the order of their keys."""
+NODES_SHOWN = 8
+"""Nodes of a fleet that stand in the header by their names."""
 VIEW_KEYS = "1234567890"
 """The key of each."""
 
@@ -39,6 +42,7 @@ class Head(Canvas):
         left.append((f"  {station.port.where}", "dim"))
         if width >= 100:
             left.append((" attached" if station.port.attached else " in process", "dim"))
+        left += self._fleet(width)
         tags: list[Span] = []
         if status is not None and "fake" in (status.driver, status.storage):
             tags.append(("FAKE DRIVER", "warn"))
@@ -57,6 +61,25 @@ class Head(Canvas):
         for tag in tags:
             left += [("  ", "text"), tag]
         return [Line(spread(left, right, width), "head")]
+
+    def _fleet(self, width: int) -> Spans:
+        """The nodes of the island's fleet, each with its state; their number where there is no room."""
+        status, glyphs = self.board.status, self.glyphs
+        if status is None or status.fleet is None:
+            return []
+        fleet, away = status.fleet, status.fleet.state is not LineState.joined
+        spans: Spans = [(f"  {line(fleet.fleet)} ", "bad" if away else "dim")]
+        silent = [one for one in fleet.members if one.silent]
+        if away:
+            return [*spans, (f"{glyphs['down']} {fleet.state}", "bad")]
+        if width < 120 or len(fleet.members) > NODES_SHOWN:
+            up = len(fleet.members) - len(silent)
+            return [*spans, (f"{up}/{len(fleet.members)} nodes", "warn" if silent else "ok")]
+        for one in fleet.members:
+            draining = one.vacancy.draining
+            sign, tone = ("down", "bad") if one.silent else ("stale", "warn") if draining else ("live", "ok")
+            spans.append((f"{glyphs[sign]}{line(one.node)} ", tone))
+        return spans
 
 
 class Meters(Canvas):

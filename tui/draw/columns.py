@@ -59,6 +59,8 @@ def _age(jail: JailRow, ink: Ink) -> Span:
     return age(seconds), "warn" if stuck else "text"
 
 
+NODE = Column("NODE", 8, lambda r, ink: (r.node or "-", "text"), lambda r, now: r.node, rank=1, fleet=True)
+
 JAILS: list[Column] = [
     Column("JAIL", 13, lambda j, ink: (tail(j.name, ink.width, ink.glyphs["more"]), "text"),
            lambda j, now: j.info.jid),
@@ -74,6 +76,7 @@ JAILS: list[Column] = [
     Column("REQUEST", 8, lambda j, ink: (j.invocation or "-", "dim"), lambda j, now: j.invocation, rank=7),
     Column("CACHE", 5, lambda j, ink: _hit(j.info.cached) if j.invocation else ("-", "dim"),
            lambda j, now: j.info.cached, rank=6),
+    NODE,
 ]  # fmt: skip
 
 
@@ -150,6 +153,7 @@ ADDRESSES: list[Column] = [
            lambda s, now: s.function, rank=2, grow=48),
     Column("SINCE", 6, lambda s, ink: (age(ink.now - s.info.since) if s.info.since else "-", "text"),
            lambda s, now: s.info.since or 0.0, ">", falling=True),
+    NODE,
 ]  # fmt: skip
 
 

@@ -56,6 +56,8 @@ class Column(NamedTuple):
     """It takes all cells that are left over."""
     falling: bool = False
     """When it is first chosen, the largest comes first."""
+    fleet: bool = False
+    """It is shown where the island is in a fleet. Such columns come last."""
 
 
 class Table(Canvas, Generic[R], can_focus=True):
@@ -106,7 +108,7 @@ class Table(Canvas, Generic[R], can_focus=True):
         super().__init__(id=id)
         self.title = title
         self.kind = kind
-        self.columns = columns
+        self._columns = columns
         self.source = source
         self.empty = empty
         self.faulty = faulty
@@ -154,8 +156,13 @@ class Table(Canvas, Generic[R], can_focus=True):
         return self.floats and not self._chosen
 
     @property
+    def columns(self) -> list[Column]:
+        """Those that there are something to show in."""
+        return [column for column in self._columns if not column.fleet or self.board.node]
+
+    @property
     def sorted_by(self) -> str:
-        return self.columns[self._sort].title
+        return self._columns[self._sort].title
 
     @property
     def order(self) -> tuple[str, bool]:
@@ -164,7 +171,7 @@ class Table(Canvas, Generic[R], can_focus=True):
 
     def order_by(self, title: str, falling: bool) -> None:
         """Sort by the column of this title, if there is one that can be sorted by."""
-        for n, column in enumerate(self.columns):
+        for n, column in enumerate(self._columns):
             if column.title == title and column.key is not None:
                 self._sort, self._falling = n, falling
 
@@ -177,7 +184,7 @@ class Table(Canvas, Generic[R], can_focus=True):
             rows = [row for row in rows if self.faulty(row)]
         if self.filter:
             rows = [row for row in rows if self.filter(row, now)]
-        order = self.columns[self._sort].key
+        order = self._columns[self._sort].key
         if order is not None:
             rows.sort(key=lambda row: order(row, now), reverse=self._falling)
         self.rows = rows
@@ -252,7 +259,7 @@ class Table(Canvas, Generic[R], can_focus=True):
 
     def _header(self, glyphs: Glyphs) -> Spans:
         spans: Spans = [(" ", "head")]
-        sorted_by = self.columns[self._sort]
+        sorted_by = self._columns[self._sort]
         for column, width in self._shown:
             title = column.title
             if column is sorted_by:
@@ -340,7 +347,7 @@ class Table(Canvas, Generic[R], can_focus=True):
         order = [n for n, column in enumerate(self.columns) if column.key is not None]
         place = order.index(self._sort) if self._sort in order else 0
         self._sort = order[(place + by) % len(order)]
-        self._falling = self.columns[self._sort].falling
+        self._falling = self._columns[self._sort].falling
         self.paint()
 
     def action_reverse(self) -> None:

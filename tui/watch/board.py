@@ -21,6 +21,7 @@ from skyisland.status import USAGE_S, AddressInfo, AddressState, JailInfo, JailS
 from tui.watch.calls import CallRow
 from tui.watch.figures import Figures
 from tui.watch.names import NameRow
+from tui.watch.nodes import OtherNodes
 from tui.watch.port import Snapshot
 from tui.watch.rows import NEXT, AddressRow, ArtifactRow, FunctionRow, InvocationRow, JailRow, within
 from tui.words import line
@@ -44,6 +45,8 @@ class Board:
         """The last events that are worth a line, oldest first."""
         self.missed = 0
         """Events that this console was too slow for."""
+        self.others = OtherNodes()
+        """The jails and addresses of the fleet's other islands."""
         self.functions: dict[str, FunctionRow] = {}
         self.names: dict[str, NameRow] = {}
         self.histories: dict[str, list[Revision]] = {}
@@ -381,6 +384,29 @@ class Board:
     def busy(self) -> int:
         """How many jails have a call or a build; warm ones wait for a call."""
         return sum(jail.info.state is not JailState.warm for jail in self.jails.values())
+
+    @property
+    def node(self) -> str:
+        """The island's name in its fleet; empty where it is alone."""
+        return self.status.fleet.node if self.status is not None and self.status.fleet is not None else ""
+
+    @property
+    def every_jail(self) -> dict[str, JailRow]:
+        """The jails of the whole fleet, this island's first."""
+        for jail in self.jails.values():
+            jail.node = self.node
+        return self.jails | self.others.jails if self.others.jails else self.jails
+
+    @property
+    def every_address(self) -> list[AddressRow]:
+        """The addresses of the whole fleet."""
+        for address in self.addresses.values():
+            address.node = self.node
+        return [*self.addresses.values(), *self.others.addresses.values()]
+
+    def is_elsewhere(self, row: JailRow | AddressRow) -> bool:
+        """Whether it is another island's."""
+        return bool(row.node) and row.node != self.node
 
     def ordered_addresses(self) -> list[AddressRow]:
         """All addresses, in the order of their numbers."""

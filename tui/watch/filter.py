@@ -22,6 +22,7 @@ _FIELDS = {
     "jail": "jail",
     "req": "request",
     "by": "client",
+    "node": "node",
 }
 
 

@@ -6,6 +6,9 @@ import time
 from collections.abc import AsyncIterator
 from contextlib import aclosing
 
+from skyisland import operations as op
+from skyisland.codec import encode
+from skyisland.errors import NodeNotFound
 from skyisland.events import Event, Pulse
 from skyisland.figures import Window
 from skyisland.golang.catalogue import Catalogue
@@ -15,13 +18,15 @@ from skyisland.later.keeping import Wanted
 from skyisland.model import FunctionRequest, NamedCall
 from skyisland.named.definition import Definition, Revision
 from skyisland.named.functions import Named
+from skyisland.nodes import Nodes, Question
+from skyisland.operations import JSON, Role
 from skyisland.record.lines import LogLine
 from skyisland.record.logs import LogRing
 from skyisland.status import AddressState, Written
 from skyisland.watching import Watch
-from skyisland.wire import Called, FunctionPage, Snapshot
+from skyisland.wire import AddressBody, Called, FunctionPage, Snapshot
 from tui.watch.calls import LISTED
-from tui.watch.port import curl_line
+from tui.watch.port import Others, curl_line
 
 PAUSE_S = 0.1
 """Between two pages of events: the console draws no faster."""
@@ -53,6 +58,24 @@ class InProcessPort:
         failed = self._island.failed_builds.latest()
         return Snapshot.of(self._island.status(), at=time.time(), recent=recent, failed_builds=failed)
 
+    async def others(self) -> Others:
+        everybody = await self._nodes.ask_all(self._question(op.SNAPSHOT.method, op.SNAPSHOT.url()))
+        good = [told for told in everybody.told if told.status < 400]
+        islands = {told.node: op.SNAPSHOT.read(told.status, told.body) for told in good}
+        return Others(islands, everybody.silent)
+
+    @property
+    def _nodes(self) -> Nodes:
+        if self._island.fleet is None:
+            raise NodeNotFound("this island is in no fleet")
+        return self._island.fleet.nodes
+
+    def _question(self, method: str, url: str, body: bytes = b"") -> Question:
+        headers = [("content-type", JSON)] if body else []
+        return Question(
+            method=method, url=url, headers=headers, body=body, who=BY, role=Role.admin, address="-"
+        )
+
     async def events(self) -> AsyncIterator[list[Event]]:
         watch = Watch(self._island.events, self._island.pulse, pause_s=PAUSE_S)
         async with aclosing(watch.follow(self._number, brief=True)) as news:
@@ -67,14 +90,24 @@ class InProcessPort:
             async for part in parts:
                 yield part
 
-    async def kill(self, jail: str) -> None:
-        await self._island.kill(jail)
+    async def kill(self, jail: str, node: str = "") -> None:
+        if node:
+            told = await self._nodes.ask(node, self._question(op.KILL.method, op.KILL.url(jail=jail)))
+            op.KILL.read(told.status, told.body)
+        else:
+            await self._island.kill(jail)
 
     async def kill_all(self) -> int:
         return len(await self._island.kill_all())
 
-    async def set_address(self, ip: str, state: AddressState) -> None:
-        await self._island.set_address(ip, state)
+    async def set_address(self, ip: str, state: AddressState, node: str = "") -> None:
+        if node:
+            body = encode(AddressBody(ip=ip, state=state))
+            order = self._question(op.SET_ADDRESS.method, op.SET_ADDRESS.url(), body)
+            told = await self._nodes.ask(node, order)
+            op.SET_ADDRESS.read(told.status, told.body)
+        else:
+            await self._island.set_address(ip, state)
 
     async def evict(self, key: str) -> None:
         await self._island.evict(key)

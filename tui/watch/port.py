@@ -11,6 +11,8 @@ import shlex
 from collections.abc import AsyncIterator
 from typing import Protocol
 
+from msgspec import Struct
+
 from skyisland.codec import encode
 from skyisland.errors import IslandError
 from skyisland.events import Event
@@ -30,6 +32,15 @@ class LinkLost(Exception):
     """The island is out of reach; the text says why, in words for an operator."""
 
 
+class Others(Struct, frozen=True):
+    """What the other islands of a fleet say."""
+
+    islands: dict[str, Snapshot]
+    """By the names of their nodes."""
+    silent: list[str]
+    """The nodes that said nothing in time."""
+
+
 class Port(Protocol):
     """An island, as an operator reaches it."""
 
@@ -39,6 +50,10 @@ class Port(Protocol):
     """The island is another process; quitting the console does not end it."""
 
     async def snapshot(self) -> Snapshot: ...
+
+    async def others(self) -> Others:
+        """The same of the other islands of the fleet."""
+        ...
 
     def events(self) -> AsyncIterator[list[Event]]:
         """Facts in order, in bunches some tenths of a second apart, without those that others of their bunch
@@ -53,13 +68,15 @@ class Port(Protocol):
         """What a jail writes, as it comes, to its end; by its name, or the id of its call."""
         ...
 
-    async def kill(self, jail: str) -> None: ...
+    async def kill(self, jail: str, node: str = "") -> None:
+        """End a jail; `node`: of the fleet, if it is not of this island."""
+        ...
 
     async def kill_all(self) -> int:
         """End every jail; returns how many there were."""
         ...
 
-    async def set_address(self, ip: str, state: AddressState) -> None: ...
+    async def set_address(self, ip: str, state: AddressState, node: str = "") -> None: ...
 
     async def evict(self, key: str) -> None: ...
 

@@ -23,11 +23,12 @@ from skyisland.model import FunctionRequest, NamedCall
 from skyisland.named.definition import Definition, MoveBody, Revision, RollbackBody
 from skyisland.named.functions import Named
 from skyisland.operations import JSON, Operation
+from skyisland.operations.gathered import ALL, read_all
 from skyisland.record.lines import LogLine
 from skyisland.status import AddressState, Written
 from skyisland.wire import AddressBody, Called, FunctionPage, Snapshot
 from tui.watch.calls import LISTED
-from tui.watch.port import LinkLost, curl_line
+from tui.watch.port import LinkLost, Others, curl_line
 
 T = TypeVar("T")
 
@@ -158,6 +159,15 @@ class RemotePort:
         self._last_id = snapshot.last_event_id
         return snapshot
 
+    async def others(self) -> Others:
+        response = await self._send(op.SNAPSHOT, op.SNAPSHOT.url(node=ALL))
+        try:
+            found = read_all(op.SNAPSHOT, response.status_code, response.content)
+        except NotAnIsland as error:
+            raise LinkLost(f"{self.base} {error}") from None
+        here = next((one.fleet.node for one in found.answers.values() if one.fleet is not None), "")
+        return Others({node: one for node, one in found.answers.items() if node != here}, found.silent)
+
     async def events(self) -> AsyncIterator[list[Event]]:
         headers = {"Last-Event-ID": self._last_id} if self._last_id else {}
         timeout = httpx.Timeout(TIMEOUT_S, read=SILENCE_S)
@@ -207,15 +217,15 @@ class RemotePort:
         finally:
             await response.aclose()
 
-    async def kill(self, jail: str) -> None:
-        await self._ask(op.KILL, jail=jail)
+    async def kill(self, jail: str, node: str = "") -> None:
+        await self._ask(op.KILL, jail=jail, node=node or None)
 
     async def kill_all(self) -> int:
         killed = await self._ask(op.KILL_ALL)
         return len(killed)
 
-    async def set_address(self, ip: str, state: AddressState) -> None:
-        await self._ask(op.SET_ADDRESS, body=AddressBody(ip=ip, state=state))
+    async def set_address(self, ip: str, state: AddressState, node: str = "") -> None:
+        await self._ask(op.SET_ADDRESS, body=AddressBody(ip=ip, state=state), node=node or None)
 
     async def evict(self, key: str) -> None:
         await self._ask(op.EVICT, key=key)

@@ -33,8 +33,10 @@ _PHASE_OF = {str(phase): phase for phase in Phase} | {"queued": Phase.queue}
 class JailRow:
     """A living jail, as the snapshot or an event describes it (`info`)."""
 
-    def __init__(self, info: JailInfo) -> None:
+    def __init__(self, info: JailInfo, node: str = "") -> None:
         self.info = info
+        self.node = node
+        """Of the fleet, whose it is; empty where the console's island is alone, or does not know yet."""
         self.name = line(info.name)
         self.label = label(info.url, info.call) if info.call else _waiting(info)
         self.title = line(title(info.url, info.package, info.function)) if info.function else ""
@@ -66,6 +68,7 @@ class JailRow:
             "ip": info.ip4,
             "jail": f"{self.name} {info.jid}",
             "request": info.invocation,
+            "node": self.node,
         }
         return fields.get(name) or ""
 
@@ -76,7 +79,7 @@ class JailRow:
             self._hay = " ".join(
                 (self.name, info.url, info.call, info.ip4 or "", str(info.pid or ""), info.invocation or "")
             ).lower()
-        return f"{self._hay} {self.state} {'hit' if info.cached else 'miss'}"
+        return f"{self._hay} {self.state} {'hit' if info.cached else 'miss'} {self.node}"
 
     def seconds(self, now: float) -> float:
         return now - self.info.created_at
@@ -307,17 +310,16 @@ class FunctionRow:
 class AddressRow:
     """An address of the pool."""
 
-    def __init__(self, info: AddressInfo) -> None:
+    def __init__(self, info: AddressInfo, node: str = "") -> None:
+        """`node`: of the fleet, whose it is."""
         self.info = info
+        self.node = node
+        self.key = f"{node}/{line(info.ip)}" if node else line(info.ip)
         self.ip = line(info.ip)
         self.order = tuple(int(part) if part.isdigit() else 0 for part in info.ip.split("."))
         self.function = ""
         self.setting: AddressState | None = None
         """The state that an operator ordered and the island has not confirmed yet."""
-
-    @property
-    def key(self) -> str:
-        return self.ip
 
     @property
     def state(self) -> str:
@@ -338,10 +340,12 @@ class AddressRow:
             "state": f"{self.info.state} {self.state} {self.word}",
             "jail": self.info.jail or "",
             "function": self.function,
+            "node": self.node,
         }.get(name, "")
 
     def haystack(self) -> str:
-        return f"{self.ip} {self.info.state} {self.word} {self.info.jail or ''} {self.function}".lower()
+        holder = f"{self.info.jail or ''} {self.function} {self.node}"
+        return f"{self.ip} {self.info.state} {self.word} {holder}".lower()
 
     def seconds(self, now: float) -> float:
         return now - self.info.since if self.info.since else 0.0

@@ -19,7 +19,7 @@ from tui.watch.board import Board
 from tui.watch.calls import CallRow
 from tui.watch.connection import ConnectionState
 from tui.watch.journal import Journal
-from tui.watch.port import LinkLost, Port, Snapshot
+from tui.watch.port import LinkLost, Others, Port, Snapshot
 from tui.words import line
 
 POLL_S = 2.0
@@ -132,12 +132,27 @@ class Station:
             if due and not self.paused:
                 since_snapshot_s, self._snapshot_due = 0.0, False
                 self.receive(await self.port.snapshot())
+            if self.board.node and not self.paused:
+                await self.fetch_others()
             if self.wants_log:
                 await self.fetch_log()
             if self.wants_names and not self.paused:
                 await self.fetch_names()
             if self.wants_calls and not self.paused:
                 await self.fetch_calls()
+
+    async def fetch_others(self) -> None:
+        """Take what the other islands of the fleet say. That they cannot be asked loses no connection.
+
+        Raises:
+            LinkLost, Unauthorized, Forbidden
+        """
+        try:
+            self.board.others.take(await self.port.others())
+        except (Unauthorized, Forbidden):
+            raise
+        except IslandError:
+            self.board.others.take(Others({}, []))
 
     async def fetch_names(self) -> None:
         """Take the list of names.
@@ -272,6 +287,15 @@ class Station:
             return str(failure)
         finally:
             self._orders.remove(entry)
+        return ""
+
+    async def carry_out_elsewhere(self, order: Awaitable[None]) -> str:
+        """Give an order to another island, whose events do not come here; returns the fault, in words."""
+        try:
+            await order
+            await self.fetch_others()
+        except (IslandError, LinkLost) as failure:
+            return str(failure)
         return ""
 
     def _confirm(self, event: Event) -> None:
