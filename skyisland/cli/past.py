@@ -71,6 +71,13 @@ def _row(step: past.Step) -> tuple[object, ...]:
     return step.short, step.commit[:12], step.outcome, f"{step.took_s * 1000:.1f}", shown
 
 
+def _show(how_far: str) -> None:
+    """How far a sweep is, on a terminal, in one line that the next one takes the place of."""
+    if sys.stderr.isatty():
+        click.echo("\r\x1b[K", err=True, nl=False)
+        say(how_far, err=True, nl=False)
+
+
 @click.command()
 @_what
 @click.option(
@@ -97,8 +104,8 @@ def sweep(
         known = client.versions(request.url)
         for step in past.sweep(client, request, past.chosen(versions, known.versions)):
             steps.append(step)
-            if not as_json and sys.stderr.isatty():
-                say(f"\r{step.short}: {step.outcome}\x1b[K", err=True, nl=False)
+            _show(f"{step.short}: {step.outcome}")
+    _show("")
     if as_json:
         print_json(steps)
     else:

@@ -17,7 +17,7 @@ from skyisland.errors import BadRequest, HostUnfit, SettingsError
 from skyisland.host.programs import Programs
 from skyisland.model import FunctionRequest, Limits, Outcome, Verdict
 from skyisland.receipts import receipts
-from skyisland.receipts.receipt import Built, canonical, read_file
+from skyisland.receipts.receipt import Built, canonical, differences, read_file
 from skyisland.receipts.receipts import limited
 from skyisland.receipts.signing import Signer, verify
 from skyisland.settings import Api
@@ -170,6 +170,13 @@ async def test_the_key_is_private_and_stays(tmp_path: Path) -> None:
         await Signer(tmp_path / "none", own=False).sign(b"x")
     with pytest.raises(HostUnfit, match="ssh-keygen"):
         await Signer(tmp_path / "b" / "key", own=True, programs=Programs(tmp_path)).sign(b"x")
+
+
+def test_another_recipe_of_the_same_binary_is_no_difference() -> None:
+    made = read_file(GOOD).receipt.made
+    assert differences(made, structs.replace(made, recipe="0" * 64)) == []
+    other = structs.replace(made, recipe="0" * 64, binary_sha256="1" * 64)
+    assert [one.partition(":")[0] for one in differences(made, other)] == ["recipe", "binary_sha256"]
 
 
 def test_limits_are_told_in_whole_numbers() -> None:

@@ -163,6 +163,27 @@ def test_version_is_a_branch_a_tag_or_a_commit(serving: Daemon) -> None:
         assert serving.call("geohash", "Encode(1.0, 1.0)", version=version).json()["version"] == latest
 
 
+@pytest.mark.parametrize(
+    ("package", "call"),
+    [("numerals", "Year(1984)"), ("textkit", "Largest(3, 7, 5)")],
+    ids=["function", "expression"],
+)
+def test_what_a_receipt_tells_of_builds_to_the_same_bytes(
+    serving: Daemon, tmp_path: Path, package: str, call: str
+) -> None:
+    body = {"url": f"{HOST}/{package}", "call": call}
+    answer = serving.request("POST", "/api/v1/function", json=body, headers={"Prefer": "receipt"})
+    receipt = serving.request("GET", f"/api/v1/receipts/{answer.json()['id']}")
+    made = receipt.json()["receipt"]["made"]
+    assert (made["commit"], made["repository"]) == (answer.json()["version"], f"{HOST}/{package}")
+    assert made["go_mod_sha256"]
+    file = tmp_path / "receipt.json"
+    file.write_bytes(receipt.content)
+    checked = serving.command("receipt", "check", str(file))
+    assert checked.returncode == 0, checked.stderr
+    assert f"builds to the same binary: {made['binary_sha256']}" in checked.stdout
+
+
 def test_folder_of_the_users_own_machine(serving: Daemon, tmp_path: Path) -> None:
     """As it lies there, without a commit; what is piped in is its standard input."""
     (tmp_path / "own").mkdir()
