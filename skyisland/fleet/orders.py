@@ -201,7 +201,9 @@ class NatsQueue:
 
     async def _put(self, order: Order, due_at: float = 0.0, again: str = "") -> None:
         """`again`: an id for an order that was there before."""
-        if order.id in self._held or not is_word(order.id):
+        if not is_word(order.id):
+            raise NotKept(f"{order.id[:64]!r} can be no call's id")
+        if order.id in self._held:
             return
         with kept():
             if (seq := self._placed.get(order.id)) is not None and await self._stream.at(seq) is not None:

@@ -20,7 +20,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
 import msgspec
-from msgspec import Struct
+from msgspec import Struct, structs
 from nats.js import api
 
 from skyisland.fleet.frames import BadFrame, pack, unpack
@@ -36,6 +36,7 @@ from skyisland.host.tasks import cancel_all
 from skyisland.later.calls import Callback, Claim, Record, read, written
 from skyisland.later.keeping import Change, NotKept, Standing, Wanted
 from skyisland.status import LineState
+from skyisland.wire import Problem
 
 log = logging.getLogger(__name__)
 
@@ -50,6 +51,8 @@ AT_ONCE = 32
 PIECES = "Sky-Pieces"
 """The header of a record whose result lies in pieces: their name."""
 CHANGE_BYTES = 1024
+SHOWN = 1000
+"""Characters of an error that is too long for a message."""
 
 
 class Told(Struct, frozen=True):
@@ -219,6 +222,9 @@ class NatsResults:
 
     async def _note(self, record: Record, result: bytes | None, *, anew: bool) -> bool:
         content, pieces = written(record), ""
+        if len(content) > INLINE_BYTES and record.error is not None:  # by a compiler's output
+            record = structs.replace(record, error=Problem(record.error.error[:SHOWN], record.error.code))
+            content = written(record)
         size = len(content) + len(result or b"")
         if result is not None and size > INLINE_BYTES:
             pieces, result = await self._pieces.put(result), None

@@ -100,10 +100,19 @@ class Stream:
             if error.err_code != CONFIG_DIFFERS:
                 self._refused = f"the stream {self.name}: {_told(error)}"
                 raise Away(self._refused) from error
-            await self._asked(lambda: self.js.update_stream(self._config))
+            await self._asked(self._change)
         except nats.errors.Error as error:
             raise Away(f"the stream {self.name}: {_told(error)}") from error
         self._refused = ""
+
+    async def _change(self) -> None:
+        """Give the stream that there is this island's bounds, but none by which something in it would go."""
+        there = await self.js.stream_info(self.name)
+        config = self._config
+        if there.state.messages:
+            most = max(config.max_msgs_per_subject, there.config.max_msgs_per_subject)
+            config = config.evolve(max_msgs_per_subject=most)
+        await self.js.update_stream(config)
 
     async def consume(self, config: api.ConsumerConfig) -> None:
         """Make a consumer, if it is not there.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import shutil
+import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack
 from pathlib import Path
@@ -31,6 +32,7 @@ from skyisland.later.lines import Room
 from skyisland.later.memory import MemoryStore
 from skyisland.model import FunctionRequest
 from skyisland.status import LineState
+from skyisland.wire import Problem
 from tests.contract.test_keeping import order, record
 from tests.support.fleets import NatsServer, free_port, joined, newest_binary
 from tests.unit.test_later import QUICK, Runner, invocation
@@ -109,8 +111,14 @@ async def test_an_order_is_one_islands_until_that_ends_or_is_lost(
     assert await c.take() == "one", "and so is what it has taken when it is closed"
     await c.store.orders.done("one")
     await c.store.orders.done("two")
+    for id in ("three", "four", "five"):  # noqa: A001
+        await c.store.orders.put(order(id))
+    monkeypatch.setattr(sys.modules[__name__], "ROOM", msgspec.structs.replace(ROOM, orders_per_client=1))
     d = await joins("d")
-    assert await d.store.orders.take(10.0) is None
+    many = (d.store.orders.put(order(f"more{number}")) for number in range(60))
+    refused = [one for one in await asyncio.gather(*many, return_exceptions=True) if one is not None]
+    assert {type(one) for one in refused} == {TooBusy}
+    assert [await d.take() for _ in range(3)] == ["three", "four", "five"], "a lower bound drops nothing"
 
 
 async def test_what_an_island_has_no_place_for_is_passed_on(
@@ -152,6 +160,12 @@ async def test_two_runs_leave_one_result_and_every_island_finds_it(joins: Joins)
     await others.delete(["s"])
     assert await mine.get("s") is None
     assert [one.id for one in await mine.find(Wanted())] == ["r"]
+    long = record("s", CallState.dead, ended_at=5.0, error=Problem("m" * (2 * INLINE_BYTES), "build_failed"))
+    assert await mine.note(long)
+    kept_of = await others.get("s")
+    assert kept_of is not None
+    assert kept_of.error == Problem("m" * 1000, "build_failed")
+    await others.delete(["s"])
     # What a third one says of it that was lost for a while comes too late.
     late = record("r", CallState.queued)
     assert not await others.note(late)
