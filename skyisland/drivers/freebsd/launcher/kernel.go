@@ -7,6 +7,8 @@ import (
 
 // The numbers are those of FreeBSD 14 and 15 (sys/sys/jail.h, mount.h, procctl.h, syscall.h).
 const (
+	sysSigaction     = 416
+	lastSignal       = 128
 	sysProcctl       = 544
 	procPdeathsigCtl = 11
 	jailCreate       = 1
@@ -110,6 +112,18 @@ func dieWithParent() syscall.Errno {
 	signal := int32(syscall.SIGKILL)
 	_, _, errno := syscall.Syscall6(sysProcctl, 0, 0, procPdeathsigCtl, uintptr(unsafe.Pointer(&signal)), 0, 0)
 	return errno
+}
+
+// resetSignals undoes what the process that started us ignores; execve(2) resets the rest.
+func resetSignals() {
+	var byDefault struct {
+		handler uintptr
+		flags   int32
+		mask    [4]uint32
+	}
+	for number := uintptr(1); number <= lastSignal; number++ {
+		syscall.Syscall(sysSigaction, number, uintptr(unsafe.Pointer(&byDefault)), 0)
+	}
 }
 
 func setLogin(name string) syscall.Errno {

@@ -49,6 +49,7 @@ func become(o *order, socket int) string {
 	if err := syscall.Chdir(o.cwd); err != nil {
 		return failed("enter "+o.cwd, err)
 	}
+	resetSignals()
 	answer(socket, "+"+digits(jid))
 	return failed("execute "+o.argv[0], syscall.Exec(o.argv[0], o.argv, o.env))
 }
