@@ -132,7 +132,7 @@ def _scheduled(named: Named) -> list[tuple[str, object]]:
     passed = [
         f"{number} {what}"
         for number, what in (
-            (scheduled.calls, "calls"), (scheduled.missed, "missed"), (scheduled.skipped, "skipped"),
+            (scheduled.calls, "called"), (scheduled.missed, "missed"), (scheduled.skipped, "skipped"),
         )
         if number
     ]  # fmt: skip

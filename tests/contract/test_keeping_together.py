@@ -31,12 +31,16 @@ from skyisland.later.later import Later
 from skyisland.later.lines import Room
 from skyisland.later.memory import MemoryStore
 from skyisland.model import FunctionRequest
+from skyisland.named.definition import Definition
+from skyisland.named.firing import Schedules
+from skyisland.named.schedule import Schedule
 from skyisland.status import LineState
 from skyisland.wire import Problem
 from tests.contract.test_keeping import order, record
 from tests.support.fleets import NatsServer, free_port, joined, newest_binary
 from tests.unit.test_later import QUICK, Runner, invocation
 from tests.unit.test_named import revision
+from tests.unit.test_schedules import Clock, revision_of
 
 ROOM = Room(orders=100, orders_per_client=50, size_bytes=1 << 20, size_bytes_per_client=1 << 19)
 REQUEST = FunctionRequest(url="github.com/u/r", call="F(1)")
@@ -380,6 +384,35 @@ async def test_a_call_is_awaited_cancelled_and_run_on_whichever_island(
     told = [(one.verdict, one.message, one.node) for one in ended.attempts]
     assert told == [("interrupted", "nothing is heard of z, which ran it", "z"), ("ok", "", "b")]
     for later in laters:
+        await later.close()
+
+
+async def test_a_time_of_a_schedule_has_one_call_however_many_look(joins: Joins, tmp_path: Path) -> None:
+    clock, there = Clock("2026-11-28T08:00Z"), []
+    for name in "abc":
+        node, runner = await joins(name), Runner()
+        later = Later(node.store, runner, QUICK, places=8, busy=lambda: False)
+        names = await NatsNames.open(node.line, node.subjects, tmp_path / f"{name}.json")
+        schedules = Schedules(names, clock)
+        schedules._calls = later
+        there.append((names, schedules, later))
+    definition = Definition(url="github.com/u/r", function="F", schedule=Schedule(cron="* * * * *"))
+    await there[0][0].put(revision_of(definition, at=clock.now))
+    for names, schedules, _ in there:
+        await names.refresh()
+        await schedules.look()
+    for minute in (1, 2):
+        clock.to(f"2026-11-28T08:0{minute}Z")
+        await asyncio.gather(*(schedules.look() for _, schedules, _ in there))
+        found = await there[1][2].find(Wanted(name="report"))
+        assert len(found) == minute
+        assert {one.client for one in found} == {"schedule:report"}
+        for one in found:
+            await there[2][2].cancel(one.id)
+    counted = [await names.fired("report") for names, _, _ in there]
+    assert [(noted.calls, noted.missed) for noted in counted if noted is not None] == [(2, 0)] * 3
+    for names, _, later in there:
+        await names.close()
         await later.close()
 
 

@@ -298,14 +298,13 @@ def push(data: bytes) -> None:
     from skyisland.errors import BadRequest
     from skyisland.named.pushes import bare, read_payload
 
-    for media in (b"application/json", b"application/x-www-form-urlencoded"):
-        for text in (data, b"payload=" + data):
-            try:
-                payload = read_payload(media, text)
-            except BadRequest:
-                continue
-            for url in payload.repository.names():
-                bare(url)
+    for text in (data, b"payload=" + data):
+        try:
+            payload = read_payload(text)
+        except BadRequest:
+            continue
+        for url in payload.repository.names():
+            bare(url)
 
 
 def headers(data: bytes) -> None:

@@ -221,6 +221,24 @@ async def test_what_is_trusted_no_longer_is_asked_for(
         assert len(it.fetched) == 2
 
 
+async def test_what_is_doubted_is_asked_for_whatever_its_version(
+    state_dir: Path, repository: Repository, mirrored: dict[str, str]
+) -> None:
+    async with room(state_dir, mirrored) as it:
+        first = await it.get()
+        await it.get(version="main")
+        second = repository.commit(a_go="package b\n")
+        assert (await it.get(version="main")).commit == first.commit
+        await it.sources.doubt(first.url)
+        await it.sources.doubt("github.com/nobody/knows")
+        assert {(await it.get(version=version)).commit for version in (None, "main")} == {second}
+    # What is doubted serves all the same, where the remote is out of reach.
+    async with room(state_dir, {"https://github.com/": "http://127.0.0.1:9/"}, known=it.known) as later:
+        await later.sources.doubt(first.url)
+        assert (await later.get()).commit == second
+        assert (await later.get()).stale
+
+
 async def test_a_rewritten_branch_heals_itself(
     state_dir: Path, repository: Repository, mirrored: dict[str, str]
 ) -> None:

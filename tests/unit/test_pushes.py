@@ -256,7 +256,7 @@ async def test_gitea_and_gitlab_and_forms(remote: Remote, named: NamedFunctions)
             (
                 Scheme.github,
                 (form := urlencode({"payload": payload().decode()}).encode()),
-                [*github(form), (b"content-type", b"application/x-www-form-urlencoded")],
+                github(form),
             ),
         ]
     ):
@@ -307,11 +307,11 @@ def test_which_references_a_version_may_mean(version: str | None, moved_by: set[
     assert {ref for ref in refs if ref and concerns(revision, ref)} == moved_by
 
 
-@given(st.binary(max_size=300), st.sampled_from([b"", b"application/x-www-form-urlencoded"]))
-def test_no_body_breaks_the_reader(body: bytes, media: bytes) -> None:
+@given(st.binary(max_size=300))
+def test_no_body_breaks_the_reader(body: bytes) -> None:
     for text in (body, b'{"ref":' + body, b'{"repository":{"clone_url":' + body + b"}}", b"payload=" + body):
         try:
-            read_payload(media, text)
+            read_payload(text)
         except BadRequest as refused:
             assert len(refused.message) < 400  # noqa: PT017 - a refusal is one of two right answers
 
@@ -320,4 +320,4 @@ def test_what_is_no_push_is_refused() -> None:
     deep: Any = b'{"x":' + b"[" * 100_000
     for body in (b"", b"[]", b'{"ref": 1}', b'{"ref": "' + b"x" * 400 + b'"}', deep):
         with pytest.raises(BadRequest, match="no push as GitHub"):
-            read_payload(b"application/json", body)
+            read_payload(body)

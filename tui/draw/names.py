@@ -105,7 +105,7 @@ def _by_itself(row: NameRow, now: float) -> list[tuple[str, str]]:
         why = f", {pushed.why}" if pushed.why else ""
         pairs.append(("pushed", f"{age(now - pushed.at)} ago, {pushed.ref}: {pushed.state}{why}"))
     if schedule is not None and scheduled is not None:
-        numbers = {"calls": scheduled.calls, "missed": scheduled.missed, "skipped": scheduled.skipped}
+        numbers = {"called": scheduled.calls, "missed": scheduled.missed, "skipped": scheduled.skipped}
         pairs += [
             ("schedule", f"{schedule.cron} {schedule.zone}"),
             ("next", "  ".join(f"in {age(max(0.0, at - now))}" for at in scheduled.next[:3])),
