@@ -260,8 +260,6 @@ def _check_caller(revision: Revision, who: str) -> None:
     callers = revision.definition.callers
     if revision.definition.webhook is not None:
         return  # the signature says who it is
-    if who == client_of(revision.name):
-        return
-    if callers and who not in callers and EVERYBODY not in callers:
+    if callers and who not in (*callers, client_of(revision.name)) and EVERYBODY not in callers:
         text = f"{revision.name} is not for {who or 'callers without a token'}"
         raise Forbidden(text, name=revision.name)

@@ -20,6 +20,9 @@ log = logging.getLogger(__name__)
 FOLLOW_S = 5.0
 """Between two glances at the branch that a name follows. The remote is asked as rarely as for plain calls."""
 
+MOST_TOLD = 100
+"""Pushes that are told what one look found; of more, the latest."""
+
 CatchUp = Callable[[Revision, str], Awaitable[str]]
 """Moves a name to where its branch is, if that is elsewhere and compiles; `why`, for its history. Returns the
 commit of the branch."""
@@ -66,7 +69,9 @@ class Following:
     def look(self, name: str, told: Told) -> None:
         """Look in the background where the branch is that a name follows, and tell."""
         if name in self._looking:
-            self._looking[name].append(told)
+            waiting = self._looking[name]
+            waiting.append(told)
+            del waiting[:-MOST_TOLD]
             return
         self._looking[name] = [told]
         self.background.start(self._look(name, "pushed"))

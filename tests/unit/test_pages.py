@@ -32,6 +32,8 @@ from skyisland.later.calls import Attempt, Callback, Delivery, Record
 from skyisland.model import Artifact, GoError, Phase, Purpose, Timings
 from skyisland.named.definition import Ceilings, Definition
 from skyisland.named.functions import Named
+from skyisland.named.pushes import Pushed
+from skyisland.named.schedule import Scheduled
 from skyisland.record.lines import LogLine
 from skyisland.record.metrics import Metrics, StatsD
 from skyisland.record.traffic import ApiStats
@@ -137,7 +139,7 @@ def known_fields() -> set[str]:
     """Of all that the API answers with, and the keys of its details."""
     shapes: tuple[type[Struct], ...] = (Answer, Problem, Jail, Artifact, AddressInfo, Capability, LogLine)
     shapes += (ApiStats, Timings, events.InvocationFinished, Cause, GoError, ProblemDetails, *OFFERED)
-    shapes += (Named, Definition, Ceilings, Written)
+    shapes += (Named, Definition, Ceilings, Scheduled, Pushed, Written)
     shapes += (Report, Figures, FunctionFigures, Heat, FunctionPage, Version)
     shapes += (Record, Attempt, Callback, Delivery)
     fields = {field.encode_name for shape in shapes for field in structs.fields(shape)}
