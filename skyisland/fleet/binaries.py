@@ -81,7 +81,6 @@ class Binaries:
         self._life = secrets.token_hex(8)
         self._waiting: dict[str, asyncio.Event] = {}
         """By the key of a binary: its build has ended."""
-        self.fetched = self.offered = self.refused = 0
 
     async def open(self) -> None:
         """Hear of builds, as soon as the servers can be reached."""
@@ -195,10 +194,8 @@ class Binaries:
             log.info("the binary %s is not fetched: %s", offer.sha256[:12], away.message)
             return False
         if sha256.hex() != offer.sha256:
-            self.refused += 1
             log.error("the binary %s in the fleet's store has other bytes: not run", offer.sha256[:12])
             return False
-        self.fetched += 1
         return True
 
     async def offer(self, key: str, offer: Offer, file: Path) -> None:
@@ -209,7 +206,6 @@ class Binaries:
             if not await self._files.has(offer.sha256):
                 await self._files.put(offer.sha256, file)
             await self._offers.put(f"{key}.{self._subjects.node}", pack(offer))
-            self.offered += 1
             others = await self._all(key)
         except (Away, OSError, DriverError) as error:
             log.info("the binary %s is not offered: %s", offer.sha256[:12], error)

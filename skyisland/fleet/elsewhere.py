@@ -65,7 +65,6 @@ class Forwarding:
         self._subjects, self._line, self._members, self._platform = subjects, line, members, platform
         self._talks: dict[str, _Talk] = {}
         """By the last word of the subject that their answers come on."""
-        self.sent = self.lost = 0
 
     async def open(self) -> None:
         """Hear answers, as soon as the servers can be reached."""
@@ -80,7 +79,6 @@ class Forwarding:
             except (_NotTaken, Away):
                 continue
             except NodeLost as lost:
-                self.lost += 1
                 log.warning("call %s: %s", errand.id, lost.message)
                 if not errand.repeatable:
                     raise
@@ -118,7 +116,6 @@ class Forwarding:
         try:
             reply = f"{self._subjects.inbox}.call.{token}"
             await self._line.publish(self._subjects.at(node, "call"), frame, reply=reply)
-            self.sent += 1
             with self._members.sent_to(node):
                 data = await self._hear_out(talk)
         except (asyncio.CancelledError, NodeLost, _Silent):

@@ -41,7 +41,6 @@ class Guests:
         """By the id of the call."""
         self._background = Background()
         self._attempts: Recent[str, bool] = Recent(ATTEMPTS_KEPT)
-        self.taken = self.refused = 0
 
     async def open(self, home: Home) -> None:
         """Take calls for this island."""
@@ -67,11 +66,9 @@ class Guests:
             return
         guest = _Guest(self._line, message.reply, self._subjects.node)
         if why := self._refusal(frame, message.reply):
-            self.refused += 1
             self._background.start(guest.refuse(why))
             return
         assert self._home is not None  # noqa: S101
-        self.taken += 1
         task = asyncio.create_task(self._serve(guest, frame, self._home))
         self._running[frame.id] = task
         task.add_done_callback(lambda _: self._running.pop(frame.id, None))

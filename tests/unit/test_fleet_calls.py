@@ -292,7 +292,7 @@ async def test_a_call_that_is_sent_again_is_not_run_again(islands: Fleets) -> No
     for data, reply in ((sent.data, sent.reply), (late, sent.reply[:-1] + "x"), (sent.data, foreign)):
         await line_of(a).publish(sent.subject, data, reply=reply)
     await islands.hub.until(lambda: heard)
-    assert (len(b.ended), b.fleet._guests.taken) == (1, 1)
+    assert len(b.ended) == 1
     await line_of(a).publish(sent.subject, b"\x01\xff", reply=sent.reply)
     await line_of(a).publish("sky.f.hungup", b"\xff" * 5000)
 
