@@ -65,9 +65,13 @@ def main() -> int:
 def networks() -> Iterator[None]:
     """A namespace for each, joined by a bridge in one of its own."""
     spaces = ["lan", "nats", *NODES]
-    try:
+    with contextlib.ExitStack() as made:
         for space in spaces:
+            if Path(f"/run/netns/sky-{space}").exists():
+                sys.exit(f"there is a namespace sky-{space} already: another demo runs, or left it")
             ip("netns", "add", f"sky-{space}")
+            delete = ["ip", "netns", "delete", f"sky-{space}"]
+            made.callback(subprocess.run, delete, check=False, capture_output=True)
             ip("-n", f"sky-{space}", "link", "set", "lo", "up")
         ip("-n", "sky-lan", "link", "add", "sky0", "type", "bridge")
         ip("-n", "sky-lan", "link", "set", "sky0", "up")
@@ -78,9 +82,6 @@ def networks() -> Iterator[None]:
             ip("-n", f"sky-{space}", "link", "set", "eth0", "up")
             ip("-n", "sky-lan", "link", "set", f"p{number}", "master", "sky0", "up")
         yield
-    finally:
-        for space in spaces:
-            subprocess.run(["ip", "netns", "delete", f"sky-{space}"], check=False, capture_output=True)  # noqa: S607
 
 
 def ip(*words: str) -> None:
