@@ -14,6 +14,7 @@ from skyisland.cli import EXIT_FUNCTION, GlobalOptions
 from skyisland.cli.calling import data_of, input_of, piped, print_output
 from skyisland.cli.completing import names_offered, packages, requests_over
 from skyisland.cli.printing import as_json, print_json, print_table, say
+from skyisland.cli.publishing import is_folder
 from skyisland.client import Client
 from skyisland.events import shortened
 from skyisland.model import FunctionRequest, NamedCall, Verdict
@@ -47,6 +48,8 @@ def _request(
     stdin: BinaryIO | None,
 ) -> FunctionRequest:
     """What is called, of a package or of a name: that has no slash in it."""
+    if is_folder(url):
+        raise click.UsageError("a folder of this machine has no releases; name its repository")
     given = data_of(args, arg, None, texts=call == "main" and "/" in url)
     if data := stdin.read() if stdin else piped():
         given |= input_of(data)

@@ -110,6 +110,8 @@ async def test_bisect_finds_the_first_bad_release(here: Here, world: World) -> N
     assert "5 calls among 10 versions; v1.5.0 is good\n" in result.output
     result = await run(here, "bisect", URL, "Add(1, 2)", *ends)
     assert "v1.9.0 answers as expected" in str(result.exception)
+    result = await run(here, "bisect", "./mine", "Add(1, 2)", *ends)
+    assert "a folder of this machine has no releases" in result.output
 
 
 async def test_replay_makes_a_call_again_and_says_how_it_was(here: Here, world: World) -> None:
