@@ -94,7 +94,7 @@ def sweep(
 ) -> None:
     """Make one call at each release of its repository, oldest first.
 
-    \\b
+    \b
     skyisland sweep github.com/user/repo 'Encode(1, 2)' --versions v1.0..v1.9
     skyisland sweep NAME --args '[1, 2]' --versions v1.2.. --diff
 
@@ -143,7 +143,7 @@ def bisect(
 ) -> None:
     """Find the first version that does not answer as expected.
 
-    \\b
+    \b
     skyisland bisect github.com/user/repo 'Add(1, 2)' --good v1.0.0 --bad v1.9.0 --expect 3
 
     Among the releases between two releases, else among the commits, along first parents: half of what is left
