@@ -20,7 +20,7 @@ import skyisland
 from skyisland.drivers.linux.launching import Launcher
 from skyisland.host.toolchain import Toolchains
 from skyisland.settings import Settings
-from tests.support import gotool
+from tests.support import freebsd_host, gotool
 from tests.support.places import CACHE, ROOT
 
 pytest_plugins = ["tests.support.fleets", "tests.support.islands"]
@@ -47,7 +47,8 @@ if "SKYISLAND_FLEETS" not in os.environ:
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Skip what makes Linux's jails on another system. `make test-freebsd` tries those of FreeBSD."""
     for item in items:
-        if not LINUX and item.get_closest_marker("host"):
+        anywhere = freebsd_host.POOL and item.get_closest_marker("anywhere")
+        if not LINUX and not anywhere and item.get_closest_marker("host"):
             item.add_marker(pytest.mark.skip(reason="makes jails of Linux"))
 
 

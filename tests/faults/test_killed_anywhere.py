@@ -19,10 +19,10 @@ from typing import Any
 import pytest
 
 from skyisland.settings import Settings
-from tests.support.daemon import HOST, host_objects, processes, tag
+from tests.support.daemon import HOST, PATIENCE_S, host_objects, processes, tag
 from tests.support.places import ROOT
 
-pytestmark = [pytest.mark.host, pytest.mark.root, pytest.mark.case("D1")]
+pytestmark = [pytest.mark.host, pytest.mark.anywhere, pytest.mark.root, pytest.mark.case("D1")]
 
 POINTS = int(os.environ.get("SKYISLAND_FAULT_POINTS", "5"))
 SIGKILLED = -9
@@ -42,7 +42,7 @@ def live(settings: Settings, rewrite: dict[str, str]) -> Live:
             cwd=ROOT,
             capture_output=True,
             text=True,
-            timeout=180,
+            timeout=3 * PATIENCE_S,
             check=False,
         )
         assert done.returncode in (0, SIGKILLED), done.stderr

@@ -66,7 +66,8 @@ def left(settings: Settings, island: Island) -> list[str]:
     """What an earlier life left that is still there, and what it left broken."""
     state, own = settings.state_dir, {os.getpid(), *(pid for pid, _ in family(os.getpid()))}
     found = processes(state, island.name, but=own)
-    found += [line for line in host_objects(state, island.name) if not line.startswith("cgroup")]
+    kept = ("cgroup", "zfs")  # for the next jails
+    found += [line for line in host_objects(state, island.name) if not line.startswith(kept)]
     for folder in ("repos", "checkouts", "artifacts", "base", "."):
         found += [str(path) for path in (state / folder).glob("sky-*")]
     found += [jail.name for jail in island.jails.living()]

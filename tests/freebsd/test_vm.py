@@ -13,6 +13,7 @@ from tests.support.places import ROOT
 QEMU = """#!/bin/sh
 # Plays a guest that reads its orders and leaves what it is told to on the disk for results.
 for word; do case $word in
+-no-reboot) exit 1 ;; # the guest boots once more, with resource accounting
 file=*out,format=raw,*) disk=${word#file=}; disk=${disk%%,*} ;;
 file=*.iso,*) orders=${word#file=}; orders=${orders%%,*} ;;
 esac; done

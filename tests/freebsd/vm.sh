@@ -62,7 +62,7 @@ rm -rf "$OUT"; mkdir -p "$OUT"
 say "booting ${image##*/}; the console is in $OUT/console"
 code=0
 timeout "${FREEBSD_TIMEOUT:-7200}" qemu-system-x86_64 "${machine[@]}" -m "${FREEBSD_MEM:-4096}" \
-  -smp "${FREEBSD_CPUS:-2}" -display none -monitor none -serial stdio -no-reboot -netdev user,id=net \
+  -smp "${FREEBSD_CPUS:-2}" -display none -monitor none -serial stdio -netdev user,id=net \
   -device virtio-net-pci,netdev=net -drive "file=$image,format=$format,if=virtio,snapshot=on" \
   -drive "file=$WORK/cidata.iso,format=raw,if=virtio,readonly=on" -drive "file=$WORK/out,format=raw,if=virtio" \
   < /dev/null > "$OUT/console" 2>&1 || code=$?

@@ -10,6 +10,7 @@ import json
 import os
 import socket
 import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -23,7 +24,8 @@ from skyisland.island import Island
 from skyisland.model import FunctionRequest, Verdict
 from tests.support.daemon import BRIDGE, HOST, PATIENCE_S, Daemon
 
-pytestmark = [pytest.mark.host, pytest.mark.root]
+pytestmark = [pytest.mark.host, pytest.mark.anywhere, pytest.mark.root]
+linux = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="looks at what Linux's jails have")
 
 HASH = "vzcxbzvxfxup"
 UNKNOWN = "0" * 40
@@ -208,6 +210,7 @@ def test_bytes_that_are_no_text_come_in_base64(serving: Daemon) -> None:
     assert reply["data"] == "3"
 
 
+@linux
 def test_function_has_an_unprivileged_place_of_its_own(serving: Daemon) -> None:
     with ThreadPoolExecutor() as pool:
         calls = [pool.submit(serving.call, "trouble", "Sleep(2000000000)") for _ in range(3)]
@@ -502,6 +505,7 @@ def networked(make_daemon: Callable[..., Daemon]) -> Iterator[Daemon]:
         yield running
 
 
+@linux
 def test_function_has_the_lowest_address(networked: Daemon) -> None:
     answer = networked.call("netkit", "Addresses()", ip4=True)
     assert answer.status_code == 200, answer.text
@@ -510,6 +514,7 @@ def test_function_has_the_lowest_address(networked: Daemon) -> None:
     assert networked.admin.get("/ips").json() == {f"{SUBNET}.{last}": None for last in range(2, 7)}
 
 
+@linux
 def test_function_listens_on_its_address(networked: Daemon) -> None:
     """The other side is this host, at the address that its bridge has."""
     with ThreadPoolExecutor() as pool:
@@ -535,6 +540,7 @@ def _hear(ip: str, port: int) -> bytes:
             assert time.monotonic() < until
 
 
+@linux
 def test_empty_pool_is_told_before_anything_is_built(networked: Daemon) -> None:
     pool = networked.admin.get("/ips").json()
     for ip in pool:
@@ -552,6 +558,7 @@ def test_empty_pool_is_told_before_anything_is_built(networked: Daemon) -> None:
         assert networked.admin.put("/ips", json={"ip": ip, "state": "available"}).status_code == 200
 
 
+@linux
 def test_addresses_come_back_however_a_jail_ends(networked: Daemon) -> None:
     for call in ("Exit(3)", 'Panic("x")', "Signal(9)", "Remember()"):
         networked.call("trouble", call, ip4=True)

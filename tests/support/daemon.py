@@ -25,6 +25,7 @@ import httpx
 import tomli_w
 
 from skyisland.jails.driver import island_tag
+from tests.support import freebsd_host
 
 SKYISLAND = Path(sys.executable).with_name("skyisland")
 HOST = "examples.skyisland.test"
@@ -59,7 +60,8 @@ class Daemon:
         self.arguments = arguments
         self.environment = {**os.environ, "SKYISLAND_ADMIN_API_TOKEN": TOKEN, **(environment or {})}
         steps = {"log": {"level": "debug"}}  # tests wait for the steps of calls
-        tables = {"http_port": self.port, "state_dir": str(self.state), **steps, **settings}
+        tables = {"http_port": self.port, "state_dir": str(self.state), **steps, **freebsd_host.settings()}
+        tables |= settings
         tables["git"] = {"rewrite": rewrite, **settings.get("git", {})}
         tables = {name: value for name, value in tables.items() if value is not None}
         text = json.dumps(tables) if file.endswith(".json") else tomli_w.dumps(tables)
@@ -359,7 +361,9 @@ def processes(state: Path, island: str, *, but: Collection[int] = ()) -> list[st
 
 
 def host_objects(state: Path, island: str) -> list[str]:
-    """Cgroups, mounts and interfaces that bear the name of the island."""
+    """Cgroups, mounts and interfaces that bear the name of the island; on FreeBSD whatever else does."""
+    if freebsd_host.POOL:
+        return freebsd_host.host_objects(state, island)
     ports = f"sky{island_tag(island)}-"
     mounts = Path("/proc/self/mountinfo").read_text().splitlines()
     # A generation of the base stays mounted for the next life.

@@ -34,6 +34,7 @@ from skyisland.golang.library import STEP
 from skyisland.island import Island
 from skyisland.settings import Settings
 from skyisland.wiring import opened
+from tests.support import freebsd_host, gotool
 from tests.support.daemon import SKYISLAND, Daemon, copy_of
 from tests.support.places import CACHE
 
@@ -104,6 +105,8 @@ def prepared(host_dir: Path, launcher: Launcher) -> Path:
     with (CACHE / "preparing").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         prepare(host_dir, state)
+    if freebsd_host.POOL:
+        return state
     # Of today's source, whatever the state was prepared with. (Asynchronous fixtures have a loop here.)
     with ThreadPoolExecutor() as pool:
         program = pool.submit(asyncio.run, launcher.program()).result()
@@ -120,7 +123,7 @@ def prepare(host_dir: Path, state: Path) -> None:
         copy_of(kept, state, share=False)
         return
     settings = host_dir / "prepare.toml"
-    settings.write_text(f'state_dir = "{state}"\n')
+    settings.write_text(tomli_w.dumps({"state_dir": str(state), **freebsd_host.settings()}))
     made = subprocess.run([SKYISLAND, "-c", settings, "init"], capture_output=True, text=True, check=False)
     assert made.returncode == 0, made.stderr
     for name in ("admin-token", "island.db", "island.db-wal", "island.db-shm", "lock"):
@@ -136,10 +139,8 @@ def prepare(host_dir: Path, state: Path) -> None:
 
 def _fingerprint() -> str:
     """Of everything that the prepared state is made of."""
-    import go
-
     told = (FLAGS, STEP, sorted(ENVIRONMENT.items()), GENERATION)
-    digest = hashlib.sha256(repr(told).encode() + (Path(go.__file__).parent / "VERSION").read_bytes())
+    digest = hashlib.sha256(repr(told).encode() + (gotool.goroot() / "VERSION").read_bytes())
     source = Path(golang.__file__).parent
     for path in sorted(source.glob("*/*.go")):
         digest.update(path.read_bytes())
@@ -206,7 +207,8 @@ def settings(host_dir: Path, prepared: Path, rewrite: dict[str, str]) -> Setting
     folder.chmod(0o755)
     copy_of(prepared, folder / "state")
     file = folder / "skyisland.toml"
-    file.write_text(tomli_w.dumps({"state_dir": str(folder / "state"), "git": {"rewrite": rewrite}}))
+    wish = {"state_dir": str(folder / "state"), "git": {"rewrite": rewrite}, **freebsd_host.settings()}
+    file.write_text(tomli_w.dumps(wish))
     return Settings.load(file, {})
 
 

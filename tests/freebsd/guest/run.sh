@@ -58,20 +58,30 @@ pool() {
   kldload -n zfs
   truncate -s 12g $HERE/pool
   zpool create -m $HERE/zfs skytest $HERE/pool
-  printf '[filesystem]\nzfs_dataset = "skytest"\n' > $HERE/skyisland.toml
+  if [ -n "$TEST_BASE" ]; then echo "base_sys_pkg_dir = \"$TEST_BASE\""; fi > $HERE/skyisland.toml
+  printf '[filesystem]\nzfs_dataset = "skytest"\n' >> $HERE/skyisland.toml
 }
+
+TEST_ZPOOL=skytest TEST_PATIENCE_S=900 TEST_BASE=
+# Installation media leave the base system here; without it, it comes from the network.
+if [ -e /usr/freebsd-dist/base.txz ]; then TEST_BASE=/usr/freebsd-dist; fi
+export TEST_ZPOOL TEST_PATIENCE_S TEST_BASE
 
 { freebsd-version -ku; zfs version; uname -a; } > $OUT/versions.txt 2>&1
 step install install
 step pool pool
 [ $code = 0 ] || finish 1
 cd $HERE/src
-TEST_ZPOOL=skytest
-export TEST_ZPOOL
 bin=.venv/bin
 step doctor $bin/skyisland -c $HERE/skyisland.toml doctor --full
-step demo $bin/python examples/demo.py --dataset skytest
-step contract $bin/pytest -q -p no:cacheprovider --junitxml=$OUT/contract.xml tests/contract
-step unit $bin/pytest -q -p no:cacheprovider --junitxml=$OUT/unit.xml tests/unit tests/api
+step demo $bin/python examples/demo.py --dataset skytest ${TEST_BASE:+--base $TEST_BASE}
+tests() { # what the step is called, and the files
+  name=$1
+  shift
+  step $name $bin/pytest -q -p no:cacheprovider --junitxml=$OUT/$name.xml "$@"
+}
+tests contract tests/contract
+tests island tests/real/test_whole_path.py tests/freebsd/test_whole_island.py tests/faults/test_killed_anywhere.py
+tests unit tests/unit tests/api
 step leftovers sh -c '! { jls -d name; zfs list -Ho name -r skytest; rctl; mount -p; } | grep -e sky-[0-9a-f]*-[0-9a-f]'
 finish $code
