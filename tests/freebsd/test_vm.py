@@ -20,6 +20,7 @@ esac; done
 [ -n "$disk" ] || exit 0
 tar -xOf "$orders" ./user-data | grep -q run.sh || exit 1
 tar -xOf "$orders" ./checkout.tar | tar -t > "$SAW"
+tar -xOf "$orders" ./steps
 echo booted
 [ -z "$LEAVES" ] || tar -cf - -C "$LEAVES" . | dd of="$disk" conv=notrunc status=none
 """
@@ -80,10 +81,10 @@ def test_a_download_needs_its_sum(tmp_path: Path, leaves: Path) -> None:
 def test_what_the_guest_leaves_comes_out(tmp_path: Path, leaves: Path) -> None:
     image = tmp_path / "disk.img"
     image.write_bytes(b"a disk")
-    done = run(tmp_path, leaves, FREEBSD_IMAGE=str(image))
+    done = run(tmp_path, leaves, FREEBSD_IMAGE=str(image), FREEBSD_STEPS="doctor demo")
     assert (done.returncode, done.stdout) == (3, "doctor: right, 7 s\n"), done.stderr
     assert (tmp_path / "out/contract.xml").read_text() == "<testsuites/>"
-    assert (tmp_path / "out/console").read_text() == "booted\n"
+    assert (tmp_path / "out/console").read_text() == " install pool doctor demo \nbooted\n"
     assert "skyisland/__init__.py" in (tmp_path / "saw").read_text().split()
     assert image.read_bytes() == b"a disk"
     assert not list(tmp_path.glob("sky-freebsd-*"))

@@ -5,6 +5,7 @@
 #   FREEBSD_IMAGE=FILE                a disk that boots: raw, qcow2, or one of them as .xz. It is not changed
 #   FREEBSD_IMAGE=URL                 the same, downloaded once; FREEBSD_SHA256 must say its sum
 #   FREEBSD_WHEELS=FOLDER             wheels for the guest's Python, where it has no network
+#   FREEBSD_STEPS="doctor contract"   these steps of guest/run.sh alone, after install and pool
 #   FREEBSD_TIMEOUT=7200              seconds; FREEBSD_MEM=4096  MiB; FREEBSD_CPUS=2; FREEBSD_FIRMWARE=FILE (UEFI)
 #
 # The image must run the user data of a cloud-init disk at its first boot, as FreeBSD's own BASIC-CLOUDINIT images
@@ -47,6 +48,7 @@ mkdir "$WORK/cidata"
 printf 'instance-id: skyisland\nlocal-hostname: skyisland\n' > "$WORK/cidata/meta-data"
 cp tests/freebsd/guest/user-data "$WORK/cidata/user-data"
 cp tests/freebsd/guest/run.sh "$WORK/cidata/run.sh"
+echo " install pool ${FREEBSD_STEPS:-all} " > "$WORK/cidata/steps"
 git ls-files -z | tar -cf "$WORK/cidata/checkout.tar" --null -T -
 if [ -n "${FREEBSD_WHEELS:-}" ]; then tar -cf "$WORK/cidata/wheels.tar" -C "$FREEBSD_WHEELS" .; fi
 "$ISO" -quiet -V cidata -R -J -o "$WORK/cidata.iso" "$WORK/cidata"
