@@ -85,8 +85,10 @@ class Uids:
                 lock = struct.pack(_FLOCK, kind, os.SEEK_SET, uid, 1, 0)
                 fcntl.fcntl(fd, fcntl.F_OFD_SETLK, lock)
             else:
-                how = {fcntl.F_RDLCK: fcntl.LOCK_SH, fcntl.F_WRLCK: fcntl.LOCK_EX}.get(kind, fcntl.LOCK_UN)
-                fcntl.lockf(fd, how | fcntl.LOCK_NB, 1, uid)
+                at_once = {fcntl.F_RDLCK: fcntl.LOCK_SH, fcntl.F_WRLCK: fcntl.LOCK_EX}
+                # LOCK_UN never waits, and `lockf` knows it by itself alone.
+                how = at_once[kind] | fcntl.LOCK_NB if kind in at_once else fcntl.LOCK_UN
+                fcntl.lockf(fd, how, 1, uid)
         except (BlockingIOError, PermissionError):
             return False
         return True
