@@ -20,7 +20,9 @@ from skyisland.client import Client
 from skyisland.drivers.fake import Script
 from skyisland.errors import ArtifactNotFound, BadCall, FunctionNotFound
 from skyisland.figures import Window
-from skyisland.named.definition import Ceilings
+from skyisland.named.definition import Ceilings, Webhook
+from skyisland.named.schedule import Missed, Overlap, Schedule
+from skyisland.named.webhooks import Scheme
 from skyisland.settings import Api
 from skyisland.status import AddressState
 from tests.support.api import CALL, HEADER, REQUEST, TOKEN, Server, World, answers, make_world
@@ -321,6 +323,35 @@ async def test_a_name_has_the_limits_that_were_given(here: Here, world: World) -
     definition = world.island.named.get("encode").definition
     assert (definition.limits, definition.timeout_s) == (Ceilings(cpus=0.5), 3)
     assert (definition.warm.min, definition.env) == (1, {"A": "1"})
+
+
+async def test_a_name_is_defined_with_a_schedule_and_pushes(here: Here, world: World) -> None:
+    await world.island.named.secrets.set("HOOK", "hushed")
+    word = ("names", "define", "report", REQUEST.url, "Encode")
+    given = ("--schedule", "0 8 29 2 *", "--zone", "Asia/Kolkata", "--missed", "once", "--overlap", "queue")
+    done = await run(here, *word, *given, "--schedule-args", "[1, 2]", "--push", "gitea=HOOK")
+    assert done.exit_code == 0, done.output
+    definition = world.island.named.get("report").definition
+    assert definition.schedule == Schedule(
+        cron="0 8 29 2 *", zone="Asia/Kolkata", missed=Missed.once, overlap=Overlap.queue, args=[1, 2]
+    )
+    assert definition.push == Webhook(scheme=Scheme.gitea, secret="HOOK")
+    shown = (await run(here, "names", "show", "report")).output
+    for told in ("0 8 29 2 * Asia/Kolkata", "02-29 08:00 IST", "gitea (HOOK)"):
+        assert told in shown
+    comes = (await run(here, "names", "next")).output.splitlines()
+    assert comes[0].split() == ["NAME", "NEXT", "IN", "SCHEDULE"]
+    assert (len(comes), "02-29 08:00 IST" in comes[1]) == (2, True)
+    several = json.loads((await run(here, "names", "next", "report", "--json")).output)
+    assert [one["name"] for one in several] == ["report"] * 5
+    for wrong in (
+        ("--zone", "UTC"),
+        ("--schedule", "* * * * *", "--schedule-args", "["),
+        ("--push", "stripe=K"),
+    ):
+        assert (await run(here, *word, *wrong)).exit_code == 2
+    await run(here, "names", "pause", "report")
+    assert "is paused" in (await run(here, "names", "next", "report")).stderr
 
 
 async def test_a_name_is_called_later_and_one_call_is_forgotten(here: Here, world: World) -> None:

@@ -14,9 +14,11 @@ from textual.widgets import Input
 from skyisland.errors import BadRequest
 from skyisland.model import Exchange, NamedCall
 from skyisland.named.definition import Ceilings, Definition
+from skyisland.named.schedule import Schedule
 from tests.support.fake_island import FakeIsland
 from tests.support.operating import SLOW, World, operating
 from tui import terms
+from tui.defining import scheduled
 from tui.dialogs import Ask, Toggle
 from tui.watch.inprocess import InProcessPort
 from tui.watch.port import Port
@@ -216,6 +218,27 @@ async def test_a_call_by_name_shows_its_name_while_it_runs(port: Port, world: Wo
         )
     await world.island.kill_all()
     await asyncio.gather(running, again)
+
+
+async def test_a_schedule_is_typed_and_shown_with_what_comes_next(world: World) -> None:
+    named = world.island.named
+    await named.define("encode", GEOHASH)
+    port = InProcessPort(world.island, world.ring, "http://127.0.0.1:3280")
+    async with operating(port, size=(140, 40)) as operator:
+        await operator.press("9", "E")
+        await operator.reads("Define encode")
+        operator.console.screen.query_one("#name-schedule", Input).value = "0 8 29 2 * Europe/Berlin"
+        await operator.press("ctrl+r")
+        await operator.sees(lambda: named.get("encode").definition.schedule is not None)
+        assert named.get("encode").definition.schedule == Schedule(cron="0 8 29 2 *", zone="Europe/Berlin")
+        await operator.reads("0 8 29 2 * Europe/Berlin")
+        await operator.reads("next in ")
+
+
+def test_a_line_that_says_a_schedule_leaves_the_rest_of_it() -> None:
+    base = Schedule(cron="* * * * *", zone="Asia/Kolkata", args=[1])
+    assert scheduled("0 8 * * *", base) == structs.replace(base, cron="0 8 * * *", zone="UTC")
+    assert scheduled(" ", base) is None
 
 
 def test_terms_are_typed_as_they_are_shown() -> None:
