@@ -77,8 +77,10 @@ class Scenario(Struct, frozen=True, kw_only=True):
     """The r-th function is called 1 / r**zipf as often as the first."""
     homes: int = 2
     """Nodes that a function is forwarded to before all others; 0 for a fleet that does not forward."""
+    most_room_first: bool = True
+    """Whether those are asked that have most room by their pulses, or any that have some."""
     more_asked: int = 2
-    """Other nodes that are asked when no home has room: those with most of it by their pulses."""
+    """Other nodes that are asked when no home has room."""
     waiting: int = 256
     """Calls that may wait at a node."""
     warm: int = 8
@@ -269,9 +271,9 @@ class Fleet:
         count = min(SAMPLE, self.scenario.nodes)
         able = [node for node in self.random.sample(range(self.scenario.nodes), count) if room(node) > 0]
         able = [node for node in able if node not in homes]
-        yield from (
-            (node, "any") for node in sorted(able, key=room, reverse=True)[: self.scenario.more_asked]
-        )
+        if self.scenario.most_room_first:
+            able.sort(key=room, reverse=True)
+        yield from ((node, "any") for node in able[: self.scenario.more_asked])
 
     def _obtain(self, node: Node, function: int) -> Step:
         """The binary is at the node: from the store, or built once for all."""

@@ -128,7 +128,8 @@ class Limit(msgspec.Struct, frozen=True):
 def limits(figures: Mapping[str, float], kept: Mapping[str, Outcome]) -> list[Limit]:
     """What is used at each size, and with how many nodes it is used up; the first to be first."""
     pulse_bytes, read_s = figures["pulse_bytes"], figures["pulse_read_s"]
-    fan_out, durable = figures["fan_out_per_s"], figures["durable_publishes_per_s"]
+    fan_out = figures["fan_out_per_s"]
+    durable = max(figures["durable_publishes_per_s"], 1 / figures["durable_publish_s"])
     fleets = {nodes: kept[f"fleet {nodes} 0.7"] for nodes in SIZES}
     calls = {nodes: one.calls / SHORT[nodes]["seconds"] for nodes, one in fleets.items()}
     each = calls[10] / 10

@@ -95,9 +95,10 @@ class Forwarding:
         }
         homes = [node for node in self._members.homes(errand.key, self._platform) if node in able]
         yield from homes
-        # Of those alike one at random: else all islands that are full send to the same one.
-        rest = random.sample(sorted(able.keys() - homes), len(able) - len(homes))
-        yield from sorted(rest, key=lambda node: able[node].free, reverse=True)[:MORE_ASKED]
+        # By chance, and not those with most room: pulses are a second old, and all islands that are full
+        # would ask the same few. With 100 islands, calls are refused for that (docs/fleet-scale.md).
+        rest = sorted(able.keys() - homes)
+        yield from random.sample(rest, min(MORE_ASKED, len(rest)))
 
     def _is_alike(self, member: Member) -> bool:
         """Whether an island runs the same binaries."""

@@ -234,6 +234,9 @@ async def test_client_and_commands_ask_other_nodes(nodes: dict[str, World], know
             assert out.splitlines()[0].startswith("NODE  JID")
             assert out.splitlines()[1].split()[:2] == ["b", str(jid)]
             assert json.loads(run("all", "jails", "--json")[0])["silent"] == []
+            shown, _ = run("", "fleet", "status")
+            assert "prod, this node is a" in shown
+            assert [line.split()[:2] for line in shown.splitlines()[-2:]] == [["a", "here"], ["b", "up"]]
             assert run("", "kill", f"b/{jid}")[0] == f"killed: {jid}\n"
 
         await asyncio.to_thread(with_client)

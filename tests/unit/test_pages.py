@@ -14,7 +14,7 @@ from msgspec import Struct, structs
 from textual.binding import Binding
 
 from api.problems import STATUS, ProblemDetails
-from bench import report
+from bench import fleetscale, report
 from skyisland import events
 from skyisland.cause import Cause
 from skyisland.cli import main
@@ -86,6 +86,13 @@ def test_figures_are_those_of_the_kept_results() -> None:
     result = json.loads(report.LATEST.read_text())
     for file, block in ((report.PAGE, report.markdown(result)), (report.README, report.chosen(result))):
         assert f"{report.MARK}\n{block}\n{report.MARK}" in file.read_text(), "run `python -m bench --page`"
+
+
+def test_figures_of_the_fleets_model_are_those_that_are_kept() -> None:
+    text = fleetscale.PAGE.read_text()
+    assert fleetscale.written(text) == text, "run `python -m bench.fleetscale --page`"
+    for name, picture in fleetscale.drawn().items():
+        assert (fleetscale.PAGE.parent / name).read_text() == picture
 
 
 # REST
