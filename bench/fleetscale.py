@@ -46,6 +46,14 @@ WORDS = {
 }
 
 
+WAYS = {
+    "alone {nodes} {load}": "each alone",
+    "fleet {nodes} {load}": "the roomiest asked",
+    "chance {nodes}": "one asked by chance",
+}
+"""Of a fleet, by the name of the run."""
+
+
 def costs() -> Costs:
     """Measured where they are."""
     figures = json.loads(COSTS.read_text())["figures"]
@@ -61,6 +69,7 @@ def scenarios() -> Iterator[tuple[str, Scenario]]:
             yield f"alone {nodes} {load}", msgspec.structs.replace(base, homes=0)
         for homes in HOMES:
             yield f"homes {nodes} {homes}", Scenario(nodes=nodes, homes=homes, built=True, **SHORT[nodes])  # type: ignore[arg-type]
+        yield f"chance {nodes}", Scenario(nodes=nodes, built=True, most_room_first=False, **SHORT[nodes])  # type: ignore[arg-type]
 
 
 def simulate() -> dict[str, Outcome]:
@@ -88,13 +97,12 @@ def went(kept: Mapping[str, Outcome], load: float = 0.7) -> list[str]:
     head = "| nodes | | " + " | ".join(WORDS.values()) + " | p50 | p99 | misled by a pulse |"
     rows = [head, "| ---: | --- |" + " ---: |" * (len(WORDS) + 3)]
     for nodes in SIZES:
-        for kind, words in (("alone", "each alone"), ("fleet", "one fleet")):
-            one = kept[f"{kind} {nodes} {load}"]
+        for name, words in WAYS.items():
+            one = kept[name.format(nodes=nodes, load=load)]
             cells = [f"{share(one, where):.1%}" for where in WORDS]
             times = [f"{one.p50_s * 1000:.0f} ms", f"{one.p99_s * 1000:.0f} ms"]
-            misled = (
-                f"{one.misled / max(1, one.went.get('home', 0) + one.misled):.0%}" if kind == "fleet" else ""
-            )
+            asked = one.went.get("home", 0) + one.went.get("any", 0) + one.misled
+            misled = f"{one.misled / asked:.0%}" if asked else ""
             rows.append(f"| {nodes} | {words} | " + " | ".join([*cells, *times, misled]) + " |")
     return rows
 
@@ -221,11 +229,11 @@ def drawn() -> dict[str, str]:
     figures = json.loads(COSTS.read_text())["figures"]
     rows = [
         (
-            f"{nodes} nodes, {'one fleet' if kind == 'fleet' else 'each alone'}",
-            [(share(kept[f"{kind} {nodes} 0.7"], where), COLOURS[where]) for where in WORDS],
+            f"{nodes} nodes, {words}",
+            [(share(kept[name.format(nodes=nodes, load=0.7)], where), COLOURS[where]) for where in WORDS],
         )
         for nodes in SIZES
-        for kind in ("alone", "fleet")
+        for name, words in WAYS.items()
     ]
     legend = [(word, COLOURS[where]) for where, word in WORDS.items()]
     curves = {
