@@ -1,7 +1,7 @@
 """Where a call runs that has no room here (`rooms.Elsewhere`).
 
 1. One of the two homes of its binary that says it has a place: there the function is warm.
-2. Another one of this platform and version of Go that says so, the roomiest first.
+2. Another one of this platform and version of Go that says so, by chance.
 3. None: it waits here.
 
 An island that is asked either begins the call, or refuses and has done nothing. What is not heard of in time
