@@ -21,11 +21,12 @@ from skyisland.golang.parameters import FILE_BYTES
 from skyisland.receipts.receipt import FILE_BYTES as RECEIPT_BYTES
 from skyisland.sources.remotes import EVERY_REFERENCE_BYTES
 from skyisland.sources.vanity import PAGE_BYTES
-from tests.fuzz.fuzz import SEEDS, TARGETS
+from tests.fuzz.fuzz import EMPTY_MEMBER, SEEDS, TARGETS
 
 CPU_S = 5
 PATTERNS = (
     b"\n",
+    EMPTY_MEMBER,
     b" ",
     b" \t\r\n",
     b"a",
@@ -108,6 +109,7 @@ PATTERNS = (
 LONGEST = {
     "call": 1 << 16,
     "body": 1 << 20,
+    "packed": 1 << 20,
     "url": 1 << 16,
     "page": PAGE_BYTES,
     "settings": 1 << 16,

@@ -13,6 +13,7 @@ import subprocess
 import sys
 import tempfile
 import tomllib
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -22,7 +23,11 @@ import msgspec
 CORPUS = Path(__file__).parents[2] / ".cache" / "fuzz"
 LONGEST_BYTES = 4096
 SLOWEST_S = 5
+MOST_UNPACKED = 1 << 20
+EMPTY_MEMBER = b"\x1f\x8b\x08\0\0\0\0\0\0\xff\x03\0" + bytes(8)
+"""gzip of nothing."""
 SEEDS = {
+    "packed": [EMPTY_MEMBER * 2, zlib.compress(b"{}" * 50, wbits=31), b"\x1f\x8b"],
     "fleet": [
         b'{"order":{"id":"call-1","client":"a","request":{"url":"a.b/c"}},"due_at":1}',
         b'{"id":"call-1","state":"done","client":"a","url":"u","call":"F()","created_at":1}\n{"stdout":""}',
@@ -430,11 +435,21 @@ def receipt(data: bytes) -> None:
         assert file_of(read_file(data)) == data
 
 
+def packed(data: bytes) -> None:
+    """A body as gzip, of one member or of many."""
+    from api.bodies import _unpack
+    from skyisland.errors import IslandError
+
+    with contextlib.suppress(IslandError):
+        assert len(_unpack(data, MOST_UNPACKED)) <= MOST_UNPACKED
+
+
 TARGETS: dict[str, Callable[[bytes], None]] = {
     target.__name__: target
     for target in (
         call,
         body,
+        packed,
         url,
         page,
         settings,
