@@ -229,18 +229,18 @@ def drawn() -> dict[str, str]:
     figures = json.loads(COSTS.read_text())["figures"]
     rows = [
         (
-            f"{nodes} nodes, {words}",
+            f"{nodes}: {words}",
             [(share(kept[name.format(nodes=nodes, load=0.7)], where), COLOURS[where]) for where in WORDS],
         )
         for nodes in SIZES
         for name, words in WAYS.items()
     ]
     legend = [(word, COLOURS[where]) for where, word in WORDS.items()]
-    curves = {
-        f"{nodes} nodes, {words}": [(load, kept[f"{kind} {nodes} {load}"].p99_s * 1000) for load in LOADS]
-        for nodes in (10, 1000)
-        for kind, words in (("alone", "each alone"), ("fleet", "one fleet"))
-    }
+    slowest = [
+        (f"{nodes} nodes, {words}", kept[name.format(nodes=nodes, load=0.7)].p99_s * 1000, "chance" in name)
+        for nodes in SIZES
+        for name, words in WAYS.items()
+    ]
     pulses = {
         "sent on by the server": [
             (n, n * (n - 1) * figures["pulse_bytes"] / 1e6) for n in (10, 30, 100, 300, 1000)
@@ -251,9 +251,7 @@ def drawn() -> dict[str, str]:
         "fleet-went.svg": pictures.shares(
             "Where calls run: half of them come to a tenth of the nodes", rows, legend
         ),
-        "fleet-p99.svg": pictures.curves(
-            "The slowest in a hundred, ms, by load of the whole", curves, log_y=True
-        ),
+        "fleet-p99.svg": pictures.bars("The slowest in a hundred", slowest),
         "fleet-pulses.svg": pictures.curves("Pulses, MB/s, by nodes", pulses, log_x=True, log_y=True),
     }
 

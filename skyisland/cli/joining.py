@@ -23,6 +23,8 @@ HOST = re.compile(r"[A-Za-z0-9][A-Za-z0-9.:-]{0,253}")
 
 def _names(ctx: click.Context, param: click.Parameter, value: str | tuple[str, ...]) -> str | tuple[str, ...]:
     for name in (value,) if isinstance(value, str) else value:
+        if name == "all":
+            raise click.BadParameter("'all' stands for all nodes; choose another name", ctx, param)
         if not NAME.fullmatch(name):
             raise click.BadParameter(f"{name!r}: lower-case letters, digits, _ and -, 32 at most", ctx, param)
     return _once(ctx, param, value)
