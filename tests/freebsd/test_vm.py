@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 from pathlib import Path
 
@@ -97,3 +98,10 @@ def test_a_guest_that_leaves_nothing_is_told_with_its_last_words(tmp_path: Path,
     assert done.returncode == 2
     assert "the guest left no result" in done.stderr
     assert "booted" in done.stderr
+
+
+def test_a_report_comes_out_whole_however_slowly_it_is_written() -> None:
+    """dd(1) with `bs=` pads each short read of a pipe (so a report came out of a real 15.0 damaged)."""
+    text = (ROOT / "tests/freebsd/guest/run.sh").read_text()
+    (words,) = re.findall(r"\| dd (of=\$disk .*?) 2>", text)
+    assert not re.search(r"\bbs=|\bconv=\S*\bsync", words)

@@ -20,7 +20,7 @@ finish() {
   echo "$1" > $OUT/status
   for disk in /dev/vtbd?; do
     case $(dd if=$disk bs=512 count=1 2> /dev/null | tr -d '\000') in
-    skyisland-out*) tar -cf - -C $OUT . | dd of=$disk bs=64k conv=sync 2> /dev/null ;;
+    skyisland-out*) tar -cf - -C $OUT . | dd of=$disk obs=64k conv=osync 2> /dev/null ;;
     esac
   done
   sync
