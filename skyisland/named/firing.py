@@ -170,6 +170,8 @@ class Schedules:
         """Do what one name's schedule wants now."""
         name, schedule = revision.name, revision.definition.schedule
         plan = self._plans.get(name, Plan(0))
+        if schedule is None and plan.fired is None:
+            return
         if plan.until(revision) > now and not ahead(plan.fired, now):
             return
         waits, fired, following = "", plan.fired, plan.next
