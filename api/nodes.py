@@ -12,6 +12,7 @@ can do that.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterable
 from typing import Any
 from urllib.parse import unquote, urlencode
@@ -34,6 +35,7 @@ PASSED_ON = ("content-type", "accept", "if-match", "if-none-match", "prefer")
 """Headers that an answer depends on."""
 LONGEST_BYTES = 16 << 20
 """An answer for another node that is longer is cut off, and so no answer."""
+NO_ANSWER = b'{"error":"the node gave no answer; its log says why","code":"internal"}'
 OPERATORS = (Role.operator, Role.admin)
 
 
@@ -131,7 +133,9 @@ async def _heard(app: ASGIFramework, scope: Any, content: bytes, node: str) -> T
     status, headers, body = 500, list[tuple[bytes, bytes]](), bytearray()
 
     async def receive() -> ASGIReceiveEvent:
-        return asked.pop() if asked else {"type": "http.disconnect"}
+        if not asked:  # whoever asked stays: a word that he left would cancel the handler
+            await asyncio.get_running_loop().create_future()
+        return asked.pop()
 
     async def send(message: ASGISendEvent) -> None:
         nonlocal status, headers
@@ -144,6 +148,8 @@ async def _heard(app: ASGIFramework, scope: Any, content: bytes, node: str) -> T
 
     typed: HTTPScope = scope
     await app(typed, receive, send)
+    if not body:
+        body.extend(NO_ANSWER)
     told = {name.lower().decode("latin-1"): value.decode("latin-1") for name, value in headers}
     return Told(
         node=node,
