@@ -193,7 +193,7 @@ async def test_errors_in_json(island: Island, words: str, exit_code: int, code: 
 
 
 async def test_errors_in_words(island: Island, monkeypatch: pytest.MonkeyPatch) -> None:
-    def fail(self: Client, request: FunctionRequest) -> None:
+    def fail(self: Client, request: FunctionRequest, *, receipt: bool = False) -> None:
         raise BadCall("call: no\x1b[2J", position=3)
 
     monkeypatch.setattr(Client, "invoke", fail)
@@ -419,6 +419,7 @@ def test_every_command_that_asks_the_island_has_json() -> None:
     without = {
         *("init", "serve", "supervise", "config", "config check", "config write", "completion"),  # ask none
         *("fleet", "fleet init"),
+        *("receipt", "receipt show", "receipt signers"),  # what they print has a form of its own
         *("console", "web"),  # screens
     }
     for name in (name for rows in SECTIONS.values() for name in rows):
