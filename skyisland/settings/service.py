@@ -329,6 +329,8 @@ class Fleet(Section, frozen=True, kw_only=True):
     compiling it itself."""
 
     def __post_init__(self) -> None:
+        if self.node == "all":
+            raise Refused("node", self.node, "another name: to the commands, all means all nodes")
         if self.name and not self.servers:
             raise Refused("servers", [], "at least one server, because name is set")
         if self.servers and not self.name:

@@ -54,6 +54,8 @@ BAD = [
         '"docker"',
         '"auto", "namespaces", "bubblewrap", "freebsd" or "fake"',
     ),
+    ("[fleet]\nnode = 'all'", "fleet.node", '"all"', "another name: to the commands, all means all nodes"),
+    ("[fleet]\nname = 'a'", "fleet.servers", "an empty array", "at least one server, because name is set"),
     ("[jails]\nuid_start = 0", "jails.uid_start", "0", "an unprivileged uid from 1000"),
     ("[jails]\nuid_start = 65000", "jails.uid_start", "65000", "without 65534"),
     ("[jails]\nuid_count = 10", "jails.uid_count", "10", "at least 74"),
