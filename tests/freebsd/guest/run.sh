@@ -56,7 +56,7 @@ install() {
 }
 
 pool() {
-  kldload -n zfs
+  kldload -n zfs || : # the kernel may have it built in
   truncate -s 12g $HERE/pool
   zpool create -m $HERE/zfs skytest $HERE/pool
   if [ -n "$TEST_BASE" ]; then echo "base_sys_pkg_dir = \"$TEST_BASE\""; fi > $HERE/skyisland.toml
