@@ -52,7 +52,7 @@ install() {
   fi
   $newest -m venv --system-site-packages $HERE/src/.venv
   $HERE/src/.venv/bin/pip install --disable-pip-version-check $from -e $HERE/src \
-    pytest pytest-asyncio pytest-xdist hypothesis blockbuster pyte pyyaml
+    pytest pytest-asyncio pytest-xdist hypothesis blockbuster nats-py pyte pyyaml
 }
 
 pool() {
