@@ -174,8 +174,11 @@ def _refine_names(components: dict[str, Schema]) -> None:
     fields["secrets"] |= {"propertyNames": variable, "additionalProperties": _in_path("secret")}
     components["Webhook"]["properties"]["secret"] |= _in_path("secret")
     fields["push"] |= {"properties": {"scheme": {"enum": [*PUSHERS]}}}
-    components["Schedule"]["properties"]["cron"]["format"] = "cron"
-    components["Schedule"]["properties"]["zone"]["format"] = "iana-time-zone"
+    schedule = components["Schedule"]["properties"]
+    schedule["cron"]["format"], schedule["zone"]["format"] = "cron", "iana-time-zone"
+    schedule["args"]["anyOf"] = [
+        _ARRAY if kind.get("type") == "array" else kind for kind in schedule["args"]["anyOf"]
+    ]
     words: Schema = {
         "type": "array",
         "maxItems": 100,

@@ -382,8 +382,9 @@ def calls(
     async def forget(call: str | None, state: str | None) -> list[str]:
         by = looker()
         if call:
-            if state:
-                raise BadRequest("state: one call is named; send either", field="state")
+            wanted = _state(state)
+            if wanted is not None and (await later.get(call, by.change())).state is not wanted:
+                return []
             await later.forget_one(call, by.change())
             changed(by, "had forgotten", call)
             return [call]

@@ -136,7 +136,7 @@ FORGET_CALLS = Operation(
         Parameter(name="call", meaning="Only this one, by its id."),
         Parameter(
             name="state",
-            meaning="Only those.",
+            meaning="Only those in it.",
             among=tuple(state for state in CallState if state.final),
         ),
     ),

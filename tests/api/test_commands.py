@@ -197,7 +197,7 @@ async def test_output_to_a_file_is_every_byte_and_error_texts_are_clean(here: He
 
 
 async def test_an_error_gives_a_terminal_no_orders(here: Here, monkeypatch: pytest.MonkeyPatch) -> None:
-    def fail(self: Client, request: object) -> None:
+    def fail(self: Client, request: object, *, receipt: bool = False) -> None:
         raise BadCall(f"call: {HOSTILE}", output=HOSTILE)
 
     monkeypatch.setattr(Client, "invoke", fail)

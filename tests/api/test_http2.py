@@ -112,7 +112,7 @@ async def test_connect_by_http2_is_refused(world: World, caplog: pytest.LogCaptu
                 if isinstance(event, h2.events.ResponseReceived):
                     statuses += [value for name, value in event.headers or () if name == b":status"]
         writer.close()
-    assert statuses == [b"403"]
+    assert statuses == [b"501"]
     assert [record for record in caplog.records if record.levelno >= logging.WARNING] == []
 
 
