@@ -104,10 +104,14 @@ def _expected() -> int | None:
     """The revision that a change is made for: of `If-Match`, or none of `If-None-Match: *`; None for any.
 
     Raises:
-        BadRequest: the header is no ETag of ours.
+        BadRequest: the header is no ETag of ours, or not what it can be.
     """
-    if request.headers.get("If-None-Match", "").strip() == "*":
+    if (none := request.headers.get("If-None-Match", "").strip()) == "*":
         return NEW
+    if none:
+        raise BadRequest(
+            f"If-None-Match: send *, for a name that is new, not {none[:40]!r}", field="If-None-Match"
+        )
     text = request.headers.get("If-Match", "").strip()
     if text in ("", "*"):
         return None

@@ -25,6 +25,8 @@ async def test_a_name_from_its_definition_to_its_end(
     made = await admin.put(path, json=ENCODE, headers={"If-None-Match": "*"})
     assert (made.status_code, made.headers["ETag"]) == (200, '"1"')
     assert (await admin.put(path, json=ENCODE, headers={"If-None-Match": "*"})).status_code == 412
+    other = await admin.put(path, json=ENCODE, headers={"If-None-Match": '"1"'})
+    assert (other.status_code, other.json()["details"]["field"]) == (400, "If-None-Match")
     called = await client.post(path, json={"args": [57.64911, 10.40744]}, headers={"X-Call-Id": "mine"})
     assert (called.status_code, called.json()["results"]) == (200, ["u4pruyd"])
     assert called.json()["version"] == made.json()["commit"]
