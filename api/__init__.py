@@ -76,6 +76,8 @@ class Api(Quart):
     front: Front
     clients: Clients
     gate: Gate
+    drains: Callable[[], bool]
+    """Whether the island takes no new calls."""
     serving: Callable[[ApiSettings], None] | None = None
     """Takes in new settings of its server."""
 
@@ -233,6 +235,7 @@ def create_app(
     app.config["BODY_TIMEOUT"] = settings.body_timeout
     app.url_map.merge_slashes = False
     app.clients = clients = Clients(settings.trusted_proxies)
+    app.drains = lambda: island.draining
     app.feed = feed or Feed(island.events, island.pulse, streams=settings.event_streams)
     app.gate = gate = Gate(token_header, token, settings)
 

@@ -107,6 +107,9 @@ class Limited(Limits):
     context: ssl.SSLContext | None = None
     closing = False
     """Each answer is the last of its connection."""
+    drains: Callable[[], bool] = staticmethod(lambda: False)
+    """Whether the island takes no new calls: then, too, each answer is the last, so that clients turn to
+    another one, or come back when this one has."""
     linger_s = 0.0
     """How long an idle connection stays open when the server ends."""
     per_client = 0
@@ -149,7 +152,7 @@ class Limited(Limits):
         second = int(time.time())
         if self._dated[0] != second:
             self._dated = second, super().response_headers(protocol)
-        if self.closing and protocol == "h11":
+        if protocol == "h11" and (self.closing or self.drains()):
             return [*self._dated[1], (b"connection", b"close")]
         return self._dated[1]
 
@@ -336,7 +339,7 @@ async def serve(
     config = _config(socks, grace_s + CUT_S, idle_s, tls, connections)
     config.http2 = http2
     config.alpn_protocols = ["h2", "http/1.1"] if http2 else ["http/1.1"]
-    config.clients = app.clients
+    config.clients, config.drains = app.clients, app.drains
     config.allow_each(per_client)
     app.serving = config.reload
     wrapped = wrap_app(app, config.wsgi_max_body_size, "asgi")

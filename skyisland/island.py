@@ -381,7 +381,7 @@ class Island:
         return Pulse(
             running=len(self._calling.running),
             queued=self._calling.places.waiting,
-            draining=self._calling.closed,
+            draining=self.draining,
             usage=self.jails.usage(),
             host=self._load,
         )
@@ -392,7 +392,7 @@ class Island:
             island=self.name,
             version=self.version,
             started_at=self.started_at,
-            draining=self._calling.closed,
+            draining=self.draining,
             running=len(self._calling.running),
             queued=self._calling.places.waiting,
             driver=self.jails.driver.name,
@@ -425,10 +425,15 @@ class Island:
             queued=places.waiting,
             free_addresses=self.network.free,
             warm=self.pool.status().size,
-            draining=self._calling.closed,
+            draining=self.draining,
             load=load.load if load is not None else None,
             cpus=load.cpus if load is not None else 0,
         )
+
+    @property
+    def draining(self) -> bool:
+        """Whether it takes no new calls, for it stops."""
+        return self._calling.closed
 
     def check_ready(self) -> None:
         """Whether one more call would find all that it needs at once.
@@ -436,7 +441,7 @@ class Island:
         Raises:
             Draining, Unavailable: the island stops, all places to run are taken, or no jail can be made.
         """
-        if self._calling.closed:
+        if self.draining:
             raise Draining("the island is stopping and takes no new calls", retry_after_s=5)
         if broken := self.jails.broken:
             raise Unavailable(f"no jail can be made: {broken}")

@@ -359,6 +359,18 @@ async def test_a_request_that_comes_with_the_end_is_answered_on_an_open_connecti
         writer.close()
 
 
+async def test_an_island_that_takes_no_new_calls_closes_what_it_has_answered(world: World) -> None:
+    """So its clients look for another one, and none sends a request into a connection that ends."""
+    async with world.served() as server:
+        reader, writer = await server.connect()
+        await world.island.drain(0)
+        writer.write(POST)
+        answer = await asyncio.wait_for(reader.read(-1), 5)
+        writer.close()
+    assert answer.startswith(b"HTTP/1.1 503")
+    assert b"connection: close" in answer.lower()
+
+
 async def test_what_does_not_end_is_cut(world: World, caplog: pytest.LogCaptureFixture) -> None:
     endless(world)
     async with world.served(grace_s=0.1) as server:
