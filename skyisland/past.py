@@ -15,11 +15,13 @@ import difflib
 import re
 import time
 from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
 from msgspec import UNSET, Struct, structs
 
 from skyisland.client import Client
-from skyisland.errors import BadCall, BadRequest, BuildFailed, NotFound, TooBusy
+from skyisland.codec import encode
+from skyisland.errors import BadCall, BadRequest, BuildFailed, IslandError, NotFound, TooBusy
 from skyisland.events import InvocationFinished
 from skyisland.model import FunctionRequest, NamedCall, Verdict
 from skyisland.named.runner import request_of
@@ -33,6 +35,8 @@ LINES_COMPARED = 500
 BUSY_TRIES = 20
 """How often a call is sent again that the island has no room for."""
 _RANGE = re.compile(r"(\S*?)\.\.(\S*)")
+_REMEMBERED = re.compile(r" \(remembered for [^()]{1,40}\)$")
+"""What an island adds to a failure of before; it says nothing of the version."""
 
 
 class Step(Struct, frozen=True, kw_only=True):
@@ -43,15 +47,21 @@ class Step(Struct, frozen=True, kw_only=True):
     outcome: str
     """`ok`, how else the function ended, or the code of the error that kept it from running."""
     output: str = ""
-    """What it printed, or why it did not run."""
+    """What it printed, or why it did not run; where it does not compile, with the compiler's lines."""
     took_s: float = 0.0
     """Of the island's time, without waiting and building."""
     changed: bool = False
-    """Its outcome or output is not that of the step before."""
+    """Its outcome, output or results are not those of the step before."""
+    results: Any = None
+    """What the function returned; null where the call's answer has none."""
 
     @property
-    def same(self) -> tuple[str, str]:
-        return self.outcome, self.output
+    def same(self) -> tuple[str, str, bytes]:
+        """What is compared. Why a version did not run may name its commit, which tells it from any other."""
+        output = self.output
+        if self.commit and self.outcome in (BuildFailed.code, BadCall.code):
+            output = output.replace(self.commit, "").replace(self.commit[:12], "")
+        return self.outcome, output, encode(self.results)  # to Python, 1 is 1.0, and True
 
     @property
     def short(self) -> str:
@@ -134,7 +144,7 @@ def step(client: Client, request: FunctionRequest, at: PastVersion) -> Step:
     try:
         called = _called(client, request)
     except (BuildFailed, BadCall) as error:
-        return Step(version=at.version, commit=at.commit, outcome=error.code, output=error.message)
+        return Step(version=at.version, commit=at.commit, outcome=error.code, output=_why(error))
     answer = called.answer
     took_ms = answer.timings_ms.get("jail", 0.0) + answer.timings_ms.get("exec", 0.0)
     output = answer.output.decode(errors="replace")
@@ -144,7 +154,15 @@ def step(client: Client, request: FunctionRequest, at: PastVersion) -> Step:
         outcome=called.verdict,
         output=output if called.verdict is Verdict.ok else output + called.message,
         took_s=took_ms / 1000,
+        results=answer.results,
     )
+
+
+def _why(error: IslandError) -> str:
+    """Why a version did not run, whenever that was found."""
+    lines = error.details.get("output")
+    message = _REMEMBERED.sub("", error.message) if "remembered_s" in error.details else error.message
+    return f"{message}\n{lines}" if isinstance(lines, str) and lines else message
 
 
 def _called(client: Client, request: FunctionRequest, pause: Callable[[float], None] = time.sleep) -> Called:

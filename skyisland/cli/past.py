@@ -67,11 +67,14 @@ def _request(
 
 
 def _row(step: past.Step) -> tuple[object, ...]:
+    return step.short, step.commit[:12], step.outcome, f"{step.took_s * 1000:.1f}", _line_of(step)
+
+
+def _line_of(step: past.Step) -> str:
+    """The first line of an output, and whether there are more."""
     output = step.output.strip().splitlines()
     shown = shortened(output[0], OUTPUT_CHARACTERS) if output else ""
-    if len(output) > 1:
-        shown += " …"
-    return step.short, step.commit[:12], step.outcome, f"{step.took_s * 1000:.1f}", shown
+    return f"{shown} …" if len(output) > 1 else shown
 
 
 def _show(how_far: str) -> None:
@@ -98,8 +101,8 @@ def sweep(
     skyisland sweep github.com/user/repo 'Encode(1, 2)' --versions v1.0..v1.9
     skyisland sweep NAME --args '[1, 2]' --versions v1.2.. --diff
 
-    A row is marked where outcome or output are not those of the row before. Exit code 4 if one did not end
-    well.
+    A row is marked where outcome, output or results are not those of the row before. Exit code 4 if one did
+    not end well.
     """
     steps: list[past.Step] = []
     with options.client() as client:
@@ -153,7 +156,7 @@ def bisect(
     def tell(step: past.Step, is_good: bool) -> None:
         if not as_json:
             word = "good" if is_good else "bad "
-            say(f"{word}  {step.short}  {step.outcome}  {shortened(step.output.strip(), OUTPUT_CHARACTERS)}")
+            say(f"{word}  {step.short}  {step.outcome}  {_line_of(step)}")
 
     with options.client() as client:
         request = _request(client, url, call, **given)

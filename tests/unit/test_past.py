@@ -138,6 +138,31 @@ def test_a_sweep_marks_what_changed_and_goes_on_where_it_does_not_compile() -> N
     assert past.difference(steps[0], steps[3]) == []
 
 
+def test_what_fails_alike_is_no_change_however_it_is_told() -> None:
+    def failed(commit: str, line: str, *, age: str = "") -> BuildFailed:
+        more = f" (remembered for {age}; cache_bust tries again)" if age else ""
+        remembered: dict[str, Any] = {"remembered_s": 5.0} if age else {}
+        text = f"{URL} at {commit[:12]} does not compile{more}"
+        return BuildFailed(text, output=f"a.go:3:1: {line}", **remembered)
+
+    a, b, c = (one.commit for one in TEN[:3])
+    same = [TEN[0], PastVersion("v1.0.1", a), TEN[1], TEN[2]]
+    island = Island({a: failed(a, "no x"), b: failed(b, "no x", age="less than 1 s"), c: failed(c, "no y")})
+    steps = [past.step(island, REQUEST, same[0])]  # type: ignore[arg-type]
+    island.said[a] = failed(a, "no x", age="5 s")
+    steps += past.sweep(island, REQUEST, same)  # type: ignore[arg-type]
+    assert [step.changed for step in steps] == [False, False, False, False, True]
+    assert past.difference(steps[0], steps[1]) == []
+    assert not any("remembered" in step.output for step in steps)
+    assert past.difference(steps[3], steps[4])[-1] == "+a.go:3:1: no y"
+
+
+def test_results_of_another_type_are_a_change() -> None:
+    one = past.Step(version="v1", commit="a", outcome="ok", output="1", results=[1])
+    others = (structs.replace(one, commit="b", results=value) for value in ([1.0], [True], ["1"], [1]))
+    assert [other.same == one.same for other in others] == [False, False, False, True]
+
+
 @pytest.mark.parametrize("fault", range(1, 10))
 def test_bisect_finds_a_fault_planted_among_ten_tags(fault: int) -> None:
     island = Island({one.commit: "4" for one in TEN[fault:]})
