@@ -10,7 +10,7 @@ whatever way they took. Whose share a request counts to stands in `clients`, whi
 
     Hypercorn ─▶ count ─▶ whose page (origin.py) ─┬─▶ POST /api/v1/function, …/names/NAME (function.py)
                                                   ├─▶ ANY /fn/NAME… (handlers.py), …/push (pushes.py)
-                                                  ├─▶ POST /mcp (mcp.py)
+                                                  ├─▶ POST /mcp (mcp.py, tools.py)
                                                   └─▶ Quart ─▶ roles, parameters (routes.py, auth.py)
                                                          ─┬─▶ what is seen (observe.py, stream.py)
                                                           ├─▶ calls that answer later (later.py)

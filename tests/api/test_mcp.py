@@ -14,7 +14,8 @@ from mcp import Client
 from mcp.client.streamable_http import streamable_http_client
 from msgspec import structs
 
-from api.mcp import BUILT_IN, SCHEMA_BYTES, VERSIONS, _schema
+from api.mcp import VERSIONS
+from api.tools import BUILT_IN, SCHEMA_BYTES, _schema
 from skyisland.drivers.fake import Script
 from skyisland.fakes import CATALOGUE
 from skyisland.golang.catalogue import Parameter
@@ -121,29 +122,53 @@ async def test_a_foreign_page_and_other_methods_are_refused_and_it_is_off_by_def
     await off.island.stop()
 
 
-WRONG: list[tuple[object, int, int]] = [
-    (b"{", 400, -32700),
-    (b"\xff", 400, -32700),
-    (b"[" * 5000, 400, -32700),
-    (b'{"jsonrpc":"2.0","id":1,"method":"ping","params":' + b'{"a":' * 5000, 400, -32700),
-    ([], 400, -32700),
-    ({"jsonrpc": "1.0", "id": 1, "method": "ping"}, 400, -32600),
-    ({"jsonrpc": "2.0", "id": 1, "method": "resources/list"}, 200, -32601),
-    ({"jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": {"name": "nope"}}, 200, -32602),
+WRONG: list[tuple[object, int, int, object]] = [
+    (b"{", 400, -32700, None),
+    (b"\xff", 400, -32700, None),
+    (b"[" * 5000, 400, -32700, None),
+    (b'{"jsonrpc":"2.0","id":1,"method":"ping","params":' + b'{"a":' * 5000, 400, -32700, None),
+    ([], 400, -32600, None),
+    ([PING], 400, -32600, None),
+    (3, 400, -32600, None),
+    ({}, 400, -32600, None),
+    ({"jsonrpc": "2.0", "id": 1}, 400, -32600, 1),
+    ({"jsonrpc": "2.0", "id": "a", "method": 3}, 400, -32600, "a"),
+    ({"jsonrpc": "2.0", "id": None, "method": "ping"}, 400, -32600, None),
+    ({"jsonrpc": "2.0", "id": True, "method": "ping"}, 400, -32600, None),
+    ({"jsonrpc": "1.0", "id": 1, "method": "ping"}, 400, -32600, 1),
+    ({"id": 1, "method": "ping"}, 400, -32600, 1),
+    ({"jsonrpc": "2.0", "id": 1, "method": "ping", "params": [1]}, 400, -32602, 1),
+    ({"jsonrpc": "2.0", "id": 1, "method": "resources/list"}, 200, -32601, 1),
+    ({"jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": {"name": "nope"}}, 200, -32602, 1),
     (
         {"jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": {"name": "look", "arguments": 3}},
         200,
         -32602,
+        1,
     ),
-    ({"jsonrpc": "2.0", "id": 1, "method": "tools/list", "params": {"cursor": 3}}, 200, -32602),
+    ({"jsonrpc": "2.0", "id": 1, "method": "tools/list", "params": {"cursor": 3}}, 200, -32602, 1),
+    ({"jsonrpc": "2.0", "id": 1, "method": "tools/list", "params": {"cursor": "zzz"}}, 200, -32602, 1),
 ]
-"""What is no message, with the status and the code of its answer."""
+"""What is no message, with the status of its answer, its code and its id."""
 
 
 async def test_what_is_no_message_is_answered_as_an_error(world: World) -> None:
-    for message, status, code in WRONG:
+    for message, status, code, id_ in WRONG:
         answer = await say(world, message)
-        assert (answer.status_code, answer.json()["error"]["code"]) == (status, code), message
+        told = answer.json()
+        assert (answer.status_code, told["error"]["code"], told["id"]) == (status, code, id_), message
+    for said in ("result", "error"):  # an answer to what we never asked
+        assert (await say(world, {"jsonrpc": "2.0", "id": 1, said: {}})).status_code == 202
+
+
+async def test_a_list_goes_on_from_the_cursor_that_it_gave(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("api.tools.PAGE", 1)
+    first = (await asked(world, "tools/list"))["result"]
+    second = (await asked(world, "tools/list", cursor=first["nextCursor"]))["result"]
+    assert [one["name"] for one in first["tools"] + second["tools"]] == ["look", "call", "fn_call", "encode"]
+    assert "nextCursor" not in second
 
 
 async def test_versions_are_negotiated(world: World) -> None:
@@ -155,8 +180,9 @@ async def test_versions_are_negotiated(world: World) -> None:
     assert (await asked(world, "initialize", protocolVersion="1999"))["result"][
         "protocolVersion"
     ] == VERSIONS[0]
-    refused = await say(world, PING, **{"MCP-Protocol-Version": "1999"})
-    assert (refused.status_code, refused.json()["error"]["data"]["supported"]) == (400, [*VERSIONS])
+    for other in ("1999", "2025-03-26"):  # the one has batches
+        refused = await say(world, PING, **{"MCP-Protocol-Version": other})
+        assert (refused.status_code, refused.json()["error"]["data"]["supported"]) == (400, [*VERSIONS])
     assert (await say(world, {"jsonrpc": "2.0", "method": "notifications/initialized"})).status_code == 202
 
 
