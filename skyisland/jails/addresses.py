@@ -240,7 +240,9 @@ class Addresses:
             AddressInUse: a jail holds it, and it was not taken out, so there is nothing to give back.
         """
         if ip not in self._pool:
-            pool = ", ".join(f"{one.first} to {one.last}" for one in self._ip4.ranges)
+            pool = ", ".join(f"{first} to {last}" for first, last in self._ip4.spans())
+            if any(ip == str(gateway.ip) for gateway in self._ip4.gateways):
+                raise AddressNotFound(f"{ip} is the gateway, which no jail gets; the pool has {pool}", ip=ip)
             raise AddressNotFound(f"{ip} is not in the pool, which has {pool}", ip=ip)
         async with self._setting:
             lease = self._leases.get(ip)

@@ -171,11 +171,21 @@ class IP4(Pool, frozen=True, kw_only=True):
 
     def pool(self) -> Iterator[IPv4Address]:
         """The addresses that may be leased, those of the first pool first, each pool's lowest first."""
-        gateways = {gateway.ip for gateway in self.gateways}
+        for first, last in self.spans():
+            for number in range(int(first), int(last) + 1):
+                yield IPv4Address(number)
+
+    def spans(self) -> Iterator[tuple[IPv4Address, IPv4Address]]:
+        """The same as first and last of what lies side by side: a gateway within a pool parts it in two."""
         for one in self.ranges:
-            for number in range(int(one.first), int(one.last) + 1):
-                if (address := IPv4Address(number)) not in gateways:
-                    yield address
+            first = one.first
+            for gateway in sorted(gateway.ip for gateway in self.gateways):
+                if first <= gateway <= one.last:
+                    if first < gateway:
+                        yield first, gateway - 1
+                    first = gateway + 1
+            if first <= one.last:
+                yield first, one.last
 
 
 def _has(subnet: IPv4Network, address: IPv4Address) -> bool:

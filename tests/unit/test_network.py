@@ -155,8 +155,12 @@ async def test_each_pool_has_its_gateway(host: Host, states: States) -> None:
     assert (first.ip, first.prefix, first.gateway) == ("10.9.0.2", 30, "10.9.0.1")
     assert (second.ip, second.prefix, second.gateway) == ("10.8.4.1", 23, "10.8.4.9")
     await pool.set_state("10.8.5.254", UNAVAILABLE)
-    with pytest.raises(AddressNotFound, match=r"10\.9\.0\.1 to 10\.9\.0\.2, 10\.8\.4\.1 to 10\.8\.5\.254"):
+    spans = r"10\.9\.0\.2 to 10\.9\.0\.2, 10\.8\.4\.1 to 10\.8\.4\.8, 10\.8\.4\.10 to 10\.8\.5\.254"
+    with pytest.raises(AddressNotFound, match=spans + "$"):
         await pool.set_state("10.7.0.1", UNAVAILABLE)
+    for gateway in ("10.9.0.1", "10.8.4.9"):
+        with pytest.raises(AddressNotFound, match=rf"^{gateway} is the gateway.*; the pool has {spans}$"):
+            await pool.set_state(gateway, UNAVAILABLE)
 
 
 async def test_lease_carries_what_the_interface_needs(pool: Addresses, host: Host) -> None:
