@@ -31,6 +31,8 @@ from typing import Any
 import tomli_w
 from publish import HOST, publish, rewrite
 
+from skyisland.settings import write_private
+
 NODES = ("a", "b", "c")
 NATS = "10.77.0.1"
 GEOHASH, TROUBLE = f"{HOST}/geohash", f"{HOST}/trouble"
@@ -101,6 +103,7 @@ class Fleet:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
+        self.repositories = folder / "repositories"
         self.skyisland = Path(sys.executable).with_name("skyisland")
         self.processes: dict[str, subprocess.Popen[bytes]] = {}
 
@@ -124,7 +127,6 @@ class Fleet:
                 process.kill()
 
     def _prepare(self) -> None:
-        self.repositories = self.folder / "repositories"
         self.repositories.mkdir()
         publish(self.repositories)
         files = self.folder / "fleet"
@@ -132,8 +134,12 @@ class Fleet:
         at = ["--folder", files / "servers" / NATS, "--store", self.folder / "nats"]
         self._run(self.skyisland, "fleet", "init", "demo", *nodes, "--server", NATS, "--output", files, *at)
         self._run("sh", files / "certificates.sh")
+        self.write_settings()
+
+    def write_settings(self) -> None:
+        """For root alone: they have a token, and the folder is open to all."""
         for number, node in enumerate(NODES):
-            self.settings(node).write_text(tomli_w.dumps(self._settings(node, number)))
+            write_private(self.settings(node), tomli_w.dumps(self._settings(node, number)))
 
     def _settings(self, node: str, number: int) -> dict[str, Any]:
         files = self.folder / "fleet/nodes" / node

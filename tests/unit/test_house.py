@@ -6,6 +6,7 @@ import re
 import subprocess
 import sys
 import tomllib
+from importlib import import_module
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -46,6 +47,19 @@ def test_examples_are_published_by_a_script(tmp_path: Path) -> None:
     assert subprocess.run(["git", "ls-remote", repository], capture_output=True, check=True).stdout
     assert subprocess.run(words, capture_output=True, check=False).returncode == 1
     assert subprocess.run(words[:2], capture_output=True, check=False).returncode == 2
+
+
+def test_settings_of_the_fleet_that_is_shown_are_private(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(ROOT / "examples")
+    example = import_module("examples.fleet")
+    fleet = example.Fleet(tmp_path)
+    fleet.write_settings()
+    for node in example.NODES:
+        file = fleet.settings(node)
+        assert file.stat().st_mode & 0o777 == 0o600
+        assert tomllib.loads(file.read_text())["admin_api_token"] == example.TOKEN
 
 
 def test_groups_are_the_extras() -> None:
