@@ -292,4 +292,4 @@ def fleet_examiners(settings: Settings) -> list[Examiner]:
         from skyisland.fleet.checks import FleetChecks
     except ModuleNotFoundError as error:
         raise SettingsError("fleet: nats-py is not installed; pip install 'skyisland[fleet]'") from error
-    return [FleetChecks(settings)]
+    return [FleetChecks(settings, _room(settings.async_))]

@@ -18,8 +18,9 @@ from skyisland.errors import SettingsError
 from skyisland.fleet.line import Away, Message
 from skyisland.fleet.members import PULSE_S, Members, shared
 from skyisland.fleet.natsline import NatsLine
-from skyisland.fleet.opening import named, pools_of
+from skyisland.fleet.opening import named, pools_of, shared_store
 from skyisland.fleet.subjects import Subjects
+from skyisland.later.lines import Room
 from skyisland.settings import Settings
 from skyisland.status import LineState
 
@@ -36,13 +37,14 @@ MENDED = (2, 11, 9)
 class FleetChecks:
     """The checks of one island's fleet (`doctor.Examiner`)."""
 
-    def __init__(self, settings: Settings, *, listens_s: float = PULSE_S * 1.3) -> None:
-        """`listens_s`: how long the others have to be heard.
+    def __init__(self, settings: Settings, room: Room, *, listens_s: float = PULSE_S * 1.3) -> None:
+        """`room`: of calls that wait. `listens_s`: how long the others have to be heard.
 
         Raises:
             SettingsError: the host's name cannot be a node's.
         """
         self._settings, self._pools = named(settings.fleet), pools_of(settings)
+        self._all, self._room = settings, room
         self._listens_s = listens_s
         self._subjects = Subjects(self._settings.name, self._settings.node)
 
@@ -100,12 +102,28 @@ class FleetChecks:
         if fewer:
             remedy = f"nats stream edit --replicas {wanted} for each"
             return _check("fleet store", f"fewer than {wanted} copies of {', '.join(fewer)}", remedy)
+        there = {one.name for one in ours}
+        if there and (lacks := await self._lacking(line, there)):
+            return _check("fleet store", f"calls that answer later cannot be kept: {lacks[0]}", lacks[1])
         if servers >= 3 and wanted < 3:
             found = f"one copy of everything on {servers} servers: one that fails takes it along"
             return _check("fleet store", found, "set fleet.replicas = 3 on all islands")
         return _check(
-            "fleet store", f"{len(ours)} streams, {wanted} {'copy' if wanted == 1 else 'copies'} each"
+            "fleet store", f"{len(there)} streams, {wanted} {'copy' if wanted == 1 else 'copies'} each"
         )
+
+    async def _lacking(self, line: NatsLine, there: set[str]) -> tuple[str, str] | None:
+        """The first stream that the servers cannot make, and the remedy. Only they know whether they can, so
+        what is missing is made, as each island would within a second, and added to `there`."""
+        for stream in shared_store(self._all, line, self._subjects, self._room).streams:
+            if stream.name not in there:
+                try:
+                    await stream.make()
+                except Away as away:
+                    why, _, remedy = away.message.partition("; ")
+                    return why, remedy or "look at the servers' log"
+                there.add(stream.name)
+        return None
 
     def _addresses(self, members: Members) -> Check:
         segment = self._settings.segment

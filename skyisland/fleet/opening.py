@@ -88,20 +88,25 @@ async def names_of(settings: Settings, fleet: Fleet) -> Names:
 
 async def store_of(settings: Settings, fleet: Fleet, own: Store | NotKept, room: Room) -> Store:
     """What keeps calls that answer later, for all islands. `own`: what keeps those of this one alone."""
+    shared = await shared_store(settings, _line_of(fleet), fleet.subjects, room).open()
+    if isinstance(own, NotKept):
+        log.error("calls of this island's own are not kept: %s", own.message)
+        return shared
+    return await SpooledStore.open(shared, own, lambda: settings.fleet.spool and not fleet.up)
+
+
+def shared_store(settings: Settings, line: NatsLine, subjects: Subjects, room: Room) -> NatsStore:
+    """That of the fleet, not opened yet."""
     bounds = settings.async_
-    shared = await NatsStore.open(
-        _line_of(fleet),
-        fleet.subjects,
+    return NatsStore(
+        line,
+        subjects,
         room,
         keep_s=bounds.keep,
         keep_dead_s=bounds.keep_dead,
         limit_bytes=bounds.results_limit,
         replicas=settings.fleet.replicas,
     )
-    if isinstance(own, NotKept):
-        log.error("calls of this island's own are not kept: %s", own.message)
-        return shared
-    return await SpooledStore.open(shared, own, lambda: settings.fleet.spool and not fleet.up)
 
 
 def _line_of(fleet: Fleet) -> NatsLine:

@@ -151,6 +151,10 @@ class NatsQueue:
         self._background = Background()
         self._ticking: asyncio.Task[None] | None = None
 
+    @property
+    def streams(self) -> tuple[Stream, ...]:
+        return self._stream, self._dead
+
     # Life
 
     async def open(self) -> None:
@@ -164,8 +168,8 @@ class NatsQueue:
         Raises:
             Away
         """
-        await self._stream.make()
-        await self._dead.make()
+        for stream in self.streams:
+            await stream.make()
         await self._lanes.make(lambda lane: self._of(lane, ">"), LEASE_S)
 
     async def close(self) -> None:

@@ -137,6 +137,10 @@ class NatsResults:
             ),
         )
 
+    @property
+    def streams(self) -> tuple[Stream, ...]:
+        return self._records, self._keys, self._pieces.stream, self._once
+
     # Life
 
     def open(self) -> None:
@@ -148,7 +152,7 @@ class NatsResults:
         Raises:
             Away
         """
-        for stream in (self._records, self._keys, self._pieces.stream, self._once):
+        for stream in self.streams:
             await stream.make()
         subject = self._subjects.kept("once", "callbacks")
         if not self._secret:

@@ -11,26 +11,22 @@ Each has the fleet's name behind it.
 
 from __future__ import annotations
 
+from skyisland.fleet.line import Away
 from skyisland.fleet.natsline import NatsLine
 from skyisland.fleet.orders import NatsQueue
 from skyisland.fleet.results import NatsResults
-from skyisland.fleet.streams import Making
+from skyisland.fleet.streams import Making, Stream
 from skyisland.fleet.subjects import Subjects
 from skyisland.later.lines import Room
 
 
 class NatsStore:
-    """`Store` on streams. Make it with `open`."""
+    """`Store` on streams. `open` comes first, `close` last."""
 
     name = "nats"
 
-    def __init__(self, line: NatsLine, orders: NatsQueue, callbacks: NatsQueue, results: NatsResults) -> None:
-        self.orders, self.callbacks, self.results = orders, callbacks, results
-        self._making = Making(line, self._make)
-
-    @classmethod
-    async def open(
-        cls,
+    def __init__(
+        self,
         line: NatsLine,
         subjects: Subjects,
         room: Room,
@@ -39,10 +35,8 @@ class NatsStore:
         keep_dead_s: float = 604_800.0,
         limit_bytes: int = 1 << 30,
         replicas: int = 1,
-    ) -> NatsStore:
-        """Use the fleet's streams, which are made as soon as its servers are there; until then nothing is
-        kept, and nothing is taken."""
-        orders, callbacks = (
+    ) -> None:
+        self.orders, self.callbacks = (
             NatsQueue(
                 line,
                 subjects,
@@ -54,7 +48,7 @@ class NatsStore:
             )
             for what in ("calls", "callbacks")
         )
-        results = NatsResults(
+        self.results = NatsResults(
             line,
             subjects,
             keep_s=keep_s,
@@ -62,17 +56,32 @@ class NatsStore:
             limit_bytes=limit_bytes,
             replicas=replicas,
         )
-        store = cls(line, orders, callbacks, results)
-        for queue in (orders, callbacks):
+        self._making = Making(line, self._make)
+
+    async def open(self) -> NatsStore:
+        """Use the fleet's streams, which are made as soon as its servers are there; until then nothing is
+        kept, and nothing is taken."""
+        for queue in (self.orders, self.callbacks):
             await queue.open()
-        results.open()
-        await store._making.start()
-        return store
+        self.results.open()
+        await self._making.start()
+        return self
+
+    @property
+    def streams(self) -> tuple[Stream, ...]:
+        return *self.results.streams, *self.orders.streams, *self.callbacks.streams
 
     async def _make(self) -> None:
-        await self.results.make()
-        await self.orders.make()
-        await self.callbacks.make()
+        try:
+            await self.results.make()
+            await self.orders.make()
+            await self.callbacks.make()
+        except Away:
+            # Those after the one that the servers refuse are not there for its reason.
+            why = next((stream.refused for stream in self.streams if stream.refused), "")
+            for stream in self.streams:
+                stream.refused = stream.refused or why
+            raise
 
     async def close(self) -> None:
         """Give what this island has taken to others."""

@@ -45,7 +45,11 @@ GONE = (nats.js.errors.NotFoundError, nats.js.errors.ServerError, nats.js.errors
 CONFIG_DIFFERS = 10058
 WRONG_LAST = (10071, 10164)
 STORE_FAILED = 10077
-"""Error codes of the server: JSStreamNameExistErr, JSStreamWrongLastSequence…, JSStreamStoreFailedF."""
+NO_ROOM = (10002, 10047)
+"""Error codes of the server: JSStreamNameExistErr, JSStreamWrongLastSequence…, JSStreamStoreFailedF,
+JSAccountResourcesExceededErr and JSStorageResourcesExceededErr."""
+NO_ROOM_REMEDY = "raise max_file_store in nats.conf, or lower async.results_limit and async.queue_limit"
+"""Servers promise each stream all of its room when it is made."""
 
 
 class Conflict(Exception):
@@ -72,7 +76,7 @@ class Stream:
         self._line = line
         self._config = config
         self.name = config.name or ""
-        self._refused = ""
+        self.refused = ""
         """Why the servers do not have it; empty as far as is known."""
         self._context: JetStreamContext | None = None
 
@@ -98,12 +102,12 @@ class Stream:
             await self.js.add_stream(self._config)
         except nats.js.errors.APIError as error:
             if error.err_code != CONFIG_DIFFERS:
-                self._refused = f"the stream {self.name}: {_told(error)}"
-                raise Away(self._refused) from error
+                self.refused = f"the stream {self.name}: {_told(error)}"
+                raise Away(self.refused) from error
             await self._asked(self._change)
         except nats.errors.Error as error:
             raise Away(f"the stream {self.name}: {_told(error)}") from error
-        self._refused = ""
+        self.refused = ""
 
     async def _change(self) -> None:
         """Give the stream that there is this island's bounds, but none by which something in it would go."""
@@ -329,8 +333,8 @@ class Stream:
             except nats.errors.MaxPayloadError:
                 raise Full("a message is longer than the servers take (max_payload)") from None
             except (nats.errors.Error, TimeoutError) as error:
-                problem = Away(self._refused or f"the stream {self.name}: {_told(error)}")
-                if self._refused:
+                problem = Away(self.refused or f"the stream {self.name}: {_told(error)}")
+                if self.refused:
                     raise problem from error
             if time.monotonic() - began > PATIENCE_S:
                 raise problem
@@ -400,6 +404,9 @@ def status_of(message: Msg) -> str:
 
 
 def _told(error: Exception) -> str:
+    if isinstance(error, nats.js.errors.NoStreamResponseError):
+        return "the servers have it not, or no leader for it; `skyisland doctor` says why"
     if isinstance(error, nats.js.errors.APIError):
-        return error.description or "no answer; is JetStream enabled on all servers?"
+        told = error.description or "no answer; is JetStream enabled on all servers?"
+        return f"{told}; {NO_ROOM_REMEDY}" if error.err_code in NO_ROOM else told
     return str(error).removeprefix("nats: ") or type(error).__name__

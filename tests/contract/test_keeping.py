@@ -47,9 +47,8 @@ async def store(request: pytest.FixtureRequest, reopen: Open) -> AsyncIterator[S
         server: NatsServer = request.getfixturevalue("nats_server")
         async with joined(server, request.getfixturevalue("fleet_name")) as (line, subjects):
             room = msgspec.structs.replace(ROOM, size_bytes=100_000)
-            shared = await NatsStore.open(
-                line, subjects, room, keep_s=100, keep_dead_s=200, limit_bytes=1 << 20
-            )
+            shared = NatsStore(line, subjects, room, keep_s=100, keep_dead_s=200, limit_bytes=1 << 20)
+            await shared.open()
             yield shared
             await shared.close()
         return

@@ -76,7 +76,7 @@ async def joins(nats_server: NatsServer, fleet_name: str) -> AsyncIterator[Joins
 
         async def join(name: str) -> Node:
             line, subjects = await stack.enter_async_context(joined(nats_server, fleet_name, name))
-            store = await NatsStore.open(line, subjects, ROOM, keep_s=100, keep_dead_s=200)
+            store = await NatsStore(line, subjects, ROOM, keep_s=100, keep_dead_s=200).open()
             stack.push_async_callback(store.close)
             return Node(store, line, subjects)
 
@@ -269,7 +269,7 @@ async def test_while_the_servers_are_away_or_full_that_is_said_and_nothing_is_lo
     monkeypatch.setattr(streams, "PATIENCE_S", 0.1)
     room = msgspec.structs.replace(ROOM, size_bytes=2000)
     async with joined(own_server, fleet_name) as (line, subjects):
-        store = await NatsStore.open(line, subjects, room)
+        store = await NatsStore(line, subjects, room).open()
         a = Node(store, line, subjects)
         await store.orders.put(order("one"))
         await store.orders.put(order("two"))
@@ -304,7 +304,10 @@ async def test_while_the_servers_are_away_or_full_that_is_said_and_nothing_is_lo
 @pytest.mark.parametrize(
     ("part", "why"),
     [
-        ('jetstream {{ store_dir: "{folder}/js", max_file_store: 1MB }}', "insufficient storage"),
+        (
+            'jetstream {{ store_dir: "{folder}/js", max_file_store: 1MB }}',
+            "RESULTS_t: insufficient storage .*; raise max_file_store",
+        ),
         ("", "is JetStream enabled"),
     ],
 )
@@ -317,10 +320,12 @@ async def test_servers_that_have_no_room_or_keep_nothing_are_told_at_once(
     server.start()
     try:
         async with joined(server, "t") as (line, subjects):
-            store = await NatsStore.open(line, subjects, ROOM)
+            store = await NatsStore(line, subjects, ROOM).open()
             names = await NatsNames.open(line, subjects, tmp_path / "names.json")
             with pytest.raises(NotKept, match=why):
                 await store.results.note(record("r"))
+            with pytest.raises(NotKept, match=why):
+                await store.orders.put(order("one"))
             assert await store.orders.take(10.0) is None
             await names.close()
             await store.close()

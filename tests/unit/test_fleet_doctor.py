@@ -15,6 +15,7 @@ from skyisland.fleet.checks import FleetChecks
 from skyisland.fleet.frames import pack
 from skyisland.fleet.line import Message
 from skyisland.fleet.members import Pulse
+from skyisland.later.memory import ROOMY
 from skyisland.settings import Fleet, Settings
 from skyisland.status import Vacancy
 from tests.support.fleets import NatsServer, free_port, joined
@@ -51,7 +52,7 @@ async def another(
 
 
 async def checks(section: Fleet) -> dict[str, Check]:
-    found = await FleetChecks(Settings(fleet=section), listens_s=0.15).examine()
+    found = await FleetChecks(Settings(fleet=section), ROOMY, listens_s=0.15).examine()
     return {check.name: check for check in found}
 
 
@@ -89,6 +90,19 @@ async def test_a_server_that_is_not_there_or_takes_little(own_server: NatsServer
     assert check.remedy == "start nats-server, and open its port to this host"
     own_server.stop()
     own_server.file.write_text(own_server.file.read_text().replace("max_payload: 4MB", "max_payload: 1MB"))
+    own_server.file.write_text(own_server.file.read_text().replace("100GB", "1GB"))
     own_server.start()
-    found = await checks(own_server.settings(fleet_name, "a"))
+    section = own_server.settings(fleet_name, "a")
+    found = await checks(section)
     assert found["fleet messages"].remedy == "max_payload: 4MB in nats.conf"
+    assert found["fleet store"].ok, "no island was here yet"
+    async with joined(own_server, fleet_name) as (line, names):
+        await line.client.jetstream().add_stream(name=names.bucket("NAMES"), subjects=[names.of("n")])
+    store = (await checks(section))["fleet store"]
+    assert f"the stream {names.bucket('RESULTS')}: insufficient storage" in store.found
+    assert store.remedy.startswith("raise max_file_store in nats.conf")
+    own_server.stop()
+    own_server.file.write_text(own_server.file.read_text().replace("1GB", "100GB"))
+    own_server.start()
+    store = (await checks(section))["fleet store"]
+    assert (store.ok, store.found) == (True, "9 streams, 1 copy each")
