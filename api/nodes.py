@@ -4,7 +4,8 @@
 
 A change goes to one named node, whose log names the admin and the node that he spoke to. What all say is put
 together: rows of lists get a field `from`, other answers stand in `nodes`, by their node's name; `silent`
-names the nodes that said nothing in time, `refused` has what a node could not answer.
+names the nodes that said nothing in time, `refused` has what a node could not answer. What another node says
+is foreign: only what is JSON of the operation's form is passed on.
 
 A question of another node is put to this very application, as a request whose scope says who asks: no header
 can do that.
@@ -13,6 +14,7 @@ can do that.
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Iterable
 from typing import Any
 from urllib.parse import unquote, urlencode
@@ -22,9 +24,15 @@ from hypercorn.typing import ASGIFramework, ASGIReceiveEvent, ASGISendEvent, HTT
 from quart import Quart, Response, g, request
 
 from api.auth import Who
-from skyisland.errors import BadRequest, Forbidden, NodeNotFound
+from api.media import PROBLEM
+from api.problems import ProblemDetails
+from skyisland.codec import encode
+from skyisland.errors import BadRequest, Forbidden, NodeNotFound, NodeSilent
 from skyisland.nodes import Nodes, Question, Told
 from skyisland.operations import JSON, Operation, Role
+from skyisland.wire import Problem
+
+log = logging.getLogger(__name__)
 
 ALL = "all"
 NODES = "nodes"
@@ -72,12 +80,15 @@ class Everywhere:
             return None
         question = await self._question()
         if node != ALL:
-            return _response(await self._nodes.ask(node, question))
+            told = await self._nodes.ask(node, question)
+            if not await asyncio.to_thread(_readable, told):
+                raise NodeSilent(_unread(told).error, node=node)
+            return _response(told)
         if operation.method != "GET":
             raise BadRequest("a change is made at one node; name it in node", field="node")
         everybody = await self._nodes.ask_all(question)
         here = await self.answer(question, self._nodes.node)
-        body = together(operation, [here, *everybody.told], everybody.silent)
+        body = await asyncio.to_thread(together, operation, [here, *everybody.told], everybody.silent)
         return Response(body, 200, content_type=JSON)
 
     async def _question(self) -> Question:
@@ -149,6 +160,8 @@ async def _heard(app: ASGIFramework, scope: Any, content: bytes, node: str) -> T
     typed: HTTPScope = scope
     await app(typed, receive, send)
     if not body:
+        log.error("%s %s, asked by another node, had no answer (%s)", scope["method"], scope["path"], status)
+        status, headers = max(status, 500), []
         body.extend(NO_ANSWER)
     told = {name.lower().decode("latin-1"): value.decode("latin-1") for name, value in headers}
     return Told(
@@ -183,24 +196,58 @@ def _response(told: Told) -> Response:
 def together(operation: Operation[Any], answers: Iterable[Told], silent: list[str]) -> bytes:
     """One body of what all nodes said, this one first."""
     nodes: dict[str, msgspec.Raw] = {}
+    rows: list[msgspec.Raw] = []
     refused: dict[str, msgspec.Raw] = {}
     for told in answers:
-        (nodes if told.status < 400 else refused)[told.node] = msgspec.Raw(told.body)
+        try:
+            if not _readable(told):
+                raise ValueError(told.media)
+            if told.status >= 400:
+                refused[told.node] = msgspec.Raw(told.body)
+            elif operation.rows:
+                rows += _rows(operation, told)
+            else:
+                nodes[told.node] = msgspec.Raw(told.body)
+        except (ValueError, KeyError, RecursionError):
+            refused[told.node] = msgspec.Raw(encode(_unread(told)))
     body: dict[str, Any] = {"silent": silent}
     if refused:
         body["refused"] = refused
-    if operation.rows:
-        body[operation.field] = [
-            row for node, answer in nodes.items() for row in _rows(operation, node, answer)
-        ]
-    else:
-        body["nodes"] = nodes
+    body |= {operation.field: rows} if operation.rows else {"nodes": nodes}
     return msgspec.json.encode(body)
 
 
-def _rows(operation: Operation[Any], node: str, answer: msgspec.Raw) -> Iterable[msgspec.Raw]:
-    """The rows of a list, each with the name of its node, without reading them."""
-    head = b'{"from":' + msgspec.json.encode(node)
-    for row in msgspec.json.decode(answer, type=dict[str, list[msgspec.Raw]])[operation.field]:
-        rest = bytes(row).lstrip()[1:].lstrip()
-        yield msgspec.Raw(head + (b"" if rest.startswith(b"}") else b",") + rest)
+def _readable(told: Told) -> bool:
+    """Whether it is an object in JSON, and of a refusal one that says why. Linear."""
+    shape: Any = dict[str, msgspec.Raw]
+    if told.status >= 400:
+        shape = ProblemDetails if told.media.startswith(PROBLEM) else Problem
+    try:
+        told.body.decode()  # texts that are passed over are not looked at
+        msgspec.json.decode(told.body, type=shape)
+    except (ValueError, RecursionError):
+        return False
+    return told.media.partition(";")[0] in (JSON, PROBLEM)
+
+
+def _unread(told: Told) -> Problem:
+    """What stands in the place of an answer that is none."""
+    text = f"the node {told.node} answered {told.status}, but not in this one's JSON; compare their versions"
+    return Problem(text, NodeSilent.code)
+
+
+def _rows(operation: Operation[Any], told: Told) -> list[msgspec.Raw]:
+    """The rows of a list, each with the name of its node, without reading them.
+
+    Raises:
+        ValueError, KeyError: it is no list of objects.
+    """
+    head = b'{"from":' + msgspec.json.encode(told.node)
+    found = []
+    for raw in msgspec.json.decode(told.body, type=dict[str, list[msgspec.Raw]])[operation.field]:
+        row = bytes(raw).lstrip()
+        if not row.startswith(b"{"):
+            raise ValueError("a row is no object")
+        rest = row[1:].lstrip()
+        found.append(msgspec.Raw(head + (b"" if rest.startswith(b"}") else b",") + rest))
+    return found

@@ -121,6 +121,8 @@ SECTIONS: dict[str, dict[str, tuple[str, str]]] = {
 SUCCEEDS = "SKYISLAND_SUCCEEDS"
 """A variable with which `supervise` tells `serve` that another island still runs, whose end it is to wait
 for."""
+OF_ALL = ("cache list", "ips", "jails", "logs", "requests", "stats", "status", "top")
+"""What `--node all` is for."""
 AS_JSON = "skyisland.cli.as_json"
 """Where a context keeps whether `--json` was given: also a command line that is wrong is told so in JSON."""
 
@@ -229,6 +231,7 @@ class GlobalOptions:
         Without `admin`, an unreadable token is no error: most islands let everybody on this host call.
 
         Raises:
+            click.UsageError: all nodes are meant (`gathering` asks those).
             Unreachable: there is no token, and no island either.
             SettingsError: there is no token that we may read.
         """
@@ -236,6 +239,8 @@ class GlobalOptions:
         from skyisland.errors import SettingsError
         from skyisland.settings import admin_token
 
+        if self.node == "all":
+            raise click.UsageError(f"--node all is for {', '.join(OF_ALL)}; here, name one node")
         settings = self.settings()
         remedy, tls = f"start one by `{self.line('serve')}`", self.tls(settings)
 

@@ -38,6 +38,26 @@ def nodes_rows(
     return True
 
 
+def nodes_answers(
+    options: GlobalOptions,
+    operation: Operation[T],
+    columns: tuple[str, ...],
+    rows: Callable[[T], Iterable[tuple[object, ...]]],
+    *,
+    as_json: bool,
+    texts: tuple[str, ...] = (),
+    **parameters: object,
+) -> bool:
+    """Print what all nodes answer that is no list, as rows; False where one node is meant."""
+    if options.node != ALL:
+        return False
+    with options.at("").client() as client:
+        found = client.everywhere(operation, **parameters)
+    every = [(node, *row) for node, answer in found.answers.items() for row in rows(answer)]
+    _print(found, columns, every, as_json=as_json, texts=texts)
+    return True
+
+
 def nodes_addresses(
     options: GlobalOptions,
     columns: tuple[str, ...],

@@ -125,16 +125,17 @@ def print_list(
 
 def print_fields(value: object) -> None:
     """A table of names and values; those of inner objects are called `outer.inner`."""
-    print_table(PAIRS, _flat(msgspec.to_builtins(value)), "nothing is known", texts=PAIRS[1:])
+    print_table(PAIRS, flat(value), "nothing is known", texts=PAIRS[1:])
 
 
-def _flat(fields: dict[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
-    rows: list[tuple[str, Any]] = []
-    for name, value in fields.items():
-        if isinstance(value, dict):
-            rows += _flat(value, f"{prefix}{name}.")
+def flat(value: object, prefix: str = "") -> list[tuple[str, object]]:
+    """The rows of that table."""
+    rows: list[tuple[str, object]] = []
+    for name, field in msgspec.to_builtins(value).items():
+        if isinstance(field, dict):
+            rows += flat(field, f"{prefix}{name}.")
         else:
-            rows.append((prefix + name, value))
+            rows.append((prefix + name, field))
     return rows
 
 

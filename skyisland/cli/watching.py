@@ -11,10 +11,11 @@ import click
 from skyisland import operations as op
 from skyisland.cli import GlobalOptions
 from skyisland.cli.completing import functions_called, jail_names, requests_over
-from skyisland.cli.gathering import nodes_addresses, nodes_rows
+from skyisland.cli.gathering import nodes_addresses, nodes_answers, nodes_rows
 from skyisland.cli.printing import (
     PAIRS,
     as_json,
+    flat,
     line_of_json,
     moment,
     print_fields,
@@ -60,6 +61,9 @@ def status(options: GlobalOptions, as_json: bool) -> None:
 
     --json shows all that it knows of itself.
     """
+    columns, texts = ("NAME", "VALUE"), ("VALUE",)
+    if nodes_answers(options, op.SNAPSHOT, columns, _summary, as_json=as_json, texts=texts):
+        return
     with options.client() as client:
         snapshot = client.snapshot()
     if as_json:
@@ -233,6 +237,10 @@ def top(options: GlobalOptions, function: str | None, window: str, as_json: bool
     With FUNCTION, by its id or as github.com/user/repo.Name, all about one: its errors by cause, commits,
     binaries, jails and latest calls.
     """
+    if function is None and nodes_answers(
+        options, op.REPORT, _TOP, _tops, as_json=as_json, texts=_TOP[-2:], window=Window(window)
+    ):
+        return
     with options.client() as client:
         if function is not None and function.startswith("fn-"):
             page = client.function(function, Window(window))
@@ -249,18 +257,21 @@ def top(options: GlobalOptions, function: str | None, window: str, as_json: bool
 
 
 def _print_report(report: Report) -> None:
-    rows = (
-        (one.id, *_figures(one.recent), _ms(one.usual_s), one.title, one.last_error)
-        for one in report.functions
-    )
-    columns = ("ID", *_FIGURES, "USUAL", "FUNCTION", "LAST ERROR")
-    print_table(columns, rows, "no function was called", texts=("FUNCTION", "LAST ERROR"))
+    print_table(_TOP, _tops(report), "no function was called", texts=_TOP[-2:])
     every = report.every
     told = f"{every.calls} calls in {every.window}, {_rate(every)}, {every.errors} errors"
     say(told, err=True)
 
 
+def _tops(report: Report) -> list[tuple[object, ...]]:
+    return [
+        (one.id, *_figures(one.recent), _ms(one.usual_s), one.title, one.last_error)
+        for one in report.functions
+    ]
+
+
 _FIGURES = ("CALLS", "RATE", "ERRORS", "P50", "P95", "P99", "COLD")
+_TOP = ("ID", *_FIGURES, "USUAL", "FUNCTION", "LAST ERROR")
 
 
 def _figures(recent: Figures) -> tuple[object, ...]:
@@ -398,6 +409,9 @@ def _since(at: float | None) -> str:
 @click.pass_obj
 def stats(options: GlobalOptions, as_json: bool) -> None:
     """Show the HTTP traffic since the island started."""
+    columns, texts = ("NAME", "VALUE"), ("VALUE",)
+    if nodes_answers(options, op.STATS, columns, flat, as_json=as_json, texts=texts):
+        return
     with options.client() as client:
         traffic = client.stats()
     print_json(traffic) if as_json else print_fields(traffic)

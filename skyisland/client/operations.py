@@ -144,8 +144,10 @@ class Client:
         """The node that this is asked of.
 
         Raises:
-            BadRequest: it is not asked of nodes.
+            BadRequest: it is not asked of nodes, or all are meant.
         """
+        if self.node == ALL:
+            raise BadRequest("all nodes are asked by `everywhere`; name one node", field="node")
         if not operation.takes_node:
             raise BadRequest(f"{operation.name} is not asked of a node; leave the node out", field="node")
         return self.node

@@ -8,12 +8,14 @@ import logging
 import time
 import zlib
 from collections.abc import AsyncIterator
+from typing import Any
 
 import httpx
 import pytest
 from click.testing import CliRunner
 from msgspec import structs
 
+from api.nodes import _heard
 from skyisland import operations as op
 from skyisland.cli import GlobalOptions, main
 from skyisland.client import Client
@@ -188,6 +190,56 @@ async def test_answers_that_are_no_answers_count_as_silence(hub: Hub, nodes: dic
     assert await said(pack(good)) == (200, "")
 
 
+async def test_what_another_node_says_that_is_no_json_is_passed_to_nobody(
+    hub: Hub, nodes: dict[str, World]
+) -> None:
+    line, ours = hub.line("c"), Subjects("f", "c")
+    good = Told(node="c", status=200, body=b'{"jails":[]}')
+    answers = [
+        *(structs.replace(good, body=body) for body in (b"", b"{", b"\xff", b'{"jails":["\xff"]}', b"[]")),
+        structs.replace(good, body=b"fine", media="text/plain"),
+        structs.replace(good, media="text/html"),
+        structs.replace(good, body=b"", status=500),
+        structs.replace(good, body=b"<p>gone</p>", status=502, media="text/html"),
+        structs.replace(good, body=b'{"error":1}', status=400),
+    ]
+    of_lists = [structs.replace(good, body=body) for body in (b"{}", b'{"jails":1}', b'{"jails":[1]}')]
+    said = good
+
+    async def answer(_: Message) -> bytes:
+        return pack(said)
+
+    await serve(line, f"{ours.at('c', 'admin')}.a", answer)
+    await serve(line, f"{ours.of('admin')}.a", answer)
+    async with nodes["a"].client(headers=ADMIN) as client:
+        for said in (*answers, *of_lists):
+            every = await client.get("/api/v1/admin/jails?node=all")
+            assert every.status_code == httpx.codes.OK
+            assert (every.json()["jails"], every.json()["silent"]) == ([], []), said
+            assert list(every.json()["refused"]) == ["c"], said
+            assert "the node c answered" in every.json()["refused"]["c"]["error"], said
+        for said in answers:
+            every = await client.get("/api/v1/admin/api-stats?node=all")
+            assert (set(every.json()["nodes"]), set(every.json()["refused"])) == ({"a", "b"}, {"c"}), said
+            one = await client.get("/api/v1/admin/jails?node=c")
+            assert (one.status_code, one.json()["code"]) == (502, "node_silent"), said
+        said = structs.replace(good, body=b' { "jails" : [ { "jid" : 7 } ] } ')
+        assert (await client.get("/api/v1/admin/jails?node=all")).json() == {
+            "silent": [],
+            "jails": [{"from": "c", "jid": 7}],
+        }
+
+
+async def test_a_question_that_gets_nothing_is_in_the_log(caplog: pytest.LogCaptureFixture) -> None:
+    async def nothing(scope: Any, receive: Any, send: Any) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await send({"type": "http.response.body", "body": b""})
+
+    told = await _heard(nothing, {"method": "GET", "path": "/x"}, b"", "b")
+    assert (told.status, json.loads(told.body)["code"]) == (500, "internal")
+    assert "GET /x, asked by another node, had no answer (200)" in caplog.text
+
+
 async def test_an_answer_that_no_message_can_hold_says_so(nodes: dict[str, World], hub: Hub) -> None:
     hub.lines[1].largest_bytes = 200
     async with nodes["a"].client(headers=ADMIN) as client:
@@ -221,6 +273,9 @@ async def test_client_and_commands_ask_other_nodes(nodes: dict[str, World], know
                 with pytest.raises(NodeNotFound, match="the fleet has b, c"):
                     client.jails()
                 every = client.everywhere(op.JAILS)
+            everybody = Client(server.url, token=TOKEN, header=HEADER, node="all")
+            with everybody as client, pytest.raises(BadRequest, match="name one node"):
+                client.stats()
             assert every.silent == ["c"]
             assert {node: [jail.jid for jail in jails] for node, jails in every.answers.items()} == {
                 "b": [jid]
@@ -236,12 +291,27 @@ async def test_client_and_commands_ask_other_nodes(nodes: dict[str, World], know
             out, told = run("all", "jails")
             assert told == "c did not answer\n"
             known["a"].silent.clear()
-            for words in (("requests",), ("cache",), ("logs",), ("ips",), ("ips", "--json")):
+            for words in (
+                ("requests",),
+                ("cache",),
+                ("logs",),
+                ("ips",),
+                ("ips", "--json"),
+                ("top",),
+                ("top", "--json"),
+                ("status",),
+                ("stats",),
+            ):
                 shown, told = run("all", *words)
                 assert "b" in shown.split() or told == "no node has any\n" or '"b": {' in shown, words
             assert out.splitlines()[0].startswith("NODE  JID")
             assert out.splitlines()[1].split()[:2] == ["b", str(jid)]
             assert json.loads(run("all", "jails", "--json")[0])["silent"] == []
+            table = [line.split() for line in run("all", "status")[0].splitlines()]
+            assert table[0] == ["NODE", "NAME", "VALUE"]
+            assert [words[0] for words in table if words[1:3] == ["jails", "1,"]] == ["b"]
+            nodes = json.loads(run("all", "stats", "--json")[0])["nodes"]
+            assert nodes.keys() == {"a", "b"}
             shown, _ = run("", "fleet", "status")
             assert "prod, this node is a" in shown
             assert [line.split()[:2] for line in shown.splitlines()[-2:]] == [["a", "here"], ["b", "up"]]
@@ -249,6 +319,16 @@ async def test_client_and_commands_ask_other_nodes(nodes: dict[str, World], know
 
         await asyncio.to_thread(with_client)
         await asyncio.to_thread(with_commands)
+
+
+@pytest.mark.parametrize("words", ["jail 7", "kill 7", "ip 10.61.0.2 available", "top fn-0", "fleet status"])
+def test_all_nodes_are_asked_for_lists_alone(words: str) -> None:
+    result = CliRunner().invoke(main, ["--node", "all", *words.split()])
+    assert result.exit_code == 2
+    wanted = (
+        "--node all is for cache list, ips, jails, logs, requests, stats, status, top; here, name one node"
+    )
+    assert wanted in " ".join(result.stderr.split())
 
 
 async def test_a_node_that_asks_needs_a_token_like_anybody(nodes: dict[str, World]) -> None:
