@@ -81,7 +81,8 @@ class Process(Piped):
         self._popen = popen
         self._exited = asyncio.Event()
         self.peak_memory_bytes = 0
-        """The most memory that it had at one time; 0 until it has ended (getrusage(2))."""
+        """The most memory that it had at one time, also before its exec, as a copy of this process; 0 until
+        it has ended (getrusage(2))."""
         try:
             self._watch()
         except OSError:

@@ -56,6 +56,25 @@ async def test_the_number_comes_before_the_program(tmp_path: Path) -> None:
     assert await make(launcher) == (71, 5)
 
 
+@pytest.mark.parametrize(("had_much", "number"), [(3, 4), (9, launching.TRIES)])
+async def test_a_process_that_had_the_memory_of_the_island_makes_no_jail(
+    tmp_path: Path, had_much: int, number: int
+) -> None:
+    """Its end would be told as out of memory. The last that is tried makes the jail in any case."""
+    launcher = tmp_path / "launcher"
+    launcher.write_text(f"""#!/bin/bash
+echo >> {tmp_path}/started
+number=$(wc -l < {tmp_path}/started)
+picky=$(tr '\\0' '\\n' <&$SKY_ORDER | grep -x m59)
+if [ "$picky" ] && [ $number -le {had_much} ]; then printf '?' >&$SKY_ORDER; exit 1; fi
+printf +$number >&$SKY_ORDER
+""")
+    launcher.chmod(0o755)
+    process, made = await launching.make(launcher, ["make"], blamed_bytes=59, stdout_bytes=9, stderr_bytes=99)
+    await process.wait()
+    assert made == number
+
+
 async def test_one_that_says_nothing_is_ended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(launching, "TIMEOUT_S", 0.05)
     with pytest.raises(DriverError, match="does not answer"):

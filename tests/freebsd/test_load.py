@@ -127,8 +127,9 @@ async def test_memory_that_was_refused_is_told_as_such(
         outcome = await inmate.converse(b"", 20)
     await made.close()
     assert outcome.verdict is verdict
-    rules = [word for words in world.calls("launcher") for word in words if word.startswith("q")]
-    assert f"qswapuse:deny={320 << 20}" in rules
+    order_words = [word for words in world.calls("launcher") for word in words]
+    assert f"qswapuse:deny={320 << 20}" in order_words
+    assert f"m{int((64 << 20) * jails.OOM_SHARE)}" in order_words, "one who had as much before is no witness"
 
 
 async def test_only_functions_have_the_hard_bound(world: World) -> None:

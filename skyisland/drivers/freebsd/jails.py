@@ -34,7 +34,7 @@ from skyisland.errors import DriverError, HostUnfit, IslandError
 from skyisland.host.process import Process
 from skyisland.host.programs import ProgramFailed, Programs
 from skyisland.jails.driver import jail_prefix, resolv_conf
-from skyisland.model import JailSpec, Mount, NetworkAccess, Snapshot
+from skyisland.model import JailSpec, Limits, Mount, NetworkAccess, Snapshot
 from skyisland.status import Capability, Usage
 
 log = logging.getLogger(__name__)
@@ -106,12 +106,12 @@ class FreeBSDJail:
 
         A process that was refused memory at the hard bound ends as it likes. Go's runtime says why.
         """
-        limit = self.spec.limits.memory_bytes
-        if limit is None or not self._driver.limits:
+        limit, blamed_bytes = self.spec.limits.memory_bytes, self._driver.blamed_bytes(self.spec.limits)
+        if limit is None or blamed_bytes is None:
             return False
         peak_bytes = self._driver.peak_bytes(self.process)
         if self.process.returncode == -signal.SIGKILL:
-            return peak_bytes >= limit * OOM_SHARE
+            return peak_bytes >= blamed_bytes
         return peak_bytes > limit or GO_REFUSED.search(bytes(self.process.stderr.data)) is not None
 
     def filled_its_disk(self) -> bool:
@@ -163,8 +163,8 @@ class FreeBSDJails:
         peak_bytes: Callable[[Process], int] = lambda process: process.peak_memory_bytes,
     ) -> None:
         """`jails`: the folder where clones are mounted. `build_uid`: the host uid of build jails; functions
-        have the next one. `peak_bytes`: the peak memory of a process that has ended. Only FreeBSD's wait4(2)
-        gives the process's own; Linux's includes the parent's before the exec, so tests replace it."""
+        have the next one. `peak_bytes`: the peak memory of a process that has ended. wait4(2) gives the
+        process's own where the launcher took care of that; tests replace it."""
         self.launcher = launcher
         self.prefix = jail_prefix(island)
         self.jails = jails
@@ -279,6 +279,7 @@ class FreeBSDJails:
             process, jid = await launching.make(
                 self._launching(),
                 self.order(spec, folders),
+                blamed_bytes=self.blamed_bytes(spec.limits),
                 stdout_bytes=spec.limits.stdout_bytes,
                 stderr_bytes=spec.limits.stderr_bytes,
             )
@@ -290,6 +291,12 @@ class FreeBSDJails:
                 raise DriverError(f"{failure.message}; {remedy}") from failure
             raise
         return FreeBSDJail(structs.replace(spec, jid=jid), process, self)
+
+    def blamed_bytes(self, limits: Limits) -> int | None:
+        """The peak memory from which SIGKILL is taken to be the kernel's; None where nothing is limited."""
+        if limits.memory_bytes is None or not self.limits:
+            return None
+        return int(limits.memory_bytes * OOM_SHARE)
 
     def _launching(self) -> Path:
         if self._program is None:

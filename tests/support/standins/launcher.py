@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 PR_SET_PDEATHSIG = 1
 LIMITS = {4: resource.RLIMIT_CORE, 8: resource.RLIMIT_NOFILE, 1: resource.RLIMIT_FSIZE}
 """FreeBSD's numbers of resource limits, and this host's."""
-KINDS = {"make": set("ncpsib4qrwtdvluhae"), "remove": set("nc")}
+KINDS = {"make": set("ncpmsib4qrwtdvluhae"), "remove": set("nc")}
 """The words of each order (`order.take` in launcher/order.go)."""
 STRINGS = {"host.hostname"}
 INTEGERS = {"securelevel", "children.max", "enforce_statfs", "devfs_ruleset", "ip4", "ip6", "vnet"}

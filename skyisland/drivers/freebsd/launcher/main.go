@@ -12,8 +12,8 @@
 // other one is its kind (order.take).
 //
 // The answer to `make` is `+` and the number of the jail, and the socket ends when the program begins. If it
-// cannot begin, `!` and why follow: `!mount /a: no such file or directory`. The answer to `remove` is `+`, or
-// `!` and why.
+// cannot begin, `!` and why follow: `!mount /a: no such file or directory`. `?` is for another process to do: the
+// peak memory of this one would be taken for the program's. The answer to `remove` is `+`, or `!` and why.
 //
 // What `make` had made when it failed or was killed, `remove` takes away: all of it has the jail's name or lies
 // below its clone.

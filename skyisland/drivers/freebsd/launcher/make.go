@@ -7,6 +7,9 @@ import "syscall"
 // The rules come before the jail, whose name they have: so nothing runs in it without limits. What needs the rights
 // of the host's root comes before it enters; there it gives up those of the jail's, and no other process is there.
 func become(o *order, socket int) string {
+	if o.blamed != 0 && peakBytes() >= o.blamed {
+		return "?"
+	}
 	if errno := dieWithParent(); errno != 0 {
 		return failed("die with the island", errno)
 	}
@@ -52,6 +55,16 @@ func become(o *order, socket int) string {
 	resetSignals()
 	answer(socket, "+"+digits(jid))
 	return failed("execute "+o.argv[0], syscall.Exec(o.argv[0], o.argv, o.env))
+}
+
+// peakBytes is the most memory that this process has had. A copy of the process that started it, which it was at
+// first, counts if the clock ticked then (kern_clock.c): execve(2) forgets nothing.
+func peakBytes() int {
+	var used syscall.Rusage
+	if err := syscall.Getrusage(syscall.RUSAGE_SELF, &used); err != nil {
+		return 0
+	}
+	return int(used.Maxrss) << 10
 }
 
 // mountAll mounts the folders, and a /dev that shows nothing but what the order lists; else why not.

@@ -20,6 +20,7 @@ type order struct {
 	name, clone, cwd   string
 	login              string
 	island, uid, devfs int
+	blamed             int
 	parameters         []parameter
 	folders            []folder
 	limits             []limit
@@ -70,6 +71,9 @@ func (o *order) take(kind byte, word string) (ok bool) {
 		o.clone = word
 	case 'p': // the island's pid, with which the program dies
 		o.island, ok = decimal(word)
+		return ok
+	case 'm': // the peak of its memory, in bytes, from which the island blames that for a failure
+		o.blamed, ok = decimal(word)
 		return ok
 	case 's', 'i', 'b', '4': // a parameter of the jail: a string, an integer, a boolean, an IPv4 address
 		return o.parameter(kind, key, value)
