@@ -37,10 +37,11 @@ from hypercorn.typing import (
     Scope,
 )
 from quart import Quart, Response, request
+from werkzeug.exceptions import RequestEntityTooLarge
 
 from api import admin, description, later, names, observe, problems, receipts, routes
 from api.auth import Gate
-from api.bodies import HungUp, unpacked
+from api.bodies import HungUp, too_large, unpacked
 from api.clients import Clients
 from api.function import FunctionEndpoint, called_name, look, send_reply
 from api.handlers import PREFIX, HandlerEndpoint
@@ -240,6 +241,8 @@ def create_app(
     app.gate = gate = Gate(token_header, token, settings)
 
     async def refuse(error: Exception) -> Response:
+        if isinstance(error, RequestEntityTooLarge):  # Quart's has no limit in its words
+            error = too_large(ADMIN_BODY_LIMIT_BYTES)
         form = wanted(request.headers.get("Accept", "")).error
         admin = gate.is_admins(request.scope["headers"])
         return routes.respond(problems.reply(error, form, admin=admin))

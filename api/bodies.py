@@ -60,12 +60,13 @@ async def read_body(
     except TimeoutError:
         raise RequestTimeout(f"the body did not come within {timeout_s:g} s") from None
     if size > limit:
-        raise _too_large(limit)
+        raise too_large(limit)
     body = b"".join(chunks)
     return await asyncio.to_thread(_unpack, body, limit) if coding in GZIP and body else body
 
 
-def _too_large(limit: int) -> TooLarge:
+def too_large(limit: int) -> TooLarge:
+    """The refusal of a body that is longer than `limit` bytes."""
     return TooLarge(f"the body is longer than {limit} bytes; send less", limit_bytes=limit)
 
 
@@ -79,7 +80,7 @@ def _unpack(packed: bytes, limit: int) -> bytes:
         except zlib.error as error:
             raise _no_gzip(str(error)) from None
         if len(body) > limit:
-            raise _too_large(limit)
+            raise too_large(limit)
         if not gzip.eof:
             raise _no_gzip("it ends too early")
         rest = gzip.unused_data

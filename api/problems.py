@@ -191,9 +191,9 @@ def misfortune_of(called: Called, form: str = JSON) -> Reply:
 
 
 def _http(error: HTTPException, form: str) -> Reply:
-    """Quart's own refusals: unknown path, wrong method, body too long …"""
+    """Quart's own refusals: unknown path, wrong method …"""
     status = error.code or 500
-    code = "too_large" if status == 413 else HTTPStatus(status).phrase.lower().replace(" ", "_")
+    code = HTTPStatus(status).phrase.lower().replace(" ", "_")
     kept = tuple((name, value) for name, value in error.get_headers() if name in ("Allow", "Location"))
     text = {
         404: "there is nothing here; /docs lists what is where",

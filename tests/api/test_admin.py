@@ -235,8 +235,16 @@ async def test_an_address_in_use(world: World, client: httpx.AsyncClient, admin:
 
 
 async def test_admin_bodies_are_bounded(admin: httpx.AsyncClient) -> None:
-    response = await admin.put("/api/v1/admin/ips", content=b"x" * (65 << 10))
-    assert (response.status_code, response.json()["code"]) == (413, "too_large")
+    for path in ("/api/v1/admin/ips", "/api/v1/names/encode"):
+        response = await admin.put(path, content=b"x" * (65 << 10))
+        assert (response.status_code, response.json()) == (
+            413,
+            {
+                "error": "the body is longer than 65536 bytes; send less",
+                "code": "too_large",
+                "details": {"limit_bytes": 65536},
+            },
+        )
 
 
 async def test_cache(client: httpx.AsyncClient, admin: httpx.AsyncClient) -> None:

@@ -53,7 +53,9 @@ def field(low: int, high: int, *, often: bool) -> st.SearchStrategy[Field]:
     numbers = st.sets(st.integers(low, high), min_size=1, max_size=3)
     listed = numbers.map(lambda some: (",".join(map(str, sorted(some))), frozenset(some)))
     every = st.just(("*", frozenset(range(low, high + 1))))
-    steps = st.integers(2, 20).map(lambda step: (f"*/{step}", frozenset(range(low, high + 1, step))))
+    steps = st.integers(2, min(20, high)).map(
+        lambda step: (f"*/{step}", frozenset(range(low, high + 1, step)))
+    )
     return st.one_of(listed, every, steps) if often else st.one_of(listed, listed, every, steps)
 
 
@@ -157,11 +159,18 @@ def test_what_was_due_in_years_is_counted_within_bounds() -> None:
         ({"cron": "@daily"}, "0 8 [*] [*] MON-FRI"),
         ({"cron": "61 8 * * *"}, "Bad minute"),
         ({"cron": "0 8 30 2 *"}, "Bad day-of-month"),
+        ({"cron": "*/99999999999999999999 * * * *"}, "step beyond 59"),
+        ({"cron": "0 0-8/2,9/24 * * *"}, "'0-8/2,9/24' has a step beyond 23"),
+        ({"cron": "0 0 * * MON-FRI/8"}, "step beyond 7"),
         ({"cron": "0 0 */31 2 1#5"}, "ever comes|no time"),
         ({"cron": "0 8 * * *", "zone": "Europe/berlin!"}, "Europe/Berlin"),
         ({"cron": "0 8 * * *", "zone": "Europe"}, "Europe/Berlin"),
         ({"cron": "0 8 * * *", "zone": "../../etc/passwd"}, "Europe/Berlin"),
         ({"cron": "0 8 * * *", "zone": "/etc/localtime"}, "Europe/Berlin"),
+        *(
+            ({"cron": "0 8 * * *", "zone": zone}, "IANA's names")
+            for zone in ("Factory", "localtime", "posixrules", "posix/UTC", "right/Europe/Berlin")
+        ),
     ],
 )
 def test_what_is_no_schedule_names_the_remedy(fields: dict[str, Any], remedy: str) -> None:
