@@ -43,6 +43,9 @@ _SCP = re.compile(r"^([^:/]*):(?![0-9]+/)")
 """`git@host:` of a path; behind a colon may also stand a port."""
 _RELEASES = re.compile(r"latest|(?:[^/]+/)*v?\d[\w.+-]*")
 """Versions that tags decide."""
+_REFERENCE = re.compile(r"refs/[^/]+/[^-].*", re.DOTALL)
+_NOT_IN_REFERENCE = re.compile(r"[\x00-\x20\x7f~^:?*\[\\]|\.\.|@\{|//|/\.|[./]$|\.lock(/|$)")
+"""By git-check-ref-format(1). `sources.versions` has the same for versions; names stand below it."""
 
 _Text = Annotated[str, Meta(max_length=2048)]
 
@@ -220,9 +223,11 @@ def _why_not(
         return f"{header.decode()} says {kind[:40].decode('latin-1')!r}, which is no push"
     if bare(revision.repository) not in payload.repository.names() | payload.project.names():
         return f"it is none of {revision.repository}, which {revision.name} stands for"
+    if not is_reference(payload.ref):
+        return f"its ref is {payload.ref[:80]!r}, which is no branch or tag of Git's"
     if not followers and not revision.follows:
         return f"{revision.name} is pinned; move it to a branch to have it follow that"
-    return "" if followers else f"no name follows {payload.ref or 'that'} of {revision.repository}"
+    return "" if followers else f"no name follows {payload.ref} of {revision.repository}"
 
 
 def delivery_of(scheme: Scheme, headers: Mapping[bytes, bytes], body: bytes) -> str:
@@ -254,6 +259,11 @@ def bare(url: str) -> str:
     rest = text.partition("://")[2] if "://" in text else _SCP.sub(r"\1/", text)
     host, slash, path = rest.partition("/")
     return f"{host.rpartition('@')[2]}{slash}{path.rstrip('/').removesuffix('.git')}"
+
+
+def is_reference(ref: str) -> bool:
+    """Whether Git would have a branch or tag of this name, without asking it."""
+    return _REFERENCE.fullmatch(ref) is not None and _NOT_IN_REFERENCE.search(ref) is None
 
 
 def concerns(revision: Revision, ref: str) -> bool:

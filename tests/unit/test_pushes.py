@@ -226,6 +226,23 @@ async def test_what_concerns_no_name_says_why_it_is_idle(
     assert (remote.doubted, named.get("encode").commit) == ([], OLD)
 
 
+@pytest.mark.parametrize(
+    "ref",
+    [
+        "", "main", "refs/", "refs/heads", "refs/heads/", "/heads/main", "refs//main", "refs/heads/../../etc",
+        "refs/heads/-x\n\0", "refs/heads/-x", "refs/heads/main\n",
+        "refs/heads/a.lock", "refs/heads/a b", "refs/heads/@{0}", "refs/tags/.v1",
+    ],
+)  # fmt: skip
+async def test_what_is_no_reference_asks_nobody(remote: Remote, named: NamedFunctions, ref: str) -> None:
+    await named.define("encode", structs.replace(ENCODE, version=None))
+    remote.commit, body = NEW, payload(ref)
+    told = await named.pushes.take("encode", github(body), body)
+    assert (told.state, told.names, await over(named)) == (PushState.idle, (), told)
+    assert told.why == f"its ref is {ref!r}, which is no branch or tag of Git's"
+    assert (remote.doubted, named.get("encode").commit) == ([], OLD)
+
+
 async def test_a_pinned_name_says_that_it_is(remote: Remote, named: NamedFunctions) -> None:
     await named.define("encode", structs.replace(ENCODE, pin=True))
     body = payload()
