@@ -5,21 +5,28 @@ reads both), and is passed on piece by piece as it comes. The handler sees the p
 by which name and way, is in `X-Forwarded-…`. What is between two neighbours alone (RFC 9110, section 7.6.1)
 and the caller's token stay here.
 
-What is sent again with an Idempotency-Key gets the answer that was sent before, of which a `Copy` was kept.
-Where that broke off, the key stands for nothing.
+What is sent again with an Idempotency-Key gets the answer that was sent before. A `Copy` of it is kept before
+its last byte is sent, so who has all of it may ask at once. Where it broke off, the key stands for nothing.
 """
 
 from __future__ import annotations
 
 import asyncio
 import itertools
+import logging
 import re
 from collections.abc import Awaitable, Callable, Iterator
 from functools import partial
 from urllib.parse import quote
 
 import h11
-from hypercorn.typing import ASGIReceiveCallable, ASGISendCallable, ASGISendEvent, HTTPScope
+from hypercorn.typing import (
+    ASGIReceiveCallable,
+    ASGISendCallable,
+    ASGISendEvent,
+    HTTPResponseStartEvent,
+    HTTPScope,
+)
 
 from api.auth import Gate
 from api.bodies import HungUp, read_body
@@ -30,8 +37,11 @@ from api.problems import Reply, misfortune, reply
 from skyisland.errors import BadRequest, NotFound, TooBusy
 from skyisland.island import Island
 from skyisland.later.calls import Claim
+from skyisland.later.keeping import NotKept
 from skyisland.model import Exchange, Verdict
 from skyisland.named.calls import EVERYBODY
+
+log = logging.getLogger(__name__)
 
 PREFIX = "/fn/"
 HEADER_BYTES = 64 << 10
@@ -66,7 +76,7 @@ class HandlerEndpoint:
     async def __call__(self, scope: HTTPScope, receive: ASGIReceiveCallable, send: ASGISendCallable) -> None:
         asked = asked_by(scope)
         copy = Copy(send) if asked.deferral is not None else None
-        answer = Answering(copy or send, asked.id)
+        answer = Answering(send, asked.id, copy)
         try:
             refusal = await self._answered(scope, receive, answer, asked, copy)
         except HungUp:
@@ -89,8 +99,8 @@ class HandlerEndpoint:
         asked: Asked,
         copy: Copy | None,
     ) -> Reply | None:
-        """What is sent in place of the handler's answer, if there is none. `copy`: of what is sent, where
-        the request has an Idempotency-Key."""
+        """What is sent in place of the handler's answer, if there is none. `copy`: of that answer, where the
+        request has an Idempotency-Key."""
         name, target = _target(scope)
         definition = self._island.named.calls.handler(name)
         public = definition.webhook is not None or EVERYBODY in definition.callers
@@ -121,15 +131,14 @@ class HandlerEndpoint:
             self._island.named.calls.check(name, who=client.who, later=False)
             await copy.again(Kept.of(held))
             return None
+        copy.keep = partial(later.answered, claim)
         try:
             refusal = await run()
-        except BaseException:
-            await later.release(claim)
-            raise
-        if refusal is None and not copy.whole:
-            await later.release(claim)
-        else:
-            await later.answered(claim, copy.kept(refusal).encoded())
+            if refusal is not None:
+                await copy.end(refusal)
+        finally:
+            if not copy.ended:
+                await later.release(claim)
         return refusal
 
     async def _run(
@@ -256,17 +265,20 @@ def _target(scope: HTTPScope) -> tuple[str, bytes]:
 
 
 class Copy:
-    """Sends a handler's answer on, and keeps it for who sends the same Idempotency-Key again."""
+    """A handler's answer, or what is sent in its place, for who sends the same Idempotency-Key again."""
 
     def __init__(self, send: ASGISendCallable) -> None:
         self._send = send
         self._status = 0
         self._headers: list[tuple[str, str]] = []
         self._body = bytearray()
-        self.whole = False
-        """All of it was sent."""
+        self.keep: Callable[[bytes], Awaitable[None]]
+        """Keeps it."""
+        self.ended = False
+        """It is whole, and was given to be kept."""
 
-    async def __call__(self, message: ASGISendEvent) -> None:
+    def add(self, message: ASGISendEvent) -> None:
+        """What is about to be sent."""
         if message["type"] == "http.response.start":
             self._status = message["status"]
             self._headers = [
@@ -274,14 +286,17 @@ class Copy:
             ]
         elif message["type"] == "http.response.body":
             self._body += message["body"]
-            self.whole = not message["more_body"]
-        await self._send(message)
 
-    def kept(self, refusal: Reply | None) -> Kept:
-        """What was sent; or what is sent in its place."""
+    async def end(self, refusal: Reply | None = None) -> None:
+        """Keep what was added, or `refusal` in its place. What cannot be kept is an answer all the same."""
+        kept = Kept(self._status, bytes(self._body), tuple(self._headers))
         if refusal is not None:
-            return Kept(refusal.status, refusal.body, refusal.headers, refusal.media)
-        return Kept(self._status, bytes(self._body), tuple(self._headers))
+            kept = Kept(refusal.status, refusal.body, refusal.headers, refusal.media)
+        try:
+            await self.keep(kept.encoded())
+        except NotKept as error:
+            log.error("the answer to an Idempotency-Key: %s", error.message)
+        self.ended = True
 
     async def again(self, kept: Kept) -> None:
         """Send what was sent before."""
@@ -297,8 +312,8 @@ class Copy:
 class Answering:
     """A handler's answer, passed on as it comes."""
 
-    def __init__(self, send: ASGISendCallable, id_: str) -> None:
-        self._send, self._id = send, id_
+    def __init__(self, send: ASGISendCallable, id_: str, copy: Copy | None = None) -> None:
+        self._send, self._id, self._copy = send, id_, copy
         self._http = h11.Connection(our_role=h11.CLIENT, max_incomplete_event_size=HEADER_BYTES)
         self.begun = False
         """Its status is sent."""
@@ -324,11 +339,12 @@ class Answering:
         """
         if piece:  # h11 takes none for the connection's end
             self._http.receive_data(piece)
+        messages: list[ASGISendEvent] = []
         body = bytearray()
         for number in itertools.count(1):
             event = self._http.next_event()
             if isinstance(event, h11.Response):
-                await self._begin(event)
+                messages.append(self._start(event))
             elif isinstance(event, h11.Data):
                 body += event.data
             elif isinstance(event, h11.EndOfMessage):
@@ -338,18 +354,26 @@ class Answering:
             if number % AT_ONCE == 0:
                 await asyncio.sleep(0)
         if body or self.ended:
-            await self._send({"type": "http.response.body", "body": bytes(body), "more_body": not self.ended})
+            messages.append({"type": "http.response.body", "body": bytes(body), "more_body": not self.ended})
+        if self._copy is not None:
+            for message in messages:
+                self._copy.add(message)
+            if self.ended:  # the head may be all of the answer: nothing is sent before it is kept
+                await self._copy.end()
+        for message in messages:
+            self.begun = True
+            await self._send(message)
 
-    async def _begin(self, response: h11.Response) -> None:
-        self.begun = True
+    def _start(self, response: h11.Response) -> HTTPResponseStartEvent:
         named = {
             word.strip().lower()
             for header, value in response.headers
             if header == b"connection"
             for word in value.split(b",")
         }
-        # The server frames the answer anew, and dates it.
-        ours = BETWEEN_NEIGHBOURS | named | {b"transfer-encoding", b"date"}
+        # The server frames the answer anew, and dates it; the id is the invocation's alone.
+        ours = BETWEEN_NEIGHBOURS | named | {b"transfer-encoding", b"date", b"x-call-id"}
         headers = [(header, value) for header, value in response.headers if header not in ours]
         headers.append((b"x-call-id", self._id.encode()))
-        await self._send({"type": "http.response.start", "status": response.status_code, "headers": headers})
+        # Any status from 200 to 999 passes, as it does through Go's own server and its ReverseProxy.
+        return {"type": "http.response.start", "status": response.status_code, "headers": headers}

@@ -12,6 +12,8 @@ import pytest
 
 from api.handlers import AT_ONCE, HEADER_BYTES, Answering
 from skyisland.drivers.fake import Script
+from skyisland.later.calls import Claim
+from skyisland.later.keeping import NotKept
 from skyisland.settings import Api as ApiSettings
 from tests.support.api import ADMIN, HEADER, TOKEN, World, make_world
 
@@ -163,6 +165,54 @@ async def test_what_is_sent_again_with_its_key_runs_once(site: Site) -> None:
     assert len(site.requests) == 4
     await site.ask("POST", "/api/v1/names/hook/pause", headers=ADMIN)
     assert (await site.ask("POST", "/fn/hook/a?b", headers=key, content=b"body")).status_code == 503
+
+
+@pytest.mark.parametrize("method", ["POST", "HEAD"])
+async def test_who_has_the_whole_answer_gets_it_again_at_once(site: Site, method: str) -> None:
+    results, order = site.world.island.later._store.results, []
+    answered = results.answered
+
+    async def keep(claim: Claim, reply: bytes) -> None:
+        await answered(claim, reply)
+        order.append("kept")
+
+    results.answered = keep  # type: ignore[method-assign]
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        async def sent(message: Any) -> None:
+            order.append(message["type"])
+            await send(message)
+
+        await site.world.app(scope, receive, sent)
+
+    transport = httpx.ASGITransport(app=app)
+    async with httpx.AsyncClient(transport=transport, base_url="http://island") as client:
+        told = await client.request(
+            method, "/fn/hook", headers={HEADER: "shop's", "Idempotency-Key": "k"}, content=b"body"
+        )
+    assert told.status_code == 201
+    # To who asks by HEAD, the head is the whole.
+    assert order == ["kept", "http.response.start", "http.response.body"]
+
+
+async def test_an_answer_that_cannot_be_kept_is_given_all_the_same(
+    site: Site, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def fail(claim: Claim, reply: bytes) -> None:
+        raise NotKept("the disk is full")
+
+    site.world.island.later._store.results.answered = fail  # type: ignore[method-assign]
+    told = await site.ask("POST", "/fn/hook", headers={"Idempotency-Key": "k"})
+    assert (told.status_code, told.content) == (201, b"ok")
+    assert "the disk is full" in caplog.text
+
+
+async def test_the_id_is_the_islands_and_the_status_the_handlers(site: Site) -> None:
+    site.answer = b"HTTP/1.1 999 Own\r\nX-Call-Id: inv-forged\r\nContent-Length: 2\r\n\r\nok"
+    told = await site.ask("GET", "/fn/hook")
+    assert (told.status_code, told.content) == (999, b"ok")
+    [call] = told.headers.get_list("x-call-id")
+    assert call != "inv-forged"
 
 
 @pytest.mark.parametrize(

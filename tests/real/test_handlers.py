@@ -195,6 +195,14 @@ def test_who_has_the_whole_answer_may_leave_before_the_handler_ends(island: Daem
     island.wait_for(event="InvocationFinished", invocation=answer.headers["x-call-id"], verdict="ok")
 
 
+def test_who_has_the_whole_answer_gets_it_again_while_the_handler_runs(island: Daemon) -> None:
+    headers = {"Connection": "close", "Idempotency-Key": "key-1"}
+    told = [island.request("POST", "/fn/site/after?pause=400ms", headers=headers) for _ in range(3)]
+    assert [(one.status_code, one.text) for one in told] == [(200, "ok\n")] * 3
+    assert [one.headers.get("idempotent-replayed") for one in told] == [None, "true", "true"]
+    assert len({one.headers["x-call-id"] for one in told}) == 1
+
+
 def test_examples_are_run_before_a_name_moves(island: Daemon) -> None:
     """Beside the handlers, for they share the island."""
     made = island.admin.put(

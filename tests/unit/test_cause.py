@@ -21,6 +21,16 @@ main.main()
 
 FAULT_LINE = "SIGSEGV: segmentation violation"
 FAULT = f"{FAULT_LINE}\nPC=0x40 m=0 sigcode=0\n\ngoroutine 1:\n\nrip    0x40\ngs     0x0\n".encode()
+SENT = f"""{FAULT_LINE}
+PC=0x40c84e m=0 sigcode=0 addr=0x4353
+
+goroutine 1 gp=0x2482932a61e0 m=0 mp=0x540680 [running]:
+internal/runtime/syscall/linux.Syscall6()
+\tinternal/runtime/syscall/linux/asm_linux_amd64.s:36 +0xe fp=0x24829330cdb8 sp=0x24829330cdb0 pc=0x40c84e
+
+rip    0x40c84e
+gs     0x0
+""".encode()
 
 
 def ended(verdict: Verdict, **fields: object) -> Cause:
@@ -93,6 +103,11 @@ def test_a_build_is_told_by_its_first_line_about_a_file() -> None:
     about_the_call = BuildFailed("repo has no exported Foo", output="call:1:1: undefined: repo.Foo")
     assert Cause.of_error(about_the_call).text == "build: repo has no exported Foo"
     assert Cause.of_error(BuildFailed("the build took too long")).compiler == ""
+
+
+def test_a_signal_that_was_sent_is_told_in_the_words_of_gos_runtime() -> None:
+    cause = ended(Verdict.exited, exit_code=2, stderr=SENT, error=panic(SENT))
+    assert (cause.kind, cause.text) == ("exited 2", f"exited 2: {FAULT_LINE}")
 
 
 def test_other_errors_are_told_by_their_code() -> None:

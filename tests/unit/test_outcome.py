@@ -116,6 +116,10 @@ class TestTold:
     def test_without_a_record_all_is_printed(self) -> None:
         outcome = told(structs.replace(OK, stdout=b"hello"), NONCE, 100)
         assert (outcome.stdout, outcome.printed, outcome.results) == (b"hello", b"hello", None)
+        # As a caller sees a function that ended its process itself with code 0.
+        answer = json.loads(encode(Answer.of(invocation(outcome))))
+        assert (answer["data"], answer["stdout"], answer["results"]) == ("hello", "hello", None)
+        assert (answer["error"], answer["failed"], answer["exit_code"]) == (None, False, 0)
 
     @pytest.mark.parametrize("verdict", [Verdict.ok, Verdict.exited, Verdict.timed_out])
     def test_too_much_output_is_cut_whatever_stands_behind_it(self, verdict: Verdict) -> None:
