@@ -120,7 +120,7 @@ class FleetChecks:
                 try:
                     await stream.make()
                 except Away as away:
-                    why, _, remedy = away.message.partition("; ")
+                    why, _, remedy = (stream.refused or away.message).partition("; ")
                     return why, remedy or "look at the servers' log"
                 there.add(stream.name)
         return None

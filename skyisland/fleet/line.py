@@ -30,10 +30,10 @@ judgement: an island runs fewer calls."""
 
 
 class Away(Unavailable):
-    """The fleet's servers cannot be reached, or did not answer in time: what needs them is not done."""
+    """The fleet's servers are away, did not answer in time, or refuse: what needs them is not done."""
 
     def __init__(self, why: str) -> None:
-        super().__init__(f"the fleet cannot be reached: {why}", retry_after_s=2)
+        super().__init__(f"the fleet cannot be used: {why}", retry_after_s=2)
 
 
 class Nobody(Unavailable):

@@ -99,7 +99,8 @@ async def test_a_server_that_is_not_there_or_takes_little(own_server: NatsServer
     async with joined(own_server, fleet_name) as (line, names):
         await line.client.jetstream().add_stream(name=names.bucket("NAMES"), subjects=[names.of("n")])
     store = (await checks(section))["fleet store"]
-    assert f"the stream {names.bucket('RESULTS')}: insufficient storage" in store.found
+    why = f"the stream {names.bucket('RESULTS')}: insufficient storage"
+    assert store.found.startswith(f"calls that answer later cannot be kept: {why}")
     assert store.remedy.startswith("raise max_file_store in nats.conf")
     own_server.stop()
     own_server.file.write_text(own_server.file.read_text().replace("1GB", "100GB"))
