@@ -279,7 +279,7 @@ async def test_while_the_servers_are_away_or_full_that_is_said_and_nothing_is_lo
             await store.orders.put(order("large", "bob", size=3000))
         own_server.stop(SIGKILL)
         await until(lambda: line.state is LineState.away)
-        with pytest.raises(NotKept, match="cannot be reached") as refused:
+        with pytest.raises(NotKept, match="cannot be used") as refused:
             await store.orders.put(order("three"))
         assert refused.value.retry_after_s
         with pytest.raises(NotKept):
