@@ -13,10 +13,7 @@ from typing import Any
 
 import pytest
 
-from tests.support import freebsd_host
 from tests.support.daemon import Daemon, host_objects, tag
-
-pytestmark = pytest.mark.skipif(not freebsd_host.POOL, reason="no FreeBSD with a pool for tests (TEST_ZPOOL)")
 
 SUBNET = "10.213.97"
 CALLS = int(os.environ.get("SKYISLAND_TEST_CALLS", "50"))
