@@ -111,6 +111,7 @@ fatal error: runtime: cannot map pages in arena address space"""
     [
         (f"echo '{GO}' >&2; exit 2", 20, Verdict.out_of_memory),
         (f"echo '{SEEN}' >&2; exit 2", 20, Verdict.out_of_memory),
+        (f"echo '{SEEN}' >&2; while :; do echo goroutine 1: >&2; done", 20, Verdict.out_of_memory),
         ("echo 'no room' >&2; exit 1", 65, Verdict.out_of_memory),
         ("echo 'no room' >&2; exit 1", 63, Verdict.exited),
         (f"echo 'we saw {GO}' >&2; exit 2", 20, Verdict.exited),

@@ -109,10 +109,11 @@ class FreeBSDJail:
         limit, blamed_bytes = self.spec.limits.memory_bytes, self._driver.blamed_bytes(self.spec.limits)
         if limit is None or blamed_bytes is None:
             return False
-        peak_bytes = self._driver.peak_bytes(self.process)
-        if self.process.returncode == -signal.SIGKILL:
-            return peak_bytes >= blamed_bytes
-        return peak_bytes > limit or GO_REFUSED.search(bytes(self.process.stderr.data)) is not None
+        killed = self.process.returncode == -signal.SIGKILL
+        if self._driver.peak_bytes(self.process) >= (blamed_bytes if killed else limit + 1):
+            return True
+        # Killed or not: what Go says of its goroutines after that can fill an output.
+        return GO_REFUSED.search(bytes(self.process.stderr.data)) is not None
 
     def filled_its_disk(self) -> bool:
         try:
