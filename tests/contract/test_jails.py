@@ -309,8 +309,8 @@ async def test_a_caller_who_goes_away_takes_the_jail_along(jails: Jails, perform
 
 async def test_a_caller_who_goes_away_at_any_step_leaves_nothing(jails: Jails, perform: Perform) -> None:
     """Cancel after one step of the loop, two, three … until the call gets through."""
-    # On the stand-ins a jail takes ten processes of Python: there, one step in twenty-five.
-    for steps in range(0, 400, 25 if jails.driver.name == "freebsd" else 1):
+    # On the stand-ins a jail takes several processes of Python, and one of bwrap many turns: not each step.
+    for steps in range(0, 400, {"freebsd": 50, "bubblewrap": 3}.get(jails.driver.name, 1)):
         call = asyncio.ensure_future(perform("say hello"))
         for _ in range(steps):
             await asyncio.sleep(0)

@@ -140,7 +140,6 @@ class Run:
 
 
 @pytest.mark.skipif(not CALLS, reason="make test-fleet, make chaos-fleet")
-@pytest.mark.case("D1")
 async def test_whatever_a_fleet_accepted_has_one_result(tmp_path: Path) -> None:
     server = NatsServer(newest_binary(), tmp_path)
     server.start()
