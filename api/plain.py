@@ -26,8 +26,8 @@ from hypercorn.protocol.http_stream import HTTPStream
 from hypercorn.typing import ASGISendEvent, HTTPResponseStartEvent, HTTPScope
 from msgspec import Struct
 
-MOST_HEAD_BYTES = 8 << 10
-"""A longer head is h11's, which has the limit."""
+MOST_BYTES = 16 << 10
+"""A longer request is h11's: what is plain is kept until it is answered, for h11 may have to read it yet."""
 _HEAD = re.compile(
     rb"(GET|POST|PUT|PATCH|DELETE) (/[!-~]*+) HTTP/1\.1\r\n"
     rb"((?:[!#$%&'*+.^_`|~0-9A-Za-z-]++:[\t -~]*+\r\n)++)\r\n"
@@ -59,8 +59,7 @@ class Request(Struct, frozen=True):
 
 def plain(data: bytes) -> Request | None:
     """The one request that `data` is, if it is plain."""
-    head = _HEAD.match(data, 0, MOST_HEAD_BYTES)
-    if head is None:
+    if len(data) > MOST_BYTES or (head := _HEAD.match(data)) is None:
         return None
     headers, hosts, length = [], 0, b""
     for line in head[3][:-2].split(b"\r\n"):

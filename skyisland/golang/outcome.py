@@ -1,7 +1,7 @@
 """What a call left in its jail: output, results, error, panic.
 
 An `Outcome` enters as the jail's process left it, with the harness's record in its standard output
-(`harness.returned`) and a panic in the words of Go's runtime in its standard error. Out comes what the island
+(`harness.Records`) and a panic in the words of Go's runtime in its standard error. Out comes what the island
 tells its caller. All of it is the jail's word: it is bounded, and tells of this call alone.
 """
 

@@ -96,7 +96,7 @@ def test_what_callers_send_is_plain(data: bytes) -> None:
         HEALTH.replace(b"Host: a", b"Host: a\r\nHost: a"),
         HEALTH.replace(b"Host: a", b"Host: a\r\n b"),
         HEALTH.replace(b"Host: a", b"Host: a\r\nX : b"),
-        HEALTH.replace(b"Host: a", b"Host: a\r\nX: " + b"b" * room.MOST_HEAD_BYTES),
+        HEALTH.replace(b"Host: a", b"Host: a\r\nX: " + b"b" * room.MOST_BYTES),
         *(
             HEALTH.replace(b"Host: a", b"Host: a\r\n" + header)
             for header in (

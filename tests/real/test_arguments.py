@@ -17,6 +17,7 @@ import pytest
 from skyisland.golang import harness
 from skyisland.golang.callee import parse_callee
 from skyisland.model import Data, Outcome, Returned, Verdict
+from tests.support import answers as told
 
 Go = Callable[..., subprocess.CompletedProcess[str]]
 
@@ -102,7 +103,7 @@ class Bench:
     def answer(self, name: str, args: str, *, stdin: bytes = b"", timeout_s: float = 60.0) -> Returned:
         ran = self.run(name, args, stdin=stdin, timeout_s=timeout_s)
         assert (ran.returncode, ran.stderr) == (0, b"")
-        _, [answer] = harness.returned(ran.stdout, NONCE)
+        _, [answer] = told.returned(ran.stdout, NONCE)
         return answer
 
     def refusal(self, name: str, args: str) -> str:
@@ -223,7 +224,7 @@ def test_nests_so_deep_and_no_deeper(bench: Bench) -> None:
 def test_many_inputs_each_with_an_answer(bench: Bench) -> None:
     ran = bench.run("Half", '[[4], [13], ["x"], [5], {"n": 2}, 7, [6]]', many=True)
     assert (ran.returncode, ran.stderr) == (0, b"")
-    rest, answers = harness.returned(ran.stdout, NONCE, most=100)
+    rest, answers = told.returned(ran.stdout, NONCE, most=100)
     errors = [None if a.error is None else (a.error.type, a.error.message, a.error.at) for a in answers]
     assert errors == [
         None,
@@ -245,7 +246,7 @@ def test_many_inputs_each_with_an_answer(bench: Bench) -> None:
 
 def test_a_function_that_ends_the_process_ends_them(bench: Bench) -> None:
     ran = bench.run("Half", "[[4], [99], [6]]", many=True)
-    _, answers = harness.returned(ran.stdout, NONCE, most=100)
+    _, answers = told.returned(ran.stdout, NONCE, most=100)
     assert (ran.returncode, len(answers)) == (3, 1)
 
 
@@ -257,7 +258,7 @@ def test_nothing_runs_if_the_inputs_are_no_array(bench: Bench, inputs: str) -> N
 
 
 def test_what_is_written_for_each_input_is_its_own(bench: Bench) -> None:
-    _, answers = harness.returned(bench.run("Render", '[["a"], ["b"]]', many=True).stdout, NONCE, most=2)
+    _, answers = told.returned(bench.run("Render", '[["a"], ["b"]]', many=True).stdout, NONCE, most=2)
     assert [a.results for a in answers] == [b'["hello a\\n"]', b'["hello b\\n"]']
 
 

@@ -19,6 +19,7 @@ from skyisland.golang import harness
 from skyisland.golang.call import parse_call
 from skyisland.model import Mount, Verdict
 from skyisland.settings import Build
+from tests.support import answers as told
 from tests.support.buildroom import BUILDER, DEP, PLAIN, UIDS, USER, Workshop, opened
 
 pytestmark = [pytest.mark.host, pytest.mark.root]
@@ -182,7 +183,7 @@ async def test_b7_a_build_can_poison_no_other(state_dir: Path, gocache: Path, pr
             (*mounts, Mount(attack.path, "/function")), harness.frame(call, "nonce"), uid=spec.uid
         )
         assert outcome.verdict is Verdict.ok, outcome
-        kept, _ = harness.returned(outcome.stdout, "nonce")
+        kept, _ = told.returned(outcome.stdout, "nonce")
         assert set(kept.decode().strip("[]").split()) == {"/out", "/cache"}
 
 

@@ -20,6 +20,7 @@ from skyisland.golang import harness
 from skyisland.golang.call import parse_call
 from skyisland.golang.tokens import BLANK
 from skyisland.model import Call
+from tests.support import answers as told
 
 Go = Callable[..., subprocess.CompletedProcess[str]]
 
@@ -199,7 +200,7 @@ class Bench:
             assert not ran.stdout
             return None
         assert (ran.returncode, ran.stderr) == (0, b"")
-        kept, _ = harness.returned(ran.stdout, NONCE)
+        kept, _ = told.returned(ran.stdout, NONCE)
         return kept
 
     def run_compiled(self, calls: list[Call]) -> dict[str, list[bytes | None]]:

@@ -8,6 +8,7 @@ from skyisland.errors import BadCall
 from skyisland.golang import harness
 from skyisland.golang.call import parse_call
 from skyisland.model import Mount, Returned, Source
+from tests.support import answers as told
 from tests.support.buildroom import Workshop
 
 pytestmark = [pytest.mark.host, pytest.mark.root]
@@ -78,7 +79,7 @@ async def answer(shop: Workshop, source: Source, text: str) -> Returned | BadCal
     outcome = await shop.enter((Mount(artifact.path, "/function"),), harness.frame(call, "nonce"))
     if refusal := harness.rejection(outcome, "nonce"):
         return refusal
-    _, (said,) = harness.returned(outcome.stdout, "nonce")
+    _, (said,) = told.returned(outcome.stdout, "nonce")
     return said
 
 

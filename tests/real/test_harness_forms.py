@@ -16,6 +16,7 @@ from skyisland.golang import harness
 from skyisland.golang.call import parse_call
 from skyisland.golang.runtime import function_environment
 from skyisland.model import Call, GoError, Limits, Outcome, Returned, Verdict
+from tests.support import answers as told
 
 Go = Callable[..., subprocess.CompletedProcess[str]]
 NONCE = "0123456789abcdef"
@@ -157,13 +158,13 @@ def run(binary: Path, stdin: bytes, **environment: str) -> subprocess.CompletedP
 
 
 def returned(ran: subprocess.CompletedProcess[bytes]) -> Returned:
-    _, [answer] = harness.returned(ran.stdout, NONCE)
+    _, [answer] = told.returned(ran.stdout, NONCE)
     return answer
 
 
 def printed(ran: subprocess.CompletedProcess[bytes]) -> bytes:
     """What a process printed, without the harness's record, of which there is one."""
-    kept, answers = harness.returned(ran.stdout, NONCE)
+    kept, answers = told.returned(ran.stdout, NONCE)
     assert len(answers) == 1
     return kept
 
@@ -345,7 +346,7 @@ class TestFrames:
             process.stdin.write(bytes([byte]))
         process.stdin.close()
         with process.stdout:
-            kept, _ = harness.returned(process.stdout.read(), NONCE)
+            kept, _ = told.returned(process.stdout.read(), NONCE)
             assert kept == b'"abc" <nil>'
         assert process.wait() == 0
 

@@ -27,6 +27,7 @@ from skyisland.jails.register import Jails
 from skyisland.model import JailSpec, Limits, Mount, Outcome, Purpose, Source, Verdict
 from skyisland.record.state import State
 from skyisland.settings import Build, Layout
+from tests.support import answers as told
 
 BUILDER = 1_952_000_000
 UIDS = range(BUILDER + 1, BUILDER + 32)
@@ -80,7 +81,7 @@ class Workshop:
             call = harness.as_expression(call)
         outcome = await self.enter((Mount(artifact.path, "/function"),), harness.frame(call, "nonce"))
         assert outcome.verdict is Verdict.ok, outcome
-        kept, _ = harness.returned(outcome.stdout, "nonce")
+        kept, _ = told.returned(outcome.stdout, "nonce")
         return kept.decode()
 
     async def enter(self, mounts: tuple[Mount, ...], data: bytes, uid: int | None = None) -> Outcome:

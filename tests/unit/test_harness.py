@@ -16,6 +16,7 @@ from skyisland.golang import harness
 from skyisland.golang.call import parse_call
 from skyisland.golang.callee import parse_callee
 from skyisland.model import Call, Data, GoError, Outcome, Returned, Verdict
+from tests.support import answers as told
 
 GOLDEN = Path(__file__).parent / "golden"
 PATH = "github.com/mmcloughlin/geohash"
@@ -97,19 +98,19 @@ def trailer(text: bytes, record: bytes, nonce: str = "n0") -> bytes:
 class TestReturned:
     def test_a_record_is_cut_off(self) -> None:
         stdout = b"hello " + trailer(b"3 <nil>", b'{"results":[3]}') + b"bye"
-        kept, [answer] = harness.returned(stdout, "n0")
+        kept, [answer] = told.returned(stdout, "n0")
         assert kept == b"hello 3 <nil>bye"
         assert answer == Returned(printed=b"hello ", text=b"3 <nil>", results=b"[3]", error=None)
 
     def test_an_error(self) -> None:
         record = b'{"results":[],"error":{"message":"no","type":"*errors.errorString","at":"New()"}}'
-        _, [answer] = harness.returned(trailer(b"no", record), "n0")
+        _, [answer] = told.returned(trailer(b"no", record), "n0")
         assert answer.error == GoError(message="no", type="*errors.errorString", at="New()")
 
     def test_as_many_as_are_wanted(self) -> None:
         """What follows them is output like any other, so a forger makes no work."""
         stdout = b"".join(b"a%b" % trailer(b"%d" % n, b'{"results":[%d]}' % n) for n in range(3))
-        kept, answers = harness.returned(stdout, "n0", most=2)
+        kept, answers = told.returned(stdout, "n0", most=2)
         assert [(one.printed, one.text, one.results) for one in answers] == [
             (b"a", b"0", b"[0]"),
             (b"a", b"1", b"[1]"),
@@ -131,14 +132,14 @@ class TestReturned:
         ],
     )
     def test_what_is_no_record_says_nothing(self, tail: bytes) -> None:
-        assert harness.returned(b"text" + tail, "n0") == (b"text", [])
+        assert told.returned(b"text" + tail, "n0") == (b"text", [])
 
     def test_without_a_record_all_is_output(self) -> None:
-        assert harness.returned(b"n1 text", "n0") == (b"n1 text", [])
+        assert told.returned(b"n1 text", "n0") == (b"n1 text", [])
 
     @given(st.binary(max_size=40))
     def test_any_bytes(self, tail: bytes) -> None:
-        kept, answers = harness.returned(b"text n0" + tail, "n0")
+        kept, answers = told.returned(b"text n0" + tail, "n0")
         assert kept.startswith(b"text ")
         assert len(answers) <= 1
 

@@ -34,7 +34,7 @@ The answer ends standard output. After what the function printed itself, the har
     lengths   of the text and of the record, each in eight hexadecimal digits
     record    JSON: {"results":[…],"error":{"message":…,"type":…,"at":…}}, each left out where there is none
 
-`returned` cuts the record off, so that all else stays what it is without it. A trailing result of the type
+`Records` cuts the record off, so that all else stays what it is without it. A trailing result of the type
 `error` is no part of `results`; an error is a call that failed, whose process ends with code 0. The error of
 a part of the call (`harness.Fail`) has in `at` which part. A process may write several of these, one after
 another, one for each input of many; whatever stands behind the last one was printed, too.
@@ -301,7 +301,7 @@ def frame(
 ) -> bytes:
     """The frame for the harness; write the function's own input behind it.
 
-    `nonce` must be new for every call and unguessable: it marks what the harness says, see `returned` and
+    `nonce` must be new for every call and unguessable: it marks what the harness says, see `Records` and
     `rejection`. `text_only`: no results as JSON are wanted. `data`: arguments as JSON, in place of those of
     `call`; the process will be killed after `timeout_s`. `environment`: variables with their values.
     `peer`: who sent a handler its request.
@@ -330,21 +330,12 @@ _records = msgspec.json.Decoder(_Record)
 _LENGTHS = re.compile(rb"([0-9a-f]{8})([0-9a-f]{8})")
 
 
-def returned(stdout: bytes, nonce: str, most: int = 1) -> tuple[bytes, list[Returned]]:
-    """Standard output without the harness's records, and what the first `most` of them say: one each time
-    that the harness answered, so none if the function ended the process itself.
+class Records:
+    """What the harness says in standard output, as that comes: once, or once for each of many inputs.
 
     All of it is the jail's word. What is no whole record, as where output was cut off, says nothing, and is
     left out with all that follows it.
     """
-    records = Records(nonce, most)
-    answers = records.take(stdout)
-    kept = [part for answer in answers for part in (answer.printed, answer.text)]
-    return b"".join((*kept, records.rest)), answers
-
-
-class Records:
-    """What the harness says in standard output, as that comes: once, or once for each of many inputs."""
 
     def __init__(self, nonce: str, most: int) -> None:
         """`most`: so many records are read; what looks like one more is output like any other."""
