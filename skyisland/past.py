@@ -24,6 +24,7 @@ from skyisland.codec import encode
 from skyisland.errors import BadCall, BadRequest, BuildFailed, IslandError, NotFound, TooBusy
 from skyisland.events import InvocationFinished
 from skyisland.model import FunctionRequest, NamedCall, Verdict
+from skyisland.named.functions import Named
 from skyisland.named.runner import request_of
 from skyisland.sources.releases import Order, order_of
 from skyisland.wire import Called, PastVersion
@@ -69,17 +70,15 @@ class Step(Struct, frozen=True, kw_only=True):
         return self.commit[:12] if self.version == self.commit else self.version
 
 
-def of_name(client: Client, name: str, asked: NamedCall) -> FunctionRequest:
+def of_name(named: Named, asked: NamedCall) -> FunctionRequest:
     """The plain call of what a name stands for.
 
     Raises:
         BadRequest: it is a handler.
-        IslandError: there is no such name, or who asks may not know what it stands for.
     """
-    definition = client.named(name).definition
-    if definition.handler:
-        raise BadRequest(f"{name} is a handler; a sweep takes a function", name=name)
-    return request_of(definition, "", asked)
+    if named.definition.handler:
+        raise BadRequest(f"{named.name} is a handler; a sweep takes a function", name=named.name)
+    return request_of(named.definition, "", asked)
 
 
 def chosen(text: str, known: Sequence[PastVersion]) -> list[PastVersion]:
@@ -142,7 +141,7 @@ def step(client: Client, request: FunctionRequest, at: PastVersion) -> Step:
     """
     request = structs.replace(request, version=at.commit or at.version)
     try:
-        called = _called(client, request)
+        called = _called(lambda: client.invoke(request, behind=True))
     except (BuildFailed, BadCall) as error:
         return Step(version=at.version, commit=at.commit, outcome=error.code, output=_why(error))
     answer = called.answer
@@ -165,13 +164,13 @@ def _why(error: IslandError) -> str:
     return f"{message}\n{lines}" if isinstance(lines, str) and lines else message
 
 
-def _called(client: Client, request: FunctionRequest, pause: Callable[[float], None] = time.sleep) -> Called:
+def _called(call: Callable[[], Called], pause: Callable[[float], None] = time.sleep) -> Called:
     for _ in range(BUSY_TRIES):
         try:
-            return client.invoke(request, behind=True)
+            return call()
         except TooBusy as error:
             pause(min(error.retry_after_s or 1.0, 10.0))
-    return client.invoke(request, behind=True)
+    return call()
 
 
 def sweep(client: Client, request: FunctionRequest, versions: Sequence[PastVersion]) -> Iterator[Step]:
@@ -314,8 +313,13 @@ def replay(client: Client, invocation: str, version: str | None = None) -> Repla
         raise NotFound(f"{invocation} never had a commit ({then.verdict}); replay it with a version")
     request = structs.replace(then.request, version=version or then.commit, cache_bust=False)
     by_name = bool(then.name) and version is None and _stands_for(client, then)
-    named = _as_named(request)
-    now = client.call(then.name, named, behind=True) if by_name else _called(client, request)
+
+    def call() -> Called:
+        if by_name:
+            return client.call(then.name, _as_named(request), behind=True)
+        return client.invoke(request, behind=True)
+
+    now = _called(call)
     return Replayed(
         then=then,
         now=now,

@@ -63,7 +63,7 @@ def _request(
             f"skyisland: without the environment and secrets of {url}, which its admin gave to one commit",
             err=True,
         )
-    return past.of_name(client, url, NamedCall(**given))
+    return past.of_name(named, NamedCall(**given))
 
 
 def _row(step: past.Step) -> tuple[object, ...]:

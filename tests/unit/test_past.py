@@ -10,7 +10,7 @@ from msgspec import Raw, structs
 from skyisland import past
 from skyisland.errors import BadRequest, BuildFailed, NotFound, SourceUnavailable, TooBusy
 from skyisland.events import InvocationFinished
-from skyisland.model import FunctionRequest, Timings, Verdict
+from skyisland.model import FunctionRequest, NamedCall, Timings, Verdict
 from skyisland.sources.releases import order_of, releases_among
 from skyisland.wire import Answer, Called, PastVersion, Versions
 
@@ -113,6 +113,14 @@ class Island:
 
     def invocation(self, invocation: str) -> InvocationFinished:
         assert self.then is not None
+        return self.then
+
+    def call(self, name: str, asked: NamedCall, *, behind: bool = False) -> Called:
+        assert asked == NamedCall(args=Raw(b"[1,2]"), stdin="x")
+        return self.invoke(FunctionRequest(url=name), behind=behind)
+
+    def named(self, name: str) -> Any:
+        """It stands for what was called."""
         return self.then
 
     def artifacts(self) -> list[Any]:
@@ -220,6 +228,19 @@ def test_a_replay_has_the_commit_arguments_and_input_of_then() -> None:
     island.then = structs.replace(then, commit="", verdict="source_unavailable")
     with pytest.raises(NotFound, match="never had a commit"):
         past.replay(island, "inv-1")  # type: ignore[arg-type]
+
+
+def test_a_replay_of_a_call_by_name_is_one_and_waits_for_room() -> None:
+    island = Island({})
+    request = FunctionRequest(url=URL, call="Add", args=Raw(b"[1,2]"), stdin="x")
+    island.then = InvocationFinished(
+        url=URL, call="Add", verdict="ok", timings=Timings(), commit=TEN[3].commit, name="n", request=request
+    )
+    island.busy = 2
+    assert not past.replay(island, "inv-1").plain  # type: ignore[arg-type]
+    assert [one.url for one in island.asked] == ["n"]
+    assert past.replay(island, "inv-1", "v1.9.0").plain  # type: ignore[arg-type]
+    assert [one.url for one in island.asked] == ["n", URL]
 
 
 def test_an_order_is_that_of_semver() -> None:
