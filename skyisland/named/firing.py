@@ -22,7 +22,7 @@ from typing import Protocol
 from msgspec import Struct, structs
 
 from skyisland.errors import IslandError, TooBusy, Unavailable
-from skyisland.host.tasks import aside
+from skyisland.host.tasks import aside, cancel_all
 from skyisland.model import NamedCall
 from skyisland.named.definition import Revision
 from skyisland.named.names import Names
@@ -113,9 +113,7 @@ class Schedules:
 
     async def close(self) -> None:
         """Call nothing more. May be repeated."""
-        if self._looking is not None:
-            self._looking.cancel()
-            await asyncio.gather(self._looking, return_exceptions=True)
+        await cancel_all(self._looking)
 
     async def changed(self, revision: Revision) -> None:
         """A name stands for this now."""

@@ -13,7 +13,7 @@ from collections.abc import Awaitable, Callable
 from msgspec import UNSET, Raw, Struct, structs
 
 from skyisland.errors import InvocationNotFound, NotFound
-from skyisland.host.tasks import aside
+from skyisland.host.tasks import aside, cancel_all
 from skyisland.model import Artifact, FunctionRequest, Invocation, Limits, Outcome
 from skyisland.receipts.receipt import Provenance, Receipt, Signed, canonical
 from skyisland.receipts.signing import Signer
@@ -67,9 +67,7 @@ class Receipts:
         """Forget all. May be repeated."""
         tasks = [noted.hashes for noted in self._noted.values()]
         self._noted.clear()
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await cancel_all(*tasks)
 
     def note(self, invocation: Invocation, client: str) -> bool:
         """Remember a call that is over, for its receipt; False if it can have none: it has many inputs, or
