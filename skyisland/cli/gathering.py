@@ -29,13 +29,9 @@ def nodes_rows(
     **parameters: object,
 ) -> bool:
     """Print the lists of all nodes; False where one node is meant."""
-    if options.node != ALL:
-        return False
-    with options.at("").client() as client:
-        found = client.everywhere(operation, **parameters)
-    rows = [(node, *row(one)) for node, rows in found.answers.items() for one in rows]
-    _print(found, columns, rows, as_json=as_json, texts=texts)
-    return True
+    return nodes_answers(
+        options, operation, columns, lambda rows: map(row, rows), as_json=as_json, texts=texts, **parameters
+    )
 
 
 def nodes_answers(

@@ -117,12 +117,12 @@ def status(options: GlobalOptions, as_json: bool) -> None:
 
 
 def _summary(seen: FleetStatus) -> list[tuple[str, object]]:
-    silent = [one.node for one in seen.members if one.silent]
+    silent = ", ".join(one.node for one in seen.members if one.silent)
     return [
         ("fleet", f"{seen.fleet}, this node is {seen.node}"),
         ("state", f"{seen.state} for {span(time.time() - seen.since)}{f': {seen.why}' if seen.why else ''}"),
         ("server", seen.server or "none yet"),
-        ("nodes", f"{len(seen.members)}{f', silent: {chr(44).join(silent)}' if silent else ''}"),
+        ("nodes", f"{len(seen.members)}{f', silent: {silent}' if silent else ''}"),
     ]
 
 
