@@ -38,6 +38,8 @@ FIRST_PAUSE_S = 0.2
 """Before the second try, if the island does not say; twice as long before each further one."""
 WAIT_S = 50
 """How long one request waits for a call that answers later: less than proxies do, and than the island."""
+BEHIND = "u=7"
+"""RFC 9218's urgency of what may wait until nobody else does."""
 
 
 class Unreachable(Unavailable):
@@ -222,7 +224,7 @@ def call(
     if once:
         headers["Idempotency-Key"] = new_key()
     if behind:
-        headers["Priority"] = "u=7"
+        headers["Priority"] = BEHIND
     ask = Ask("POST", url, encode(body), headers, patient=True)
     reply = yield from talk(ask, retries=retries, safe=once)
     try:
@@ -326,5 +328,5 @@ class InputFailed(IslandError):
     def __init__(self, answer: InputAnswer) -> None:
         error = answer.error or GoError(message="it failed", type="")
         super().__init__(f"the function returned an error: {error.message}")
-        self.code = str(Verdict.failed)  # type: ignore[misc]
+        self.code = str(Verdict.failed)  # type: ignore[misc] # as of `CallFailed`
         self.answer, self.error = answer, error

@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 import httpx
 
 from skyisland import operations as op
-from skyisland.client.asking import Unreachable, way_to
+from skyisland.client.asking import BEHIND, Unreachable, way_to
 from skyisland.codec import NotAnIsland, encode, read_call, read_last, read_line
 from skyisland.errors import BadRequest
 from skyisland.events import InvocationFinished
@@ -36,8 +36,6 @@ from skyisland.wire import AddressBody, Called, FunctionPage, InputAnswer, Jail,
 T = TypeVar("T")
 
 NO_ARGUMENTS = NamedCall()
-BEHIND = "u=7"
-"""RFC 9218's urgency of what may wait until nobody else does."""
 
 
 def _way(behind: bool) -> dict[str, str] | None:
