@@ -4,7 +4,8 @@
 
 What a push says is believed for no more than where to look: the commit is asked of Git anew, fetched, built
 and, where that is wanted, verified as by any other way. So who knows the secret can have the island look, and
-who sends an old push again not even that, as long as its delivery is remembered.
+no more. A delivery that comes again, as servers send one whose answer was lost, has nothing looked at as long
+as it is remembered; its id is not signed, so who has an old push can have the island look by a new id.
 """
 
 from __future__ import annotations
