@@ -26,6 +26,7 @@ from nats.js.kv import KeyValue
 
 from skyisland.fleet.line import Away
 from skyisland.fleet.natsline import NatsLine
+from skyisland.fleet.streams import NAME_TAKEN, WRONG_LAST
 
 ANSWER_S = 2.0
 """For one answer of the store. With three replicas, a leader that is killed takes four to six seconds to have
@@ -130,8 +131,8 @@ class NatsBucket:
         async with self._opened() as store:
             try:
                 await store.delete(key, last=revision)
-            except (KeyWrongLastSequenceError, APIError) as error:
-                if revision is None or getattr(error, "err_code", None) not in WRONG_SEQUENCE:
+            except APIError as error:
+                if revision is None or error.err_code not in WRONG_LAST:
                     raise
                 return False
             return True
@@ -153,15 +154,10 @@ class NatsBucket:
         try:
             return await js.create_key_value(self._config)
         except APIError as error:
-            if error.err_code not in MADE_MEANWHILE:
+            if error.err_code != NAME_TAKEN:
                 raise
+            # Another island made it a moment ago, with settings of its own.
             return await js.key_value(self._config.bucket)
-
-
-WRONG_SEQUENCE = (10071, 10164)
-"""JSStreamWrongLastSequenceErrF and its constant form (server/errors.json of NATS)."""
-MADE_MEANWHILE = (10058,)
-"""JSStreamNameExistErr: another island made it a moment ago, with settings of its own."""
 
 
 def jetstream(line: NatsLine, timeout_s: float = ANSWER_S) -> JetStreamContext:

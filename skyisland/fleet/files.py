@@ -16,9 +16,10 @@ from nats.js.api import ObjectMeta, ObjectMetaOptions, ObjectStoreConfig
 from nats.js.errors import APIError, BucketNotFoundError, NotFoundError
 from nats.js.object_store import ObjectStore
 
-from skyisland.fleet.buckets import MADE_MEANWHILE, jetstream, spoken
+from skyisland.fleet.buckets import jetstream, spoken
 from skyisland.fleet.line import Away
 from skyisland.fleet.natsline import NatsLine
+from skyisland.fleet.streams import NAME_TAKEN
 
 PIECE_BYTES = 512 << 10
 """2 MiB in pieces of 128 KiB take 25 ms, in these 5 (measured)."""
@@ -92,6 +93,6 @@ class NatsFiles:
         try:
             return await js.create_object_store(self._name, self._config)
         except APIError as error:
-            if error.err_code not in MADE_MEANWHILE:
+            if error.err_code != NAME_TAKEN:
                 raise
             return await js.object_store(self._name)

@@ -42,7 +42,7 @@ READ_AT_ONCE = 500
 them as a slow consumer's."""
 GONE = (nats.js.errors.NotFoundError, nats.js.errors.ServerError, nats.js.errors.BadRequestError)
 """What servers say, each version its own, of a message that is to be deleted and is not there."""
-CONFIG_DIFFERS = 10058
+NAME_TAKEN = 10058
 WRONG_LAST = (10071, 10164)
 STORE_FAILED = 10077
 NO_ROOM = (10002, 10047)
@@ -101,7 +101,7 @@ class Stream:
         try:
             await self.js.add_stream(self._config)
         except nats.js.errors.APIError as error:
-            if error.err_code != CONFIG_DIFFERS:
+            if error.err_code != NAME_TAKEN:
                 self.refused = f"the stream {self.name}: {_told(error)}"
                 raise Away(self.refused) from error
             await self._asked(self._change)
