@@ -20,7 +20,7 @@ from collections.abc import Iterator
 from msgspec import Struct, field
 
 from skyisland.errors import NodeLost
-from skyisland.fleet.errands import LOST_S, RESULT_BYTES, CallFrame, Kind, ResultFrame, Word
+from skyisland.fleet.errands import LOST_S, RESULT_BYTES, CallFrame, Kind, Word, ran_of
 from skyisland.fleet.frames import BadFrame, pack, unpack
 from skyisland.fleet.line import Away, Line, Message
 from skyisland.fleet.members import Member, Members
@@ -126,14 +126,12 @@ class Forwarding:
             del self._talks[token]
         try:
             if len(data) <= READ_AT_ONCE_BYTES:
-                result = unpack(data, ResultFrame)
-            else:
-                result = await asyncio.to_thread(unpack, data, ResultFrame, most_bytes=RESULT_BYTES)
+                return ran_of(data, node)
+            return await asyncio.to_thread(ran_of, data, node)
         except BadFrame as bad:
             raise NodeLost(
                 f"the island {node} ran the call and answered with {bad.message}", node=node
             ) from bad
-        return result.ran(node)
 
     async def _hear_out(self, talk: _Talk) -> bytes:
         """The result's bytes.
@@ -193,7 +191,13 @@ class Forwarding:
                 talk.parts.append(word.data)
                 talk.size_bytes += len(word.data)
                 if talk.size_bytes > RESULT_BYTES:
-                    talk.done.set_exception(self._lost(talk))
+                    talk.done.set_exception(
+                        NodeLost(
+                            f"the island {talk.node} ran the call and answered with more than {RESULT_BYTES} "
+                            "bytes",
+                            node=talk.node,
+                        )
+                    )
                 elif word.kind is Kind.done:
                     talk.done.set_result(b"".join(talk.parts))
 

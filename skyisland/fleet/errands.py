@@ -20,7 +20,7 @@ from msgspec import UNSET, Raw, Struct, structs
 
 from skyisland import errors
 from skyisland.errors import DriverError, IslandError
-from skyisland.fleet.frames import pack
+from skyisland.fleet.frames import BadFrame, pack, unpack
 from skyisland.model import FunctionRequest, Limits, Outcome, Resolved, Timings
 from skyisland.rooms import Errand, Ran
 
@@ -146,14 +146,26 @@ class ResultFrame(Struct, frozen=True, kw_only=True, omit_defaults=True):
         """What came of it.
 
         Raises:
-            IslandError: that is an error.
+            IslandError: that is an error; `BadFrame` if it is none that an island wrote.
         """
         if self.outcome is None:
-            details: dict[str, Any] = msgspec.json.decode(self.details or b"{}", type=dict[str, Any])
+            try:
+                details: dict[str, Any] = msgspec.json.decode(self.details or b"{}", type=dict[str, Any])
+            except (msgspec.DecodeError, RecursionError, ValueError) as bad:
+                raise BadFrame(f"an error whose details are none: {bad}") from None
             error = _error_of(self.code)(self.message, retry_after_s=self.retry_after_s)
             error.details = details
             raise error
         return Ran(outcome=self.outcome, timings=self.timings, jail=self.jail, warm=self.warm, node=node)
+
+
+def ran_of(data: bytes, node: str) -> Ran:
+    """What came of a call, by the bytes of its `ResultFrame`.
+
+    Raises:
+        IslandError: that is an error; `BadFrame` if they are none that an island wrote.
+    """
+    return unpack(data, ResultFrame, most_bytes=RESULT_BYTES).ran(node)
 
 
 def _error_of(code: str) -> type[IslandError]:

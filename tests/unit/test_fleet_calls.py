@@ -16,7 +16,7 @@ from skyisland.drivers.fake import Script
 from skyisland.errors import BadCall, NodeLost, TooBusy
 from skyisland.fleet import elsewhere, errands, fleet, guests
 from skyisland.fleet.errands import CallFrame, ResultFrame
-from skyisland.fleet.frames import pack, unpack
+from skyisland.fleet.frames import BadFrame, pack, unpack
 from skyisland.fleet.subjects import Subjects
 from skyisland.golang.harness import EXIT_REJECTED
 from skyisland.model import FunctionRequest, Limits, Outcome, Resolved, Terms, Verdict
@@ -243,6 +243,19 @@ async def test_errors_of_a_call_that_began_are_its_own_and_others_are_refusals(i
     with pytest.raises(BadCall, match="overflows") as bad:
         await a.call()
     assert bad.value.details["argument"] == 1
+
+
+async def test_a_result_that_no_island_writes_is_told_as_such(
+    islands: Fleets, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    a, _ = await islands.start("a", "b")
+    await a.fill()
+    monkeypatch.setattr(elsewhere, "RESULT_BYTES", 10)
+    with pytest.raises(NodeLost, match="the island b ran the call and answered with more than 10 bytes"):
+        await a.call()
+    for details in (b"{", b"[]", b"[" * 100_000, b"\xff"):
+        with pytest.raises(BadFrame):
+            errands.ran_of(pack(ResultFrame(code="bad_call", details=details)), "b")
 
 
 async def test_an_island_takes_no_call_that_may_use_more_than_its_own(islands: Fleets) -> None:
