@@ -6,8 +6,10 @@ Not the servers' object store: the library reads an object through a consumer th
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import hashlib
+import re
 import secrets
 
 from skyisland.fleet.line import Away
@@ -36,7 +38,7 @@ class Pieces:
             Full, Away
         """
         count = -(-len(data) // PIECE_BYTES)
-        name = f"{secrets.token_hex(8)}-{count}-{hashlib.sha256(data).hexdigest()[:DIGEST_HEX]}"
+        name = f"{secrets.token_hex(8)}-{count}-{await asyncio.to_thread(_digest, data)}"
         try:
             for number in range(count):
                 part = data[number * PIECE_BYTES : (number + 1) * PIECE_BYTES]
@@ -54,7 +56,7 @@ class Pieces:
         """
         _, _, rest = name.partition("-")
         count, _, digest = rest.partition("-")
-        if not count.isdigit() or int(count) > MOST_PIECES:
+        if re.fullmatch(r"[0-9]{1,4}", count) is None or int(count) > MOST_PIECES:
             return None
         parts = []
         for number in range(int(count)):
@@ -63,10 +65,14 @@ class Pieces:
                 return None
             parts.append(stored.body)
         data = b"".join(parts)
-        return data if hashlib.sha256(data).hexdigest()[:DIGEST_HEX] == digest else None
+        return data if await asyncio.to_thread(_digest, data) == digest else None
 
     async def drop(self, name: str) -> None:
         """Delete it; what cannot be now goes when it is old. An empty name is nothing."""
         if name:
             with contextlib.suppress(Away):
                 await self.stream.purge(self._subjects.kept("out", name, "*"))
+
+
+def _digest(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()[:DIGEST_HEX]
