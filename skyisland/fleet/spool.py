@@ -11,12 +11,15 @@ import asyncio
 from collections.abc import Callable, Collection
 from contextlib import AbstractAsyncContextManager
 
+from skyisland.host.recent import Recent
 from skyisland.later.calls import Callback, CallState, Claim, Order, Record
 from skyisland.later.keeping import Change, NotKept, Queue, Results, Standing, Store, Wanted
 
 NODE = "node"
 """What `Record.durable` says of a call that one island has."""
 ALL = 1 << 20
+KEYS = 100_000
+"""Keys that came while the servers were away, which are remembered. A judgement: 20 MB."""
 
 
 class _Here:
@@ -26,7 +29,8 @@ class _Here:
         self.away = away
         """Whether what comes now is kept here."""
         self.calls: set[str] = set()
-        self.keys: set[tuple[str, str]] = set()
+        self.keys: Recent[tuple[str, str], bool] = Recent(KEYS)
+        """By client and key."""
 
     def accept(self, call_id: str) -> bool:
         """Decide where a call is that may be new."""
@@ -149,7 +153,7 @@ class _Results:
 
     async def claim(self, claim: Claim, now: float) -> Claim:
         if self._here.away():
-            self._here.keys.add((claim.client, claim.key))
+            self._here.keys[claim.client, claim.key] = True
         return await self._of_key(claim).claim(claim, now)
 
     async def answered(self, claim: Claim, reply: bytes) -> None:
