@@ -101,7 +101,8 @@ async def test_an_order_is_one_islands_until_that_ends_or_is_lost(
     await a.store.orders.put(order("one"))
     assert await asked == "one", "who waits is told of what comes from elsewhere"
     assert await a.store.orders.take(10.0) is None
-    await asyncio.sleep(0.5)  # two leases and more, which are extended
+    held = b.store.orders._held["one"]
+    await until(lambda: held.extended_at - held.since > 2 * fleet_orders.LEASE_S)
     assert await a.store.orders.take(10.0) is None
     await b.line.close()  # a cut cable, or kill -9: nothing is said any more
     assert await a.take() == "one"
