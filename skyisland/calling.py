@@ -224,7 +224,7 @@ class Calling:
     ) -> Ran | None:
         """Have another island run it; None if none has room, or it is for this one alone."""
         here_alone = request.cold or request.cache_bust or terms.examples or terms.exchange is not None
-        if self._elsewhere is None or story.resolved is None or here_alone:
+        if self._elsewhere is None or story.resolved is None or story.limits is None or here_alone:
             return None
         errand = Errand(
             id=story.id,
@@ -234,8 +234,8 @@ class Calling:
             caller_id=story.caller_id,
             traceparent=story.traceparent,
             text_only=text_only,
-            limits=terms.limits or self.policy.limits,
-            timeout_s=terms.timeout_s or self.policy.exec_timeout_s,
+            limits=story.limits,
+            timeout_s=story.timeout_s,
             name=terms.name,
             revision=terms.revision,
             key=artifact.key,

@@ -68,7 +68,7 @@ class Guests:
         if why := self._refusal(frame, message.reply):
             self._background.start(guest.refuse(why))
             return
-        assert self._home is not None  # noqa: S101
+        assert self._home is not None  # noqa: S101 - else the call is refused
         task = asyncio.create_task(self._serve(guest, frame, self._home))
         self._running[frame.id] = task
         task.add_done_callback(lambda _: self._running.pop(frame.id, None))

@@ -110,7 +110,7 @@ def shared_store(settings: Settings, line: NatsLine, subjects: Subjects, room: R
 
 
 def _line_of(fleet: Fleet) -> NatsLine:
-    assert isinstance(fleet.line, NatsLine)  # noqa: S101
+    assert isinstance(fleet.line, NatsLine)  # noqa: S101 - `opened` gave it one
     return fleet.line
 
 
