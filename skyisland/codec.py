@@ -11,6 +11,7 @@ from __future__ import annotations
 import codecs
 import json
 import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -190,6 +191,29 @@ def read_last(line: bytes) -> Called:
     except msgspec.DecodeError as error:
         raise _too_far(200, error) from None
     return read_call(200 if ended_well else 502, line)
+
+
+class AnswerLines:
+    """The lines that a call with many inputs is answered by, cut from what comes."""
+
+    def __init__(self) -> None:
+        self._begun, self._held = b"", b""
+
+    def take(self, chunk: bytes) -> Iterator[InputAnswer]:
+        """The answers of inputs that are whole now.
+
+        Raises:
+            NotAnIsland
+        """
+        *whole, self._begun = (self._begun + chunk).split(b"\n")
+        for line in whole:
+            if self._held:
+                yield read_line(self._held)
+            self._held = line
+
+    def end(self) -> Called:
+        """What came of the call; as for `read_last`."""
+        return read_last(self._held)
 
 
 def _too_far(status: int, error: Exception) -> NotAnIsland:

@@ -16,7 +16,7 @@ import httpx
 
 from skyisland.client import asking
 from skyisland.client.asking import Ask, Pause, Reply, Talk, Target, Unreachable, way_to
-from skyisland.codec import NotAnIsland, read_call, read_last, read_line
+from skyisland.codec import AnswerLines, NotAnIsland, read_call
 from skyisland.later.calls import Record
 from skyisland.named.functions import Named
 from skyisland.wire import Called, InputAnswer
@@ -68,18 +68,14 @@ class _Way:
 
 
 class _Lines:
-    """Lines of the answers of many inputs, cut from what comes; the last one tells of the call."""
+    """What comes of many inputs, as their caller wants it."""
 
     def __init__(self, as_type: Any, failures: bool) -> None:
         self._as_type, self._failures = as_type, failures
-        self._begun, self._held = b"", b""
+        self._lines = AnswerLines()
 
     def take(self, chunk: bytes) -> Iterator[Any]:
-        *whole, self._begun = (self._begun + chunk).split(b"\n")
-        for line in whole:
-            if self._held:
-                yield self._value(read_line(self._held))
-            self._held = line
+        return map(self._value, self._lines.take(chunk))
 
     def _value(self, answer: InputAnswer) -> Any:
         try:
@@ -92,7 +88,7 @@ class _Lines:
     def end(self) -> None:
         """Raises:
         CallFailed: not all inputs have their answers."""
-        asking.checked(read_last(self._held))
+        asking.checked(self._lines.end())
 
 
 class Island:

@@ -15,7 +15,7 @@ import httpx
 
 from skyisland import operations as op
 from skyisland.client.asking import BEHIND, Unreachable, way_to
-from skyisland.codec import NotAnIsland, encode, read_call, read_last, read_line
+from skyisland.codec import AnswerLines, NotAnIsland, encode, read_call
 from skyisland.errors import BadRequest
 from skyisland.events import InvocationFinished
 from skyisland.figures import Report
@@ -281,14 +281,10 @@ class Client:
                 if response.status_code != httpx.codes.OK:
                     yield read_call(response.status_code, response.read())
                     return
-                begun, held = b"", b""
+                lines = AnswerLines()
                 for chunk in response.iter_bytes():
-                    *whole, begun = (begun + chunk).split(b"\n")
-                    for line in whole:
-                        if held:
-                            yield read_line(held)
-                        held = line
-                yield read_last(held)
+                    yield from lines.take(chunk)
+                yield lines.end()
         except NotAnIsland as error:
             raise Unreachable(f"{self.url} {error}") from None
         except httpx.ConnectError as error:
