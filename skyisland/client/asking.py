@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import random
 import secrets
+import time
 from collections.abc import Generator, Iterable, Mapping, Sequence
 from typing import Any, TypeVar
 
@@ -259,14 +260,13 @@ def submit(
 
 def result(call_id: str, *, wait_s: float | None, retries: int) -> Talk[Record]:
     """The record of a call that answers later as soon as it is over, or after `wait_s`."""
-    waited = 0.0
+    begun = time.monotonic()
     while True:
-        left = WAIT_S if wait_s is None else min(float(WAIT_S), wait_s - waited)
+        left = WAIT_S if wait_s is None else min(WAIT_S, begun + wait_s - time.monotonic())
         headers = {"Prefer": f"wait={int(left)}"} if left >= 1 else {}
         ask = Ask("GET", op.KEPT.url(kept=call_id), headers=headers, patient=bool(headers))
         record = _read(op.KEPT, (yield from talk(ask, retries=retries, safe=True)))
-        waited += max(1.0, left)
-        if record.state.final or (wait_s is not None and waited >= wait_s):
+        if record.state.final or (wait_s is not None and time.monotonic() - begun >= wait_s):
             return record
         yield Pause(FIRST_PAUSE_S)  # an island that stops answers at once
 

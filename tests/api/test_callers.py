@@ -10,13 +10,16 @@ from typing import Any, TypeVar
 
 import httpx
 import pytest
+from msgspec import structs
 
 from skyisland.client import AsyncIsland, CallFailed, Function, Island, Unreachable
 from skyisland.client.asking import Ask as Asked
-from skyisland.client.asking import InputFailed, Pause, Reply, pause_s, talk
+from skyisland.client.asking import InputFailed, Pause, Reply, pause_s, result, talk
+from skyisland.codec import encode
 from skyisland.drivers.fake import Script
 from skyisland.errors import BadRequest, NameNotFound, TooBusy
 from skyisland.events import InvocationStarted
+from skyisland.later.calls import CallState, Record
 from skyisland.named.definition import Definition
 from tests.support.api import CALL, HEADER, TOKEN, Server, World, answers
 
@@ -153,6 +156,18 @@ async def test_a_submitted_call_is_waited_for_as_long_as_one_likes(server: Serve
     await world.island.later.cancel(call_id)
     with pytest.raises(Exception, match="was cancelled"):
         await waiting
+
+
+def test_an_island_that_answers_too_early_is_asked_again() -> None:
+    runs = Record(id="call-1", state=CallState.running, client="ann", url="u", call="F", created_at=0.0)
+    over = structs.replace(runs, state=CallState.done)
+    waiting = result("call-1", wait_s=50, retries=0)
+    assert next(waiting).headers == {"Prefer": "wait=49"}  # type: ignore[union-attr] # an `Ask`
+    assert isinstance(waiting.send(Reply(200, encode(runs))), Pause)
+    assert isinstance(next(waiting), Asked)
+    with pytest.raises(StopIteration) as end:
+        waiting.send(Reply(200, encode(over)))
+    assert end.value.value == over
 
 
 async def test_map_gives_the_values_of_many_inputs_in_their_order(server: Server, world: World) -> None:
