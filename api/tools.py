@@ -138,7 +138,7 @@ class Tools:
         # By their places: in the order of names, `fn_call` comes before `encode`.
         named = [*known.items()][[*known].index(after) + 1 if after else 0 :]
         page = named[:PAGE]
-        offered = await self._offered(one for _, one in page)
+        offered = await self._offered((one for _, one in page), client)
         tools = await asyncio.to_thread(
             lambda: [_tool(name, one, offered.get(one.name)) for name, one in page]
         )
@@ -147,22 +147,22 @@ class Tools:
         more = {"nextCursor": page[-1][0]} if len(named) > PAGE else {}
         return {"tools": tools, **more}
 
-    async def _offered(self, named: Iterable[Named]) -> dict[str, Catalogue]:
+    async def _offered(self, named: Iterable[Named], client: Client) -> dict[str, Catalogue]:
         """What the packages of some names offer, by name; without those that take too long."""
-        tasks = {one.name: asyncio.ensure_future(self._catalogue(one)) for one in named}
+        tasks = {one.name: asyncio.ensure_future(self._catalogue(one, client)) for one in named}
+        for task in tasks.values():  # the next list has what this one, or its caller, does not wait for
+            self._looking.start(_through(task))
         if tasks:
             await asyncio.wait(tasks.values(), timeout=SCHEMAS_S)
         found = {}
         for name, task in tasks.items():
-            if not task.done():
-                self._looking.start(_through(task))  # the next list has it
-            elif (catalogue := task.result()) is not None:
+            if task.done() and (catalogue := task.result()) is not None:
                 found[name] = catalogue
         return found
 
-    async def _catalogue(self, named: Named) -> Catalogue | None:
+    async def _catalogue(self, named: Named, client: Client) -> Catalogue | None:
         try:
-            return await self._island.functions(named.definition.url, named.commit)
+            return await self._island.functions(named.definition.url, named.commit, client=client.share)
         except IslandError:
             return None
 
@@ -181,7 +181,7 @@ class Tools:
             else:
                 invocation = await self._island.named.calls.call(
                     named.name,
-                    await self._asked(named, given),
+                    await self._asked(named, given, client),
                     who=client.who,
                     client=client.share,
                 )
@@ -191,11 +191,11 @@ class Tools:
             return {"content": [_text(f"{error.code}: {error.message}")], "isError": True}
         return await asyncio.to_thread(_told, invocation)
 
-    async def _asked(self, named: Named, given: dict[str, Any]) -> NamedCall:
+    async def _asked(self, named: Named, given: dict[str, Any], client: Client) -> NamedCall:
         """A call of a name, of what a tool was given: its parameters by name, or `args`."""
         if named.definition.function in ("", "main"):
             return _converted({"args": [], **given}, NamedCall)
-        entry = _entry(named, await self._catalogue(named))
+        entry = _entry(named, await self._catalogue(named, client))
         parameters = {one.name for one in entry.parameters} if entry is not None else set()
         if given.keys() == {"args"} and "args" not in parameters:
             return _converted(given, NamedCall)

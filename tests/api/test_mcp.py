@@ -18,7 +18,7 @@ from api.mcp import VERSIONS
 from api.tools import BUILT_IN, SCHEMA_BYTES, _schema
 from skyisland.drivers.fake import Script
 from skyisland.fakes import CATALOGUE
-from skyisland.golang.catalogue import Parameter
+from skyisland.golang.catalogue import Catalogue, Parameter
 from skyisland.named.definition import Definition
 from skyisland.settings import Api
 from tests.support.api import CALL, World, answers, make_world
@@ -169,6 +169,22 @@ async def test_a_list_goes_on_from_the_cursor_that_it_gave(
     second = (await asked(world, "tools/list", cursor=first["nextCursor"]))["result"]
     assert [one["name"] for one in first["tools"] + second["tools"]] == ["look", "call", "fn_call", "encode"]
     assert "nextCursor" not in second
+
+
+async def test_what_a_list_and_a_call_look_at_counts_to_their_client(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shares = []
+    offered = world.island.functions
+
+    async def functions(url: str, version: str | None = None, *, client: str) -> Catalogue:
+        shares.append(client)
+        return await offered(url, version, client=client)
+
+    monkeypatch.setattr(world.island, "functions", functions)
+    await asked(world, "tools/list")
+    await asked(world, "tools/call", name="encode", arguments={"lat": 1, "lng": 2})
+    assert shares == ["alice"] * 3
 
 
 async def test_versions_are_negotiated(world: World) -> None:
