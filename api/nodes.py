@@ -30,11 +30,11 @@ from skyisland.codec import encode
 from skyisland.errors import BadRequest, Forbidden, NodeNotFound, NodeSilent
 from skyisland.nodes import Nodes, Question, Told
 from skyisland.operations import JSON, Operation, Role
+from skyisland.operations.gathered import ALL
 from skyisland.wire import Problem
 
 log = logging.getLogger(__name__)
 
-ALL = "all"
 NODES = "nodes"
 """The key of `Everywhere` among the application's extensions."""
 ASKED = "skyisland.asked"
@@ -42,7 +42,8 @@ ASKED = "skyisland.asked"
 PASSED_ON = ("content-type", "accept", "if-match", "if-none-match", "prefer")
 """Headers that an answer depends on."""
 LONGEST_BYTES = 16 << 20
-"""An answer for another node that is longer is cut off, and so no answer."""
+"""The longest answer for another node."""
+TOO_LONG = b'{"error":"the answer is too long for another node; ask this node itself","code":"too_large"}'
 NO_ANSWER = b'{"error":"the node gave no answer; its log says why","code":"internal"}'
 OPERATORS = (Role.operator, Role.admin)
 
@@ -152,10 +153,8 @@ async def _heard(app: ASGIFramework, scope: Any, content: bytes, node: str) -> T
         nonlocal status, headers
         if message["type"] == "http.response.start":
             status, headers = message["status"], list(message["headers"])
-        elif message["type"] == "http.response.body":
+        elif message["type"] == "http.response.body" and len(body) <= LONGEST_BYTES:
             body.extend(message["body"])
-            if len(body) > LONGEST_BYTES:
-                raise BadRequest("the answer is too long for another node")
 
     typed: HTTPScope = scope
     await app(typed, receive, send)
@@ -163,6 +162,8 @@ async def _heard(app: ASGIFramework, scope: Any, content: bytes, node: str) -> T
         log.error("%s %s, asked by another node, had no answer (%s)", scope["method"], scope["path"], status)
         status, headers = max(status, 500), []
         body.extend(NO_ANSWER)
+    elif len(body) > LONGEST_BYTES:
+        status, headers, body = 413, [], bytearray(TOO_LONG)
     told = {name.lower().decode("latin-1"): value.decode("latin-1") for name, value in headers}
     return Told(
         node=node,

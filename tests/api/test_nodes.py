@@ -240,6 +240,19 @@ async def test_a_question_that_gets_nothing_is_in_the_log(caplog: pytest.LogCapt
     assert "GET /x, asked by another node, had no answer (200)" in caplog.text
 
 
+async def test_an_answer_that_is_too_long_says_so(
+    nodes: dict[str, World], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("api.nodes.LONGEST_BYTES", 200)
+    async with nodes["a"].client(headers=ADMIN) as client:
+        told = await client.get("/api/v1/admin/snapshot?node=b")
+        assert (told.status_code, told.json()["code"]) == (413, "too_large")
+        every = (await client.get("/api/v1/admin/snapshot?node=all")).json()
+        assert {node: one["code"] for node, one in every["refused"].items()} == dict.fromkeys(
+            NAMES, "too_large"
+        )
+
+
 async def test_an_answer_that_no_message_can_hold_says_so(nodes: dict[str, World], hub: Hub) -> None:
     hub.lines[1].largest_bytes = 200
     async with nodes["a"].client(headers=ADMIN) as client:
