@@ -108,7 +108,7 @@ class FunctionEndpoint:
     ) -> None:
         """`name`: of the function that is called; without it, the body says which one."""
         if scope["method"] != "POST":
-            await send_reply(_OPTIONS if scope["method"] == "OPTIONS" else _NOT_ALLOWED, send)
+            await send_reply(OPTIONS if scope["method"] == "OPTIONS" else _NOT_ALLOWED, send)
             return
         asked = asked_by(scope)
         lines: Lines | Live | None = Lines(send, asked.id) if asked.wanted.answer == LINES else None
@@ -385,12 +385,12 @@ class UntilHangUp:
 
 
 _RECEIPT = ("Preference-Applied", "receipt")
-_ALLOW = (("Allow", "OPTIONS, POST"),)
-_OPTIONS = Reply(200, b"", _ALLOW)
+ALLOW_POST = (("Allow", "OPTIONS, POST"),)
+OPTIONS = Reply(200, b"", ALLOW_POST)
 _NOT_ALLOWED = Reply(
     405,
     b'{"error":"this runs functions by POST","code":"method_not_allowed"}',
-    _ALLOW,
+    ALLOW_POST,
 )
 
 
@@ -408,10 +408,12 @@ def asked_by(scope: HTTPScope) -> Asked:
             coding = b"%b,%b" % (coding, value) if coding else value
         elif name in HEADERS:
             later[name] = b"%b,%b" % (later[name], value) if name in later else value
-    deferral = Deferral.of(later) if later else None
+    deferral, behind, receipt = None, False, False
+    if later:
+        prefers = preferences(later.get(b"prefer", b"").decode("latin-1"))
+        deferral, receipt = Deferral.of(later, prefers), prefers.receipt
+        behind = is_behind(later.get(b"priority", b""))
     call_id = deferral.call if deferral is not None and deferral.call else new_id()
-    behind = b"priority" in later and is_behind(later[b"priority"])
-    receipt = b"prefer" in later and preferences(later[b"prefer"].decode("latin-1")).receipt
     form = wanted(accept.decode("latin-1"))
     return Asked(call_id, form, caller_id, traceparent, coding, deferral, behind, receipt)
 

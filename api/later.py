@@ -99,9 +99,9 @@ class Deferral(Struct, frozen=True):
     """The id of a call that answers later; empty for one whose caller waits."""
 
     @classmethod
-    def of(cls, headers: dict[bytes, bytes]) -> Deferral | None:
-        """`headers`: those of `HEADERS` that there are. None where the request is like any other."""
-        prefers = preferences(headers.get(b"prefer", b"").decode("latin-1"))
+    def of(cls, headers: dict[bytes, bytes], prefers: Preferences) -> Deferral | None:
+        """`headers`: those of `HEADERS` that there are; `prefers`: what Prefer says. None where the request
+        is like any other."""
         key = headers.get(b"idempotency-key", b"").decode("latin-1").strip()
         callback = headers.get(b"x-callback-url", b"").decode("latin-1").strip()
         if not (prefers.later or key or callback):
@@ -382,8 +382,8 @@ def calls(
     async def forget(call: str | None, state: str | None) -> list[str]:
         by = looker()
         if call:
-            wanted = _state(state)
-            if wanted is not None and (await later.get(call, by.change())).state is not wanted:
+            only = _state(state)
+            if only is not None and (await later.get(call, by.change())).state is not only:
                 return []
             await later.forget_one(call, by.change())
             changed(by, "had forgotten", call)

@@ -9,7 +9,7 @@ from __future__ import annotations
 from hypercorn.typing import ASGIReceiveCallable, ASGISendCallable, HTTPScope
 
 from api.bodies import HungUp, read_body
-from api.function import NAMES, FunctionEndpoint, asked_by, send_reply
+from api.function import ALLOW_POST, NAMES, OPTIONS, FunctionEndpoint, asked_by, send_reply
 from api.problems import Reply, reply
 from skyisland import operations as op
 from skyisland.errors import TooBusy
@@ -20,8 +20,10 @@ SUFFIX = op.PUSH.path.rpartition("}")[2]
 
 def pushed_name(path: str) -> str:
     """The name in the path of a push; empty for another path."""
-    name = path.removeprefix(NAMES).removesuffix(SUFFIX)
-    return "" if len(name) != len(path) - len(NAMES) - len(SUFFIX) or "/" in name else name
+    if not (path.startswith(NAMES) and path.endswith(SUFFIX)):
+        return ""
+    name = path[len(NAMES) : -len(SUFFIX)]
+    return "" if "/" in name else name
 
 
 class PushEndpoint:
@@ -34,7 +36,7 @@ class PushEndpoint:
         self, scope: HTTPScope, receive: ASGIReceiveCallable, send: ASGISendCallable, name: str
     ) -> None:
         if scope["method"] != "POST":
-            await send_reply(_OPTIONS if scope["method"] == "OPTIONS" else _NOT_ALLOWED, send)
+            await send_reply(OPTIONS if scope["method"] == "OPTIONS" else _NOT_ALLOWED, send)
             return
         asked, settings = asked_by(scope), self._function.settings
         try:
@@ -53,6 +55,4 @@ class PushEndpoint:
         await send_reply(Reply(200, op.PUSH.write(told)), send)
 
 
-_ALLOW = (("Allow", "OPTIONS, POST"),)
-_OPTIONS = Reply(200, b"", _ALLOW)
-_NOT_ALLOWED = Reply(405, b'{"error":"this takes pushes by POST","code":"method_not_allowed"}', _ALLOW)
+_NOT_ALLOWED = Reply(405, b'{"error":"this takes pushes by POST","code":"method_not_allowed"}', ALLOW_POST)
