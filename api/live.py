@@ -125,7 +125,7 @@ class Watched:
 class Live:
     """The response to a call that is watched. `end` it if it has `begun`; or `cancel` it."""
 
-    def __init__(self, island: Island, send: ASGISendCallable, id: str) -> None:  # noqa: A002
+    def __init__(self, island: Island, send: ASGISendCallable, id: str) -> None:  # noqa: A002 - as in `lines`
         self._send = send
         self._id = id
         self._watched = Watched(island)

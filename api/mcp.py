@@ -50,7 +50,7 @@ class Message(Struct, frozen=True, kw_only=True):
 class Wrong(Exception):
     """What came is no message; answered as an error of JSON-RPC."""
 
-    def __init__(self, code: int, text: str, id: int | str | None = None) -> None:  # noqa: A002
+    def __init__(self, code: int, text: str, id: int | str | None = None) -> None:  # noqa: A002 - JSON-RPC's
         super().__init__(text)
         self.code, self.id = code, id
 
