@@ -66,20 +66,9 @@ class Index:
                     del self._calls[next(iter(self._calls))]
             self._read = last
 
-    def find(self, wanted: Wanted) -> list[str]:
+    async def find(self, wanted: Wanted) -> list[str]:
         """The ids of those that are wanted, newest first."""
-        found: list[tuple[float, str]] = []
-        for call_id, one in reversed(self._calls.items()):
-            if (
-                wanted.client in ("", one.client)
-                and wanted.state in (None, one.state)
-                and wanted.name in ("", one.name)
-                and one.created_at >= wanted.since
-            ):
-                found.append((one.created_at, call_id))
-                if len(found) == wanted.limit:
-                    break
-        return [call_id for _, call_id in sorted(found, key=lambda one: one[0], reverse=True)]
+        return await asyncio.to_thread(_find, [*self._calls.items()], wanted)
 
     async def standing(self) -> Standing:
         """When the oldest was accepted that waits, and how many are dead."""
@@ -95,6 +84,21 @@ class Index:
         """Take a call out; returns the name of its pieces."""
         about = self._calls.pop(call_id, None)
         return about.pieces if about is not None else ""
+
+
+def _find(calls: list[tuple[str, About]], wanted: Wanted) -> list[str]:
+    found: list[tuple[float, str]] = []
+    for call_id, one in reversed(calls):
+        if (
+            wanted.client in ("", one.client)
+            and wanted.state in (None, one.state)
+            and wanted.name in ("", one.name)
+            and one.created_at >= wanted.since
+        ):
+            found.append((one.created_at, call_id))
+            if len(found) == wanted.limit:
+                break
+    return [call_id for _, call_id in sorted(found, key=lambda one: one[0], reverse=True)]
 
 
 def _standing(calls: list[About]) -> Standing:

@@ -306,7 +306,7 @@ class NatsResults:
     async def find(self, wanted: Wanted) -> list[Record]:
         with kept():
             await self._index.refresh()
-            ids = self._index.find(wanted)
+            ids = await self._index.find(wanted)
             found: list[Record] = []
             for some in _some(ids):
                 stored = await asyncio.gather(*(self._records.last(self._subject(one)) for one in some))
@@ -358,7 +358,10 @@ class NatsResults:
                     if stored is None:
                         last = 0
                         continue
-                    held = _key.decode(stored.body)
+                    held = _held(stored)
+                    if held is None:
+                        last = stored.seq
+                        continue
                     waits = not held.call and held.reply is None and not held.pieces
                     if held.at < now - (CLAIM_S if waits else self._keep_s):
                         last = stored.seq  # whose island ended, or too old
@@ -416,6 +419,15 @@ def record_of(stored: Stored | None) -> Record | None:
         return read(content, result or None)
     except (msgspec.MsgspecError, RecursionError, ValueError):
         log.error("what the fleet keeps on %s is no record that an island wrote", stored.subject)
+        return None
+
+
+def _held(stored: Stored) -> _Key | None:
+    """A key as it lies in the stream; None if no island wrote it. Linear, of a message."""
+    try:
+        return _key.decode(stored.body)
+    except (msgspec.MsgspecError, RecursionError, ValueError):
+        log.error("what the fleet keeps on %s is no key that an island wrote", stored.subject)
         return None
 
 

@@ -242,6 +242,9 @@ async def test_messages_that_no_island_wrote_harm_nobody(
     assert await a.store.results.get("bad") is None
     assert await a.store.results.note(record("bad")), "what is no record stands in nobody's way"
     await a.store.results.delete(["bad"])
+    claim = Claim(client="ann", key="k", body=b"1")
+    await js.publish(a.store.results._key_subject(claim), b"[" * 100_000)
+    assert await a.store.results.claim(claim, 1.0) is claim, "nor what is no key"
     assert [one.id for one in await a.store.results.find(Wanted())] == ["r"]
 
 
