@@ -160,12 +160,12 @@ class Forwarding:
             node=talk.node,
         )
 
-    async def _hang_up(self, id: str) -> None:  # noqa: A002
+    async def _hang_up(self, call_id: str) -> None:
         """Nobody waits for the call any more."""
         try:
-            await self._line.publish(self._subjects.hung_up, id.encode())
+            await self._line.publish(self._subjects.hung_up, call_id.encode())
         except Away:
-            log.info("call %s: its caller left while the fleet was away; it is killed where it runs", id)
+            log.info("call %s: its caller left while the fleet was away; it is killed where it runs", call_id)
 
     def _hear(self, message: Message) -> None:
         talk = self._talks.get(message.subject.rpartition(".")[2])

@@ -18,7 +18,7 @@ from msgspec import structs
 
 from skyisland.errors import NodeNotFound, NodeSilent
 from skyisland.fleet.frames import BadFrame, pack, unpack
-from skyisland.fleet.line import Away, Line, Listening, Message, Nobody, gather, request, serve
+from skyisland.fleet.line import Away, Line, Message, Nobody, gather, request, serve
 from skyisland.fleet.subjects import Subjects
 from skyisland.nodes import Answer, Everybody, Question, Told
 
@@ -59,17 +59,11 @@ class Operators:
         self._ask_s, self._gather_s = ask_s, gather_s
         self._line, self._subjects, self._others = line, subjects, others
         self._answer: Answer | None = None
-        self._listening: list[Listening] = []
 
     async def start(self) -> None:
         """Listen to questions."""
         for subject in (self._subjects.at(self.node, "admin"), self._subjects.of("admin")):
-            self._listening.append(await serve(self._line, f"{subject}.*", self._heard))
-
-    async def stop(self) -> None:
-        for listening in self._listening:
-            await listening.end()
-        self._listening.clear()
+            await serve(self._line, f"{subject}.*", self._heard)
 
     def answer_by(self, answer: Answer) -> None:
         self._answer = answer

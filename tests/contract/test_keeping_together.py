@@ -210,7 +210,7 @@ async def test_keys_and_callbacks_are_the_fleets(joins: Joins, monkeypatch: pyte
         await b.store.orders.done("once")
         await queue.put(order("once"))  # again, when it is over
         async with asyncio.timeout(PATIENCE_S):
-            while (one := await queue.take(10.0)) is None:  # noqa: ASYNC110
+            while (one := await queue.take(10.0)) is None:  # noqa: ASYNC110 - what servers do has no event
                 await asyncio.sleep(0.01)
         assert one.id == "once"
 
@@ -379,7 +379,7 @@ async def test_a_call_is_awaited_cancelled_and_run_on_whichever_island(
     stream = stores[0].orders._stream
     await stream.js.publish(subject := stores[0].orders._subject(order(call)), encode({"order": order(call)}))
     async with asyncio.timeout(PATIENCE_S):
-        while await stream.last(subject) is not None:  # noqa: ASYNC110
+        while await stream.last(subject) is not None:  # noqa: ASYNC110 - what servers do has no event
             await asyncio.sleep(0.01)
     assert len(runners[1].ran) == ran
     # One that an island ran of which nothing is heard any more.
