@@ -225,7 +225,9 @@ async def test_a_schedule_is_typed_and_shown_with_what_comes_next(world: World) 
     await named.define("encode", GEOHASH)
     port = InProcessPort(world.island, world.ring, "http://127.0.0.1:3280")
     async with operating(port, size=(140, 40)) as operator:
-        await operator.press("9", "E")
+        await operator.press("9")
+        await operator.reads("geohash.Encode")
+        await operator.press("E")
         await operator.reads("Define encode")
         operator.console.screen.query_one("#name-schedule", Input).value = "0 8 29 2 * Europe/Berlin"
         await operator.press("ctrl+r")
