@@ -121,6 +121,11 @@ class NamedCall(Struct, frozen=True, kw_only=True, omit_defaults=True):
     stdin_base64: bytes | None = None
     cold: bool = False
 
+    @classmethod
+    def of(cls, request: FunctionRequest) -> NamedCall:
+        """What was sent to a name whose call became this request (`named.runner.request_of`)."""
+        return cls(**{field: getattr(request, field) for field in NamedCall.__struct_fields__})
+
 
 class Data(Struct, frozen=True, kw_only=True):
     """Arguments as JSON. Nobody has read them yet: the harness does, in the jail."""

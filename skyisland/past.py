@@ -17,7 +17,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
-from msgspec import UNSET, Struct, structs
+from msgspec import Struct, structs
 
 from skyisland.client import Client
 from skyisland.codec import encode
@@ -316,7 +316,7 @@ def replay(client: Client, invocation: str, version: str | None = None) -> Repla
 
     def call() -> Called:
         if by_name:
-            return client.call(then.name, _as_named(request), behind=True)
+            return client.call(then.name, NamedCall.of(request), behind=True)
         return client.invoke(request, behind=True)
 
     now = _called(call)
@@ -334,17 +334,6 @@ def _stands_for(client: Client, then: InvocationFinished) -> bool:
     except NotFound:
         return False
     return (name.repository, name.package, name.commit) == (then.repository, then.package, then.commit)
-
-
-def _as_named(request: FunctionRequest) -> NamedCall:
-    args = UNSET if request.inputs is not UNSET else request.args
-    return NamedCall(
-        args=args,
-        inputs=request.inputs,
-        stdin=request.stdin,
-        stdin_base64=request.stdin_base64,
-        cold=request.cold,
-    )
 
 
 def _had_binary(client: Client, then: InvocationFinished) -> bool:

@@ -222,10 +222,7 @@ class InvocationRow:
     def again_by_name(self) -> NamedCall | None:
         """The same call of the name, which may stand for another commit by now; None where not all of it is
         known."""
-        sent = self.request
-        if sent is None:
-            return None
-        return NamedCall(**{field: getattr(sent, field) for field in NamedCall.__struct_fields__})
+        return NamedCall.of(self.request) if self.request is not None else None
 
     def field(self, name: str) -> str:
         if name == "function":
