@@ -221,7 +221,7 @@ class CallName(NameDialog):
         """The arguments and input of the call before, but for what these lines would change."""
         given = self._given
         args = (
-            bytes(given.args).decode().translate({9: " ", 10: " ", 13: " "})
+            bytes(given.args).decode().translate(str.maketrans("\t\n\r", "   "))
             if isinstance(given.args, Raw)
             else ""
         )

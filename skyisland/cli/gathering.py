@@ -44,7 +44,7 @@ def nodes_answers(
     texts: tuple[str, ...] = (),
     **parameters: object,
 ) -> bool:
-    """Print what all nodes answer that is no list, as rows; False where one node is meant."""
+    """Print what all nodes answer, as rows; False where one node is meant."""
     if options.node != ALL:
         return False
     with options.at("").client() as client:
