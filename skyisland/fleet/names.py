@@ -17,6 +17,7 @@ import contextlib
 import logging
 from collections.abc import Callable
 from pathlib import Path
+from typing import TypeVar
 
 import msgspec
 from msgspec import Struct
@@ -36,6 +37,7 @@ from skyisland.settings.files import write_private
 from skyisland.status import LineState
 
 log = logging.getLogger(__name__)
+T = TypeVar("T")
 
 LOOK_S = 5.0
 AT_ONCE = 32
@@ -192,12 +194,8 @@ class NatsNames:
         name = message.subject.rpartition(".")[2].replace("/", ".")
         if not NAME.fullmatch(name) or message.seq <= self._numbers.get(name, 0):
             return ""
-        try:
-            revision = _revision.decode(message.body) if message.body else None
-            if revision is not None and revision.name != name:
-                raise ValueError(revision.name)
-        except (msgspec.MsgspecError, RecursionError, ValueError):
-            log.error("what the fleet has of the name %s is none that an island wrote", name)
+        revision = _read(_revision, message.body, name) if message.body else None
+        if message.body and (revision is None or revision.name != name):
             return ""
         self._numbers[name] = message.seq
         if revision == self._latest.get(name):
@@ -235,7 +233,10 @@ class NatsNames:
         at = await self._stream.after(0, self._subject(name))
         while at is not None:
             # One that was deleted and defined again has the revisions of its present life alone.
-            found = [*found, _revision.decode(at.body)] if at.body else []
+            if not at.body:
+                found = []
+            elif (revision := _read(_revision, at.body, name)) is not None:
+                found.append(revision)
             at = await self._stream.after(at.seq, self._subject(name))
         return found[::-1]
 
@@ -249,7 +250,7 @@ class NatsNames:
 
     async def fired(self, name: str) -> Fired | None:
         entry = await self._schedules.get(_key(name))
-        return _fired.decode(entry.value) if entry is not None else None
+        return _read(_fired, entry.value, name) if entry is not None else None
 
     async def note_fired(self, name: str, fired: Fired | None) -> None:
         if fired is None or name not in self._latest:
@@ -280,6 +281,15 @@ class NatsNames:
 
     def _subject(self, name: str) -> str:
         return self._subjects.kept("name", _key(name))
+
+
+def _read(decoder: msgspec.json.Decoder[T], data: bytes, name: str) -> T | None:
+    """What the servers keep of a name; None if no island wrote it. Linear, of a message."""
+    try:
+        return decoder.decode(data)
+    except (msgspec.MsgspecError, RecursionError, ValueError):
+        log.error("what the fleet has of the name %s is none that an island wrote", name)
+        return None
 
 
 def _key(name: str) -> str:

@@ -452,8 +452,12 @@ async def test_names_are_one_on_all_islands(own_server: NatsServer, fleet_name: 
         js = one[0].client.jetstream()
         await js.publish(one[1].kept("name", "bad"), b"\xff")
         await js.publish(one[1].kept("name", "other"), msgspec.json.encode(revision(1)))
+        await js.publish(one[1].kept("name", "en/code"), b"[" * 100_000)
+        await b._schedules.put("en/code", b"\xff")
         await b.refresh()
         assert [one.name for one in b.all()] == ["en.code"]
+        assert [one.by for one in await b.history("en.code")] == ["bob"]
+        assert await b.fired("en.code") is None
         await b.close()
     own_server.stop()
     line = NatsLine(own_server.settings(fleet_name, "b"), "_INBOX.b")
