@@ -13,11 +13,11 @@ grants nothing. What there is to list and to call is in `tools`.
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from typing import Any, Literal
+from typing import Literal
 
 import msgspec
 from hypercorn.typing import ASGIReceiveCallable, ASGISendCallable, HTTPScope
-from msgspec import UNSET, Struct, UnsetType
+from msgspec import UNSET, Raw, Struct, UnsetType
 
 from api.auth import Gate
 from api.bodies import HungUp, read_body
@@ -42,9 +42,10 @@ class Message(Struct, frozen=True, kw_only=True):
     jsonrpc: Literal["2.0"]
     method: str | UnsetType = UNSET
     id: int | str | UnsetType = UNSET
-    params: dict[str, Any] = {}
-    result: Any = UNSET
-    error: Any = UNSET
+    params: dict[str, Raw] = {}
+    """Unread: who makes values of a mebibyte of JSON holds the event loop up for half a second."""
+    result: Raw | UnsetType = UNSET
+    error: Raw | UnsetType = UNSET
 
 
 class Wrong(Exception):
@@ -62,15 +63,20 @@ def read_message(body: bytes) -> Message:
         Wrong: it is no JSON, or no message; with the id that it has nevertheless.
     """
     try:
-        told = msgspec.json.decode(body)
+        body.decode()  # texts that are passed over are not looked at
+        whole = msgspec.json.decode(body, type=Raw)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         raise Wrong(PARSE, f"this is no JSON: {error}") from None
-    if not isinstance(told, dict):
-        raise Wrong(INVALID, "send one message of JSON-RPC 2.0, an object; there are no batches")
-    named = told.get("id")
-    named = named if isinstance(named, (int, str)) and not isinstance(named, bool) else None
     try:
-        message = msgspec.convert(told, Message)
+        told = msgspec.json.decode(whole, type=dict[str, Raw])
+    except msgspec.ValidationError:
+        raise Wrong(INVALID, "send one message of JSON-RPC 2.0, an object; there are no batches") from None
+    try:
+        named = msgspec.json.decode(told.get("id", b"null"), type=int | str | None)
+    except msgspec.ValidationError:
+        named = None
+    try:
+        message = msgspec.json.decode(whole, type=Message)
     except msgspec.ValidationError as error:
         # What a method takes is an object; all else that is wrong is so in the message itself.
         code = BAD_PARAMS if str(error).endswith("`$.params`") else INVALID
@@ -120,7 +126,7 @@ class McpEndpoint:
             return _failed(asked, UNSUPPORTED, "unsupported protocol version", status=400, data=told)
         if asked is None or message.method is UNSET:  # a notification, or an answer to what we never asked
             return Reply(202, b"")
-        methods: dict[str, Callable[[dict[str, Any], Client], Awaitable[object]]] = {
+        methods: dict[str, Callable[[dict[str, Raw], Client], Awaitable[object]]] = {
             "initialize": self._initialize,
             "ping": _pong,
             "tools/list": self._tools.list,
@@ -134,10 +140,11 @@ class McpEndpoint:
             return _failed(asked, BAD_PARAMS, str(wrong))
         return Reply(200, encode({"jsonrpc": "2.0", "id": asked, "result": result}))
 
-    async def _initialize(self, params: dict[str, Any], client: Client) -> object:
-        asked = params.get("protocolVersion")
+    async def _initialize(self, params: dict[str, Raw], client: Client) -> object:
+        asked = bytes(params.get("protocolVersion", b""))
+        known = (version for version in VERSIONS if asked == encode(version))
         return {
-            "protocolVersion": asked if asked in VERSIONS else VERSIONS[0],
+            "protocolVersion": next(known, VERSIONS[0]),
             "capabilities": {"tools": {"listChanged": False}},
             "serverInfo": {"name": "skyisland", "version": self._island.version},
             "instructions": "Tools are Go functions, each run in a sandbox of its own. `look` tells what a "
@@ -145,7 +152,7 @@ class McpEndpoint:
         }
 
 
-async def _pong(params: dict[str, Any], client: Client) -> object:
+async def _pong(params: dict[str, Raw], client: Client) -> object:
     return {}
 
 

@@ -128,10 +128,11 @@ class Tools:
             found.setdefault(f"fn_{named.name}" if named.name in BUILT_IN else named.name, named)
         return found
 
-    async def list(self, params: dict[str, Any], client: Client) -> object:
-        after = params.get("cursor", "")
-        if not isinstance(after, str):
-            raise BadParams("cursor must be a text")
+    async def list(self, params: dict[str, Raw], client: Client) -> object:
+        try:
+            after = msgspec.json.decode(params.get("cursor", b'""'), type=str)
+        except msgspec.ValidationError:
+            raise BadParams("cursor must be a text") from None
         known = self._named(client)
         if after and after not in known:  # also one whose name is gone meanwhile
             raise BadParams(f"unknown cursor: {after[:80]}; begin the list anew")
@@ -166,10 +167,12 @@ class Tools:
         except IslandError:
             return None
 
-    async def call(self, params: dict[str, Any], client: Client) -> object:
-        tool, given = params.get("name"), params.get("arguments") or {}
-        if not isinstance(tool, str) or not isinstance(given, dict):
-            raise BadParams("name must be a text, and arguments an object")
+    async def call(self, params: dict[str, Raw], client: Client) -> object:
+        try:
+            tool = msgspec.json.decode(params.get("name", b"null"), type=str)
+            given = msgspec.json.decode(params.get("arguments", b"{}"), type=dict[str, Raw] | None) or {}
+        except msgspec.ValidationError:
+            raise BadParams("name must be a text, and arguments an object") from None
         named = self._named(client).get(tool)
         if named is None and tool not in BUILT_IN:
             raise BadParams(f"unknown tool: {tool[:80]}")
@@ -191,7 +194,7 @@ class Tools:
             return {"content": [_text(f"{error.code}: {error.message}")], "isError": True}
         return await asyncio.to_thread(_told, invocation)
 
-    async def _asked(self, named: Named, given: dict[str, Any], client: Client) -> NamedCall:
+    async def _asked(self, named: Named, given: dict[str, Raw], client: Client) -> NamedCall:
         """A call of a name, of what a tool was given: its parameters by name, or `args`."""
         if named.definition.function in ("", "main"):
             return _converted({"args": [], **given}, NamedCall)
@@ -201,7 +204,7 @@ class Tools:
             return _converted(given, NamedCall)
         return NamedCall(args=Raw(encode(given or [])))
 
-    async def _look(self, given: dict[str, Any], client: Client) -> object:
+    async def _look(self, given: dict[str, Raw], client: Client) -> object:
         asked = _converted(given, Looked)
         offered = await self._island.functions(asked.url, asked.version, client=client.share)
         if asked.name:
@@ -234,20 +237,20 @@ class Asked(Struct, frozen=True, forbid_unknown_fields=True):
 
     url: str
     call: str
-    args: list[Any] | dict[str, Any] | None = None
+    args: Raw = Raw(b"null")
     types: tuple[str, ...] = ()
     version: str | None = None
     stdin: str | None = None
 
 
-def _request(given: dict[str, Any]) -> FunctionBody:
-    asked = {field: value for field, value in structs.asdict(_converted(given, Asked)).items() if value}
-    if isinstance(given.get("args"), (list, dict)):
-        asked["args"] = given["args"]
-    return _converted(asked, FunctionBody)
+def _request(given: dict[str, Raw]) -> FunctionBody:
+    asked = structs.asdict(_converted(given, Asked))
+    if bytes(asked["args"]) == b"null":
+        del asked["args"]
+    return _converted({field: value for field, value in asked.items() if value}, FunctionBody)
 
 
-def _converted(given: dict[str, Any], shape: type[T]) -> T:
+def _converted(given: dict[str, Raw] | dict[str, Any], shape: type[T]) -> T:
     """What a tool was given, as a request.
 
     Raises:

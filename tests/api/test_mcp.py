@@ -12,13 +12,14 @@ import httpx2
 import pytest
 from mcp import Client
 from mcp.client.streamable_http import streamable_http_client
-from msgspec import structs
+from msgspec import Raw, structs
 
 from api.mcp import VERSIONS
 from api.tools import BUILT_IN, SCHEMA_BYTES, _schema
 from skyisland.drivers.fake import Script
 from skyisland.fakes import CATALOGUE
 from skyisland.golang.catalogue import Catalogue, Parameter
+from skyisland.model import FunctionRequest
 from skyisland.named.definition import Definition
 from skyisland.settings import Api
 from tests.support.api import CALL, World, answers, make_world
@@ -147,6 +148,8 @@ WRONG: list[tuple[object, int, int, object]] = [
         1,
     ),
     ({"jsonrpc": "2.0", "id": 1, "method": "tools/list", "params": {"cursor": 3}}, 200, -32602, 1),
+    (rb'{"jsonrpc":"2.0","id":1,"method":"ping","params":{"a":"\ud800\u0041"}}', 400, -32700, None),
+    (b'{"jsonrpc":"2.0","id":1e999,"method":"ping"}', 400, -32600, None),
     ({"jsonrpc": "2.0", "id": 1, "method": "tools/list", "params": {"cursor": "zzz"}}, 200, -32602, 1),
 ]
 """What is no message, with the status of its answer, its code and its id."""
@@ -187,6 +190,26 @@ async def test_what_a_list_and_a_call_look_at_counts_to_their_client(
     assert shares == ["alice"] * 3
 
 
+async def test_arguments_reach_the_function_to_the_byte(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As they do by the other ways: nobody makes values of them on the event loop."""
+    came: list[bytes] = []
+
+    def noted(request: FunctionRequest, **more: Any) -> Any:
+        assert isinstance(request.args, Raw)
+        came.append(bytes(request.args))
+        return invoke(request, **more)
+
+    invoke = world.island.invoke
+    monkeypatch.setattr(world.island, "invoke", noted)
+    said = b"[1234567890123456789012345678901, 1.10]"
+    message = b'{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":"call","arguments":'
+    message += b'{"url":"%b","call":"F","args":%b}}}' % (CALL["url"].encode(), said)
+    assert not (await say(world, message)).json()["result"]["isError"]
+    assert came == [said]
+
+
 async def test_versions_are_negotiated(world: World) -> None:
     told = (await asked(world, "initialize", protocolVersion="2025-06-18"))["result"]
     assert (told["protocolVersion"], told["capabilities"]) == (
@@ -207,6 +230,8 @@ async def test_arguments_that_do_not_fit_are_told_to_the_model(world: World) -> 
         ("call", {"url": CALL["url"]}, "missing required field `call`"),
         ("call", {"url": CALL["url"], "call": "F", "ip4": True}, "unknown field `ip4`"),
         ("look", {"url": CALL["url"], "name": "Encod"}, "there is Encode"),
+        ("call", {"url": CALL["url"], "call": "F", "args": 3}, "args: send an array"),
+        ("call", {"url": CALL["url"], "call": "Encode", "args": None}, ""),
         ("encode", {"args": [1, 2], "stdin": 3}, ""),
     ):
         told = (await asked(world, "tools/call", name=name, arguments=given))["result"]
