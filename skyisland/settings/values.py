@@ -17,6 +17,8 @@ from typing import Annotated, Any
 
 from msgspec import Meta
 
+from skyisland.settings.files import CREDENTIALS
+
 
 class Refused(ValueError):
     """A value contradicts others of its section. `key` is relative to that section."""
@@ -322,7 +324,7 @@ CredentialFile = Annotated[
     str,
     _kind(
         "an absolute path without .., which may begin with $CREDENTIALS_DIRECTORY, or nothing",
-        _text(lambda text: text and _read_path(text.removeprefix("$CREDENTIALS_DIRECTORY"))),
+        _text(lambda text: text and _read_path(text.removeprefix(CREDENTIALS))),
     ),
 ]
 SecretFile = Annotated[

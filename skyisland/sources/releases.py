@@ -1,4 +1,4 @@
-"""The releases of a package in their order, and the commits between two versions. Pure: no disk, no network.
+"""The releases of a package in their order. Pure: no disk, no network.
 
 A release is a tag of two or three numbers (`v1.2`, `1.2.3`), with or without a suffix (`-rc1`), ordered as
 semver.org has it. A package in a folder has the tags of the nearest folder above that has any

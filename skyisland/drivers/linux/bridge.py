@@ -26,7 +26,7 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from ipaddress import IPv4Network
-from typing import TYPE_CHECKING, TypeVar
+from typing import TypeVar
 
 from skyisland.doctor import TRIAL_ISLAND
 from skyisland.drivers.linux.hostnetwork import RIGHTS_REMEDY, HostNetwork, forwards, in_namespace, unfit
@@ -34,9 +34,6 @@ from skyisland.errors import DriverError, HostUnfit
 from skyisland.model import Address
 from skyisland.settings import IP4
 from skyisland.status import Capability
-
-if TYPE_CHECKING:
-    pass
 
 log = logging.getLogger(__name__)
 
