@@ -169,6 +169,8 @@ class FairQueue:
             del self._lines[client]
         claim.lines.remove(client)
         self._waiting -= 1
+        if self._behind and not self._waiting:
+            self._look_again()
 
     def _serve(self) -> None:
         """Hand free places to those whose turn it is; passed over are clients who have as many as one may."""

@@ -294,3 +294,15 @@ async def test_who_stands_back_goes_when_nobody_waits_and_some_places_are_free()
     await room.leave("b", "c")
     await places.stand_back(3)
     assert gone.cancelled()
+
+
+async def test_who_stands_back_goes_when_the_last_who_waits_gives_up() -> None:
+    places = queue(4, each=2)
+    room = Room(places)
+    *_, third = await room.come("a", "a", "a")
+    behind = asyncio.create_task(places.stand_back(1))
+    await turn()
+    assert not behind.done(), "a waits, although two places are free"
+    third.cancel()
+    await turn()
+    assert behind.done()
