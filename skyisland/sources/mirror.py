@@ -194,7 +194,9 @@ class Mirrors:
                 await self.remotes.run(name, [*_FETCH, "--filter=tree:0"], _EVERY_REF, mirror)
             try:
                 await self._run_local(mirror, "merge-base", "--is-ancestor", before, last)
-            except GitFailed:
+            except GitFailed as failure:
+                if failure.trouble is not Trouble.other:
+                    raise
                 return None
             listed = await self._run_local(
                 mirror,

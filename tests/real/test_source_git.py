@@ -14,7 +14,7 @@ import pytest
 
 from skyisland.errors import BadRequest, IslandError, SourceUnavailable
 from skyisland.host.folder import size_of
-from skyisland.sources.git import GitCommand
+from skyisland.sources.git import GitCommand, GitFailed, Trouble
 from skyisland.sources.mirror import Mirrors
 from tests.support.upstream import URL, Repository, room
 
@@ -377,7 +377,7 @@ async def test_a_commit_that_no_branch_or_tag_names_shares_nothing_with_the_repo
 
 
 async def test_the_versions_that_there_are_and_the_commits_between_two(
-    state_dir: Path, repository: Repository, mirrored: dict[str, str]
+    state_dir: Path, repository: Repository, mirrored: dict[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     first = repository.git("rev-parse", "HEAD")
     commits = []
@@ -405,3 +405,10 @@ async def test_the_versions_that_there_are_and_the_commits_between_two(
         for after, until in (("v1.1.0", "v1.0.0"), (aside, "v1.0.0")):
             with pytest.raises(BadRequest, match="does not come after"):
                 await it.sources.versions(URL, after=after, until=until)
+
+        async def late(*_: object) -> bytes:
+            raise GitFailed(Trouble.timed_out)
+
+        monkeypatch.setattr(it.sources._commits._mirrors, "_run_local", late)
+        with pytest.raises(SourceUnavailable):
+            await it.sources.versions(URL, after=first, until="v1.1.0")
