@@ -194,10 +194,10 @@ class NatsNames:
         name = message.subject.rpartition(".")[2].replace("/", ".")
         if not NAME.fullmatch(name) or message.seq <= self._numbers.get(name, 0):
             return ""
+        self._numbers[name] = message.seq  # also of what is none: a change follows it
         revision = _read(_revision, message.body, name) if message.body else None
         if message.body and (revision is None or revision.name != name):
             return ""
-        self._numbers[name] = message.seq
         if revision == self._latest.get(name):
             return ""
         if revision is None:

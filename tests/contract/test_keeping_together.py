@@ -458,6 +458,8 @@ async def test_names_are_one_on_all_islands(own_server: NatsServer, fleet_name: 
         assert [one.name for one in b.all()] == ["en.code"]
         assert [one.by for one in await b.history("en.code")] == ["bob"]
         assert await b.fired("en.code") is None
+        await b.put(revision(2, "en.code", by="bob"))
+        assert [one.revision for one in await b.history("en.code")] == [2, 1]
         await b.close()
     own_server.stop()
     line = NatsLine(own_server.settings(fleet_name, "b"), "_INBOX.b")
@@ -472,7 +474,7 @@ async def test_names_are_one_on_all_islands(own_server: NatsServer, fleet_name: 
         c.follow(told.append)
         await until(lambda: alone._made)
         await c.refresh()
-        assert [one.by for one in c.all()] == ["bob"], "the servers get back what an island knows"
+        assert [(one.by, one.revision) for one in c.all()] == [("bob", 2)], "they get back what it knows"
         await c.close()
     other_fleet = await NatsNames.open(line, Subjects("another", "b"), tmp_path / "b.json")
     assert other_fleet.all() == []
