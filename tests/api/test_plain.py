@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import re
+from collections.abc import Callable
 
 import h11
 import pytest
@@ -14,6 +15,7 @@ from hypothesis import strategies as st
 from api import plain as room
 from api.plain import Exchange, Request, plain
 from skyisland.drivers.fake import Script
+from skyisland.events import JailDestroyed
 from tests.support.api import CALL, Server, World
 
 BODY = json.dumps(CALL).encode()
@@ -118,8 +120,30 @@ def test_all_else_is_not(data: bytes) -> None:
 # Answers
 
 
+def endless(begun: asyncio.Event, stdout: bytes = b"") -> Callable[[bytes], Script]:
+    """A process that tells when it has begun, and ends when it is told to."""
+
+    def script(_: bytes) -> Script:
+        begun.set()
+        return Script(stdout=stdout, duration_s=float("inf"))
+
+    return script
+
+
+def finish(world: World) -> None:
+    """End the one process that runs."""
+    (jail,) = world.driver.alive.values()
+    jail.process.finish()
+
+
 @pytest.fixture
-def taken(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+def handed() -> asyncio.Event:
+    """Set when a plain request becomes h11's."""
+    return asyncio.Event()
+
+
+@pytest.fixture
+def taken(monkeypatch: pytest.MonkeyPatch, handed: asyncio.Event) -> list[str]:
     """What became of each plain request: `answer` in one piece, or `hand_over`."""
     became: list[str] = []
     answer, hand_over = Exchange._answer, Exchange.hand_over
@@ -132,6 +156,7 @@ def taken(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     async def hands_over(self: Exchange) -> None:
         became.append("hand_over")
         await hand_over(self)
+        handed.set()
 
     monkeypatch.setattr(Exchange, "_answer", answers)
     monkeypatch.setattr(Exchange, "hand_over", hands_over)
@@ -192,19 +217,18 @@ async def test_an_answer_in_pieces_is_h11s(world: World, taken: list[str]) -> No
     assert taken == ["hand_over"]
 
 
-async def test_requests_that_come_before_the_answer_wait_their_turn(world: World, taken: list[str]) -> None:
+async def test_requests_that_come_before_the_answer_wait_their_turn(
+    world: World, taken: list[str], handed: asyncio.Event
+) -> None:
     begun = asyncio.Event()
-
-    def slow(_: bytes) -> Script:
-        begun.set()
-        return Script(stdout=b"slow", duration_s=0.05)
-
-    world.driver.script = slow
+    world.driver.script = endless(begun, b"slow")
     async with world.served() as server:
         reader, writer = await server.connect()
         writer.write(POST)
         await begun.wait()
         writer.write(HEALTH + HEALTH.replace(b"\r\n\r\n", b"\r\nConnection: close\r\n\r\n"))
+        await handed.wait()
+        finish(world)
         came = await reader.read(-1)
         writer.close()
     bodies = [part.rpartition(b"\r\n\r\n")[2] for part in came.split(b"HTTP/1.1 ")[1:]]
@@ -212,40 +236,34 @@ async def test_requests_that_come_before_the_answer_wait_their_turn(world: World
     assert taken[0] == "hand_over"
 
 
-async def test_who_leaves_takes_the_call_along(world: World, taken: list[str]) -> None:
+async def test_who_leaves_takes_the_call_along(world: World, taken: list[str], handed: asyncio.Event) -> None:
     begun = asyncio.Event()
-
-    def endless(_: bytes) -> Script:
-        begun.set()
-        return Script(duration_s=float("inf"))
-
-    world.driver.script = endless
+    world.driver.script = endless(begun)
     async with world.served() as server:
         _, writer = await server.connect()
         writer.write(POST)
         await begun.wait()
         writer.close()
-        async with asyncio.timeout(10):
-            while world.driver.alive:  # noqa: ASYNC110 - nobody is told
-                await asyncio.sleep(0.001)
+        await handed.wait()
+        await world.next(JailDestroyed)
+        assert not world.driver.alive
     assert taken == ["hand_over"]
 
 
 async def test_an_answer_that_is_the_last_of_its_connection_says_so(world: World, taken: list[str]) -> None:
     begun = asyncio.Event()
-
-    def slow(_: bytes) -> Script:
-        begun.set()
-        return Script(stdout=b"slow", duration_s=0.1)
-
-    world.driver.script = slow
+    world.driver.script = endless(begun, b"slow")
     async with world.served() as server:
         reader, writer = await server.connect()
         writer.write(POST)
         await begun.wait()
-        server.stop.set()
+        draining = asyncio.ensure_future(world.island.drain(20))
+        await asyncio.sleep(0)  # its first step: from then on no new call is taken
+        assert world.island.draining
+        finish(world)
         came = await reader.read(-1)
         writer.close()
+        await draining
     assert b"connection: close" in came.lower()
     assert b'"data":"slow"' in came
     assert taken == ["hand_over"]

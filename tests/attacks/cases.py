@@ -984,7 +984,7 @@ CASES = (
     Case(
         "S6",
         "a push that is forged, sent again, of another repository or branch, or names a commit of its own",
-        "403 without the secret; else Git is looked at, once for each delivery, and only Git says what runs",
+        "403 without the secret; else Git is looked at, once for each id of a delivery; Git says what runs",
         (
             *_tests(
                 PUSHES,
